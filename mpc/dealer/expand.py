@@ -1,0 +1,46 @@
+"""A party's side of a correlation: fields drawn one by one, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from secformer.mpc.dealer.kinds import Field, Kind
+from secformer.mpc.errors import ReusedRandomness
+from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.meter import Meter
+from secformer.mpc.prg import Stream
+
+Expand = Callable[[Field], Stream]
+Receive = Callable[[Field], Any]
+
+
+def expand(stream: Stream, field: Field) -> Any:
+    """The words of a field from its stream: uint64, or uint8 where the field is xor-combined bytes."""
+    return stream.read(field.count) if field.xor and field.derived else stream.words(field.count, field.bits)
+
+
+class Material:
+    """One correlation in one party's hands. A field burns when it is drawn."""
+
+    def __init__(self, kind: Kind, expand_from: Expand, receive: Receive | None, kernels: NumpyKernels, meter: Meter):
+        self.kind = kind
+        self._fields = {f.name: f for f in kind.fields()}
+        self._stream, self._receive = expand_from, receive
+        self._kernels, self._meter = kernels, meter
+
+    def draw(self, name: str) -> Any:
+        """This party's share of the field, flat. Derived fields must be drawn in the kind's order.
+
+        Raises ReusedRandomness when the field was drawn before.
+        """
+        field = self._fields.pop(name, None)
+        if field is None:
+            raise ReusedRandomness(
+                f"{name} of {self.kind!r} was drawn before or does not exist; a mask serves once: ask for a new correlation"
+            )
+        with self._meter.offline():
+            if not field.derived or self._receive is None:
+                return expand(self._stream(field), field)
+            payload = self._receive(field)
+            return payload if field.xor else self._kernels.unpack(payload, field.count, field.bits)

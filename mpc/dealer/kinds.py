@@ -1,0 +1,304 @@
+"""The kinds of correlated randomness: for each its fields, its law, and how the dealer makes it.
+
+A field is an array of shares. Masks are uniform: each party expands its own share from its own seed. Derived fields
+satisfy the kind's law: party 0 expands its share from its seed, party 1 receives a correction, the only material that
+travels. Kinds are frozen values, so that a plan of them can be compared and hashed.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from secformer.mpc.kernels import NumpyKernels
+
+Array = Any
+Shape = tuple[int, ...]
+Values = Mapping[str, Array]
+Standing = Callable[[int], Array]
+CHUNK = 8192          # elements whose series or comparison material is made, sent and used at once
+MASK_FRAC = 20        # fractional bits of the cosines and sines of a series mask
+MAX_BLOCK_BITS = 8    # bits that one comparison table resolves
+
+
+@dataclass(frozen=True)
+class Field:
+    """One array of shares: `count` words below 2^bits, combined by addition mod 2^64, or by xor."""
+
+    name: str
+    count: int
+    bits: int
+    derived: bool = False
+    xor: bool = False
+
+
+@dataclass(frozen=True)
+class Kind(ABC):
+    """A correlation to be asked for."""
+
+    @abstractmethod
+    def fields(self) -> Iterator[Field]:
+        """Masks first, then derived fields in the order in which they are dealt and used."""
+
+    @abstractmethod
+    def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
+        """The derived fields' values, in order, from the masks' values (both parties' shares combined)."""
+
+    @property
+    @abstractmethod
+    def opened(self) -> int:
+        """Bytes that each party sends when it uses this correlation."""
+
+    def derived(self) -> Iterator[Field]:
+        return (f for f in self.fields() if f.derived)
+
+    @property
+    def corrections(self) -> int:
+        """Bytes that the dealer sends to party 1."""
+        return sum(f.count * whole_bytes(f.bits) for f in self.derived())
+
+
+def whole_bytes(bits: int) -> int:
+    return -(-bits // 8)
+
+
+@dataclass(frozen=True)
+class Bilinear(Kind):
+    """Masks a_i of several operands, and for each pair (i, j) the product of a_i and a_j: operands that occur in
+    several pairs are opened once, and a square is the pair (i, i).
+
+    shapes     of the operands
+    bits       in which each operand is opened
+    pairs      (i, j, width): the product is right mod 2^width
+    weights    for each operand the index of a weight's standing mask, or None for a fresh one
+    """
+
+    shapes: tuple[Shape, ...]
+    bits: tuple[int, ...]
+    pairs: tuple[tuple[int, int, int], ...]
+    weights: tuple[int | None, ...]
+
+    @abstractmethod
+    def product_shape(self, i: int, j: int) -> Shape: ...
+
+    @abstractmethod
+    def product(self, a: Array, b: Array, width: int, kernels: NumpyKernels) -> Array:
+        """The product of two arrays of words, right mod 2^width."""
+
+    def fields(self) -> Iterator[Field]:
+        for i, shape in enumerate(self.shapes):
+            if self.weights[i] is None:
+                yield Field(f"mask{i}", math.prod(shape), self.bits[i])
+        for p, (i, j, width) in enumerate(self.pairs):
+            yield Field(f"product{p}", math.prod(self.product_shape(i, j)), width, derived=True)
+
+    def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
+        operands = [
+            masks[f"mask{i}"].reshape(shape) if (w := self.weights[i]) is None else standing(w)
+            for i, shape in enumerate(self.shapes)
+        ]
+        for i, j, width in self.pairs:
+            yield self.product(operands[i], operands[j], width, kernels).reshape(-1).astype(np.uint64, copy=False)
+
+    @property
+    def opened(self) -> int:
+        return sum(math.prod(s) * whole_bytes(b) for s, b, w in zip(self.shapes, self.bits, self.weights, strict=True)
+                   if w is None)
+
+
+@dataclass(frozen=True)
+class Hadamard(Bilinear):
+    """Law: product_p = mask_i * mask_j element-wise, broadcasting, mod 2^width."""
+
+    def product_shape(self, i: int, j: int) -> Shape:
+        return np.broadcast_shapes(self.shapes[i], self.shapes[j])
+
+    def product(self, a: Array, b: Array, width: int, kernels: NumpyKernels) -> Array:
+        return a * b
+
+
+@dataclass(frozen=True)
+class MatMul(Bilinear):
+    """Law: product_p = mask_i @ mask_j mod 2^width; either mask may be a weight's standing one."""
+
+    def product_shape(self, i: int, j: int) -> Shape:
+        return (*self.shapes[i][:-1], self.shapes[j][-1])
+
+    def product(self, a: Array, b: Array, width: int, kernels: NumpyKernels) -> Array:
+        dtype = np.uint32 if width <= 32 else np.uint64
+        return kernels.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False))
+
+
+@dataclass(frozen=True)
+class Truncation(Kind):
+    """Law: shifted = r >> shift and msb = r >> (window - 1) for the uniform mask r below 2^window.
+
+    The most significant bit is only needed mod 2^(64 - window + shift).
+    """
+
+    count: int
+    shift: int
+    window: int
+
+    def fields(self) -> Iterator[Field]:
+        yield Field("mask", self.count, self.window)
+        yield Field("shifted", self.count, 64, derived=True)
+        if self.msb_bits:
+            yield Field("msb", self.count, self.msb_bits, derived=True)
+
+    @property
+    def msb_bits(self) -> int:
+        return 64 - self.window + self.shift
+
+    def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
+        r = masks["mask"]
+        yield r >> np.uint64(self.shift)
+        if self.msb_bits:
+            yield r >> np.uint64(self.window - 1)
+
+    @property
+    def opened(self) -> int:
+        return self.count * whole_bytes(self.window)
+
+
+@dataclass(frozen=True)
+class SeriesMask(Kind):
+    """Law: words[k - 1] = cos(k t) and words[K + k - 1] = sin(k t), k = 1..K, t = 2 pi r / 2^bits, at MASK_FRAC
+    fractional bits, mod 2^width, for the uniform mask r below 2^bits. Dealt in chunks of CHUNK elements."""
+
+    count: int
+    bits: int
+    harmonics: int
+    width: int
+
+    def fields(self) -> Iterator[Field]:
+        yield Field("mask", self.count, self.bits)
+        for j, (start, stop) in enumerate(chunks(self.count)):
+            yield Field(f"words{j}", 2 * self.harmonics * (stop - start), self.width, derived=True)
+
+    def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
+        for start, stop in chunks(self.count):
+            yield kernels.harmonics(masks["mask"][start:stop], self.bits, self.harmonics, MASK_FRAC).reshape(-1)
+
+    @property
+    def opened(self) -> int:
+        return self.count * whole_bytes(self.bits)
+
+
+@dataclass(frozen=True)
+class Comparison(Kind):
+    """Tables that compare the opened u = x + r with r, and turn the outcome into arithmetic shares.
+
+    The low window - 1 bits are cut into blocks, most significant first. Law, for every element, m = msb(r):
+    equal_b has exactly the bit r_b set (r_b the block's value); entry e of table_t, read with the bits of e xor alpha_t
+    as lt_0, eq_0, lt_1, eq_1, ..., lt_last, is c = m xor L with L = lt_0 | eq_0 lt_1 | eq_0 eq_1 lt_2 ...; with
+    `values` it is followed by what turns u into relu: (1 - c)(r - L 2^window) and, when width > window, c r.
+    """
+
+    count: int
+    window: int
+    thresholds: int
+    width: int
+    values: bool = False
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Bits of each block, most significant first."""
+        low = self.window - 1
+        n = max(1, -(-low // MAX_BLOCK_BITS))
+        return tuple(low // n + (i < low % n) for i in range(n))
+
+    @property
+    def outcome_bits(self) -> int:
+        return 2 * len(self.blocks) - 1
+
+    @property
+    def columns(self) -> int:
+        return 1 if not self.values else 2 if self.width <= self.window else 3
+
+    def shifts(self) -> list[int]:
+        """How far each block lies from bit 0."""
+        return [sum(self.blocks[i + 1 :]) for i in range(len(self.blocks))]
+
+    def block_of(self, v: Array, b: int) -> Array:
+        return (v >> np.uint64(self.shifts()[b])) & np.uint64((1 << self.blocks[b]) - 1)
+
+    def row_bytes(self, b: int) -> int:
+        return max(1, (1 << self.blocks[b]) // 8)
+
+    def fields(self) -> Iterator[Field]:
+        yield Field("mask", self.count, self.window)
+        for t in range(self.thresholds):
+            yield Field(f"alpha{t}", self.count, self.outcome_bits, xor=True)
+        parts = list(enumerate(chunks(self.count)))
+        for j, (start, stop) in parts:
+            for b in range(len(self.blocks)):
+                yield Field(f"equal{j}.{b}", (stop - start) * self.row_bytes(b), 8, derived=True, xor=True)
+        size = (1 << self.outcome_bits) * self.columns
+        for j, (start, stop) in parts:
+            for t in range(self.thresholds):
+                yield Field(f"table{j}.{t}", (stop - start) * size, self.width, derived=True)
+
+    def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
+        r, xp = masks["mask"], kernels.xp
+        for start, stop in chunks(self.count):
+            for b in range(len(self.blocks)):
+                rows = xp.zeros((stop - start, self.row_bytes(b)), dtype=np.uint8)
+                kernels.flip_bits(rows, self.block_of(r[start:stop], b))
+                yield rows.reshape(-1)
+        below = kernels.backend.asarray(self._below())
+        entries = xp.arange(1 << self.outcome_bits, dtype=np.uint64)
+        for start, stop in chunks(self.count):
+            part = r[start:stop, None]
+            for t in range(self.thresholds):
+                lower = below[(masks[f"alpha{t}"][start:stop, None] ^ entries).astype(np.int64)]
+                flipped = (part >> np.uint64(self.window - 1)) ^ lower
+                table = [flipped]
+                if self.columns >= 2:
+                    wrap = lower << np.uint64(self.window) if self.columns == 3 else np.uint64(0)
+                    table.append((np.uint64(1) - flipped) * (part - wrap))
+                if self.columns == 3:
+                    table.append(flipped * part)
+                yield xp.stack(table, axis=-1).reshape(-1)
+
+    def _below(self) -> np.ndarray:
+        """L for every pattern of outcome bits."""
+        e = np.arange(1 << self.outcome_bits, dtype=np.uint64)
+        total, tied = np.zeros_like(e), np.ones_like(e)
+        for b in range(len(self.blocks)):
+            total |= tied & (e >> np.uint64(2 * b)) & np.uint64(1)
+            tied &= e >> np.uint64(2 * b + 1)
+        return total
+
+    @property
+    def opened(self) -> int:
+        return self.count * (whole_bytes(self.window) + self.thresholds * whole_bytes(self.outcome_bits))
+
+
+@dataclass(frozen=True)
+class WeightMask(Kind):
+    """The standing mask of weight number `index`: uniform, known to the dealer as long as the model is provisioned."""
+
+    index: int
+    shape: tuple[int, int]
+    width: int
+
+    def fields(self) -> Iterator[Field]:
+        yield Field("mask", math.prod(self.shape), self.width)
+
+    def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
+        return iter(())
+
+    @property
+    def opened(self) -> int:
+        return math.prod(self.shape) * whole_bytes(self.width)
+
+
+def chunks(count: int) -> list[tuple[int, int]]:
+    """[start, stop) ranges of at most CHUNK elements."""
+    return [(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]

@@ -1,0 +1,55 @@
+"""The dealer: makes a plan's correlations and streams the corrections to party 1.
+
+It knows both seeds and the plan; it never sees a share or an opened value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from secformer.mpc.dealer.expand import expand
+from secformer.mpc.dealer.kinds import Field, WeightMask
+from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.errors import ProtocolError
+from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.net.channel import Channel
+from secformer.mpc.net.wire import Tag
+from secformer.mpc.prg import Stream
+
+
+class Dealer:
+    """Holds the two parties' seeds and the standing masks of provisioned weights."""
+
+    def __init__(self, seeds: tuple[bytes, bytes], kernels: NumpyKernels):
+        self._seeds, self._kernels = seeds, kernels
+        self._standing: dict[int, Any] = {}
+
+    def deal(self, plan: Plan, serial: int, party1: Channel) -> None:
+        """Sends the corrections of one run; the channel's capacity bounds how far it runs ahead. A serial names the
+        run's streams: use it once."""
+        for index, kind in enumerate(plan.kinds):
+            masks = {f.name: self._combined(f, serial, index) for f in kind.fields() if not f.derived}
+            if isinstance(kind, WeightMask):
+                mask = masks["mask"].reshape(kind.shape)
+                self._standing[kind.index] = mask.astype(np.uint32) if kind.width <= 32 else mask
+            for field, value in zip(kind.derived(), kind.correlate(masks, self._kernels, self._mask_of), strict=True):
+                own = expand(self._stream(0, serial, index, field), field)
+                correction = value ^ own if field.xor else self._kernels.pack(value - own, field.bits)
+                party1.send(Tag(index, field.name, field.bits, field.count), correction)
+
+    def _stream(self, rank: int, serial: int, index: int, field: Field) -> Stream:
+        return Stream(self._seeds[rank], "run", serial, index, field.name, kernels=self._kernels)
+
+    def _combined(self, field: Field, serial: int, index: int) -> Any:
+        a, b = (expand(self._stream(rank, serial, index, field), field) for rank in (0, 1))
+        if field.xor:
+            return a ^ b
+        total = a + b
+        return total & np.uint64((1 << field.bits) - 1) if field.bits < 64 else total
+
+    def _mask_of(self, index: int) -> Any:
+        if index not in self._standing:
+            raise ProtocolError(f"weight {index} was never provisioned with this dealer; provision the model first")
+        return self._standing[index]

@@ -1,0 +1,51 @@
+"""Where a party takes its correlations from: its seed, and for party 1 the dealer's corrections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from secformer.mpc.dealer.expand import Material
+from secformer.mpc.dealer.kinds import Field, Kind, whole_bytes
+from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.errors import Desync, ReusedRandomness
+from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.meter import Meter
+from secformer.mpc.net.channel import Channel
+from secformer.mpc.net.wire import Tag
+from secformer.mpc.prg import Stream
+
+
+class Source:
+    """The correlations of one run, in the plan's order. The cursor moves before anything is handed out."""
+
+    def __init__(self, seed: bytes, serial: int, plan: Plan, dealer: Channel | None, kernels: NumpyKernels, meter: Meter):
+        self._seed, self._serial, self._plan = seed, serial, plan
+        self._dealer, self._kernels, self._meter = dealer, kernels, meter
+        self._cursor = 0
+
+    def take(self, kind: Kind) -> Material:
+        """The next correlation, which must be `kind`. Raises Desync when the plan says otherwise."""
+        index = self._cursor
+        self._cursor += 1
+        if index >= len(self._plan.kinds):
+            raise ReusedRandomness(
+                f"the plan's {len(self._plan.kinds)} correlations are used up and {kind!r} was asked for; "
+                f"start a new run with a fresh serial"
+            )
+        planned = self._plan.kinds[index]
+        if planned != kind:
+            raise Desync(f"correlation {index}: the plan has {planned!r}, the program asked for {kind!r}; record the plan anew")
+
+        def stream(field: Field) -> Stream:
+            return Stream(self._seed, "run", self._serial, index, field.name, kernels=self._kernels)
+
+        dealer = self._dealer
+        if dealer is None:
+            return Material(kind, stream, None, self._kernels, self._meter)
+
+        def receive(field: Field) -> Any:
+            nbytes = field.count * whole_bytes(field.bits)
+            self._meter.dealt(nbytes)
+            return dealer.receive(Tag(index, field.name, field.bits, field.count), nbytes)
+
+        return Material(kind, stream, receive, self._kernels, self._meter)

@@ -1,0 +1,45 @@
+"""Every error that the engine raises: each says what holds, what came and what to do."""
+
+
+class SecformerError(Exception):
+    """Root of all errors of this package."""
+
+
+class RangeError(SecformerError, ValueError):
+    """A value or a width that the fixed-point words cannot hold."""
+
+
+class ShapeError(SecformerError, ValueError):
+    """Shapes or kinds of operands that do not fit together."""
+
+
+class SettingsError(SecformerError, ValueError):
+    """An unknown or impossible setting: recipe, backend, option."""
+
+
+class BackendUnavailable(SecformerError, RuntimeError):
+    """The asked-for array library or device is not there."""
+
+
+class ModelError(SecformerError, ValueError):
+    """A model folder, config, tokenizer or tensor that cannot be used."""
+
+
+class InputError(SecformerError, ValueError):
+    """Texts or token ids that the model cannot take."""
+
+
+class ProtocolError(SecformerError, RuntimeError):
+    """The two parties, or a party and the dealer, no longer run one protocol."""
+
+
+class Desync(ProtocolError):
+    """The peers run different programs: tells both sides' story."""
+
+
+class PeerLost(ProtocolError, ConnectionError):
+    """The peer closed the connection or did not answer before the deadline."""
+
+
+class ReusedRandomness(ProtocolError):
+    """A correlation was asked for a second time; masks burn when touched."""

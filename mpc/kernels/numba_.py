@@ -1,0 +1,177 @@
+"""The hottest loops compiled for the CPU by numba: same names, same results, no interpreter lock held.
+
+One call uses one core; a matrix product splits its rows over the threads that the backend allows this party.
+Compiled code is cached on disk, so the first use of a new installation costs some seconds, later ones none.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from secformer.mpc.backend import Backend
+from secformer.mpc.kernels.numpy_ import _ROUND, NumpyKernels
+
+Array = Any
+BLOCK_M, BLOCK_K = 512, 64  # columns and inner steps of a block that stays in the first two caches
+WORTH_SPLITTING = 1 << 22   # multiplications below which threads cost more than they bring
+BLOCK_N = 256               # elements whose recurrences stay in the first cache
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def _matmul(a: Array, b: Array, c: Array) -> None:
+    n, k = a.shape
+    m = b.shape[1]
+    n4, k4 = n - n % 4, k - k % 4
+    for j0 in range(0, m, BLOCK_M):
+        w = min(m, j0 + BLOCK_M) - j0
+        for k0 in range(0, k4, BLOCK_K):
+            for i in range(0, n4, 4):
+                c0, c1 = c[i, j0 : j0 + w], c[i + 1, j0 : j0 + w]
+                c2, c3 = c[i + 2, j0 : j0 + w], c[i + 3, j0 : j0 + w]
+                for p in range(k0, min(k4, k0 + BLOCK_K), 4):
+                    b0, b1 = b[p, j0 : j0 + w], b[p + 1, j0 : j0 + w]
+                    b2, b3 = b[p + 2, j0 : j0 + w], b[p + 3, j0 : j0 + w]
+                    x0, x1, x2, x3 = a[i, p], a[i, p + 1], a[i, p + 2], a[i, p + 3]
+                    y0, y1, y2, y3 = a[i + 1, p], a[i + 1, p + 1], a[i + 1, p + 2], a[i + 1, p + 3]
+                    z0, z1, z2, z3 = a[i + 2, p], a[i + 2, p + 1], a[i + 2, p + 2], a[i + 2, p + 3]
+                    t0, t1, t2, t3 = a[i + 3, p], a[i + 3, p + 1], a[i + 3, p + 2], a[i + 3, p + 3]
+                    for j in range(w):
+                        p0, p1, p2, p3 = b0[j], b1[j], b2[j], b3[j]
+                        c0[j] += x0 * p0 + x1 * p1 + x2 * p2 + x3 * p3
+                        c1[j] += y0 * p0 + y1 * p1 + y2 * p2 + y3 * p3
+                        c2[j] += z0 * p0 + z1 * p1 + z2 * p2 + z3 * p3
+                        c3[j] += t0 * p0 + t1 * p1 + t2 * p2 + t3 * p3
+        for i in range(n):
+            for p in range(k4 if i < n4 else 0, k):
+                x = a[i, p]
+                for j in range(w):
+                    c[i, j0 + j] += x * b[p, j0 + j]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def _harmonics(c: Array, s: Array, count: int, one: float, out: Array) -> None:
+    n = c.size
+    c0, c1, s0, s1 = np.empty(BLOCK_N), np.empty(BLOCK_N), np.empty(BLOCK_N), np.empty(BLOCK_N)
+    for start in range(0, n, BLOCK_N):
+        w = min(n, start + BLOCK_N) - start
+        first = c[start : start + w]
+        for i in range(w):
+            c0[i], c1[i], s0[i], s1[i] = 1.0, first[i], 0.0, s[start + i]
+        for k in range(count):
+            out_c, out_s = out[k, start : start + w], out[count + k, start : start + w]
+            for i in range(w):
+                twice = first[i] + first[i]
+                out_c[i] = np.uint64(np.int64((c1[i] * one + _ROUND) - _ROUND))
+                out_s[i] = np.uint64(np.int64((s1[i] * one + _ROUND) - _ROUND))
+                next_c, next_s = twice * c1[i] - c0[i], twice * s1[i] - s0[i]
+                c0[i], s0[i], c1[i], s1[i] = c1[i], s1[i], next_c, next_s
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def _series(c: Array, s: Array, cos: Array, sin: Array, words: Array, out: Array) -> None:
+    n = c.size
+    functions, count = cos.shape
+    c0, c1, s0, s1 = np.empty(BLOCK_N), np.empty(BLOCK_N), np.empty(BLOCK_N), np.empty(BLOCK_N)
+    for start in range(0, n, BLOCK_N):
+        w = min(n, start + BLOCK_N) - start
+        first = c[start : start + w]
+        for i in range(w):
+            c0[i], c1[i], s0[i], s1[i] = 1.0, first[i], 0.0, s[start + i]
+        for k in range(count):
+            words_c, words_s = words[k, start : start + w], words[count + k, start : start + w]
+            for f in range(functions):
+                a, b, total = cos[f, k], sin[f, k], out[f, start : start + w]
+                for i in range(w):
+                    p = np.uint64(np.int64((a * c1[i] + b * s1[i] + _ROUND) - _ROUND))
+                    q = np.uint64(np.int64((a * s1[i] - b * c1[i] + _ROUND) - _ROUND))
+                    total[i] += p * words_c[i] + q * words_s[i]
+            for i in range(w):
+                twice = first[i] + first[i]
+                next_c, next_s = twice * c1[i] - c0[i], twice * s1[i] - s0[i]
+                c0[i], s0[i], c1[i], s1[i] = c1[i], s1[i], next_c, next_s
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def _look_up(tables: Array, v: Array, equal: Array, less: Array) -> None:
+    size = tables.shape[1]
+    for i in range(v.size):
+        at, low = np.int64(v[i]) >> 3, np.int64(v[i]) & 7
+        own = np.int64(tables[i, at])
+        equal[i] = (own >> low) & 1
+        folded = own >> (low + 1)
+        for j in range(at + 1, size):
+            folded ^= np.int64(tables[i, j])
+        folded ^= folded >> 4
+        folded ^= folded >> 2
+        folded ^= folded >> 1
+        less[i] = folded & 1
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def _truncated(u: Array, shifted: Array, msb: Array, shift: int, window: int, first: bool, out: Array) -> None:
+    s, top, w = np.uint64(shift), np.uint64(window - 1), np.uint64(window - shift)
+    offset = np.uint64(1) << np.uint64(window - 2 - shift)
+    for i in range(u.size):
+        wrap = np.uint64(0)
+        if window - shift < 64:
+            wrap = ((np.uint64(1) - (u[i] >> top)) << w) * msb[i]
+        value = wrap - shifted[i]
+        if first:
+            value += (u[i] >> s) - offset
+        out[i] = value
+
+
+class NumbaKernels(NumpyKernels):
+    """Compiled CPU kernels; what is not here is inherited from the reference."""
+
+    name = "numba"
+
+    def __init__(self, backend: Backend):
+        super().__init__(backend)
+        self._pool = ThreadPoolExecutor(backend.threads) if backend.threads > 1 else None
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        batch, (n, k), m = a.shape[:-2], a.shape[-2:], b.shape[-1]
+        out = np.zeros((*batch, n, m), dtype=a.dtype)
+        if not out.size * k:
+            return out
+        flat_a, flat_b = np.ascontiguousarray(a).reshape(-1, n, k), np.ascontiguousarray(b).reshape(-1, k, m)
+        flat_c = out.reshape(-1, n, m)
+        jobs = [(flat_a[i], flat_b[i], flat_c[i]) for i in range(flat_a.shape[0])]
+        if self._pool is None or out.size * k < WORTH_SPLITTING:
+            for job in jobs:
+                _matmul(*job)
+            return out
+        if len(jobs) < self.backend.threads:
+            rows = -(-n // self.backend.threads)
+            rows += -rows % 4
+            jobs = [(x[i : i + rows], y, z[i : i + rows]) for x, y, z in jobs for i in range(0, n, rows)]
+        list(self._pool.map(lambda job: _matmul(*job), jobs))
+        return out
+
+    def harmonics(self, r: Array, bits: int, count: int, frac: int) -> Array:
+        c, s = self.turn(r, bits)
+        out = np.empty((2 * count, r.size), dtype=np.uint64)
+        _harmonics(c, s, count, 2.0**frac, out)
+        return out
+
+    def series(self, u: Array, bits: int, cos: np.ndarray, sin: np.ndarray, words: Array, frac: int) -> Array:
+        c, s = self.turn(u, bits)
+        out = np.zeros((cos.shape[0], u.size), dtype=np.uint64)
+        one = 2.0**frac
+        _series(c, s, np.ascontiguousarray(cos) * one, np.ascontiguousarray(sin) * one, np.ascontiguousarray(words), out)
+        return out
+
+    def look_up(self, tables: Array, v: Array) -> tuple[Array, Array]:
+        equal, less = np.empty(v.size, dtype=np.uint8), np.empty(v.size, dtype=np.uint8)
+        _look_up(tables, v, equal, less)
+        return equal, less
+
+    def truncated(self, u: Array, shifted: Array, msb: Array, shift: int, window: int, first: bool) -> Array:
+        out = np.empty_like(u)
+        _truncated(u, shifted, msb, shift, window, first, out)
+        return out

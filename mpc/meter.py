@@ -1,0 +1,152 @@
+"""What a program costs: seconds, bytes, rounds and dealer bytes, by nested scope, online and offline apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+COUNTERS = ("seconds", "offline_seconds", "bytes", "offline_bytes", "rounds", "offline_rounds", "dealer_bytes")
+
+
+@dataclass
+class Cost:
+    """A tree of scopes. Every figure of a node includes its children.
+
+    seconds          wall time, online part (the slower party)
+    offline_seconds  expanding and awaiting correlated randomness, input-independent products, provisioning
+    bytes            both directions together, online; offline_bytes for provisioning
+    rounds           message exchanges that wait on each other; offline_rounds for provisioning
+    dealer_bytes     corrections from the dealer to party 1
+    """
+
+    name: str
+    seconds: float = 0.0
+    offline_seconds: float = 0.0
+    bytes: int = 0
+    offline_bytes: int = 0
+    rounds: int = 0
+    offline_rounds: int = 0
+    dealer_bytes: int = 0
+    children: dict[str, Cost] = field(default_factory=dict)
+
+    def child(self, name: str) -> Cost:
+        """The scope of that name, made if it is new."""
+        return self.children.setdefault(name, Cost(name))
+
+    def merged(self, other: Cost, *, parallel: bool = False) -> Cost:
+        """This cost and another: one after the other, or, with `parallel`, of two parties running together (bytes
+        add up, rounds and seconds are the larger)."""
+        values: dict[str, Any] = {}
+        for key in COUNTERS:
+            a, b = getattr(self, key), getattr(other, key)
+            values[key] = max(a, b) if parallel and not key.endswith("bytes") else a + b
+        merged = Cost(self.name, **values)
+        for name in [*self.children, *(n for n in other.children if n not in self.children)]:
+            merged.children[name] = self.children.get(name, Cost(name)).merged(
+                other.children.get(name, Cost(name)), parallel=parallel
+            )
+        return merged
+
+    def __add__(self, other: Cost) -> Cost:
+        return self.merged(other)
+
+    def predict(self, *, latency: float, bandwidth: float) -> float:
+        """Online seconds on a network: measured compute, plus a one-way latency (s) a round, plus each direction's
+        bytes at `bandwidth` (bits/s)."""
+        return self.seconds + self.rounds * latency + self.bytes / 2 * 8 / bandwidth
+
+    def by_kind(self) -> dict[str, Cost]:
+        """The leaves' costs summed by name (softmax, gelu, ...), whatever layer they are in."""
+        totals: dict[str, Cost] = {}
+        self._collect(totals)
+        return totals
+
+    def _collect(self, totals: dict[str, Cost]) -> None:
+        own = {key: getattr(self, key) - sum(getattr(c, key) for c in self.children.values()) for key in COUNTERS}
+        if self.name and any(own.values()):
+            totals[self.name] = totals.get(self.name, Cost(self.name)) + Cost(self.name, **own)
+        for c in self.children.values():
+            c._collect(totals)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and names, for JSON."""
+        return {
+            "name": self.name,
+            **{key: getattr(self, key) for key in COUNTERS},
+            "children": [c.as_dict() for c in self.children.values()],
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{'scope':<28}{'seconds':>9}{'offline':>9}{'MB':>10}{'rounds':>8}{'dealer MB':>11}"]
+        self._lines(lines, 0)
+        return "\n".join(lines)
+
+    def _lines(self, lines: list[str], depth: int) -> None:
+        lines.append(
+            f"{'  ' * depth + self.name:<28}{self.seconds:>9.3f}{self.offline_seconds:>9.3f}"
+            f"{(self.bytes + self.offline_bytes) / 1e6:>10.3f}{self.rounds + self.offline_rounds:>8}"
+            f"{self.dealer_bytes / 1e6:>11.3f}"
+        )
+        for c in self.children.values():
+            c._lines(lines, depth + 1)
+
+
+class Meter:
+    """One party's books. Counts into the current scope and all that hold it."""
+
+    def __init__(self, name: str = "total"):
+        self.cost = Cost(name)
+        self._stack = [self.cost]
+        self._offline = 0
+        self._offline_since = 0.0
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        node = self._stack[-1].child(name)
+        self._stack.append(node)
+        start, before = time.perf_counter(), node.offline_seconds
+        try:
+            yield
+        finally:
+            node.seconds += time.perf_counter() - start - (node.offline_seconds - before)
+            self._stack.pop()
+
+    @contextmanager
+    def offline(self) -> Iterator[None]:
+        """Time, bytes and rounds in here do not depend on the input: they belong to the offline phase."""
+        self._offline += 1
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._offline -= 1
+            if not self._offline:
+                spent = time.perf_counter() - start
+                for node in self._stack:
+                    node.offline_seconds += spent
+
+    def sent(self, nbytes: int) -> None:
+        for node in self._stack:
+            if self._offline:
+                node.offline_bytes += nbytes
+            else:
+                node.bytes += nbytes
+
+    def round(self) -> None:
+        for node in self._stack:
+            if self._offline:
+                node.offline_rounds += 1
+            else:
+                node.rounds += 1
+
+    def dealt(self, nbytes: int) -> None:
+        for node in self._stack:
+            node.dealer_bytes += nbytes
+
+    def close(self, started: float) -> Cost:
+        """Ends the books of a run that started at perf_counter time `started`."""
+        self.cost.seconds = time.perf_counter() - started - self.cost.offline_seconds
+        return self.cost

@@ -1,0 +1,107 @@
+"""Fourier series of a shared value from one masked opening (SecFormer's masked sine, taken to its limit).
+
+1. open u = (x + r) mod 2^(p+f), the period being 2^p                                  one round, p + f bits
+2. cos(k w x) = cos(k w u) cos(k w r) + sin(k w u) sin(k w r), the sine likewise: the u-terms are public, the r-terms
+   shared by the dealer, so any sum of harmonics is local
+
+Error of a result with coefficients c: below 2^-20 times the sum of |c|, and 2 K 2^-19 for the rounded public part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secformer.mpc.dealer.kinds import MASK_FRAC, SeriesMask, chunks
+from secformer.mpc.errors import RangeError
+from secformer.mpc.party import Party
+from secformer.mpc.shares import Share
+
+if TYPE_CHECKING:
+    from secformer.mpc.session import Session
+
+PUBLIC_FRAC = 18  # fractional bits of coefficient times public cosine
+
+
+@dataclass(frozen=True)
+class Series:
+    """f(x) = linear x + sum over k = 0..K of cos[k] cos(k w x) + sin[k] sin(k w x), w = 2 pi / 2^period_bits.
+
+    `cos` and `sin` have K + 1 entries (sin[0] counts for nothing); |f| < 2^magnitude on its domain.
+    """
+
+    period_bits: int
+    cos: tuple[float, ...]
+    sin: tuple[float, ...]
+    linear: float = 0.0
+    magnitude: int = 8
+
+    @property
+    def harmonics(self) -> int:
+        return len(self.cos) - 1
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """The series in float64, for the twin and for measuring fits."""
+        w = 2.0 * np.pi / 2.0**self.period_bits
+        out = self.linear * x + self.cos[0]
+        for k in range(1, len(self.cos)):
+            if self.cos[k]:
+                out = out + self.cos[k] * np.cos((k * w) * x)
+            if self.sin[k]:
+                out = out + self.sin[k] * np.sin((k * w) * x)
+        return out
+
+    def wrap(self, session: Session, data: Any) -> Share:
+        """The share that an evaluation of this series makes."""
+        frac = MASK_FRAC + PUBLIC_FRAC
+        return Share(session, data, frac, session.fixed.window(frac, self.magnitude), self.magnitude)
+
+
+def series_bits(period_bits: int, frac: int) -> tuple[int, int]:
+    """Bits to open and fractional bits to keep, for x with `frac` fractional bits: at least 16 of them where x has
+    them, and as many more as the whole bytes give."""
+    whole = -(-(period_bits + min(frac, 16)) // 8) * 8
+    keep = min(frac, whole - period_bits)
+    return period_bits + keep, keep
+
+
+def kind_of(count: int, bits: int, functions: Sequence[Series], width: int) -> SeriesMask:
+    return SeriesMask(count, bits, max(f.harmonics for f in functions), width)
+
+
+def linear_factor(function: Series, frac: int) -> int:
+    """The slope as an integer at what is left between x's fractional bits and the result's. Raises RangeError when
+    the slope is not representable there."""
+    scaled = function.linear * 2.0 ** (MASK_FRAC + PUBLIC_FRAC - frac)
+    if scaled != round(scaled):
+        raise RangeError(
+            f"a series' linear term must be a multiple of 2^{frac - MASK_FRAC - PUBLIC_FRAC} for x with {frac} fractional "
+            f"bits, got {function.linear}; use a multiple of a power of two, or settle x first"
+        )
+    return round(scaled)
+
+
+def series(party: Party, x: Share, functions: Sequence[Series], bits: int, keep: int, width: int) -> list[Any]:
+    """Shares of f(x), MASK_FRAC + PUBLIC_FRAC fractional bits, mod 2^width. One round."""
+    kind = kind_of(x.size, bits, functions, width)
+    material = party.take(kind)
+    words = x.data.reshape(-1) >> np.uint64(x.frac - keep)  # exact mod the period, up to one unit in the last place
+    (u,) = party.open("series", [(words + material.draw("mask"), bits)])                               # 1
+    cos, sin = (np.zeros((len(functions), kind.harmonics)) for _ in range(2))
+    for i, f in enumerate(functions):
+        cos[i, : f.harmonics], sin[i, : f.harmonics] = f.cos[1:], f.sin[1:]
+    out = party.kernels.xp.empty((len(functions), x.size), dtype=np.uint64)
+    for j, (start, stop) in enumerate(chunks(x.size)):                                                 # 2
+        harmonics = material.draw(f"words{j}").reshape(2 * kind.harmonics, stop - start)
+        out[:, start:stop] = party.kernels.series(u[start:stop], bits, cos, sin, harmonics, PUBLIC_FRAC)
+    results = []
+    for f, total in zip(functions, out, strict=True):
+        if party.rank == 0:
+            total = total + np.uint64(round(f.cos[0] * 2.0 ** (MASK_FRAC + PUBLIC_FRAC)) % 2**64)
+        if f.linear:
+            total = total + x.data.reshape(-1) * np.uint64(linear_factor(f, x.frac) % 2**64)
+        results.append(total.reshape(x.shape))
+    return results

@@ -1,0 +1,90 @@
+"""One party's world: who it is, whom it talks to, what it computes with, where its randomness comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from secformer.mpc.dealer.expand import Material
+from secformer.mpc.dealer.kinds import Kind, whole_bytes
+from secformer.mpc.dealer.source import Source
+from secformer.mpc.errors import ProtocolError
+from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.meter import Meter
+from secformer.mpc.net.channel import Channel
+from secformer.mpc.net.wire import Tag
+from secformer.mpc.prg import Stream, fresh_seed
+
+
+class Party:
+    """Rank, peer, number format, kernels and books of one party. `begin` binds the source of one run."""
+
+    def __init__(self, rank: int, fixed: FixedPoint, kernels: NumpyKernels, *, private_seed: bytes | None = None):
+        self.rank, self.fixed, self.kernels = rank, fixed, kernels
+        self.private = Stream(private_seed or fresh_seed(), "private", kernels=kernels)
+        self.meter = Meter()
+        self._peer: Channel | None = None
+        self._source: Source | None = None
+        self._step = 0
+
+    def begin(self, peer: Channel, source: Source, meter: Meter) -> None:
+        """Starts a run: a connected channel, its correlations, its books."""
+        self._peer, self._source, self.meter, self._step = peer, source, meter, 0
+
+    @property
+    def peer(self) -> Channel:
+        if self._peer is None:
+            raise ProtocolError("this party is not in a run; programs are run by a World")
+        return self._peer
+
+    def take(self, kind: Kind) -> Material:
+        """The next correlation of the run."""
+        if self._source is None:
+            raise ProtocolError("this party is not in a run; programs are run by a World")
+        return self._source.take(kind)
+
+    def open(self, verb: str, items: Sequence[tuple[Any, int]], *, xor: bool = False) -> list[Any]:
+        """Opens masked words: sends the low bits of each (words, bits), adds (or xors) the peer's. One round.
+
+        Returns flat uint64 arrays reduced mod 2^bits. What is given must be masked by a fresh uniform mask of
+        `bits` bits: that is the caller's proof obligation, and nothing else may be opened.
+        """
+        k, xp = self.kernels, self.kernels.xp
+        sizes = [words.size * whole_bytes(bits) for words, bits in items]
+        packed = [k.pack(words, bits) for words, bits in items]
+        theirs = self._exchange(verb, items, packed[0] if len(packed) == 1 else xp.concatenate(packed))
+        opened, start = [], 0
+        for (words, bits), size in zip(items, sizes, strict=True):
+            other = k.unpack(theirs[start : start + size], words.size, bits)
+            mine = words.reshape(-1)
+            total = mine ^ other if xor else mine + other
+            opened.append(total if bits == 64 else total & np.uint64((1 << bits) - 1))
+            start += size
+        return opened
+
+    def _exchange(self, verb: str, items: Sequence[tuple[Any, int]], payload: Any) -> Any:
+        tag = Tag(self._next(), verb, max(bits for _, bits in items), sum(w.size for w, _ in items))
+        self.peer.send(tag, payload)
+        self.meter.sent(payload.size)
+        self.meter.round()
+        return self.kernels.backend.asarray(self.peer.receive(tag, payload.size))
+
+    def send(self, verb: str, words: Any) -> None:
+        """One message of whole words to the peer."""
+        payload = self.kernels.pack(words, 64)
+        self.peer.send(Tag(self._next(), verb, 64, words.size), payload)
+        self.meter.sent(payload.size)
+        self.meter.round()
+
+    def receive(self, verb: str, count: int) -> Any:
+        """One message of whole words from the peer: flat uint64."""
+        payload = self.peer.receive(Tag(self._next(), verb, 64, count), 8 * count)
+        self.meter.round()
+        return self.kernels.unpack(self.kernels.backend.asarray(payload), count, 64)
+
+    def _next(self) -> int:
+        self._step += 1
+        return self._step

@@ -1,0 +1,119 @@
+"""The float64 twin: the same programs on plain numbers.
+
+It is the oracle of the tests, the source of range profiles and the reference of every bench. It keeps the books that
+the secure session keeps (fractional bits, widths), so both settle at the same places, and with `strict` it refuses a
+value that a truncation window could not hold, which the secure session cannot see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from secformer.mpc.errors import RangeError
+from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.ops.series import Series
+from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share, Weight
+
+
+class PlainSession(Session):
+    """Runs a program on float64 arrays. Not secure, and not meant to be."""
+
+    def __init__(self, fixed: FixedPoint | None = None, *, strict: bool = True):
+        super().__init__(fixed)
+        self.strict = strict
+        self._path: list[str] = []
+        self._weights = 0
+
+    def apply(self, fn: Callable[[np.ndarray], np.ndarray], x: Share) -> Share:
+        """An exact float64 function of x: for plaintext references only, no secure session has it."""
+        return self._wrap(fn(x.data), self.fixed.frac)
+
+    def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
+        data = np.asarray(data, dtype=np.float64)
+        self._weights += 1
+        frac = self.fixed.frac if frac is None else frac
+        return Weight(self, self._weights - 1, (data.shape[0], data.shape[1]), frac, width, data)
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        self._path.append(name)
+        try:
+            yield
+        finally:
+            self._path.pop()
+
+    def _check(self, value: np.ndarray, bits: int, what: str) -> None:
+        if self.strict and value.size and not np.abs(value).max() < 2.0**bits:
+            raise RangeError(
+                f"{'/'.join(self._path) or 'the program'}: {what} holds |v| < 2^{bits}, got {np.abs(value).max():.6g}; "
+                f"use a session with a larger magnitude, or a profile that covers this input"
+            )
+
+    def _share(self, x: Any, owner: int, shape: tuple[int, ...]) -> np.ndarray:
+        if x is None:
+            raise RangeError("the twin holds every value: give the array itself, whoever owns it")
+        return np.broadcast_to(np.asarray(x, dtype=np.float64), shape)
+
+    def _accept(self, data: Any) -> np.ndarray:
+        return np.asarray(data, dtype=np.float64)
+
+    def _public(self, x: np.ndarray, frac: int) -> np.ndarray:
+        return x
+
+    def _reveal(self, x: Share, to: int | str) -> np.ndarray:
+        return np.asarray(x.data)
+
+    def _add(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a + b
+
+    def _negate(self, a: np.ndarray) -> np.ndarray:
+        return -a
+
+    def _shift(self, a: np.ndarray, bits: int) -> np.ndarray:
+        return a
+
+    def _drop(self, a: np.ndarray, bits: int) -> np.ndarray:
+        return a
+
+    def _scale(self, a: np.ndarray, c: np.ndarray, bits: int) -> np.ndarray:
+        return a * c
+
+    def _point(self, a: np.ndarray, exponent: int) -> np.ndarray:
+        return a * 2.0**exponent
+
+    def _sum(self, a: np.ndarray, axis: int, keepdims: bool) -> np.ndarray:
+        return a.sum(axis=axis, keepdims=keepdims)
+
+    def _concatenate(self, parts: list[np.ndarray], axis: int) -> np.ndarray:
+        return np.concatenate(parts, axis=axis)
+
+    def _broadcast(self, a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return np.broadcast_to(a, shape)
+
+    def _truncate(self, jobs: list[tuple[Share, int, int]]) -> list[np.ndarray]:
+        for x, _, window in jobs:
+            self._check(x.data, window - 2 - x.frac, "a truncation window")
+        return [x.data for x, _, _ in jobs]
+
+    def _mul(self, pairs: list[tuple[Share, Share]], widths: list[int]) -> list[np.ndarray]:
+        return [a.data * b.data for a, b in pairs]
+
+    def _matmul(self, pairs: list[tuple[Share, Share | Weight]], widths: list[int]) -> list[np.ndarray]:
+        return [a.data @ b.data for a, b in pairs]
+
+    def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]:
+        return [f.wrap(self, f(x.data)) for f in functions]
+
+    def _less(self, x: Share, thresholds: list[float], window: int) -> list[Share]:
+        self._check(x.data, window - 1 - x.frac, "a comparison")
+        return [Share(self, (x.data < c).astype(np.float64), 0, self.bit_width, 1) for c in thresholds]
+
+    def _relu(self, x: Share, window: int, width: int) -> Share:
+        self._check(x.data, window - 1 - x.frac, "a comparison")
+        return Share(self, np.maximum(x.data, 0.0), x.frac, width, x.magnitude)

@@ -1,0 +1,132 @@
+"""The plan recorder: runs a program on shapes alone and writes down which correlations it will ask for, and its price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from secformer.mpc.dealer.kinds import Bilinear, Comparison, Hadamard, Kind, MatMul, WeightMask
+from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.ops import linear, truncate
+from secformer.mpc.ops.series import Series, kind_of, linear_factor
+from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.session import CLIENT, Session
+from secformer.mpc.shares import Share, Weight
+
+_GHOST = np.zeros((), dtype=np.bool_)
+
+
+def ghost(shape: Sequence[int]) -> np.ndarray:
+    """An array of that shape which takes no memory."""
+    return np.broadcast_to(_GHOST, tuple(shape))
+
+
+class PlanRecorder(Session):
+    """The third session: data are ghosts, verbs write correlations down."""
+
+    def __init__(self, fixed: FixedPoint | None = None):
+        super().__init__(fixed)
+        self._weights = 0
+        self._kinds: list[Kind] = []
+        self._rounds = 0
+        self._bytes = 0
+
+    def record(self, program: Callable[..., Any], *inputs: Any) -> Plan:
+        """The plan of `program(session, *inputs)`."""
+        self._kinds, self._rounds, self._bytes = [], 0, 0
+        program(self, *inputs)
+        return Plan(tuple(self._kinds), self._rounds, self._bytes)
+
+    def _take(self, kinds: Sequence[Kind], rounds: int) -> None:
+        self._kinds.extend(kinds)
+        self._rounds += rounds
+        self._bytes += 2 * sum(kind.opened for kind in kinds)
+
+    def _message(self, count: int) -> None:
+        self._rounds += 1
+        self._bytes += 8 * count
+
+    def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
+        index, (rows, columns) = self._weights, np.shape(data)
+        self._weights += 1
+        self._take([WeightMask(index, (rows, columns), width)], 1)
+        return Weight(self, index, (rows, columns), self.fixed.frac if frac is None else frac, width, None)
+
+    def _share(self, x: Any, owner: int, shape: tuple[int, ...]) -> Any:
+        self._message(int(np.prod(shape, dtype=np.int64)))
+        return ghost(shape)
+
+    def _accept(self, data: Any) -> Any:
+        return ghost(np.shape(data))
+
+    def _public(self, x: np.ndarray, frac: int) -> Any:
+        return ghost(x.shape)
+
+    def _reveal(self, x: Share, to: int | str) -> Any:
+        if to != CLIENT:
+            self._message(x.size)
+        return np.zeros(x.shape)
+
+    def _add(self, a: Any, b: Any) -> Any:
+        return ghost(np.broadcast_shapes(a.shape, b.shape))
+
+    def _negate(self, a: Any) -> Any:
+        return a
+
+    def _shift(self, a: Any, bits: int) -> Any:
+        return a
+
+    def _drop(self, a: Any, bits: int) -> Any:
+        return a
+
+    def _scale(self, a: Any, c: np.ndarray, bits: int) -> Any:
+        return ghost(np.broadcast_shapes(a.shape, c.shape))
+
+    def _point(self, a: Any, exponent: int) -> Any:
+        return a  # moving the point leaves the words alone
+
+    def _sum(self, a: Any, axis: int, keepdims: bool) -> Any:
+        axis %= a.ndim
+        return ghost((*a.shape[:axis], *((1,) if keepdims else ()), *a.shape[axis + 1 :]))
+
+    def _concatenate(self, parts: list[Any], axis: int) -> Any:
+        shape = list(parts[0].shape)
+        shape[axis] = sum(p.shape[axis] for p in parts)
+        return ghost(shape)
+
+    def _broadcast(self, a: Any, shape: tuple[int, ...]) -> Any:
+        return ghost(shape)
+
+    def _truncate(self, jobs: list[tuple[Share, int, int]]) -> list[Any]:
+        self._take(truncate.kinds([x.size for x, _, _ in jobs], [s for _, s, _ in jobs], [k for _, _, k in jobs]), 1)
+        return [x.data for x, _, _ in jobs]
+
+    def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
+        return self._bilinear(Hadamard, pairs, widths)
+
+    def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
+        return self._bilinear(MatMul, pairs, widths)
+
+    def _bilinear(self, cls: type[Bilinear], pairs: list[Any], widths: list[int]) -> list[Any]:
+        kind, _ = linear.bilinear(cls, pairs, widths)
+        self._take([kind], 1)
+        return [ghost(kind.product_shape(i, j)) for i, j, _ in kind.pairs]
+
+    def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]:
+        results = [f.wrap(self, x.data) for f in functions]
+        for f in functions:
+            if f.linear:
+                linear_factor(f, x.frac)
+        self._take([kind_of(x.size, bits, functions, max(r.width for r in results))], 1)
+        return results
+
+    def _less(self, x: Share, thresholds: list[float], window: int) -> list[Share]:
+        self._take([Comparison(x.size, window, len(thresholds), self.bit_width)], 2)
+        return [Share(self, x.data, 0, self.bit_width, 1) for _ in thresholds]
+
+    def _relu(self, x: Share, window: int, width: int) -> Share:
+        self._take([Comparison(x.size, window, 1, width, values=True)], 2)
+        return Share(self, x.data, x.frac, width, x.magnitude)

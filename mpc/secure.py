@@ -1,0 +1,124 @@
+"""One party of two: the session that computes on shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from secformer.mpc.errors import SettingsError
+from secformer.mpc.fixed import decode, encode
+from secformer.mpc.ops import compare, linear, truncate
+from secformer.mpc.ops.series import Series, series
+from secformer.mpc.party import Party
+from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.session import CLIENT, Session
+from secformer.mpc.shares import Share, Weight
+
+
+class SecureSession(Session):
+    """Words mod 2^64 at one party; the verbs of `Session` as protocols with the peer and the dealer."""
+
+    def __init__(self, party: Party):
+        super().__init__(party.fixed)
+        self.party = party
+        self.xp = party.kernels.xp
+        self._weights = 0
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        with self.party.meter.scope(name):
+            yield
+
+    # ---- in and out -----------------------------------------------------------------------------------------------
+
+    def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
+        index, frac = self._weights, self.fixed.frac if frac is None else frac
+        self._weights += 1
+        words = self._accept(data)
+        kept = linear.provision(self.party, words, index, width)
+        return Weight(self, index, (words.shape[0], words.shape[1]), frac, width, kept)
+
+    def _share(self, x: Any, owner: int, shape: tuple[int, ...]) -> Any:
+        count = int(np.prod(shape, dtype=np.int64))
+        if self.party.rank != owner:
+            return self.party.receive("share", count).reshape(shape)
+        words = self._accept(encode(np.broadcast_to(np.asarray(x, dtype=np.float64), shape), self.fixed.frac))
+        mask = self.party.private.words(count).reshape(shape)
+        self.party.send("share", mask)
+        return words - mask
+
+    def _accept(self, data: Any) -> Any:
+        return self.party.kernels.backend.asarray(data).astype(np.uint64, copy=False)
+
+    def _reveal(self, x: Share, to: int | str) -> Any:
+        host = self.party.kernels.backend.to_host
+        if to == CLIENT:
+            return host(x.data)
+        if to not in (0, 1):
+            raise SettingsError(f"results are revealed to 0, 1 or CLIENT, got {to!r}")
+        if self.party.rank != to:
+            self.party.send("reveal", x.data)
+            return None
+        words = x.data + self.party.receive("reveal", x.size).reshape(x.shape)
+        return decode(host(words), x.frac, x.width)
+
+    # ---- local ----------------------------------------------------------------------------------------------------
+
+    def _public(self, x: np.ndarray, frac: int) -> Any:
+        words = encode(x, frac)
+        return self.party.kernels.backend.asarray(words if self.party.rank == 0 else np.zeros_like(words))
+
+    def _add(self, a: Any, b: Any) -> Any:
+        return a + b
+
+    def _negate(self, a: Any) -> Any:
+        return np.uint64(0) - a
+
+    def _shift(self, a: Any, bits: int) -> Any:
+        return a << np.uint64(bits)
+
+    def _drop(self, a: Any, bits: int) -> Any:
+        return a >> np.uint64(bits)
+
+    def _scale(self, a: Any, c: np.ndarray, bits: int) -> Any:
+        return a * self.party.kernels.backend.asarray(encode(c, bits))
+
+    def _point(self, a: Any, exponent: int) -> Any:
+        return a  # moving the point leaves the words alone
+
+    def _sum(self, a: Any, axis: int, keepdims: bool) -> Any:
+        return a.sum(axis=axis, keepdims=keepdims, dtype=np.uint64)
+
+    def _concatenate(self, parts: list[Any], axis: int) -> Any:
+        return self.xp.concatenate(parts, axis=axis)
+
+    def _broadcast(self, a: Any, shape: tuple[int, ...]) -> Any:
+        return self.xp.broadcast_to(a, shape)
+
+    # ---- verbs ----------------------------------------------------------------------------------------------------
+
+    def _truncate(self, jobs: list[tuple[Share, int, int]]) -> list[Any]:
+        return truncate.truncate(self.party, [(x.data, shift, window) for x, shift, window in jobs])
+
+    def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
+        return linear.hadamard(self.party, pairs, widths)
+
+    def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
+        return linear.matmul(self.party, pairs, widths)
+
+    def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]:
+        facts = [f.wrap(self, None) for f in functions]
+        results = series(self.party, x, functions, bits, keep, max(f.width for f in facts))
+        return [fact.like(data) for fact, data in zip(facts, results, strict=True)]
+
+    def _less(self, x: Share, thresholds: list[float], window: int) -> list[Share]:
+        words = [round(c * 2.0**x.frac) for c in thresholds]
+        width = self.bit_width
+        return [Share(self, data, 0, width, 1) for data in compare.less(self.party, x.data, words, window, width)]
+
+    def _relu(self, x: Share, window: int, width: int) -> Share:
+        return Share(self, compare.relu(self.party, x.data, window, width), x.frac, width, x.magnitude)
+

@@ -1,0 +1,351 @@
+"""The arithmetic black box: the verbs that protocols are written in.
+
+Three sessions run the same protocol code: `SecureSession` (one party of two), `PlainSession` (the float64 twin) and
+`PlanRecorder` (shapes only). This base decides what all three must agree on: fractional bits, widths, when a pending
+truncation is due, and which operands share a round. A subclass supplies the primitives, named with an underscore.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from secformer.mpc.errors import RangeError, ShapeError
+from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.ops.series import Series, series_bits
+from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.shares import Public, Share, Weight
+
+CLIENT = "client"
+Pair = tuple[Share, "Share | Weight"]
+
+
+class Session(ABC):
+    """Local operators are free; verbs cost rounds and bytes (each verb's docstring states its price)."""
+
+    def __init__(self, fixed: FixedPoint | None = None):
+        self.fixed = fixed or FixedPoint()
+
+    # ---- bringing values in and out -------------------------------------------------------------------------------
+
+    def share(self, x: np.ndarray | float | None, owner: int, *, shape: tuple[int, ...] | None = None) -> Share:
+        """Party `owner` shares its array; the other party passes None and the public `shape`.
+
+        Price: half a round (one message), 64 bits an element.
+        """
+        if x is None and shape is None:
+            raise ShapeError("the party that does not own the value must say its public shape")
+        shape = shape if shape is not None else np.shape(x)
+        return self._wrap(self._share(x, owner, tuple(shape)), self.fixed.frac)
+
+    def accept(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Share:
+        """Wraps what a client or a model owner shared beforehand: this party's words (the twin: the float64 array)."""
+        return self._wrap(self._accept(data), self.fixed.frac if frac is None else frac, width)
+
+    def public(self, x: Public, shape: tuple[int, ...] | None = None) -> Share:
+        """A public constant as a share. Local."""
+        x = np.asarray(x, dtype=np.float64)
+        return self._wrap(self._public(x if shape is None else np.broadcast_to(x, shape), self.fixed.frac),
+                          self.fixed.frac)
+
+    @abstractmethod
+    def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
+        """Makes a (K, N) matrix, shared beforehand, a standing right operand of `matmul`: opens it masked, once.
+
+        Price: one round at load, `width` bits an element; none at request time.
+        """
+
+    def reveal(self, x: Share, to: int | str) -> Any:
+        """Reveals a result, as whole words with the session's fractional bits, to party 0, party 1 or CLIENT.
+
+        Returns float64 to the one who learns it and None to the other; for CLIENT each party returns the words that
+        it hands to the client. Price: half a round (one message), 64 bits an element; nothing for CLIENT.
+        """
+        (x,) = self._settled([x], widen=True)
+        return self._reveal(self._aligned(x, self.fixed.frac), to)
+
+    # ---- local ----------------------------------------------------------------------------------------------------
+
+    def add(self, x: Share, y: Share | Public) -> Share:
+        """x + y at the finer of the two scales. Exact: aligning shifts left, which also widens."""
+        if isinstance(y, Share):
+            self._own(x, y)
+            frac = max(x.frac, y.frac)
+            a, b = self._aligned(x, frac), self._aligned(y, frac)
+            return Share(self, self._add(a.data, b.data), frac, min(a.width, b.width), max(x.magnitude, y.magnitude))
+        y = np.asarray(y)
+        frac = x.frac if y.dtype.kind in "biu" and x.frac >= 0 else max(x.frac, self.fixed.frac)
+        a = self._aligned(x, frac)
+        return a.like(self._add(a.data, self._public(np.asarray(y, dtype=np.float64), frac)))
+
+    def negate(self, x: Share) -> Share:
+        return x.like(self._negate(x.data))
+
+    def scale(self, x: Share, c: Public) -> Share:
+        """x times public c. Integers scale exactly; a power of two only moves the point; any other factor adds up to
+        `frac` fractional bits, and settles x first (the engine truncates) where no room is left for them."""
+        c = np.asarray(c)
+        if c.dtype.kind in "biu":
+            return x.like(self._scale(x.data, c.astype(np.float64), 0))
+        top = float(np.abs(c).max(initial=0.0))
+        if not math.isfinite(top):
+            raise RangeError("a public factor must be finite; check the constants given")
+        if top == 0.0:
+            return x.like(self._scale(x.data, np.zeros_like(c), 0))
+        mantissa, exponent = math.frexp(top)
+        if c.ndim == 0 and mantissa == 0.5:
+            moved = Share(self, self._point(x.data, exponent - 1), x.frac - exponent + 1, x.width,
+                          max(1, x.magnitude + exponent - 1))
+            return moved if c > 0 else self.negate(moved)
+        bits = min(self.fixed.frac - exponent, WORD_BITS - 2 - x.magnitude - self.fixed.frac)
+        if x.width - x.frac - bits < x.magnitude + 2:
+            (x,) = self._settled([x], widen=True)
+        return Share(self, self._scale(x.data, c.astype(np.float64), bits), x.frac + bits, x.width, x.magnitude)
+
+    def sum(self, x: Share, axis: int, keepdims: bool = False) -> Share:
+        return x.like(self._sum(x.data, axis, keepdims))
+
+    def concatenate(self, xs: Sequence[Share], axis: int = 0) -> Share:
+        self._own(*xs)
+        frac = max(x.frac for x in xs)
+        parts = [self._aligned(x, frac) for x in xs]
+        return Share(self, self._concatenate([p.data for p in parts], axis), frac,
+                     min(p.width for p in parts), max(p.magnitude for p in parts))
+
+    def broadcast_to(self, x: Share, shape: tuple[int, ...]) -> Share:
+        return x.like(self._broadcast(x.data, shape))
+
+    # ---- products -------------------------------------------------------------------------------------------------
+
+    def settle(self, *xs: Share) -> tuple[Share, ...]:
+        """Runs the pending truncations of all xs in one round. Verbs do this by themselves: a protocol calls it only
+        where one value is about to be used by several verbs.
+
+        Price: one round, `width` bits for each element that has a truncation pending, else nothing.
+        """
+        return tuple(self._settled(xs))
+
+    def lift(self, *xs: Share) -> tuple[Share, ...]:
+        """As `settle`, and brings narrow shares (32-bit products, coarse maxima) to whole words in the same round."""
+        return tuple(self._settled(xs, widen=True))
+
+    def mul(self, x: Share, y: Share, *, magnitude: int | None = None) -> Share:
+        """Element-wise product, broadcasting. `magnitude` bounds the result and what is summed from it.
+
+        Price: one round, window(frac, magnitude) bits for each element of x and of y; a round more where an operand
+        has a truncation pending.
+        """
+        return self.mul_many([(x, y)], magnitude=magnitude)[0]
+
+    def square(self, x: Share, *, magnitude: int | None = None) -> Share:
+        """x * x. Price: as `mul`, for x alone."""
+        return self.mul_many([(x, x)], magnitude=magnitude)[0]
+
+    def mul_many(self, pairs: Sequence[Pair], *, magnitude: int | None = None) -> list[Share]:
+        """Several products in one round. A pair (x, x), the very same share twice, costs one opening."""
+        return self._products(pairs, magnitude, matmul=False)
+
+    def matmul(self, x: Share, y: Share | Weight, *, magnitude: int | None = None) -> Share:
+        """x @ y over the last two axes; batch axes must be equal. With a Weight, x is (N, K) and y is not opened.
+
+        Price: one round, window bits for each element of x and, unless it is a Weight, of y.
+        """
+        return self.matmul_many([(x, y)], magnitude=magnitude)[0]
+
+    def matmul_many(self, pairs: Sequence[Pair], *, magnitude: int | None = None) -> list[Share]:
+        """Several matrix products in one round."""
+        for x, y in pairs:
+            fits = x.ndim >= 2 and len(y.shape) == x.ndim and x.shape[-1] == y.shape[-2]
+            if not fits or x.shape[:-2] != y.shape[:-2]:
+                raise ShapeError(f"matmul takes (..., n, k) @ (..., k, m) with equal batch axes, got {x.shape} @ {y.shape}")
+        return self._products(pairs, magnitude, matmul=True)
+
+    # ---- functions of one opening ---------------------------------------------------------------------------------
+
+    def series(self, x: Share, functions: Sequence[Series]) -> list[Share]:
+        """f(x) for every Fourier series f, all of one period, from one opening of x mod that period.
+
+        Price: one round, period + fractional bits rounded to whole bytes (3 bytes an element for periods to 64),
+        also when x has a truncation pending: low bits are dropped locally, which is exact modulo the period.
+        """
+        if len({f.period_bits for f in functions}) != 1:
+            raise ShapeError("the series of one opening must have one period; fold the arguments by public factors")
+        bits, keep = series_bits(functions[0].period_bits, x.frac)
+        if x.width < x.frac + functions[0].period_bits:
+            (x,) = self._settled([x], widen=True)
+            bits, keep = series_bits(functions[0].period_bits, x.frac)
+        return self._series(x, list(functions), bits, keep)
+
+    def less(self, x: Share, thresholds: Sequence[float], *, bound: float, precision: int | None = None) -> list[Share]:
+        """[x < c] for each public threshold c, as shares of 0 or 1 (no fractional bits), for |x| < bound.
+
+        `precision` keeps that many fractional bits of x: the result may be wrong only where |x - c| < 2^-precision.
+        Price: two rounds; an element costs its window (precision + bits of bound + 1) once and 2n - 1 bits a
+        threshold, n = blocks of at most 8 bits, each rounded to whole bytes.
+        """
+        reach = bound + max(abs(c) for c in thresholds)
+        x, window = self._windowed(x, reach, precision)
+        return self._less(x, [float(c) for c in thresholds], window)
+
+    def relu(self, x: Share, *, bound: float, precision: int | None = None) -> Share:
+        """max(x, 0) for |x| < bound. Price: as `less` with one threshold."""
+        x, window = self._windowed(x, bound, precision)
+        return self._relu(x, window, WORD_BITS)
+
+    def maximum(self, x: Share, axis: int, *, bound: float, precision: int | None = None) -> Share:
+        """Maximum along an axis, which is kept with length 1, for |x| < bound. The result is right modulo its width.
+
+        With `precision`, low bits are dropped first: a result within (1 + log2 n) 2^-precision of the maximum, where
+        that suffices (softmax is shift invariant), for a quarter of the bytes.
+        Price: 2 ceil(log2 n) rounds; n - 1 comparisons a row.
+        """
+        x, window = self._windowed(x, 2 * bound, precision)  # differences reach twice the bound
+        x = Share(self, x.data, x.frac, x.width, min(x.magnitude, window - 2 - x.frac))
+        axis = axis % x.ndim
+        while (n := x.shape[axis]) > 1:
+            half = n // 2
+            lower, upper, odd = (x[_along(axis, s)] for s in (slice(half), slice(half, 2 * half), slice(2 * half, n)))
+            larger = self.add(upper, self._relu(self.add(lower, self.negate(upper)), window, window))
+            x = self.concatenate([larger, odd], axis) if n % 2 else larger
+        return x
+
+    def select(self, bit: Share, x: Share, y: Share) -> Share:
+        """x where bit is 1, y where it is 0. Price: as `mul`."""
+        return self.add(y, self.mul(bit, self.add(x, self.negate(y))))
+
+    # ---- bookkeeping ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Names a part of the program in costs and errors. Sessions that meter override it."""
+        yield
+
+    def _own(self, *xs: Share) -> None:
+        for x in xs:
+            if x.session is not self:
+                raise ShapeError("a share of another session was given; bring the value into this session first")
+
+    def _wrap(self, data: Any, frac: int, width: int = WORD_BITS) -> Share:
+        return Share(self, data, frac, width, self.fixed.magnitude)
+
+    def _aligned(self, x: Share, frac: int) -> Share:
+        if x.frac == frac:
+            return x
+        shift = frac - x.frac
+        return Share(self, self._shift(x.data, shift), frac, min(WORD_BITS, x.width + shift), x.magnitude)
+
+    def _settled(self, xs: Sequence[Share], widen: bool = False) -> list[Share]:
+        """Truncates those of xs that carry more than the session's fractional bits, each once, all in one round.
+
+        With `widen`, narrow shares are lifted to whole words too.
+        """
+        self._own(*xs)
+        due: dict[int, tuple[Share, int, int]] = {}
+        for x in xs:
+            shift = max(0, x.frac - self.fixed.frac)
+            if shift or (widen and x.width < WORD_BITS):
+                need = x.frac + x.magnitude + 2
+                if x.width < need:
+                    raise RangeError(
+                        f"{x!r} promises values below 2^{x.magnitude}, which takes {need} bits to truncate; it has "
+                        f"{x.width}. State the product's magnitude, or settle before scaling"
+                    )
+                due[id(x)] = (x, shift, min(x.width, self.fixed.window(x.frac, x.magnitude)))
+        if not due:
+            return list(xs)
+        jobs = list(due.values())
+        done = {
+            id(x): Share(self, data, x.frac - shift, WORD_BITS, x.magnitude)
+            for (x, shift, _), data in zip(jobs, self._truncate(jobs), strict=True)
+        }
+        return [done.get(id(x), x) for x in xs]
+
+    def _products(self, pairs: Sequence[Pair], magnitude: int | None, matmul: bool) -> list[Share]:
+        magnitude = self.fixed.magnitude if magnitude is None else magnitude
+        flat = self._settled([v for pair in pairs for v in pair if isinstance(v, Share)])
+        settled, it = [], iter(flat)
+        for x, y in pairs:
+            a = next(it)
+            settled.append((a, y if isinstance(y, Weight) else next(it)))
+        widths = [min(a.width, b.width) if isinstance(b, Weight) and b.width < WORD_BITS
+                  else self.fixed.window(max(a.frac + b.frac, 2 * self.fixed.frac), magnitude) for a, b in settled]
+        narrow = [v for (a, b), w in zip(settled, widths, strict=True) for v in (a, b)
+                  if isinstance(v, Share) and v.width < w]
+        if narrow:
+            lifted = dict(zip(map(id, narrow), self._settled(narrow, widen=True), strict=True))
+            settled = [(lifted.get(id(a), a), lifted.get(id(b), b)) for a, b in settled]  # type: ignore[misc]
+        products = self._matmul(settled, widths) if matmul else self._mul(settled, widths)
+        return [
+            Share(self, data, a.frac + b.frac, w, min(magnitude, w - 2 - a.frac - b.frac))
+            for (a, b), w, data in zip(settled, widths, products, strict=True)
+        ]
+
+    def _windowed(self, x: Share, reach: float, precision: int | None) -> tuple[Share, int]:
+        """Drops fractional bits locally down to `precision` (default: the session's), and the window that then holds
+        |x| < reach. Dropping bits of both shares is exact mod 2^(width - dropped) up to one unit in the last place."""
+        keep = min(x.frac, self.fixed.frac if precision is None else precision)
+        if x.frac > keep:
+            dropped = x.frac - keep
+            x = Share(self, self._drop(x.data, dropped), keep, x.width - dropped, x.magnitude)
+        window = keep + 1 + max(0, math.ceil(math.log2(reach)))
+        if window > min(x.width, 33):
+            raise RangeError(
+                f"a comparison of |x| < {reach:g} at {keep} fractional bits needs a window of {window} bits; at most "
+                f"{min(x.width, 33)} are there. Lower the bound or the precision"
+            )
+        return x, window
+
+    @property
+    def bit_width(self) -> int:
+        """Width of the shares of 0 or 1 that `less` makes: what a product with a settled value needs."""
+        return self.fixed.window(2 * self.fixed.frac, self.fixed.magnitude)
+
+    # ---- primitives -----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _share(self, x: Any, owner: int, shape: tuple[int, ...]) -> Any: ...
+    @abstractmethod
+    def _accept(self, data: Any) -> Any: ...
+    @abstractmethod
+    def _public(self, x: np.ndarray, frac: int) -> Any: ...
+    @abstractmethod
+    def _reveal(self, x: Share, to: int | str) -> Any: ...
+    @abstractmethod
+    def _add(self, a: Any, b: Any) -> Any: ...
+    @abstractmethod
+    def _negate(self, a: Any) -> Any: ...
+    @abstractmethod
+    def _shift(self, a: Any, bits: int) -> Any: ...
+    @abstractmethod
+    def _drop(self, a: Any, bits: int) -> Any: ...
+    @abstractmethod
+    def _scale(self, a: Any, c: np.ndarray, bits: int) -> Any: ...
+    @abstractmethod
+    def _point(self, a: Any, exponent: int) -> Any: ...
+    @abstractmethod
+    def _sum(self, a: Any, axis: int, keepdims: bool) -> Any: ...
+    @abstractmethod
+    def _concatenate(self, parts: list[Any], axis: int) -> Any: ...
+    @abstractmethod
+    def _broadcast(self, a: Any, shape: tuple[int, ...]) -> Any: ...
+    @abstractmethod
+    def _truncate(self, jobs: list[tuple[Share, int, int]]) -> list[Any]: ...
+    @abstractmethod
+    def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]: ...
+    @abstractmethod
+    def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Any]: ...
+    @abstractmethod
+    def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]: ...
+    @abstractmethod
+    def _less(self, x: Share, thresholds: list[float], window: int) -> list[Share]: ...
+    @abstractmethod
+    def _relu(self, x: Share, window: int, width: int) -> Share: ...
+
+
+def _along(axis: int, index: slice) -> tuple[slice, ...]:
+    return (*(slice(None),) * axis, index)

@@ -1,0 +1,116 @@
+"""Handles on shared values: what protocols hold, add and slice.
+
+A `Share` is one party's view of a value: its data (words mod 2^width at a party, float64 in the twin, a shape in the
+recorder) and the public facts that travel with it:
+
+frac       fractional bits that the data carry; more than the session's means that a truncation is pending
+width      the data are right modulo 2^width; reducing is free, only a truncation widens
+magnitude  promise |value| < 2^magnitude, from the session's format or from a protocol that knows its domain
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from secformer.mpc.errors import ShapeError
+
+if TYPE_CHECKING:
+    from secformer.mpc.session import Session
+
+Public = float | int | np.ndarray
+
+
+class Share:
+    """A shared array. Operators are free (local); everything that talks is a verb of the session."""
+
+    __slots__ = ("data", "frac", "magnitude", "session", "width")
+    __array_ufunc__ = None  # numpy arrays on the left defer to our reflected operators
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, session: Session, data: Any, frac: int, width: int, magnitude: int):
+        self.session, self.data, self.frac, self.width, self.magnitude = session, data, frac, width, magnitude
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.data.shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def like(self, data: Any) -> Share:
+        """The same facts about other data."""
+        return Share(self.session, data, self.frac, self.width, self.magnitude)
+
+    def __add__(self, other: Share | Public) -> Share:
+        return self.session.add(self, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Share | Public) -> Share:
+        return self.session.add(self, -other)
+
+    def __rsub__(self, other: Public) -> Share:
+        return self.session.add(-self, other)
+
+    def __neg__(self) -> Share:
+        return self.session.negate(self)
+
+    def __mul__(self, other: Public) -> Share:
+        if isinstance(other, Share):
+            raise ShapeError("`*` scales by a public number; a product of two shares talks: write session.mul(x, y)")
+        return self.session.scale(self, other)
+
+    __rmul__ = __mul__
+
+    def sum(self, axis: int, keepdims: bool = False) -> Share:
+        return self.session.sum(self, axis, keepdims)
+
+    def mean(self, axis: int, keepdims: bool = False) -> Share:
+        return self.session.scale(self.session.sum(self, axis, keepdims), 1.0 / self.shape[axis])
+
+    def __getitem__(self, index: Any) -> Share:
+        return self.like(self.data[index])
+
+    def reshape(self, *shape: int) -> Share:
+        return self.like(self.data.reshape(*shape))
+
+    def transpose(self, *axes: int) -> Share:
+        return self.like(self.data.transpose(*axes))
+
+    def swapaxes(self, a: int, b: int) -> Share:
+        return self.like(self.data.swapaxes(a, b))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise ShapeError(
+            "a share has no truth value and no order: nobody may see it. Compare with session.less(x, thresholds), "
+            "reveal results with session.reveal(x, to)"
+        )
+
+    __bool__ = __lt__ = __le__ = __gt__ = __ge__ = __float__ = __int__ = _refuse
+    __eq__ = __ne__ = _refuse  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Share(shape={self.shape}, frac={self.frac}, width={self.width}, magnitude={self.magnitude})"
+
+
+class Weight:
+    """A provisioned right operand of `matmul`: (K, N), masked once for the life of the model."""
+
+    __slots__ = ("data", "frac", "index", "session", "shape", "width")
+
+    def __init__(self, session: Session, index: int, shape: tuple[int, int], frac: int, width: int, data: Any):
+        self.session, self.index, self.shape = session, index, shape
+        self.frac, self.width, self.data = frac, width, data
+
+    def __repr__(self) -> str:
+        return f"Weight({self.index}, shape={self.shape}, frac={self.frac}, width={self.width})"

@@ -1,0 +1,144 @@
+"""A world in one process: two party threads and a dealer thread, joined by in-process channels.
+
+This is the embedded default of the product, and what the tests run. The three roles keep to their own data; only the
+final results meet in the caller, who plays client and model owner.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from secformer.mpc.backend import choose_backend
+from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.service import Dealer
+from secformer.mpc.dealer.source import Source
+from secformer.mpc.errors import PeerLost, ProtocolError
+from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.kernels import NumpyKernels, kernels_for
+from secformer.mpc.meter import Cost, Meter
+from secformer.mpc.net.channel import DEADLINE, Channel, local_pair
+from secformer.mpc.party import Party
+from secformer.mpc.prg import fresh_seed
+from secformer.mpc.recorder import PlanRecorder
+from secformer.mpc.secure import SecureSession
+
+Program = Callable[[Any, Any], Any]
+Pair = Callable[[str, str], tuple[Channel, Channel]]
+DEALER_AHEAD = 1 << 27  # bytes of corrections that may wait for party 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the two parties returned, and what it cost."""
+
+    results: tuple[Any, Any]
+    cost: Cost
+    plan: Plan
+
+
+class World:
+    """Two parties and a dealer that stay together over several runs, so that provisioned weights last.
+
+    seeds     fixed seeds of party 0 and party 1, for repeatable tests only: a world that uses them twice reuses masks
+    connect   makes the channel pair of a run, (party 0's end, party 1's end)
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: str = "auto",
+        fixed: FixedPoint | None = None,
+        deadline: float = DEADLINE,
+        kernels: NumpyKernels | None = None,
+        unsafe_seeds: tuple[bytes, bytes] | None = None,
+        connect: Pair | None = None,
+    ):
+        self.fixed = fixed or FixedPoint()
+        self.kernels = kernels if kernels is not None else kernels_for(choose_backend(backend))
+        self.deadline = deadline
+        self.recorder = PlanRecorder(self.fixed)
+        self.parties = tuple(SecureSession(Party(rank, self.fixed, self.kernels)) for rank in (0, 1))
+        self._seeds = unsafe_seeds or (fresh_seed(), fresh_seed())
+        self._dealer = Dealer(self._seeds, self.kernels)
+        self._connect = connect or (lambda a, b: local_pair(a, b, deadline=self.deadline))
+        self._serial = 0
+
+    def run(self, program: Program, inputs0: Any = None, inputs1: Any = None, *, plan: Plan | None = None) -> Outcome:
+        """Records `program(session, inputs)`, then runs it at both parties, each with its own inputs.
+
+        Pass the plan of an earlier run of the same program on the same shapes to skip the recording.
+        Raises the first error of any role; the others are stopped.
+        """
+        plan = plan or self.recorder.record(program, inputs0)
+        serial, self._serial = self._serial, self._serial + 1
+        ends = self._connect("party 0", "party 1")
+        dealer_end, party1_end = local_pair("the dealer", "party 1", capacity=DEALER_AHEAD, deadline=self.deadline)
+        channels = (*ends, dealer_end, party1_end)
+        meters = (Meter(), Meter())
+        run = _Run(channels)
+        for rank, (session, inputs) in enumerate(zip(self.parties, (inputs0, inputs1), strict=True)):
+            feed = party1_end if rank == 1 else None
+            source = Source(self._seeds[rank], serial, plan, feed, self.kernels, meters[rank])
+            session.party.begin(ends[rank], source, meters[rank])
+            run.start(f"party {rank}", _party_job(program, session, inputs, meters[rank]))
+        run.start("dealer", lambda: self._dealer.deal(plan, serial, dealer_end))
+        results = run.join()
+        cost = meters[0].cost.merged(meters[1].cost, parallel=True)
+        return Outcome((results["party 0"], results["party 1"]), cost, plan)
+
+
+def _party_job(program: Program, session: SecureSession, inputs: Any, meter: Meter) -> Callable[[], Any]:
+    def job() -> Any:
+        started = time.perf_counter()
+        result = program(session, inputs)
+        meter.close(started)
+        return result
+
+    return job
+
+
+class _Run:
+    """The threads of one run; the first failure closes every channel, so that nobody waits for it."""
+
+    def __init__(self, channels: tuple[Channel, ...]):
+        self._channels = channels
+        self._threads: list[threading.Thread] = []
+        self._results: dict[str, Any] = {}
+        self._errors: list[BaseException] = []
+
+    def start(self, name: str, job: Callable[[], Any]) -> None:
+        def body() -> None:
+            try:
+                self._results[name] = job()
+            except BaseException as error:  # handed to the caller's thread by join
+                self._errors.append(error)
+                self.stop(f"{name}: {error}")
+
+        thread = threading.Thread(target=body, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def stop(self, reason: str) -> None:
+        for channel in self._channels:
+            channel.abort(reason)
+
+    def join(self) -> dict[str, Any]:
+        try:
+            for thread in self._threads:
+                while thread.is_alive():
+                    thread.join(timeout=0.2)  # wakes up for Ctrl-C
+        except BaseException:
+            self.stop("the caller was interrupted")
+            for thread in self._threads:
+                thread.join(timeout=5.0)
+            raise
+        finally:
+            for channel in self._channels:
+                channel.close()
+        if self._errors:
+            raise next((e for e in self._errors if not isinstance(e, PeerLost | ProtocolError)), self._errors[0])
+        return self._results
