@@ -6,6 +6,7 @@ Compiled code is cached on disk, so the first use of a new installation costs so
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from secformer.mpc.backend import Backend
-from secformer.mpc.kernels.numpy_ import _ROUND, NumpyKernels
+from secformer.mpc.kernels.numpy_ import _COS, _ROUND, _SIN, NumpyKernels
 
 Array = Any
 BLOCK_M, BLOCK_K = 512, 64  # columns and inner steps of a block that stays in the first two caches
@@ -50,6 +51,58 @@ def _matmul(a: Array, b: Array, c: Array) -> None:
                 x = a[i, p]
                 for j in range(w):
                     c[i, j0 + j] += x * b[p, j0 + j]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def _pack(words: Array, four: Array, two: Array, one: Array) -> None:
+    after_four = np.uint64(32 if four.size else 0)
+    after_two = after_four + np.uint64(16 if two.size else 0)
+    for i in range(four.size):
+        four[i] = words[i] & np.uint64(0xFFFFFFFF)
+    for i in range(two.size):
+        two[i] = (words[i] >> after_four) & np.uint64(0xFFFF)
+    for i in range(one.size):
+        one[i] = (words[i] >> after_two) & np.uint64(0xFF)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def _unpack(four: Array, two: Array, one: Array, words: Array) -> None:
+    after_four = np.uint64(32 if four.size else 0)
+    after_two = after_four + np.uint64(16 if two.size else 0)
+    if four.size:
+        for i in range(words.size):
+            words[i] = np.uint64(four[i])
+    else:
+        words[:] = 0
+    for i in range(two.size):
+        words[i] |= np.uint64(two[i]) << after_four
+    for i in range(one.size):
+        words[i] |= np.uint64(one[i]) << after_two
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def _turn(u: Array, bits: int, unit: float, cos: Array, sin: Array) -> None:
+    half, down = np.uint64(1) << np.uint64(bits - 3), np.uint64(bits - 2)
+    for i in range(u.size):
+        quarter = (u[i] + half) >> down
+        y = np.float64(np.int64(u[i] - (quarter << down))) * unit
+        z = y * y
+        s, c = _SIN[7], _COS[8]
+        s = (((((((s * z + _SIN[6]) * z + _SIN[5]) * z + _SIN[4]) * z + _SIN[3]) * z + _SIN[2]) * z + _SIN[1]) * z
+              + _SIN[0]) * y
+        c = (((((((c * z + _COS[7]) * z + _COS[6]) * z + _COS[5]) * z + _COS[4]) * z + _COS[3]) * z + _COS[2]) * z
+             + _COS[1]) * z + _COS[0]
+        odd, turned = quarter & np.uint64(1), quarter & np.uint64(3)
+        first, second = (s, c) if odd else (c, s)
+        cos[i] = -first if turned == 1 or turned == 2 else first
+        sin[i] = -second if turned >= 2 else second
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def _gather(tables: Array, e: Array, out: Array) -> None:
+    for i in range(e.size):
+        for j in range(tables.shape[2]):
+            out[j, i] = tables[i, np.int64(e[i]), j]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
@@ -151,6 +204,41 @@ class NumbaKernels(NumpyKernels):
             rows += -rows % 4
             jobs = [(x[i : i + rows], y, z[i : i + rows]) for x, y, z in jobs for i in range(0, n, rows)]
         list(self._pool.map(lambda job: _matmul(*job), jobs))
+        return out
+
+    def pack(self, words: Array, bits: int) -> Array:
+        nbytes, flat = -(-bits // 8), words.reshape(-1)
+        if nbytes == 8 or flat.dtype != np.uint64:
+            return super().pack(words, bits)
+        out = np.empty(flat.size * nbytes, dtype=np.uint8)
+        _pack(flat, *self._planes(out, flat.size, nbytes))
+        return out
+
+    def unpack(self, payload: Array, count: int, bits: int) -> Array:
+        nbytes = -(-bits // 8)
+        if nbytes == 8:
+            return super().unpack(payload, count, bits)
+        words = np.empty(count, dtype=np.uint64)
+        _unpack(*self._planes(payload, count, nbytes), words)
+        return words & np.uint64((1 << bits) - 1) if bits % 8 else words
+
+    def _planes(self, payload: Array, count: int, nbytes: int) -> list[Array]:
+        """The payload's planes of four, two and one byte; empty where the packing has none."""
+        planes, start = [], 0
+        for width, dtype in ((4, np.uint32), (2, np.uint16), (1, np.uint8)):
+            end = start + (count * width if nbytes & width else 0)
+            planes.append(self._view(payload[start:end], dtype))
+            start = end
+        return planes
+
+    def turn(self, u: Array, bits: int) -> tuple[Array, Array]:
+        cos, sin = np.empty(u.size), np.empty(u.size)
+        _turn(u, bits, 2.0 * math.pi / 2.0**bits, cos, sin)
+        return cos, sin
+
+    def gather(self, tables: Array, e: Array) -> Array:
+        out = np.empty((tables.shape[2], e.size), dtype=np.uint64)
+        _gather(tables, e, out)
         return out
 
     def harmonics(self, r: Array, bits: int, count: int, frac: int) -> Array:

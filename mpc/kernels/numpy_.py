@@ -88,7 +88,8 @@ class NumpyKernels:
 
     def _view(self, payload: Array, dtype: Any) -> Array:
         """Bytes as wider numbers, copied where they are not aligned."""
-        if self.xp is np and payload.ctypes.data % np.dtype(dtype).itemsize:
+        address = payload.data.ptr if self.backend.on_gpu else payload.ctypes.data
+        if address % np.dtype(dtype).itemsize:
             payload = payload.copy()
         return payload.view(dtype)
 
