@@ -1,0 +1,1 @@
+"""Training of the shipped demonstration model; the only part of the project that needs PyTorch."""
