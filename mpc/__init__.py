@@ -1,1 +1,10 @@
-""""""
+"""The engine: two-party computation on additive shares over Z_2^64, with a dealer that sees no data.
+
+Start at `session` (the verbs), then `ops` (how a verb talks), `dealer` (what randomness it needs) and `simulate` (all
+three roles in one process). Imports point one way:
+
+errors < backend < kernels < ring < fixed, prg < shares < meter < net < dealer < party < ops < session
+< secure, plain, recorder < simulate
+
+Nothing in here knows about models, and no numerical coefficient of an approximation belongs here.
+"""

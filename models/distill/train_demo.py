@@ -6,7 +6,7 @@ word embeddings start from what the backbone makes of each token; everything els
 
 Example::
 
-    python -m models.distill.train_demo --data SST-2 --backbone all-MiniLM-L6-v2 --out models/demo
+    python -m secformer.models.distill.train_demo --data SST-2 --backbone all-MiniLM-L6-v2 --out models/demo
 """
 
 from __future__ import annotations
