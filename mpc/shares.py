@@ -48,6 +48,10 @@ class Share:
         """The same facts about other data."""
         return Share(self.session, data, self.frac, self.width, self.magnitude)
 
+    def promise(self, magnitude: int) -> Share:
+        """The same share with the promise |value| < 2^magnitude, from a protocol that knows better than the format."""
+        return Share(self.session, self.data, self.frac, self.width, magnitude)
+
     def __add__(self, other: Share | Public) -> Share:
         return self.session.add(self, other)
 

@@ -1,0 +1,35 @@
+"""The `transformers` package, imported when first needed and without its advice on stderr."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from secformer.mpc.errors import ModelError
+
+
+def transformers() -> Any:
+    """The module. Raises ModelError where it is not installed."""
+    with quiet("transformers"):
+        try:
+            return importlib.import_module("transformers")
+        except ImportError as error:
+            raise ModelError(f"reading a model folder needs the package `transformers`: {error}") from error
+
+
+@contextmanager
+def quiet(logger: str) -> Iterator[None]:
+    """Silences a logger below ERROR inside the block, and leaves its settings as they were."""
+    log = logging.getLogger(logger)
+    log.addFilter(_errors_only)
+    try:
+        yield
+    finally:
+        log.removeFilter(_errors_only)
+
+
+def _errors_only(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR

@@ -1,0 +1,65 @@
+"""Settings of a run: a closed set, so a misspelt key dies before anything is shared."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from secformer.mpc.errors import SettingsError
+from secformer.mpc.fixed import FixedPoint
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    truncation    cut texts that are longer than the model's positions (else they are refused)
+    embedding     "private": token ids are secret, looked up in the secret table; "client": the client holds the
+                  tables and shares the embedding sums
+    output        "auto": everything that the architecture has; "head": the head's answer only, nothing else is revealed
+    batch_tokens  most positions (texts times longest text) that run together; bounds memory
+    frac          fractional bits of the fixed point
+    magnitude     values are held below 2^magnitude
+    deadline      seconds that a party waits for its peer or the dealer
+    """
+
+    truncation: bool = False
+    embedding: str = "private"
+    output: str = "auto"
+    batch_tokens: int = 1024
+    frac: int = 16
+    magnitude: int = 14
+    deadline: float = 60.0
+
+    def __post_init__(self) -> None:
+        _require("truncation", isinstance(self.truncation, bool), self.truncation, "True or False")
+        _require("embedding", self.embedding in ("private", "client"), self.embedding, "'private' or 'client'")
+        _require("output", self.output in ("auto", "head"), self.output, "'auto' or 'head'")
+        for name in ("batch_tokens", "frac", "magnitude"):
+            value = getattr(self, name)
+            _require(name, isinstance(value, int) and not isinstance(value, bool) and value > 0, value,
+                     "a positive whole number")
+        number = isinstance(self.deadline, int | float) and not isinstance(self.deadline, bool)
+        _require("deadline", number and self.deadline > 0, self.deadline, "a positive number of seconds")
+        _ = self.fixed  # raises where frac and magnitude do not fit one word
+
+    @property
+    def fixed(self) -> FixedPoint:
+        return FixedPoint(self.frac, self.magnitude)
+
+
+def settings_of(given: Mapping[str, Any]) -> Settings:
+    """Settings from keyword arguments. Raises SettingsError for an unknown key, with the nearest known one."""
+    known = [f.name for f in fields(Settings)]
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise SettingsError(f"unknown setting {key!r}: {hint}The settings are {', '.join(known)}")
+    return Settings(**given)
+
+
+def _require(name: str, holds: bool, came: object, wanted: str) -> None:
+    if not holds:
+        raise SettingsError(f"{name} must be {wanted}, got {came!r}")

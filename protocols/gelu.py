@@ -1,0 +1,105 @@
+"""GeLU(x) = x/2 (1 + erf(x / sqrt 2)): as one series, and in SecFormer's three segments."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from secformer.mpc.ops.series import Series
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
+from secformer.protocols.papers import cite
+from secformer.protocols.ranges import Site, bits, measured, rounded_out
+from secformer.protocols.series import Fit, choose
+
+TOLERANCE = 1e-4
+
+# SecFormer's segment: erf(v) = -1 below -CUT, 1 above CUT, sum of BETA[k] sin(k pi v / 10) between
+CUT = 1.7
+BETA = (1.25772, -0.0299154, 0.382155, -0.0519123, 0.196033, -0.0624557, 0.118029)
+PERIOD = 20.0                      # of the sines, in v
+FOLDED_BITS = 4                    # they are evaluated with period 2^4, since only powers of two divide the ring
+FOLD = 2.0**FOLDED_BITS / PERIOD   # v FOLD has that period
+
+
+@cite("hendrycks2016gelu", "GeLU")
+@cite("luo2024secformer", "masked sine, section 3, taken to many harmonics")
+@cite("huybrechs2010", "Fourier extension of GeLU")
+def gelu_series(s: Session, x: Share, at: Site) -> Share:
+    """GeLU(x) = x/2 + g(x) for x in at["input"], g by a Fourier series.   1 round; 3 bytes an element.
+
+    1. open x mod P; sum the harmonics of the fit of g; add x/2, which is local
+
+    Domain up to [-100, 100]. Error, absolute: at most 1e-4 (the fit's tolerance). Takes a pending x; the result has a
+    truncation pending.
+    """
+    r = rounded_out(measured(at, "input"), 1.0)
+    return s.series(x, [gelu_fit(min(r.low, -3.0), max(r.high, 3.0)).series])[0]
+
+
+@lru_cache(maxsize=256)
+def gelu_fit(low: float, high: float) -> Fit:
+    """The fit for a domain. Raises RangeError where it is too wide."""
+    return choose(gelu_exact, low, high, tolerance=TOLERANCE, linear=0.5)
+
+
+@lru_cache(maxsize=1)
+def segment() -> Series:
+    """The middle segment's sines, as a series of v FOLD."""
+    none = (0.0,) * (len(BETA) + 1)
+    return Series(FOLDED_BITS, none, (0.0, *BETA), magnitude=2)
+
+
+@cite("luo2024secformer", "GeLU protocol: segmented Fourier series for erf, section 3.1")
+@cite("zheng2023sine", "secure sine")
+def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
+    """GeLU(x), v = x / sqrt 2: erf(v) is -1 below -1.7, 1 above 1.7, seven sines between.
+
+    7 rounds (one less where x has no truncation pending); about 40 bytes an element.
+    1. lower, upper <- [v < -1.7], [v < 1.7]                                            two rounds, one opening
+    2. f <- sum over k of beta_k sin(k pi v / 10), the argument folded by 16/20         one round
+    3. e <- (upper - lower) f + (1 - upper) - lower                                     two rounds
+    4. return x/2 (1 + e)                                                               one round
+
+    Any domain at["input"]. Error, absolute: at most 2e-2, the paper's own approximation.
+    The result has a truncation pending.
+    """
+    reach = max(4.0, measured(at, "input").reach)
+    cut = CUT * math.sqrt(2.0)
+    (x,) = s.settle(x)
+    # a threshold may move by 2^-10: both segments are equally wrong there
+    lower, upper = s.less(x, [-cut, cut], bound=reach, precision=10)                     # 1
+    (f,) = s.series(x * (FOLD / math.sqrt(2.0)), [segment()])                            # 2
+    e = s.mul(upper - lower, f, magnitude=2) + (1 - upper) - lower                       # 3
+    return s.mul(x, e + 1, magnitude=bits(reach) + 2) * 0.5                              # 4
+
+
+def relu(s: Session, x: Share, at: Site) -> Share:
+    """max(x, 0) for x in at["input"], exact.   2 rounds; about 6 bytes an element. Takes a pending x."""
+    return s.relu(x, bound=2.0 ** bits(measured(at, "input").reach + 1.0))
+
+
+def gelu_exact(x: np.ndarray) -> np.ndarray:
+    """GeLU in float64, the reference."""
+    return np.asarray(0.5 * x * (1.0 + erf(x * math.sqrt(0.5))))
+
+
+def erf(x: np.ndarray) -> np.ndarray:
+    """The error function in float64, error below 1e-13: cubic Hermite interpolation in a table of `math.erf`."""
+    values, slopes, step = _table()
+    t = np.minimum(np.abs(x), (values.size - 1.001) * step) / step
+    i = t.astype(np.int64)
+    t = t - i
+    u = 1.0 - t
+    y = values[i] * (u * u * (1.0 + 2.0 * t)) + values[i + 1] * (t * t * (1.0 + 2.0 * u))
+    y += (slopes[i] * u - slopes[i + 1] * t) * (t * u * step)
+    return np.asarray(np.copysign(y, x))
+
+
+@lru_cache(maxsize=1)
+def _table() -> tuple[np.ndarray, np.ndarray, float]:
+    step = 2.0**-10
+    x = np.arange(6145) * step
+    return np.array([math.erf(v) for v in x.tolist()]), 2.0 / math.sqrt(math.pi) * np.exp(-x * x), step

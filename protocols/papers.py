@@ -1,0 +1,101 @@
+"""Where the protocols come from: citations are data beside the code, listed by `secformer papers`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType, ModuleType
+from typing import Any, TypeVar
+
+import secformer.protocols
+from secformer.mpc.errors import SettingsError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A publication: authors as printed in short form, year, title, venue."""
+
+    authors: str
+    year: int
+    title: str
+    venue: str
+
+    def __str__(self) -> str:
+        return f"{self.authors} ({self.year}). {self.title}. {self.venue}."
+
+
+PAPERS = MappingProxyType({
+    "luo2024secformer": Paper(
+        "Luo et al.", 2024, "SecFormer: Fast and Accurate Privacy-Preserving Inference for Transformer Models via SMPC",
+        "Findings of ACL 2024, arXiv:2401.00793"),
+    "li2023mpcformer": Paper(
+        "Li et al.", 2023, "MPCFormer: Fast, Performant and Private Transformer Inference with MPC",
+        "ICLR 2023, arXiv:2211.01452"),
+    "zheng2023sine": Paper(
+        "Zheng et al.", 2023, "Secure sine by masked opening and the angle-sum identity", "as used by Luo et al. 2024"),
+    "goldschmidt1964": Paper("Goldschmidt", 1964, "Applications of Division by Convergence", "M.Sc. thesis, MIT"),
+    "markstein2004": Paper(
+        "Markstein", 2004, "Software Division and Square Root Using Goldschmidt's Algorithms",
+        "Conference on Real Numbers and Computers 6"),
+    "huybrechs2010": Paper(
+        "Huybrechs", 2010, "On the Fourier Extension of Nonperiodic Functions",
+        "SIAM Journal on Numerical Analysis 47(6)"),
+    "hendrycks2016gelu": Paper("Hendrycks, Gimpel", 2016, "Gaussian Error Linear Units", "arXiv:1606.08415"),
+    "ba2016layernorm": Paper("Ba, Kiros, Hinton", 2016, "Layer Normalization", "arXiv:1607.06450"),
+    "vaswani2017attention": Paper("Vaswani et al.", 2017, "Attention Is All You Need", "NeurIPS 2017"),
+})
+
+
+@dataclass(frozen=True)
+class Citation:
+    """What a function takes from a paper: `where` names the algorithm, section or idea."""
+
+    paper_key: str
+    where: str
+
+    @property
+    def paper(self) -> Paper:
+        return PAPERS[self.paper_key]
+
+
+@dataclass(frozen=True)
+class Cited:
+    """A protocol function and one of its citations."""
+
+    function: str
+    citation: Citation
+
+
+def cite(paper_key: str, where: str) -> Callable[[F], F]:
+    """Decorator: stores a citation on the function, in reading order. Raises SettingsError for an unknown paper."""
+    if paper_key not in PAPERS:
+        raise SettingsError(f"no paper has the key {paper_key!r}; add it to PAPERS. Known: {', '.join(PAPERS)}")
+
+    def mark(function: F) -> F:
+        earlier: tuple[Citation, ...] = getattr(function, "__citation__", ())
+        function.__citation__ = (Citation(paper_key, where), *earlier)  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def protocol_modules() -> list[ModuleType]:
+    """The modules of this package, by name."""
+    names = sorted(m.name for m in pkgutil.iter_modules(secformer.protocols.__path__))
+    return [importlib.import_module(f"secformer.protocols.{name}") for name in names]
+
+
+def citations() -> list[Cited]:
+    """Every citation of every protocol function, found on the functions themselves."""
+    found = []
+    for module in protocol_modules():
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if function.__module__ == module.__name__:
+                where = f"{module.__name__.rpartition('.')[2]}.{name}"
+                found += [Cited(where, c) for c in getattr(function, "__citation__", ())]
+    return found

@@ -1,0 +1,88 @@
+"""Recipes: which protocol a model runs for each of its functions. A recipe is a value; a variant is `replace`.
+
+    from dataclasses import replace
+    mine = replace(FAITHFUL, name="mine", gelu=my_gelu)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from secformer.mpc.errors import SettingsError
+from secformer.mpc.plain import PlainSession
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
+from secformer.protocols.gelu import gelu_exact, gelu_segmented, gelu_series
+from secformer.protocols.layernorm import layernorm_exact, layernorm_goldschmidt, layernorm_series
+from secformer.protocols.papers import cite
+from secformer.protocols.ranges import Site
+from secformer.protocols.softmax import softmax_2quad, softmax_exact, softmax_series
+from secformer.protocols.tanh import tanh, tanh_exact
+
+Elementwise = Callable[[Session, Share, Site], Share]
+Softmax = Callable[[Session, Share, Share, np.ndarray, Site], Share]
+LayerNorm = Callable[[Session, Share, Share, Share, float, Site], Share]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The functions of a Transformer, each as a protocol that takes the ranges of its call site.
+
+    gelu, tanh  (session, x, at) -> share of x's shape
+    softmax     (session, scores (B, H, T, T), values (B, H, T, D), mask (B, T), at) -> (B, H, T, D)
+    layernorm   (session, x (N, C), gamma (C,), beta (C,), eps, at) -> (N, C)
+    """
+
+    name: str
+    gelu: Elementwise
+    softmax: Softmax
+    layernorm: LayerNorm
+    tanh: Elementwise
+
+
+def recipe_named(name: str) -> Recipe:
+    """The recipe of that name. Raises SettingsError that lists the names."""
+    if name not in RECIPES:
+        raise SettingsError(f"recipe must be one of {', '.join(RECIPES)} (or a Recipe), got {name!r}")
+    return RECIPES[name]
+
+
+@cite("hendrycks2016gelu", "GeLU")
+def exact_gelu(s: Session, x: Share, at: Site) -> Share:
+    """GeLU in float64, in the twin only."""
+    return _twin(s).apply(gelu_exact, x)
+
+
+def exact_tanh(s: Session, x: Share, at: Site) -> Share:
+    """tanh in float64, in the twin only."""
+    return _twin(s).apply(tanh_exact, x)
+
+
+@cite("vaswani2017attention", "scaled dot-product attention")
+def exact_softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+    """softmax(scores) @ values in float64, in the twin only."""
+    weights = _twin(s).apply(lambda x: softmax_exact(x, mask), scores)
+    return s.matmul(weights, values)
+
+
+@cite("ba2016layernorm", "layer normalisation")
+def exact_layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
+    """LayerNorm in float64, in the twin only."""
+    return s.mul(_twin(s).apply(lambda v: layernorm_exact(v, eps), x), gamma) + beta
+
+
+def _twin(s: Session) -> PlainSession:
+    if not isinstance(s, PlainSession):
+        raise SettingsError(f"the recipe 'exact' computes on plain numbers and runs only in the float64 twin, got a "
+                            f"{type(s).__name__}; use 'faithful'")
+    return s
+
+
+SECFORMER = Recipe("secformer", gelu_segmented, softmax_2quad, layernorm_goldschmidt, tanh)
+FAITHFUL = Recipe("faithful", gelu_series, softmax_series, layernorm_series, tanh)
+EXACT = Recipe("exact", exact_gelu, exact_softmax, exact_layernorm, exact_tanh)
+RECIPES = MappingProxyType({r.name: r for r in (SECFORMER, FAITHFUL, EXACT)})

@@ -1,0 +1,149 @@
+"""1/sqrt(v) for positive v, one value a row: by series, and by SecFormer's Goldschmidt iteration.
+
+Results are scaled by a public power of two, 2^j / sqrt(v), so that what is settled to 16 fractional bits is never
+small; whoever multiplies with the result moves the point back, which is free.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from secformer.mpc.errors import RangeError
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
+from secformer.protocols.papers import cite
+from secformer.protocols.ranges import Range
+from secformer.protocols.series import Fit, choose
+
+TOLERANCE = 2e-5            # relative, of a series
+PERIOD_BITS = 8             # v is moved by a power of two so that its domain fills this period
+FILL = 0.875
+ROW_HARMONICS = (64, 128, 256)
+WIDEST = 2.0**9             # high/low that one series is tried for
+SEGMENT_BITS = 4            # a segment of a wider domain spans the ratio 2^4
+SEGMENT_SLACK = 1.25        # a value this near to a cut may be taken for the other side
+MOST_SEGMENTS = 5
+
+PAPER_ETA, PAPER_ITERATIONS = 2000.0, 11  # SecFormer's deflation and iterations for LayerNorm
+VALID = Range(0.001, 2.99)                # of v / eta
+CONVERGED = 2e-5                          # relative, where eta and iterations are chosen by us
+Q_BITS = 10                               # the deflated value is kept times 2^10, the approximation times 2^p_bits
+MOST_ITERATIONS = 60
+PRODUCT_MAGNITUDE = 30                    # row-wise products use whole words
+
+
+@cite("luo2024secformer", "masked sine, section 3, taken to many harmonics")
+@cite("huybrechs2010", "Fourier extension of 1/sqrt(v)")
+def rsqrt_series(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Share:
+    """2^scale_bits / sqrt(v) for v in the domain.   1 round where one series reaches 2e-5, else 5.
+
+    One series (high/low up to about 300), 3 to 4 bytes a row:
+    1. z <- v 2^a, local, so that z fills a period of 2^8; open z mod 2^8; sum the harmonics
+    Else m segments of ratio 16, about 8 m + 12 bytes a row:
+    1. z likewise; below_i <- [z < h 16^-i], i = 1..m-1                         two rounds, one opening
+    2. f_i <- the series of z 16^i, right where that is in [h/16, h]            one round for all i
+    3. return f_0 + sum of below_i (4^i f_i - 4^(i-1) f_(i-1))                  two rounds
+
+    Domain: high/low up to 2^20. Error, relative: at most 2e-5. Takes a pending v; the result may have a truncation
+    pending. Raises RangeError for a domain that is not positive or too wide.
+    """
+    if not 0.0 < domain.low <= domain.high < math.inf:
+        raise RangeError(f"an inverse square root takes a positive domain, got [{domain.low:g}, {domain.high:g}]; "
+                         f"check the range profile")
+    move, low, high = _filling(domain)
+    z = v * 2.0**move
+    odd, gain = scale_bits * 2 + move & 1, scale_bits * 2 + move >> 1  # 2^(scale + move/2) = 2^gain sqrt(2)^odd
+    if high / low <= WIDEST:
+        one = rsqrt_fit(low, high, gain, odd)
+        if one.error <= TOLERANCE:
+            return s.series(z, [one.series])[0]
+    return _by_segments(s, z, low, high, gain, odd)
+
+
+def _filling(domain: Range) -> tuple[int, float, float]:
+    """a, and the domain times 2^a: ends on a grid of half octaves, outward, the upper at most FILL 2^PERIOD_BITS."""
+    top = FILL * 2.0**PERIOD_BITS
+    move = math.floor(math.log2(top / domain.high))
+    above = math.floor(2.0 * math.log2(top / (domain.high * 2.0**move)) + 1e-9)
+    below = math.ceil(2.0 * math.log2(top / (domain.low * 2.0**move)) - 1e-9)
+    return move, top * 2.0 ** (-max(below, above + 2) / 2.0), top * 2.0 ** (-above / 2.0)
+
+
+@lru_cache(maxsize=256)
+def rsqrt_fit(low: float, high: float, gain: int, odd: int) -> Fit:
+    """The best fit of 2^gain sqrt(2)^odd / sqrt(z) with as few harmonics as reach the tolerance."""
+    unit = _unit_fit(low, high)
+    return unit.times(2.0**gain * math.sqrt(2.0) ** odd)
+
+
+@lru_cache(maxsize=256)
+def _unit_fit(low: float, high: float) -> Fit:
+    return choose(lambda z: 1.0 / np.sqrt(z), low, high, tolerance=TOLERANCE, periods=(PERIOD_BITS,),
+                  counts=ROW_HARMONICS, relative=True, strict=False)
+
+
+def _by_segments(s: Session, z: Share, low: float, high: float, gain: int, odd: int) -> Share:
+    count = math.ceil(math.log2(high / low) / SEGMENT_BITS)
+    if count > MOST_SEGMENTS:
+        raise RangeError(f"an inverse square root covers ratios up to 2^{SEGMENT_BITS * MOST_SEGMENTS} in one place, "
+                         f"the range profile has {high / low:.3g}; check the model's weights")
+    fit = rsqrt_fit(high * 2.0**-SEGMENT_BITS / SEGMENT_SLACK, high, gain, odd)
+    cuts = [high * 2.0 ** (-SEGMENT_BITS * i) for i in range(1, count)]
+    below = s.less(z, cuts, bound=high)                                                          # 1
+    copies = [(z * 2.0 ** (SEGMENT_BITS * i)).reshape(1, *z.shape) for i in range(count)]
+    (found,) = s.settle(*s.series(s.concatenate(copies), [fit.series]))                          # 2
+    pieces = [found[i] * 2 ** (SEGMENT_BITS * i // 2) for i in range(count)]
+    steps = [(b, finer - coarser) for b, coarser, finer in zip(below, pieces, pieces[1:], strict=False)]
+    total: Share = pieces[0]
+    for step in s.mul_many(steps, magnitude=fit.series.magnitude + SEGMENT_BITS * count // 2 + 1):  # 3
+        total = total + step
+    return total
+
+
+@cite("luo2024secformer", "LayerNorm protocol: inverse square root by Goldschmidt with deflation")
+@cite("markstein2004", "Goldschmidt's square root")
+def rsqrt_goldschmidt(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Share:
+    """2^scale_bits / sqrt(v) for v in the domain.   3 rounds an iteration, 2 more to deflate; whole words a row.
+
+    1. q <- v / eta, p <- 1                         public deflation
+    2. repeat: m <- (3 - q)/2;  p <- p m;  q <- q m^2
+    3. return p / sqrt(eta)
+
+    eta = 2000 and 11 iterations, the paper's, where v / eta stays in [0.001, 2.99] over the domain; else `deflation`
+    chooses them. q and p are kept times powers of two, so that rounding m cancels between them and the rest is small.
+    m^2 is taken as an integer of 32 fractional bits: its truncation is left out, the one of q m^2 does it.
+    Error, relative: at most 1e-4. Takes a pending v; the result has a truncation pending.
+    """
+    eta, iterations = deflation(domain)
+    lift = max(0, Q_BITS - math.ceil(math.log2(domain.high)))  # v settles with as many bits as it can fill
+    (v,) = s.settle(v * 2.0**lift)
+    q = v * (2.0 ** (Q_BITS - lift) / eta)                                                       # 1
+    p = s.public(2.0**scale_bits / math.sqrt(eta), q.shape)
+    for i in range(iterations):                                                                  # 2
+        m = (3 - q * 2.0**-Q_BITS) * 0.5
+        q, m, p = s.settle(q, m, p)
+        if i == iterations - 1:
+            return s.mul(p, m, magnitude=PRODUCT_MAGNITUDE)
+        p, mm = s.mul_many([(p, m), (m, m)], magnitude=PRODUCT_MAGNITUDE)
+        q = s.mul(q, mm * 2.0**s.fixed.frac, magnitude=PRODUCT_MAGNITUDE) * 2.0**-s.fixed.frac
+    raise RangeError(f"Goldschmidt's iteration runs at least once, got {iterations}")            # 3 is in p's start
+
+
+def deflation(domain: Range) -> tuple[float, int]:
+    """eta and iterations for a domain: the paper's where they hold. Raises RangeError where none do."""
+    if domain.low >= VALID.low * PAPER_ETA and domain.high <= VALID.high * PAPER_ETA:
+        return PAPER_ETA, PAPER_ITERATIONS
+    if not 0.0 < domain.low <= domain.high < math.inf:
+        raise RangeError(f"an inverse square root takes a positive domain, got [{domain.low:g}, {domain.high:g}]; "
+                         f"check the range profile")
+    eta = domain.high / 2.0  # q starts at most at 2, where m = 1/2 keeps it positive
+    q = np.geomspace(domain.low / eta, domain.high / eta, 256)
+    for i in range(1, MOST_ITERATIONS + 1):
+        q = q * ((3.0 - q) / 2.0) ** 2
+        if np.abs(np.sqrt(q) - 1.0).max() <= CONVERGED:
+            return eta, i
+    raise RangeError(f"Goldschmidt's iteration does not cover [{domain.low:g}, {domain.high:g}] in {MOST_ITERATIONS} "
+                     f"steps; check the range profile")

@@ -1,0 +1,116 @@
+"""Attention's softmax(scores) @ values, normalised after the product: exact softmax, and SecFormer's 2Quad.
+
+B texts, H heads, T tokens, D values a head. scores (B, H, T, T), values (B, H, T, D), mask (B, T) public: True where a
+token is real. Dividing the D values of a row after the product is cheaper than dividing its T weights before it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from secformer.mpc.errors import RangeError, ShapeError
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
+from secformer.protocols.exp import exp
+from secformer.protocols.papers import cite
+from secformer.protocols.ranges import Range, Site, bits, measured, positive
+from secformer.protocols.reciprocal import reciprocal_goldschmidt, reciprocal_series
+
+QUAD_SHIFT = 5.0     # c of 2Quad: weights are (score + c)^2
+VALUE_BITS = 6       # values, and their weighted means, are promised below 2^6
+RECIPROCAL_BITS = 3  # reciprocals of row sums settle at 2^3 or more
+WINDOW = 14          # bits that a comparison of the maximum should take: two bytes, two small tables
+PRECISION = 3, 6     # least and most fractional bits of a comparison
+
+
+@cite("vaswani2017attention", "scaled dot-product attention")
+@cite("luo2024secformer", "baseline softmax; exponential by masked sine")
+def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+    """softmax(scores) @ values over real tokens: (B, H, T, D).
+
+    2 ceil(log2 T) + 6 rounds for T up to 128 (2 more for longer rows); about 19 bytes a score, 21 a value.
+    1. x <- scores, padding columns at a public low constant
+    2. m <- coarse row maximum of x: within a public delta of it                 2 ceil(log2 T) rounds
+    3. e <- exp(x - m) in exp's domain widened by delta, padding times 0         two rounds
+    4. c <- e @ values; z <- row sums of e                                       one round
+    5. return c / z, by one reciprocal a row                                     three rounds
+
+    Ranges: at["score"], at["spread"] (score minus row maximum), at["exp_sum"] of real columns.
+    Error: a weight's is at most 3e-5 of the row's largest, a row's scale 6e-5.
+    Takes pending scores; the result has a truncation pending.
+    """
+    columns = _columns(scores, values, mask)
+    n = scores.shape[-1]
+    score, spread = measured(at, "score"), measured(at, "spread")
+    bound = 2.0 ** (bits(score.reach + 1.0))
+    if columns is not None:
+        scores = scores * columns + (1 - columns) * math.floor(score.low)                        # 1
+    precision = min(PRECISION[1], max(PRECISION[0], WINDOW - 2 - bits(bound)))
+    delta = (1 + bits(n)) * 2.0**-precision
+    m = s.maximum(scores, -1, bound=bound, precision=precision)                                  # 2
+    e = exp(s, scores - m, Range(spread.low - delta, delta))                                     # 3
+    if columns is not None:
+        e = e * columns
+    (e,) = s.settle(e)
+    total = Range(math.exp(-delta), math.exp(delta) * min(_next_power(n), max(1.0, measured(at, "exp_sum").high)))
+    context = s.matmul(e, values, magnitude=max(s.fixed.magnitude, bits(total.high) + VALUE_BITS - 1))   # 4
+    scale_bits = bits(total.high) + RECIPROCAL_BITS
+    inverse = reciprocal_series(s, e.sum(-1, keepdims=True), total, scale_bits=scale_bits)       # 5
+    return s.mul(context, inverse, magnitude=VALUE_BITS + scale_bits) * 2.0**-scale_bits
+
+
+@cite("luo2024secformer", "2Quad softmax protocol")
+@cite("li2023mpcformer", "2Quad")
+def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+    """p @ values / row sums of p, p = (scores + 5)^2, over real tokens: (B, H, T, D).
+
+    2 iterations + 6 rounds, 32 with the paper's 13; about 24 bytes a score, 21 a value.
+    1. p <- (scores + 5)^2, padding times 0                                      two rounds
+    2. c <- p @ values; q <- row sums of p                                       two rounds
+    3. n <- 1 / q by Goldschmidt, one a row: eta = 5000, 13 iterations where at["quad_sum"] allows
+    4. return c n                                                                two rounds
+
+    Range: at["quad_sum"], the row sums q. Error, relative: 3e-4 (see `reciprocal_goldschmidt`).
+    Takes pending scores; the result has a truncation pending.
+    """
+    columns = _columns(scores, values, mask)
+    total = positive(at, "quad_sum")
+    if total.low == 0.0:
+        raise RangeError("a 2Quad row must not sum to 0: this checkpoint was not trained for 2Quad; use FAITHFUL")
+    p = s.square(scores + QUAD_SHIFT, magnitude=bits(total.high) + 1)                                     # 1
+    if columns is not None:
+        p = p * columns
+    (p,) = s.settle(p)
+    context = s.matmul(p, values, magnitude=bits(total.high) + VALUE_BITS - 1)                   # 2
+    scale_bits = bits(total.high) + 1
+    inverse = reciprocal_goldschmidt(s, p.sum(-1, keepdims=True), total, scale_bits=scale_bits)  # 3
+    return s.mul(context, inverse, magnitude=VALUE_BITS + scale_bits) * 2.0**-scale_bits         # 4
+
+
+def softmax_exact(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """softmax over real columns in float64, the reference: scores (B, H, T, T), mask (B, T)."""
+    x = np.where(mask[:, None, None, :], scores, -np.inf)
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+def quad_sum(scores: np.ndarray) -> np.ndarray:
+    """Row sums of 2Quad in float64, for range profiles: (..., T) to (...)."""
+    return np.asarray(((scores + QUAD_SHIFT) ** 2).sum(axis=-1))
+
+
+def _columns(scores: Share, values: Share, mask: np.ndarray) -> np.ndarray | None:
+    """The mask as integers that broadcast over rows, (B, 1, 1, T), or None where every token is real."""
+    mask = np.asarray(mask, dtype=bool)
+    if scores.ndim != 4 or values.ndim != 4 or mask.shape != (scores.shape[0], scores.shape[-1]):
+        raise ShapeError(f"softmax takes scores (B, H, T, T), values (B, H, T, D) and a mask (B, T), got "
+                         f"{scores.shape}, {values.shape} and {mask.shape}")
+    if not mask.any(axis=-1).all():
+        raise ShapeError("every text needs at least one real token, got a mask with an empty row")
+    return None if mask.all() else mask[:, None, None, :].astype(np.int64)
+
+
+def _next_power(n: int) -> float:
+    return 2.0 ** bits(n)

@@ -1,0 +1,68 @@
+"""Two-party secure Transformer inference: secret inputs, secret weights, the plaintext model's answer.
+
+The front door. Names are loaded when first touched, so that importing the package costs next to nothing:
+
+    from secformer import secure_bert
+    out = secure_bert("path/to/model-folder", ["a sentence", "another"])
+
+`SecureModel` keeps a provisioned model for repeated calls; `plain_bert` is the float64 twin; `SECFORMER` and
+`FAITHFUL` are recipes, values of `Recipe`; every error derives from `SecformerError`. What lives here: this list, the
+command line (`cli`, `render`), the place of the shipped model (`shipped`). It may import everything below, and nothing
+below imports it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from secformer.models.output import SecureOutput as SecureOutput
+    from secformer.models.pipeline import SecureModel as SecureModel
+    from secformer.models.pipeline import plain_bert as plain_bert
+    from secformer.models.pipeline import secure_bert as secure_bert
+    from secformer.mpc.errors import SecformerError as SecformerError
+    from secformer.protocols.recipes import FAITHFUL as FAITHFUL
+    from secformer.protocols.recipes import SECFORMER as SECFORMER
+    from secformer.protocols.recipes import Recipe as Recipe
+    from secformer.shipped import demo_model as demo_model
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "secure_bert": "secformer.models.pipeline",
+    "plain_bert": "secformer.models.pipeline",
+    "SecureModel": "secformer.models.pipeline",
+    "SecureOutput": "secformer.models.output",
+    "Recipe": "secformer.protocols.recipes",
+    "SECFORMER": "secformer.protocols.recipes",
+    "FAITHFUL": "secformer.protocols.recipes",
+    "SecformerError": "secformer.mpc.errors",
+    "demo_model": "secformer.shipped",
+}
+
+__all__ = [
+    "FAITHFUL",
+    "SECFORMER",
+    "Recipe",
+    "SecformerError",
+    "SecureModel",
+    "SecureOutput",
+    "__version__",
+    "demo_model",
+    "plain_bert",
+    "secure_bert",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name from its home on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it exports {', '.join(__all__)}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

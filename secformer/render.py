@@ -1,0 +1,230 @@
+"""What the commands show: rich tables for people, plain dicts for `--json`. Nothing here prints or computes on shares.
+
+B texts, T tokens, C hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from secformer.protocols.papers import PAPERS, Cited, citations
+
+if TYPE_CHECKING:
+    from secformer.models.check import Check
+    from secformer.models.output import SecureOutput
+    from secformer.models.profile import RangeProfile
+    from secformer.mpc.meter import Cost
+
+Texts = Sequence[str] | Sequence[tuple[str, str]]
+LAN = ("1 Gbit/s, 0.25 ms", 0.25e-3, 1e9)  # name, one-way latency (s), bandwidth (bit/s)
+WAN = ("100 Mbit/s, 20 ms", 20e-3, 1e8)
+
+
+# ---- demo ------------------------------------------------------------------------------------------------------------
+
+
+def demo(texts: Texts, secure: SecureOutput, plain: SecureOutput) -> RenderableType:
+    table = Table(title="Computed on shares, with the plaintext model's answer beside it", title_justify="left")
+    table.add_column("text", overflow="fold", max_width=48)
+    for name in ("secure", "probability", "plaintext", "probability"):
+        table.add_column(name, justify="right" if name == "probability" else "left")
+    for i, text in enumerate(texts):
+        table.add_row(_text(text), *_verdict(secure, i), *_verdict(plain, i))
+    far = f"largest difference of a probability: {_farthest(secure, plain):.1e}"
+    return Group(table, Text(far), *_ending(secure))
+
+
+def demo_json(texts: Texts, secure: SecureOutput, plain: SecureOutput) -> dict[str, Any]:
+    return {
+        "texts": _plain(texts),
+        "secure": secure.as_dict(),
+        "plaintext": {k: v for k, v in plain.as_dict().items() if k in ("labels", "probabilities", "logits")},
+        "max_probability_difference": _farthest(secure, plain),
+    }
+
+
+def _verdict(out: SecureOutput, i: int) -> tuple[str, str]:
+    if out.labels is None or out.probabilities is None:
+        return "-", "-"
+    return str(out.labels[i]), f"{out.probabilities[i].max():.4f}"
+
+
+def _farthest(a: SecureOutput, b: SecureOutput) -> float:
+    if a.probabilities is None or b.probabilities is None:
+        return 0.0
+    return float(np.abs(a.probabilities - b.probabilities).max())
+
+
+# ---- infer -----------------------------------------------------------------------------------------------------------
+
+
+def infer(texts: Texts, out: SecureOutput) -> RenderableType:
+    return Group(_answers(texts, out), *_ending(out))
+
+
+def infer_json(texts: Texts, out: SecureOutput) -> dict[str, Any]:
+    return {"texts": _plain(texts), **out.as_dict()}
+
+
+def _answers(texts: Texts, out: SecureOutput) -> Table:
+    table = Table()
+    table.add_column("text", overflow="fold", max_width=48)
+    if out.start_logits is not None and out.end_logits is not None:
+        rows = [(str(s.argmax()), str(e.argmax())) for s, e in zip(out.start_logits, out.end_logits, strict=True)]
+        names = ("start token", "end token")
+    elif out.labels is not None and out.probabilities is not None:
+        rows = [_labelled(label, p) for label, p in zip(out.labels, out.probabilities, strict=True)]
+        names = ("label", "probability")
+    elif out.encoder_only:
+        unit = out.embeddings
+        rows = [(" ".join(f"{v:+.3f}" for v in e[:4]) + " ...", f"{e @ unit[0]:.4f}") for e in unit]
+        names = (f"embedding ({unit.shape[1]} numbers)", "cosine to the first")
+    else:
+        logits = np.zeros((len(texts), 1)) if out.logits is None else out.logits
+        rows = [(" x ".join(map(str, each.shape)), " ".join(f"{v:.4f}" for v in each.reshape(-1)[:4]))
+                for each in logits]
+        names = ("logits", "first of them (--json has all)")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for text, row in zip(texts, rows, strict=True):
+        table.add_row(_text(text), *map(Text, row))
+    return table
+
+
+def _labelled(label: str | list[str], probabilities: np.ndarray) -> tuple[str, str]:
+    if isinstance(label, str):
+        return label, f"{probabilities.max():.4f}"
+    if probabilities.ndim == 1:  # several labels a text
+        return ", ".join(label) or "(none)", " ".join(f"{p:.4f}" for p in probabilities)
+    best = probabilities.max(axis=-1)[: len(label)]  # a label a token
+    return " ".join(label), f"{best.min():.4f} to {best.max():.4f}"
+
+
+# ---- cost ------------------------------------------------------------------------------------------------------------
+
+
+def _ending(out: SecureOutput) -> list[RenderableType]:
+    parts: list[RenderableType] = [] if out.cost is None else [cost(out.cost), *_networks(out.cost)]
+    return [*parts, *(Text(f"note: {note}") for note in out.notes)]
+
+
+def cost(total: Cost) -> Table:
+    """The leaves of a cost tree by kind, largest traffic first, then the whole."""
+    table = Table(title="Cost (both parties; bytes are both directions together)", title_justify="left")
+    table.add_column("part")
+    for name in ("seconds", "offline s", "MB sent", "rounds", "dealer MB"):
+        table.add_column(name, justify="right")
+    kinds = sorted(total.by_kind().values(), key=lambda c: (-c.bytes, -c.dealer_bytes, c.name))
+    for kind in kinds:
+        table.add_row(kind.name, *_figures(kind))
+    table.add_section()
+    table.add_row("online, all", *_figures(total))
+    if total.offline_bytes or total.offline_rounds:
+        table.add_row("provisioning", "", "", f"{total.offline_bytes / 1e6:.2f}", str(total.offline_rounds), "")
+    return table
+
+
+def _figures(c: Cost) -> tuple[str, ...]:
+    return (f"{c.seconds:.2f}", f"{c.offline_seconds:.2f}", f"{c.bytes / 1e6:.2f}", str(c.rounds),
+            f"{c.dealer_bytes / 1e6:.2f}")
+
+
+def _networks(total: Cost) -> list[Text]:
+    parts = [f"{total.predict(latency=latency, bandwidth=bandwidth):.1f} s on {name}"
+             for name, latency, bandwidth in (LAN, WAN)]
+    return [Text(f"online, predicted between two machines: {'; '.join(parts)} one way")]
+
+
+# ---- check, profile --------------------------------------------------------------------------------------------------
+
+
+def check(texts: Texts, report: Check) -> RenderableType:
+    title = "The exact model's answers, and how far the recipe is from them (both in plaintext)"
+    errors = Table(title="Largest error of the recipe, without fixed point", title_justify="left")
+    errors.add_column("result")
+    errors.add_column("error", justify="right")
+    for name, error in report.errors.items():
+        errors.add_row(name, f"{error:.1e}")
+    verdict = "all texts stay within it" if report.ok else "NOT all texts stay within it"
+    parts: list[RenderableType] = [Text(title), _answers(texts, report.reference), errors]
+    parts.append(Text(f"range profile: {report.profile_source}; {verdict}"))
+    parts += [Text(f"  {violation}") for violation in report.violations]
+    parts += [Text(f"  {report.problem}")] if report.problem else []
+    return Group(*parts)
+
+
+def check_json(texts: Texts, report: Check) -> dict[str, Any]:
+    reference = report.reference.as_dict()
+    return {
+        "texts": _plain(texts),
+        "within": report.ok,
+        "profile": report.profile_source,
+        "errors": report.errors,
+        "problem": report.problem or None,
+        "violations": [
+            {"site": v.site, "quantity": v.quantity, "found": [v.found.low, v.found.high],
+             "allowed": [v.allowed.low, v.allowed.high]}
+            for v in report.violations
+        ],
+        "exact": {name: reference[name] for name in ("labels", "probabilities", "logits") if name in reference},
+    }
+
+
+def profile(measured: RangeProfile, path: Path) -> RenderableType:
+    table = Table(title=f"Ranges over {measured.texts} texts, {measured.tokens} tokens", title_justify="left")
+    for name in ("site", "quantity"):
+        table.add_column(name)
+    for name in ("lowest", "highest"):
+        table.add_column(name, justify="right")
+    for site, quantities in measured.sites.items():
+        for quantity, r in quantities.items():
+            table.add_row(site, quantity, f"{r.low:.4g}", f"{r.high:.4g}")
+    return Group(table, Text(f"written to {path}, used with a margin of {measured.margin:g}"))
+
+
+def profile_json(measured: RangeProfile, path: Path) -> dict[str, Any]:
+    sites = {s: {q: [r.low, r.high] for q, r in quantities.items()} for s, quantities in measured.sites.items()}
+    return {"path": str(path), "texts": measured.texts, "tokens": measured.tokens, "margin": measured.margin,
+            "sites": sites}
+
+
+# ---- papers ----------------------------------------------------------------------------------------------------------
+
+
+def papers() -> RenderableType:
+    table = Table(title="Papers behind the protocols, and the functions that use them", title_justify="left")
+    table.add_column("paper", overflow="fold", ratio=3)
+    table.add_column("function: what it takes", overflow="fold", ratio=2)
+    for key, paper in PAPERS.items():
+        uses = [f"{cited.function}: {cited.citation.where}" for cited in _uses(key)]
+        table.add_row(Text(str(paper)), Text("\n".join(uses) or "-"), end_section=True)
+    return table
+
+
+def papers_json() -> dict[str, Any]:
+    return {
+        "papers": [
+            {"key": key, "authors": paper.authors, "year": paper.year, "title": paper.title, "venue": paper.venue,
+             "functions": [{"name": cited.function, "where": cited.citation.where} for cited in _uses(key)]}
+            for key, paper in PAPERS.items()
+        ]
+    }
+
+
+def _uses(key: str) -> list[Cited]:
+    return [cited for cited in citations() if cited.citation.paper_key == key]
+
+
+def _text(text: str | tuple[str, str]) -> Text:
+    return Text(text if isinstance(text, str) else " | ".join(text))
+
+
+def _plain(texts: Texts) -> list[str | list[str]]:
+    return [t if isinstance(t, str) else list(t) for t in texts]

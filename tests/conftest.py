@@ -1,0 +1,28 @@
+"""What all tests share: where the tree lies, and hypothesis without a clock (shared machines are uneven)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+settings.register_profile("secformer", deadline=None)
+settings.load_profile("secformer")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared(root: Path) -> Path:
+    """The folder of real checkpoints and data sets beside the repository; tests that need it are skipped without."""
+    folder = root.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("no folder ../shared with real checkpoints here")
+    return folder

@@ -1,0 +1,286 @@
+"""The main job on tiny models: secure answers against the twin, settings, reuse, and bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import tensors, write_checkpoint
+from secformer.models import pipeline
+from secformer.models.check import check, differences
+from secformer.models.config import ARCHITECTURES
+from secformer.models.folder import ModelFolder
+from secformer.models.options import Settings, settings_of
+from secformer.models.output import SecureOutput
+from secformer.models.pipeline import PlainModel, SecureModel, plain_bert, secure_bert, twin
+from secformer.models.profile import FILE, measure
+from secformer.mpc.errors import (
+    BackendUnavailable,
+    InputError,
+    ModelError,
+    RangeError,
+    SecformerError,
+    SettingsError,
+)
+from secformer.protocols.recipes import EXACT, FAITHFUL, SECFORMER
+
+TEXTS = ["the cat sat on the mat", "dog", "", "a good film is not a bad film !"]
+CPU: dict[str, Any] = {"backend": "numpy"}
+TIGHT = 2e-3  # secure against twin: a few units in the last place (2^-16) an operation
+
+
+def folder_of(path: Path, architecture: str = "BertModel", **changes: Any) -> Path:
+    return write_checkpoint(path, architecture, prefix="" if architecture == "BertModel" else "bert.", **changes)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder with its profile beside it."""
+    path = folder_of(tmp_path_factory.mktemp("encoder"))
+    measure(ModelFolder(path)).save(path / FILE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = folder_of(tmp_path_factory.mktemp("classifier"), "BertForSequenceClassification")
+    measure(ModelFolder(path)).save(path / FILE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def loaded(encoder: Path):
+    with SecureModel.from_pretrained(encoder, **CPU) as model:
+        yield model
+
+
+def close(a: SecureOutput, b: SecureOutput, tolerance: float) -> None:
+    for name, error in differences(a, b).items():
+        assert error <= tolerance, f"{name} differs by {error}"
+    np.testing.assert_array_equal(a.attention_mask, b.attention_mask)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_secure_agrees_with_twin_and_reference(architecture: str, tmp_path: Path) -> None:
+    path = folder_of(tmp_path, architecture, seed=3)
+    out, reference = secure_bert(path, TEXTS, **CPU), plain_bert(path, TEXTS)
+    close(out, twin(path, TEXTS), TIGHT)
+    close(out, reference, 2e-2)
+    assert differences(out, reference)
+    assert out.attention_mask.sum(axis=1).tolist() == [8, 3, 2, 11]
+    assert out.cost is not None
+    assert out.cost.bytes > 0
+    assert "built-in texts" in out.profile_source
+    assert any("profile" in note for note in out.notes)
+
+
+@pytest.mark.parametrize("recipe", ["faithful", FAITHFUL, "auto"])
+def test_recipes_by_name_and_value(recipe: Any, encoder: Path) -> None:
+    close(secure_bert(encoder, TEXTS[:2], recipe=recipe, **CPU), plain_bert(encoder, TEXTS[:2]), 2e-2)
+
+
+def test_the_checkpoint_names_its_recipe(tmp_path: Path) -> None:
+    model = PlainModel.from_pretrained(folder_of(tmp_path, secformer={"recipe": "secformer"}))
+    assert model.recipe is SECFORMER
+    assert PlainModel.from_pretrained(tmp_path, recipe="faithful").recipe is FAITHFUL
+
+
+def test_secformer_recipe_agrees_with_its_twin(encoder: Path) -> None:
+    close(secure_bert(encoder, TEXTS, recipe="secformer", **CPU), twin(encoder, TEXTS, recipe="secformer"), 1e-2)
+
+
+def test_client_embedding_gives_the_same(encoder: Path) -> None:
+    out = secure_bert(encoder, TEXTS, embedding="client", **CPU)
+    close(out, twin(encoder, TEXTS), TIGHT)
+
+
+@pytest.mark.parametrize("changes", [
+    {"hidden_size": 7, "num_attention_heads": 1, "intermediate_size": 5, "num_hidden_layers": 1},
+    {"hidden_size": 15, "num_attention_heads": 3, "intermediate_size": 9, "num_hidden_layers": 1},
+])
+def test_odd_sizes(changes: dict[str, Any], tmp_path: Path) -> None:
+    path = folder_of(tmp_path, seed=1, **changes)
+    for tokens in ({"input_ids": [[7]]}, {"input_ids": [[2, 5, 3], [9]], "token_type_ids": [[0, 1, 1], [1]]}):
+        close(secure_bert(path, tokens, **CPU), twin(path, tokens), TIGHT)
+
+
+def test_ids_masks_and_pairs(loaded: SecureModel, encoder: Path) -> None:
+    tokens = {"input_ids": [[2, 5, 7, 9, 3, 0], [2, 6, 3, 8, 3, 0]], "attention_mask": [[1, 1, 0, 1, 1, 0], [1] * 5 + [0]],
+              "token_type_ids": [[0] * 6, [0, 0, 0, 1, 1, 0]]}
+    close(loaded(tokens), twin(encoder, tokens), TIGHT)
+    pairs = [("the cat", "a dog"), ("good", "not bad")]
+    close(loaded(pairs), twin(encoder, pairs), TIGHT)
+
+
+def test_a_loaded_model_is_called_again_without_sharing_again(loaded: SecureModel, encoder: Path) -> None:
+    first, again = loaded("the cat sat"), secure_bert(loaded, ["the cat sat", "dog"])
+    close(first, twin(encoder, "the cat sat"), TIGHT)
+    close(again, twin(encoder, ["the cat sat", "dog"]), TIGHT)
+    assert first.cost.offline_bytes == again.cost.offline_bytes == 0
+    assert loaded.provisioning.offline_bytes > 0
+    assert "provision" not in first.cost.children
+
+
+def test_two_runs_open_different_words_but_agree(loaded: SecureModel) -> None:
+    close(loaded("a bad film"), loaded("a bad film"), TIGHT)
+
+
+def test_order_is_kept_across_batches(encoder: Path) -> None:
+    close(secure_bert(encoder, TEXTS, batch_tokens=9, **CPU), plain_bert(encoder, TEXTS), 2e-2)
+
+
+def test_labels_and_head_only(classifier: Path) -> None:
+    reference = plain_bert(classifier, TEXTS)
+    out = secure_bert(classifier, TEXTS, output="head", **CPU)
+    assert out.labels == reference.labels
+    np.testing.assert_allclose(out.probabilities, reference.probabilities, atol=1e-2)
+    assert (out.last_hidden_state, out.pooler_output) == (None, None)
+
+
+def test_embeddings(loaded: SecureModel, encoder: Path) -> None:
+    cosine = (loaded(TEXTS).embeddings * plain_bert(encoder, TEXTS).embeddings).sum(axis=1)
+    assert cosine.min() > 0.9999
+
+
+def test_progress_reaches_its_end_and_ctrl_c_passes(loaded: SecureModel) -> None:
+    told: list[tuple[str, int, int]] = []
+    loaded(["cat", "the dog ran"], lambda *some: told.append(some))
+    assert told
+    assert all(0 <= done <= total for _, done, total in told)
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loaded("cat", interrupt)
+    loaded("cat")
+
+
+def test_progress_bar_goes_to_stderr(loaded: SecureModel, capfd: pytest.CaptureFixture[str]) -> None:
+    loaded("cat", progress=True)
+    assert capfd.readouterr().out == ""
+
+
+def test_closed_model(encoder: Path) -> None:
+    model = SecureModel.from_pretrained(encoder, **CPU)
+    model.close()
+    model.close()
+    with pytest.raises(SettingsError, match="closed"):
+        model("cat")
+
+
+# ---- settings -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"truncated": True}, "did you mean 'truncation'"),
+    ({"batchtokens": 3}, "batch_tokens"),
+    ({"colour": 1}, "The settings are"),
+    ({"truncation": "yes"}, "truncation"),
+    ({"embedding": "public"}, "embedding"),
+    ({"output": "everything"}, "output"),
+    ({"batch_tokens": 0}, "batch_tokens"),
+    ({"batch_tokens": 2.5}, "batch_tokens"),
+    ({"deadline": -1}, "deadline"),
+    ({"output": "head"}, "head"),
+    ({"recipe": "fathful"}, "faithful"),
+    ({"recipe": 3}, "recipe"),
+    ({"recipe": EXACT}, "plaintext"),
+    ({"backend": "torch"}, "backend"),
+])
+def test_bad_settings(settings: dict[str, Any], words: str, encoder: Path) -> None:
+    with pytest.raises(SettingsError, match=words):
+        secure_bert(encoder, "cat", **(CPU | settings))
+
+
+@pytest.mark.parametrize("settings", [{"frac": 40}, {"magnitude": 60}, {"frac": 24, "magnitude": 20}])
+def test_formats_that_do_not_fit_a_word(settings: dict[str, int]) -> None:
+    with pytest.raises(RangeError):
+        settings_of(settings)
+
+
+def test_settings_have_the_documented_defaults() -> None:
+    assert settings_of({}) == Settings(False, "private", "auto", 1024, 16, 14, 60.0)
+
+
+def test_a_loaded_model_takes_no_settings(loaded: SecureModel) -> None:
+    for settings in ({"truncation": True}, {"recipe": "secformer"}, {"backend": "numpy"}):
+        with pytest.raises(SettingsError, match="from_pretrained"):
+            secure_bert(loaded, "cat", **settings)
+
+
+def test_cupy_without_a_gpu(encoder: Path) -> None:
+    pytest.importorskip("numpy")
+    try:
+        secure_bert(encoder, "cat", backend="cupy")
+    except BackendUnavailable as error:
+        assert "numpy" in str(error)
+
+
+# ---- bad input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["no such folder", Path("/nowhere/at/all"), 7, None])
+def test_bad_models(model: Any) -> None:
+    with pytest.raises(ModelError):
+        secure_bert(model, "cat", **CPU)
+
+
+@pytest.mark.parametrize("texts", [[], 5, None, [1], "cat " * 50, {"input_ids": [[99]]}])
+def test_bad_texts_are_refused_before_anything_is_shared(texts: Any, encoder: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    def untouched(*_: Any, **__: Any) -> None:
+        raise AssertionError("a world was made")
+
+    monkeypatch.setattr(pipeline, "World", untouched)
+    with pytest.raises(InputError):
+        secure_bert(encoder, texts, **CPU)
+
+
+def test_truncation_on_request(encoder: Path) -> None:
+    out = secure_bert(encoder, "cat " * 50, truncation=True, **CPU)
+    assert out.attention_mask.sum() == 32
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
+def test_bad_weights(value: float, encoder: Path, tmp_path: Path) -> None:
+    found = tensors(json.loads((encoder / "config.json").read_text("utf-8")))
+    found["encoder.layer.1.output.dense.weight"][2, 3] = value
+    path = write_checkpoint(tmp_path, weights=found)
+    with pytest.raises(SecformerError, match=r"encoder\.layer\.1\.output\.dense\.weight"):
+        secure_bert(path, "cat", **CPU)
+
+
+def test_profile_of_other_weights_is_refused(encoder: Path, tmp_path: Path) -> None:
+    path = folder_of(tmp_path, seed=8)
+    with pytest.raises(ModelError, match="other weights"):
+        secure_bert(path, "cat", profile=encoder / FILE, **CPU)
+    with pytest.raises(ModelError, match="cannot read the range profile"):
+        secure_bert(path, "cat", profile=tmp_path / "none.json", **CPU)
+
+
+def test_given_profiles(encoder: Path) -> None:
+    profile = measure(ModelFolder(encoder), TEXTS, margin=2.0)
+    out = secure_bert(encoder, TEXTS, profile=profile, **CPU)
+    close(out, plain_bert(encoder, TEXTS), 2e-2)
+    assert out.profile_source == "given"
+
+
+# ---- check --------------------------------------------------------------------------------------------------------
+
+
+def test_check_of_texts_within_the_profile(encoder: Path) -> None:
+    found = check(encoder, TEXTS)
+    assert found.ok
+    assert found.errors["last_hidden_state"] < 2e-2
+
+
+def test_check_lists_what_leaves_the_profile(encoder: Path) -> None:
+    narrow = measure(ModelFolder(encoder), "cat", margin=1.0)
+    found = check(encoder, TEXTS, profile=narrow)
+    assert not found.ok
+    assert found.violations[0].site == "embedding.layernorm"

@@ -1,0 +1,179 @@
+"""Kernels: compiled and reference are one, bit by bit; packing; the turn; bit tables; the choice of kernels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mpc_lab import KERNELS, examples, kernels_named, reduced
+
+from secformer.mpc.backend import Backend
+from secformer.mpc.kernels import NumpyKernels, kernels_for
+
+needs_numba = pytest.mark.skipif("numba" not in KERNELS, reason="numba is not installed")
+SIZES = [0, 1, 2, 3, 255, 256, 257, 1000]
+EXTREMES = np.array([0, 1, 2**63, 2**63 - 1, 2**64 - 1, 2**32, 2**32 - 1], dtype=np.uint64)
+
+
+def words(rng: np.random.Generator, *shape: int, bits: int = 64) -> np.ndarray:
+    """Random words with extremes strewn in."""
+    out = rng.integers(0, 2**64, size=shape, dtype=np.uint64)
+    where = rng.random(shape) < 0.3
+    out[where] = rng.choice(EXTREMES, size=int(where.sum()))
+    return reduced(out, bits)
+
+
+# ---- equality -----------------------------------------------------------------------------------------------------------
+
+
+@needs_numba
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("bits", "count"), [(3, 1), (8, 5), (22, 32), (24, 16), (38, 7), (52, 64)])
+def test_harmonics_and_series_are_bit_identical(size: int, bits: int, count: int) -> None:
+    a, b = kernels_named("numpy"), kernels_named("numba")
+    rng = np.random.default_rng(size + bits)
+    u = words(rng, size, bits=bits)
+    np.testing.assert_array_equal(a.harmonics(u, bits, count, 20), b.harmonics(u, bits, count, 20))
+    shares = words(rng, 2 * count, size)
+    cos, sin = rng.normal(size=(2, 3, count)) * 10.0 ** rng.integers(-6, 4, size=(2, 3, count))
+    cos[0, 0] = sin[1, 0] = 0.0
+    np.testing.assert_array_equal(a.series(u, bits, cos, sin, shares, 18), b.series(u, bits, cos, sin, shares, 18))
+
+
+@needs_numba
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("block", [0, 1, 3, 4, 5, 7, 8])
+def test_look_up_is_bit_identical(size: int, block: int) -> None:
+    rng = np.random.default_rng(size + 17 * block)
+    tables = rng.integers(0, 256, size=(size, max(1, (1 << block) // 8)), dtype=np.uint8)
+    v = words(rng, size, bits=block) if block else np.zeros(size, dtype=np.uint64)
+    for x, y in zip(kernels_named("numpy").look_up(tables, v), kernels_named("numba").look_up(tables, v), strict=True):
+        assert x.dtype == y.dtype == np.uint8
+        np.testing.assert_array_equal(x, y)
+
+
+@needs_numba
+@examples(80)
+@given(window=st.integers(2, 64), data=st.data(), size=st.sampled_from(SIZES), first=st.booleans(), seed=st.integers(0, 999))
+def test_truncated_is_bit_identical(window: int, data: st.DataObject, size: int, first: bool, seed: int) -> None:
+    shift = data.draw(st.integers(0, window - 2))
+    rng = np.random.default_rng(seed)
+    u, shifted, msb = words(rng, size, bits=window), words(rng, size), words(rng, size)
+    x, y = (kernels_named(n).truncated(u, shifted, msb, shift, window, first) for n in ("numpy", "numba"))
+    np.testing.assert_array_equal(x, y)
+
+
+@needs_numba
+@pytest.mark.parametrize("dtype", [np.uint64, np.uint32])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 4, 4), (5, 67, 513), (3, 130, 1025), (0, 5, 3), (2, 0, 3), (7, 3, 0)])
+def test_matmul_is_bit_identical(dtype: type, shape: tuple[int, int, int]) -> None:
+    n, k, m = shape
+    rng = np.random.default_rng(n + k + m)
+    a, b = words(rng, n, k).astype(dtype), words(rng, k, m).astype(dtype)
+    np.testing.assert_array_equal(kernels_named("numpy").matmul(a, b), kernels_named("numba").matmul(a, b))
+
+
+@needs_numba
+def test_what_is_compiled_is_chosen() -> None:
+    backend = Backend("numpy", np, 1)
+    assert kernels_for(backend).name == "numba"
+    assert kernels_for(backend, compiled=False).name == "numpy"
+
+
+# ---- packing ------------------------------------------------------------------------------------------------------------
+
+
+@examples(150)
+@given(name=st.sampled_from(KERNELS), bits=st.integers(1, 64), size=st.sampled_from([0, 1, 2, 3, 5, 64, 129]),
+       seed=st.integers(0, 999), offset=st.integers(0, 7))
+def test_pack_round_trip_is_reduction(name: str, bits: int, size: int, seed: int, offset: int) -> None:
+    k = kernels_named(name)
+    x = words(np.random.default_rng(seed), size)
+    payload = k.pack(x, bits)
+    assert payload.dtype == np.uint8
+    assert payload.size == size * -(-bits // 8)
+    moved = np.zeros(payload.size + offset, dtype=np.uint8)[offset:]  # wherever a payload starts in its buffer
+    moved[:] = payload
+    np.testing.assert_array_equal(k.unpack(moved, size, bits), reduced(x, bits))
+
+
+def test_pack_flattens_and_takes_any_shape(kernels: NumpyKernels) -> None:
+    x = words(np.random.default_rng(1), 3, 4).T
+    np.testing.assert_array_equal(kernels.unpack(kernels.pack(x, 40), 12, 40), reduced(x.reshape(-1), 40))
+
+
+def test_unpack_ignores_bits_above(kernels: NumpyKernels) -> None:
+    payload = np.full(3 * 5, 255, dtype=np.uint8)
+    assert kernels.unpack(payload, 5, 22).tolist() == [2**22 - 1] * 5
+
+
+# ---- the turn -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8, 21, 24, 38, 52])
+def test_turn_is_accurate_and_exact_at_the_quarters(kernels: NumpyKernels, bits: int) -> None:
+    rng, full = np.random.default_rng(bits), 1 << bits
+    some = [0, 1, full // 8, full // 8 - 1, full // 4, full // 2, 3 * full // 4, full - 1, full - full // 8]
+    u = np.concatenate([np.array(some, dtype=np.uint64), rng.integers(0, full, size=2000, dtype=np.uint64)])
+    cos, sin = kernels.turn(u, bits)
+    angle = u.astype(np.longdouble) * (2 * np.longdouble("3.14159265358979323846264338327950288") / full)
+    assert np.abs(cos - np.cos(angle)).max() < 2.0**-51
+    assert np.abs(sin - np.sin(angle)).max() < 2.0**-51
+    assert cos[[0, 4, 5, 6]].tolist() == [1.0, 0.0, -1.0, 0.0]
+    assert sin[[0, 4, 5, 6]].tolist() == [0.0, 1.0, 0.0, -1.0]
+
+
+@pytest.mark.parametrize("count", [16, 64, 256])
+def test_harmonics_stay_within_half_a_unit(kernels: NumpyKernels, count: int) -> None:
+    bits, frac = 24, 20
+    rng = np.random.default_rng(3)
+    r = np.concatenate([np.arange(40, dtype=np.uint64), rng.integers(0, 1 << bits, size=200, dtype=np.uint64)])
+    got = kernels.harmonics(r, bits, count, frac).view(np.int64)
+    k = np.arange(1, count + 1)[:, None]
+    angle = 2 * math.pi * ((k * r.astype(np.int64)) % (1 << bits)) / (1 << bits)
+    expected = np.concatenate([np.cos(angle), np.sin(angle)]) * 2.0**frac
+    assert np.abs(got - expected).max() <= 0.5 + 1e-3
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", range(9))
+def test_tables_answer_every_question(kernels: NumpyKernels, block: int) -> None:
+    """Exhaustive: for all r and v, the xor of two shares of a one-hot table says [v = r] and [v < r]."""
+    side = 1 << block
+    r, v = (g.reshape(-1).astype(np.uint64) for g in np.meshgrid(np.arange(side), np.arange(side), indexing="ij"))
+    mine = np.random.default_rng(block).integers(0, 256, size=(side * side, max(1, side // 8)), dtype=np.uint8)
+    theirs = mine.copy()
+    kernels.flip_bits(theirs, r)
+    (e0, l0), (e1, l1) = kernels.look_up(mine, v), kernels.look_up(theirs, v)
+    np.testing.assert_array_equal(e0 ^ e1, (v == r).astype(np.uint8))
+    np.testing.assert_array_equal(l0 ^ l1, (v < r).astype(np.uint8))
+
+
+def test_gather_picks_entries(kernels: NumpyKernels) -> None:
+    tables = np.arange(5 * 4 * 3, dtype=np.uint64).reshape(5, 4, 3)
+    e = np.array([0, 3, 1, 2, 3], dtype=np.uint64)
+    np.testing.assert_array_equal(kernels.gather(tables, e), np.stack([tables[i, int(e[i])] for i in range(5)], axis=1))
+
+
+# ---- truncation -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [3, 4, 6, 7])
+def test_truncation_identity_for_every_value_and_mask(kernels: NumpyKernels, window: int) -> None:
+    """Exhaustive over small windows: whatever z, r and shift, the error is below one unit."""
+    bound = 1 << (window - 2)
+    z, r = (g.reshape(-1) for g in np.meshgrid(np.arange(1 - bound, bound), np.arange(1 << window), indexing="ij"))
+    u = ((z + r + bound) % (1 << window)).astype(np.uint64)
+    rng = np.random.default_rng(window)
+    for shift in range(window - 1):
+        halves = [rng.integers(0, 2**64, size=z.size, dtype=np.uint64) for _ in range(2)]
+        rest = [(r >> shift).astype(np.uint64) - halves[0], (r >> (window - 1)).astype(np.uint64) - halves[1]]
+        out = kernels.truncated(u, halves[0], halves[1], shift, window, True) + kernels.truncated(
+            u, rest[0], rest[1], shift, window, False)
+        error = out.view(np.int64) * (1 << shift) - z
+        assert np.abs(error).max() < 1 << shift

@@ -1,0 +1,272 @@
+"""Every kind's law, written down a second time in plain integers; chunk borders; what travels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from mpc_lab import KERNELS, SEEDS, Sink, combined, dealt, kernels_named, looks_uniform, reduced, wire_words, words_of
+
+from secformer.mpc.dealer.expand import expand
+from secformer.mpc.dealer.kinds import (
+    CHUNK,
+    MASK_FRAC,
+    Comparison,
+    Field,
+    Hadamard,
+    Kind,
+    MatMul,
+    SeriesMask,
+    Truncation,
+    WeightMask,
+    chunks,
+    whole_bytes,
+)
+from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.service import Dealer
+from secformer.mpc.errors import ProtocolError
+from secformer.mpc.prg import Stream
+
+Values = dict[str, np.ndarray]
+Weights = dict[int, np.ndarray]
+
+
+# ---- the laws -----------------------------------------------------------------------------------------------------------
+
+
+def bilinear_law(kind: Hadamard | MatMul, values: Values, weights: Weights) -> None:
+    multiply = np.matmul if isinstance(kind, MatMul) else np.multiply
+    operands = [weights[w] if w is not None else values[f"mask{i}"].astype(object).reshape(shape)
+                for i, (shape, w) in enumerate(zip(kind.shapes, kind.weights, strict=True))]
+    for p, (i, j, width) in enumerate(kind.pairs):
+        expected = multiply(operands[i], operands[j])
+        assert expected.size == values[f"product{p}"].size
+        np.testing.assert_array_equal(values[f"product{p}"], reduced(words_of(expected).reshape(-1), width))
+
+
+def truncation_law(kind: Truncation, values: Values, weights: Weights) -> None:
+    r = [int(v) for v in values["mask"]]
+    assert [int(v) for v in values["shifted"]] == [v >> kind.shift for v in r]
+    lost = 64 - kind.window + kind.shift  # bits of msb that count in 2^(window - shift) msb mod 2^64
+    assert ("msb" in values) == (lost > 0)
+    if lost:
+        assert [int(v) for v in values["msb"]] == [(v >> (kind.window - 1)) % 2**lost for v in r]
+
+
+def series_law(kind: SeriesMask, values: Values, weights: Weights) -> None:
+    borders = [*range(0, kind.count, CHUNK), kind.count]
+    k = np.arange(1, kind.harmonics + 1, dtype=np.int64)[:, None]
+    for j, (start, stop) in enumerate(zip(borders, borders[1:], strict=False)):
+        r = values["mask"][start:stop].astype(np.int64)
+        angle = 2 * math.pi * ((k * r) % (1 << kind.bits)).astype(np.float64) / 2.0**kind.bits
+        shift = np.uint64(64 - kind.width)
+        got = ((values[f"words{j}"] << shift).view(np.int64) >> shift.astype(np.int64)).reshape(2, kind.harmonics, -1)
+        assert np.abs(got - np.stack([np.cos(angle), np.sin(angle)]) * 2.0**MASK_FRAC).max(initial=0) < 0.501
+
+
+def comparison_law(kind: Comparison, values: Values, weights: Weights) -> None:
+    borders = [*range(0, kind.count, CHUNK), kind.count]
+    assert sum(kind.blocks) == kind.window - 1
+    assert all(b <= 8 for b in kind.blocks)
+    r, full = values["mask"].astype(np.int64), 1 << kind.window
+    blocks, left = [], kind.window - 1
+    for b in kind.blocks:
+        left -= b
+        blocks.append((r >> left) & ((1 << b) - 1))
+    for j, (start, stop) in enumerate(zip(borders, borders[1:], strict=False)):
+        for b, value in enumerate(blocks):
+            rows = np.unpackbits(values[f"equal{j}.{b}"].reshape(stop - start, -1), axis=1, bitorder="little")
+            expected = np.arange(rows.shape[1])[None, :] == value[start:stop, None]
+            np.testing.assert_array_equal(rows.astype(bool), expected)
+        for t in range(kind.thresholds):
+            table = values[f"table{j}.{t}"].reshape(stop - start, 1 << kind.outcome_bits, -1)
+            alpha = values[f"alpha{t}"][start:stop].astype(np.int64)
+            for entry in range(1 << kind.outcome_bits):
+                outcome = alpha ^ entry
+                below, tied = np.zeros_like(outcome), np.ones_like(outcome)
+                for b in range(len(kind.blocks)):  # lexicographic: the first block that is not equal decides
+                    below |= tied & (outcome >> 2 * b) & 1
+                    tied &= (outcome >> 2 * b + 1) & 1
+                negative = (r[start:stop] >> (kind.window - 1)) ^ below
+                columns = [negative]
+                if kind.values:
+                    wrap = below * full if kind.width > kind.window else 0
+                    columns.append((1 - negative) * (r[start:stop] - wrap))
+                    if kind.width > kind.window:
+                        columns.append(negative * r[start:stop])
+                assert table.shape[2] == len(columns)
+                for c, column in enumerate(columns):
+                    np.testing.assert_array_equal(table[:, entry, c], reduced(column.astype(np.uint64), kind.width))
+
+
+def weight_law(kind: WeightMask, values: Values, weights: Weights) -> None:
+    assert set(values) == {"mask"}
+    weights[kind.index] = values["mask"].astype(object).reshape(kind.shape)
+
+
+LAWS: dict[type, Callable[..., None]] = {
+    Hadamard: bilinear_law, MatMul: bilinear_law, Truncation: truncation_law, SeriesMask: series_law,
+    Comparison: comparison_law, WeightMask: weight_law,
+}
+
+
+def hadamard(*shapes: tuple[int, ...], bits: int, pairs: Sequence[tuple[int, int, int]]) -> Hadamard:
+    return Hadamard(shapes, (bits,) * len(shapes), tuple(pairs), (None,) * len(shapes))
+
+
+PLANS: list[list[Kind]] = [
+    [hadamard((5,), (5,), bits=48, pairs=[(0, 1, 48)])],
+    [hadamard((2, 3, 4), (3, 1), bits=64, pairs=[(0, 1, 64)])],
+    [hadamard((1, 4), (3, 1), (4,), bits=48, pairs=[(0, 1, 48), (1, 2, 40), (2, 2, 8), (0, 0, 48)])],
+    [hadamard((7,), bits=24, pairs=[(0, 0, 24)])],
+    [hadamard((), (3,), bits=48, pairs=[(0, 1, 48)])],
+    [hadamard((0,), (0,), bits=48, pairs=[(0, 1, 48)])],
+    [hadamard((2, 0), (1,), bits=17, pairs=[(0, 1, 13)])],
+    [MatMul(((3, 5), (5, 2)), (48, 48), ((0, 1, 48),), (None, None))],
+    [MatMul(((2, 3, 1), (2, 1, 4)), (64, 64), ((0, 1, 64),), (None, None))],
+    [MatMul(((3, 3),), (48,), ((0, 0, 48),), (None,))],
+    [MatMul(((4, 7), (7, 3)), (32, 32), ((0, 1, 32),), (None, None))],
+    [MatMul(((4, 7), (7, 3)), (24, 24), ((0, 1, 20),), (None, None))],
+    [MatMul(((2, 0), (0, 3)), (48, 48), ((0, 1, 48),), (None, None))],
+    [WeightMask(0, (5, 3), 64), WeightMask(1, (5, 2), 24), WeightMask(2, (5, 4), 40),
+     MatMul(((4, 5), (5, 3), (5, 2), (5, 4)), (48, 48, 24, 40), ((0, 1, 48), (0, 2, 24), (0, 3, 40)), (None, 0, 1, 2)),
+     MatMul(((1, 5), (5, 3)), (16, 16), ((0, 1, 16),), (None, 0))],
+    *[[Truncation(17, s, k)] for s, k in [(0, 64), (16, 48), (16, 64), (62, 64), (0, 8), (22, 48), (17, 56), (1, 3),
+                                            (0, 2), (5, 64), (30, 33)]],
+    [Truncation(0, 16, 48)],
+    *[[SeriesMask(n, bits, k, width)] for n, bits, k, width in [(9, 24, 16, 48), (1, 3, 1, 24), (5, 22, 4, 64),
+                                                               (0, 24, 8, 48), (30, 38, 33, 40), (4, 21, 128, 45)]],
+    *[[Comparison(n, w, t, width, values)] for n, w, t, width, values in [
+        (6, 24, 1, 48, False), (5, 24, 3, 48, False), (4, 24, 1, 64, True), (4, 24, 1, 24, True), (3, 33, 1, 64, True),
+        (7, 10, 2, 32, False), (9, 11, 1, 11, True), (8, 9, 1, 64, True), (8, 2, 1, 48, False), (8, 1, 1, 48, False),
+        (8, 1, 1, 64, True), (3, 25, 1, 48, True), (0, 24, 2, 48, False), (2, 17, 1, 17, True)]],
+    *[[SeriesMask(n, 24, 1, 48)] for n in (CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 1)],
+    *[[Comparison(n, 4, 1, 48, False)] for n in (CHUNK - 1, CHUNK, CHUNK + 1)],
+    [Comparison(CHUNK + 2, 12, 2, 16, False)],
+    [Comparison(CHUNK + 1, 10, 1, 10, True)],
+]
+
+
+@pytest.mark.parametrize("kinds", PLANS, ids=lambda kinds: "+".join(map(repr, kinds))[:90])
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_shares_obey_the_law(kinds: list[Kind], name: str) -> None:
+    sources = dealt(kinds, name)
+    weights: Weights = {}
+    for kind in kinds:
+        LAWS[type(kind)](kind, combined(sources, kind), weights)
+
+
+def test_every_kind_has_its_law_tested() -> None:
+    def leaves(cls: type) -> set[type]:
+        return {cls} if not cls.__subclasses__() else set().union(*(leaves(c) for c in cls.__subclasses__()))
+
+    assert leaves(Kind) == set(LAWS) == {type(kind) for kinds in PLANS for kind in kinds}
+
+
+# ---- masks and corrections ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kinds", PLANS, ids=lambda kinds: "+".join(map(repr, kinds))[:90])
+def test_corrections_are_what_the_kind_says(kinds: list[Kind]) -> None:
+    sink = Sink()
+    Dealer(SEEDS, kernels_named("numpy")).deal(Plan(tuple(kinds)), 0, sink)
+    assert sum(payload.size for _, payload in sink.log) == sum(kind.corrections for kind in kinds) == Plan(
+        tuple(kinds)).dealer_bytes
+    named = [(index, f.name, f.bits, f.count) for index, kind in enumerate(kinds) for f in kind.derived()]
+    assert named == [(t.step, t.verb, t.bits, t.count) for t, _ in sink.log]
+    assert all(payload.size == tag.count * whole_bytes(tag.bits) for tag, payload in sink.log)
+
+
+ODD = [Truncation(400, 5, 64), Truncation(400, 0, 61), SeriesMask(50, 24, 4, 45), Comparison(60, 11, 1, 11, True),
+       hadamard((400,), bits=13, pairs=[(0, 0, 13)])]
+
+
+@pytest.mark.parametrize("kind", ODD, ids=repr)
+def test_corrections_carry_no_bit_above_their_width(kind: Kind) -> None:
+    """value - share is masked by a share below 2^bits only: what travels above that would tell party 1 of the mask."""
+    sink = Sink()
+    Dealer(SEEDS, kernels_named("numpy")).deal(Plan((kind,)), 0, sink)
+    for tag, payload in sink.log:
+        field = next(f for f in kind.fields() if f.name == tag.verb)
+        if not field.xor:
+            assert not (wire_words(payload, tag.bits) >> np.uint64(tag.bits) if tag.bits < 64 else np.zeros(1)).any()
+
+
+@pytest.mark.parametrize("kind", [
+    Truncation(20_000, 16, 48), Truncation(20_000, 62, 64), SeriesMask(2000, 24, 5, 48), hadamard((20_000,), bits=48, pairs=[(0, 0, 48)]),
+    Comparison(600, 24, 1, 48, False), Comparison(200, 24, 1, 64, True), Comparison(300, 24, 1, 24, True)], ids=repr)
+def test_corrections_and_masks_look_uniform(kind: Kind) -> None:
+    """Whatever the derived values are (mostly 0 and 1 in tables), party 1 receives noise, and so does party 0 expand."""
+    sink = Sink()
+    Dealer(SEEDS, kernels_named("numpy")).deal(Plan((kind,)), 0, sink)
+    by_field: dict[str, list[np.ndarray]] = {}
+    for tag, payload in sink.log:
+        by_field.setdefault(tag.verb.rstrip("0123456789."), []).append(wire_words(payload, tag.bits))
+    for tag, _ in sink.log:
+        assert looks_uniform(np.concatenate(by_field[tag.verb.rstrip("0123456789.")]), tag.bits)
+    sources = dealt([kind])
+    material = sources[0].take(kind)
+    for field in kind.fields():
+        mine = material.draw(field.name)
+        if field.count > 5000:
+            assert looks_uniform(mine, field.bits)
+
+
+def test_masks_differ_between_fields_correlations_runs_and_parties() -> None:
+    kind = Truncation(50, 16, 48)
+    drawn = []
+    for serial in (0, 1):
+        sources = dealt([kind, kind], serial=serial)
+        for _ in range(2):
+            for source in sources:
+                m = source.take(kind)
+                drawn += [m.draw("mask").tobytes(), m.draw("shifted").tobytes(), m.draw("msb").tobytes()]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_dealing_is_determined_by_the_seeds_and_the_serial() -> None:
+    def corrections(seeds: tuple[bytes, bytes], serial: int, name: str) -> list[bytes]:
+        sink = Sink()
+        plan = Plan((Comparison(9, 24, 1, 48, False), SeriesMask(9, 24, 3, 48), Truncation(9, 16, 48)))
+        Dealer(seeds, kernels_named(name)).deal(plan, serial, sink)
+        return [payload.tobytes() for _, payload in sink.log]
+
+    first = corrections(SEEDS, 0, KERNELS[0])
+    assert first == corrections(SEEDS, 0, KERNELS[-1])
+    for other in (corrections(SEEDS, 1, "numpy"), corrections(SEEDS[::-1], 0, "numpy")):
+        assert not any(a == b for a, b in zip(first, other, strict=True))
+
+
+def test_a_weight_that_was_never_provisioned_is_refused() -> None:
+    kind = MatMul(((2, 3), (3, 1)), (48, 48), ((0, 1, 48),), (None, 5))
+    with pytest.raises(ProtocolError, match="weight 5 was never provisioned"):
+        Dealer(SEEDS, kernels_named("numpy")).deal(Plan((kind,)), 0, Sink())
+
+
+def test_a_standing_mask_lasts_over_runs() -> None:
+    k, sink = kernels_named("numpy"), Sink()
+    standing = WeightMask(0, (3, 2), 64)
+    kind = MatMul(((2, 3), (3, 2)), (48, 48), ((0, 1, 48),), (None, 0))
+    dealer = Dealer(SEEDS, k)
+    dealer.deal(Plan((standing,)), 0, sink)
+    dealer.deal(Plan((kind,)), 1, sink)
+    weight = combined(dealt([standing]), standing)["mask"].reshape(3, 2)
+    mask, product = kind.fields()
+
+    def share(rank: int, field: Field) -> np.ndarray:
+        return expand(Stream(SEEDS[rank], "run", 1, 0, field.name), field)
+
+    a = reduced(share(0, mask) + share(1, mask), 48).reshape(2, 3)
+    got = share(0, product) + k.unpack(sink.log[-1][1], 4, 48)
+    expected = words_of(np.matmul(a.astype(object), weight.astype(object))).reshape(-1)
+    np.testing.assert_array_equal(reduced(got, 48), reduced(expected, 48))
+
+
+def test_chunks_cover_once() -> None:
+    for count in (0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK):
+        parts = chunks(count)
+        assert [i for start, stop in parts for i in (start, stop)][1:-1:2] == [p[1] for p in parts[:-1]]
+        assert sum(stop - start for start, stop in parts) == count
+        assert all(0 < stop - start <= CHUNK for start, stop in parts)

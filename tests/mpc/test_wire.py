@@ -1,0 +1,52 @@
+"""Frames: round trips and refusals."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mpc_lab import examples
+
+from secformer.mpc.errors import Desync
+from secformer.mpc.net.wire import ABORT, DATA, HEADER_BYTES, MAGIC, Tag, pack_header, unpack_header
+
+VERBS = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=16)
+
+
+@examples(200)
+@given(step=st.integers(0, 2**32 - 1), verb=VERBS, bits=st.integers(0, 64), count=st.integers(0, 2**64 - 1),
+       nbytes=st.integers(0, 2**64 - 1), kind=st.sampled_from([DATA, ABORT]))
+def test_round_trip(step: int, verb: str, bits: int, count: int, nbytes: int, kind: int) -> None:
+    tag = Tag(step, verb, bits, count)
+    header = pack_header(tag, nbytes, kind)
+    assert len(header) == HEADER_BYTES
+    assert unpack_header(header) == (kind, tag, nbytes)
+
+
+@examples(200)
+@given(junk=st.binary(min_size=HEADER_BYTES, max_size=HEADER_BYTES).filter(lambda b: b[:4] != MAGIC))
+def test_what_is_not_a_frame_is_a_desync(junk: bytes) -> None:
+    with pytest.raises(Desync, match="version"):
+        unpack_header(junk)
+
+
+@examples(100)
+@given(rest=st.binary(min_size=HEADER_BYTES - 5, max_size=HEADER_BYTES - 5), kind=st.integers(2, 255))
+def test_an_unknown_type_is_a_desync(rest: bytes, kind: int) -> None:
+    with pytest.raises(Desync):
+        unpack_header(MAGIC + bytes([kind]) + rest)
+
+
+@examples(100)
+@given(rest=st.binary(min_size=HEADER_BYTES - 8, max_size=HEADER_BYTES - 8))
+def test_any_other_header_decodes_without_raising(rest: bytes) -> None:
+    kind, tag, nbytes = unpack_header(MAGIC + bytes([DATA, 0, 0, 0]) + rest)
+    assert kind == DATA
+    assert nbytes == struct.unpack("<Q", rest[-8:])[0]
+    assert isinstance(str(tag), str)
+
+
+def test_tags_tell_their_story() -> None:
+    assert str(Tag(3, "product", 48, 12)) == "step 3: product of 12 elements at 48 bits"

@@ -1,0 +1,152 @@
+"""Imports point one way, and things stay where they belong. Reads the sources; runs nothing of them."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+from tree import ROOT, modules
+
+# Lowest first. A module belongs to the entry that is the longest prefix of its name.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("secformer.mpc", "secformer.mpc.errors"),
+    ("secformer.mpc.backend",),
+    ("secformer.mpc.kernels",),
+    ("secformer.mpc.ring",),
+    ("secformer.mpc.fixed", "secformer.mpc.prg"),
+    ("secformer.mpc.shares",),
+    ("secformer.mpc.meter",),
+    ("secformer.mpc.net",),
+    ("secformer.mpc.dealer",),
+    ("secformer.mpc.party",),
+    ("secformer.mpc.ops",),
+    ("secformer.mpc.session",),
+    ("secformer.mpc.secure", "secformer.mpc.plain", "secformer.mpc.recorder"),
+    ("secformer.mpc.simulate",),
+    ("secformer.protocols",),
+    ("secformer.models",),
+    ("secformer",),
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+# What may stand where: a pattern of code (comments and strings are left out), and the places that may hold it.
+PLACES = [
+    ("CuPy", r"\bimport cupy\b|\bfrom cupy\b", ("mpc/backend.py", "mpc/kernels/cuda_.py")),
+    ("numba", r"\bimport numba\b|\bfrom numba\b", ("mpc/kernels/numba_.py",)),
+    ("a party's rank", r"\brank == 0\b", ("mpc/ops/", "mpc/dealer/", "mpc/secure.py")),
+    ("sockets", r"\bimport (socket|ssl)\b|\bfrom (socket|ssl)\b", ("mpc/net/tcp.py",)),
+    ("the system's randomness", r"\burandom\b|\b(import|from) (secrets|random)\b",
+     ("mpc/prg.py", "models/distill/")),
+    ("NumPy's generators", r"\b(np|numpy|xp)\.random\b", ("models/distill/",)),
+    ("revealing", r"\.reveal\(", ("models/pipeline.py",)),
+    ("torch", r"\bimport torch\b|\bfrom torch\b", ("models/distill/",)),
+    ("printing", r"\bprint\(", ("secformer/cli.py", "models/distill/")),
+    ("argparse", r"\bimport argparse\b|\bfrom argparse\b", ("secformer/cli.py", "models/distill/")),
+    ("pickle", r"\b(pickle|marshal|shelve|joblib)\b|allow_pickle=True", ()),
+    ("assert as validation", r"^\s*assert\b", ()),
+    ("relative imports", r"^\s*from \.", ()),
+]
+
+
+def layer(module: str) -> int:
+    name = module
+    while name not in RANK:
+        name = name.rpartition(".")[0]
+    return RANK[name]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Modules that a file imports when it runs (not those for type checkers only), as full names."""
+    known = modules()
+
+    def visit(node: ast.AST) -> Iterator[str]:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                yield from visit(other)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield submodule if submodule in known else node.module
+        else:
+            for child in ast.iter_child_nodes(node):
+                yield from visit(child)
+
+    yield from visit(ast.parse((ROOT / path).read_text("utf-8")))
+
+
+@cache
+def code(path: Path) -> str:
+    """A file's source without its comments and strings, line by line."""
+    text = (ROOT / path).read_text("utf-8")
+    lines = [list(line) for line in text.splitlines(keepends=True)]
+    hidden = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1)}
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in hidden:
+            for row in range(token.start[0] - 1, token.end[0]):
+                first = token.start[1] if row == token.start[0] - 1 else 0
+                last = token.end[1] if row == token.end[0] - 1 else len(lines[row])
+                lines[row][first:last] = [c if c == "\n" else " " for c in lines[row][first:last]]
+    return "".join("".join(line) for line in lines)
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_imports_point_one_way(module: str) -> None:
+    upward = [other for other in imports(modules()[module])
+              if other.split(".")[0] == "secformer" and other in modules() and layer(other) > layer(module)]
+    assert not upward, f"{module} imports what lies above it: {upward}"
+
+
+def test_no_import_cycle() -> None:
+    graph = {name: {other for other in imports(path) if other in modules() and other != name}
+             for name, path in modules().items() if name != "secformer"}  # the front door loads its names lazily
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize(("what", "pattern", "places"), PLACES, ids=[row[0] for row in PLACES])
+def test_stays_in_its_place(what: str, pattern: str, places: tuple[str, ...]) -> None:
+    found = {
+        f"{path}:{number}"
+        for path in modules().values()
+        if not str(path).startswith(places or ("\0",))
+        for number, line in enumerate(code(path).splitlines(), start=1)
+        if re.search(pattern, line)
+    }
+    assert not found, f"{what} belongs to {places or 'nowhere'}, found in {sorted(found)}"
+
+
+def test_numerical_coefficients_live_in_protocols() -> None:
+    """A number with four or more significant digits is a coefficient; only protocols have those."""
+    found = []
+    for path in modules().values():
+        if str(path).startswith(("protocols/", "models/distill/")):
+            continue
+        for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, float) and not node.value.is_integer():
+                digits = repr(node.value).split("e")[0].replace(".", "").replace("-", "").strip("0")
+                if len(digits) >= 4:
+                    found.append(f"{path}:{node.lineno} {node.value}")
+    assert not found, found
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [str(path) for path in modules().values() if not ast.get_docstring(ast.parse((ROOT / path).read_text()))]
+    assert not silent, f"modules without a docstring: {silent}"
+
+
+def test_files_hold_one_idea() -> None:
+    """A file near 300 lines wants splitting; scripts for training are left alone."""
+    long = {str(path): n for path in modules().values() if not str(path).startswith("models/distill/")
+            if (n := len((ROOT / path).read_text("utf-8").splitlines())) > 400}
+    assert not long, long
