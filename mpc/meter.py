@@ -59,15 +59,20 @@ class Cost:
         return self.seconds + self.rounds * latency + self.bytes / 2 * 8 / bandwidth
 
     def by_kind(self) -> dict[str, Cost]:
-        """The leaves' costs summed by name (softmax, gelu, ...), whatever layer they are in."""
+        """The leaves' costs summed by name (softmax, gelu, ...), whatever layer they are in; what a scope spends
+        outside of its children counts as "other"."""
         totals: dict[str, Cost] = {}
         self._collect(totals)
         return totals
 
     def _collect(self, totals: dict[str, Cost]) -> None:
-        own = {key: getattr(self, key) - sum(getattr(c, key) for c in self.children.values()) for key in COUNTERS}
-        if self.name and any(own.values()):
-            totals[self.name] = totals.get(self.name, Cost(self.name)) + Cost(self.name, **own)
+        # of two parties' times the larger counts, so the children may add up to a little more than their scope
+        own = {
+            key: max(0, getattr(self, key) - sum(getattr(c, key) for c in self.children.values())) for key in COUNTERS
+        }
+        name = "other" if self.children else self.name
+        if any(own.values()):
+            totals[name] = totals.get(name, Cost(name)) + Cost(name, **own)
         for c in self.children.values():
             c._collect(totals)
 
