@@ -54,15 +54,15 @@ def _matmul(a: Array, b: Array, c: Array) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def _pack(words: Array, four: Array, two: Array, one: Array) -> None:
+def _pack(words: Array, mask: int, four: Array, two: Array, one: Array) -> None:
     after_four = np.uint64(32 if four.size else 0)
     after_two = after_four + np.uint64(16 if two.size else 0)
     for i in range(four.size):
-        four[i] = words[i] & np.uint64(0xFFFFFFFF)
+        four[i] = words[i] & mask & np.uint64(0xFFFFFFFF)
     for i in range(two.size):
-        two[i] = (words[i] >> after_four) & np.uint64(0xFFFF)
+        two[i] = ((words[i] & mask) >> after_four) & np.uint64(0xFFFF)
     for i in range(one.size):
-        one[i] = (words[i] >> after_two) & np.uint64(0xFF)
+        one[i] = ((words[i] & mask) >> after_two) & np.uint64(0xFF)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
@@ -211,7 +211,7 @@ class NumbaKernels(NumpyKernels):
         if nbytes == 8 or flat.dtype != np.uint64:
             return super().pack(words, bits)
         out = np.empty(flat.size * nbytes, dtype=np.uint8)
-        _pack(flat, *self._planes(out, flat.size, nbytes))
+        _pack(flat, np.uint64((1 << bits) - 1), *self._planes(out, flat.size, nbytes))
         return out
 
     def unpack(self, payload: Array, count: int, bits: int) -> Array:

@@ -55,9 +55,14 @@ class NumpyKernels:
     # ---- packing --------------------------------------------------------------------------------------------------
 
     def pack(self, words: Array, bits: int) -> Array:
-        """The low `bits` bits of flat words, in whole bytes, as planes of 8, or 4, 2 and 1 bytes: (n * bytes,) uint8."""
+        """The low `bits` bits of flat words, in whole bytes, as planes of 8, or 4, 2 and 1 bytes: (n * bytes,) uint8.
+
+        Bits above are cut off: they are not covered by the mask of whoever opens `bits` bits, so they must not travel.
+        """
         nbytes = -(-bits // 8)
         words = words.reshape(-1)
+        if bits % 8:
+            words = words & words.dtype.type((1 << bits) - 1)
         if nbytes == 8:
             return self.xp.ascontiguousarray(words.astype(np.uint64, copy=False)).view(np.uint8)
         out = self.xp.empty(words.size * nbytes, dtype=np.uint8)
