@@ -17,7 +17,7 @@ from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.ops.series import Series
 from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import Session
+from secformer.mpc.session import Session, Threshold
 from secformer.mpc.shares import Share, Weight
 
 
@@ -28,7 +28,6 @@ class PlainSession(Session):
         super().__init__(fixed)
         self.strict = strict
         self._path: list[str] = []
-        self._weights = 0
 
     def apply(self, fn: Callable[[np.ndarray], np.ndarray], x: Share) -> Share:
         """An exact float64 function of x: for plaintext references only, no secure session has it."""
@@ -36,9 +35,9 @@ class PlainSession(Session):
 
     def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
         data = np.asarray(data, dtype=np.float64)
-        self._weights += 1
+        self.provisioned += 1
         frac = self.fixed.frac if frac is None else frac
-        return Weight(self, self._weights - 1, (data.shape[0], data.shape[1]), frac, width, data)
+        return Weight(self, self.provisioned - 1, (data.shape[0], data.shape[1]), frac, width, data)
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -110,9 +109,9 @@ class PlainSession(Session):
     def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]:
         return [f.wrap(self, f(x.data)) for f in functions]
 
-    def _less(self, x: Share, thresholds: list[float], window: int) -> list[Share]:
+    def _less(self, x: Share, thresholds: list[Threshold], window: int) -> list[Share]:
         self._check(x.data, window - 1 - x.frac, "a comparison")
-        return [Share(self, (x.data < c).astype(np.float64), 0, self.bit_width, 1) for c in thresholds]
+        return [Share(self, (x.data < c).astype(np.float64), 0, self.bit_width, 1) for c, _ in thresholds]
 
     def _relu(self, x: Share, window: int, width: int) -> Share:
         self._check(x.data, window - 1 - x.frac, "a comparison")

@@ -13,7 +13,7 @@ from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.ops import linear, truncate
 from secformer.mpc.ops.series import Series, kind_of, linear_factor
 from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import CLIENT, Session
+from secformer.mpc.session import CLIENT, Session, Threshold
 from secformer.mpc.shares import Share, Weight
 
 _GHOST = np.zeros((), dtype=np.bool_)
@@ -29,15 +29,19 @@ class PlanRecorder(Session):
 
     def __init__(self, fixed: FixedPoint | None = None):
         super().__init__(fixed)
-        self._weights = 0
         self._kinds: list[Kind] = []
         self._rounds = 0
         self._bytes = 0
 
     def record(self, program: Callable[..., Any], *inputs: Any) -> Plan:
-        """The plan of `program(session, *inputs)`."""
+        """The plan of `program(session, *inputs)`. A recording that fails leaves no weights behind."""
         self._kinds, self._rounds, self._bytes = [], 0, 0
-        program(self, *inputs)
+        before = self.provisioned
+        try:
+            program(self, *inputs)
+        except BaseException:
+            self.provisioned = before
+            raise
         return Plan(tuple(self._kinds), self._rounds, self._bytes)
 
     def _take(self, kinds: Sequence[Kind], rounds: int) -> None:
@@ -50,8 +54,8 @@ class PlanRecorder(Session):
         self._bytes += 8 * count
 
     def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
-        index, (rows, columns) = self._weights, np.shape(data)
-        self._weights += 1
+        index, (rows, columns) = self.provisioned, np.shape(data)
+        self.provisioned += 1
         self._take([WeightMask(index, (rows, columns), width)], 1)
         return Weight(self, index, (rows, columns), self.fixed.frac if frac is None else frac, width, None)
 
@@ -123,7 +127,7 @@ class PlanRecorder(Session):
         self._take([kind_of(x.size, bits, functions, max(r.width for r in results))], 1)
         return results
 
-    def _less(self, x: Share, thresholds: list[float], window: int) -> list[Share]:
+    def _less(self, x: Share, thresholds: list[Threshold], window: int) -> list[Share]:
         self._take([Comparison(x.size, window, len(thresholds), self.bit_width)], 2)
         return [Share(self, x.data, 0, self.bit_width, 1) for _ in thresholds]
 

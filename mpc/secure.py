@@ -14,7 +14,7 @@ from secformer.mpc.ops import compare, linear, truncate
 from secformer.mpc.ops.series import Series, series
 from secformer.mpc.party import Party
 from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import CLIENT, Session
+from secformer.mpc.session import CLIENT, Session, Threshold
 from secformer.mpc.shares import Share, Weight
 
 
@@ -25,7 +25,6 @@ class SecureSession(Session):
         super().__init__(party.fixed)
         self.party = party
         self.xp = party.kernels.xp
-        self._weights = 0
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -35,8 +34,8 @@ class SecureSession(Session):
     # ---- in and out -----------------------------------------------------------------------------------------------
 
     def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
-        index, frac = self._weights, self.fixed.frac if frac is None else frac
-        self._weights += 1
+        index, frac = self.provisioned, self.fixed.frac if frac is None else frac
+        self.provisioned += 1
         words = self._accept(data)
         kept = linear.provision(self.party, words, index, width)
         return Weight(self, index, (words.shape[0], words.shape[1]), frac, width, kept)
@@ -114,9 +113,8 @@ class SecureSession(Session):
         results = series(self.party, x, functions, bits, keep, max(f.width for f in facts))
         return [fact.like(data) for fact, data in zip(facts, results, strict=True)]
 
-    def _less(self, x: Share, thresholds: list[float], window: int) -> list[Share]:
-        words = [round(c * 2.0**x.frac) for c in thresholds]
-        width = self.bit_width
+    def _less(self, x: Share, thresholds: list[Threshold], window: int) -> list[Share]:
+        words, width = [c for _, c in thresholds], self.bit_width
         return [Share(self, data, 0, width, 1) for data in compare.less(self.party, x.data, words, window, width)]
 
     def _relu(self, x: Share, window: int, width: int) -> Share:

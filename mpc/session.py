@@ -23,6 +23,7 @@ from secformer.mpc.shares import Public, Share, Weight
 
 CLIENT = "client"
 Pair = tuple[Share, "Share | Weight"]
+Threshold = tuple[float, int]  # its value, and in units of the compared share's last place
 
 
 class Session(ABC):
@@ -30,6 +31,7 @@ class Session(ABC):
 
     def __init__(self, fixed: FixedPoint | None = None):
         self.fixed = fixed or FixedPoint()
+        self.provisioned = 0  # weights so far; numbers them, the same at both parties
 
     # ---- bringing values in and out -------------------------------------------------------------------------------
 
@@ -184,27 +186,31 @@ class Session(ABC):
     def less(self, x: Share, thresholds: Sequence[float], *, bound: float, precision: int | None = None) -> list[Share]:
         """[x < c] for each public threshold c, as shares of 0 or 1 (no fractional bits), for |x| < bound.
 
-        `precision` keeps that many fractional bits of x: the result may be wrong only where |x - c| < 2^-precision.
+        `precision` keeps that many fractional bits of x: the result may be wrong only where |x - c| <= 2^-precision.
         Price: two rounds; an element costs its window (precision + bits of bound + 1) once and 2n - 1 bits a
         threshold, n = blocks of at most 8 bits, each rounded to whole bytes.
         """
-        reach = bound + max(abs(c) for c in thresholds)
-        x, window = self._windowed(x, reach, precision)
-        return self._less(x, [float(c) for c in thresholds], window)
+        if not thresholds or not all(math.isfinite(c) for c in thresholds):
+            raise RangeError(f"a comparison needs one or more finite thresholds, got {list(thresholds)}")
+        exact = x.frac
+        x, window = self._windowed(x, _positive(bound) + max(abs(float(c)) for c in thresholds), precision)
+        # a dropped share sum lies up to two units below x, so the threshold goes down; an exact one goes up
+        nearest = math.ceil if x.frac == exact else math.floor
+        return self._less(x, [(float(c), nearest(c * 2.0**x.frac)) for c in thresholds], window)
 
     def relu(self, x: Share, *, bound: float, precision: int | None = None) -> Share:
         """max(x, 0) for |x| < bound. Price: as `less` with one threshold."""
-        x, window = self._windowed(x, bound, precision)
+        x, window = self._windowed(x, _positive(bound), precision)
         return self._relu(x, window, WORD_BITS)
 
     def maximum(self, x: Share, axis: int, *, bound: float, precision: int | None = None) -> Share:
         """Maximum along an axis, which is kept with length 1, for |x| < bound. The result is right modulo its width.
 
-        With `precision`, low bits are dropped first: a result within (1 + log2 n) 2^-precision of the maximum, where
-        that suffices (softmax is shift invariant), for a quarter of the bytes.
+        With `precision`, low bits are dropped first: the result lies less than 2 units of 2^-precision below the
+        maximum and never above it, for a quarter of the bytes, where that suffices (softmax is shift invariant).
         Price: 2 ceil(log2 n) rounds; n - 1 comparisons a row.
         """
-        x, window = self._windowed(x, 2 * bound, precision)  # differences reach twice the bound
+        x, window = self._windowed(x, 2 * _positive(bound), precision)  # differences reach twice the bound
         x = Share(self, x.data, x.frac, x.width, min(x.magnitude, window - 2 - x.frac))
         axis = axis % x.ndim
         while (n := x.shape[axis]) > 1:
@@ -290,7 +296,7 @@ class Session(ABC):
         |x| < reach. Dropping bits of both shares is exact mod 2^(width - dropped) up to one unit in the last place."""
         keep = min(x.frac, self.fixed.frac if precision is None else precision)
         if x.frac > keep:
-            dropped = x.frac - keep
+            dropped, reach = x.frac - keep, reach + 2.0 ** (1 - keep)  # rounding down must not leave the window
             x = Share(self, self._drop(x.data, dropped), keep, x.width - dropped, x.magnitude)
         window = keep + 1 + max(0, math.ceil(math.log2(reach)))
         if window > min(x.width, 33):
@@ -342,9 +348,15 @@ class Session(ABC):
     @abstractmethod
     def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]: ...
     @abstractmethod
-    def _less(self, x: Share, thresholds: list[float], window: int) -> list[Share]: ...
+    def _less(self, x: Share, thresholds: list[Threshold], window: int) -> list[Share]: ...
     @abstractmethod
     def _relu(self, x: Share, window: int, width: int) -> Share: ...
+
+
+def _positive(bound: float) -> float:
+    if not (math.isfinite(bound) and bound > 0):
+        raise RangeError(f"a bound must be positive and finite, got {bound}; take it from the range profile")
+    return bound
 
 
 def _along(axis: int, index: slice) -> tuple[slice, ...]:

@@ -10,13 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
-from secformer.mpc.errors import PeerLost, ProtocolError
+from secformer.mpc.errors import ProtocolError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import NumpyKernels, kernels_for
 from secformer.mpc.meter import Cost, Meter
@@ -29,6 +29,7 @@ from secformer.mpc.secure import SecureSession
 Program = Callable[[Any, Any], Any]
 Pair = Callable[[str, str], tuple[Channel, Channel]]
 DEALER_AHEAD = 1 << 27  # bytes of corrections that may wait for party 1
+ENDING = 5.0            # seconds that the roles get to end when a run fails
 
 
 @dataclass(frozen=True)
@@ -73,20 +74,25 @@ class World:
         Pass the plan of an earlier run of the same program on the same shapes to skip the recording.
         Raises the first error of any role; the others are stopped.
         """
+        before = self.recorder.provisioned
         plan = plan or self.recorder.record(program, inputs0)
         serial, self._serial = self._serial, self._serial + 1
         ends = self._connect("party 0", "party 1")
         dealer_end, party1_end = local_pair("the dealer", "party 1", capacity=DEALER_AHEAD, deadline=self.deadline)
-        channels = (*ends, dealer_end, party1_end)
         meters = (Meter(), Meter())
-        run = _Run(channels)
-        for rank, (session, inputs) in enumerate(zip(self.parties, (inputs0, inputs1), strict=True)):
-            feed = party1_end if rank == 1 else None
-            source = Source(self._seeds[rank], serial, plan, feed, self.kernels, meters[rank])
-            session.party.begin(ends[rank], source, meters[rank])
-            run.start(f"party {rank}", _party_job(program, session, inputs, meters[rank]))
-        run.start("dealer", lambda: self._dealer.deal(plan, serial, dealer_end))
-        results = run.join()
+        try:
+            with _Run((*ends, dealer_end, party1_end)) as run:
+                for rank, (session, inputs) in enumerate(zip(self.parties, (inputs0, inputs1), strict=True)):
+                    feed = party1_end if rank == 1 else None
+                    source = Source(self._seeds[rank], serial, plan, feed, self.kernels, meters[rank])
+                    session.party.begin(ends[rank], source, meters[rank])
+                    run.start(f"party {rank}", _party_job(program, session, inputs, meters[rank]))
+                run.start("dealer", lambda: self._dealer.deal(plan, serial, dealer_end))
+                results = run.join()
+        except BaseException:
+            for s in (self.recorder, *self.parties):
+                s.provisioned = before  # what a failed run provisioned does not exist
+            raise
         cost = meters[0].cost.merged(meters[1].cost, parallel=True)
         return Outcome((results["party 0"], results["party 1"]), cost, plan)
 
@@ -126,19 +132,22 @@ class _Run:
         for channel in self._channels:
             channel.abort(reason)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if error is not None:
+            self.stop(f"the run ended: {error!r}")
+            for thread in self._threads:
+                thread.join(timeout=ENDING)
+        for channel in self._channels:
+            channel.close()
+
     def join(self) -> dict[str, Any]:
-        try:
-            for thread in self._threads:
-                while thread.is_alive():
-                    thread.join(timeout=0.2)  # wakes up for Ctrl-C
-        except BaseException:
-            self.stop("the caller was interrupted")
-            for thread in self._threads:
-                thread.join(timeout=5.0)
-            raise
-        finally:
-            for channel in self._channels:
-                channel.close()
+        """What each role returned. Raises the first error that is not merely a peer's echo of another."""
+        for thread in self._threads:
+            while thread.is_alive():
+                thread.join(timeout=0.2)  # wakes up for Ctrl-C
         if self._errors:
-            raise next((e for e in self._errors if not isinstance(e, PeerLost | ProtocolError)), self._errors[0])
+            raise next((e for e in self._errors if not isinstance(e, ProtocolError)), self._errors[0])
         return self._results

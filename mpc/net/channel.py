@@ -104,7 +104,7 @@ class LocalChannel(Channel):
 
     def abort(self, reason: str) -> None:
         self._out.end(reason)
-        self._in.end()
+        self._in.end(reason)
 
     def close(self) -> None:
         self._out.end()

@@ -15,7 +15,8 @@ from secformer.mpc.errors import Desync, PeerLost
 from secformer.mpc.net.channel import DEADLINE, Channel
 from secformer.mpc.net.wire import ABORT, HEADER_BYTES, MAX_ABORT, Tag, pack_header, unpack_header
 
-QUEUED = 64  # messages that may wait for a slow peer
+QUEUED = 64   # messages that may wait for a slow peer
+LINGER = 5.0  # seconds to wait, when closing, for the peer to read what was sent
 
 
 class UnsafePlainTCP(Channel):
@@ -29,8 +30,8 @@ class UnsafePlainTCP(Channel):
         self._queue: queue.Queue[tuple[bytes, Any] | None] = queue.Queue(QUEUED)
         self._broken: str | None = None
         self._closing = False
-        self._writer = threading.Thread(target=self._write, name=f"to {peer}", daemon=True)
-        self._writer.start()
+        self._flushed = threading.Event()
+        threading.Thread(target=self._write, name=f"to {peer}", daemon=True).start()
 
     def send(self, tag: Tag, payload: Any) -> None:
         payload = np.ascontiguousarray(payload if isinstance(payload, np.ndarray) else payload.get())
@@ -42,6 +43,8 @@ class UnsafePlainTCP(Channel):
             raise self._lost(tag, f"took nothing for {self.deadline:g} s") from None
 
     def receive(self, tag: Tag, nbytes: int) -> Any:
+        if self._closing:
+            raise self._lost(tag, "was closed by this side")
         header = np.empty(HEADER_BYTES, dtype=np.uint8)
         self._fill(header, tag)
         kind, came, size = unpack_header(header.tobytes())
@@ -71,11 +74,7 @@ class UnsafePlainTCP(Channel):
             self._queue.put(None, timeout=1.0)
         except queue.Full:
             self._broken = "did not read"
-        self._writer.join(timeout=min(self.deadline, 5.0))
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the peer closed first
+        self._flushed.wait(timeout=min(self.deadline, LINGER))
 
     def _write(self) -> None:
         while (item := self._queue.get()) is not None:
@@ -88,6 +87,20 @@ class UnsafePlainTCP(Channel):
                     self._socket.sendall(memoryview(payload))
             except OSError as error:
                 self._broken = f"broke the connection ({error.strerror or error})"
+        self._flushed.set()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Closes once the peer has read everything: unread input at the close would make the kernel drop what the
+        peer has not read yet."""
+        with self._socket:
+            try:
+                self._socket.shutdown(socket.SHUT_WR)
+                self._socket.settimeout(LINGER)
+                while self._socket.recv(1 << 16):
+                    pass
+            except OSError:
+                pass  # the peer left first, or never reads again
 
     def _fill(self, buffer: np.ndarray, tag: Tag) -> None:
         view = memoryview(buffer)
@@ -101,9 +114,6 @@ class UnsafePlainTCP(Channel):
             if not count:
                 raise self._lost(tag, "closed the connection")
             view = view[count:]
-
-    def __del__(self) -> None:
-        self._socket.close()
 
 
 def unsafe_listen(host: str, port: int, peer: str, *, deadline: float = DEADLINE) -> tuple[int, Any]:
