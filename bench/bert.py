@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 from secformer import SecureModel
 from secformer.models.pipeline import plain_bert, twin
 from secformer.models.profile import RangeProfile
+from secformer.mpc.meter import Cost
 
 SHAPES = {
     "tiny": (2, 128, 2),
@@ -99,7 +100,8 @@ def main() -> None:
         folder = Path(name)
         checkpoint(folder, layers, hidden, heads, args.seed)
         started = time.perf_counter()
-        with SecureModel.from_pretrained(folder, recipe=args.recipe, backend="numpy", embedding=args.embedding) as model:
+        settings = {"recipe": args.recipe, "embedding": args.embedding}
+        with SecureModel.from_pretrained(folder, backend="numpy", **settings) as model:
             loading = time.perf_counter() - started
             first = model(texts)
             profile = model.profile
@@ -128,13 +130,19 @@ def main() -> None:
         "dealer_bytes": cost.dealer_bytes, "peak_memory_bytes": peak_memory(),
         "provisioning_seconds": round(loading, 2), "provisioning_bytes": provisioning.offline_bytes,
         "predicted_seconds_lan": round(cost.predict(latency=0.5e-3, bandwidth=1e9) + cost.offline_seconds, 2),
-        "by_kind": {k: {"seconds": round(c.seconds, 3), "offline_seconds": round(c.offline_seconds, 3), "bytes": c.bytes,
-                        "rounds": c.rounds, "dealer_bytes": c.dealer_bytes} for k, c in cost.by_kind().items()},
+        "by_kind": {name: figures(c) for name, c in cost.by_kind().items()},
     }
     print(json.dumps(result, indent=1))
     suffix = "" if args.layers is None else f"-{layers}layers"
     record(f"bert-{args.shape}-{args.tokens}-{args.recipe}{suffix}" + ("-client" if args.embedding == "client" else ""),
            result)
+
+
+def figures(cost: Cost) -> dict[str, Any]:
+    return {
+        "seconds": round(cost.seconds, 3), "offline_seconds": round(cost.offline_seconds, 3), "bytes": cost.bytes,
+        "rounds": cost.rounds, "dealer_bytes": cost.dealer_bytes,
+    }
 
 
 def largest(x: Any, y: Any) -> float:

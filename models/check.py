@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from secformer.models.choices import PathLike
 from secformer.models.output import SecureOutput
-from secformer.models.pipeline import PathLike, PlainModel
+from secformer.models.pipeline import PlainModel
 from secformer.models.profile import RangeProfile, Violation, measure
 from secformer.models.tokens import Texts
 from secformer.mpc.errors import InputError, RangeError

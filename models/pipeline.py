@@ -6,7 +6,6 @@ parties see shares only.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -14,14 +13,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from secformer.models.encoder import Bert, Parameters, Sites, private_embedding
+from secformer.models.choices import PathLike, choose_profile, choose_recipe, result_names
+from secformer.models.encoder import Bert, Parameters, private_embedding
 from secformer.models.folder import ModelFolder
 from secformer.models.heads import answer
 from secformer.models.layout import TABLE, Layout
 from secformer.models.options import Settings, settings_of
 from secformer.models.output import SecureOutput, assemble, per_token
-from secformer.models.profile import FILE, RangeProfile, design_of, measure
-from secformer.models.progress import Progress, shown, silent
+from secformer.models.profile import RangeProfile
+from secformer.models.progress import Progress, part, shown, silent, sites_told
 from secformer.models.sharing import (
     GhostTensors,
     OwnerShares,
@@ -34,16 +34,16 @@ from secformer.models.sharing import (
     provision,
 )
 from secformer.models.tokens import Batch, Row, Texts, batches
-from secformer.mpc.errors import ModelError, SettingsError
+from secformer.mpc.errors import SettingsError
 from secformer.mpc.fixed import decode
 from secformer.mpc.meter import Cost
 from secformer.mpc.plain import PlainSession
 from secformer.mpc.prg import fresh_seed
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.simulate import World
-from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
+from secformer.protocols.ranges import Site
+from secformer.protocols.recipes import EXACT, Recipe
 
-PathLike = str | os.PathLike[str]
 SITES_PER_LAYER = 4  # softmax, gelu, two layernorms: what progress counts
 Results = dict[str, tuple[Any, int]]  # words (the twin: values) and their fractional bits, by name
 
@@ -68,9 +68,9 @@ class _Model:
         self.folder, self.spec, self.settings = folder, folder.spec, settings
         self.recipe = choose_recipe(recipe, folder)
         folder.verify(settings.fixed)
-        self.names = _names(folder, settings)
-        self.notes = list(folder.notes)
-        self.profile, self.profile_source = self._profile(profile)
+        self.names = result_names(folder.spec, settings)
+        self.profile, self.profile_source, notes = choose_profile(profile, folder, self.recipe)
+        self.notes = [*folder.notes, *notes]
         self.layout: Layout = folder.layout(settings.fixed, private=settings.embedding == "private")
 
     def __call__(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
@@ -90,7 +90,7 @@ class _Model:
     ]:
         chunks = list(batches(rows, self.settings.batch_tokens))
         for number, (places, batch) in enumerate(chunks):
-            answers, cost = self._run(batch, _part(tell, number, len(chunks)))
+            answers, cost = self._run(batch, part(tell, number, len(chunks)))
             yield places, batch, answers, cost
 
     def _run(self, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost | None]:
@@ -100,31 +100,9 @@ class _Model:
         start, length = batch.starts[i], batch.lengths[i]
         return np.asarray(values[start : start + length] if per_token(self.spec, name) else values[i])
 
-    def _profile(self, given: PathLike | RangeProfile | None) -> tuple[RangeProfile | None, str]:
-        if self.recipe is EXACT:
-            return None, "none: exact functions take no ranges"
-        beside, design = self.folder.path / FILE, design_of(self.recipe).name
-        if isinstance(given, RangeProfile):
-            profile, source = given, "given"
-        elif given is not None:
-            profile, source = RangeProfile.load(given), str(given)
-        elif beside.is_file() and (profile := RangeProfile.load(beside)).design == design:
-            source = str(beside)
-        else:
-            self.notes.append("no range profile for this recipe beside the checkpoint: measured at load from built-in "
-                              "texts; for texts unlike those, write one with: secformer profile")
-            return measure(self.folder, recipe=self.recipe), "measured at load from built-in texts"
-        if profile.design != design:
-            self.notes.append(f"the range profile was measured with {profile.design!r} functions; the recipe's are "
-                              f"{design!r}, so values may leave it")
-        if profile.model != self.folder.digest:
-            raise ModelError(f"the range profile ({source}) was measured on other weights than those in "
-                             f"{self.folder.path}; measure again: secformer profile")
-        return profile, source
-
     def _bert(self, parameters: Parameters, tell: Progress = silent) -> Bert:
         total = SITES_PER_LAYER * self.spec.layers + 1
-        return Bert(self.spec, parameters, self.recipe, _telling(self.profile or _no_ranges, tell, total))
+        return Bert(self.spec, parameters, self.recipe, sites_told(self.profile or _no_ranges, tell, total))
 
 
 class SecureModel(_Model):
@@ -280,50 +258,5 @@ def twin(model: PathLike, texts: Texts, *, recipe: Recipe | str = "auto",
     return PlainModel.from_pretrained(model, recipe=recipe, profile=profile, **settings)(texts)
 
 
-def choose_recipe(recipe: Recipe | str, folder: ModelFolder) -> Recipe:
-    """The recipe meant. Raises SettingsError for an unknown name."""
-    if isinstance(recipe, Recipe):
-        return recipe
-    if not isinstance(recipe, str):
-        raise SettingsError(f"recipe must be a Recipe or its name, got {type(recipe).__name__}")
-    if recipe != "auto":
-        return recipe_named(recipe)
-    return recipe_named(folder.spec.recipe) if folder.spec.recipe else FAITHFUL
-
-
-def _names(folder: ModelFolder, settings: Settings) -> list[str]:
-    """The results to reveal."""
-    spec = folder.spec
-    head = [] if spec.architecture == "BertModel" else ["logits"]
-    if settings.output == "head":
-        if not head:
-            raise SettingsError("output='head' needs a model with a head; BertModel answers with hidden states")
-        return head
-    return ["last_hidden_state", *(["pooler_output"] if spec.pooler else []), *head]
-
-
-def _telling(at: Sites, tell: Progress, total: int) -> Sites:
-    """Call sites that report progress when a protocol reaches them."""
-    if tell is silent:
-        return at
-    done = 0
-
-    def told(site: str) -> Any:
-        nonlocal done
-        tell(site, min(done, total), total)
-        done += 1
-        return at(site)
-
-    return told
-
-
-def _part(tell: Progress, number: int, parts: int) -> Progress:
-    """Progress of one part of several, told as progress of the whole."""
-    if tell is silent:
-        return silent
-    return lambda what, done, total: tell(what, number * total + done, parts * total)
-
-
-def _no_ranges(site: str) -> dict[str, Any]:
+def _no_ranges(site: str) -> Site:
     return {}
-

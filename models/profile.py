@@ -18,7 +18,7 @@ import numpy as np
 from secformer.models.encoder import Bert
 from secformer.models.folder import ModelFolder
 from secformer.models.heads import answer
-from secformer.models.samples import BUILTIN_TEXTS
+from secformer.models.samples import ODD, PAIRS, PROSE, long_text
 from secformer.models.sharing import PlainTensors, provision
 from secformer.models.tokens import Batch, Row, Texts
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
@@ -127,14 +127,14 @@ class RangeProfile:
 
 def widened(quantity: str, r: Range, margin: float) -> Range:
     """A range with its margin: positive quantities by a factor at both ends (which also allows for longer texts),
-    others by that share of their width and a little more. A spread never rises above 0."""
+    others by a share of their width and a little more. A spread never rises above 0."""
     if quantity in RATIOS:
         factor = 2.0 * margin - 1.0
         lowest = min(1.0, r.low) if quantity == "exp_sum" else 0.0  # the row maximum itself adds 1
         return Range(max(lowest, r.low / factor), r.high * factor)
     more = (margin - 1.0) * (r.high - r.low) / 2.0 + (SLACK if margin > 1.0 else 0.0)
-    if quantity == "spread":
-        return Range(r.low - 2.0 * more, r.high)
+    if quantity == "spread":  # weights so far below a row's largest are 0 in any case
+        return Range(r.low - more, r.high)
     return Range(r.low - more, r.high + more)
 
 
@@ -176,12 +176,10 @@ def measure_rows(folder: ModelFolder, rows: Sequence[Row], *, recipe: Recipe | N
 
 
 def builtin_rows(folder: ModelFolder) -> list[Row]:
-    """The built-in texts, and all of them as one text, cut to the most that the model takes."""
-    single = [t for t in BUILTIN_TEXTS if isinstance(t, str)]
-    paired = [t for t in BUILTIN_TEXTS if not isinstance(t, str)]
-    everything = " ".join([*single, *(part for pair in paired for part in pair)])
+    """The built-in texts, and one that is as long as the model takes."""
     rows = folder.tokenizer.rows
-    return [*rows([*single, everything], truncation=True), *rows(paired, truncation=True)]
+    single = [*PROSE, *ODD, long_text(folder.spec.positions)]
+    return [*rows(single, truncation=True), *rows(PAIRS, truncation=True)]
 
 
 class Probe(dict[str, Range]):
@@ -219,7 +217,9 @@ def observed(recipe: Recipe) -> Recipe:
         for each, attend in zip(scores.data, mask, strict=True):
             some = each[..., attend]  # (H, T, n): attended columns
             spread = some - some.max(axis=-1, keepdims=True)
-            _seen(at, score=some, spread=spread, exp_sum=np.exp(spread).sum(axis=-1), quad_sum=quad_sum(some))
+            _seen(at, score=some, spread=spread, exp_sum=np.exp(spread).sum(axis=-1))
+            if recipe is not EXACT:  # exact softmax has no 2Quad sums
+                _seen(at, quad_sum=quad_sum(some))
         return recipe.softmax(s, scores, values, mask, _seen(at))
 
     return replace(recipe, gelu=gelu, tanh=tanh, layernorm=layernorm, softmax=softmax)

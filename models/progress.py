@@ -5,11 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from secformer.models.encoder import Sites
+from secformer.protocols.ranges import Site
+
 Progress = Callable[[str, int, int], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
     """Tells nobody."""
+
+
+def part(tell: Progress, number: int, parts: int) -> Progress:
+    """Progress of one part of several, told as progress of the whole."""
+    if tell is silent:
+        return silent
+    return lambda what, done, total: tell(what, number * total + done, parts * total)
+
+
+def sites_told(at: Sites, tell: Progress, total: int) -> Sites:
+    """Call sites that report when a protocol reaches them."""
+    if tell is silent:
+        return at
+    done = 0
+
+    def told(site: str) -> Site:
+        nonlocal done
+        tell(site, min(done, total), total)
+        done += 1
+        return at(site)
+
+    return told
 
 
 @contextmanager

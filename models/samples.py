@@ -4,36 +4,15 @@ from __future__ import annotations
 
 Sample = str | tuple[str, str]
 
-BUILTIN_TEXTS: tuple[Sample, ...] = (
-    "Yes.",
-    "",
-    "no",
-    "?!",
-    "The kettle is on.",
+PROSE: tuple[str, ...] = (
     "What time does the last train to Lyon leave on Sundays?",
-    "STOP SHOUTING AT ME, I CAN HEAR YOU PERFECTLY WELL!!!",
     "A quiet, patient film that rewards anyone willing to sit still with it.",
     "I have rarely been so bored; two hours of my life that nobody will give back.",
     "It was not bad, not good, and not worth arguing about either.",
-    "Invoice 2024-00317: 14 units at 1,299.99 EUR, 7.5 % discount, due 30/11/2025.",
-    "3.14159 26535 89793 23846 26433 83279 50288 41971 69399 37510",
-    "x = [i ** 2 for i in range(10) if i % 3 != 0]  # squares",
-    "SELECT name, COUNT(*) FROM orders WHERE total > 100 GROUP BY name HAVING COUNT(*) >= 5;",
-    "https://example.org/path?query=value&page=2#section-4",
-    "please reply to jane.doe+news@example.com before 17:45 UTC",
     "Der schnelle Fuchs springt nicht über jeden Zaun, und das weiß er auch.",
     "¿Quién dijo que mañana no llovería en toda la península?",
     "Cette idée lui semblait à la fois brillante et parfaitement irréalisable.",
-    "今天下午我们在图书馆见面,好吗?",
-    "Сегодня утром в парке было тихо и очень холодно.",
-    "この本はとても面白かったです。",
-    "صباح الخير، كيف حالك اليوم؟",
-    "lol omg cant believe u did that :-) <3 #fail @everyone",
-    "-- -- -- *** ((())) [[[]]] {{{}}} ~~~ ... ,,, ;;; ::: ||| \\\\ ///",
-    "the the the the the the the the the the the the the the the the",
     "Buffalo buffalo Buffalo buffalo buffalo buffalo Buffalo buffalo.",
-    "Antidisestablishmentarianism, floccinaucinihilipilification and pneumonoultramicroscopicsilicovolcanoconiosis",
-    "zxqv wpfk jjhg qqqq bnmx 7f3a9c0e-44d1-4b8e-9a77-1d2c3b4a5f60",
     "Mitochondria convert the energy of nutrients into adenosine triphosphate, which powers most cellular work.",
     "The court held that the clause was void, since neither party had consented to it in writing.",
     "Add two eggs, a pinch of salt and 250 ml of milk; whisk until smooth, rest for half an hour, then fry in butter.",
@@ -42,6 +21,33 @@ BUILTIN_TEXTS: tuple[Sample, ...] = (
     "She said she would call, he said he would wait, and in the end neither of them remembered which evening they "
     "had meant, so the telephone rang in an empty flat while he stood outside a cinema that had closed years before, "
     "reading the same faded poster over and over until the rain made the decision for him.",
+)
+
+ODD: tuple[str, ...] = (
+    "Yes.",
+    "",
+    "no",
+    "?!",
+    "The kettle is on.",
+    "STOP SHOUTING AT ME, I CAN HEAR YOU PERFECTLY WELL!!!",
+    "Invoice 2024-00317: 14 units at 1,299.99 EUR, 7.5 % discount, due 30/11/2025.",
+    "3.14159 26535 89793 23846 26433 83279 50288 41971 69399 37510",
+    "x = [i ** 2 for i in range(10) if i % 3 != 0]  # squares",
+    "SELECT name, COUNT(*) FROM orders WHERE total > 100 GROUP BY name HAVING COUNT(*) >= 5;",
+    "https://example.org/path?query=value&page=2#section-4",
+    "please reply to jane.doe+news@example.com before 17:45 UTC",
+    "今天下午我们在图书馆见面,好吗?",
+    "Сегодня утром в парке было тихо и очень холодно.",
+    "この本はとても面白かったです。",
+    "صباح الخير، كيف حالك اليوم؟",
+    "lol omg cant believe u did that :-) <3 #fail @everyone",
+    "-- -- -- *** ((())) [[[]]] {{{}}} ~~~ ... ,,, ;;; ::: ||| \\\\ ///",
+    "the the the the the the the the the the the the the the the the",
+    "Antidisestablishmentarianism, floccinaucinihilipilification and pneumonoultramicroscopicsilicovolcanoconiosis",
+    "zxqv wpfk jjhg qqqq bnmx 7f3a9c0e-44d1-4b8e-9a77-1d2c3b4a5f60",
+)
+
+PAIRS: tuple[tuple[str, str], ...] = (
     ("A man is playing a guitar on stage.", "Someone performs music in front of an audience."),
     ("The company was founded in 1998.", "The firm has never existed."),
     ("Is it going to rain tomorrow?", "What does the weather forecast say?"),
@@ -50,3 +56,11 @@ BUILTIN_TEXTS: tuple[Sample, ...] = (
     ("ok", "The committee, having met three times without a quorum, postponed every item on its agenda until spring."),
     ("Prices rose.", "Prices fell."),
 )
+
+BUILTIN_TEXTS: tuple[Sample, ...] = (*PROSE, *ODD, *PAIRS)
+
+
+def long_text(words: int) -> str:
+    """Plain prose of at least so many words: ranges grow with a text's length."""
+    once = " ".join([*PROSE, *(part for pair in PAIRS for part in pair)])
+    return " ".join([once] * (1 + words // len(once.split())))

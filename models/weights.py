@@ -18,7 +18,9 @@ from secformer.mpc.errors import ModelError, RangeError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-KINDS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8")}
+KINDS: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8"),
+}
 BUFFERS = ("embeddings.position_ids",)  # stored by old versions, no parameters
 
 

@@ -1,4 +1,4 @@
-"""Which array library computes: NumPy on the CPU or CuPy on a GPU. The only place, with the CUDA kernels, that knows."""
+"""Which array library computes: NumPy on the CPU or CuPy on a GPU. Only this file and the CUDA kernels know."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class PlainSession(Session):
         return np.asarray(x.data)
 
     def _add(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return a + b
+        return np.asarray(a + b)
 
     def _negate(self, a: np.ndarray) -> np.ndarray:
         return -a
@@ -81,13 +81,13 @@ class PlainSession(Session):
         return a
 
     def _scale(self, a: np.ndarray, c: np.ndarray, bits: int) -> np.ndarray:
-        return a * c
+        return np.asarray(a * c)
 
     def _point(self, a: np.ndarray, exponent: int) -> np.ndarray:
         return a * 2.0**exponent
 
     def _sum(self, a: np.ndarray, axis: int, keepdims: bool) -> np.ndarray:
-        return a.sum(axis=axis, keepdims=keepdims)
+        return np.asarray(a.sum(axis=axis, keepdims=keepdims))
 
     def _concatenate(self, parts: list[np.ndarray], axis: int) -> np.ndarray:
         return np.concatenate(parts, axis=axis)

@@ -1,4 +1,4 @@
-"""The plan recorder: runs a program on shapes alone and writes down which correlations it will ask for, and its price."""
+"""The plan recorder: runs a program on shapes alone and writes down its correlations and its price."""
 
 from __future__ import annotations
 

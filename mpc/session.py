@@ -42,7 +42,7 @@ class Session(ABC):
         """
         if x is None and shape is None:
             raise ShapeError("the party that does not own the value must say its public shape")
-        shape = shape if shape is not None else np.shape(x)
+        shape = shape if shape is not None else np.asarray(x).shape
         return self._wrap(self._share(x, owner, tuple(shape)), self.fixed.frac)
 
     def accept(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Share:
@@ -164,7 +164,9 @@ class Session(ABC):
         for x, y in pairs:
             fits = x.ndim >= 2 and len(y.shape) == x.ndim and x.shape[-1] == y.shape[-2]
             if not fits or x.shape[:-2] != y.shape[:-2]:
-                raise ShapeError(f"matmul takes (..., n, k) @ (..., k, m) with equal batch axes, got {x.shape} @ {y.shape}")
+                raise ShapeError(
+                    f"matmul takes (..., n, k) @ (..., k, m) with equal batch axes, got {x.shape} @ {y.shape}"
+                )
         return self._products(pairs, magnitude, matmul=True)
 
     # ---- functions of one opening ---------------------------------------------------------------------------------
@@ -275,7 +277,7 @@ class Session(ABC):
         magnitude = self.fixed.magnitude if magnitude is None else magnitude
         flat = self._settled([v for pair in pairs for v in pair if isinstance(v, Share)])
         settled, it = [], iter(flat)
-        for x, y in pairs:
+        for _, y in pairs:
             a = next(it)
             settled.append((a, y if isinstance(y, Weight) else next(it)))
         widths = [min(a.width, b.width) if isinstance(b, Weight) and b.width < WORD_BITS
@@ -284,7 +286,7 @@ class Session(ABC):
                   if isinstance(v, Share) and v.width < w]
         if narrow:
             lifted = dict(zip(map(id, narrow), self._settled(narrow, widen=True), strict=True))
-            settled = [(lifted.get(id(a), a), lifted.get(id(b), b)) for a, b in settled]  # type: ignore[misc]
+            settled = [(lifted.get(id(a), a), lifted.get(id(b), b)) for a, b in settled]
         products = self._matmul(settled, widths) if matmul else self._mul(settled, widths)
         return [
             Share(self, data, a.frac + b.frac, w, min(magnitude, w - 2 - a.frac - b.frac))

@@ -101,7 +101,7 @@ class Share:
         )
 
     __bool__ = __lt__ = __le__ = __gt__ = __ge__ = __float__ = __int__ = _refuse
-    __eq__ = __ne__ = _refuse  # type: ignore[assignment]
+    __eq__ = __ne__ = _refuse
 
     def __repr__(self) -> str:
         return f"Share(shape={self.shape}, frac={self.frac}, width={self.width}, magnitude={self.magnitude})"

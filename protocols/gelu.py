@@ -10,11 +10,15 @@ import numpy as np
 from secformer.mpc.ops.series import Series
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.clip import clip
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Site, bits, measured, rounded_out
 from secformer.protocols.series import Fit, choose
 
 TOLERANCE = 1e-4
+COARSE = 8.0    # reach from which domains are rounded to even numbers, so that layers share fits
+WIDEST = 112.0 # reach that is worth a series of its own
+LIMIT = 6.0     # GeLU is 0 or x to 6e-9 outside
 
 # SecFormer's segment: erf(v) = -1 below -CUT, 1 above CUT, sum of BETA[k] sin(k pi v / 10) between
 CUT = 1.7
@@ -30,13 +34,19 @@ FOLD = 2.0**FOLDED_BITS / PERIOD   # v FOLD has that period
 def gelu_series(s: Session, x: Share, at: Site) -> Share:
     """GeLU(x) = x/2 + g(x) for x in at["input"], g by a Fourier series.   1 round; 3 bytes an element.
 
-    1. open x mod P; sum the harmonics of the fit of g; add x/2, which is local
+    1. where the range exceeds [-112, 112]: cut x to [-6, 6], GeLU being 0 and x outside    two rounds, about 10 bytes
+    2. open x mod P; sum the harmonics of the fit of g; add x/2, which is local
 
-    Domain up to [-100, 100]. Error, absolute: at most 1e-4 (the fit's tolerance). Takes a pending x; the result has a
-    truncation pending.
+    Any domain. Error, absolute: at most 1e-4 (the fit's tolerance). Takes a pending x; the result has a truncation
+    pending, unless x was cut.
     """
-    r = rounded_out(measured(at, "input"), 1.0)
-    return s.series(x, [gelu_fit(min(r.low, -3.0), max(r.high, 3.0)).series])[0]
+    r = measured(at, "input")
+    r = rounded_out(r, 1.0 if r.reach < COARSE else 2.0)
+    if r.reach > WIDEST:
+        x, over = clip(s, x, LIMIT, reach=r.reach)                                               # 1
+        (inner,) = s.settle(*s.series(x, [gelu_fit(-LIMIT, LIMIT).series]))
+        return inner + over
+    return s.series(x, [gelu_fit(min(r.low, -3.0), max(r.high, 3.0)).series])[0]                 # 2
 
 
 @lru_cache(maxsize=256)
@@ -72,10 +82,12 @@ def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     # a threshold may move by 2^-10: both segments are equally wrong there
     lower, upper = s.less(x, [-cut, cut], bound=reach, precision=10)                     # 1
     (f,) = s.series(x * (FOLD / math.sqrt(2.0)), [segment()])                            # 2
-    e = s.mul(upper - lower, f, magnitude=2) + (1 - upper) - lower                       # 3
-    return s.mul(x, e + 1, magnitude=bits(reach) + 2) * 0.5                              # 4
+    magnitude = bits(reach) + 2  # of both products, so that the first is as wide as the second needs it
+    e = s.mul(upper - lower, f, magnitude=magnitude) + (1 - upper) - lower               # 3
+    return s.mul(x, e + 1, magnitude=magnitude) * 0.5                                    # 4
 
 
+@cite("vaswani2017attention", "feed-forward networks with ReLU")
 def relu(s: Session, x: Share, at: Site) -> Share:
     """max(x, 0) for x in at["input"], exact.   2 rounds; about 6 bytes an element. Takes a pending x."""
     return s.relu(x, bound=2.0 ** bits(measured(at, "input").reach + 1.0))

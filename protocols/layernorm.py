@@ -15,7 +15,7 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range, Site, bits, positive
-from secformer.protocols.rsqrt import rsqrt_goldschmidt, rsqrt_series
+from secformer.protocols.rsqrt import deflation, rsqrt_goldschmidt, rsqrt_series
 
 GAMMA_BITS = 3       # |gamma| is promised below 2^3 times what a row's largest deviation leaves unused
 ROOT_BITS = 5        # inverse roots settle at 2^5 or more
@@ -43,10 +43,17 @@ def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share, eps: float
 def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with SecFormer's Goldschmidt inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
-    3 iterations + 6 rounds, 39 with the paper's 11 (eta = 2000, where at["variance"] allows); about 35 bytes an
-    element. Error: that of `rsqrt_goldschmidt`, 1e-4 relative to the result. Takes a pending x.
+    3 iterations + 5 rounds, 38 with the paper's 11 (eta = 2000, where at["variance"] allows); about 35 bytes an
+    element. Error: that of `rsqrt_goldschmidt`, relative to the result. Takes a pending x.
     """
-    return _layernorm(s, x, gamma, beta, eps, at, rsqrt_goldschmidt)
+    variance = positive(at, "variance")
+    eta, iterations = deflation(Range(variance.low + eps, variance.high + eps))
+
+    def root(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Share:
+        unit = domain.high / (variance.high + eps)  # v is the variance times this
+        return rsqrt_goldschmidt(s, v, domain, eta=eta * unit, iterations=iterations, scale_bits=scale_bits)
+
+    return _layernorm(s, x, gamma, beta, eps, at, root)
 
 
 def _layernorm(
@@ -54,29 +61,31 @@ def _layernorm(
 ) -> Share:
     """1. t <- row sums of x                                                     one round, which settles x
     2. x^2, t^2, x gamma, t gamma                                                one round
-    3. v <- (C sum(x^2) - t^2) / 4^c = var (C/2^c)^2;  g <- (C x gamma - t gamma) / 2^c, c = ceil(log2 C)
+    3. v <- C sum(x^2) - t^2 = C^2 variance;  g <- C x gamma - t gamma
     4. r <- 1 / sqrt(v), one a row
-    5. return g r + beta, since C/2^c cancels                                    three rounds
+    5. return g r + beta, since C cancels                                        three rounds
     """
-    channels = x.shape[-1]
+    channels, variance = x.shape[-1], positive(at, "variance")
     c = bits(channels)
-    ratio = channels / 2.0**c
-    variance = positive(at, "variance")
-    domain = Range((variance.low + eps) * ratio**2, (variance.high + eps) * ratio**2)
-    deviation = bits(math.sqrt(channels * variance.high)) + GAMMA_BITS       # of (x - mean) gamma, the worst case
-    magnitude = min(MOST_MAGNITUDE, c + max(deviation, 1 + bits(channels * variance.high)))
-    (x,) = s.settle(x)                                                                           # 1
+    # where deviations are small, x settles finer: times 2^near, as far as whole words allow
+    spare = MOST_MAGNITUDE - 1 - bits((variance.high + eps) * channels**2)
+    near = max(0, min(-bits(variance.low + eps), spare) // 2)
+    domain = Range(*((end + eps) * channels**2 * 4.0**near for end in (variance.low, variance.high)))
+    deviation = bits(math.sqrt(domain.high / channels)) + GAMMA_BITS       # of (x - mean) gamma, the worst case
+    magnitude = min(MOST_MAGNITUDE, 1 + max(c + deviation, bits(domain.high)))
+    (x,) = s.settle(x * 2.0**near)                                                               # 1
     t = x.sum(-1, keepdims=True)
     xx, tt, xg, tg = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=magnitude)   # 2
-    v = (xx.sum(-1, keepdims=True) * channels - tt + eps * channels**2) * 4.0**-c                # 3
-    root_bits = max(0, ROOT_BITS + math.ceil(math.log2(domain.high) / 2.0))
-    lift = max(0, 2 - math.floor(math.log2(domain.low) / 2.0))               # g settles finer where 1/sqrt is large
+    v = xx.sum(-1, keepdims=True) * channels - tt + eps * channels**2 * 4.0**near                # 3
+    # r settles at 2^ROOT_BITS or more; g is C / 2^c (x - mean) gamma and settles the finer the larger r is
+    coarse, fine = (math.ceil(math.log2(end) / 2.0) - c for end in (domain.high, domain.low))
+    root_bits, lift = ROOT_BITS + coarse, max(0, 2 - fine)
     g = (xg * channels - tg) * 2.0 ** (lift - c)
-    r = inverse_root(s, v, domain, scale_bits=root_bits)                                         # 4
+    r = inverse_root(s, v, domain, scale_bits=root_bits + c)                                     # 4
     result = bits(math.sqrt(channels)) + GAMMA_BITS
     y = s.mul(g, r, magnitude=min(MOST_MAGNITUDE, result + lift + root_bits)) * 2.0 ** -(lift + root_bits)
-    (y,) = s.settle(y + beta.promise(y.magnitude))                                                                    # 5
-    return y
+    (y,) = s.settle(y)                                                                           # 5
+    return y + beta
 
 
 def layernorm_exact(x: np.ndarray, eps: float) -> np.ndarray:

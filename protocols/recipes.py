@@ -57,6 +57,7 @@ def exact_gelu(s: Session, x: Share, at: Site) -> Share:
     return _twin(s).apply(gelu_exact, x)
 
 
+@cite("devlin2019bert", "the pooler's tanh")
 def exact_tanh(s: Session, x: Share, at: Site) -> Share:
     """tanh in float64, in the twin only."""
     return _twin(s).apply(tanh_exact, x)

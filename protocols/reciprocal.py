@@ -16,35 +16,35 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range, bits
-from secformer.protocols.rsqrt import PRODUCT_MAGNITUDE, ROW_HARMONICS, rsqrt_series
+from secformer.protocols.rsqrt import PRODUCT_MAGNITUDE, ROW_HARMONICS, deflated, rsqrt_series
 from secformer.protocols.series import Fit, choose
 
-TOLERANCE = 6e-5        # relative, of one series
+TOLERANCE = 1.2e-4       # relative, of one series
 WIDEST = 2.0**8         # high/low that one series is tried for
 
 PAPER_ETA, PAPER_ITERATIONS = 5000.0, 13  # SecFormer's deflation and iterations for 2Quad's rows
 VALID = Range(0.001, 1.999)               # of y / eta
 CONVERGED = 2e-5                          # relative, where eta and iterations are chosen by us
-D_BITS = 10                               # the deflated value is kept times 2^10
+D_BITS = 16                               # the deflated value is kept times 2^16
+N_BITS = 4                                # the approximation starts at 2^4 or more
 MOST_ITERATIONS = 40
 
 
 @cite("luo2024secformer", "masked sine, section 3, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of 1/y")
 def reciprocal_series(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / y for y in the domain.   1 round where one series reaches 6e-5, else 3 (or 7, see rsqrt).
+    """2^scale_bits / y for y in the domain.   1 round where one series reaches 1.2e-4, else 3 (or 7, see rsqrt).
 
     One series (high/low up to about 170), 3 to 4 bytes a row:
     1. open y mod P; sum the harmonics
-    Else, since 1/sqrt(y) spans half as many octaves, 18 bytes a row more:
+    Else, since 1/sqrt(y) spans half as many octaves, about 20 bytes a row more:
     1. r <- 2^j / sqrt(y) by series
-    2. return r^2 2^-..                                                                  two rounds
+    2. return r^2                                                                        two rounds
 
-    Domain: high/low up to 2^20. Error, relative: at most 6e-5. Takes a pending y; the result has a truncation pending.
+    Domain: high/low up to 2^20. Error, relative: at most 1.2e-4. Takes a pending y; the result has a
+    truncation pending.
     """
-    if not 0.0 < domain.low <= domain.high < math.inf:
-        raise RangeError(f"a reciprocal takes a positive domain, got [{domain.low:g}, {domain.high:g}]; "
-                         f"check the range profile")
+    _check(domain)
     low, high = _rounded(domain)
     if high / low <= WIDEST:
         one = reciprocal_fit(low, high, scale_bits)
@@ -53,6 +53,12 @@ def reciprocal_series(s: Session, y: Share, domain: Range, *, scale_bits: int) -
     root_bits = 4 + bits(math.sqrt(domain.high))  # the root settles at 2^4 or more
     r = rsqrt_series(s, y, domain, scale_bits=root_bits)                                         # 1
     return s.square(r, magnitude=PRODUCT_MAGNITUDE) * 2.0 ** (scale_bits - 2 * root_bits)        # 2
+
+
+def _check(domain: Range) -> None:
+    if not 0.0 < domain.low <= domain.high < math.inf:
+        raise RangeError(f"a reciprocal takes a positive domain, got [{domain.low:g}, {domain.high:g}]; "
+                         f"check the range profile")
 
 
 def _rounded(domain: Range) -> tuple[float, float]:
@@ -70,38 +76,34 @@ def reciprocal_fit(low: float, high: float, scale_bits: int) -> Fit:
 
 @cite("luo2024secformer", "2Quad softmax: division by Goldschmidt with deflation")
 @cite("goldschmidt1964", "division")
-def reciprocal_goldschmidt(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / y for y in the domain.   2 rounds an iteration, 1 more for a pending y; whole words a row.
+def reciprocal_goldschmidt(s: Session, y: Share, *, eta: float, iterations: int, scale_bits: int) -> Share:
+    """2^scale_bits / y for 0 < y < 2 eta.   2 rounds an iteration, 1 more for a pending y; whole words a row.
 
     1. n <- 1, d <- y / eta                         public deflation
     2. repeat: m <- 2 - d;  n <- n m;  d <- d m
     3. return n / eta
 
-    eta = 5000 and 13 iterations, the paper's, where y / eta stays in [0.001, 1.999] over the domain; else `deflation`
-    chooses them. n and d are kept times powers of two, so that rounding m cancels between them and the rest is small.
-    Error, relative: 3e-4 at the interval's ends with the paper's iterations, else at most 1e-4.
+    `deflation` chooses eta and the iterations. n and d are kept times powers of two, so that rounding m cancels between
+    them and the rest is small. Error, relative: 3e-4 at the interval's ends with the paper's iterations, else 1e-4.
     Takes a pending y; the result has a truncation pending.
     """
-    eta, iterations = deflation(domain)
     (y,) = s.settle(y)
-    d = y * (2.0**D_BITS / eta)                                                                  # 1
-    n = s.public(2.0**scale_bits / eta, d.shape)                                                 # 3
-    for i in range(iterations):                                                                  # 2
+    finer = max(0, N_BITS + bits(eta) - scale_bits)  # n starts at 2^N_BITS or more, so that rounding it costs little
+    d = deflated(y, eta, D_BITS)                                                                 # 1
+    n = s.public(2.0 ** (scale_bits + finer) / eta, d.shape)                                     # 3
+    for _ in range(iterations - 1):                                                              # 2
         m = 2 - d * 2.0**-D_BITS
         d, m, n = s.settle(d, m, n)
-        if i == iterations - 1:
-            return s.mul(n, m, magnitude=PRODUCT_MAGNITUDE)
         n, d = s.mul_many([(n, m), (d, m)], magnitude=PRODUCT_MAGNITUDE)
-    raise RangeError(f"Goldschmidt's iteration runs at least once, got {iterations}")
+    return s.mul(n, 2 - d * 2.0**-D_BITS, magnitude=PRODUCT_MAGNITUDE) * 2.0**-finer
 
 
 def deflation(domain: Range) -> tuple[float, int]:
-    """eta and iterations for a domain: the paper's where they hold. Raises RangeError where none do."""
+    """eta and iterations for a domain: the paper's, 5000 and 13, where y / eta stays in [0.001, 1.999]; else the
+    domain's own, converging to 2e-5. Raises RangeError where 40 iterations would not do."""
+    _check(domain)
     if domain.low >= VALID.low * PAPER_ETA and domain.high <= VALID.high * PAPER_ETA:
         return PAPER_ETA, PAPER_ITERATIONS
-    if not 0.0 < domain.low <= domain.high < math.inf:
-        raise RangeError(f"a reciprocal takes a positive domain, got [{domain.low:g}, {domain.high:g}]; "
-                         f"check the range profile")
     eta = domain.high / 1.5
     d = np.array([domain.low, domain.high]) / eta
     for i in range(1, MOST_ITERATIONS + 1):

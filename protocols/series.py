@@ -20,14 +20,17 @@ from secformer.protocols.papers import cite
 
 Function = Callable[[np.ndarray], np.ndarray]
 
-NOISE = 0.4 * 2.0**-20  # standard deviation that one unit of coefficient adds through the dealer's rounded cosines
+NOISE = 0.3 * 2.0**-20  # standard deviation that one unit of coefficient adds through the dealer's rounded cosines
 FREE_MAGNITUDE = 8      # results below 2^8 are settled in six bytes, whatever else is promised
-HARMONICS = (6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128, 192, 256)
+HARMONICS = (*range(6, 32, 2), *range(32, 64, 4), *range(64, 128, 8), 128, 160, 192, 256)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A series, the domain that it was fitted on, and its largest error there (relative where so asked)."""
+    """A series, the domain that it was fitted on, and its largest error there (relative where so asked).
+
+    error      of the series itself and, three standard deviations wide, of the dealer's rounded cosines
+    """
 
     series: Series
     low: float
@@ -80,12 +83,14 @@ def fit(
 
 
 def error(series: Series, fn: Function, low: float, high: float, *, relative: bool = False) -> float:
-    """Largest error of a series on [low, high], on a grid finer than its highest harmonic, dense at both ends."""
+    """Largest error of a series on [low, high], on a grid finer than its highest harmonic, dense at both ends, with
+    three standard deviations of the noise that rounded cosines add to it."""
     n = 24 * series.harmonics + 1000
     ends = (low + high) / 2.0 - (high - low) / 2.0 * np.cos(np.pi * np.arange(n + 1) / n)
     x = np.concatenate([ends, np.linspace(low, high, n)])
     y = fn(x)
-    wrong = np.abs(_evaluate(series, x) - y)
+    noise = 3.0 * NOISE * math.sqrt(sum(c * c for c in (*series.cos[1:], *series.sin)))
+    wrong = np.abs(_evaluate(series, x) - y) + noise
     return float((wrong / np.abs(y) if relative else wrong).max())
 
 

@@ -8,25 +8,33 @@ import numpy as np
 
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.clip import clip
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Site, measured, rounded_out
 from secformer.protocols.series import Fit, choose
 
 TOLERANCE = 3e-5
+WIDEST = 28.0   # reach that is worth a series of its own
+LIMIT = 10.0    # |tanh| is 1 to 4e-9 from here on
 
 
+@cite("devlin2019bert", "the pooler's tanh")
 @cite("luo2024secformer", "masked sine, section 3, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of tanh")
 def tanh(s: Session, x: Share, at: Site) -> Share:
     """tanh(x) for x in at["input"].   1 round; 3 bytes an element.
 
-    1. open x mod P; sum the sines of the fit (tanh is odd)
+    1. where the range exceeds [-28, 28]: cut x to [-10, 10]                 two rounds, about 10 bytes an element
+    2. open x mod P; sum the sines of the fit (tanh is odd)
 
-    Domain up to [-40, 40]. Error, absolute: at most 3e-5 (the fit's tolerance).
-    Takes a pending x; the result has a truncation pending.
+    Any domain. Error, absolute: at most 3e-5 (the fit's tolerance). Takes a pending x; the result has a truncation
+    pending.
     """
-    r = rounded_out(measured(at, "input"), 1.0)
-    return s.series(x, [tanh_fit(max(2.0, r.reach)).series])[0]
+    reach = max(2.0, rounded_out(measured(at, "input"), 1.0).reach)
+    if reach > WIDEST:
+        x, _ = clip(s, x, LIMIT, reach=reach)                                                    # 1
+        reach = LIMIT
+    return s.series(x, [tanh_fit(reach).series])[0]                                              # 2
 
 
 @lru_cache(maxsize=64)

@@ -26,7 +26,7 @@ FINE, ERROR, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEMO_TEXTS = (
     "A wonderful film, warm and funny from start to finish.",
     "The plot makes no sense and the acting is worse.",
-    "Not the masterpiece it wants to be, but I left the cinema smiling.",
+    "A clumsy script, saved by two brilliant performances.",
 )
 
 
@@ -89,11 +89,12 @@ def check(args: argparse.Namespace) -> None:
 def profile(args: argparse.Namespace) -> None:
     texts = _lines(Path(args.texts))
     from secformer import render
+    from secformer.models.choices import choose_recipe
     from secformer.models.folder import ModelFolder
     from secformer.models.profile import FILE, measure
 
     folder = ModelFolder(args.model)
-    measured = measure(folder, texts, truncation=True)
+    measured = measure(folder, texts, recipe=choose_recipe(args.recipe, folder), truncation=True)
     path = Path(args.out) if args.out else folder.path / FILE
     measured.save(path)
     _show(args, render.profile_json(measured, path), render.profile(measured, path))
@@ -216,7 +217,7 @@ that are too long for the model are cut.
 
 examples:
   secformer profile ./my-bert --texts samples.txt
-  secformer profile ./my-bert --texts samples.txt --out profile.json
+  secformer profile ./my-bert --texts samples.txt --recipe secformer --out profile.json
 """
 _PAPERS = """\
 Lists the papers behind the protocols, and which functions implement what of them.
@@ -265,6 +266,8 @@ def _parser() -> argparse.ArgumentParser:
     p = command("profile", profile, "measure a model's ranges on sample texts", _PROFILE)
     p.add_argument("model", metavar="MODEL", help="local Hugging Face folder")
     p.add_argument("--texts", required=True, metavar="FILE", help="UTF-8 text file, one text a line")
+    p.add_argument("--recipe", default="auto", metavar="R",
+                   help="measure for this recipe: values depend on it where a recipe means other functions")
     p.add_argument("--out", metavar="FILE", help="where to write it (default: beside the checkpoint)")
 
     command("papers", papers, "the papers behind the protocols", _PAPERS)

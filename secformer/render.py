@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from secformer.models.profile import RangeProfile
     from secformer.mpc.meter import Cost
 
-Texts = Sequence[str] | Sequence[tuple[str, str]]
+Texts = list[str] | list[tuple[str, str]]
 LAN = ("1 Gbit/s, 0.25 ms", 0.25e-3, 1e9)  # name, one-way latency (s), bandwidth (bit/s)
 WAN = ("100 Mbit/s, 20 ms", 20e-3, 1e8)
 
@@ -31,14 +31,15 @@ WAN = ("100 Mbit/s, 20 ms", 20e-3, 1e8)
 
 
 def demo(texts: Texts, secure: SecureOutput, plain: SecureOutput) -> RenderableType:
-    table = Table(title="Computed on shares, with the plaintext model's answer beside it", title_justify="left")
+    table = Table()
     table.add_column("text", overflow="fold", max_width=48)
     for name in ("secure", "probability", "plaintext", "probability"):
         table.add_column(name, justify="right" if name == "probability" else "left")
     for i, text in enumerate(texts):
         table.add_row(_text(text), *_verdict(secure, i), *_verdict(plain, i))
     far = f"largest difference of a probability: {_farthest(secure, plain):.1e}"
-    return Group(table, Text(far), *_ending(secure))
+    heading = Text("Computed on shares, with the plaintext model's answer beside it")
+    return Group(heading, table, Text(far), *_ending(secure))
 
 
 def demo_json(texts: Texts, secure: SecureOutput, plain: SecureOutput) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def _answers(texts: Texts, out: SecureOutput) -> Table:
     return table
 
 
-def _labelled(label: str | list[str], probabilities: np.ndarray) -> tuple[str, str]:
+def _labelled(label: Sequence[str], probabilities: np.ndarray) -> tuple[str, str]:
     if isinstance(label, str):
         return label, f"{probabilities.max():.4f}"
     if probabilities.ndim == 1:  # several labels a text
@@ -111,23 +112,26 @@ def _labelled(label: str | list[str], probabilities: np.ndarray) -> tuple[str, s
 
 
 def _ending(out: SecureOutput) -> list[RenderableType]:
-    parts: list[RenderableType] = [] if out.cost is None else [cost(out.cost), *_networks(out.cost)]
+    parts: list[RenderableType] = []
+    if out.cost is not None:
+        parts += [Text("\nCost, both parties; bytes are both directions together"), cost(out.cost), _networks(out.cost)]
     return [*parts, *(Text(f"note: {note}") for note in out.notes)]
 
 
 def cost(total: Cost) -> Table:
     """The leaves of a cost tree by kind, largest traffic first, then the whole."""
-    table = Table(title="Cost (both parties; bytes are both directions together)", title_justify="left")
+    table = Table()
     table.add_column("part")
     for name in ("seconds", "offline s", "MB sent", "rounds", "dealer MB"):
         table.add_column(name, justify="right")
     kinds = sorted(total.by_kind().values(), key=lambda c: (-c.bytes, -c.dealer_bytes, c.name))
     for kind in kinds:
-        table.add_row(kind.name, *_figures(kind))
+        if kind.bytes or kind.rounds or kind.dealer_bytes:
+            table.add_row(kind.name, *_figures(kind))
     table.add_section()
     table.add_row("online, all", *_figures(total))
     if total.offline_bytes or total.offline_rounds:
-        table.add_row("provisioning", "", "", f"{total.offline_bytes / 1e6:.2f}", str(total.offline_rounds), "")
+        table.add_row("sharing the weights", "", "", f"{total.offline_bytes / 1e6:.2f}", str(total.offline_rounds), "")
     return table
 
 
@@ -136,24 +140,25 @@ def _figures(c: Cost) -> tuple[str, ...]:
             f"{c.dealer_bytes / 1e6:.2f}")
 
 
-def _networks(total: Cost) -> list[Text]:
-    parts = [f"{total.predict(latency=latency, bandwidth=bandwidth):.1f} s on {name}"
+def _networks(total: Cost) -> Text:
+    parts = [f"{total.predict(latency=latency, bandwidth=bandwidth):.1f} s at {name}"
              for name, latency, bandwidth in (LAN, WAN)]
-    return [Text(f"online, predicted between two machines: {'; '.join(parts)} one way")]
+    return Text(f"predicted online time between machines: {'; '.join(parts)}")
 
 
 # ---- check, profile --------------------------------------------------------------------------------------------------
 
 
 def check(texts: Texts, report: Check) -> RenderableType:
-    title = "The exact model's answers, and how far the recipe is from them (both in plaintext)"
-    errors = Table(title="Largest error of the recipe, without fixed point", title_justify="left")
-    errors.add_column("result")
-    errors.add_column("error", justify="right")
-    for name, error in report.errors.items():
-        errors.add_row(name, f"{error:.1e}")
+    parts: list[RenderableType] = [Text("The exact model's answers, in plaintext"), _answers(texts, report.reference)]
+    if report.errors:
+        errors = Table()
+        errors.add_column("result")
+        errors.add_column("largest error", justify="right")
+        for name, error in report.errors.items():
+            errors.add_row(name, f"{error:.1e}")
+        parts += [Text("\nHow far the recipe is from them, without fixed point"), errors]
     verdict = "all texts stay within it" if report.ok else "NOT all texts stay within it"
-    parts: list[RenderableType] = [Text(title), _answers(texts, report.reference), errors]
     parts.append(Text(f"range profile: {report.profile_source}; {verdict}"))
     parts += [Text(f"  {violation}") for violation in report.violations]
     parts += [Text(f"  {report.problem}")] if report.problem else []
@@ -178,7 +183,7 @@ def check_json(texts: Texts, report: Check) -> dict[str, Any]:
 
 
 def profile(measured: RangeProfile, path: Path) -> RenderableType:
-    table = Table(title=f"Ranges over {measured.texts} texts, {measured.tokens} tokens", title_justify="left")
+    table = Table()
     for name in ("site", "quantity"):
         table.add_column(name)
     for name in ("lowest", "highest"):
@@ -186,20 +191,21 @@ def profile(measured: RangeProfile, path: Path) -> RenderableType:
     for site, quantities in measured.sites.items():
         for quantity, r in quantities.items():
             table.add_row(site, quantity, f"{r.low:.4g}", f"{r.high:.4g}")
-    return Group(table, Text(f"written to {path}, used with a margin of {measured.margin:g}"))
+    heading = Text(f"Ranges over {measured.texts} texts, {measured.tokens} tokens, functions: {measured.design}")
+    return Group(heading, table, Text(f"written to {path}, used with a margin of {measured.margin:g}"))
 
 
 def profile_json(measured: RangeProfile, path: Path) -> dict[str, Any]:
     sites = {s: {q: [r.low, r.high] for q, r in quantities.items()} for s, quantities in measured.sites.items()}
-    return {"path": str(path), "texts": measured.texts, "tokens": measured.tokens, "margin": measured.margin,
-            "sites": sites}
+    return {"path": str(path), "design": measured.design, "texts": measured.texts, "tokens": measured.tokens,
+            "margin": measured.margin, "sites": sites}
 
 
 # ---- papers ----------------------------------------------------------------------------------------------------------
 
 
 def papers() -> RenderableType:
-    table = Table(title="Papers behind the protocols, and the functions that use them", title_justify="left")
+    table = Table()
     table.add_column("paper", overflow="fold", ratio=3)
     table.add_column("function: what it takes", overflow="fold", ratio=2)
     for key, paper in PAPERS.items():
@@ -222,7 +228,7 @@ def _uses(key: str) -> list[Cited]:
     return [cited for cited in citations() if cited.citation.paper_key == key]
 
 
-def _text(text: str | tuple[str, str]) -> Text:
+def _text(text: Sequence[str]) -> Text:
     return Text(text if isinstance(text, str) else " | ".join(text))
 
 

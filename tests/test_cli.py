@@ -224,6 +224,14 @@ def test_profile_then_check(capsys: pytest.CaptureFixture[str], encoder: Path, t
     assert "within" in capsys.readouterr().out
 
 
+def test_profile_for_another_recipe(capsys: pytest.CaptureFixture[str], encoder: Path, tmp_path: Path) -> None:
+    texts, out = tmp_path / "texts.txt", tmp_path / "profile.json"
+    texts.write_text("the cat sat on the mat\n", "utf-8")
+    arguments = ("profile", str(encoder), "--texts", str(texts), "--out", str(out))
+    assert answer(capsys, *arguments, "--recipe", "secformer")["design"] == "secformer"
+    assert "secformer" in complaint(capsys, "check", str(encoder), "the cat", "--profile", str(out))
+
+
 def test_check_tells_what_is_outside(capsys: pytest.CaptureFixture[str], encoder: Path, tmp_path: Path) -> None:
     texts, narrow = tmp_path / "texts.txt", tmp_path / "narrow.json"
     texts.write_text("cat\n", "utf-8")

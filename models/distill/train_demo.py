@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import BertWordPieceTokenizer
@@ -131,7 +132,7 @@ def learn_tokenizer(texts: Sequence[str], vocab_size: int) -> BertTokenizer:
 
 def token_list(tokenizer: BertTokenizer) -> list[str]:
     """Return all tokens in the order of their ids."""
-    return tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    return list(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
 
 
 def one_hot(labels: Sequence[int], smoothing: float = 0.0) -> Tensor:
@@ -323,7 +324,7 @@ class RangeRecorder:
         return lambda _module, _inputs, output: self._note(name, output)
 
     def _scores(self, name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict, _output: object) -> None:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any], _output: object) -> None:
             hidden = inputs[0] if inputs else kwargs["hidden_states"]
             size = module.attention_head_size
             query, key = (

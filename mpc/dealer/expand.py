@@ -37,7 +37,8 @@ class Material:
         field = self._fields.pop(name, None)
         if field is None:
             raise ReusedRandomness(
-                f"{name} of {self.kind!r} was drawn before or does not exist; a mask serves once: ask for a new correlation"
+                f"{name} of {self.kind!r} was drawn before or does not exist; a mask serves once: ask for a new "
+                f"correlation"
             )
         with self._meter.offline():
             if not field.derived or self._receive is None:

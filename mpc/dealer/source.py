@@ -18,7 +18,9 @@ from secformer.mpc.prg import Stream
 class Source:
     """The correlations of one run, in the plan's order. The cursor moves before anything is handed out."""
 
-    def __init__(self, seed: bytes, serial: int, plan: Plan, dealer: Channel | None, kernels: NumpyKernels, meter: Meter):
+    def __init__(
+        self, seed: bytes, serial: int, plan: Plan, dealer: Channel | None, kernels: NumpyKernels, meter: Meter
+    ):
         self._seed, self._serial, self._plan = seed, serial, plan
         self._dealer, self._kernels, self._meter = dealer, kernels, meter
         self._cursor = 0
@@ -34,7 +36,9 @@ class Source:
             )
         planned = self._plan.kinds[index]
         if planned != kind:
-            raise Desync(f"correlation {index}: the plan has {planned!r}, the program asked for {kind!r}; record the plan anew")
+            raise Desync(
+                f"correlation {index}: the plan has {planned!r}, the program asked for {kind!r}; record the plan anew"
+            )
 
         def stream(field: Field) -> Stream:
             return Stream(self._seed, "run", self._serial, index, field.name, kernels=self._kernels)

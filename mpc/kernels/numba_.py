@@ -251,7 +251,8 @@ class NumbaKernels(NumpyKernels):
         c, s = self.turn(u, bits)
         out = np.zeros((cos.shape[0], u.size), dtype=np.uint64)
         one = 2.0**frac
-        _series(c, s, np.ascontiguousarray(cos) * one, np.ascontiguousarray(sin) * one, np.ascontiguousarray(words), out)
+        cos, sin = np.ascontiguousarray(cos) * one, np.ascontiguousarray(sin) * one
+        _series(c, s, cos, sin, np.ascontiguousarray(words), out)
         return out
 
     def look_up(self, tables: Array, v: Array) -> tuple[Array, Array]:

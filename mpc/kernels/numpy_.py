@@ -46,7 +46,7 @@ class NumpyKernels:
         """`nbytes` of the ChaCha20 keystream (RFC 8439, zero nonce) from 64-byte block number `block` on, as uint8."""
         cipher = Cipher(algorithms.ChaCha20(key, block.to_bytes(4, "little") + bytes(12)), mode=None).encryptor()
         out = np.empty(nbytes, dtype=np.uint8)
-        view = memoryview(out)
+        view = memoryview(out)  # type: ignore[arg-type]
         for start in range(0, nbytes, len(_ZEROS)):
             part = view[start : start + len(_ZEROS)]
             cipher.update_into(_ZEROS if len(part) == len(_ZEROS) else _ZEROS[: len(part)], part)
@@ -161,7 +161,8 @@ class NumpyKernels:
         return total
 
     def harmonics(self, r: Array, bits: int, count: int, frac: int) -> Array:
-        """Words of cos(k t), then of sin(k t), k = 1..count, t = 2 pi r / 2^bits: (2 count, n), `frac` fractional bits."""
+        """Words of cos(k t), then of sin(k t), k = 1..count, t = 2 pi r / 2^bits, with `frac` fractional bits:
+        (2 count, n)."""
         out = self.xp.empty((2 * count, r.size), dtype=np.uint64)
         one = 2.0**frac
         for k, (c, s) in enumerate(self._multiples(r, bits, count)):

@@ -103,7 +103,7 @@ class UnsafePlainTCP(Channel):
                 pass  # the peer left first, or never reads again
 
     def _fill(self, buffer: np.ndarray, tag: Tag) -> None:
-        view = memoryview(buffer)
+        view = memoryview(buffer)  # type: ignore[arg-type]
         while view:
             try:
                 count = self._socket.recv_into(view)
@@ -126,7 +126,9 @@ def unsafe_listen(host: str, port: int, peer: str, *, deadline: float = DEADLINE
             try:
                 connection, _ = server.accept()
             except TimeoutError:
-                raise PeerLost(f"{peer} did not connect within {deadline:g} s; start it, or check the address") from None
+                raise PeerLost(
+                    f"{peer} did not connect within {deadline:g} s; start it, or check the address"
+                ) from None
         return UnsafePlainTCP(connection, peer, deadline)
 
     return server.getsockname()[1], accept
@@ -140,7 +142,9 @@ def unsafe_connect(host: str, port: int, peer: str, *, deadline: float = DEADLIN
             return UnsafePlainTCP(socket.create_connection((host, port), timeout=deadline), peer, deadline)
         except OSError as error:
             if time.monotonic() > end:
-                raise PeerLost(f"{peer} at {host}:{port} does not answer ({error}); start it, or check the address") from None
+                raise PeerLost(
+                    f"{peer} at {host}:{port} does not answer ({error}); start it, or check the address"
+                ) from None
             time.sleep(0.05)
 
 

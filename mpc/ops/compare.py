@@ -47,7 +47,7 @@ def relu(party: Party, x: Any, window: int, width: int) -> Any:
     (u,) = party.open("compare", [(x.reshape(-1) + r, window)])                                         # 1
     ((c, low, *high),) = _entries(party, kind, material, _outcomes(party, kind, material, [u]))
     one = np.uint64(1 if party.rank == 0 else 0)
-    # msb(u) = 0: b = 1 - c and b (r - w 2^k) = low; msb(u) = 1: b = c, no wrap, and b r = high, which mod 2^k is r - low
+    # msb(u) = 0: b = 1 - c, b (r - w 2^k) = low; msb(u) = 1: b = c, no wrap, b r = high, which mod 2^k is r - low
     upper = c * u - (high[0] if high else r - low)
     lower = (one - c) * u - low
     return party.kernels.xp.where((u >> np.uint64(window - 1)) == 1, upper, lower).reshape(x.shape)

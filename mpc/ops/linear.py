@@ -31,7 +31,9 @@ class ProvisionedWeight:
     factor: Any
 
 
-def bilinear(cls: type[Bilinear], pairs: Sequence[tuple[Operand, Operand]], widths: Sequence[int]) -> tuple[Bilinear, list[Operand]]:
+def bilinear(
+    cls: type[Bilinear], pairs: Sequence[tuple[Operand, Operand]], widths: Sequence[int]
+) -> tuple[Bilinear, list[Operand]]:
     """The correlation for a batch of products, and its operands, each once."""
     operands: list[Operand] = []
     index: dict[int, int] = {}
@@ -62,8 +64,8 @@ def matmul(party: Party, pairs: Sequence[tuple[Share, Operand]], widths: Sequenc
 
 def _products(party: Party, kind: Bilinear, operands: list[Operand], multiply: Callable[[Any, Any], Any]) -> list[Any]:
     material = party.take(kind)
-    masks = [material.draw(f"mask{i}").reshape(shape) if w is None else None
-             for i, (shape, w) in enumerate(zip(kind.shapes, kind.weights, strict=True))]
+    masks = {i: material.draw(f"mask{i}").reshape(shape)
+             for i, (shape, w) in enumerate(zip(kind.shapes, kind.weights, strict=True)) if w is None}
     live = [(i, v) for i, v in enumerate(operands) if isinstance(v, Share)]
     opened = party.open("product", [(v.data - masks[i], kind.bits[i]) for i, v in live])              # 1
     e = {i: u.reshape(v.shape) for (i, v), u in zip(live, opened, strict=True)}

@@ -78,8 +78,8 @@ def linear_factor(function: Series, frac: int) -> int:
     scaled = function.linear * 2.0 ** (MASK_FRAC + PUBLIC_FRAC - frac)
     if scaled != round(scaled):
         raise RangeError(
-            f"a series' linear term must be a multiple of 2^{frac - MASK_FRAC - PUBLIC_FRAC} for x with {frac} fractional "
-            f"bits, got {function.linear}; use a multiple of a power of two, or settle x first"
+            f"a series' linear term must be a multiple of 2^{frac - MASK_FRAC - PUBLIC_FRAC} for x with {frac} "
+            f"fractional bits, got {function.linear}; use a multiple of a power of two, or settle x first"
         )
     return round(scaled)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from checkpoints import config
+
 from secformer.models.config import ARCHITECTURES, read_spec
 from secformer.models.library import transformers
 from secformer.mpc.errors import ModelError

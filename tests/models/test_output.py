@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from secformer.models.config import BertSpec
 from secformer.models.output import assemble
 from secformer.models.tokens import Row

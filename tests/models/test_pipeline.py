@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import tensors, write_checkpoint
+
 from secformer.models import pipeline
 from secformer.models.check import check, differences
 from secformer.models.config import ARCHITECTURES
@@ -108,7 +109,8 @@ def test_odd_sizes(changes: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_ids_masks_and_pairs(loaded: SecureModel, encoder: Path) -> None:
-    tokens = {"input_ids": [[2, 5, 7, 9, 3, 0], [2, 6, 3, 8, 3, 0]], "attention_mask": [[1, 1, 0, 1, 1, 0], [1] * 5 + [0]],
+    tokens = {"input_ids": [[2, 5, 7, 9, 3, 0], [2, 6, 3, 8, 3, 0]],
+              "attention_mask": [[1, 1, 0, 1, 1, 0], [1] * 5 + [0]],
               "token_type_ids": [[0] * 6, [0, 0, 0, 1, 1, 0]]}
     close(loaded(tokens), twin(encoder, tokens), TIGHT)
     pairs = [("the cat", "a dog"), ("good", "not bad")]
@@ -261,6 +263,13 @@ def test_profile_of_other_weights_is_refused(encoder: Path, tmp_path: Path) -> N
         secure_bert(path, "cat", profile=encoder / FILE, **CPU)
     with pytest.raises(ModelError, match="cannot read the range profile"):
         secure_bert(path, "cat", profile=tmp_path / "none.json", **CPU)
+
+
+def test_profile_of_another_recipe(encoder: Path) -> None:
+    with pytest.raises(ModelError, match="'exact' functions"):
+        secure_bert(encoder, "cat", profile=encoder / FILE, recipe="secformer", **CPU)
+    out = secure_bert(encoder, "cat", recipe="secformer", **CPU)
+    assert out.profile_source == "measured at load from built-in texts"
 
 
 def test_given_profiles(encoder: Path) -> None:

@@ -10,11 +10,13 @@ import pytest
 from checkpoints import write_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
+
 from secformer.models.folder import ModelFolder
 from secformer.models.profile import FORMAT, RangeProfile, measure, widened
 from secformer.models.samples import BUILTIN_TEXTS
 from secformer.mpc.errors import ModelError, SettingsError
 from secformer.protocols.ranges import Range
+from secformer.protocols.recipes import SECFORMER
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -31,11 +33,21 @@ def test_measures_every_site_and_quantity(folder: ModelFolder) -> None:
     assert set(profile.sites) == {"embedding.layernorm", *layers, "head.gelu", "head.layernorm"}
     assert (profile.texts, profile.tokens) == (2, 8)
     at = profile.sites["layer.0.softmax"]
-    assert set(at) >= {"score", "spread", "quad_sum", "exp_sum"}
+    assert set(at) == {"score", "spread", "exp_sum"}
     assert at["spread"].high == 0.0
     assert 1.0 <= at["exp_sum"].low <= at["exp_sum"].high <= 5.0
     assert profile.sites["embedding.layernorm"]["variance"].low > 0.0
     assert profile.sites["layer.1.gelu"]["input"].low < profile.sites["layer.1.gelu"]["input"].high
+
+
+def test_a_recipe_with_other_functions_is_measured_with_those(folder: ModelFolder) -> None:
+    exact, quad = measure(folder, ["the cat sat"]), measure(folder, ["the cat sat"], recipe=SECFORMER)
+    assert (exact.design, quad.design) == ("exact", "secformer")
+    assert quad.sites["layer.0.softmax"]["quad_sum"].low > 0.0
+    first, second = (abs(quad.sites[s]["score"].high - exact.sites[s]["score"].high)
+                     for s in ("layer.0.softmax", "layer.1.softmax"))
+    assert first < 1e-3
+    assert second > 1e-2
 
 
 def test_more_texts_never_narrow_a_range(folder: ModelFolder) -> None:

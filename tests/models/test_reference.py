@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import MINILM, write_checkpoint
+
 from secformer.models.pipeline import plain_bert
 
 VECTORS = sorted((Path(__file__).parent / "vectors").glob("*.npz"))

@@ -10,6 +10,7 @@ import pytest
 from checkpoints import MINILM, VOCAB, write_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
+
 from secformer.models.folder import ModelFolder
 from secformer.models.tokens import Batch, Row, Tokenizer, batches
 from secformer.mpc.errors import InputError, ModelError

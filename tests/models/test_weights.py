@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from checkpoints import config, tensors, write_checkpoint
 from safetensors.numpy import save_file
+
 from secformer.models.folder import ModelFolder
 from secformer.models.layout import NARROW, embedding_layout, encoder_layout, table_width
 from secformer.models.weights import Checkpoint

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from mpc_lab import KERNELS, PAIRS, kernels_named
+from mpc_lab import KERNELS, PAIRS, close_sockets, kernels_named
 
 from secformer.mpc.kernels import NumpyKernels
 
@@ -21,3 +21,10 @@ def kernels(request: pytest.FixtureRequest) -> NumpyKernels:
 def pair(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Makes two connected channel ends: pair("a", "b", deadline=...)."""
     return PAIRS[request.param]
+
+
+@pytest.fixture(autouse=True)
+def sockets() -> Iterator[None]:
+    """Closes the TCP sockets of a test."""
+    yield
+    close_sockets()

@@ -14,8 +14,14 @@ from secformer.mpc.fixed import FixedPoint, decode, encode
 
 
 @examples(100)
-@given(x=arrays(np.float64, array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5),
-                elements=st.floats(-(2.0**30), 2.0**30)), frac=st.integers(0, 22))
+@given(
+    x=arrays(
+        np.float64,
+        array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5),
+        elements=st.floats(-(2.0**30), 2.0**30),
+    ),
+    frac=st.integers(0, 22),
+)
 def test_round_trip_is_within_half_a_unit(x: np.ndarray, frac: int) -> None:
     back = decode(encode(x, frac), frac)
     assert back.shape == x.shape

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpc_lab import KERNELS, examples, kernels_named, reduced
+from mpc_lab import KERNELS, examples, kernels_named, known, reduced, wire_words
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels import NumpyKernels, kernels_for
 
 needs_numba = pytest.mark.skipif("numba" not in KERNELS, reason="numba is not installed")
+LEAK = known("pack sends whole bytes of the unmasked words: bits above the mask travel")
 SIZES = [0, 1, 2, 3, 255, 256, 257, 1000]
 EXTREMES = np.array([0, 1, 2**63, 2**63 - 1, 2**64 - 1, 2**32, 2**32 - 1], dtype=np.uint64)
 
@@ -26,7 +27,7 @@ def words(rng: np.random.Generator, *shape: int, bits: int = 64) -> np.ndarray:
     return reduced(out, bits)
 
 
-# ---- equality -----------------------------------------------------------------------------------------------------------
+# ---- equality -------------------------------------------------------------------------------------------------------
 
 
 @needs_numba
@@ -57,7 +58,13 @@ def test_look_up_is_bit_identical(size: int, block: int) -> None:
 
 @needs_numba
 @examples(80)
-@given(window=st.integers(2, 64), data=st.data(), size=st.sampled_from(SIZES), first=st.booleans(), seed=st.integers(0, 999))
+@given(
+    window=st.integers(2, 64),
+    data=st.data(),
+    size=st.sampled_from(SIZES),
+    first=st.booleans(),
+    seed=st.integers(0, 999),
+)
 def test_truncated_is_bit_identical(window: int, data: st.DataObject, size: int, first: bool, seed: int) -> None:
     shift = data.draw(st.integers(0, window - 2))
     rng = np.random.default_rng(seed)
@@ -83,12 +90,40 @@ def test_what_is_compiled_is_chosen() -> None:
     assert kernels_for(backend, compiled=False).name == "numpy"
 
 
-# ---- packing ------------------------------------------------------------------------------------------------------------
+@needs_numba
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("bits", [*range(3, 12), 24, 38, 52])
+def test_turn_and_gather_are_bit_identical(size: int, bits: int) -> None:
+    a, b = kernels_named("numpy"), kernels_named("numba")
+    rng = np.random.default_rng(size * bits)
+    u = words(rng, size, bits=bits)
+    for x, y in zip(a.turn(u, bits), b.turn(u, bits), strict=True):
+        np.testing.assert_array_equal(x.view(np.uint64), y.view(np.uint64))  # zeros have signs too
+    tables, e = words(rng, size, 8, 1 + bits % 3), words(rng, size, bits=3)
+    np.testing.assert_array_equal(a.gather(tables, e), b.gather(tables, e))
+
+
+@needs_numba
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("bits", [1, 7, 8, 9, 16, 22, 24, 31, 32, 40, 47, 48, 56, 63, 64])
+def test_packing_is_bit_identical(size: int, bits: int) -> None:
+    a, b = kernels_named("numpy"), kernels_named("numba")
+    x = words(np.random.default_rng(size), size)
+    np.testing.assert_array_equal(a.pack(x, bits), b.pack(x, bits))
+    np.testing.assert_array_equal(a.unpack(a.pack(x, bits), size, bits), b.unpack(a.pack(x, bits), size, bits))
+
+
+# ---- packing --------------------------------------------------------------------------------------------------------
 
 
 @examples(150)
-@given(name=st.sampled_from(KERNELS), bits=st.integers(1, 64), size=st.sampled_from([0, 1, 2, 3, 5, 64, 129]),
-       seed=st.integers(0, 999), offset=st.integers(0, 7))
+@given(
+    name=st.sampled_from(KERNELS),
+    bits=st.integers(1, 64),
+    size=st.sampled_from([0, 1, 2, 3, 5, 64, 129]),
+    seed=st.integers(0, 999),
+    offset=st.integers(0, 7),
+)
 def test_pack_round_trip_is_reduction(name: str, bits: int, size: int, seed: int, offset: int) -> None:
     k = kernels_named(name)
     x = words(np.random.default_rng(seed), size)
@@ -105,12 +140,21 @@ def test_pack_flattens_and_takes_any_shape(kernels: NumpyKernels) -> None:
     np.testing.assert_array_equal(kernels.unpack(kernels.pack(x, 40), 12, 40), reduced(x.reshape(-1), 40))
 
 
+@pytest.mark.parametrize(
+    "bits", [pytest.param(b, marks=LEAK) if b % 8 else b for b in (1, 5, 8, 13, 22, 24, 31, 33, 48, 61, 64)]
+)
+def test_pack_drops_bits_above(kernels: NumpyKernels, bits: int) -> None:
+    """A mask covers `bits` bits: the rest of the last byte must not travel."""
+    carried = wire_words(kernels.pack(np.full(9, 2**64 - 1, dtype=np.uint64), bits), bits)
+    assert carried.tolist() == [2**bits - 1] * 9
+
+
 def test_unpack_ignores_bits_above(kernels: NumpyKernels) -> None:
     payload = np.full(3 * 5, 255, dtype=np.uint8)
     assert kernels.unpack(payload, 5, 22).tolist() == [2**22 - 1] * 5
 
 
-# ---- the turn -----------------------------------------------------------------------------------------------------------
+# ---- the turn -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bits", [3, 4, 8, 21, 24, 38, 52])
@@ -138,7 +182,7 @@ def test_harmonics_stay_within_half_a_unit(kernels: NumpyKernels, count: int) ->
     assert np.abs(got - expected).max() <= 0.5 + 1e-3
 
 
-# ---- tables ---------------------------------------------------------------------------------------------------------------
+# ---- tables ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("block", range(9))
@@ -160,7 +204,7 @@ def test_gather_picks_entries(kernels: NumpyKernels) -> None:
     np.testing.assert_array_equal(kernels.gather(tables, e), np.stack([tables[i, int(e[i])] for i in range(5)], axis=1))
 
 
-# ---- truncation -----------------------------------------------------------------------------------------------------------
+# ---- truncation -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("window", [3, 4, 6, 7])
@@ -174,6 +218,7 @@ def test_truncation_identity_for_every_value_and_mask(kernels: NumpyKernels, win
         halves = [rng.integers(0, 2**64, size=z.size, dtype=np.uint64) for _ in range(2)]
         rest = [(r >> shift).astype(np.uint64) - halves[0], (r >> (window - 1)).astype(np.uint64) - halves[1]]
         out = kernels.truncated(u, halves[0], halves[1], shift, window, True) + kernels.truncated(
-            u, rest[0], rest[1], shift, window, False)
+            u, rest[0], rest[1], shift, window, False
+        )
         error = out.view(np.int64) * (1 << shift) - z
         assert np.abs(error).max() < 1 << shift

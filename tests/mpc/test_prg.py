@@ -15,14 +15,30 @@ from secformer.mpc.prg import MAX_BLOCKS, SEED_BYTES, Stream, derive, fresh_seed
 SEED = bytes(range(32))
 # RFC 8439, appendix A.1, test vectors 1 to 4: (last key bytes, block, keystream); the nonce is zero in all of them.
 VECTORS = [
-    (bytes(32), 0, "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7"
-                   "da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586"),
-    (bytes(32), 1, "9f07e7be5551387a98ba977c732d080dcb0f29a048e3656912c6533e32ee7aed"
-                   "29b721769ce64e43d57133b074d839d531ed1f28510afb45ace10a1f4b794d6f"),
-    (bytes(31) + b"\x01", 1, "3aeb5224ecf849929b9d828db1ced4dd832025e8018b8160b82284f3c949aa5a"
-                             "8eca00bbb4a73bdad192b5c42f73f2fd4e273644c8b36125a64addeb006c13a0"),
-    (b"\x00\xff" + bytes(30), 2, "72d54dfbf12ec44b362692df94137f328fea8da73990265ec1bbbea1ae9af0ca"
-                                 "13b25aa26cb4a648cb9b9d1be65b2c0924a66c54d545ec1b7374f4872e99f096"),
+    (
+        bytes(32),
+        0,
+        "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7"
+        "da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586",
+    ),
+    (
+        bytes(32),
+        1,
+        "9f07e7be5551387a98ba977c732d080dcb0f29a048e3656912c6533e32ee7aed"
+        "29b721769ce64e43d57133b074d839d531ed1f28510afb45ace10a1f4b794d6f",
+    ),
+    (
+        bytes(31) + b"\x01",
+        1,
+        "3aeb5224ecf849929b9d828db1ced4dd832025e8018b8160b82284f3c949aa5a"
+        "8eca00bbb4a73bdad192b5c42f73f2fd4e273644c8b36125a64addeb006c13a0",
+    ),
+    (
+        b"\x00\xff" + bytes(30),
+        2,
+        "72d54dfbf12ec44b362692df94137f328fea8da73990265ec1bbbea1ae9af0ca"
+        "13b25aa26cb4a648cb9b9d1be65b2c0924a66c54d545ec1b7374f4872e99f096",
+    ),
 ]
 
 
@@ -34,7 +50,10 @@ def test_rfc_8439_vectors(kernels: NumpyKernels, key: bytes, block: int, expecte
 
 
 @examples(40)
-@given(start=st.integers(0, 5), nbytes=st.sampled_from([0, 1, 63, 64, 65, 1000, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 200_001]))
+@given(
+    start=st.integers(0, 5),
+    nbytes=st.sampled_from([0, 1, 63, 64, 65, 1000, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 200_001]),
+)
 def test_keystream_is_addressable(start: int, nbytes: int) -> None:
     k = kernels_named("numpy")
     whole = k.keystream(SEED, 0, 64 * start + nbytes)
@@ -58,8 +77,28 @@ def test_reads_never_overlap() -> None:
 
 def test_names_are_injective() -> None:
     names: list[tuple[str | int, ...]] = [
-        (), ("",), ("", ""), ("a",), ("b",), ("a", ""), ("ab",), ("a", "b"), ("b", "a"), (1,), ("1",), (11,), (1, 1), ("1", 1),
-        (-1,), ("a", 12), ("a", 1, 2), ("a1", 2), ("int:1",), ("str:a",), ("run", 0, 1, "mask0"), ("run", 0, 10, "mask"),
+        (),
+        ("",),
+        ("", ""),
+        ("a",),
+        ("b",),
+        ("a", ""),
+        ("ab",),
+        ("a", "b"),
+        ("b", "a"),
+        (1,),
+        ("1",),
+        (11,),
+        (1, 1),
+        ("1", 1),
+        (-1,),
+        ("a", 12),
+        ("a", 1, 2),
+        ("a1", 2),
+        ("int:1",),
+        ("str:a",),
+        ("run", 0, 1, "mask0"),
+        ("run", 0, 10, "mask"),
     ]
     assert len({derive(SEED, *n) for n in names}) == len(names)
     assert derive(SEED, "a") != derive(bytes(32), "a")

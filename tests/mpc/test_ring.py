@@ -28,16 +28,26 @@ WORST = [
 
 def exact(a: np.ndarray, b: np.ndarray, bits: int = 64) -> np.ndarray:
     """The product over Python integers."""
-    full = np.matmul(a.astype(object), b.astype(object)) if a.shape[-1] else np.zeros(
-        (*a.shape[:-1], b.shape[-1]), dtype=object)
+    full = (
+        np.matmul(a.astype(object), b.astype(object))
+        if a.shape[-1]
+        else np.zeros((*a.shape[:-1], b.shape[-1]), dtype=object)
+    )
     return words_of(np.vectorize(lambda v: int(v) % 2**bits, otypes=[object])(full) if full.size else full)
 
 
 @examples(60)
-@given(name=st.sampled_from(KERNELS), shape=st.tuples(*[st.integers(0, 11)] * 3), batch=st.sampled_from([(), (1,), (2, 3)]),
-       dtype=st.sampled_from([np.uint64, np.uint32]), seed=st.integers(0, 2**32 - 1), extremes=st.booleans())
-def test_random_and_extreme_words(name: str, shape: tuple[int, int, int], batch: tuple[int, ...], dtype: type, seed: int,
-                                  extremes: bool) -> None:
+@given(
+    name=st.sampled_from(KERNELS),
+    shape=st.tuples(*[st.integers(0, 11)] * 3),
+    batch=st.sampled_from([(), (1,), (2, 3)]),
+    dtype=st.sampled_from([np.uint64, np.uint32]),
+    seed=st.integers(0, 2**32 - 1),
+    extremes=st.booleans(),
+)
+def test_random_and_extreme_words(
+    name: str, shape: tuple[int, int, int], batch: tuple[int, ...], dtype: type, seed: int, extremes: bool
+) -> None:
     n, k, m = shape
     rng, bits = np.random.default_rng(seed), 8 * np.dtype(dtype).itemsize
     pool = np.array([w % 2**bits for w in [0, 1, *WORST, 0x7FFF, 0x8000, 0x8000_8000, 0x7FFF_8000]], dtype=dtype)
@@ -65,10 +75,12 @@ def test_the_limb_bound_at_its_worst(kernels: NumpyKernels, k: int, left: int) -
 
 def test_limbs_are_balanced_and_add_up() -> None:
     k = kernels_named("numpy")
-    words = np.array(WORST + [0, 1, 12345678901234567890], dtype=np.uint64)
+    words = np.array([*WORST, 0, 1, 12345678901234567890], dtype=np.uint64)
     limbs = [limb.astype(np.int64).astype(object) for limb in k._limbs64(words)]
     assert all(abs(int(v)) <= 1 << bits - 1 for limb, bits in zip(limbs, (22, 21, 21), strict=True) for v in limb)
-    total = sum((limb * (1 << s) for limb, s in zip(limbs, LIMB_SHIFTS, strict=True)), start=np.zeros(words.size, object))
+    total = sum(
+        (limb * (1 << s) for limb, s in zip(limbs, LIMB_SHIFTS, strict=True)), start=np.zeros(words.size, object)
+    )
     np.testing.assert_array_equal(words_of([int(t) for t in total]), words)
 
 

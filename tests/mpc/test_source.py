@@ -15,8 +15,14 @@ from secformer.mpc.net.channel import local_pair
 
 SQUARE = Hadamard(((4,),), (48,), ((0, 0, 48),), (None,))
 CUT = Truncation(4, 16, 48)
-ALL: list[Kind] = [SQUARE, CUT, SeriesMask(4, 24, 2, 48), Comparison(4, 24, 1, 48), WeightMask(0, (2, 2), 64),
-                   MatMul(((2, 2), (2, 2)), (48, 48), ((0, 1, 48),), (None, None))]
+ALL: list[Kind] = [
+    SQUARE,
+    CUT,
+    SeriesMask(4, 24, 2, 48),
+    Comparison(4, 24, 1, 48),
+    WeightMask(0, (2, 2), 64),
+    MatMul(((2, 2), (2, 2)), (48, 48), ((0, 1, 48),), (None, None)),
+]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -46,10 +52,19 @@ def test_a_correlation_is_handed_out_once(rank: int) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("other", [
-    CUT, Hadamard(((5,),), (48,), ((0, 0, 48),), (None,)), Hadamard(((4,),), (40,), ((0, 0, 48),), (None,)),
-    Hadamard(((4,),), (48,), ((0, 0, 40),), (None,)), Hadamard(((2, 2),), (48,), ((0, 0, 48),), (None,)),
-    MatMul(((4,),), (48,), ((0, 0, 48),), (None,)), Hadamard(((4,),), (48,), ((0, 0, 48),), (3,))], ids=repr)
+@pytest.mark.parametrize(
+    "other",
+    [
+        CUT,
+        Hadamard(((5,),), (48,), ((0, 0, 48),), (None,)),
+        Hadamard(((4,),), (40,), ((0, 0, 48),), (None,)),
+        Hadamard(((4,),), (48,), ((0, 0, 40),), (None,)),
+        Hadamard(((2, 2),), (48,), ((0, 0, 48),), (None,)),
+        MatMul(((4,),), (48,), ((0, 0, 48),), (None,)),
+        Hadamard(((4,),), (48,), ((0, 0, 48),), (3,)),
+    ],
+    ids=repr,
+)
 def test_another_kind_than_planned_is_a_desync_and_burns(rank: int, other: Kind) -> None:
     source = dealt([SQUARE, SQUARE])[rank]
     with pytest.raises(Desync, match="correlation 0") as caught:
@@ -99,9 +114,19 @@ def test_equal_plans_have_equal_digests() -> None:
 
 def test_any_difference_shows_in_the_digest() -> None:
     plans = [
-        Plan(()), Plan(tuple(ALL)), Plan(tuple(ALL[::-1])), Plan(tuple(ALL[:-1])), Plan((*ALL, SQUARE)), Plan(tuple(ALL), 1, 0),
-        Plan(tuple(ALL), 0, 1), Plan((Truncation(4, 16, 48),)), Plan((Truncation(4, 17, 48),)), Plan((Truncation(4, 16, 56),)),
-        Plan((Truncation(5, 16, 48),)), Plan((Comparison(4, 24, 1, 48),)), Plan((Comparison(4, 24, 1, 48, True),)),
+        Plan(()),
+        Plan(tuple(ALL)),
+        Plan(tuple(ALL[::-1])),
+        Plan(tuple(ALL[:-1])),
+        Plan((*ALL, SQUARE)),
+        Plan(tuple(ALL), 1, 0),
+        Plan(tuple(ALL), 0, 1),
+        Plan((Truncation(4, 16, 48),)),
+        Plan((Truncation(4, 17, 48),)),
+        Plan((Truncation(4, 16, 56),)),
+        Plan((Truncation(5, 16, 48),)),
+        Plan((Comparison(4, 24, 1, 48),)),
+        Plan((Comparison(4, 24, 1, 48, True),)),
         Plan((Truncation(4, 16, 48), Truncation(4, 16, 48))),
     ]
     assert len({p.digest for p in plans}) == len(plans)

@@ -16,7 +16,9 @@ from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.shares import Share
 
 
-def truncate_all(jobs: list[tuple[np.ndarray, int, int]], kernels: NumpyKernels | None = None, seed: int = 0) -> list[Raw]:
+def truncate_all(
+    jobs: list[tuple[np.ndarray, int, int]], kernels: NumpyKernels | None = None, seed: int = 0
+) -> list[Raw]:
     """Truncates every (words, shift, window) in one round."""
 
     def program(s: Any, *xs: Share) -> list[Share]:
@@ -96,8 +98,12 @@ def test_settling_in_every_format(frac: int, data: st.DataObject, seed: int) -> 
     rng = np.random.default_rng(seed)
     z = [0, bound - 1, 1 - bound, *(int(v * (bound - 1)) for v in rng.uniform(-1, 1, size=50))]
     fixed = FixedPoint(frac, magnitude)
-    got: Raw = compute(lambda s, x: s.settle(x)[0], Words(words_of(z), 2 * frac, fixed.window(2 * frac, magnitude)),
-                       fixed=fixed, raw=True)
+    got: Raw = compute(
+        lambda s, x: s.settle(x)[0],
+        Words(words_of(z), 2 * frac, fixed.window(2 * frac, magnitude)),
+        fixed=fixed,
+        raw=True,
+    )
     assert (got.frac, got.width) == (frac, 64)
     check(z, frac, got.words)
 

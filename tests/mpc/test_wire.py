@@ -16,8 +16,14 @@ VERBS = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=16)
 
 
 @examples(200)
-@given(step=st.integers(0, 2**32 - 1), verb=VERBS, bits=st.integers(0, 64), count=st.integers(0, 2**64 - 1),
-       nbytes=st.integers(0, 2**64 - 1), kind=st.sampled_from([DATA, ABORT]))
+@given(
+    step=st.integers(0, 2**32 - 1),
+    verb=VERBS,
+    bits=st.integers(0, 64),
+    count=st.integers(0, 2**64 - 1),
+    nbytes=st.integers(0, 2**64 - 1),
+    kind=st.sampled_from([DATA, ABORT]),
+)
 def test_round_trip(step: int, verb: str, bits: int, count: int, nbytes: int, kind: int) -> None:
     tag = Tag(step, verb, bits, count)
     header = pack_header(tag, nbytes, kind)

@@ -1,0 +1,131 @@
+"""The price on the label against the meter and the wire, for every verb."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mpc_lab import ULP, Sent, examples, run, tapped
+
+from secformer.mpc.dealer.kinds import Comparison
+from secformer.mpc.ops.series import Series
+from secformer.mpc.session import CLIENT
+from secformer.mpc.shares import Share
+from secformer.mpc.simulate import World
+
+F, G = Series(5, (0.5, 1.0, 2.0), (0.0, 0.5, 0.25)), Series(5, (0.0, 1.0), (0.0, 0.0), linear=0.5)
+N = 7
+# For each verb: the program, its rounds, the bytes that each party sends, for x of N elements (5 N for matrices).
+PRICES: dict[str, tuple[Any, int, int]] = {
+    "nothing": (lambda s, x: x + x * 2 - x[::-1], 0, 0),
+    "mul": (lambda s, x: s.mul(x, x[::-1]), 1, 2 * 6 * N),
+    "mul, small": (lambda s, x: s.mul(x, x[::-1], magnitude=6), 1, 2 * 5 * N),
+    "square": (lambda s, x: s.square(x), 1, 6 * N),
+    "mul_many": (lambda s, x: s.mul_many([(x, x[:1]), (x, x)])[0], 1, 6 * (N + 1)),
+    "matmul": (lambda s, x: s.matmul(x.reshape(N, 1), x.reshape(1, N)), 1, 2 * 6 * N),
+    "settle": (lambda s, x: s.settle(s.square(x))[0], 2, 2 * 6 * N),
+    "product of products": (lambda s, x: s.mul(s.square(x), s.mul(x, x[::-1])), 4, 6 * N * 3 + 2 * 6 * N + 2 * 6 * N),
+    "series": (lambda s, x: s.series(x, [F, G])[0], 1, 3 * N),
+    "series of a product": (lambda s, x: s.series(s.square(x), [F])[0], 2, 6 * N + 3 * N),
+    "less": (lambda s, x: s.less(x, [0.0, 1.0, 2.0], bound=60.0)[0], 2, 3 * N + 3 * N),
+    "less, coarse": (lambda s, x: s.less(x, [0.0], bound=60.0, precision=1)[0], 2, 2 * N),
+    "relu": (lambda s, x: s.relu(x, bound=128.0), 2, 3 * N + N),
+    "maximum": (lambda s, x: s.maximum(x, 0, bound=32.0), 2 * 3, 4 * (N - 1)),
+    "select": (lambda s, x: s.select(s.less(x, [0.0], bound=8.0)[0], x, -x), 3, 3 * N + N + 12 * N),
+    "lift": (lambda s, x: s.lift(s.maximum(x, 0, bound=30.0, precision=3))[0], 7, (2 + 1) * (N - 1) + 2),
+}
+
+
+@pytest.mark.parametrize("verb", sorted(PRICES))
+def test_label_plan_meter_and_wire_agree(verb: str, pair: Any) -> None:
+    program, rounds, sent = PRICES[verb]
+    logs: tuple[list[Sent], list[Sent]] = ([], [])
+    x = np.linspace(-3, 3, N)
+    _, outcome = run(program, x, raw=True, connect=tapped(logs, pair))
+    cost, plan = outcome.cost, outcome.plan
+    assert plan.rounds == cost.rounds == rounds
+    assert plan.bytes == cost.bytes == 2 * sent
+    assert cost.offline_rounds == cost.offline_bytes == 0
+    assert plan.dealer_bytes == cost.dealer_bytes
+    assert [sum(p.size for _, p in log) for log in logs] == [sent, sent]
+    assert len(logs[0]) == len(logs[1]) == rounds
+
+
+@examples(15)
+@given(n=st.integers(1, 40), precision=st.sampled_from([0, 3, None]))
+def test_maximum_costs_two_rounds_a_level(n: int, precision: int | None) -> None:
+    x = np.rint(np.random.default_rng(n).uniform(-5, 5, size=(3, n)) / ULP) * ULP
+    _, outcome = run(lambda s, x: s.maximum(x, 1, bound=8.0, precision=precision), x, raw=True)
+    assert outcome.cost.rounds == outcome.plan.rounds == 2 * math.ceil(math.log2(n))
+    assert sum(k.count for k in outcome.plan.kinds if isinstance(k, Comparison)) == 3 * (n - 1)
+    assert outcome.cost.bytes == outcome.plan.bytes
+
+
+def test_provisioning_is_offline_and_requests_open_only_the_input() -> None:
+    def program(s: Any, x: Share, w: Share) -> list[Share]:
+        with s.scope("load"):
+            kept = [s.provision(w.data, width=width) for width in (64, 32)]
+        with s.scope("use"):
+            return s.matmul_many([(x, kept[0])]) + s.matmul_many([(x, kept[1])], magnitude=2)
+
+    _, outcome = run(program, np.ones((2, 5)), np.ones((5, 3)), raw=True)
+    cost, plan = outcome.cost, outcome.plan
+    assert (cost.offline_rounds, cost.offline_bytes) == (2, 2 * 15 * (8 + 4))
+    assert (cost.rounds, cost.bytes) == (2, 2 * 10 * (6 + 4))
+    assert plan.rounds == cost.rounds + cost.offline_rounds
+    assert plan.bytes == cost.bytes + cost.offline_bytes
+    assert plan.dealer_bytes == cost.dealer_bytes == 6 * (6 + 4)
+    assert list(cost.children) == ["load", "use"]
+    assert cost.children["load"].offline_bytes == cost.offline_bytes
+    assert cost.children["use"].bytes == cost.bytes
+    assert cost.children["use"].dealer_bytes == cost.dealer_bytes
+
+
+@pytest.mark.parametrize("owner", [0, 1])
+@pytest.mark.parametrize("to", [0, 1, CLIENT])
+def test_sharing_and_revealing(owner: int, to: Any) -> None:
+    def program(s: Any, x: Any) -> Any:
+        return s.reveal(s.share(x, owner, shape=(3, 4)), to)
+
+    x = np.ones((3, 4))
+    outcome = World().run(program, *((x, None) if owner == 0 else (None, x)))
+    messages = 1 if to == CLIENT else 2
+    assert outcome.plan.rounds == outcome.cost.rounds == messages
+    assert outcome.plan.bytes == outcome.cost.bytes == 8 * 12 * messages
+
+
+def test_scopes_nest_and_their_parts_add_up() -> None:
+    def program(s: Any, x: Share) -> Share:
+        with s.scope("layer 0"):
+            with s.scope("gelu"):
+                x = s.mul(x, x)
+            with s.scope("softmax"):
+                x = s.relu(s.settle(x)[0], bound=16.0)
+        with s.scope("layer 1"), s.scope("gelu"):
+            return s.square(x)
+
+    _, outcome = run(program, np.ones(4), raw=True)
+    cost = outcome.cost
+    assert list(cost.children) == ["layer 0", "layer 1"]
+    assert cost.bytes == sum(c.bytes for c in cost.children.values())
+    assert cost.rounds == sum(c.rounds for c in cost.children.values()) == 5
+    gelu = cost.by_kind()["gelu"]
+    assert gelu.bytes == 2 * 6 * 4 * 2 * 1 + 0
+    assert gelu.rounds == 2
+    assert cost.by_kind()["softmax"].rounds == 3
+
+
+def test_a_plan_may_be_used_again_and_costs_the_same() -> None:
+    world = World()
+
+    def program(s: Any, mine: np.ndarray) -> Any:
+        return s.reveal(s.square(s.accept(mine)), CLIENT)
+
+    first = world.run(program, np.ones(3, dtype=np.uint64), np.ones(3, dtype=np.uint64))
+    second = world.run(program, np.ones(3, dtype=np.uint64), np.ones(3, dtype=np.uint64), plan=first.plan)
+    assert second.plan is first.plan
+    assert (first.cost.bytes, first.cost.rounds) == (second.cost.bytes, second.cost.rounds)

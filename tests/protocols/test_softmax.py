@@ -1,0 +1,132 @@
+"""Attention's softmax @ values: exact and 2Quad, masked, single tokens, wide and flat rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mpc_lab import examples
+
+from secformer.mpc.errors import RangeError, ShapeError
+from secformer.mpc.plain import PlainSession
+from secformer.mpc.shares import Share
+from secformer.protocols.ranges import Range, Site
+from secformer.protocols.softmax import QUAD_SHIFT, quad_sum, softmax_2quad, softmax_exact, softmax_series
+
+PENDING = 32  # fractional bits of a product that has not been settled
+Run = Callable[..., np.ndarray]
+
+Case = tuple[np.ndarray, np.ndarray, np.ndarray, Site]
+
+
+def case(seed: int, b: int, h: int, t: int, d: int, spread: float, shift: float = 0.0) -> Case:
+    """Scores, values, a mask whose first text is full, and the ranges over real columns."""
+    rng = np.random.default_rng(seed)
+    scores, values = shift + spread * rng.normal(size=(b, h, t, t)), rng.normal(size=(b, h, t, d))
+    mask = np.arange(t) < np.concatenate([[t], rng.integers(1, t + 1, size=b - 1)])[:, None]
+    real = [scores[i][..., mask[i]] for i in range(b)]
+    below = [r - r.max(axis=-1, keepdims=True) for r in real]
+    sums = np.concatenate([np.exp(x).sum(axis=-1).reshape(-1) for x in below])
+    quads = np.concatenate([quad_sum(r).reshape(-1) for r in real])
+    at = {
+        "score": Range(min(r.min() for r in real), max(r.max() for r in real)),
+        "spread": Range(min(x.min() for x in below), 0.0),
+        "exp_sum": Range(sums.min(), sums.max()),
+        "quad_sum": Range(quads.min(), quads.max()),
+    }
+    return scores, values, mask, at
+
+
+def program(protocol: Callable[..., Share], mask: np.ndarray, at: Site) -> Callable[..., Share]:
+    return lambda s, scores, values: protocol(s, scores, values, mask, at)
+
+
+def quad(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    p = (scores + QUAD_SHIFT) ** 2 * mask[:, None, None, :]
+    return np.asarray(p / p.sum(axis=-1, keepdims=True))
+
+
+@pytest.mark.parametrize("b, h, t, d, spread, shift", [
+    (1, 1, 1, 1, 1.0, 0.0), (2, 3, 7, 4, 0.1, 0.0), (3, 2, 33, 8, 5.0, -20.0), (1, 2, 128, 4, 20.0, 30.0),
+    (2, 1, 200, 4, 1.0, 0.0), (1, 1, 12, 3, 400.0, 0.0),
+])
+def test_softmax_series(run: Run, b: int, h: int, t: int, d: int, spread: float, shift: float) -> None:
+    scores, values, mask, at = case(1, b, h, t, d, spread, shift)
+    got = run(program(softmax_series, mask, at), scores, values, fracs=[PENDING, 16])
+    assert np.abs(got - softmax_exact(scores, mask) @ values).max() <= 1e-3
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 40), st.integers(1, 5), st.floats(0.01, 40.0),
+       st.floats(-20.0, 20.0), st.integers(0, 99))
+@examples(25)
+def test_softmax_series_any_shape(
+    twin: Run, b: int, h: int, t: int, d: int, spread: float, shift: float, seed: int
+) -> None:
+    scores, values, mask, at = case(seed, b, h, t, d, spread, shift)
+    got = twin(program(softmax_series, mask, at), scores, values, fracs=[PENDING, 16])
+    assert np.abs(got - softmax_exact(scores, mask) @ values).max() <= 5e-4
+
+
+def test_padding_has_no_say(run: Run) -> None:
+    """Whatever stands in padded columns: other scores there, the same answer."""
+    scores, values, mask, at = case(3, 2, 2, 9, 4, 2.0)
+    mask[1] = np.arange(9) < 4
+    garbage = np.where(mask[:, None, None, :], scores, 7.5)
+    for protocol, exact in ((softmax_series, softmax_exact), (softmax_2quad, quad)):
+        at = {**at, "quad_sum": Range(1.0, 2000.0)}
+        got = run(program(protocol, mask, at), garbage, values, fracs=[PENDING, 16])
+        assert np.abs(got - exact(scores, mask) @ values).max() <= 1e-3
+
+
+@pytest.mark.parametrize("row", [np.zeros(16), np.eye(16)[3] * 30.0, np.linspace(-30.0, 30.0, 16)])
+def test_flat_and_peaked_rows(run: Run, row: np.ndarray) -> None:
+    scores = np.broadcast_to(row, (1, 1, 16, 16)).copy()
+    values = np.random.default_rng(0).normal(size=(1, 1, 16, 4))
+    mask = np.ones((1, 16), dtype=bool)
+    at = {"score": Range(-30.0, 30.0), "spread": Range(-60.0, 0.0), "exp_sum": Range(1.0, 16.0)}
+    got = run(program(softmax_series, mask, at), scores, values, fracs=[PENDING, 16])
+    assert np.abs(got - softmax_exact(scores, mask) @ values).max() <= 3e-4
+
+
+@pytest.mark.parametrize("b, h, t, d, spread, shift", [
+    (1, 1, 1, 1, 1.0, 0.0), (2, 2, 9, 4, 1.0, 0.0), (2, 1, 128, 4, 1.0, 0.0), (1, 1, 40, 4, 15.0, 5.0),
+])
+def test_softmax_2quad(run: Run, b: int, h: int, t: int, d: int, spread: float, shift: float) -> None:
+    scores, values, mask, at = case(2, b, h, t, d, spread, shift)
+    got = run(program(softmax_2quad, mask, at), scores, values, fracs=[PENDING, 16])
+    assert np.abs(got - quad(scores, mask) @ values).max() <= 1e-3
+
+
+def test_softmax_exact_sums_to_one() -> None:
+    scores, _, mask, _ = case(4, 3, 2, 11, 1, 300.0)
+    weights = softmax_exact(scores, mask)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1.0)
+    assert (weights[~np.broadcast_to(mask[:, None, None, :], weights.shape)] == 0.0).all()
+
+
+@pytest.mark.parametrize("protocol", [softmax_series, softmax_2quad])
+def test_refusals(protocol: Callable[..., Share]) -> None:
+    s = PlainSession()
+    scores, values, mask, at = case(5, 2, 1, 4, 2, 1.0)
+    x, v = s.accept(scores), s.accept(values)
+    with pytest.raises(ShapeError, match="mask"):
+        protocol(s, x, v, mask[:, :3], at)
+    with pytest.raises(ShapeError, match="at least one real token"):
+        protocol(s, x, v, np.zeros_like(mask), at)
+    with pytest.raises(ShapeError, match="scores"):
+        protocol(s, x[0], v, mask, at)
+    with pytest.raises(RangeError, match="needs the range"):
+        protocol(s, x, v, mask, {})
+
+
+@pytest.mark.parametrize("low, high, message", [(0.0, 5.0, "must not sum to 0"), (-1.0, 5.0, "must be positive"),
+                                                (math.nan, 5.0, "finite")])
+def test_2quad_needs_positive_sums(low: float, high: float, message: str) -> None:
+    s = PlainSession()
+    scores, values, mask, _ = case(6, 1, 1, 4, 2, 1.0)
+    with pytest.raises(RangeError, match=message):
+        softmax_2quad(s, s.accept(scores), s.accept(values), mask, {"quad_sum": Range(low, high)})
