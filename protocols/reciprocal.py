@@ -19,8 +19,8 @@ from secformer.protocols.ranges import Range, bits
 from secformer.protocols.rsqrt import PRODUCT_MAGNITUDE, ROW_HARMONICS, deflated, rsqrt_series
 from secformer.protocols.series import Fit, choose
 
-TOLERANCE = 1.2e-4       # relative, of one series
-WIDEST = 2.0**8         # high/low that one series is tried for
+TOLERANCE = 1.2e-4      # relative, of one series
+WIDEST = 180.0          # high/low that one series is tried for
 
 PAPER_ETA, PAPER_ITERATIONS = 5000.0, 13  # SecFormer's deflation and iterations for 2Quad's rows
 VALID = Range(0.001, 1.999)               # of y / eta

@@ -54,7 +54,8 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     precision = min(PRECISION[1], max(PRECISION[0], WINDOW - 2 - bits(bound)))
     delta = (1 + bits(n)) * 2.0**-precision
     m = s.maximum(scores, -1, bound=bound, precision=precision)                                  # 2
-    e = exp(s, scores - m, Range(max(spread.low, -2.0 * bound) - delta, delta), scale_bits=EXP_BITS)                # 3
+    domain = Range(max(spread.low, -2.0 * bound) - delta, delta)
+    e = exp(s, scores - m, domain, scale_bits=EXP_BITS)                                          # 3
     if columns is not None:
         e = e * columns
     (e,) = s.settle(e)
@@ -84,7 +85,7 @@ def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     total = positive(at, "quad_sum")
     if total.low == 0.0:
         raise RangeError("a 2Quad row must not sum to 0: this checkpoint was not trained for 2Quad; use FAITHFUL")
-    p = s.square(scores + QUAD_SHIFT, magnitude=bits(total.high) + 1)                                     # 1
+    p = s.square(scores + QUAD_SHIFT, magnitude=bits(total.high))                                # 1
     if columns is not None:
         p = p * columns
     (p,) = s.settle(p)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mpc_lab import KERNELS, SEEDS, Tap, Words, compute, duo, kernels_named, known, quick_local_pair, rank_of, run
+from mpc_lab import KERNELS, SEEDS, Tap, Words, compute, duo, kernels_named, quick_local_pair, rank_of, run
 
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import Desync, PeerLost, ProtocolError, ReusedRandomness, ShapeError
@@ -50,12 +50,7 @@ PROGRAMS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-LATE = known("a peer that sends after the other gave up gets PeerLost without the story", strict=False)
-
-
-@pytest.mark.parametrize(
-    "other", [pytest.param(n, marks=LATE) if n in ("reveal", "share") else n for n in PROGRAMS if n != "square of 3"]
-)
+@pytest.mark.parametrize("other", [n for n in PROGRAMS if n != "square of 3"])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_different_programs_are_a_desync_on_both_sides(other: str, swapped: bool, pair: Any) -> None:
     both = [PROGRAMS["square of 3"], PROGRAMS[other]]
@@ -146,7 +141,7 @@ def test_the_world_stays_usable_after_a_failed_run() -> None:
 
 @pytest.mark.parametrize(
     "when",
-    [pytest.param("recording", marks=known("the recorder counts weights of a recording that failed")), "running"],
+    ["recording", "running"],
 )
 def test_weights_can_be_provisioned_after_a_failed_run(when: str) -> None:
     world = World()
@@ -196,7 +191,6 @@ def test_the_keyboard_ends_a_run() -> None:
     assert not party_threads()
 
 
-@known("World.run starts threads outside of the try that stops them")
 def test_an_interrupt_while_the_roles_are_started_ends_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
     start = _Run.start
 

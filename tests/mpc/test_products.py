@@ -53,7 +53,7 @@ def test_mul_is_exact_over_broadcast_shapes(shapes: Any, seed: int, name: str, t
 @examples(30)
 @given(frac=st.integers(4, 24), data=st.data(), seed=st.integers(0, 999))
 def test_mul_in_every_format_settles_within_one_unit(frac: int, data: st.DataObject, seed: int) -> None:
-    magnitude = data.draw(st.integers(2, 62 - 2 * frac))
+    magnitude = data.draw(st.integers(2, min(62 - 2 * frac, 48 - frac)))  # float64 still tells units apart
     rng, unit = np.random.default_rng(seed), 2.0**-frac
     reach = 2.0 ** (magnitude // 2) - unit
     x, y = (np.rint(rng.uniform(-reach, reach, size=20) / unit) * unit for _ in range(2))
