@@ -20,7 +20,7 @@ from secformer.protocols.rsqrt import PRODUCT_MAGNITUDE, ROW_HARMONICS, deflated
 from secformer.protocols.series import Fit, choose
 
 TOLERANCE = 1.2e-4      # relative, of one series
-WIDEST = 180.0          # high/low that one series is tried for
+WIDEST = 320.0          # high/low that one series is tried for
 
 PAPER_ETA, PAPER_ITERATIONS = 5000.0, 13  # SecFormer's deflation and iterations for 2Quad's rows
 VALID = Range(0.001, 1.999)               # of y / eta
@@ -35,7 +35,7 @@ MOST_ITERATIONS = 40
 def reciprocal_series(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
     """2^scale_bits / y for y in the domain.   1 round where one series reaches 1.2e-4, else 3 (or 7, see rsqrt).
 
-    One series (high/low up to about 170), 3 to 4 bytes a row:
+    One series (high/low up to about 250), 3 to 4 bytes a row:
     1. open y mod P; sum the harmonics
     Else, since 1/sqrt(y) spans half as many octaves, about 20 bytes a row more:
     1. r <- 2^j / sqrt(y) by series
