@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.errors import SettingsError
+from secformer.mpc.errors import ShapeError
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.ops import compare, linear, truncate
 from secformer.mpc.ops.series import Series, series
@@ -36,7 +36,7 @@ class SecureSession(Session):
     def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
         index, frac = self.provisioned, self.fixed.frac if frac is None else frac
         self.provisioned += 1
-        words = self._accept(data)
+        words = self.xp.asarray(data)
         kept = linear.provision(self.party, words, index, width)
         return Weight(self, index, (words.shape[0], words.shape[1]), frac, width, kept)
 
@@ -50,14 +50,15 @@ class SecureSession(Session):
         return words - mask
 
     def _accept(self, data: Any) -> Any:
-        return self.party.kernels.backend.asarray(data).astype(np.uint64, copy=False)
+        words = self.xp.asarray(data)
+        if words.dtype.kind != "u":
+            raise ShapeError(f"shares are unsigned words, got {words.dtype}; encode and split values first")
+        return words.astype(np.uint64)  # a copy: the caller's buffer may change later
 
     def _reveal(self, x: Share, to: int | str) -> Any:
         host = self.party.kernels.backend.to_host
         if to == CLIENT:
             return host(x.data)
-        if to not in (0, 1):
-            raise SettingsError(f"results are revealed to 0, 1 or CLIENT, got {to!r}")
         if self.party.rank != to:
             self.party.send("reveal", x.data)
             return None

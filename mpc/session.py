@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.errors import RangeError, ShapeError
+from secformer.mpc.errors import RangeError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.ops.series import Series, series_bits
+from secformer.mpc.ops.series import LEAST_BITS, Series, series_bits
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.shares import Public, Share, Weight
 
@@ -40,6 +40,8 @@ class Session(ABC):
 
         Price: half a round (one message), 64 bits an element.
         """
+        if owner not in (0, 1):
+            raise SettingsError(f"a value is shared by party 0 or party 1, got owner {owner!r}")
         if x is None and shape is None:
             raise ShapeError("the party that does not own the value must say its public shape")
         shape = shape if shape is not None else np.asarray(x).shape
@@ -68,6 +70,8 @@ class Session(ABC):
         Returns float64 to the one who learns it and None to the other; for CLIENT each party returns the words that
         it hands to the client. Price: half a round (one message), 64 bits an element; nothing for CLIENT.
         """
+        if to not in (0, 1, CLIENT):
+            raise SettingsError(f"results are revealed to 0, 1 or CLIENT, got {to!r}")
         (x,) = self._settled([x], widen=True)
         return self._reveal(self._aligned(x, self.fixed.frac), to)
 
@@ -86,11 +90,13 @@ class Session(ABC):
         return a.like(self._add(a.data, self._public(np.asarray(y, dtype=np.float64), frac)))
 
     def negate(self, x: Share) -> Share:
+        self._own(x)
         return x.like(self._negate(x.data))
 
     def scale(self, x: Share, c: Public) -> Share:
         """x times public c. Integers scale exactly; a power of two only moves the point; any other factor adds up to
         `frac` fractional bits, and settles x first (the engine truncates) where no room is left for them."""
+        self._own(x)
         c = np.asarray(c)
         if c.dtype.kind in "biu":
             return x.like(self._scale(x.data, c.astype(np.float64), 0))
@@ -100,9 +106,9 @@ class Session(ABC):
         if top == 0.0:
             return x.like(self._scale(x.data, np.zeros_like(c), 0))
         mantissa, exponent = math.frexp(top)
-        if c.ndim == 0 and mantissa == 0.5:
-            moved = Share(self, self._point(x.data, exponent - 1), x.frac - exponent + 1, x.width,
-                          max(1, x.magnitude + exponent - 1))
+        frac, magnitude = x.frac - exponent + 1, max(1, x.magnitude + exponent - 1)
+        if c.ndim == 0 and mantissa == 0.5 and frac + magnitude + 2 <= WORD_BITS:
+            moved = Share(self, self._point(x.data, exponent - 1), frac, x.width, magnitude)
             return moved if c > 0 else self.negate(moved)
         bits = min(self.fixed.frac - exponent, WORD_BITS - 2 - x.magnitude - self.fixed.frac)
         if x.width - x.frac - bits < x.magnitude + 2:
@@ -110,6 +116,7 @@ class Session(ABC):
         return Share(self, self._scale(x.data, c.astype(np.float64), bits), x.frac + bits, x.width, x.magnitude)
 
     def sum(self, x: Share, axis: int, keepdims: bool = False) -> Share:
+        self._own(x)
         return x.like(self._sum(x.data, axis, keepdims))
 
     def concatenate(self, xs: Sequence[Share], axis: int = 0) -> Share:
@@ -162,6 +169,7 @@ class Session(ABC):
     def matmul_many(self, pairs: Sequence[Pair], *, magnitude: int | None = None) -> list[Share]:
         """Several matrix products in one round."""
         for x, y in pairs:
+            self._own(x, y)
             fits = x.ndim >= 2 and len(y.shape) == x.ndim and x.shape[-1] == y.shape[-2]
             if not fits or x.shape[:-2] != y.shape[:-2]:
                 raise ShapeError(
@@ -179,10 +187,12 @@ class Session(ABC):
         """
         if len({f.period_bits for f in functions}) != 1:
             raise ShapeError("the series of one opening must have one period; fold the arguments by public factors")
-        bits, keep = series_bits(functions[0].period_bits, x.frac)
-        if x.width < x.frac + functions[0].period_bits:
+        self._own(x)
+        period = functions[0].period_bits
+        if x.width < max(x.frac + period, *(f.needed_width(self.fixed, x.frac) for f in functions)):
             (x,) = self._settled([x], widen=True)
-            bits, keep = series_bits(functions[0].period_bits, x.frac)
+        x = self._aligned(x, max(x.frac, LEAST_BITS - period))
+        bits, keep = series_bits(period, x.frac)
         return self._series(x, list(functions), bits, keep)
 
     def less(self, x: Share, thresholds: Sequence[float], *, bound: float, precision: int | None = None) -> list[Share]:
@@ -233,7 +243,7 @@ class Session(ABC):
         """Names a part of the program in costs and errors. Sessions that meter override it."""
         yield
 
-    def _own(self, *xs: Share) -> None:
+    def _own(self, *xs: Share | Weight) -> None:
         for x in xs:
             if x.session is not self:
                 raise ShapeError("a share of another session was given; bring the value into this session first")
@@ -296,6 +306,7 @@ class Session(ABC):
     def _windowed(self, x: Share, reach: float, precision: int | None) -> tuple[Share, int]:
         """Drops fractional bits locally down to `precision` (default: the session's), and the window that then holds
         |x| < reach. Dropping bits of both shares is exact mod 2^(width - dropped) up to one unit in the last place."""
+        self._own(x)
         keep = min(x.frac, self.fixed.frac if precision is None else precision)
         if x.frac > keep:
             dropped, reach = x.frac - keep, reach + 2.0 ** (1 - keep)  # rounding down must not leave the window

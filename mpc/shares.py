@@ -58,7 +58,7 @@ class Share:
     __radd__ = __add__
 
     def __sub__(self, other: Share | Public) -> Share:
-        return self.session.add(self, -other)
+        return self.session.add(self, -other if isinstance(other, Share) else _negated(other))
 
     def __rsub__(self, other: Public) -> Share:
         return self.session.add(-self, other)
@@ -105,6 +105,12 @@ class Share:
 
     def __repr__(self) -> str:
         return f"Share(shape={self.shape}, frac={self.frac}, width={self.width}, magnitude={self.magnitude})"
+
+
+def _negated(c: Public) -> np.ndarray:
+    """-c, for integers in a type that holds it."""
+    c = np.asarray(c)
+    return np.negative(c.astype(np.int64 if c.dtype.kind in "biu" else np.float64))
 
 
 class Weight:

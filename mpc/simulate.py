@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
@@ -119,7 +121,8 @@ class _Run:
     def start(self, name: str, job: Callable[[], Any]) -> None:
         def body() -> None:
             try:
-                self._results[name] = job()
+                with np.errstate(over="ignore"):  # words wrap by design; NumPy warns about it for scalars
+                    self._results[name] = job()
             except BaseException as error:  # handed to the caller's thread by join
                 self._errors.append(error)
                 self.stop(f"{name}: {error}")

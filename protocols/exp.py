@@ -22,7 +22,7 @@ DEEPEST = -440.0  # of its lower end, for a series of the whole domain
 FLOOR = -12.0     # deeper domains are cut here: exp(-12) is 6e-6
 
 
-@cite("luo2024secformer", "masked sine, section 3, taken to many harmonics")
+@cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of exp")
 def exp(s: Session, x: Share, domain: Range, *, scale_bits: int = 0) -> Share:
     """2^scale_bits exp(x) for x in the domain, whose upper end is at most 2.   1 round; 3 bytes an element.

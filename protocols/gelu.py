@@ -29,7 +29,7 @@ FOLD = 2.0**FOLDED_BITS / PERIOD   # v FOLD has that period
 
 
 @cite("hendrycks2016gelu", "GeLU")
-@cite("luo2024secformer", "masked sine, section 3, taken to many harmonics")
+@cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of GeLU")
 def gelu_series(s: Session, x: Share, at: Site) -> Share:
     """GeLU(x) = x/2 + g(x) for x in at["input"], g by a Fourier series.   1 round; 3 bytes an element.
@@ -62,8 +62,8 @@ def segment() -> Series:
     return Series(FOLDED_BITS, none, (0.0, *BETA), magnitude=2)
 
 
-@cite("luo2024secformer", "GeLU protocol: segmented Fourier series for erf, section 3.1")
-@cite("zheng2023sine", "secure sine")
+@cite("luo2024secformer", "GeLU protocol: segmented Fourier series for erf")
+@cite("zheng2023sine", "sine from one masked opening")
 def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     """GeLU(x), v = x / sqrt 2: erf(v) is -1 below -1.7, 1 above 1.7, seven sines between.
 

@@ -29,7 +29,7 @@ class InverseRoot(Protocol):
 
 
 @cite("ba2016layernorm", "layer normalisation")
-@cite("luo2024secformer", "masked sine, section 3, taken to 1/sqrt")
+@cite("luo2024secformer", "masked sine, taken to 1/sqrt")
 def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with 1/sqrt by series: x (N, C), gamma, beta (C,) -> (N, C), settled.
 

@@ -37,7 +37,8 @@ PAPERS = MappingProxyType({
         "Li et al.", 2023, "MPCFormer: Fast, Performant and Private Transformer Inference with MPC",
         "ICLR 2023, arXiv:2211.01452"),
     "zheng2023sine": Paper(
-        "Zheng et al.", 2023, "Secure Softmax/Sigmoid for Machine-learning Computation", "ACSAC 2023"),
+        "Zheng et al.", 2023, "Secure Softmax/Sigmoid for Machine-learning Computation",
+        "ACSAC 2023, doi:10.1145/3627106.3627175"),
     "goldschmidt1964": Paper("Goldschmidt", 1964, "Applications of Division by Convergence", "M.Sc. thesis, MIT"),
     "markstein2004": Paper(
         "Markstein", 2004, "Software Division and Square Root Using Goldschmidt's Algorithms",

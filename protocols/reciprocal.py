@@ -26,11 +26,11 @@ PAPER_ETA, PAPER_ITERATIONS = 5000.0, 13  # SecFormer's deflation and iterations
 VALID = Range(0.001, 1.999)               # of y / eta
 CONVERGED = 2e-5                          # relative, where eta and iterations are chosen by us
 D_BITS = 16                               # the deflated value is kept times 2^16
-N_BITS = 4                                # the approximation starts at 2^4 or more
+N_BITS, LEAST_N_BITS = 26, 4              # bits that the approximation may take, and at least starts with
 MOST_ITERATIONS = 40
 
 
-@cite("luo2024secformer", "masked sine, section 3, taken to many harmonics")
+@cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of 1/y")
 def reciprocal_series(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
     """2^scale_bits / y for y in the domain.   1 round where one series reaches 1.2e-4, else 3 (or 7, see rsqrt).
@@ -88,7 +88,8 @@ def reciprocal_goldschmidt(s: Session, y: Share, *, eta: float, iterations: int,
     Takes a pending y; the result has a truncation pending.
     """
     (y,) = s.settle(y)
-    finer = max(0, N_BITS + bits(eta) - scale_bits)  # n starts at 2^N_BITS or more, so that rounding it costs little
+    # n starts as large as its growth, below 2^(iterations - 2), leaves room for: a first m near 0 makes it small
+    finer = max(0, max(LEAST_N_BITS, N_BITS - iterations) + bits(eta) - scale_bits)
     d = deflated(y, eta, D_BITS)                                                                 # 1
     n = s.public(2.0 ** (scale_bits + finer) / eta, d.shape)                                     # 3
     for _ in range(iterations - 1):                                                              # 2

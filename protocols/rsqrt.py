@@ -35,7 +35,7 @@ MOST_ITERATIONS = 60
 PRODUCT_MAGNITUDE = 30                    # row-wise products use whole words
 
 
-@cite("luo2024secformer", "masked sine, section 3, taken to many harmonics")
+@cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of 1/sqrt(v)")
 def rsqrt_series(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Share:
     """2^scale_bits / sqrt(v) for v in the domain.   1 round where one series reaches 2e-5, else 5.

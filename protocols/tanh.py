@@ -19,7 +19,7 @@ LIMIT = 10.0    # |tanh| is 1 to 4e-9 from here on
 
 
 @cite("devlin2019bert", "the pooler's tanh")
-@cite("luo2024secformer", "masked sine, section 3, taken to many harmonics")
+@cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of tanh")
 def tanh(s: Session, x: Share, at: Site) -> Share:
     """tanh(x) for x in at["input"].   1 round; 3 bytes an element.

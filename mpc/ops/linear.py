@@ -76,9 +76,9 @@ def _products(party: Party, kind: Bilinear, operands: list[Operand], multiply: C
         right = operands[j]
         if isinstance(right, Weight):
             with party.meter.offline():
-                fixed_part = multiply(left_mask, right.data.opened)
-            factor = right.data.factor
-        elif i == j:
+                fixed_part = multiply(left_mask, right.data.opened.astype(dtype, copy=False))
+            factor = right.data.factor.astype(dtype, copy=False)
+        elif i == j and isinstance(kind, Hadamard):
             # e e + 2 e a: one multiplication by e + 2 a
             fixed_part, factor = dtype(0), left_mask + left_mask + (left if party.rank == 0 else dtype(0))
         else:

@@ -17,12 +17,14 @@ import numpy as np
 
 from secformer.mpc.dealer.kinds import MASK_FRAC, SeriesMask, chunks
 from secformer.mpc.errors import RangeError
+from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.party import Party
 from secformer.mpc.shares import Share
 
 if TYPE_CHECKING:
     from secformer.mpc.session import Session
 
+LEAST_BITS = 3    # that a turn can be cut into quarters of
 PUBLIC_FRAC = 18  # fractional bits of coefficient times public cosine
 
 
@@ -53,6 +55,13 @@ class Series:
             if self.sin[k]:
                 out = out + self.sin[k] * np.sin((k * w) * x)
         return out
+
+    def needed_width(self, fixed: FixedPoint, frac: int) -> int:
+        """Bits of x, given with `frac` fractional bits, that the linear term needs to be right in the result."""
+        if not self.linear:
+            return 0
+        factor = linear_factor(self, frac)
+        return fixed.window(MASK_FRAC + PUBLIC_FRAC, self.magnitude) - ((factor & -factor).bit_length() - 1)
 
     def wrap(self, session: Session, data: Any) -> Share:
         """The share that an evaluation of this series makes."""

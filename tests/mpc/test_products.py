@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
-from mpc_lab import KERNELS, ULP, Raw, Words, compute, examples, kernels_named, known, reduced, run, words_of
+from mpc_lab import KERNELS, ULP, Raw, Words, compute, examples, kernels_named, reduced, run, words_of
 
 from secformer.mpc.dealer.kinds import Hadamard, MatMul
 from secformer.mpc.errors import RangeError, ShapeError
@@ -87,7 +87,6 @@ def test_square_equals_mul_and_opens_once() -> None:
     assert [k.shapes for k in outcome.plan.kinds if isinstance(k, Hadamard)] == [((50,),)] * 2
 
 
-@known("the shortcut for squares, e (e + 2 a), does not hold for matrices")
 def test_a_matrix_times_itself() -> None:
     """The same share on both sides opens once; matrix products do not commute, so a e is not e a."""
     x = values(np.random.default_rng(2), (4, 4), 30.0)
@@ -207,10 +206,7 @@ def test_a_narrow_product_is_lifted_and_revealed() -> None:
     np.testing.assert_array_equal(got, [table[1], table[0], table[0] + table[1]])
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=known("a 64-bit weight meets a 32-bit mask")) if n == "numpy" else n for n in KERNELS],
-)
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize(("frac", "magnitude"), [(8, 14), (4, 8), (6, 18)])
 def test_weights_in_formats_whose_products_fit_32_bits(name: str, frac: int, magnitude: int) -> None:
     rng = np.random.default_rng(frac)

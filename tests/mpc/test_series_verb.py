@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpc_lab import KERNELS, ULP, Words, compute, examples, kernels_named, known, run, words_of
+from mpc_lab import KERNELS, ULP, Words, compute, examples, kernels_named, run, words_of
 
 from secformer.mpc.dealer.kinds import CHUNK, SeriesMask
 from secformer.mpc.errors import RangeError, ShapeError
@@ -121,7 +121,6 @@ def test_a_narrow_share_that_holds_the_period_goes_in_as_it_is() -> None:
     assert outcome.plan.kinds[0].bits == 9
 
 
-@known("the linear term of a narrow share is wrong modulo the result's width")
 def test_a_narrow_share_with_a_linear_term() -> None:
     """The linear term needs x modulo more than the period: a share narrower than that has to be lifted first."""
     f = Series(6, (0.0, 1.0), (0.0, 0.0), linear=0.5)
@@ -132,7 +131,6 @@ def test_a_narrow_share_with_a_linear_term() -> None:
     assert np.abs(compute(program, np.repeat([[1.0], [2.0]], 50, axis=1)) - f(np.array([2.0]))).max() <= 0.3
 
 
-@known("the linear term of a pending product is wrong modulo a wider result")
 def test_a_pending_value_with_a_linear_term_whose_result_is_wider() -> None:
     """A product is right modulo 48 bits; its half at 38 fractional bits modulo 53, and the result's window is 56."""
     f = Series(6, (0.0, 1.0), (0.0, 0.0), linear=0.5, magnitude=9)
@@ -150,7 +148,6 @@ def test_a_share_too_narrow_for_the_period_is_lifted() -> None:
     assert np.abs(got[0] - f(np.array([-3.0, 2.5]))).max() <= tolerance(f, 0.0)
 
 
-@known("the turn takes three bits or more; with fewer the answer is silently wrong")
 def test_integers_with_few_bits_go_in() -> None:
     """Shares of 0 or 1 have no fractional bits; a short period leaves few bits to open."""
     f = Series(2, (0.0, 1.0), (0.0, 0.5))
