@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,17 +33,28 @@ class PlanRecorder(Session):
         self._kinds: list[Kind] = []
         self._rounds = 0
         self._bytes = 0
+        self._constants = hashlib.sha256()
 
     def record(self, program: Callable[..., Any], *inputs: Any) -> Plan:
         """The plan of `program(session, *inputs)`. A recording that fails leaves no weights behind."""
-        self._kinds, self._rounds, self._bytes = [], 0, 0
+        self._kinds, self._rounds, self._bytes, self._constants = [], 0, 0, hashlib.sha256()
+        self._note(self.fixed)
         before = self.provisioned
         try:
             program(self, *inputs)
         except BaseException:
             self.provisioned = before
             raise
-        return Plan(tuple(self._kinds), self._rounds, self._bytes)
+        return Plan(tuple(self._kinds), self._rounds, self._bytes, self._constants.hexdigest())
+
+    def _note(self, *constants: Any) -> None:
+        """Public numbers of the program, for the plan's digest."""
+        for c in constants:
+            if isinstance(c, np.ndarray):
+                once = c[tuple(slice(0, 1) if step == 0 else slice(None) for step in c.strides)]  # as if not broadcast
+                self._constants.update(repr(c.shape).encode() + once.tobytes())
+            else:
+                self._constants.update(repr(c).encode())
 
     def _take(self, kinds: Sequence[Kind], rounds: int) -> None:
         self._kinds.extend(kinds)
@@ -67,6 +79,7 @@ class PlanRecorder(Session):
         return ghost(np.shape(data))
 
     def _public(self, x: np.ndarray, frac: int) -> Any:
+        self._note(x, frac)
         return ghost(x.shape)
 
     def _reveal(self, x: Share, to: int | str) -> Any:
@@ -87,6 +100,7 @@ class PlanRecorder(Session):
         return a
 
     def _scale(self, a: Any, c: np.ndarray, bits: int) -> Any:
+        self._note(c, bits)
         return ghost(np.broadcast_shapes(a.shape, c.shape))
 
     def _point(self, a: Any, exponent: int) -> Any:
@@ -120,6 +134,7 @@ class PlanRecorder(Session):
         return [ghost(kind.product_shape(i, j)) for i, j, _ in kind.pairs]
 
     def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]:
+        self._note(*functions)
         results = [f.wrap(self, x.data) for f in functions]
         for f in functions:
             if f.linear:
@@ -128,6 +143,7 @@ class PlanRecorder(Session):
         return results
 
     def _less(self, x: Share, thresholds: list[Threshold], window: int) -> list[Share]:
+        self._note(*thresholds)
         self._take([Comparison(x.size, window, len(thresholds), self.bit_width)], 2)
         return [Share(self, x.data, 0, self.bit_width, 1) for _ in thresholds]
 

@@ -284,7 +284,7 @@ class Session(ABC):
         return [done.get(id(x), x) for x in xs]
 
     def _products(self, pairs: Sequence[Pair], magnitude: int | None, matmul: bool) -> list[Share]:
-        magnitude = self.fixed.magnitude if magnitude is None else magnitude
+        magnitude = self.fixed.magnitude if magnitude is None else max(1, magnitude)
         flat = self._settled([v for pair in pairs for v in pair if isinstance(v, Share)])
         settled, it = [], iter(flat)
         for _, y in pairs:

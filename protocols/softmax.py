@@ -21,6 +21,7 @@ from secformer.protocols.reciprocal import deflation, reciprocal_goldschmidt, re
 QUAD_SHIFT = 5.0     # c of 2Quad: weights are (score + c)^2
 VALUE_BITS = 7       # values, and so their weighted means, are promised below 2^7
 EXP_BITS = 4         # weights are kept times 2^4, so that rounding them costs little
+LEAST_SUM = 0.99     # of a row's weights, the largest of which is 1 or more
 RECIPROCAL_BITS = 3  # reciprocals of row sums settle at 2^3 or more
 WINDOW = 14          # bits that a comparison of the maximum should take: two bytes, two small tables
 LEAST_BOUND_BITS = 3  # so that a coarse maximum is wide enough for exp's shortest period
@@ -48,19 +49,19 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     columns = _columns(scores, values, mask)
     n = scores.shape[-1]
     score, spread = measured(at, "score"), measured(at, "spread")
-    bound = 2.0 ** max(LEAST_BOUND_BITS, bits(score.reach + 1.0))
+    bound = max(2.0**LEAST_BOUND_BITS, score.reach + 1.0)
     if columns is not None:
         scores = scores * columns + (1 - columns) * math.floor(score.low)                        # 1
     precision = min(PRECISION[1], max(PRECISION[0], WINDOW - 2 - bits(bound)))
-    delta = (1 + bits(n)) * 2.0**-precision
+    delta = 2.0 * 2.0**-precision  # m lies less than this below the row's maximum, never above
     m = s.maximum(scores, -1, bound=bound, precision=precision)                                  # 2
-    domain = Range(max(spread.low, -2.0 * bound) - delta, delta)
+    domain = Range(max(spread.low, -2.0 * bound), delta)
     e = exp(s, scores - m, domain, scale_bits=EXP_BITS)                                          # 3
     if columns is not None:
         e = e * columns
     (e,) = s.settle(e)
     most = min(2.0 ** bits(n), max(1.0, measured(at, "exp_sum").high))
-    total = Range(2.0**EXP_BITS * math.exp(-delta), 2.0**EXP_BITS * math.exp(delta) * most)
+    total = Range(2.0**EXP_BITS * LEAST_SUM, 2.0**EXP_BITS * math.exp(delta) * most)
     context = s.matmul(e, values, magnitude=bits(total.high) + VALUE_BITS)                       # 4
     scale_bits = bits(total.high) + RECIPROCAL_BITS
     inverse = reciprocal_series(s, e.sum(-1, keepdims=True), total, scale_bits=scale_bits)       # 5

@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, settings
 
 from secformer.mpc.backend import Backend
@@ -42,11 +41,6 @@ ULP = 2.0**-16
 def examples(count: int) -> Any:
     """Hypothesis settings: so many examples, no clock."""
     return settings(deadline=None, max_examples=count, suppress_health_check=list(HealthCheck))
-
-
-def known(reason: str, *, strict: bool = True) -> pytest.MarkDecorator:
-    """A fault of the engine that is known and not yet mended."""
-    return pytest.mark.xfail(strict=strict, reason=reason)
 
 
 @cache
