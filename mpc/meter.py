@@ -59,8 +59,8 @@ class Cost:
         return self.seconds + self.rounds * latency + self.bytes / 2 * 8 / bandwidth
 
     def by_kind(self) -> dict[str, Cost]:
-        """The leaves' costs summed by name (softmax, gelu, ...), whatever layer they are in; what a scope spends
-        outside of its children counts as "other"."""
+        """Costs summed by the name of the scope that talks (softmax, gelu, ...), whatever layer it is in; seconds between
+        those scopes count as "other"."""
         totals: dict[str, Cost] = {}
         self._collect(totals)
         return totals
@@ -70,7 +70,7 @@ class Cost:
         own = {
             key: max(0, getattr(self, key) - sum(getattr(c, key) for c in self.children.values())) for key in COUNTERS
         }
-        name = "other" if self.children else self.name
+        name = self.name if not self.children or own["bytes"] or own["rounds"] else "other"
         if any(own.values()):
             totals[name] = totals.get(name, Cost(name)) + Cost(name, **own)
         for c in self.children.values():
