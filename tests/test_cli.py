@@ -165,10 +165,14 @@ def test_ctrl_c() -> None:
     """Interrupted in the middle of a run: exit code 130, one line, no traceback, and soon."""
     texts = ["a film that never ends " * 20] * 400
     command = [sys.executable, "-m", "secformer", "demo", *texts]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # background jobs inherit it ignored
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heed) as process:
         time.sleep(6)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, out, err) == (130, "", "secformer: interrupted\n")
 
 
