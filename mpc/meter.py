@@ -59,8 +59,8 @@ class Cost:
         return self.seconds + self.rounds * latency + self.bytes / 2 * 8 / bandwidth
 
     def by_kind(self) -> dict[str, Cost]:
-        """Costs summed by the name of the scope that talks (softmax, gelu, ...), whatever layer it is in; seconds between
-        those scopes count as "other"."""
+        """Costs summed by the name of the scope that talks (softmax, gelu, ...), whatever layer it is in; seconds
+        between those scopes count as "other"."""
         totals: dict[str, Cost] = {}
         self._collect(totals)
         return totals
