@@ -53,7 +53,8 @@ def positive(at: Site, quantity: str) -> Range:
 
 def bits(value: float) -> int:
     """The least integer m with |value| <= 2^m."""
-    return math.ceil(math.log2(abs(value))) if value else 0
+    mantissa, exponent = math.frexp(abs(value))
+    return exponent - (mantissa == 0.5)
 
 
 def rounded_out(r: Range, step: float) -> Range:
