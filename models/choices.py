@@ -8,7 +8,9 @@ from secformer.models.config import ENCODER, BertSpec
 from secformer.models.folder import ModelFolder
 from secformer.models.options import Settings
 from secformer.models.profile import FILE, RangeProfile, design_of, measure
+from secformer.models.rehearsal import rehearse_values
 from secformer.mpc.errors import ModelError, SettingsError
+from secformer.mpc.fixed import FixedPoint
 from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
 
 PathLike = str | os.PathLike[str]
@@ -29,12 +31,13 @@ def choose_recipe(recipe: Recipe | str, folder: ModelFolder) -> Recipe:
 
 
 def choose_profile(
-    given: PathLike | RangeProfile | None, folder: ModelFolder, recipe: Recipe
+    given: PathLike | RangeProfile | None, folder: ModelFolder, recipe: Recipe, fixed: FixedPoint
 ) -> tuple[RangeProfile | None, str, list[str]]:
     """The profile to compute by, where it came from, and notes: the given one, else the file beside the checkpoint if
     it suits the recipe, else one measured now; None for exact functions.
 
-    Raises ModelError for a profile of other weights or of other functions.
+    Raises ModelError for a profile of other weights or of other functions, and RangeError where the model's values on
+    the built-in texts leave what the recipe's protocols promise.
     """
     if recipe is EXACT:
         return None, "none: exact functions take no ranges", []
@@ -46,7 +49,9 @@ def choose_profile(
     elif beside.is_file() and (profile := RangeProfile.load(beside)).design == design:
         source = str(beside)
     else:
-        return measure(folder, recipe=recipe), "measured at load from built-in texts", [UNMEASURED]
+        profile = measure(folder, recipe=recipe)
+        rehearse_values(folder, recipe, profile, fixed)
+        return profile, "measured at load from built-in texts", [UNMEASURED]
     if profile.design != design:
         raise ModelError(f"the range profile ({source}) was measured with {profile.design!r} functions, this recipe "
                          f"needs {design!r}; leave `profile` out to have one measured at load")

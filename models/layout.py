@@ -100,7 +100,7 @@ def table_width(spec: BertSpec, checkpoint: Checkpoint, frac: int, bound: float)
     reach = checkpoint.reach(WORDS, (spec.vocab, c), bound) + checkpoint.reach(SEGMENTS, (spec.types, c), bound)
     if not reach < bound:
         raise RangeError(f"word plus segment embeddings reach {reach:g}; fixed point takes |v| < {bound:g}")
-    return next((w for w in NARROW if reach < 2.0 ** (w - 2 - frac)), WORD_BITS)
+    return next((w for w in NARROW if reach + 2.0**-frac < 2.0 ** (w - 2 - frac)), WORD_BITS)
 
 
 def parts(layout: Layout) -> Iterator[Part]:

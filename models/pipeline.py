@@ -22,6 +22,7 @@ from secformer.models.options import Settings, settings_of
 from secformer.models.output import SecureOutput, assemble, per_token
 from secformer.models.profile import RangeProfile
 from secformer.models.progress import Progress, part, shown, silent, sites_told
+from secformer.models.rehearsal import rehearse
 from secformer.models.sharing import (
     GhostTensors,
     OwnerShares,
@@ -45,7 +46,7 @@ from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import EXACT, Recipe
 
 SITES_PER_LAYER = 4  # softmax, gelu, two layernorms: what progress counts
-Results = dict[str, tuple[Any, int]]  # words (the twin: values) and their fractional bits, by name
+Results = dict[str, Any]  # by name, words with the session's fractional bits (the twin: values)
 
 
 def infer(s: Session, request: Request, batch: Batch, bert: Bert, names: Sequence[str]) -> Results:
@@ -57,7 +58,7 @@ def infer(s: Session, request: Request, batch: Batch, bert: Bert, names: Sequenc
     out = answer(s, x, batch, bert)
     with s.scope("reveal"):
         kept = s.lift(*(out[name] for name in names))
-        return {name: (s.reveal(x, CLIENT), x.frac) for name, x in zip(names, kept, strict=True)}
+        return {name: s.reveal(x, CLIENT) for name, x in zip(names, kept, strict=True)}
 
 
 class _Model:
@@ -69,7 +70,7 @@ class _Model:
         self.recipe = choose_recipe(recipe, folder)
         folder.verify(settings.fixed)
         self.names = result_names(folder.spec, settings)
-        self.profile, self.profile_source, notes = choose_profile(profile, folder, self.recipe)
+        self.profile, self.profile_source, notes = choose_profile(profile, folder, self.recipe, settings.fixed)
         self.notes = [*folder.notes, *notes]
         self.layout: Layout = folder.layout(settings.fixed, private=settings.embedding == "private")
 
@@ -118,6 +119,8 @@ class SecureModel(_Model):
         if self.recipe is EXACT:
             raise SettingsError("the recipe 'exact' is the plaintext reference and cannot run on shares; use "
                                 "plain_bert for it, or the recipe 'faithful'")
+        if self.profile is not None:
+            rehearse(folder, self.recipe, self.profile, settings.fixed)
         self.provisioning: Cost | None = None
         self._parameters: dict[Session, Parameters] = {}
 
@@ -167,7 +170,7 @@ class SecureModel(_Model):
         requests = self._requests(batch)
         outcome = world.run(program, *requests, plan=world.recorder.record(program, requests[0].ghost()))
         mine, theirs = outcome.results
-        return {name: decode(words + theirs[name][0], frac) for name, (words, frac) in mine.items()}, outcome.cost
+        return {name: decode(words + theirs[name], self.settings.frac) for name, words in mine.items()}, outcome.cost
 
     def _requests(self, batch: Batch) -> tuple[Request, Request]:
         if self.settings.embedding == "private":
@@ -215,7 +218,7 @@ class PlainModel(_Model):
         else:
             request = Request(lambda: self.folder.embeddings(batch), (n, spec.hidden), False)
         results = infer(self.session, request, batch, self._bert(self._parameters, tell), self.names)
-        return {name: values for name, (values, _) in results.items()}, None
+        return results, None
 
 
 def secure_bert(model: PathLike | SecureModel, texts: Texts, *, recipe: Recipe | str = "auto", backend: str = "auto",

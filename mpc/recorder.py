@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from secformer.mpc.dealer.kinds import Bilinear, Comparison, Hadamard, Kind, MatMul, WeightMask
 from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.ops import linear, truncate
 from secformer.mpc.ops.series import Series, kind_of, linear_factor
@@ -55,6 +57,14 @@ class PlanRecorder(Session):
                 self._constants.update(repr(c.shape).encode() + once.tobytes())
             else:
                 self._constants.update(repr(c).encode())
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Names the place in errors: what does not fit shows here, before anything is shared."""
+        try:
+            yield
+        except RangeError as error:
+            raise RangeError(f"{name}: {error}") from error
 
     def _take(self, kinds: Sequence[Kind], rounds: int) -> None:
         self._kinds.extend(kinds)

@@ -110,10 +110,11 @@ class Session(ABC):
         if c.ndim == 0 and mantissa == 0.5 and frac + magnitude + 2 <= WORD_BITS:
             moved = Share(self, self._point(x.data, exponent - 1), frac, x.width, magnitude)
             return moved if c > 0 else self.negate(moved)
-        bits = min(self.fixed.frac - exponent, WORD_BITS - 2 - x.magnitude - self.fixed.frac)
-        if x.width - x.frac - bits < x.magnitude + 2:
+        magnitude = x.magnitude + max(0, exponent)
+        bits = min(self.fixed.frac - exponent, WORD_BITS - 2 - magnitude - self.fixed.frac)
+        if x.width - x.frac - bits < magnitude + 2:
             (x,) = self._settled([x], widen=True)
-        return Share(self, self._scale(x.data, c.astype(np.float64), bits), x.frac + bits, x.width, x.magnitude)
+        return Share(self, self._scale(x.data, c.astype(np.float64), bits), x.frac + bits, x.width, magnitude)
 
     def sum(self, x: Share, axis: int, keepdims: bool = False) -> Share:
         self._own(x)

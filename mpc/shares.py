@@ -49,7 +49,11 @@ class Share:
         return Share(self.session, data, self.frac, self.width, self.magnitude)
 
     def promise(self, magnitude: int) -> Share:
-        """The same share with the promise |value| < 2^magnitude, from a protocol that knows better than the format."""
+        """The same share with the promise |value| < 2^magnitude, from a protocol that knows better than the format.
+
+        A promise is kept by whoever makes it: integer factors, public addends and sums do not change it, since it holds
+        for the value that is settled in the end. Other factors and powers of two move it.
+        """
         return Share(self.session, self.data, self.frac, self.width, magnitude)
 
     def __add__(self, other: Share | Public) -> Share:

@@ -29,8 +29,8 @@ from secformer.mpc.recorder import PlanRecorder
 from secformer.mpc.secure import SecureSession
 
 Program = Callable[[Any, Any], Any]
-Pair = Callable[[str, str], tuple[Channel, Channel]]
-DEALER_AHEAD = 1 << 27  # bytes of corrections that may wait for party 1
+Connect = Callable[[str, str], tuple[Channel, Channel]]
+DEALER_AHEAD = 1 << 27  # bytes of corrections, or one message, that may wait for party 1
 ENDING = 5.0            # seconds that the roles get to end when a run fails
 
 
@@ -58,7 +58,7 @@ class World:
         deadline: float = DEADLINE,
         kernels: NumpyKernels | None = None,
         unsafe_seeds: tuple[bytes, bytes] | None = None,
-        connect: Pair | None = None,
+        connect: Connect | None = None,
     ):
         self.fixed = fixed or FixedPoint()
         self.kernels = kernels if kernels is not None else kernels_for(choose_backend(backend))
@@ -69,6 +69,7 @@ class World:
         self._dealer = Dealer(self._seeds, self.kernels)
         self._connect = connect or (lambda a, b: local_pair(a, b, deadline=self.deadline))
         self._serial = 0
+        self._unfinished: list[threading.Thread] = []
 
     def run(self, program: Program, inputs0: Any = None, inputs1: Any = None, *, plan: Plan | None = None) -> Outcome:
         """Records `program(session, inputs)`, then runs it at both parties, each with its own inputs.
@@ -76,14 +77,16 @@ class World:
         Pass the plan of an earlier run of the same program on the same shapes to skip the recording.
         Raises the first error of any role; the others are stopped.
         """
-        before = self.recorder.provisioned
-        plan = plan or self.recorder.record(program, inputs0)
+        self._wait_for_the_last()
+        before = self.parties[0].provisioned
         serial, self._serial = self._serial, self._serial + 1
-        ends = self._connect("party 0", "party 1")
-        dealer_end, party1_end = local_pair("the dealer", "party 1", capacity=DEALER_AHEAD, deadline=self.deadline)
-        meters = (Meter(), Meter())
         try:
+            plan = plan or self.recorder.record(program, inputs0)
+            ends = self._connect("party 0", "party 1")
+            dealer_end, party1_end = local_pair("the dealer", "party 1", capacity=DEALER_AHEAD, deadline=self.deadline)
+            meters = (Meter(), Meter())
             with _Run((*ends, dealer_end, party1_end)) as run:
+                self._unfinished = run.threads
                 for rank, (session, inputs) in enumerate(zip(self.parties, (inputs0, inputs1), strict=True)):
                     feed = party1_end if rank == 1 else None
                     source = Source(self._seeds[rank], serial, plan, feed, self.kernels, meters[rank])
@@ -95,8 +98,16 @@ class World:
             for s in (self.recorder, *self.parties):
                 s.provisioned = before  # what a failed run provisioned does not exist
             raise
+        self._unfinished = []
         cost = meters[0].cost.merged(meters[1].cost, parallel=True)
         return Outcome((results["party 0"], results["party 1"]), cost, plan)
+
+    def _wait_for_the_last(self) -> None:
+        """The threads of an interrupted run hold the same sessions: no new run before they have ended."""
+        for thread in self._unfinished:
+            thread.join(timeout=ENDING)
+        if any(thread.is_alive() for thread in self._unfinished):
+            raise ProtocolError("an interrupted run is still ending; wait for it, or make a new World")
 
 
 def _party_job(program: Program, session: SecureSession, inputs: Any, meter: Meter) -> Callable[[], Any]:
@@ -114,7 +125,7 @@ class _Run:
 
     def __init__(self, channels: tuple[Channel, ...]):
         self._channels = channels
-        self._threads: list[threading.Thread] = []
+        self.threads: list[threading.Thread] = []
         self._results: dict[str, Any] = {}
         self._errors: list[BaseException] = []
 
@@ -128,7 +139,7 @@ class _Run:
                 self.stop(f"{name}: {error}")
 
         thread = threading.Thread(target=body, name=name, daemon=True)
-        self._threads.append(thread)
+        self.threads.append(thread)
         thread.start()
 
     def stop(self, reason: str) -> None:
@@ -141,14 +152,14 @@ class _Run:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if error is not None:
             self.stop(f"the run ended: {error!r}")
-            for thread in self._threads:
+            for thread in self.threads:
                 thread.join(timeout=ENDING)
         for channel in self._channels:
             channel.close()
 
     def join(self) -> dict[str, Any]:
         """What each role returned. Raises the first error that is not merely a peer's echo of another."""
-        for thread in self._threads:
+        for thread in self.threads:
             while thread.is_alive():
                 thread.join(timeout=0.2)  # wakes up for Ctrl-C
         if self._errors:

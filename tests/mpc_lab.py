@@ -332,6 +332,8 @@ def wire_words(payload: np.ndarray, bits: int) -> np.ndarray:
 
 def chi_square_fits(observed: np.ndarray, bins: int) -> bool:
     """Whether values below `bins` look uniform: the statistic within about six standard deviations of its mean."""
+    if observed.size < 5 * bins:
+        raise ValueError(f"{observed.size} samples say nothing about {bins} bins")
     counts = np.bincount(observed.reshape(-1).astype(np.int64), minlength=bins)
     expected = observed.size / bins
     statistic = float(((counts - expected) ** 2 / expected).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from secformer.mpc.dealer.expand import Material
@@ -23,12 +24,12 @@ class Source:
     ):
         self._seed, self._serial, self._plan = seed, serial, plan
         self._dealer, self._kernels, self._meter = dealer, kernels, meter
-        self._cursor = 0
+        self._cursor, self._lock = 0, threading.Lock()
 
     def take(self, kind: Kind) -> Material:
         """The next correlation, which must be `kind`. Raises Desync when the plan says otherwise."""
-        index = self._cursor
-        self._cursor += 1
+        with self._lock:
+            index, self._cursor = self._cursor, self._cursor + 1
         if index >= len(self._plan.kinds):
             raise ReusedRandomness(
                 f"the plan's {len(self._plan.kinds)} correlations are used up and {kind!r} was asked for; "

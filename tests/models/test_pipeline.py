@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from checkpoints import tensors, write_checkpoint
+from safetensors.numpy import load_file, save_file
 
 from secformer.models import pipeline
 from secformer.models.check import check, differences
@@ -18,6 +20,7 @@ from secformer.models.options import Settings, settings_of
 from secformer.models.output import SecureOutput
 from secformer.models.pipeline import PlainModel, SecureModel, plain_bert, secure_bert, twin
 from secformer.models.profile import FILE, measure
+from secformer.mpc.backend import choose_backend
 from secformer.mpc.errors import (
     BackendUnavailable,
     InputError,
@@ -126,7 +129,8 @@ def test_a_loaded_model_is_called_again_without_sharing_again(loaded: SecureMode
     assert "provision" not in first.cost.children
 
 
-def test_two_runs_open_different_words_but_agree(loaded: SecureModel) -> None:
+def test_two_runs_agree(loaded: SecureModel) -> None:
+    """Every run draws fresh masks; what they round differently stays below the tolerance."""
     close(loaded("a bad film"), loaded("a bad film"), TIGHT)
 
 
@@ -164,7 +168,9 @@ def test_progress_reaches_its_end_and_ctrl_c_passes(loaded: SecureModel) -> None
 
 def test_progress_bar_goes_to_stderr(loaded: SecureModel, capfd: pytest.CaptureFixture[str]) -> None:
     loaded("cat", progress=True)
-    assert capfd.readouterr().out == ""
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err
 
 
 def test_closed_model(encoder: Path) -> None:
@@ -216,11 +222,13 @@ def test_a_loaded_model_takes_no_settings(loaded: SecureModel) -> None:
 
 
 def test_cupy_without_a_gpu(encoder: Path) -> None:
-    pytest.importorskip("numpy")
     try:
-        secure_bert(encoder, "cat", backend="cupy")
-    except BackendUnavailable as error:
-        assert "numpy" in str(error)
+        choose_backend("cupy")
+    except BackendUnavailable:
+        with pytest.raises(BackendUnavailable, match="use backend='numpy'"):
+            secure_bert(encoder, "cat", backend="cupy")
+    else:
+        pytest.skip("a GPU answers")
 
 
 # ---- bad input ----------------------------------------------------------------------------------------------------
@@ -293,3 +301,33 @@ def test_check_lists_what_leaves_the_profile(encoder: Path) -> None:
     found = check(encoder, TEXTS, profile=narrow)
     assert not found.ok
     assert found.violations[0].site == "embedding.layernorm"
+
+
+def test_results_with_few_fractional_bits_keep_their_scale(encoder: Path) -> None:
+    """Moving the point by a power of two is free and leaves fewer fractional bits than the format's."""
+    doubled = replace(FAITHFUL, tanh=lambda s, x, at: s.settle(x)[0] * 2.0)
+    close(secure_bert(encoder, "cat", recipe=doubled, **CPU), twin(encoder, "cat", recipe=doubled), TIGHT)
+
+
+def test_values_that_no_range_records_are_rehearsed(tmp_path: Path) -> None:
+    """Attention values beyond the softmax protocols' promise would give a wrong answer for every text."""
+    path = folder_of(tmp_path)
+    file = path / "model.safetensors"
+    tensors = load_file(file)
+    for name in tensors:
+        if "attention.self.value.weight" in name:
+            tensors[name] = tensors[name] * 3000
+    save_file(tensors, file)
+    with pytest.raises(RangeError, match=r"layer\.0/"):
+        secure_bert(path, "cat", **CPU)
+
+
+def test_a_format_that_a_recipe_does_not_fit_is_refused_before_anything_is_shared(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shared(*_: Any) -> None:
+        raise AssertionError("weights were shared")
+
+    monkeypatch.setattr(SecureModel, "provision", shared)
+    with pytest.raises(RangeError, match=r"layer\.0: softmax|layernorm|gelu"):
+        SecureModel.from_pretrained(encoder, frac=24, magnitude=14, **CPU)

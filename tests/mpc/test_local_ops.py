@@ -357,3 +357,11 @@ def test_other_formats(fixed: FixedPoint) -> None:
     (a, b), _ = run(lambda s, x: [x * 2.0 + 1, x - 0.25], x, fixed=fixed)
     np.testing.assert_array_equal(a, x * 2 + 1)
     np.testing.assert_array_equal(b, x - 0.25)
+
+
+@pytest.mark.parametrize("c", [100.0, -3.3, 1.5, 1000.25])
+def test_factors_above_one_move_the_promise(c: float) -> None:
+    """A share of 0 or 1 promises magnitude 1; a hundred times it must not be truncated in that window."""
+    x = np.array([-1.0, 1.0, 0.5])
+    got = compute(lambda s, x: s.less(x, [0.0], bound=4.0)[0] * c, x)
+    assert np.abs(got - (x < 0) * c).max() <= 2.0**-8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,18 @@ import pytest
 from mpc_lab import KERNELS, SEEDS, Sent, Words, fix_private, kernels_named, quick_local_pair, run, tapped
 
 from secformer.mpc.backend import Backend, choose_backend
-from secformer.mpc.errors import BackendUnavailable, SettingsError
-from secformer.mpc.fixed import encode
+from secformer.mpc.errors import BackendUnavailable, ProtocolError, SettingsError
+from secformer.mpc.fixed import decode, encode
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.meter import COUNTERS, Cost, Meter
+from secformer.mpc.net.channel import Channel, local_pair
 from secformer.mpc.ops.series import Series
 from secformer.mpc.party import Party
 from secformer.mpc.plain import PlainSession
 from secformer.mpc.secure import SecureSession
 from secformer.mpc.session import CLIENT
 from secformer.mpc.shares import Share
-from secformer.mpc.simulate import World
+from secformer.mpc.simulate import World, _Run
 
 F = Series(5, (0.5, 1.0, -0.25), (0.0, 0.5, 0.125), linear=0.5)
 
@@ -208,3 +210,50 @@ def test_a_missing_gpu_library_is_named() -> None:
     with pytest.raises(BackendUnavailable, match=r"CuPy is not installed.*backend='numpy'"):
         choose_backend("cupy")
     assert choose_backend("auto") == Backend("numpy", np, choose_backend("auto").threads)
+
+
+def test_a_connection_that_fails_leaves_the_parties_in_step() -> None:
+    refused = iter([True])
+
+    def connect(a: str, b: str) -> tuple[Channel, Channel]:
+        if next(refused, False):
+            raise OSError("no route")
+        return local_pair(a, b)
+
+    world = World(connect=connect)
+    eye = encode(np.eye(2), 16)
+
+    def program(s: Any, words: np.ndarray) -> Any:
+        return s.reveal(s.matmul(s.public(np.array([[1.0, 2.0]])), s.provision(words)), CLIENT)
+
+    with pytest.raises(OSError, match="no route"):
+        world.run(program, eye, np.zeros_like(eye))
+    a, b = world.run(program, eye, np.zeros_like(eye)).results
+    np.testing.assert_array_equal(decode(a + b, 16), [[1.0, 2.0]])
+
+
+def test_no_run_starts_while_an_interrupted_one_is_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads hold the same sessions and would take the new run's masks."""
+    monkeypatch.setattr("secformer.mpc.simulate.ENDING", 0.05)
+    gate = threading.Event()
+
+    def program(s: Any, words: np.ndarray) -> Any:
+        x = s.accept(words)
+        if getattr(s, "party", None) is not None and s.party.rank == 1:
+            gate.wait(10)
+        return s.reveal(s.square(x), CLIENT)
+
+    def interrupted(self: _Run) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    world, zeros = World(), np.zeros(3, dtype=np.uint64)
+    with monkeypatch.context() as patch:
+        patch.setattr(_Run, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            world.run(program, zeros, zeros)
+    with pytest.raises(ProtocolError, match="still ending"):
+        world.run(program, zeros, zeros)
+    gate.set()
+    monkeypatch.setattr("secformer.mpc.simulate.ENDING", 5.0)
+    a, b = world.run(program, zeros, zeros).results
+    assert not (a + b).any()
