@@ -153,7 +153,7 @@ def measure(case: Case, world: World | None) -> Row:
     row = Row(case.name, case.domain, case.bound, case.relative, *_errors(case, twin))
     if world is None:
         return row
-    halves = [_split(x, f) for x, f in zip(case.inputs, case.fracs, strict=True)]
+    halves = [split(x, f) for x, f in zip(case.inputs, case.fracs, strict=True)]
 
     def program(s: Session, words: Sequence[Array]) -> Any:
         shares = (s.accept(w, frac=f, width=WIDTHS[f]) for w, f in zip(words, case.fracs, strict=True))
@@ -175,7 +175,7 @@ def _errors(case: Case, got: Array) -> tuple[float, float]:
     return float(wrong.max()), float(wrong.mean())
 
 
-def _split(x: Array, frac: int) -> tuple[Array, Array]:
+def split(x: Array, frac: int) -> tuple[Array, Array]:
     words = encode(x, frac)
     first = np.random.default_rng(2).integers(0, 2**64, x.shape, dtype=np.uint64)
     return first, words - first

@@ -53,11 +53,12 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def record(name: str, result: dict[str, Any]) -> Path:
-    """Writes bench/results/<name>.json and says where."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def record(name: str, result: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Writes <folder>/<name>.json and says where."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     content = {"bench": name, "when": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": machine(), **result}
     path.write_text(json.dumps(content, indent=1) + "\n")
-    print(f"recorded in {path.relative_to(Path(__file__).parents[1])}")
+    root = Path(__file__).parents[1]
+    print(f"recorded in {path.relative_to(root) if path.is_relative_to(root) else path}")
     return path

@@ -27,13 +27,14 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
-from secformer.protocols.softmax import quad_sum
+from secformer.protocols.softmax import quad_sum, relu_sum
 
 FILE = "secformer_profile.json"
 FORMAT = 1
 MARGIN = 1.25
 KEYS = ("format", "model", "design", "texts", "tokens", "margin", "sites")
-RATIOS = ("variance", "quad_sum", "exp_sum")  # positive quantities: widened by a factor, the others by a distance
+# positive quantities: widened by a factor, the others by a distance
+RATIOS = ("variance", "quad_sum", "relu_sum", "exp_sum")
 SLACK = 0.25  # distance added to both ends, so that a range measured as a point is not one
 
 
@@ -218,8 +219,8 @@ def observed(recipe: Recipe) -> Recipe:
             some = each[..., attend]  # (H, T, n): attended columns
             spread = some - some.max(axis=-1, keepdims=True)
             _seen(at, score=some, spread=spread, exp_sum=np.exp(spread).sum(axis=-1))
-            if recipe is not EXACT:  # exact softmax has no 2Quad sums
-                _seen(at, quad_sum=quad_sum(some))
+            if recipe is not EXACT:  # exact softmax has no 2Quad and no 2ReLU sums
+                _seen(at, quad_sum=quad_sum(some), relu_sum=relu_sum(some))
         return recipe.softmax(s, scores, values, mask, _seen(at))
 
     return replace(recipe, gelu=gelu, tanh=tanh, layernorm=layernorm, softmax=softmax)

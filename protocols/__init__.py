@@ -1,8 +1,9 @@
 """Protocols: the functions of a Transformer written in a session's verbs, each with its paper, price and error bound.
 
 What lives here: one file a function (`exp`, `reciprocal`, `rsqrt`, `tanh`, `gelu`, `softmax`, `layernorm`), the fits
-that they share (`series`), the ranges that they are chosen by (`ranges`), the recipes that a model runs (`recipes`) and
-where everything comes from (`papers`). All numerical coefficients of the package are here.
+that they share (`series`), the functions of the systems that the paper compares with (`mpcformer`, `puma`, `crypten`)
+and what those share (`limit`, `newton`, `octaves`), the ranges that they are chosen by (`ranges`), the recipes that a
+model runs (`recipes`) and where everything comes from (`papers`). All numerical coefficients of the package are here.
 
 It may import `secformer.mpc` and nothing above; it must not know ranks, devices, messages, words or models. Every
 function runs on any session: at a party, in the float64 twin, in the plan recorder.

@@ -25,4 +25,4 @@ def clip(s: Session, x: Share, limit: float, *, reach: float) -> tuple[Share, Sh
 @cite("luo2024secformer", "segments outside which a function is a line")
 def floor_at(s: Session, x: Share, low: float, domain: Range) -> Share:
     """max(x, low) for x in the domain.   2 rounds; about 5 bytes an element. Takes a pending x; settled."""
-    return s.relu(x - low, bound=max(low - domain.low, domain.high - low)) + low
+    return s.relu(x - low, bound=max(low - domain.low, domain.high - low) + 1.0) + low

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from secformer.mpc.errors import RangeError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.papers import cite
@@ -36,7 +37,7 @@ def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share, eps: float
     6 rounds (10 where at["variance"] spans a ratio above about 250); about 35 bytes an element.
     Error: that of `rsqrt_series`, 2e-5 relative to the result. Takes a pending x.
     """
-    return _layernorm(s, x, gamma, beta, eps, at, rsqrt_series)
+    return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_series)
 
 
 @cite("luo2024secformer", "LayerNorm protocol")
@@ -53,13 +54,16 @@ def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share, eps: 
         unit = domain.high / (variance.high + eps)  # v is the variance times this
         return rsqrt_goldschmidt(s, v, domain, eta=eta * unit, iterations=iterations, scale_bits=scale_bits)
 
-    return _layernorm(s, x, gamma, beta, eps, at, root)
+    return layernorm_by(s, x, gamma, beta, eps, at, root)
 
 
-def _layernorm(
+@cite("ba2016layernorm", "layer normalisation")
+def layernorm_by(
     s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site, inverse_root: InverseRoot
 ) -> Share:
-    """1. t <- row sums of x                                                     one round, which settles x
+    """LayerNorm with the inverse root given: 5 rounds beside the root's; about 35 bytes an element.
+
+    1. t <- row sums of x                                                     one round, which settles x
     2. x^2, t^2, x gamma, t gamma                                                one round
     3. v <- C sum(x^2) - t^2 = C^2 variance;  g <- C x gamma - t gamma
     4. r <- 1 / sqrt(v), one a row
@@ -67,12 +71,13 @@ def _layernorm(
     """
     channels, variance = x.shape[-1], positive(at, "variance")
     c = bits(channels)
-    # where deviations are small, x settles finer: times 2^near, as far as whole words allow
+    # where deviations are small, x settles finer: times 2^near, as far as whole words allow; where they are so large
+    # that their squares would leave whole words, coarser
     spare = MOST_MAGNITUDE - 1 - bits((variance.high + eps) * channels**2)
-    near = max(0, min(-bits(variance.low + eps), spare) // 2)
+    near = min(max(0, -bits(variance.low + eps)), spare) // 2
     domain = Range(*((end + eps) * channels**2 * 4.0**near for end in (variance.low, variance.high)))
     deviation = bits(math.sqrt(domain.high / channels)) + GAMMA_BITS       # of (x - mean) gamma, the worst case
-    magnitude = min(MOST_MAGNITUDE, 1 + max(c + deviation, bits(domain.high)))
+    magnitude = _fitting(1 + max(c + deviation, bits(domain.high)), variance)
     (x,) = s.settle(x * 2.0**near)                                                               # 1
     t = x.sum(-1, keepdims=True)
     xx, tt, xg, tg = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=magnitude)   # 2
@@ -83,9 +88,16 @@ def _layernorm(
     g = (xg * channels - tg) * 2.0 ** (lift - c)
     r = inverse_root(s, v, domain, scale_bits=root_bits + c)                                     # 4
     result = bits(math.sqrt(channels)) + GAMMA_BITS
-    y = s.mul(g, r, magnitude=min(MOST_MAGNITUDE, result + lift + root_bits)) * 2.0 ** -(lift + root_bits)
+    y = s.mul(g, r, magnitude=_fitting(result + lift + root_bits, variance)) * 2.0 ** -(lift + root_bits)
     (y,) = s.settle(y)                                                                           # 5
     return y + beta
+
+
+def _fitting(magnitude: int, variance: Range) -> int:
+    if magnitude > MOST_MAGNITUDE:
+        raise RangeError(f"LayerNorm's products would need magnitude {magnitude} for variances in [{variance.low:g}, "
+                         f"{variance.high:g}], words hold {MOST_MAGNITUDE}; check the range profile")
+    return magnitude
 
 
 def layernorm_exact(x: np.ndarray, eps: float) -> np.ndarray:

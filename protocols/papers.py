@@ -36,6 +36,20 @@ PAPERS = MappingProxyType({
     "li2023mpcformer": Paper(
         "Li et al.", 2023, "MPCFormer: Fast, Performant and Private Transformer Inference with MPC",
         "ICLR 2023, arXiv:2211.01452"),
+    "dong2023puma": Paper(
+        "Dong et al.", 2023, "PUMA: Secure Inference of LLaMA-7B in Five Minutes", "arXiv:2307.12533"),
+    "ma2023secretflow": Paper(
+        "Ma et al.", 2023, "SecretFlow-SPU: A Performant and User-Friendly Framework for Privacy-Preserving Machine "
+        "Learning", "USENIX ATC 2023"),
+    "lu2020root": Paper(
+        "Lu, Fang, Wei, Liu", 2020, "Faster Secure Multiparty Computation of Adaptive Gradient Descent",
+        "PPMLP 2020, doi:10.1145/3411501.3419427"),
+    "knott2021crypten": Paper(
+        "Knott et al.", 2021, "CrypTen: Secure Multi-Party Computation Meets Machine Learning",
+        "NeurIPS 2021, arXiv:2109.00984"),
+    "mohassel2017secureml": Paper(
+        "Mohassel, Zhang", 2017, "SecureML: A System for Scalable Privacy-Preserving Machine Learning",
+        "IEEE S&P 2017"),
     "zheng2023sine": Paper(
         "Zheng et al.", 2023, "Secure Softmax/Sigmoid for Machine-learning Computation",
         "ACSAC 2023, doi:10.1145/3627106.3627175"),

@@ -16,9 +16,12 @@ from secformer.mpc.errors import SettingsError
 from secformer.mpc.plain import PlainSession
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.crypten import gelu_tanh, layernorm_newton, softmax_limit, tanh_sigmoid
 from secformer.protocols.gelu import gelu_exact, gelu_segmented, gelu_series
 from secformer.protocols.layernorm import layernorm_exact, layernorm_goldschmidt, layernorm_series
+from secformer.protocols.mpcformer import gelu_quad, softmax_2quad_newton, softmax_2relu
 from secformer.protocols.papers import cite
+from secformer.protocols.puma import gelu_piecewise, layernorm_octaves, softmax_clipped
 from secformer.protocols.ranges import Site
 from secformer.protocols.softmax import softmax_2quad, softmax_exact, softmax_series
 from secformer.protocols.tanh import tanh, tanh_exact
@@ -85,5 +88,10 @@ def _twin(s: Session) -> PlainSession:
 
 SECFORMER = Recipe("secformer", gelu_segmented, softmax_2quad, layernorm_goldschmidt, tanh)
 FAITHFUL = Recipe("faithful", gelu_series, softmax_series, layernorm_series, tanh)
+MPCFORMER = Recipe("mpcformer", gelu_quad, softmax_2quad_newton, layernorm_newton, tanh_sigmoid)
+MPCFORMER_2RELU = Recipe("mpcformer_2relu", gelu_quad, softmax_2relu, layernorm_newton, tanh_sigmoid)
+PUMA = Recipe("puma", gelu_piecewise, softmax_clipped, layernorm_octaves, tanh)
+CRYPTEN = Recipe("crypten", gelu_tanh, softmax_limit, layernorm_newton, tanh_sigmoid)
 EXACT = Recipe("exact", exact_gelu, exact_softmax, exact_layernorm, exact_tanh)
-RECIPES = MappingProxyType({r.name: r for r in (SECFORMER, FAITHFUL, EXACT)})
+RECIPES = MappingProxyType({r.name: r for r in (SECFORMER, FAITHFUL, MPCFORMER, MPCFORMER_2RELU, PUMA, CRYPTEN,
+                                                EXACT)})

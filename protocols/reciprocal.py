@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
@@ -28,6 +29,12 @@ CONVERGED = 2e-5                          # relative, where eta and iterations a
 D_BITS = 16                               # the deflated value is kept times 2^16
 N_BITS, LEAST_N_BITS = 26, 4              # bits that the approximation may take, and at least starts with
 MOST_ITERATIONS = 40
+
+
+class Reciprocal(Protocol):
+    """2^scale_bits / y for y in the domain."""
+
+    def __call__(self, s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share: ...
 
 
 @cite("luo2024secformer", "masked sine, taken to many harmonics")
@@ -84,7 +91,8 @@ def reciprocal_goldschmidt(s: Session, y: Share, *, eta: float, iterations: int,
     3. return n / eta
 
     `deflation` chooses eta and the iterations. n and d are kept times powers of two, so that rounding m cancels between
-    them and the rest is small. Error, relative: 3e-4 at the interval's ends with the paper's iterations, else 1e-4.
+    them and the rest is small. Error, relative: 3e-4 at the interval's ends with the paper's iterations, else 1e-4, and
+    2^-17 / y for the rounding of y itself, which counts where sums are far below 1.
     Takes a pending y; the result has a truncation pending.
     """
     (y,) = s.settle(y)
@@ -92,11 +100,20 @@ def reciprocal_goldschmidt(s: Session, y: Share, *, eta: float, iterations: int,
     finer = max(0, max(LEAST_N_BITS, N_BITS - iterations) + bits(eta) - scale_bits)
     d = deflated(y, eta, D_BITS)                                                                 # 1
     n = s.public(2.0 ** (scale_bits + finer) / eta, d.shape)                                     # 3
-    for _ in range(iterations - 1):                                                              # 2
+    return converged(s, n, d, iterations) * 2.0**-finer                                          # 2
+
+
+@cite("goldschmidt1964", "division")
+def converged(s: Session, n: Share, d: Share, iterations: int) -> Share:
+    """n / d by n <- n m, d <- d m with m = 2 - d, for d in (0, 2) kept times 2^16.   2 rounds an iteration.
+
+    Takes pending values; the result has a truncation pending.
+    """
+    for _ in range(iterations - 1):
         m = 2 - d * 2.0**-D_BITS
         d, m, n = s.settle(d, m, n)
         n, d = s.mul_many([(n, m), (d, m)], magnitude=PRODUCT_MAGNITUDE)
-    return s.mul(n, 2 - d * 2.0**-D_BITS, magnitude=PRODUCT_MAGNITUDE) * 2.0**-finer
+    return s.mul(n, 2 - d * 2.0**-D_BITS, magnitude=PRODUCT_MAGNITUDE)
 
 
 def deflation(domain: Range) -> tuple[float, int]:

@@ -127,7 +127,16 @@ def rsqrt_goldschmidt(
     (v,) = s.settle(v * 2.0**lift)
     q = deflated(v, eta * 2.0**lift, Q_BITS)                                                     # 1
     p = s.public(2.0**scale_bits / math.sqrt(eta), q.shape)                                      # 3
-    for _ in range(iterations - 1):                                                              # 2
+    return converged(s, p, q, iterations)                                                        # 2
+
+
+@cite("markstein2004", "Goldschmidt's square root")
+def converged(s: Session, p: Share, q: Share, iterations: int) -> Share:
+    """p / sqrt(q) by p <- p m, q <- q m^2 with m = (3 - q)/2, for q in (0, 3) kept times 2^12.   3 rounds an iteration.
+
+    Takes pending values; the result has a truncation pending.
+    """
+    for _ in range(iterations - 1):
         m = (3 - q * 2.0**-Q_BITS) * 0.5
         q, m, p = s.settle(q, m, p)
         p, mm = s.mul_many([(p, m), (m, m)], magnitude=PRODUCT_MAGNITUDE)

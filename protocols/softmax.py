@@ -16,7 +16,7 @@ from secformer.mpc.shares import Share
 from secformer.protocols.exp import exp
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range, Site, bits, measured, positive
-from secformer.protocols.reciprocal import deflation, reciprocal_goldschmidt, reciprocal_series
+from secformer.protocols.reciprocal import Reciprocal, deflation, reciprocal_goldschmidt, reciprocal_series
 
 QUAD_SHIFT = 5.0     # c of 2Quad: weights are (score + c)^2
 VALUE_BITS = 7       # values, and so their weighted means, are promised below 2^7
@@ -46,25 +46,58 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     1.1e-4 at T = 384 in the twin, 2e-4 on shares.
     Takes pending scores; the result has a truncation pending.
     """
-    columns = _columns(scores, values, mask)
-    n = scores.shape[-1]
+    columns = real_columns(scores, values, mask)
+    x, domain = below_maximum(s, scores, columns, at)                                            # 1, 2
+    e = exp(s, x, domain, scale_bits=EXP_BITS)                                                   # 3
+    if columns is not None:
+        e = e * columns
+    return weighted_mean(s, e, values, exp_total(scores, domain, at), reciprocal_series)         # 4, 5
+
+
+@cite("vaswani2017attention", "scaled dot-product attention")
+def below_maximum(
+    s: Session, scores: Share, columns: np.ndarray | None, at: Site, least_bound: float = 2.0**LEAST_BOUND_BITS
+) -> tuple[Share, Range]:
+    """x = scores - m, and its domain over real columns: m is the row maximum, or a little less.
+
+    2 ceil(log2 T) rounds, a little over 3 bytes a score. A tree of comparisons at a few fractional bits: m lies less
+    than a public delta below the row's maximum and never above it, and softmax does not depend on m.
+
+    1. padding columns <- a public low constant
+    2. m <- coarse row maximum
+    Takes pending scores; x stays pending, and is right modulo 4 max(least_bound, largest score) or more.
+    """
     score, spread = measured(at, "score"), measured(at, "spread")
-    bound = max(2.0**LEAST_BOUND_BITS, score.reach + 1.0)
+    bound = max(least_bound, score.reach + 1.0)
     if columns is not None:
         scores = scores * columns + (1 - columns) * math.floor(score.low)                        # 1
     precision = min(PRECISION[1], max(PRECISION[0], WINDOW - 2 - bits(bound)))
-    delta = 2.0 * 2.0**-precision  # m lies less than this below the row's maximum, never above
     m = s.maximum(scores, -1, bound=bound, precision=precision)                                  # 2
-    domain = Range(max(spread.low, -2.0 * bound), delta)
-    e = exp(s, scores - m, domain, scale_bits=EXP_BITS)                                          # 3
-    if columns is not None:
-        e = e * columns
-    (e,) = s.settle(e)
-    most = min(2.0 ** bits(n), max(1.0, measured(at, "exp_sum").high))
-    total = Range(2.0**EXP_BITS * LEAST_SUM, 2.0**EXP_BITS * math.exp(delta) * most)
-    context = s.matmul(e, values, magnitude=bits(total.high) + VALUE_BITS)                       # 4
-    scale_bits = bits(total.high) + RECIPROCAL_BITS
-    inverse = reciprocal_series(s, e.sum(-1, keepdims=True), total, scale_bits=scale_bits)       # 5
+    return scores - m, Range(max(spread.low, -2.0 * bound), 2.0 * 2.0**-precision)
+
+
+def exp_total(scores: Share, domain: Range, at: Site) -> Range:
+    """Where row sums of 2^EXP_BITS exp(x) lie, x being what `below_maximum` gave with that domain."""
+    most = min(2.0 ** bits(scores.shape[-1]), max(1.0, measured(at, "exp_sum").high))
+    return Range(2.0**EXP_BITS * LEAST_SUM, 2.0**EXP_BITS * math.exp(domain.high) * most)
+
+
+@cite("vaswani2017attention", "scaled dot-product attention")
+def weighted_mean(
+    s: Session, weights: Share, values: Share, total: Range, reciprocal: Reciprocal,
+    spare_bits: int = RECIPROCAL_BITS,
+) -> Share:
+    """weights @ values / row sums of weights, which lie in `total`, by one reciprocal a row.
+
+    3 rounds beside the reciprocal's, one less for settled weights; about 12 bytes a weight and 21 a value.
+    1. c <- weights @ values;  z <- row sums of the weights
+    2. return c / z
+    Reciprocals settle at 2^spare_bits or more. Takes pending weights; the result has a truncation pending.
+    """
+    (weights,) = s.settle(weights)
+    context = s.matmul(weights, values, magnitude=bits(total.high) + VALUE_BITS)                 # 1
+    scale_bits = bits(total.high) + spare_bits
+    inverse = reciprocal(s, weights.sum(-1, keepdims=True), total, scale_bits=scale_bits)        # 2
     return s.mul(context, inverse, magnitude=VALUE_BITS + scale_bits) * 2.0**-scale_bits
 
 
@@ -82,20 +115,27 @@ def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     Range: at["quad_sum"], the row sums q. Error, relative: 3e-4 (see `reciprocal_goldschmidt`).
     Takes pending scores; the result has a truncation pending.
     """
-    columns = _columns(scores, values, mask)
+    def reciprocal(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
+        eta, iterations = deflation(domain)
+        return reciprocal_goldschmidt(s, y, eta=eta, iterations=iterations, scale_bits=scale_bits)
+
+    return quad_mean(s, scores, values, mask, at, reciprocal)                                    # 1 to 4
+
+
+@cite("li2023mpcformer", "2Quad")
+def quad_mean(
+    s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site, reciprocal: Reciprocal
+) -> Share:
+    """p @ values / row sums of p, p = (scores + 5)^2, with the reciprocal given: 5 rounds beside the reciprocal's;
+    about 25 bytes a score, 21 a value."""
+    columns = real_columns(scores, values, mask)
     total = positive(at, "quad_sum")
     if total.low == 0.0:
         raise RangeError("a 2Quad row must not sum to 0: this checkpoint was not trained for 2Quad; use FAITHFUL")
-    p = s.square(scores + QUAD_SHIFT, magnitude=bits(total.high))                                # 1
+    p = s.square(scores + QUAD_SHIFT, magnitude=bits(total.high))
     if columns is not None:
         p = p * columns
-    (p,) = s.settle(p)
-    context = s.matmul(p, values, magnitude=bits(total.high) + VALUE_BITS)                       # 2
-    scale_bits = bits(total.high) + 1
-    eta, iterations = deflation(total)
-    inverse = reciprocal_goldschmidt(
-        s, p.sum(-1, keepdims=True), eta=eta, iterations=iterations, scale_bits=scale_bits)      # 3
-    return s.mul(context, inverse, magnitude=VALUE_BITS + scale_bits) * 2.0**-scale_bits         # 4
+    return weighted_mean(s, p, values, total, reciprocal, spare_bits=1)
 
 
 def softmax_exact(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -110,7 +150,12 @@ def quad_sum(scores: np.ndarray) -> np.ndarray:
     return np.asarray(((scores + QUAD_SHIFT) ** 2).sum(axis=-1))
 
 
-def _columns(scores: Share, values: Share, mask: np.ndarray) -> np.ndarray | None:
+def relu_sum(scores: np.ndarray) -> np.ndarray:
+    """Row sums of max(score, 0) in float64, for range profiles: (..., T) to (...)."""
+    return np.asarray(np.maximum(scores, 0.0).sum(axis=-1))
+
+
+def real_columns(scores: Share, values: Share, mask: np.ndarray) -> np.ndarray | None:
     """The mask as integers that broadcast over rows, (B, 1, 1, T), or None where every token is real."""
     mask = np.asarray(mask, dtype=bool)
     if scores.ndim != 4 or values.ndim != 4 or mask.shape != (scores.shape[0], scores.shape[-1]):

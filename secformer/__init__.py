@@ -5,10 +5,10 @@ The front door. Names are loaded when first touched, so that importing the packa
     from secformer import secure_bert
     out = secure_bert("path/to/model-folder", ["a sentence", "another"])
 
-`SecureModel` keeps a provisioned model for repeated calls; `plain_bert` is the float64 twin; `SECFORMER` and
-`FAITHFUL` are recipes, values of `Recipe`; every error derives from `SecformerError`. What lives here: this list, the
-command line (`cli`, `render`), the place of the shipped model (`shipped`). It may import everything below, and nothing
-below imports it.
+`SecureModel` keeps a provisioned model for repeated calls; `plain_bert` is the float64 twin; `FAITHFUL`, `SECFORMER`,
+`MPCFORMER`, `MPCFORMER_2RELU`, `PUMA` and `CRYPTEN` are recipes, values of `Recipe`; every error derives from
+`SecformerError`. What lives here: this list, the command line (`cli`, `render`, `page`), the place of the shipped model
+(`shipped`). It may import everything below, and nothing below imports it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from secformer.models.pipeline import plain_bert as plain_bert
     from secformer.models.pipeline import secure_bert as secure_bert
     from secformer.mpc.errors import SecformerError as SecformerError
+    from secformer.protocols.recipes import CRYPTEN as CRYPTEN
     from secformer.protocols.recipes import FAITHFUL as FAITHFUL
+    from secformer.protocols.recipes import MPCFORMER as MPCFORMER
+    from secformer.protocols.recipes import MPCFORMER_2RELU as MPCFORMER_2RELU
+    from secformer.protocols.recipes import PUMA as PUMA
     from secformer.protocols.recipes import SECFORMER as SECFORMER
     from secformer.protocols.recipes import Recipe as Recipe
     from secformer.shipped import demo_model as demo_model
@@ -37,12 +41,20 @@ _HOMES = {
     "Recipe": "secformer.protocols.recipes",
     "SECFORMER": "secformer.protocols.recipes",
     "FAITHFUL": "secformer.protocols.recipes",
+    "MPCFORMER": "secformer.protocols.recipes",
+    "MPCFORMER_2RELU": "secformer.protocols.recipes",
+    "PUMA": "secformer.protocols.recipes",
+    "CRYPTEN": "secformer.protocols.recipes",
     "SecformerError": "secformer.mpc.errors",
     "demo_model": "secformer.shipped",
 }
 
 __all__ = [
+    "CRYPTEN",
     "FAITHFUL",
+    "MPCFORMER",
+    "MPCFORMER_2RELU",
+    "PUMA",
     "SECFORMER",
     "Recipe",
     "SecformerError",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secformer import __version__
-from secformer.mpc.errors import InputError, RangeError, SecformerError
+from secformer.mpc.errors import InputError, RangeError, SecformerError, SettingsError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -84,6 +84,29 @@ def check(args: argparse.Namespace) -> None:
     if not report.ok:
         raise RangeError("these texts leave the model's range profile, so a secure answer may be wrong without notice; "
                          "measure the model on such texts: secformer profile MODEL --texts FILE")
+
+
+def compare(args: argparse.Namespace) -> None:
+    texts = _inputs(args)
+    from secformer import render
+    from secformer.models.comparison import compare as side_by_side
+    from secformer.page import page
+    from secformer.protocols.recipes import recipe_named
+
+    recipes = None
+    if args.recipes != "all":
+        recipes = [recipe_named(name.strip()) for name in args.recipes.split(",") if name.strip()]
+        if not recipes:
+            raise SettingsError("--recipes names no recipe; give names with commas between them, or all")
+    if args.html and not Path(args.html).resolve().parent.is_dir():
+        raise InputError(f"--html {args.html}: there is no folder {Path(args.html).resolve().parent}; make it first")
+    compared = side_by_side(args.model, texts, recipes, backend=args.backend, runs=args.runs, progress=args.progress,
+                            truncation=args.truncation, embedding=args.embedding)
+    if args.html:
+        document = page(compared, [render.shown(t) for t in texts], render.comparison_notes(compared),
+                        render.notes_of(compared))
+        Path(args.html).write_text(document, encoding="utf-8")
+    _show(args, render.compare_json(texts, compared), render.compare(texts, compared))
 
 
 def profile(args: argparse.Namespace) -> None:
@@ -179,6 +202,7 @@ start here:
   secformer demo                                  the shipped sentiment model on three sentences
   secformer infer ./my-bert "A sentence."         any local Hugging Face BERT folder
   secformer check ./my-bert "A sentence."         will this text stay within the model's measured ranges?
+  secformer compare ./my-bert "A sentence."       what does each recipe answer, and what does it cost?
   secformer infer --help                          every command explains itself
 
 exit codes: 0 fine, 1 error (one line on stderr; --debug shows the traceback), 2 wrong usage, 130 interrupted
@@ -209,6 +233,17 @@ with exit code 1 if a text is outside.
 examples:
   secformer check ./my-bert "A typical text." "An extreme one!!!"
   secformer check ./my-bert --recipe secformer --json - < texts.txt
+"""
+_COMPARE = """\
+Runs the recipes side by side on the model and these texts, each securely, and the exact model in plaintext:
+agreement, seconds, bytes, rounds, and the time predicted on a LAN and a WAN. A recipe that cannot run on this model
+gets a row that says why. Recipes with quadratic functions need a model distilled for them; on another model their
+answers are off, and only their cost counts.
+
+examples:
+  secformer compare ./my-bert "A typical text." "Another one."
+  secformer compare ./my-bert --recipes faithful,secformer,puma --html page.html - < texts.txt
+  secformer compare ./my-bert --json "A typical text." > comparison.json
 """
 _PROFILE = """\
 Measures, with the plaintext twin, which ranges the model's values take on sample texts, and writes them as a range
@@ -255,13 +290,21 @@ def _parser() -> argparse.ArgumentParser:
     p = command("infer", infer, "run a model folder on texts", _INFER)
     _model_and_texts(p)
     _running(p)
-    p.add_argument("--embedding", choices=("private", "client"), default="private",
-                   help="private: token ids are secret and looked up securely (default); client: the client holds the "
-                        "embedding tables")
+    _embedded(p)
 
     p = command("check", check, "do texts stay within the profile, and how accurate will it be?", _CHECK)
     _model_and_texts(p)
-    p.add_argument("--recipe", default="auto", metavar="R", help="auto (default), faithful or secformer")
+    p.add_argument("--recipe", default="auto", metavar="R",
+                   help="auto (default), faithful, secformer, mpcformer, mpcformer_2relu, puma or crypten")
+
+    p = command("compare", compare, "recipes side by side on your model and texts", _COMPARE)
+    _model_and_texts(p, profile=False)
+    p.add_argument("--recipes", default="all", metavar="R,R", help="names with commas between them (default: all)")
+    p.add_argument("--html", metavar="FILE", help="also write one page with pictures, which loads nothing else")
+    p.add_argument("--runs", type=int, default=2, metavar="N",
+                   help="times that each recipe runs; the last run's cost counts (default 2)")
+    _placed(p)
+    _embedded(p)
 
     p = command("profile", profile, "measure a model's ranges on sample texts", _PROFILE)
     p.add_argument("model", metavar="MODEL", help="local Hugging Face folder")
@@ -274,17 +317,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _model_and_texts(p: argparse.ArgumentParser) -> None:
+def _model_and_texts(p: argparse.ArgumentParser, *, profile: bool = True) -> None:
     p.add_argument("model", metavar="MODEL", help="local Hugging Face folder")
     p.add_argument("texts", nargs="*", metavar="TEXT", help="texts; `-` reads lines from standard input")
     p.add_argument("--pairs", metavar="FILE", help="UTF-8 file of text pairs: two texts a line, a tab between them")
-    p.add_argument("--profile", metavar="FILE", help="range profile to use instead of the one beside the checkpoint")
+    if profile:
+        p.add_argument("--profile", metavar="FILE",
+                       help="range profile to use instead of the one beside the checkpoint")
     p.add_argument("--truncation", action="store_true", help="cut texts that are too long for the model")
 
 
 def _running(p: argparse.ArgumentParser) -> None:
     p.add_argument("--recipe", default="auto", metavar="R",
                    help="auto: what the checkpoint was trained for (default); faithful: plaintext accuracy on any "
-                        "checkpoint; secformer: the paper's protocols")
+                        "checkpoint; secformer: the paper's protocols; puma, crypten, mpcformer, mpcformer_2relu: the "
+                        "systems that it compares with")
+    _placed(p)
+
+
+def _placed(p: argparse.ArgumentParser) -> None:
     p.add_argument("--backend", default="auto", metavar="B", help="auto (default), numpy or cupy")
     p.add_argument("--progress", action="store_true", help="show progress on stderr")
+
+
+def _embedded(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--embedding", choices=("private", "client"), default="private",
+                   help="private: token ids are secret and looked up securely (default); client: the client holds the "
+                        "embedding tables")

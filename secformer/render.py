@@ -14,17 +14,18 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from secformer.models.networks import LAN, NETWORKS, WAN
 from secformer.protocols.papers import PAPERS, Cited, citations
 
 if TYPE_CHECKING:
     from secformer.models.check import Check
+    from secformer.models.comparison import Comparison, Row
     from secformer.models.output import SecureOutput
     from secformer.models.profile import RangeProfile
     from secformer.mpc.meter import Cost
 
 Texts = list[str] | list[tuple[str, str]]
-LAN = ("1 Gbit/s, 0.25 ms", 0.25e-3, 1e9)  # name, one-way latency (s), bandwidth (bit/s)
-WAN = ("100 Mbit/s, 20 ms", 20e-3, 1e8)
+ANSWERS = ("labels", "probabilities", "logits", "start_logits", "end_logits", "embeddings")
 
 
 # ---- demo ------------------------------------------------------------------------------------------------------------
@@ -141,9 +142,99 @@ def _figures(c: Cost) -> tuple[str, ...]:
 
 
 def _networks(total: Cost) -> Text:
-    parts = [f"{total.predict(latency=latency, bandwidth=bandwidth):.1f} s at {name}"
-             for name, latency, bandwidth in (LAN, WAN)]
+    parts = [f"{network.online(total):.1f} s at {network}" for network in NETWORKS]
     return Text(f"predicted online time between machines: {'; '.join(parts)}")
+
+
+# ---- compare ---------------------------------------------------------------------------------------------------------
+
+
+def compare(texts: Texts, compared: Comparison) -> RenderableType:
+    table = Table()
+    table.add_column("recipe")
+    names = ("same labels", "error", "cosine", "seconds", "MB", "rounds", f"{LAN.name} s", f"{WAN.name} s")
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in compared.rows:
+        if row.cost is not None:
+            table.add_row(Text(row.recipe + (" *" if row.student else "")), *_compared(row, row.cost))
+        else:
+            table.add_row(Text(row.recipe), "did not run", *("-",) * (len(names) - 1))
+    heading = Text(f"The recipes against plaintext on {len(texts)} text(s); error and cosine are of {compared.answer}")
+    said = [f"{row.recipe} did not run: {row.problem}" for row in compared.rows if row.problem]
+    said += [f"note: {note}" for note in comparison_notes(compared)]
+    said += [f"note: {', '.join(names)}: {note}" for note, names in notes_of(compared).items()]
+    return Group(heading, table, *map(Text, said))
+
+
+def notes_of(compared: Comparison) -> dict[str, list[str]]:
+    """Each note on single recipes, and the recipes that it is on."""
+    found: dict[str, list[str]] = {}
+    for row in compared.rows:
+        for note in row.notes:
+            found.setdefault(note, []).append(row.recipe)
+    return found
+
+
+def _compared(row: Row, cost: Cost) -> tuple[str, ...]:
+    return (
+        "-" if row.agreement is None else f"{row.agreement:.0%}", f"{row.error or 0.0:.1e}", f"{row.cosine or 0.0:.4f}",
+        f"{cost.seconds:.2f}", f"{cost.bytes / 1e6:.2f}", str(cost.rounds), f"{LAN.online(cost):.2f}",
+        f"{WAN.online(cost):.1f}",
+    )
+
+
+def comparison_notes(compared: Comparison) -> list[str]:
+    """What a reader of the comparison should know."""
+    students = [row.recipe for row in compared.rows if row.student]
+    notes = [
+        "seconds are measured here, online, all roles in one process; MB are both directions, rounds exchanges that "
+        f"wait on each other; {LAN.name} ({LAN} a round) and {WAN.name} ({WAN} a round) are online seconds predicted "
+        "from them",
+    ]
+    if students:
+        made = f"the recipe {compared.trained_for!r}" if compared.trained_for else "exact functions"
+        notes.append(f"* quadratic or otherwise other functions, which need a model distilled for them: "
+                     f"{', '.join(students)}. This model was made for {made}; what the others cost holds in any case")
+    return notes
+
+
+def compare_json(texts: Texts, compared: Comparison) -> dict[str, Any]:
+    plain = compared.plain.as_dict()
+    return {
+        "texts": _plain(texts),
+        "model": compared.model,
+        "trained_for": compared.trained_for,
+        "answer": compared.answer,
+        "networks": {n.name: {"latency": n.latency, "bandwidth": n.bandwidth} for n in NETWORKS},
+        "plaintext": {name: plain[name] for name in ANSWERS if name in plain},
+        "recipes": [_row_json(row) for row in compared.rows],
+        "notes": comparison_notes(compared),
+    }
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    from secformer.models.comparison import parts
+
+    facts: dict[str, Any] = {"recipe": row.recipe, "ran": row.cost is not None, "problem": row.problem or None,
+                             "needs_distilled_model": row.student}
+    if row.cost is None or row.output is None:
+        return facts
+    answers = row.output.as_dict()
+    return facts | {
+        "label_agreement": row.agreement, "max_error": row.error, "min_cosine": row.cosine,
+        **_cost_json(row.cost),
+        "predicted_seconds": {n.name: {"online": n.online(row.cost), "ahead": n.ahead(row.cost)} for n in NETWORKS},
+        "parts": {name: _cost_json(c) for name, c in parts(row.cost).items()},
+        "provisioning_bytes": row.provisioning.offline_bytes if row.provisioning is not None else 0,
+        "answers": {name: answers[name] for name in ANSWERS if name in answers},
+        "notes": list(row.notes),
+    }
+
+
+def _cost_json(c: Cost) -> dict[str, Any]:
+    return {"seconds": c.seconds, "offline_seconds": c.offline_seconds, "bytes": c.bytes, "rounds": c.rounds,
+            "dealer_bytes": c.dealer_bytes}
 
 
 # ---- check, profile --------------------------------------------------------------------------------------------------
@@ -229,7 +320,12 @@ def _uses(key: str) -> list[Cited]:
 
 
 def _text(text: Sequence[str]) -> Text:
-    return Text(text if isinstance(text, str) else " | ".join(text))
+    return Text(shown(text))
+
+
+def shown(text: Sequence[str]) -> str:
+    """A text, or a pair, as one line says it."""
+    return text if isinstance(text, str) else " | ".join(text)
 
 
 def _plain(texts: Texts) -> list[str | list[str]]:

@@ -38,7 +38,8 @@ def program(protocol: Callable[..., Share], at: Site, eps: float = EPS) -> Calla
 
 @pytest.mark.parametrize("protocol", BOTH)
 @pytest.mark.parametrize("c, low, high", [(768, 0.3, 3.0), (384, 0.003, 0.03), (128, 0.1, 20.0), (1024, 1.0, 60.0),
-                                          (100, 3.0, 3000.0), (2, 0.5, 2.0)])
+                                          (100, 3.0, 3000.0), (2, 0.5, 2.0),
+                                          (768, 2.0, 5880.0), (1024, 10.0, 5000.0)])
 def test_layernorm(run: Run, protocol: Callable[..., Share], c: int, low: float, high: float) -> None:
     x, gamma, beta, at = case(1, 24, c, low, high, 0.5)
     got = run(program(protocol, at), x, gamma, beta, fracs=[PENDING, 16, 16])

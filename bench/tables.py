@@ -1,0 +1,108 @@
+"""A recorded comparison as the Markdown tables of docs/comparison.md.
+
+    python bench/tables.py bench/results/comparison-base-128.json
+    python bench/tables.py bench/results/figures.json
+    python bench/tables.py --fill docs/comparison.md
+
+The last puts the tables of every result that the document names, in a comment before and one after, in their place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from report import RESULTS
+
+from secformer.models.comparison import PARTS
+from secformer.models.networks import LAN, WAN
+
+Rows = Mapping[str, Mapping[str, Any]]
+
+
+def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    ruled = ["|".join(["", *(f" {h} " for h in heads), ""]), "|" + "---|" * len(heads)]
+    return "\n".join([*ruled, *("| " + " | ".join(line) + " |" for line in lines)])
+
+
+def whole(rows: Rows) -> str:
+    heads = ["recipe", "seconds online", "offline", "online MB", "rounds", "dealer GB", "peak GB",
+             f"{LAN.name} s", "with what is ahead", f"{WAN.name} s", "error to twin", "error to plaintext"]
+    return table(heads, (
+        [f"`{name}`", f"{r['online_seconds']:.2f}", f"{r['offline_seconds']:.2f}",
+         f"{r['online_bytes_both_directions'] / 1e6:,.0f}", f"{r['rounds']:,}", f"{r['dealer_bytes'] / 1e9:.2f}",
+         f"{r['peak_memory_bytes'] / 1e9:.1f}", f"{r['predicted'][LAN.name]['online']:.2f}",
+         f"{sum(r['predicted'][LAN.name].values()):.2f}", f"{r['predicted'][WAN.name]['online']:.1f}",
+         f"{r['error_to_twin']:.1e}", f"{r['error_to_plaintext']:.1e}"]
+        for name, r in rows.items()
+    ))
+
+
+def by_part(rows: Rows) -> str:
+    """Online seconds, MB and rounds of every part, as the paper's efficiency table has them."""
+    return table(["recipe", *PARTS], (
+        [f"`{name}`", *(f"{c['seconds']:.2f} s, {c['bytes'] / 1e6:,.0f} MB, {c['rounds']}"
+                        for c in (r["by_part"][part] for part in PARTS))]
+        for name, r in rows.items()
+    ))
+
+
+def ratios(found: Mapping[str, Rows]) -> str:
+    return table(["against", "recipe", "LAN time", "with what is ahead", "WAN time", "seconds here", "online bytes",
+                  "rounds", "dealer bytes"], (
+        [f"`{base}`", f"`{name}`", *(f"{v:.2f}" for v in values.values())]
+        for base, rows in found.items() for name, values in rows.items()
+    ))
+
+
+def functions(found: Mapping[str, Any]) -> str:
+    lines = []
+    for facts in found.values():
+        kind = ", relative" if facts["relative"] else ""
+        for name, row in facts["contenders"].items():
+            if "cost" not in row:
+                lines.append([facts["title"], facts["domain"], f"`{name}`", row["problem"], *[""] * 6])
+                continue
+            error, (size, cost) = row["error"], list(row["cost"].items())[-1]
+            lines.append([
+                facts["title"] + kind, facts["domain"], f"`{name}`", f"{error['twin_max']:.1e}",
+                f"{error['secure_max']:.1e}", f"{error['secure_mean']:.1e}", f"{int(size):,} {facts['unit']}",
+                str(cost["rounds"]), f"{cost['bytes'] / 1e6:.2f}",
+                f"{(cost['seconds'] + cost['offline_seconds']) * 1e3:.0f}",
+            ])
+    return table(["function", "domain", "recipe", "twin, largest", "on shares, largest", "mean", "cost at", "rounds",
+                  "MB", "ms"], lines)
+
+
+def tables(path: Path) -> str:
+    facts = json.loads(path.read_text("utf-8"))
+    if "rows" in facts:
+        return "\n\n".join([whole(facts["rows"]), by_part(facts["rows"]), ratios(facts["ratios"])])
+    return functions(facts["functions"])
+
+
+def filled(text: str) -> str:
+    """The document with the tables of <!-- tables: NAME --> ... <!-- end --> from bench/results/NAME.json."""
+    return re.sub(r"(<!-- tables: (\S+) -->\n).*?(<!-- end -->)",
+                  lambda found: f"{found[1]}{tables(RESULTS / f'{found[2]}.json')}\n{found[3]}", text, flags=re.DOTALL)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("result", type=Path, nargs="*")
+    parser.add_argument("--fill", type=Path, metavar="DOCUMENT")
+    args = parser.parse_args(argv)
+    if args.fill is not None:
+        args.fill.write_text(filled(args.fill.read_text("utf-8")), "utf-8")
+    for path in args.result:
+        print(tables(path))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

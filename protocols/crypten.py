@@ -1,0 +1,156 @@
+"""CrypTen's functions: GeLU by its tanh formula, tanh by the sigmoid, softmax by the limit exponential and a tree
+maximum, LayerNorm by Newton's inverse root.
+
+Fair here: all comparisons of an input are made from one opening, |x| and max(x, 0) share another; Newton's iterations
+are coupled (see `newton`); the maximum is compared at a few fractional bits, as softmax allows; one reciprocal a row,
+after the product with the values; truncations are exact where CrypTen's can wrap.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
+from secformer.protocols.clip import clip
+from secformer.protocols.layernorm import layernorm_by
+from secformer.protocols.limit import exp_limit, least_bound
+from secformer.protocols.newton import SQUARINGS, reciprocal_newton, rsqrt_newton
+from secformer.protocols.papers import cite
+from secformer.protocols.ranges import Range, Site, bits, measured
+from secformer.protocols.softmax import EXP_BITS, below_maximum, exp_total, real_columns, weighted_mean
+
+TANH_GELU = math.sqrt(2.0 / math.pi), 0.044715  # GeLU is x/2 (1 + tanh(a (x + b x^3)))
+WIDE = 30               # magnitude of a product that is scaled before it settles: whole words
+PRECISION = 10          # fractional bits of GeLU's comparisons
+WIDEST = 8.0            # |x| that GeLU is evaluated at as it is; beyond, at
+LIMIT = 5.0             # where x less GeLU is 2e-7
+TANH_WIDEST = 64.0      # the same for tanh
+TANH_LIMIT = 10.0
+SIGMOID_START = 0.75    # of the sigmoid's reciprocal, with three iterations
+DEEPEST = -480.0        # exp's domain: (1 - 480/256)^256 is 1e-15, and 1 at -512
+FLOOR = -128.0          # where deeper domains are cut to 0: exp(-128) is 1e-56
+
+
+@cite("hendrycks2016gelu", "GeLU by tanh")
+@cite("knott2021crypten", "tanh and sigmoid by exponential and reciprocal")
+def gelu_tanh(s: Session, x: Share, at: Site) -> Share:
+    """x/2 (1 + tanh(z)), z = sqrt(2/pi) (x + 0.044715 x^3), for x in at["input"].   32 rounds; about 200 bytes.
+
+    With a = |x|, since tanh is odd, this is max(x, 0) - a (1 - sigmoid(2 z(a))).
+    1. [x < 0], and where the range exceeds [-8, 8] also [x < -5] and [x < 5]    three rounds, one opening
+    2. a <- |x|, or 0 for |x| > 5, where the second term is left out; r <- max(x, 0)         one round
+    3. w <- 2 z(a), by a^2 and a^3                                               three rounds
+    4. g <- 1 - sigmoid(w)                                                       23 rounds
+    5. return r - a g                                                            two rounds
+
+    Any domain. As published, exp diverges for |x| above 18; step 2 keeps it where it works. The term left out is below
+    2e-7, but that three Newton steps leave 2e-5 |x| of it. A sign may be wrong for |x| < 2^-10, where the formula holds
+    with either. Error against the formula with published exp and reciprocal: 5e-4 (rounding, which 8 squarings
+    enlarge); against GeLU: 2e-3. Takes a pending x; the result has a truncation pending.
+    """
+    reach = max(1.0, measured(at, "input").reach)
+    most = LIMIT if reach > WIDEST else reach
+    (x,) = s.settle(x)
+    if reach > WIDEST:
+        below, negative, inside = s.less(x, [-LIMIT, 0.0, LIMIT], bound=reach, precision=PRECISION)      # 1
+        a, positive = s.mul_many([(x, inside + below - negative * 2), (x, 1 - negative)])        # 2
+    else:
+        (negative,) = s.less(x, [0.0], bound=reach, precision=PRECISION)
+        a = s.mul(x, 1 - negative * 2)
+        positive = (a + x) * 0.5
+    scale, cubic = TANH_GELU
+    margin = most + 0.01
+    a = a.promise(bits(margin))
+    (aa,) = s.settle(s.square(a, magnitude=bits(margin**2)))                                     # 3
+    cube = s.mul(aa, a, magnitude=WIDE).promise(bits(margin**3))
+    w = cube * (2.0 * scale * cubic) + a * (2.0 * scale)
+    g = one_less_sigmoid(s, w, 2.0 * scale * (margin + cubic * margin**3))                       # 4
+    top = max(3, bits(reach + 1.0))
+    return (positive - s.mul(a, g, magnitude=top)).promise(top)                                  # 5
+
+
+@cite("knott2021crypten", "sigmoid by exponential and reciprocal")
+def one_less_sigmoid(s: Session, w: Share, high: float) -> Share:
+    """1 - 1/(1 + exp(-w)) for w in [0, high].   22 rounds; about 125 bytes an element.
+
+    1. e <- exp(-w) by 8 squarings                                                               16 rounds
+    2. y <- 1/(1 + e) by Newton from 0.75, three iterations. With f = 1 - 0.75 (1 + e):
+       y = 0.75 (1 + f) (1 + f^2) (1 + f^4), the same sequence                                   six rounds
+    3. return 1 - y
+
+    Domain: high up to 490. Error: that of exp, and of three iterations 4e-3 at w = 0, falling to 0.
+    Takes a pending w; the result has a truncation pending.
+    """
+    e = exp_limit(s, -w, Range(-high, 0.1), squarings=SQUARINGS)                                 # 1
+    f = (1.0 - e * 3).promise(2)                   # 4 f: all factors below are kept times 4
+    (f,) = s.settle(f)                                                                           # 2
+    (ff,) = s.settle((s.square(f, magnitude=4) * 0.25).promise(2))
+    y = f + 4.0
+    f4, step = s.mul_many([(ff, ff), (y, ff)], magnitude=5)
+    f4, y = s.settle((f4 * 0.25).promise(2), (y + step * 0.25).promise(4))
+    y = y + s.mul(y, f4, magnitude=5) * 0.25
+    return (1.0 - y * 3 * (SIGMOID_START / 12.0)).promise(0)                                     # 3
+
+
+@cite("knott2021crypten", "tanh by sigmoid")
+def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
+    """2 sigmoid(2x) - 1 for x in at["input"].   28 rounds; about 165 bytes an element.
+
+    1. where the range exceeds [-64, 64]: cut x to [-10, 10]                                     two rounds
+    2. b <- [x < 0]; a <- (1 - 2 b) x                                                            four rounds
+    3. g <- 1 - sigmoid(2 a)                                                                     23 rounds
+    4. return (1 - 2 b) (1 - 2 g)                                                                two rounds
+
+    Any domain. Error against its formula with published exp and reciprocal: 1e-3; against tanh: 5e-3.
+    Takes a pending x; the result is settled.
+    """
+    reach = max(1.0, measured(at, "input").reach)
+    if reach > TANH_WIDEST:
+        x, _ = clip(s, x, TANH_LIMIT, reach=reach)                                               # 1
+        reach = TANH_LIMIT
+    (x,) = s.settle(x)
+    (negative,) = s.less(x, [0.0], bound=reach + 1.0)                                            # 2
+    sign = 1 - negative * 2
+    a = s.mul(x, sign).promise(bits(reach + 0.1) + 1)
+    g = one_less_sigmoid(s, a * 2.0, 2.0 * reach + 0.1)                                          # 3
+    return s.mul(sign, 1.0 - g * 2.0)                                                            # 4
+
+
+@cite("knott2021crypten", "softmax: tree maximum, exponential, reciprocal")
+def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+    """e @ values / row sums of e, e = (1 + x/2^8)^(2^8), x = scores less their row maximum: (B, H, T, D).
+
+    2 ceil(log2 T) + 58 rounds with the published 10 iterations; about 96 bytes a score, 21 a value, 610 a row.
+    1. x <- scores - m, m a coarse row maximum                                   2 ceil(log2 T) rounds
+    2. keep <- [x >= -128], where the range goes below -480                      two rounds
+    3. e <- keep (1 + x/2^8)^(2^8), padding times 0                              17 rounds (18 with keep)
+    4. c <- e @ values; z <- row sums of e                                       one round
+    5. return c / z by `reciprocal_newton`, one a row                            40 rounds
+
+    Ranges: at["score"], at["spread"], at["exp_sum"]. As published, e diverges for x below -512. Error of a weight
+    against softmax: 1e-2 of the row's largest at most (x^2/512 relative, largest near x = -2); against its formula with
+    the same m: 1e-3. Takes pending scores; the result has a truncation pending.
+    """
+    columns = real_columns(scores, values, mask)
+    x, domain = below_maximum(s, scores, columns, at, least_bound(measured(at, "score"), SQUARINGS))   # 1
+    if columns is not None:
+        x = x * columns  # padding at 0, where exp is 1, until it is taken out
+    floor = FLOOR if domain.low < DEEPEST else DEEPEST
+    e = exp_limit(s, x, domain, squarings=SQUARINGS, floor=floor)                                # 2, 3
+    if columns is not None:
+        e = e * columns
+    return weighted_mean(s, e * 2.0**EXP_BITS, values, exp_total(scores, domain, at), reciprocal_newton)  # 4, 5
+
+
+@cite("knott2021crypten", "inverse square root by Newton's iteration")
+@cite("ba2016layernorm", "layer normalisation")
+def layernorm_newton(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
+    """LayerNorm with CrypTen's Newton inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
+
+    33 rounds with the published 3 iterations; about 37 bytes an element. Range: at["variance"]. Error: that of
+    `rsqrt_newton`, at most 5e-3 relative to the result. Takes a pending x.
+    """
+    return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_newton)

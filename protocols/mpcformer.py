@@ -1,0 +1,89 @@
+"""MPCFormer's functions: quadratic GeLU, 2Quad and 2ReLU, with CrypTen's reciprocal and root, as in the paper.
+
+They are other functions than a BERT's own: a checkpoint must have been distilled for them. Fair here: one reciprocal a
+row, after the product with the values; public powers of two move rows to where CrypTen's reciprocal starts well.
+LayerNorm and the pooler's tanh are CrypTen's, on which MPCFormer is built.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
+from secformer.protocols.newton import reciprocal_newton
+from secformer.protocols.papers import cite
+from secformer.protocols.ranges import Range, Site, bits, measured
+from secformer.protocols.softmax import EXP_BITS, quad_mean, real_columns, weighted_mean
+
+QUAD = 0.125, 0.25, 0.5  # of x^2, x and 1
+E = 2.0**-6              # 2ReLU's e
+WINDOW = 17              # bits of a comparison that two tables serve
+
+
+@cite("li2023mpcformer", "Quad")
+def gelu_quad(s: Session, x: Share, at: Site) -> Share:
+    """0.125 x^2 + 0.25 x + 0.5 for x in at["input"].   2 rounds, 1 where x is settled; 12 bytes an element.
+
+    1. x^2; the rest is local, all three constants being powers of two
+
+    Any domain at["input"]. Error against its formula: 1e-4 for |x| to 26, since the slope enlarges x's rounding;
+    against GeLU: 0.5 at 0, and growing as x^2: MPCFormer's networks are trained with it.
+    Takes a pending x; the result has a truncation pending.
+    """
+    reach = max(1.0, measured(at, "input").reach)
+    (x,) = s.settle(x)
+    square, slope, constant = QUAD
+    most = bits(1.01 * (square * reach**2 + slope * reach + constant))
+    y = s.square(x, magnitude=most - bits(square)) * square + x * slope + constant               # 1
+    return y.promise(most)
+
+
+@cite("li2023mpcformer", "2Quad")
+@cite("knott2021crypten", "reciprocal by Newton's iteration")
+def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+    """p @ values / row sums of p, p = (scores + 5)^2, over real tokens: (B, H, T, D).
+
+    44 rounds with the published 10 iterations; about 25 bytes a score, 21 a value, 610 a row.
+    1. p <- (scores + 5)^2, padding times 0                                      two rounds
+    2. c <- p @ values; q <- row sums of p                                       two rounds
+    3. n <- 1 / q by `reciprocal_newton`, one a row                              38 rounds
+    4. return c n                                                                two rounds
+
+    Range: at["quad_sum"], the row sums q. The released benchmark starts Newton's iteration at q itself and leaves its
+    domain for q above 250; here q is moved by a public power of two. Error, relative: 1e-3 at most (see
+    `reciprocal_newton`), typically 1e-4. Takes pending scores; the result has a truncation pending.
+    """
+    return quad_mean(s, scores, values, mask, at, reciprocal_newton)
+
+
+@cite("li2023mpcformer", "2ReLU")
+@cite("mohassel2017secureml", "softmax by ReLU")
+@cite("knott2021crypten", "reciprocal by Newton's iteration")
+def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+    """(relu(x) + e/n) / (sum relu(x) + e) @ values over the n real tokens of a text: (B, H, T, D).
+
+    43 rounds with the published 10 iterations; about 12 bytes a score, 21 a value, 610 a row.
+    1. w <- relu(scores) + e/n, padding times 0                                  two rounds
+       Scores count with 16 bits in all (11 fractional ones for scores below 31), which two small tables compare.
+    2. c <- w @ values; q <- row sums of w                                       one round
+    3. n <- 1 / q by `reciprocal_newton`, one a row                              38 rounds
+    4. return c n                                                                two rounds
+
+    Ranges: at["score"], at["relu_sum"], the row sums of relu. e = 2^-6: the released training code has 1e-12, there
+    only to keep a row without positive scores (which becomes uniform) from dividing by 0; fixed point needs one that
+    can be inverted, and 2^-6 changes a row that sums to 1 by 1.6 %. Error against this formula, of a
+    weight: 1e-3, for rows that sum to 1 or more.
+    Takes pending scores; the result has a truncation pending.
+    """
+    columns = real_columns(scores, values, mask)
+    score, total = measured(at, "score"), measured(at, "relu_sum")
+    unit = 2.0**EXP_BITS  # weights are kept times this, so that rounding them costs little
+    share = np.asarray(unit * E / mask.sum(axis=-1), dtype=np.float64)[:, None, None, None]
+    bound = unit * (score.reach + 1.0)
+    w = s.relu(scores * unit, bound=bound, precision=max(4, min(16, WINDOW - 1 - bits(bound)))).promise(bits(bound) + 1)
+    w = w + np.broadcast_to(share, w.shape)
+    if columns is not None:
+        w = w * columns
+    domain = Range(unit * (max(0.0, total.low) + 0.98 * E), unit * (max(0.0, total.high) + 1.02 * E))
+    return weighted_mean(s, w, values, domain, reciprocal_newton)                                # 2 to 4

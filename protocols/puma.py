@@ -1,0 +1,104 @@
+"""PUMA's functions: GeLU in four polynomial pieces, softmax by a clipped limit exponential, LayerNorm by one inverse
+root.
+
+Fair here: all breakpoints are compared from one opening, inputs outside of the polynomials' interval are set to 0, so
+that windows are narrow and one product selects; powers share their openings; the maximum is compared at a few
+fractional bits, as softmax allows; one reciprocal a row, after the product with the values. Reciprocal and root are
+those of PUMA's framework (see `octaves`). The paper has no tanh: the pooler's is ours, `tanh`, in PUMA's favour.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
+from secformer.protocols.layernorm import layernorm_by
+from secformer.protocols.limit import exp_limit, least_bound
+from secformer.protocols.octaves import reciprocal_octaves, rsqrt_octaves
+from secformer.protocols.papers import cite
+from secformer.protocols.ranges import Site, measured
+from secformer.protocols.softmax import EXP_BITS, below_maximum, exp_total, real_columns, weighted_mean
+
+BREAKS = -4.0, -1.95, 3.0
+# of x^0 to x^3 between the first two breakpoints, and of x^0, x^1, x^2, x^4, x^6 between the last two
+CUBIC = -0.5054031199708174, -0.42226581151983866, -0.11807612951181953, -0.011034134030615728
+SEXTIC = 0.008526321541038084, 0.5, 0.3603292692789629, -0.037688200365904236, 0.0018067462606141187
+PRECISION = 10      # fractional bits of a comparison with a breakpoint: both pieces are equally wrong there
+SQUARE_BITS, CUBE_BITS = 3, 4  # x^2 settles at 2^-3, x^3 at 2^-4, which keeps windows at five bytes
+CONSTANT_BITS = 16  # fractional bits of the constants that are taken off
+WIDE = 22           # magnitude of a product that is scaled before it settles
+CLIP = -14.0        # exp is 0 below
+SQUARINGS = 5
+
+
+@cite("dong2023puma", "GeLU by piecewise polynomials")
+def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
+    """0 below -4, P3(x) below -1.95, P6(x) up to 3, x above.   11 rounds; about 92 bytes an element.
+
+    1. b1, b2, b3 <- [x < -4], [x < -1.95], [x <= 3]                             three rounds, one opening
+    2. c <- x (b3 - b1); over <- x (1 - b3)                                      one round
+    3. c^2; c^3 and c^4; c^6                                                     five rounds
+    4. return P6(c) + b2 (P3(c) - P6(c)) + over - b1 P3(0) - (1 - b3) P6(0)      two rounds
+
+    c is 0 outside of [-4, 3], where only constants of the polynomials are left, which step 4 takes off: powers stay
+    small whatever the domain, and one product selects. Any domain at["input"]. A breakpoint may move by 2^-10, both
+    pieces being equally wrong there. Error against its formula: 2e-4 (and within 2^-10 of a breakpoint the formula's
+    own gap: 6e-4 at -4, 7e-3 at -1.95, 1.6e-2 at 3); against GeLU: 2e-2. Takes a pending x; the result is settled.
+    """
+    reach = max(8.0, measured(at, "input").reach)
+    (x,) = s.settle(x)
+    thresholds = [*BREAKS[:2], math.nextafter(BREAKS[2], math.inf)]
+    below, middle, inside = s.less(x, thresholds, bound=reach, precision=PRECISION)              # 1
+    c, over = s.mul_many([(x, inside - below), (x, 1 - inside)])                                 # 2
+    c = c.promise(3)
+    (c2,) = s.settle((s.square(c, magnitude=5) * 2.0**-SQUARE_BITS).promise(2))                  # 3
+    c3, c4 = s.mul_many([(c, c2), (c2, c2)], magnitude=4)
+    c3, c4 = s.settle((c3 * 2.0 ** (SQUARE_BITS - CUBE_BITS)).promise(3), c4.promise(3))
+    c6 = s.square(c3, magnitude=WIDE).promise(5)
+    p3 = c3 * (CUBIC[3] * 2.0**CUBE_BITS) + c2 * (CUBIC[2] * 2.0**SQUARE_BITS) + c * CUBIC[1] + CUBIC[0]
+    p6 = c6 * (SEXTIC[4] * 4.0**CUBE_BITS) + c4 * (SEXTIC[3] * 4.0**SQUARE_BITS)
+    p6 = (p6 + c2 * (SEXTIC[2] * 2.0**SQUARE_BITS) + c * SEXTIC[1] + SEXTIC[0]).promise(3)
+    difference, p6 = s.settle((p3 - p6).promise(4), p6)                                          # 4
+    first, last = (round(constant * 2.0**CONSTANT_BITS) for constant in (CUBIC[0], SEXTIC[0]))
+    outside = (below * first + (1 - inside) * last) * 2.0**-CONSTANT_BITS
+    return s.mul(middle, difference) + p6 + over - outside
+
+
+@cite("dong2023puma", "softmax: clipped exponential, one reciprocal a row")
+def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+    """e @ values / row sums of e, e = (1 + x/2^5)^(2^5), 0 below -14, x = scores less their row maximum: (B, H, T, D).
+
+    2 ceil(log2 T) + 28 rounds; about 78 bytes a score, 21 a value, 110 a row.
+    1. x <- scores - m, m a coarse row maximum                                   2 ceil(log2 T) rounds
+    2. keep <- [x >= -14], where the range goes below                            two rounds, one opening of 2 bytes
+    3. e <- keep (1 + x/2^5)^(2^5), padding times 0                              12 rounds
+    4. c <- e @ values; z <- row sums of e                                       one round
+    5. return c / z by `reciprocal_octaves`, one a row                           13 rounds
+
+    Ranges: at["score"], at["spread"], at["exp_sum"]. Error of a weight against softmax: 3e-2 of the row's largest at
+    most (x^2/64 relative, largest near x = -2); against its formula with the same m: 5e-4. m lies up to 2^-2 below
+    the maximum, which brings x nearer to 0, where the formula is better. Takes pending scores; the result has a
+    truncation pending.
+    """
+    columns = real_columns(scores, values, mask)
+    x, domain = below_maximum(s, scores, columns, at, least_bound(measured(at, "score"), SQUARINGS))   # 1
+    if columns is not None:
+        x = x * columns  # padding at 0, where exp is 1, until it is taken out
+    e = exp_limit(s, x, domain, squarings=SQUARINGS, floor=CLIP)                                 # 2, 3
+    if columns is not None:
+        e = e * columns
+    return weighted_mean(s, e * 2.0**EXP_BITS, values, exp_total(scores, domain, at), reciprocal_octaves)  # 4, 5
+
+
+@cite("dong2023puma", "LayerNorm")
+@cite("ba2016layernorm", "layer normalisation")
+def layernorm_octaves(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
+    """LayerNorm with the inverse root of PUMA's framework: x (N, C), gamma, beta (C,) -> (N, C), settled.
+
+    15 rounds; about 37 bytes an element. Range: at["variance"], up to 20 octaves. Error: that of `rsqrt_octaves`, 2e-4
+    relative to the result. Takes a pending x.
+    """
+    return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_octaves)
