@@ -109,10 +109,10 @@ def _row(folder: ModelFolder, texts: Texts, recipe: Recipe, plain: SecureOutput,
 def stands_in(recipe: Recipe) -> bool:
     """Whether a recipe's GeLU and softmax stand in for the exact ones, so that any checkpoint keeps its answers; else
     it is meant for models distilled for it. Asked of the functions themselves, on a few values in the twin."""
-    watched, s, rng = observed(recipe), PlainSession(), np.random.default_rng(0)
+    watched, s = observed(recipe), PlainSession()
     x = np.linspace(-4.0, 4.0, 257)
     off = np.abs(watched.gelu(s, s.accept(x), Probe(MARGIN)).data - gelu_exact(x)).max()
-    scores, mask = 2.0 * rng.normal(size=(1, 1, 8, 8)), np.ones((1, 8), dtype=bool)
+    scores, mask = 4.0 * np.sin(np.arange(64.0) ** 2).reshape(1, 1, 8, 8), np.ones((1, 8), dtype=bool)
     at = Probe(MARGIN)
     at["score"] = Range(-8.0, 8.0)
     weights = watched.softmax(s, s.accept(scores), s.accept(np.eye(8)[None, None]), mask, at).data
