@@ -43,3 +43,7 @@ class PeerLost(ProtocolError, ConnectionError):
 
 class ReusedRandomness(ProtocolError):
     """A correlation was asked for a second time; masks burn when touched."""
+
+
+class AuthError(ProtocolError):
+    """A peer could not prove the role that it must have."""

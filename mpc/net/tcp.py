@@ -1,32 +1,50 @@
-"""Channels over plain TCP sockets. For trusted networks and tests: `Unsafe` in their names says that nothing here
-encrypts or authenticates."""
+"""Channels over byte streams such as sockets. `UnsafePlainTCP`, for trusted networks and tests, neither encrypts nor
+authenticates; `tls` has the channel that does."""
 
 from __future__ import annotations
 
+import json
 import queue
 import socket
 import threading
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
 
 import numpy as np
 
-from secformer.mpc.errors import Desync, PeerLost
+from secformer.mpc.errors import Desync, PeerLost, SettingsError
 from secformer.mpc.net.channel import DEADLINE, Channel
-from secformer.mpc.net.wire import ABORT, HEADER_BYTES, MAX_ABORT, Tag, pack_header, unpack_header
+from secformer.mpc.net.wire import ABORT, DATA, HEADER_BYTES, MAX_ABORT, NOTE, Tag, pack_header, unpack_header
 
-QUEUED = 64   # messages that may wait for a slow peer
-LINGER = 5.0  # seconds to wait, when closing, for the peer to read what was sent
+QUEUED = 64        # messages that may wait for a slow peer
+LINGER = 5.0       # seconds to wait, when closing, for the peer to read what was sent
+MAX_NOTE = 1 << 20  # bytes of a note, unless the reader allows more
 
 
-class UnsafePlainTCP(Channel):
-    """One end of a TCP connection. A writer thread sends, so that two peers may send large messages at once."""
+class Stream(Protocol):
+    """What a channel needs of a connection; a socket has it. One thread sends while another receives."""
 
-    def __init__(self, connection: socket.socket, peer: str, deadline: float = DEADLINE):
+    def sendall(self, data: Any, /) -> None: ...
+    def recv_into(self, buffer: Any, /) -> int: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def settimeout(self, seconds: float | None, /) -> None: ...
+    def shutdown(self, how: int, /) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *args: Any) -> None: ...
+
+
+class StreamChannel(Channel):
+    """One end of a connection. A writer thread sends, so that two peers may send large messages at once.
+
+    Beside messages, whose size both ends know, a channel carries notes: small JSON objects by which roles agree on what
+    to do next.
+    """
+
+    def __init__(self, stream: Stream, peer: str, deadline: float = DEADLINE):
         super().__init__(peer, deadline)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.settimeout(deadline)
-        self._socket = connection
+        stream.settimeout(deadline)
+        self._stream = stream
         self._queue: queue.Queue[tuple[bytes, Any] | None] = queue.Queue(QUEUED)
         self._broken: str | None = None
         self._closing = False
@@ -35,14 +53,52 @@ class UnsafePlainTCP(Channel):
 
     def send(self, tag: Tag, payload: Any) -> None:
         payload = np.ascontiguousarray(payload if isinstance(payload, np.ndarray) else payload.get())
+        self._put(tag, pack_header(tag, payload.size), payload)
+
+    def tell(self, note: Mapping[str, Any]) -> None:
+        """Sends a note: JSON values by name."""
+        text = np.frombuffer(json.dumps(note).encode(), dtype=np.uint8)
+        tag = Tag(0, "note", 8, text.size)
+        self._put(tag, pack_header(tag, text.size, NOTE), text)
+
+    def _put(self, tag: Tag, header: bytes, payload: np.ndarray) -> None:
         try:
             if self._broken or self._closing:
                 raise self._lost(tag, self._broken or "was closed by this side")
-            self._queue.put((pack_header(tag, payload.size), payload), timeout=self.deadline)
+            self._queue.put((header, payload), timeout=self.deadline)
         except queue.Full:
             raise self._lost(tag, f"took nothing for {self.deadline:g} s") from None
 
     def receive(self, tag: Tag, nbytes: int) -> Any:
+        kind, came, size = self._header(tag)
+        if kind != DATA:
+            came = Tag(0, "a note", 8, size)
+        self._compare(tag, nbytes, came, size)
+        payload = np.empty(size, dtype=np.uint8)
+        self._fill(payload, tag)
+        return payload
+
+    def hear(self, *, most: int = MAX_NOTE) -> dict[str, Any]:
+        """The next message, which must be a note of at most `most` bytes. Raises Desync or PeerLost."""
+        tag = Tag(0, "note", 8, 0)
+        kind, came, size = self._header(tag)
+        if kind != NOTE or size > most:
+            story = f"this side expects a note of at most {most} bytes, {self.peer} sent {came} ({size} bytes)"
+            self.abort(story)
+            raise Desync(story)
+        text = np.empty(size, dtype=np.uint8)
+        self._fill(text, tag)
+        try:
+            note = json.loads(text.tobytes())
+        except ValueError:
+            note = None
+        if not isinstance(note, dict):
+            story = f"{self.peer} sent a note that is no JSON object; do both sides run the same version?"
+            self.abort(story)
+            raise Desync(story)
+        return note
+
+    def _header(self, tag: Tag) -> tuple[int, Tag, int]:
         if self._closing:
             raise self._lost(tag, "was closed by this side")
         header = np.empty(HEADER_BYTES, dtype=np.uint8)
@@ -52,10 +108,7 @@ class UnsafePlainTCP(Channel):
             reason = np.empty(min(size, MAX_ABORT), dtype=np.uint8)
             self._fill(reason, tag)
             raise Desync(f"{self.peer} gave up: {reason.tobytes().decode('utf-8', 'replace')}")
-        self._compare(tag, nbytes, came, size)
-        payload = np.empty(size, dtype=np.uint8)
-        self._fill(payload, tag)
-        return payload
+        return kind, came, size
 
     def abort(self, reason: str) -> None:
         text = np.frombuffer(reason.encode()[:MAX_ABORT], dtype=np.uint8)
@@ -82,9 +135,9 @@ class UnsafePlainTCP(Channel):
                 continue
             header, payload = item
             try:
-                self._socket.sendall(header)
+                self._stream.sendall(header)
                 if payload.size:
-                    self._socket.sendall(memoryview(payload))
+                    self._stream.sendall(memoryview(payload))
             except OSError as error:
                 self._broken = f"broke the connection ({error.strerror or error})"
         self._flushed.set()
@@ -93,11 +146,11 @@ class UnsafePlainTCP(Channel):
     def _leave(self) -> None:
         """Closes once the peer has read everything: unread input at the close would make the kernel drop what the
         peer has not read yet."""
-        with self._socket:
+        with self._stream:
             try:
-                self._socket.shutdown(socket.SHUT_WR)
-                self._socket.settimeout(LINGER)
-                while self._socket.recv(1 << 16):
+                self._stream.shutdown(socket.SHUT_WR)
+                self._stream.settimeout(LINGER)
+                while self._stream.recv(1 << 16):
                     pass
             except OSError:
                 pass  # the peer left first, or never reads again
@@ -106,7 +159,7 @@ class UnsafePlainTCP(Channel):
         view = memoryview(buffer)  # type: ignore[arg-type]
         while view:
             try:
-                count = self._socket.recv_into(view)
+                count = self._stream.recv_into(view)
             except TimeoutError:
                 raise self._lost(tag, f"sent nothing for {self.deadline:g} s") from None
             except OSError as error:
@@ -114,6 +167,29 @@ class UnsafePlainTCP(Channel):
             if not count:
                 raise self._lost(tag, "closed the connection")
             view = view[count:]
+
+
+class UnsafePlainTCP(StreamChannel):
+    """One end of a TCP connection that nothing protects."""
+
+    def __init__(self, connection: socket.socket, peer: str, deadline: float = DEADLINE):
+        prompt(connection)
+        super().__init__(connection, peer, deadline)
+
+
+def prompt(connection: socket.socket) -> socket.socket:
+    """Small messages must not wait for company (no Nagle delay)."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """"host:port" or "[ipv6]:port" as (host, port). Raises SettingsError."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise SettingsError(f"an address is host:port with a port of 0 to 65535, got {text!r}")
+    return host, int(port)
 
 
 def unsafe_listen(host: str, port: int, peer: str, *, deadline: float = DEADLINE) -> tuple[int, Any]:
@@ -136,15 +212,18 @@ def unsafe_listen(host: str, port: int, peer: str, *, deadline: float = DEADLINE
 
 def unsafe_connect(host: str, port: int, peer: str, *, deadline: float = DEADLINE) -> UnsafePlainTCP:
     """Connects, trying again until the deadline."""
+    return UnsafePlainTCP(connect_socket(host, port, peer, deadline=deadline), peer, deadline)
+
+
+def connect_socket(host: str, port: int, peer: str, *, deadline: float) -> socket.socket:
+    """A TCP connection, tried again until the deadline. Raises PeerLost."""
     end = time.monotonic() + deadline
     while True:
         try:
-            return UnsafePlainTCP(socket.create_connection((host, port), timeout=deadline), peer, deadline)
+            return socket.create_connection((host, port), timeout=deadline)
         except OSError as error:
             if time.monotonic() > end:
                 raise PeerLost(
                     f"{peer} at {host}:{port} does not answer ({error}); start it, or check the address"
                 ) from None
             time.sleep(0.05)
-
-

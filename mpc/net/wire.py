@@ -10,7 +10,7 @@ from secformer.mpc.errors import Desync
 MAGIC = b"SFR1"
 _HEADER = struct.Struct("<4sBxxxI16sIQQ")  # magic, type, step, verb, bits, count, payload bytes
 HEADER_BYTES = _HEADER.size
-DATA, ABORT = 0, 1
+DATA, ABORT, NOTE = 0, 1, 2
 MAX_ABORT = 4096
 
 
@@ -34,6 +34,6 @@ def pack_header(tag: Tag, nbytes: int, kind: int = DATA) -> bytes:
 def unpack_header(header: bytes) -> tuple[int, Tag, int]:
     """(type, tag, payload bytes). Raises Desync on anything that is not a frame of this version."""
     magic, kind, step, verb, bits, count, nbytes = _HEADER.unpack(header)
-    if magic != MAGIC or kind not in (DATA, ABORT):
+    if magic != MAGIC or kind not in (DATA, ABORT, NOTE):
         raise Desync(f"expected a frame of version {MAGIC!r}, got {header[:8]!r}; do both sides run the same version?")
     return kind, Tag(step, verb.rstrip(b"\0").decode("ascii", "replace"), bits, count), nbytes

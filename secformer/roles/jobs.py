@@ -1,0 +1,130 @@
+"""The requests that wait at a party: in order for each client, and clients in turn."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Collection, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from secformer.mpc.errors import SecformerError
+from secformer.roles.messages import Answer, Half
+
+REMEMBERED = 4096  # ids of ended requests that are known as duplicates
+
+
+class QueueFull(SecformerError):
+    """As many requests wait as may."""
+
+
+class DuplicateRequest(SecformerError):
+    """A request id that was used before."""
+
+
+class Expired(SecformerError):
+    """A request was not answered within its deadline."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One party's half of a request, waiting or running."""
+
+    half: Half
+    client: str
+    expires: float  # time.monotonic
+    done: Future[Answer] = field(default_factory=Future)
+
+
+class Jobs:
+    """Thread-safe. `candidates` lists requests in fair order; `take` starts one.
+
+    most   requests that may wait; more are refused
+    """
+
+    def __init__(self, most: int):
+        self._most = most
+        self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()  # by client; the first is whose turn it is
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def submit(self, half: Half, client: str, deadline: float) -> Future[Answer]:
+        """Queues a half; its answer, or the error that ended it. Raises QueueFull, DuplicateRequest."""
+        job = Job(half, client, time.monotonic() + deadline)
+        with self._changed:
+            if half.request in self._known:
+                raise DuplicateRequest(f"request {half.request} was sent before; a request is answered once: send it "
+                                       f"again under a new id")
+            if self._count() >= self._most:
+                raise QueueFull(f"{self._most} requests wait already; try again later")
+            self._known[half.request] = None
+            while len(self._known) > REMEMBERED + self._most:
+                self._known.popitem(last=False)
+            self._waiting.setdefault(client, deque()).append(job)
+            self._changed.notify_all()
+        return job.done
+
+    def cancel(self, request: str) -> None:
+        """Forgets a request that has not started; nobody waits for it any more."""
+        with self._changed:
+            job = self._remove(request)
+        if job is not None:
+            job.done.cancel()
+
+    def waiting(self) -> int:
+        """How many requests wait."""
+        with self._changed:
+            return self._count()
+
+    def candidates(self, most: int, patience: float = 0.0) -> list[str]:
+        """Ids of the first `most` requests, clients in turn; waits up to `patience` seconds for one. Requests past
+        their deadline end here."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._waiting), timeout=patience)
+            late = self._expire()
+            ids = [job.half.request for job, _ in zip(self._in_turn(), range(most), strict=False)]
+        for job in late:
+            job.done.set_exception(Expired("the request waited until its deadline: the parties were busy, or the other "
+                                           "party never got its half; send it again"))
+        return ids
+
+    def first_of(self, ids: Collection[str]) -> str | None:
+        """The first of these ids that waits here."""
+        with self._changed:
+            here = {job.half.request for jobs in self._waiting.values() for job in jobs}
+            return next((i for i in ids if i in here), None)
+
+    def take(self, request: str) -> Job | None:
+        """Starts a request: it no longer waits, and its client goes to the end of the turn. None if it is gone."""
+        with self._changed:
+            job = self._remove(request)
+            if job is not None and job.client in self._waiting:
+                self._waiting.move_to_end(job.client)
+        return job if job is not None and job.done.set_running_or_notify_cancel() else None
+
+    def _in_turn(self) -> Iterator[Job]:
+        for place in range(max(map(len, self._waiting.values()), default=0)):
+            for jobs in self._waiting.values():
+                if place < len(jobs):
+                    yield jobs[place]
+
+    def _count(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def _remove(self, request: str) -> Job | None:
+        for client, jobs in self._waiting.items():
+            for job in jobs:
+                if job.half.request == request:
+                    jobs.remove(job)
+                    if not jobs:
+                        del self._waiting[client]
+                    return job
+        return None
+
+    def _expire(self) -> list[Job]:
+        now = time.monotonic()
+        late = [job for jobs in self._waiting.values() for job in jobs if job.expires <= now]
+        for job in late:
+            self._remove(job.half.request)
+        return late
