@@ -85,14 +85,17 @@ class RangeProfile:
             ]
         return found
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and names, for JSON; `of` is the inverse."""
+        sites = {s: {q: [r.low, r.high] for q, r in quantities.items()} for s, quantities in self.sites.items()}
+        return {"format": FORMAT, "model": self.model, "design": self.design, "texts": self.texts,
+                "tokens": self.tokens, "margin": self.margin, "sites": sites}
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes JSON; a file is there whole or not at all."""
-        sites = {s: {q: [r.low, r.high] for q, r in quantities.items()} for s, quantities in self.sites.items()}
-        facts = {"format": FORMAT, "model": self.model, "design": self.design, "texts": self.texts,
-                 "tokens": self.tokens, "margin": self.margin, "sites": sites}
         path = Path(path)
         part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+        part.write_text(json.dumps(self.as_dict(), indent=1) + "\n", "utf-8")
         part.replace(path)
 
     @classmethod
@@ -102,10 +105,11 @@ class RangeProfile:
             facts = json.loads(Path(path).read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot read the range profile {path}: {error}") from error
-        return cls._of(facts, path)
+        return cls.of(facts, path)
 
     @classmethod
-    def _of(cls, facts: Any, path: str | os.PathLike[str]) -> RangeProfile:
+    def of(cls, facts: Any, path: str | os.PathLike[str]) -> RangeProfile:
+        """A profile from plain numbers and names; `path` is where they come from. Raises ModelError."""
         if not isinstance(facts, dict) or facts.get("format") != FORMAT:
             raise ModelError(f"{path} is not a range profile of format {FORMAT}; write one with: secformer profile")
         if set(facts) != set(KEYS):

@@ -47,3 +47,7 @@ class ReusedRandomness(ProtocolError):
 
 class AuthError(ProtocolError):
     """A peer could not prove the role that it must have."""
+
+
+class StoreError(ProtocolError):
+    """A store of correlated randomness that cannot be read or written."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,6 +83,13 @@ class Cost:
             **{key: getattr(self, key) for key in COUNTERS},
             "children": [c.as_dict() for c in self.children.values()],
         }
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Cost:
+        """The inverse of `as_dict`. Raises KeyError, TypeError or ValueError for anything else."""
+        numbers: dict[str, Any] = {key: (float if key.endswith("seconds") else int)(facts[key]) for key in COUNTERS}
+        children = [cls.from_dict(child) for child in facts["children"]]
+        return cls(str(facts["name"]), **numbers, children={c.name: c for c in children})
 
     def __str__(self) -> str:
         lines = [f"{'scope':<28}{'seconds':>9}{'offline':>9}{'MB':>10}{'rounds':>8}{'dealer MB':>11}"]

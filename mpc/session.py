@@ -17,6 +17,7 @@ import numpy as np
 
 from secformer.mpc.errors import RangeError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.ops.book import Agree, as_fitted
 from secformer.mpc.ops.series import LEAST_BITS, Series, series_bits
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.shares import Public, Share, Weight
@@ -32,6 +33,7 @@ class Session(ABC):
     def __init__(self, fixed: FixedPoint | None = None):
         self.fixed = fixed or FixedPoint()
         self.provisioned = 0  # weights so far; numbers them, the same at both parties
+        self.agree: Agree = as_fitted  # which numbers the parties use for a fitted series
 
     # ---- bringing values in and out -------------------------------------------------------------------------------
 
@@ -189,6 +191,7 @@ class Session(ABC):
         if len({f.period_bits for f in functions}) != 1:
             raise ShapeError("the series of one opening must have one period; fold the arguments by public factors")
         self._own(x)
+        functions = [self.agree(f) for f in functions]
         period = functions[0].period_bits
         if x.width < max(x.frac + period, *(f.needed_width(self.fixed, x.frac) for f in functions)):
             (x,) = self._settled([x], widen=True)

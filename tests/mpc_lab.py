@@ -223,7 +223,7 @@ def kept(channel: UnsafePlainTCP) -> UnsafePlainTCP:
 
 def close_sockets() -> None:
     while OPEN:
-        OPEN.pop()._socket.close()
+        OPEN.pop()._stream.close()
 
 
 def quick_local_pair(a: str, b: str, *, deadline: float = 20.0) -> tuple[Channel, Channel]:

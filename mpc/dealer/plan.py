@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
-from secformer.mpc.dealer.kinds import CHUNK, MASK_FRAC, Kind
+from secformer.mpc.dealer.kinds import (
+    CHUNK,
+    MASK_FRAC,
+    Comparison,
+    Hadamard,
+    Kind,
+    MatMul,
+    SeriesMask,
+    Truncation,
+    WeightMask,
+)
+from secformer.mpc.errors import Desync
 
 FORMAT = "secformer plan 1"  # raise it when a kind's fields or their order change
+KINDS: dict[str, type[Kind]] = {
+    cls.__name__: cls for cls in (Hadamard, MatMul, Truncation, SeriesMask, Comparison, WeightMask)
+}
 
 
 @dataclass(frozen=True)
@@ -32,3 +48,41 @@ class Plan:
     @property
     def dealer_bytes(self) -> int:
         return sum(kind.corrections for kind in self.kinds)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Names, numbers and lists, for JSON; `from_dict` is the inverse."""
+        return {
+            "format": FORMAT, "digest": self.digest, "rounds": self.rounds, "bytes": self.bytes,
+            "constants": self.constants,
+            "kinds": [[type(kind).__name__, *(getattr(kind, f.name) for f in fields(kind))] for kind in self.kinds],
+        }
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Self:
+        """Raises Desync for anything that is not a plan of this version, whole and unaltered: the digest tells."""
+        try:
+            plan = cls(tuple(_kind(*row) for row in facts["kinds"]), int(facts["rounds"]), int(facts["bytes"]),
+                       str(facts["constants"]))
+            stated, version = facts["digest"], facts["format"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise Desync(f"this is no plan ({type(error).__name__}: {error}); do both sides run the same "
+                         f"version?") from error
+        if version != FORMAT or plan.digest != stated:
+            raise Desync(f"the plan states format {version!r} and digest {stated}, but reads as {FORMAT!r} and "
+                         f"{plan.digest}; do both sides run the same version?")
+        return plan
+
+
+def _kind(name: str, *values: Any) -> Kind:
+    if name not in KINDS:
+        raise ValueError(f"unknown correlation {name!r}")
+    return KINDS[name](*map(_frozen, values))
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples; nothing but whole numbers, booleans and None inside."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_frozen, value))
+    if value is not None and (not isinstance(value, int) or value < 0):
+        raise ValueError(f"a correlation is described by whole numbers, got {value!r}")
+    return value

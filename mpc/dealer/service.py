@@ -16,7 +16,7 @@ from secformer.mpc.errors import ProtocolError
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag
-from secformer.mpc.prg import Stream
+from secformer.mpc.prg import Name, Stream
 
 
 class Dealer:
@@ -26,24 +26,24 @@ class Dealer:
         self._seeds, self._kernels = seeds, kernels
         self._standing: dict[int, Any] = {}
 
-    def deal(self, plan: Plan, serial: int, party1: Channel) -> None:
-        """Sends the corrections of one run; the channel's capacity bounds how far it runs ahead. A serial names the
-        run's streams: use it once."""
+    def deal(self, plan: Plan, run: Name, party1: Channel) -> None:
+        """Sends the corrections of one run; the channel's capacity bounds how far it runs ahead. `run` names
+        the run's streams: use a name once."""
         for index, kind in enumerate(plan.kinds):
-            masks = {f.name: self._combined(f, serial, index) for f in kind.fields() if not f.derived}
+            masks = {f.name: self._combined(f, run, index) for f in kind.fields() if not f.derived}
             if isinstance(kind, WeightMask):
                 mask = masks["mask"].reshape(kind.shape)
                 self._standing[kind.index] = mask.astype(np.uint32) if kind.width <= 32 else mask
             for field, value in zip(kind.derived(), kind.correlate(masks, self._kernels, self._mask_of), strict=True):
-                own = expand(self._stream(0, serial, index, field), field)
+                own = expand(self._stream(0, run, index, field), field)
                 correction = value ^ own if field.xor else self._kernels.pack(value - own, field.bits)
                 party1.send(Tag(index, field.name, field.bits, field.count), correction)
 
-    def _stream(self, rank: int, serial: int, index: int, field: Field) -> Stream:
-        return Stream(self._seeds[rank], "run", serial, index, field.name, kernels=self._kernels)
+    def _stream(self, rank: int, run: Name, index: int, field: Field) -> Stream:
+        return Stream(self._seeds[rank], "run", run, index, field.name, kernels=self._kernels)
 
-    def _combined(self, field: Field, serial: int, index: int) -> Any:
-        a, b = (expand(self._stream(rank, serial, index, field), field) for rank in (0, 1))
+    def _combined(self, field: Field, run: Name, index: int) -> Any:
+        a, b = (expand(self._stream(rank, run, index, field), field) for rank in (0, 1))
         if field.xor:
             return a ^ b
         total = a + b

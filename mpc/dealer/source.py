@@ -13,16 +13,19 @@ from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag
-from secformer.mpc.prg import Stream
+from secformer.mpc.prg import Name, Stream
 
 
 class Source:
-    """The correlations of one run, in the plan's order. The cursor moves before anything is handed out."""
+    """The correlations of one run, in the plan's order. The cursor moves before anything is handed out.
+
+    run   names the run's streams: use a name once under a seed
+    """
 
     def __init__(
-        self, seed: bytes, serial: int, plan: Plan, dealer: Channel | None, kernels: NumpyKernels, meter: Meter
+        self, seed: bytes, run: Name, plan: Plan, dealer: Channel | None, kernels: NumpyKernels, meter: Meter
     ):
-        self._seed, self._serial, self._plan = seed, serial, plan
+        self._seed, self._run, self._plan = seed, run, plan
         self._dealer, self._kernels, self._meter = dealer, kernels, meter
         self._cursor, self._lock = 0, threading.Lock()
 
@@ -33,7 +36,7 @@ class Source:
         if index >= len(self._plan.kinds):
             raise ReusedRandomness(
                 f"the plan's {len(self._plan.kinds)} correlations are used up and {kind!r} was asked for; "
-                f"start a new run with a fresh serial"
+                f"start a new run under a fresh name"
             )
         planned = self._plan.kinds[index]
         if planned != kind:
@@ -42,7 +45,7 @@ class Source:
             )
 
         def stream(field: Field) -> Stream:
-            return Stream(self._seed, "run", self._serial, index, field.name, kernels=self._kernels)
+            return Stream(self._seed, "run", self._run, index, field.name, kernels=self._kernels)
 
         dealer = self._dealer
         if dealer is None:

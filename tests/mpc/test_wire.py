@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mpc_lab import examples
 
 from secformer.mpc.errors import Desync
-from secformer.mpc.net.wire import ABORT, DATA, HEADER_BYTES, MAGIC, Tag, pack_header, unpack_header
+from secformer.mpc.net.wire import ABORT, DATA, HEADER_BYTES, MAGIC, NOTE, Tag, pack_header, unpack_header
 
 VERBS = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=16)
 
@@ -22,7 +22,7 @@ VERBS = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=16)
     bits=st.integers(0, 64),
     count=st.integers(0, 2**64 - 1),
     nbytes=st.integers(0, 2**64 - 1),
-    kind=st.sampled_from([DATA, ABORT]),
+    kind=st.sampled_from([DATA, ABORT, NOTE]),
 )
 def test_round_trip(step: int, verb: str, bits: int, count: int, nbytes: int, kind: int) -> None:
     tag = Tag(step, verb, bits, count)
@@ -39,7 +39,7 @@ def test_what_is_not_a_frame_is_a_desync(junk: bytes) -> None:
 
 
 @examples(100)
-@given(rest=st.binary(min_size=HEADER_BYTES - 5, max_size=HEADER_BYTES - 5), kind=st.integers(2, 255))
+@given(rest=st.binary(min_size=HEADER_BYTES - 5, max_size=HEADER_BYTES - 5), kind=st.integers(3, 255))
 def test_an_unknown_type_is_a_desync(rest: bytes, kind: int) -> None:
     with pytest.raises(Desync):
         unpack_header(MAGIC + bytes([kind]) + rest)

@@ -1,0 +1,250 @@
+"""Corrections made ahead of time, in files at party 1, so that requests can be answered while the dealer is away.
+
+A file holds the corrections of consecutive runs of one plan: a header (version, rank, epoch, plan, serials), then for
+each run every correction with a tag and an authenticator. A cursor beside it says which serial comes next; it is
+written and synced before a run is handed out, so that a crash may waste material and never gives it out twice.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.poly1305 import Poly1305
+
+from secformer.mpc.dealer.kinds import Field
+from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.errors import Desync, PeerLost, StoreError
+from secformer.mpc.net.channel import Channel
+from secformer.mpc.net.wire import HEADER_BYTES, Tag, pack_header, unpack_header
+from secformer.mpc.prg import derive
+
+MAGIC = b"SFST"
+VERSION = 1
+SPACE = "stored"  # runs from a store are named stored/SERIAL
+_HEADER = struct.Struct("<4sHHQQQ16s32s")  # magic, version, rank, first serial, count, bytes a run, epoch, plan
+MAC_BYTES = 16
+Receive = Callable[[Tag, int], Any]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The header of a file."""
+
+    rank: int
+    first: int
+    count: int
+    size: int
+    epoch: str
+    plan: str
+
+    def packed(self) -> bytes:
+        return _HEADER.pack(MAGIC, VERSION, self.rank, self.first, self.count, self.size, bytes.fromhex(self.epoch),
+                            bytes.fromhex(self.plan))
+
+    @classmethod
+    def read(cls, path: Path) -> Shelf:
+        """Raises StoreError for a file that is no store of this version, or shorter than its header says."""
+        try:
+            with path.open("rb") as file:
+                raw, size = file.read(_HEADER.size), os.fstat(file.fileno()).st_size
+            magic, version, rank, first, count, each, epoch, plan = _HEADER.unpack(raw)
+        except (OSError, struct.error) as error:
+            raise StoreError(f"{path} is no readable store ({error}); remove it and deal again") from error
+        if (magic, version) != (MAGIC, VERSION) or size != _HEADER.size + count * each:
+            raise StoreError(f"{path} is no whole store of version {VERSION} (it starts with {magic!r}, version "
+                             f"{version}, and has {size} bytes where {_HEADER.size + count * each} belong); remove it "
+                             f"and deal again")
+        return cls(rank, first, count, each, epoch.hex(), plan.hex())
+
+
+def run_name(serial: int) -> str:
+    return f"{SPACE}/{serial}"
+
+
+class Store:
+    """The files of one party's folder. Thread-safe only for one reader and one writer, each in its own process or
+    thread: files appear whole.
+
+    seed, epoch   authenticate what is read back and say which pairing it belongs to: material of another is not seen
+    """
+
+    def __init__(self, folder: Path, seed: bytes, epoch: str, rank: int = 1):
+        self.folder, self._seed, self._epoch, self._rank = folder, seed, epoch, rank
+
+    def left(self) -> dict[str, int]:
+        """Runs that are left, by plan digest."""
+        left: dict[str, int] = {}
+        for path, shelf in self._shelves():
+            left[shelf.plan] = left.get(shelf.plan, 0) + max(0, shelf.first + shelf.count - self._next(path, shelf))
+        return {plan: count for plan, count in left.items() if count}
+
+    def take(self, plan: Plan) -> tuple[int, Channel] | None:
+        """The next run's serial and a channel that gives its corrections; None when there is none. The serial is
+        burnt, on disk, before this returns. Raises StoreError."""
+        for path, shelf in self._shelves():
+            serial = self._next(path, shelf)
+            if shelf.plan == plan.digest and serial < shelf.first + shelf.count:
+                file = path.open("rb")
+                self._burn(path, serial + 1)
+                file.seek(_HEADER.size + (serial - shelf.first) * shelf.size)
+                if serial + 1 == shelf.first + shelf.count:  # the last run: readable through the open file only
+                    path.unlink()
+                    _cursor(path).unlink()
+                return serial, _Shelved(file, self._seed, run_name(serial))
+        return None
+
+    def write(self, plan: Plan, first: int, count: int, deal: Callable[[int], Receive],
+              told: Callable[[int], None] = lambda done: None) -> int:
+        """Writes `count` runs of a plan from serial `first` on; `deal(serial)` gives the corrections one by one.
+
+        Returns how many runs were written, and keeps these: fewer than `count` where the disk was full or the dealer
+        left. Raises StoreError where not one fits.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self.folder / f"{plan.digest[:16]}-{first:012d}.store"
+        part = path.with_suffix(".part")
+        size = run_bytes(plan)
+        done, problem = 0, None
+        try:
+            with part.open("xb") as file:
+                os.chmod(part, 0o600)
+                file.write(bytes(_HEADER.size))
+                try:
+                    for serial in range(first, first + count):
+                        receive = deal(serial)
+                        for index, field in _corrections(plan):
+                            tag = Tag(index, field.name, field.bits, field.count)
+                            self._put(file, tag, receive(tag, _size(field)), run_name(serial))
+                        file.flush()
+                        done += 1
+                        told(done)
+                except (OSError, PeerLost, Desync) as error:
+                    problem = error
+                if done:
+                    file.truncate(_HEADER.size + done * size)
+                    file.seek(0)
+                    file.write(Shelf(self._rank, first, done, size, self._epoch, plan.digest).packed())
+                    file.flush()
+                    os.fsync(file.fileno())
+                    part.rename(path)
+                    _sync_folder(self.folder)
+        except OSError as error:
+            problem, done = problem or error, 0
+        finally:
+            part.unlink(missing_ok=True)
+        if problem and not done:
+            raise StoreError(f"nothing could be stored in {self.folder}: {problem}; a run of this plan takes "
+                             f"{size / 1e6:.0f} MB") from problem
+        return done
+
+    def _put(self, file: BinaryIO, tag: Tag, payload: Any, run: str) -> None:
+        header, data = pack_header(tag, payload.size), np.ascontiguousarray(payload).data
+        file.write(header)
+        file.write(data)
+        file.write(_mac(self._seed, run, tag, header, data))
+
+    def _shelves(self) -> Iterator[tuple[Path, Shelf]]:
+        for path in sorted(self.folder.glob("*.store")):
+            shelf = Shelf.read(path)
+            if shelf.epoch == self._epoch and shelf.rank == self._rank:
+                yield path, shelf
+
+    def _next(self, path: Path, shelf: Shelf) -> int:
+        try:
+            return max(shelf.first, int(_cursor(path).read_text("ascii")))
+        except FileNotFoundError:
+            return shelf.first
+        except (OSError, ValueError) as error:
+            raise StoreError(f"the cursor {_cursor(path)} cannot be read ({error}), so nobody knows what was used: "
+                             f"remove it together with {path.name} and deal again") from error
+
+    def _burn(self, path: Path, following: int) -> None:
+        cursor = _cursor(path)
+        part = cursor.with_suffix(".cursor.part")
+        with part.open("w", encoding="ascii") as file:
+            file.write(f"{following}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(cursor)
+        _sync_folder(self.folder)
+
+
+class _Shelved(Channel):
+    """Reads one run's corrections back; refuses what was altered, moved or cut."""
+
+    def __init__(self, file: BinaryIO, seed: bytes, run: str):
+        super().__init__("the store")
+        self._file, self._seed, self._run = file, seed, run
+
+    def receive(self, tag: Tag, nbytes: int) -> Any:
+        header, payload = self._file.read(HEADER_BYTES), np.empty(nbytes, dtype=np.uint8)
+        if len(header) == HEADER_BYTES:
+            _, came, size = unpack_header(header)
+            self._compare(tag, nbytes, came, size)
+        read = self._file.readinto(payload.data)  # type: ignore[attr-defined]
+        mac = self._file.read(MAC_BYTES)
+        try:
+            if read != nbytes:
+                raise InvalidSignature
+            check = Poly1305(_key(self._seed, self._run, tag))
+            check.update(header)
+            check.update(payload.data)
+            check.verify(mac)
+        except InvalidSignature:
+            raise StoreError(f"{self._run}, {tag}: the stored correction was altered or cut; remove the store's files "
+                             f"and deal again") from None
+        return payload
+
+    def send(self, tag: Tag, payload: Any) -> None:
+        raise StoreError("a store is only read during a run")
+
+    def abort(self, reason: str) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def run_bytes(plan: Plan) -> int:
+    """Bytes that one run of a plan takes in a store."""
+    return sum(HEADER_BYTES + _size(field) + MAC_BYTES for _, field in _corrections(plan))
+
+
+def _corrections(plan: Plan) -> Iterator[tuple[int, Field]]:
+    return ((index, field) for index, kind in enumerate(plan.kinds) for field in kind.derived())
+
+
+def _size(field: Field) -> int:
+    return field.count * -(-field.bits // 8)
+
+
+def _mac(seed: bytes, run: str, tag: Tag, header: bytes, payload: Any) -> bytes:
+    mac = Poly1305(_key(seed, run, tag))
+    mac.update(header)
+    mac.update(payload)
+    return mac.finalize()
+
+
+def _key(seed: bytes, run: str, tag: Tag) -> bytes:
+    """A key for one message: a Poly1305 key serves once."""
+    return derive(seed, "store", run, tag.step, tag.verb)
+
+
+def _cursor(path: Path) -> Path:
+    return path.with_suffix(".cursor")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes renames last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
