@@ -4,10 +4,10 @@ authenticates; `tls` has the channel that does."""
 from __future__ import annotations
 
 import json
-import queue
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
@@ -17,9 +17,9 @@ from secformer.mpc.errors import Desync, PeerLost, SettingsError
 from secformer.mpc.net.channel import DEADLINE, Channel
 from secformer.mpc.net.wire import ABORT, DATA, HEADER_BYTES, MAX_ABORT, NOTE, Tag, pack_header, unpack_header
 
-QUEUED = 64        # messages that may wait for a slow peer
+AHEAD = 1 << 26    # bytes, or one message, that may wait for a slow peer
 LINGER = 5.0       # seconds to wait, when closing, for the peer to read what was sent
-MAX_NOTE = 1 << 20  # bytes of a note, unless the reader allows more
+MAX_NOTE = 1 << 20 # bytes of a note, unless the reader allows more
 
 
 class Stream(Protocol):
@@ -45,10 +45,12 @@ class StreamChannel(Channel):
         super().__init__(peer, deadline)
         stream.settimeout(deadline)
         self._stream = stream
-        self._queue: queue.Queue[tuple[bytes, Any] | None] = queue.Queue(QUEUED)
+        self._queue: deque[tuple[bytes, np.ndarray]] = deque()
+        self._held = 0
+        self._changed = threading.Condition()
         self._broken: str | None = None
         self._closing = False
-        self._flushed = threading.Event()
+        self.ended = threading.Event()  # set once this side has closed and written all that it had to
         threading.Thread(target=self._write, name=f"to {peer}", daemon=True).start()
 
     def send(self, tag: Tag, payload: Any) -> None:
@@ -62,12 +64,17 @@ class StreamChannel(Channel):
         self._put(tag, pack_header(tag, text.size, NOTE), text)
 
     def _put(self, tag: Tag, header: bytes, payload: np.ndarray) -> None:
-        try:
+        def room() -> bool:
+            return bool(not self._held or self._held + payload.size <= AHEAD or self._broken or self._closing)
+
+        with self._changed:
+            if not self._changed.wait_for(room, timeout=self.deadline):
+                raise self._lost(tag, f"took nothing for {self.deadline:g} s")
             if self._broken or self._closing:
                 raise self._lost(tag, self._broken or "was closed by this side")
-            self._queue.put((header, payload), timeout=self.deadline)
-        except queue.Full:
-            raise self._lost(tag, f"took nothing for {self.deadline:g} s") from None
+            self._queue.append((header, payload))
+            self._held += payload.size
+            self._changed.notify_all()
 
     def receive(self, tag: Tag, nbytes: int) -> Any:
         kind, came, size = self._header(tag)
@@ -117,31 +124,38 @@ class StreamChannel(Channel):
     def close(self) -> None:
         self._finish(None)
 
-    def _finish(self, last: tuple[bytes, Any] | None) -> None:
-        if self._closing:
-            return
-        self._closing = True
-        try:
+    def _finish(self, last: tuple[bytes, np.ndarray] | None) -> None:
+        with self._changed:
+            if self._closing:
+                return
             if last is not None:
-                self._queue.put(last, timeout=1.0)
-            self._queue.put(None, timeout=1.0)
-        except queue.Full:
-            self._broken = "did not read"
-        self._flushed.wait(timeout=min(self.deadline, LINGER))
+                self._queue.append(last)
+                self._held += last[1].size
+            self._closing = True
+            self._changed.notify_all()
+        self.ended.wait(timeout=min(self.deadline, LINGER))
 
     def _write(self) -> None:
-        while (item := self._queue.get()) is not None:
-            if self._broken:
-                continue
-            header, payload = item
+        while (message := self._next()) is not None:
+            header, payload = message
             try:
-                self._stream.sendall(header)
-                if payload.size:
-                    self._stream.sendall(memoryview(payload))
+                if not self._broken:
+                    self._stream.sendall(header)
+                    if payload.size:
+                        self._stream.sendall(payload.data)
             except OSError as error:
                 self._broken = f"broke the connection ({error.strerror or error})"
-        self._flushed.set()
+            with self._changed:
+                self._held -= payload.size
+                self._changed.notify_all()
+        self.ended.set()
         self._leave()
+
+    def _next(self) -> tuple[bytes, np.ndarray] | None:
+        """The next message to write; None once the channel is closing and all are written."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing)
+            return self._queue.popleft() if self._queue else None
 
     def _leave(self) -> None:
         """Closes once the peer has read everything: unread input at the close would make the kernel drop what the

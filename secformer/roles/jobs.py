@@ -89,11 +89,14 @@ class Jobs:
                                            "party never got its half; send it again"))
         return ids
 
-    def first_of(self, ids: Collection[str]) -> str | None:
-        """The first of these ids that waits here."""
-        with self._changed:
+    def first_of(self, ids: Collection[str], patience: float) -> str | None:
+        """The first of these ids that waits here; waits up to `patience` seconds until one does."""
+        def found() -> str | None:
             here = {job.half.request for jobs in self._waiting.values() for job in jobs}
             return next((i for i in ids if i in here), None)
+
+        with self._changed:
+            return self._changed.wait_for(found, timeout=patience) if ids else None
 
     def take(self, request: str) -> Job | None:
         """Starts a request: it no longer waits, and its client goes to the end of the turn. None if it is gone."""

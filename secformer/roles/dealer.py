@@ -1,0 +1,143 @@
+"""The dealer as a server: gives each party its seed, and party 1 its corrections. It sees no share and no opening."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from secformer import __version__
+from secformer.mpc.backend import choose_backend
+from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.service import Dealer
+from secformer.mpc.dealer.store import SPACE
+from secformer.mpc.errors import AuthError, Desync
+from secformer.mpc.kernels import kernels_for
+from secformer.mpc.net.channel import Channel
+from secformer.mpc.net.tls import Listener, TLSChannel, server_context
+from secformer.mpc.net.wire import Tag
+from secformer.roles.dealing import MAX_PLAN
+from secformer.roles.epochs import LIVE, Epoch, State, as_note
+from secformer.roles.settings import DealerSettings
+
+WEIGHTS = "weights"  # the run that masks a model's weights
+MOST_RUNS = 1 << 20  # runs that one ask may name
+EPOCHS = 4           # whose weights' masks are kept expanded
+
+log = logging.getLogger(__name__)
+
+
+class DealerServer:
+    """Listens from its making until `close`."""
+
+    def __init__(self, settings: DealerSettings):
+        self._kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
+        self._state = State(settings.state)
+        self._dealers: OrderedDict[str, Dealer] = OrderedDict()
+        self._lock = threading.Lock()
+        self._dealing = threading.BoundedSemaphore(settings.max_streams)
+        self._patience = settings.deadline
+        self._listener = Listener(settings.listen, ("party0", "party1"), server_context(settings.tls), self._serve,
+                                  self._report, deadline=settings.deadline)
+        self.port = self._listener.port
+        log.info("listening", extra={"fields": {"port": self.port}})
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _report(self, where: str, problem: str) -> None:
+        log.warning("connection refused or lost", extra={"fields": {"from": where, "problem": problem}})
+
+    def _serve(self, channel: TLSChannel) -> None:
+        ask = channel.hear(most=MAX_PLAN)
+        if ask.get("version") != __version__:
+            raise Desync(f"the dealer runs version {__version__}, {channel.role} runs {ask.get('version')!r}; run the "
+                         f"same version everywhere")
+        if ask.get("ask") == "join":
+            self._join(channel, ask)
+        elif ask.get("ask") == "deal":
+            self._deal(channel, ask)
+        else:
+            raise Desync(f"{channel.role} asks for {ask.get('ask')!r}; the dealer knows join and deal")
+
+    def _join(self, channel: TLSChannel, ask: Mapping[str, Any]) -> None:
+        with self._lock:
+            epoch, _ = self._epoch(ask)
+        channel.tell(as_note(epoch, 0 if channel.role == "party0" else 1))
+
+    def _epoch(self, ask: Mapping[str, Any]) -> tuple[Epoch, Dealer]:
+        """The epoch of the model that a note names, begun if it is new, with the weights' masks expanded."""
+        plan, model = Plan.from_dict(_field(ask, "weights", dict)), _field(ask, "model", str)
+        if not (len(model) == 64 and set(model) <= set("0123456789abcdef")):
+            raise Desync(f"a model is named by its digest, got {model!r}")
+        epoch = self._state.epoch(model, plan.digest)
+        if epoch is None:
+            epoch = self._state.fresh(model, plan.digest)
+            log.info("new epoch", extra={"fields": {"epoch": epoch.name, "model": model}})
+        if epoch.name not in self._dealers:
+            self._dealers[epoch.name] = self._dealer(epoch, plan)
+            while len(self._dealers) > EPOCHS:
+                self._dealers.popitem(last=False)
+        self._dealers.move_to_end(epoch.name)
+        return epoch, self._dealers[epoch.name]
+
+    def _dealer(self, epoch: Epoch, provisioning: Plan) -> Dealer:
+        if provisioning.dealer_bytes:
+            raise Desync("the plan of provisioning holds more than weights' masks; do both sides run the same version?")
+        dealer = Dealer((epoch.seeds[0], epoch.seeds[1]), self._kernels)
+        with np.errstate(over="ignore"):  # words wrap by design
+            dealer.deal(provisioning, WEIGHTS, _Nobody("nobody"))
+        return dealer
+
+    def _deal(self, channel: TLSChannel, ask: Mapping[str, Any]) -> None:
+        if channel.role != "party1":
+            raise AuthError(f"corrections are party 1's; {channel.role} asked for them")
+        plan, epoch, space = (Plan.from_dict(_field(ask, "plan", dict)), _field(ask, "epoch", str),
+                              _field(ask, "space", str))
+        count, after = _field(ask, "count", int), _field(ask, "after", int)
+        if space not in (LIVE, SPACE) or not 1 <= count <= MOST_RUNS or after < -1:
+            raise Desync(f"party1 asks for {count} run(s) of {space!r} after {after}; the dealer knows {LIVE} and "
+                         f"{SPACE}")
+        if not self._dealing.acquire(timeout=self._patience):
+            raise Desync("the dealer is busy with as many requests as it may serve at once; try again later")
+        try:
+            with self._lock:
+                known, dealer = self._epoch(ask)
+                if known.name != epoch:
+                    raise Desync(f"the model's epoch is {known.name} at the dealer and {epoch} at party 1; join again")
+                first = max(self._state.serials.last(epoch, space), after) + 1
+                self._state.serials.burn(epoch, space, first + count - 1)
+            channel.tell({"serial": first})
+            with np.errstate(over="ignore"):
+                for serial in range(first, first + count):
+                    dealer.deal(plan, f"{space}/{serial}", channel)
+        finally:
+            self._dealing.release()
+        log.info("dealt", extra={"fields": {"epoch": epoch, "space": space, "serial": first, "count": count,
+                                            "bytes": count * plan.dealer_bytes}})
+
+
+class _Nobody(Channel):
+    """Where the corrections of a plan go that has none."""
+
+    def send(self, tag: Tag, payload: Any) -> None:
+        raise Desync("weights' masks have no corrections")
+
+    def receive(self, tag: Tag, nbytes: int) -> Any:
+        raise Desync("nobody answers")
+
+    def abort(self, reason: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _field(note: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = note.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise Desync(f"the note lacks {name!r} or holds {type(value).__name__} there; do both sides run the same "
+                     f"version?")
+    return value

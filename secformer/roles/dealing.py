@@ -1,0 +1,71 @@
+"""What the dealer and the parties say to each other: joining an epoch, and asking for corrections.
+
+A connection starts with the party's note {"version", "ask"}:
+
+- "join" {"model", "weights": the plan of provisioning} -> {"epoch", "seeds": the party's own}
+- "deal" {"model", "weights", "epoch", "space", "after", "count", "plan"} -> {"serial": the first}, then the corrections
+  of `count` runs, in order. Party 1 only. Serials are the dealer's to give, above `after`, and burn before anything is
+  sent.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from secformer import __version__
+from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.errors import Desync
+from secformer.mpc.net.tls import TLSChannel, connect
+from secformer.roles.epochs import Epoch, epoch_of
+
+T = TypeVar("T")
+MAX_PLAN = 1 << 26  # bytes of a note that carries a plan
+JOIN_PATIENCE = 2.0  # seconds that joining tries to reach the dealer, where an epoch is known already
+
+
+class DealerClient:
+    """A party's way to the dealer, for one provisioned model. Every call is a connection of its own, so that requests
+    do not wait for others.
+
+    weights   the plan of provisioning
+    """
+
+    def __init__(self, address: tuple[str, int], context: ssl.SSLContext, model: str, weights: Plan, *,
+                 deadline: float):
+        self._address, self._context, self._deadline = address, context, deadline
+        self._model = {"version": __version__, "model": model, "weights": weights.as_dict()}
+
+    def join(self, *, patience: float) -> Epoch:
+        """The model's epoch, with this party's seed. Raises PeerLost when the dealer stays away."""
+        channel = self._ask({"ask": "join"}, patience)
+        try:
+            return _read(channel, epoch_of)
+        finally:
+            channel.close()
+
+    def deal(self, epoch: Epoch, space: str, after: int, plan: Plan, *, count: int = 1,
+             patience: float) -> tuple[int, TLSChannel]:
+        """The first serial of `count` runs and the channel that their corrections come through; close it."""
+        channel = self._ask({"ask": "deal", "epoch": epoch.name, "space": space, "after": after, "count": count,
+                             "plan": plan.as_dict()}, patience)
+        try:
+            return _read(channel, lambda note: int(note["serial"])), channel
+        except BaseException:
+            channel.close()
+            raise
+
+    def _ask(self, note: dict[str, Any], patience: float) -> TLSChannel:
+        channel = connect(self._address, "dealer", self._context, patience=patience, deadline=self._deadline)
+        channel.tell(self._model | note)
+        return channel
+
+
+def _read(channel: TLSChannel, read: Callable[[dict[str, Any]], T]) -> T:
+    note = channel.hear()
+    try:
+        return read(note)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Desync(f"{channel.peer} answered with a note of the keys {sorted(note)}; do both sides run the same "
+                     f"version?") from error

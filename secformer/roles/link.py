@@ -1,0 +1,94 @@
+"""What the two parties say to each other over their link, before and between requests. Party 0 leads.
+
+1. both: hello, all that must be the same
+2. unless both still hold the weights opened: the run that opens them
+3. party 0: offer {"requests": ids in fair order, "last": its last used serial by space}; no ids are a sign of life
+4. party 1: {"take": id, "shape", "plan", "space", "serial"}, or {"take": id, "error"}, or {"take": null}
+5. party 0: {"go": true}, and both run the program; or {"go": false, "error"}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from secformer import __version__
+from secformer.models.provisioned import PublicModel
+from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.errors import Desync
+from secformer.mpc.net.tcp import StreamChannel
+from secformer.mpc.ring import WORD_BITS
+
+OFFERED = 32      # requests named in one offer
+HEARTBEAT = 5.0   # seconds between signs of life
+LATE_HALF = 0.05  # seconds that party 1 waits for its half of an offered request
+
+
+def hello(public: PublicModel, plan: Plan, epoch: str, *, rank: int, opened: bool) -> dict[str, Any]:
+    """What a party is and runs. `opened`: it holds the weights opened in this epoch."""
+    return {
+        "same": {"version": __version__, "ring": WORD_BITS, "fractional bits": public.fixed.frac,
+                 "magnitude": public.fixed.magnitude, "recipe": public.recipe.name, "model": public.digest,
+                 "plan": plan.digest, "epoch": epoch},
+        "rank": rank, "opened": opened,
+    }
+
+
+def compare(mine: Mapping[str, Any], theirs: Mapping[str, Any], peer: str) -> None:
+    """Raises Desync that names both values of everything that should be the same and is not."""
+    same, other = mine["same"], theirs.get("same")
+    if not isinstance(other, Mapping):
+        raise Desync(f"{peer} said no hello; do both sides run the same version?")
+    odd = [f"{name}: {same[name]!r} here, {other.get(name)!r} at {peer}" for name in same
+           if same[name] != other.get(name)]
+    if theirs.get("rank") != 1 - int(mine["rank"]):
+        odd.append(f"rank: {mine['rank']} here, {theirs.get('rank')!r} at {peer}; one is 0, the other 1")
+    if odd:
+        raise Desync(f"the parties differ, so they cannot compute together: {'; '.join(odd)}")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Party 1's answer to an offer: which request runs, under which run's streams; or why it cannot."""
+
+    request: str
+    shape: str = ""
+    plan: str = ""
+    space: str = ""
+    serial: int = -1
+    error: str = ""
+
+    @property
+    def run(self) -> str:
+        return f"{self.space}/{self.serial}"
+
+    def tell(self, channel: StreamChannel) -> None:
+        channel.tell({"take": self.request, "shape": self.shape, "plan": self.plan, "space": self.space,
+                      "serial": self.serial, "error": self.error})
+
+
+def hear_taken(channel: StreamChannel) -> Taken | None:
+    """What the other party takes of an offer; None for nothing."""
+    note = channel.hear()
+    if note.get("take") is None:
+        return None
+    try:
+        return Taken(str(note["take"]), str(note["shape"]), str(note["plan"]), str(note["space"]), int(note["serial"]),
+                     str(note["error"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise Desync(f"{channel.peer} answered an offer with the keys {sorted(note)}; do both sides run the same "
+                     f"version?") from error
+
+
+def hear_offer(channel: StreamChannel) -> tuple[list[str], dict[str, int]]:
+    """The offered request ids, and the leader's last used serials by space."""
+    note = channel.hear()
+    try:
+        ids, last = note["requests"], {str(k): int(v) for k, v in note["last"].items()}
+        if not all(isinstance(i, str) for i in ids):
+            raise TypeError("ids are strings")
+        return list(ids), last
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Desync(f"{channel.peer} made an offer with the keys {sorted(note)}; do both sides run the same "
+                     f"version?") from error
