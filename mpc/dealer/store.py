@@ -64,6 +64,14 @@ class Shelf:
         return cls(rank, first, count, each, epoch.hex(), plan.hex())
 
 
+@dataclass(frozen=True)
+class Written:
+    """How many runs a store took, and what stopped it before all of them."""
+
+    runs: int
+    problem: str
+
+
 def run_name(serial: int) -> str:
     return f"{SPACE}/{serial}"
 
@@ -101,11 +109,11 @@ class Store:
         return None
 
     def write(self, plan: Plan, first: int, count: int, deal: Callable[[int], Receive],
-              told: Callable[[int], None] = lambda done: None) -> int:
+              told: Callable[[int], None] = lambda done: None) -> Written:
         """Writes `count` runs of a plan from serial `first` on; `deal(serial)` gives the corrections one by one.
 
-        Returns how many runs were written, and keeps these: fewer than `count` where the disk was full or the dealer
-        left. Raises StoreError where not one fits.
+        Where the disk is full or the dealer leaves, the runs that are whole are kept. Raises StoreError where not one
+        is.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self.folder / f"{plan.digest[:16]}-{first:012d}.store"
@@ -142,7 +150,7 @@ class Store:
         if problem and not done:
             raise StoreError(f"nothing could be stored in {self.folder}: {problem}; a run of this plan takes "
                              f"{size / 1e6:.0f} MB") from problem
-        return done
+        return Written(done, str(problem or ""))
 
     def _put(self, file: BinaryIO, tag: Tag, payload: Any, run: str) -> None:
         header, data = pack_header(tag, payload.size), np.ascontiguousarray(payload).data

@@ -206,6 +206,15 @@ def split_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback address that nobody listens on at this moment."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
 def unsafe_listen(host: str, port: int, peer: str, *, deadline: float = DEADLINE) -> tuple[int, Any]:
     """Listens; returns the port and a function that waits for one connection and gives its channel."""
     server = socket.create_server((host, port))

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from secformer.models.party import PartyModel, blind_batch
-from secformer.models.provisioned import ShareFile
+from secformer.models.provisioned import PublicModel, ShareFile
 from secformer.models.sharing import uniform
 from secformer.models.tokens import Batch
 from secformer.mpc.backend import choose_backend
@@ -85,9 +85,9 @@ class Engine:
                                       self._refused, deadline=settings.deadline)
 
     @property
-    def public_json(self) -> str:
+    def public(self) -> PublicModel:
         """The public description of the model."""
-        return self._public.to_json()
+        return self._public
 
     # ---- the link -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,137 @@
+"""All three roles as processes of this machine, with temporary certificates: for trying them, for tests and benches."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, Self
+
+from secformer.models.provisioned import CLIENT, provision, share_file
+from secformer.mpc.errors import ProtocolError
+from secformer.mpc.net.tcp import free_ports
+from secformer.roles.certificates import init
+
+ROLES = ("dealer", "party0", "party1")
+START = 120.0  # seconds that the roles get to be ready
+END = 10.0     # seconds that a role gets to end before it is killed
+LISTENERS = ("dealer", "link", "party0", "party1", "metrics0", "metrics1")
+
+
+class LocalRoles:
+    """A folder with certificates, settings, share files and logs, and the three roles as processes.
+
+    Use it as a context manager: leaving it ends the processes.
+    """
+
+    def __init__(self, folder: Path, model: Any, *, settings: Mapping[str, Any] | None = None, **provisioning: Any):
+        """Makes everything but the processes. `settings` go into the parties' settings files, `provisioning` to
+        `provision`. Raises ModelError, SettingsError, OSError."""
+        self.folder = folder
+        self.ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
+        init(folder / "roles", ports=self.ports, parties=settings or {})
+        shares = folder / "shares"
+        self.public = provision(model, shares, **provisioning)
+        for rank in (0, 1):
+            (shares / share_file(rank)).rename(self.role_folder(f"party{rank}") / "model.safetensors")
+        (shares / CLIENT).rename(self.role_folder("client") / "model")
+        shares.rmdir()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._logs: list[IO[bytes]] = []
+
+    def role_folder(self, role: str) -> Path:
+        return self.folder / "roles" / role
+
+    def settings(self, role: str) -> Path:
+        """A role's settings file."""
+        return self.role_folder(role) / f"{role}.toml"
+
+    def log(self, role: str) -> Path:
+        return self.folder / f"{role}.log"
+
+    def start(self, role: str) -> None:
+        """Starts one role's process; its output is appended to its log."""
+        command = ["dealer"] if role == "dealer" else ["party", "--rank", role[-1]]
+        output = self.log(role).open("ab")
+        self._logs.append(output)
+        self.processes[role] = subprocess.Popen(
+            [sys.executable, "-m", "secformer", *command, "--settings", str(self.settings(role))],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        )
+
+    def wait_ready(self, seconds: float = START, told: Callable[[str], None] = lambda reason: None) -> None:
+        """Waits until both parties answer requests. Raises ProtocolError with the reason that they give."""
+        end, reason = time.monotonic() + seconds, ""
+        while True:
+            states = [self.ready(rank) for rank in (0, 1)]
+            if all(state == "" for state in states):
+                return
+            for role, process in self.processes.items():
+                if process.poll() is not None:
+                    raise ProtocolError(f"the {role} ended: {self._last_words(role)}")
+            if (now := next(state for state in states if state)) != reason:
+                told(reason := now)
+            if time.monotonic() > end:
+                raise ProtocolError(f"the roles were not ready within {seconds:g} s: {reason}; see the logs in "
+                                    f"{self.folder}")
+            time.sleep(0.05)
+
+    def ready(self, rank: int) -> str:
+        """"" when a party answers requests, else why it does not."""
+        from http.client import HTTPConnection
+
+        connection = HTTPConnection("127.0.0.1", self.ports[f"metrics{rank}"], timeout=5.0)
+        try:
+            connection.request("GET", "/readyz")
+            answer = connection.getresponse()
+            text = answer.read().decode("utf-8", "replace")
+            return "" if answer.status == 200 else text or "not ready"
+        except OSError as error:
+            return f"party {rank} does not answer yet ({error})"
+        finally:
+            connection.close()
+
+    def stop(self, role: str, how: int = signal.SIGTERM) -> None:
+        """Ends one role's process and waits for it."""
+        process = self.processes.pop(role)
+        process.send_signal(how)
+        try:
+            process.wait(END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def watch(self, stop: threading.Event) -> None:
+        """Waits until `stop`. Raises ProtocolError when a role ends by itself."""
+        while not stop.wait(0.5):
+            for role, process in self.processes.items():
+                if process.poll() is not None:
+                    raise ProtocolError(f"the {role} ended: {self._last_words(role)}")
+
+    def __enter__(self) -> Self:
+        for role in ROLES:
+            self.start(role)
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        for process in self.processes.values():
+            process.terminate()
+        for role in list(self.processes):
+            self.stop(role)
+        for file in self._logs:
+            file.close()
+
+    def _last_words(self, role: str) -> str:
+        lines = self.log(role).read_text("utf-8", "replace").strip().splitlines()
+        for line in reversed(lines):
+            try:
+                facts = json.loads(line)
+                return str(facts.get("problem") or facts.get("event"))
+            except (ValueError, AttributeError):
+                return line
+        return "without a word"

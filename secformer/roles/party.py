@@ -1,0 +1,49 @@
+"""A party as a process: its engine in one thread, its web server in another, joined by a queue of requests."""
+
+from __future__ import annotations
+
+import logging
+
+from secformer.mpc.meter import Cost
+from secformer.roles.engine import Engine, in_thread
+from secformer.roles.jobs import Jobs
+from secformer.roles.metrics import Metrics
+from secformer.roles.settings import PartySettings
+from secformer.roles.web import Status, serve
+
+ENDING = 10.0  # seconds that the engine gets to end
+
+log = logging.getLogger(__name__)
+
+
+class Reports:
+    """What the engine tells, as readiness and metrics."""
+
+    def __init__(self, status: Status, metrics: Metrics):
+        self._status, self._metrics = status, metrics
+
+    def ready(self) -> None:
+        self._status.set_ready()
+
+    def not_ready(self, reason: str) -> None:
+        self._status.set_not_ready(reason)
+
+    def answered(self, cost: Cost) -> None:
+        self._metrics.answered(cost)
+
+    def material(self, left: dict[str, int]) -> None:
+        self._metrics.material(left)
+
+
+def run_party(settings: PartySettings) -> None:
+    """Serves until SIGINT or SIGTERM. Raises ModelError, SettingsError, BackendUnavailable at the start."""
+    jobs, status = Jobs(settings.queue), Status()
+    metrics = Metrics(status, jobs)
+    engine = Engine(settings, jobs, Reports(status, metrics))
+    thread = in_thread(engine.run, "engine")
+    try:
+        serve(settings, engine.public, jobs, status, metrics)
+    finally:
+        engine.stop()
+        thread.join(ENDING)
+        log.info("ended")

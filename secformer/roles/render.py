@@ -1,0 +1,44 @@
+"""What the operators' commands show: rich tables for people, plain dicts for `--json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from secformer.models.provisioned import CLIENT, PublicModel, share_file
+from secformer.roles.stocking import Stocked
+
+
+def provision_json(public: PublicModel, out: Path) -> dict[str, Any]:
+    return {
+        "model": public.digest, "recipe": public.recipe.name, "architecture": public.spec.architecture,
+        "results": list(public.names), "notes": list(public.notes),
+        "files": {f"party{rank}": str(out / share_file(rank)) for rank in (0, 1)} | {CLIENT: str(out / CLIENT)},
+    }
+
+
+def provision(public: PublicModel, out: Path) -> RenderableType:
+    table = Table("for", "what", "bytes")
+    for rank in (0, 1):
+        path = out / share_file(rank)
+        table.add_row(f"party {rank}", str(path), f"{path.stat().st_size:,}")
+    table.add_row("clients", str(out / CLIENT), f"{sum(p.stat().st_size for p in (out / CLIENT).iterdir()):,}")
+    lines = [f"model {public.digest[:16]}, recipe {public.recipe.name}, {public.spec.architecture}",
+             "Keep each share file from the other party: the two together are the weights.",
+             *(f"Note: {note}." for note in public.notes)]
+    return Group(table, *(Text(line) for line in lines))
+
+
+def deal_json(stocked: Stocked) -> dict[str, Any]:
+    return {"plan": stocked.plan, "lengths": list(stocked.lengths), "added": stocked.added, "left": stocked.left,
+            "bytes_each": stocked.run_bytes, "problem": stocked.problem}
+
+
+def deal(stocked: Stocked) -> RenderableType:
+    lengths = ", ".join(map(str, stocked.lengths))
+    return Text(f"Stored material for {stocked.added} request(s) of {lengths} tokens, "
+                f"{stocked.run_bytes / 1e6:.1f} MB each; {stocked.left} are left.")

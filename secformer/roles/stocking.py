@@ -1,0 +1,67 @@
+"""`secformer deal`: fills party 1's store ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from secformer.models.party import PartyModel, blind_batch
+from secformer.models.progress import Progress, silent
+from secformer.models.provisioned import ShareFile
+from secformer.mpc.backend import choose_backend
+from secformer.mpc.dealer.store import SPACE, Receive, Store, run_bytes
+from secformer.mpc.errors import InputError, SettingsError
+from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.net.tls import client_context
+from secformer.mpc.party import Party
+from secformer.mpc.secure import SecureSession
+from secformer.roles.dealing import DealerClient
+from secformer.roles.settings import PartySettings
+
+
+@dataclass(frozen=True)
+class Stocked:
+    """What `stock` did: runs added, runs of this plan that are now left, bytes of a run, and what stopped it early."""
+
+    plan: str
+    lengths: tuple[int, ...]
+    added: int
+    left: int
+    run_bytes: int
+    problem: str
+
+
+def stock(settings: PartySettings, lengths: Sequence[int], count: int, tell: Progress = silent) -> Stocked:
+    """Asks the dealer for `count` requests of texts of these lengths and stores the corrections.
+
+    Raises SettingsError, InputError, PeerLost when the dealer is away, StoreError when not one run could be stored.
+    """
+    if settings.rank != 1:
+        raise SettingsError("the store is party 1's: corrections go to it alone; run this with party 1's settings")
+    share = ShareFile(settings.model)
+    most = share.public.spec.positions
+    if count < 1 or not lengths or not all(1 <= n <= most for n in lengths):
+        raise InputError(f"give a count of 1 or more and lengths of 1 to {most} tokens; got {count} and "
+                         f"{list(lengths)}")
+    kernels = NumpyKernels(choose_backend("numpy"))
+    model = PartyModel(share.public, SecureSession(Party(1, share.public.fixed, kernels)))
+    sizes = np.array(lengths)
+    plan = model.plan(blind_batch(sizes, np.arange(sizes.max()) < sizes[:, None]))
+    dealer = DealerClient(settings.dealer, client_context(settings.tls), share.public.digest, model.provisioning,
+                          deadline=settings.deadline)
+    epoch = dealer.join(patience=settings.dealer_wait)
+    store = Store(settings.store, epoch.seeds[1], epoch.name)
+    first, channel = dealer.deal(epoch, SPACE, -1, plan, count=count, patience=settings.dealer_wait)
+
+    def receive(serial: int) -> Receive:
+        return channel.receive
+
+    tell("storing", 0, count)
+    try:
+        written = store.write(plan, first, count, receive, lambda done: tell("storing", done, count))
+    finally:
+        channel.close()
+    return Stocked(plan.digest, tuple(lengths), written.runs, store.left()[plan.digest], run_bytes(plan),
+                   written.problem)
