@@ -176,11 +176,11 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     profiling = time.perf_counter() - started
     started = time.perf_counter()
     with SecureModel.from_pretrained(args.folder, backend="numpy", recipe=recipe, profile=profile,
-                                     embedding=args.embedding) as model:
+                                     embedding=args.embedding, untrained_recipe=True) as model:
         loading = time.perf_counter() - started
         first = model(texts)
         peak = peak_memory()  # before the twins add theirs
-        expected = twin(args.folder, texts, recipe=recipe, profile=profile)
+        expected = twin(args.folder, texts, recipe=recipe, profile=profile, untrained_recipe=True)
         error = largest(first.last_hidden_state, expected.last_hidden_state)
         if not error <= args.tolerance:
             raise SystemExit(f"the secure answer is off by {error:.3g} from its twin: nothing is timed")

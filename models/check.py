@@ -10,10 +10,11 @@ import numpy as np
 from secformer.models.choices import PathLike
 from secformer.models.output import SecureOutput
 from secformer.models.pipeline import PlainModel
+from secformer.models.pipeline import reference as plaintext_model
 from secformer.models.profile import RangeProfile, Violation, measure
 from secformer.models.tokens import Texts
 from secformer.mpc.errors import InputError, RangeError
-from secformer.protocols.recipes import EXACT, Recipe
+from secformer.protocols.recipes import Recipe
 
 FIELDS = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")
 
@@ -25,7 +26,7 @@ class Check:
     violations      quantities that leave the profile's ranges: the secure result would be wrong without a sign
     problem         what stopped the twin, where a value would not fit a word's window
     errors          largest absolute difference of the recipe's twin from exact functions, by result
-    reference       the exact answer
+    reference       the answer in plaintext, as of `plain_bert`
     """
 
     violations: tuple[Violation, ...]
@@ -43,8 +44,7 @@ def check(model: PathLike, texts: Texts, *, recipe: Recipe | str = "auto",
           profile: PathLike | RangeProfile | None = None, **settings: Any) -> Check:
     """Compares texts with a profile and a recipe's twin with exact functions; raises as `secure_bert` does."""
     loaded = PlainModel.from_pretrained(model, recipe=recipe, profile=profile, **settings)
-    exact = PlainModel.from_pretrained(model, recipe=EXACT, **settings)
-    reference = exact(texts)
+    reference = plaintext_model(loaded.folder, **settings)(texts)
     found: list[Violation] = []
     if loaded.profile is not None:
         measured = measure(loaded.folder, texts, recipe=loaded.recipe, truncation=loaded.settings.truncation)

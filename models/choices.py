@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from secformer.models.config import ENCODER, BertSpec
+from secformer.models.design import require, trained_for
 from secformer.models.folder import ModelFolder
 from secformer.models.options import Settings
 from secformer.models.profile import FILE, RangeProfile, design_of, measure
@@ -19,15 +20,20 @@ UNMEASURED = ("no range profile for this recipe beside the checkpoint: measured 
               "unlike those, write one with: secformer profile")
 
 
-def choose_recipe(recipe: Recipe | str, folder: ModelFolder) -> Recipe:
-    """The recipe meant: "auto" is what the checkpoint says, else FAITHFUL. Raises SettingsError for an unknown name."""
-    if isinstance(recipe, Recipe):
-        return recipe
-    if not isinstance(recipe, str):
+def choose_recipe(recipe: Recipe | str, folder: ModelFolder, *, untrained: bool = False) -> Recipe:
+    """The recipe meant: "auto" is what the checkpoint says, else FAITHFUL.
+
+    Raises SettingsError for an unknown name and, unless `untrained`, for a recipe with other functions than the
+    checkpoint was trained for.
+    """
+    if not isinstance(recipe, Recipe | str):
         raise SettingsError(f"recipe must be a Recipe or its name, got {type(recipe).__name__}")
-    if recipe != "auto":
-        return recipe_named(recipe)
-    return recipe_named(folder.spec.recipe) if folder.spec.recipe else FAITHFUL
+    if recipe == "auto":
+        return trained_for(folder.spec) or FAITHFUL
+    chosen = recipe_named(recipe) if isinstance(recipe, str) else recipe
+    if not untrained:
+        require(chosen, folder.spec, folder.path)
+    return chosen
 
 
 def choose_profile(

@@ -9,23 +9,19 @@ from typing import Any
 import numpy as np
 
 from secformer.models.choices import PathLike
+from secformer.models.design import suits, trained_for
 from secformer.models.folder import ModelFolder
 from secformer.models.options import settings_of
 from secformer.models.output import SecureOutput
 from secformer.models.pipeline import SecureModel, plain_bert
-from secformer.models.profile import MARGIN, Probe, measure, observed
+from secformer.models.profile import measure
 from secformer.models.progress import Progress, part, shown, silent
 from secformer.models.tokens import Texts
 from secformer.mpc.errors import SecformerError, SettingsError
 from secformer.mpc.meter import COUNTERS, Cost
-from secformer.mpc.plain import PlainSession
-from secformer.protocols.gelu import gelu_exact
-from secformer.protocols.ranges import Range
 from secformer.protocols.recipes import EXACT, RECIPES, Recipe
-from secformer.protocols.softmax import softmax_exact
 
 PARTS = ("embedding", "gelu", "softmax", "layernorm", "linear", "other")
-STANDS_IN = 0.05  # a recipe whose GeLU and softmax are this close to exact ones needs no other weights
 SHOWN = 3         # quantities outside their ranges that a row names
 
 
@@ -33,7 +29,7 @@ SHOWN = 3         # quantities outside their ranges that a row names
 class Row:
     """A recipe on the texts. Where `problem` says why it cannot run, there is no more.
 
-    student     it computes other functions than the checkpoint's, so it needs a model distilled for it
+    student     it computes other functions than those the checkpoint was trained for, so it needs another model
     agreement   share of labels (answers, words) that are plaintext's; None where the model answers with numbers
     error       largest absolute difference of the answer from plaintext's
     cosine      lowest cosine, over texts, of the answer and plaintext's
@@ -54,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What the recipes answered. `answer` names the result that is compared; `plain` has the exact model's."""
+    """What the recipes answered. `answer` names the result that is compared; `plain` has plaintext's, as `plain_bert`."""
 
     model: str
     answer: str
@@ -89,9 +85,9 @@ def _row(folder: ModelFolder, texts: Texts, recipe: Recipe, plain: SecureOutput,
          tell: Progress, settings: dict[str, Any]) -> Row:
     student = False
     try:
-        if recipe is not EXACT:  # which is not for shares, as the next line says
-            student = not stands_in(recipe)
-        with SecureModel.from_pretrained(folder.path, recipe=recipe, backend=backend, **settings) as loaded:
+        student = not suits(recipe, trained_for(folder.spec))
+        with SecureModel.from_pretrained(folder.path, recipe=recipe, backend=backend,
+                                         **settings | {"untrained_recipe": True}) as loaded:
             profile, provisioning = loaded.profile, loaded.provisioning
             for i in range(runs):
                 out = loaded(texts, part(tell, i, runs))
@@ -104,19 +100,6 @@ def _row(folder: ModelFolder, texts: Texts, recipe: Recipe, plain: SecureOutput,
     mine, theirs = _vectors(out), _vectors(plain)
     return Row(recipe.name, student, "", out, _agreement(out, plain), _error(out, plain),
                min(_cosine(a, b) for a, b in zip(mine, theirs, strict=True)), out.cost, provisioning, tuple(notes))
-
-
-def stands_in(recipe: Recipe) -> bool:
-    """Whether a recipe's GeLU and softmax stand in for the exact ones, so that any checkpoint keeps its answers; else
-    it is meant for models distilled for it. Asked of the functions themselves, on a few values in the twin."""
-    watched, s = observed(recipe), PlainSession()
-    x = np.linspace(-4.0, 4.0, 257)
-    off = np.abs(watched.gelu(s, s.accept(x), Probe(MARGIN)).data - gelu_exact(x)).max()
-    scores, mask = 4.0 * np.sin(np.arange(64.0) ** 2).reshape(1, 1, 8, 8), np.ones((1, 8), dtype=bool)
-    at = Probe(MARGIN)
-    at["score"] = Range(-8.0, 8.0)
-    weights = watched.softmax(s, s.accept(scores), s.accept(np.eye(8)[None, None]), mask, at).data
-    return bool(max(off, np.abs(weights - softmax_exact(scores, mask)).max()) <= STANDS_IN)
 
 
 def parts(cost: Cost) -> dict[str, Cost]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class BertSpec:
     tied          the masked-language head reads the word table
     pooler        the checkpoint has a pooler and its architecture uses it
     recipe        the recipe that the checkpoint was trained for, where its config names one
+    constants     the numbers that it was trained around, as sorted JSON, where its config states them
     """
 
     architecture: str
@@ -47,6 +49,7 @@ class BertSpec:
     tied: bool = True
     pooler: bool = True
     recipe: str | None = None
+    constants: str = ""
     pad: int = 0
 
     @property
@@ -87,6 +90,7 @@ def _spec(config: Any, folder: Path) -> BertSpec:
              f"a multiple of num_attention_heads = {heads}")
     classes = architecture in (SEQUENCE, TOKEN)
     labels = _labels(config, folder) if classes else ()
+    recipe, constants = _trained_for(config, folder)
     return BertSpec(
         architecture=architecture,
         vocab=config.vocab_size,
@@ -101,7 +105,8 @@ def _spec(config: Any, folder: Path) -> BertSpec:
         problem=_problem(config, architecture, len(labels)),
         tied=bool(getattr(config, "tie_word_embeddings", True)),
         pooler=architecture in (ENCODER, SEQUENCE),
-        recipe=_recipe(config, folder),
+        recipe=recipe,
+        constants=constants,
         pad=config.pad_token_id or 0,
     )
 
@@ -133,12 +138,13 @@ def _problem(config: Any, architecture: str, labels: int) -> str:
     return {"regression": "regression", "multi_label_classification": "multi"}.get(stated, "single")
 
 
-def _recipe(config: Any, folder: Path) -> str | None:
+def _trained_for(config: Any, folder: Path) -> tuple[str | None, str]:
     entry = getattr(config, "secformer", None)
+    constants = entry.get("constants") if isinstance(entry, dict) else None
     if isinstance(entry, dict):
         entry = entry.get("recipe")
     _require(folder, "secformer", entry is None or isinstance(entry, str), entry, 'a recipe: {"recipe": "name"}')
-    return entry
+    return entry, "" if constants is None else json.dumps(constants, sort_keys=True)
 
 
 def _require(folder: Path, key: str, holds: bool, came: object, wanted: str) -> None:

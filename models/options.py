@@ -22,6 +22,8 @@ class Settings:
     frac          fractional bits of the fixed point
     magnitude     values are held below 2^magnitude
     deadline      seconds that a party waits for its peer or the dealer
+    untrained_recipe  run a recipe whose functions the checkpoint was not trained for (2Quad on an ordinary one, or the
+                  reverse), whose answers mean nothing, for their cost
     """
 
     truncation: bool = False
@@ -31,9 +33,11 @@ class Settings:
     frac: int = 16
     magnitude: int = 14
     deadline: float = 60.0
+    untrained_recipe: bool = False
 
     def __post_init__(self) -> None:
         _require("truncation", isinstance(self.truncation, bool), self.truncation, "True or False")
+        _require("untrained_recipe", isinstance(self.untrained_recipe, bool), self.untrained_recipe, "True or False")
         _require("embedding", self.embedding in ("private", "client"), self.embedding, "'private' or 'client'")
         _require("output", self.output in ("auto", "head"), self.output, "'auto' or 'head'")
         for name in ("batch_tokens", "frac", "magnitude"):

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from secformer.models.choices import PathLike, choose_profile, choose_recipe, result_names
+from secformer.models.design import plaintext
 from secformer.models.encoder import Bert, Parameters, private_embedding
 from secformer.models.folder import ModelFolder
 from secformer.models.heads import answer
@@ -67,7 +68,7 @@ class _Model:
     def __init__(self, folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
                  settings: Settings):
         self.folder, self.spec, self.settings = folder, folder.spec, settings
-        self.recipe = choose_recipe(recipe, folder)
+        self.recipe = choose_recipe(recipe, folder, untrained=settings.untrained_recipe)
         folder.verify(settings.fixed)
         self.names = result_names(folder.spec, settings)
         self.profile, self.profile_source, notes = choose_profile(profile, folder, self.recipe, settings.fixed)
@@ -251,8 +252,14 @@ def secure_bert(model: PathLike | SecureModel, texts: Texts, *, recipe: Recipe |
 
 
 def plain_bert(model: PathLike, texts: Texts, **settings: Any) -> SecureOutput:
-    """The reference: the same model in float64 with exact functions, in plaintext."""
-    return PlainModel.from_pretrained(model, recipe=EXACT, **settings)(texts)
+    """The reference: the same model in float64, in plaintext, with exact functions; for a checkpoint that was distilled
+    for other functions, with those."""
+    return reference(ModelFolder(model), **settings)(texts)
+
+
+def reference(folder: ModelFolder, **settings: Any) -> PlainModel:
+    """The model behind `plain_bert`."""
+    return PlainModel(folder, plaintext(folder.spec), None, settings_of({"embedding": "client"} | settings))
 
 
 def twin(model: PathLike, texts: Texts, *, recipe: Recipe | str = "auto",

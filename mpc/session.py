@@ -323,6 +323,10 @@ class Session(ABC):
             )
         return x, window
 
+    def _transpose(self, a: Any, axes: tuple[int, ...]) -> Any:
+        """Axes permuted, as arrays spell it; sessions on other tensors override it."""
+        return a.transpose(*axes)
+
     @property
     def bit_width(self) -> int:
         """Width of the shares of 0 or 1 that `less` makes: what a product with a settled value needs."""

@@ -90,7 +90,7 @@ class Share:
         return self.like(self.data.reshape(*shape))
 
     def transpose(self, *axes: int) -> Share:
-        return self.like(self.data.transpose(*axes))
+        return self.like(self.session._transpose(self.data, axes))
 
     def swapaxes(self, a: int, b: int) -> Share:
         return self.like(self.data.swapaxes(a, b))

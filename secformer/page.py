@@ -57,7 +57,7 @@ def page(compared: Comparison, texts: Sequence[str], notes: Sequence[str],
     body = [
         "<h1>Secure inference, recipe by recipe</h1>",
         f'<p class="soft">Model {_text(compared.model)}; {len(texts)} text(s). Two parties and a dealer computed on '
-        f"shares of the input and of the weights; the exact model in plaintext is what answers are compared with.</p>",
+        f"shares of the input and of the weights; the model in plaintext is what answers are compared with.</p>",
         "<h2>Side by side</h2>", _table(compared),
         *(f'<p class="soft">{_text(note)}</p>' for note in notes),
     ]

@@ -194,7 +194,7 @@ def comparison_notes(compared: Comparison) -> list[str]:
     ]
     if students:
         made = f"the recipe {compared.trained_for!r}" if compared.trained_for else "exact functions"
-        notes.append(f"* quadratic or otherwise other functions, which need a model distilled for them: "
+        notes.append(f"* other functions than this model was trained for, which need a model distilled for them: "
                      f"{', '.join(students)}. This model was made for {made}; what the others cost holds in any case")
     return notes
 

@@ -18,7 +18,8 @@ from checkpoints import write_checkpoint
 
 from secformer import demo_model, plain_bert, render
 from secformer.cli import main
-from secformer.models.comparison import PARTS, Comparison, Row, compare, parts, stands_in, verdicts
+from secformer.models.comparison import PARTS, Comparison, Row, compare, parts, verdicts
+from secformer.models.design import stands_in
 from secformer.models.networks import LAN, WAN, Network
 from secformer.mpc.errors import InputError, ModelError, RangeError, SettingsError
 from secformer.mpc.meter import Cost

@@ -88,7 +88,7 @@ def profile(args: argparse.Namespace) -> None:
     from secformer.models.profile import FILE, measure
 
     folder = ModelFolder(args.model)
-    measured = measure(folder, texts, recipe=choose_recipe(args.recipe, folder), truncation=True)
+    measured = measure(folder, texts, recipe=choose_recipe(args.recipe, folder, untrained=True), truncation=True)
     path = Path(args.out) if args.out else folder.path / FILE
     measured.save(path)
     show(args, render.profile_json(measured, path), render.profile(measured, path))

@@ -29,10 +29,11 @@ from secformer.mpc.errors import (
     SecformerError,
     SettingsError,
 )
-from secformer.protocols.recipes import EXACT, FAITHFUL, SECFORMER
+from secformer.protocols.recipes import EXACT, FAITHFUL, RECIPES, SECFORMER
 
 TEXTS = ["the cat sat on the mat", "dog", "", "a good film is not a bad film !"]
 CPU: dict[str, Any] = {"backend": "numpy"}
+ANY = CPU | {"untrained_recipe": True}  # recipes on checkpoints that were not trained for them
 TIGHT = 2e-3  # secure against twin: a few units in the last place (2^-16) an operation
 
 
@@ -89,11 +90,52 @@ def test_recipes_by_name_and_value(recipe: Any, encoder: Path) -> None:
 def test_the_checkpoint_names_its_recipe(tmp_path: Path) -> None:
     model = PlainModel.from_pretrained(folder_of(tmp_path, secformer={"recipe": "secformer"}))
     assert model.recipe is SECFORMER
-    assert PlainModel.from_pretrained(tmp_path, recipe="faithful").recipe is FAITHFUL
+    other = PlainModel.from_pretrained(tmp_path, recipe="faithful", untrained_recipe=True)
+    assert other.recipe is FAITHFUL
+
+
+@pytest.mark.parametrize(("entry", "recipe"), [(None, "secformer"), (None, "mpcformer"), ("secformer", "faithful"),
+                                               ("secformer", "exact"), ("secformer", "mpcformer")])
+def test_functions_that_a_checkpoint_was_not_trained_for(tmp_path: Path, entry: str | None, recipe: str) -> None:
+    """2Quad on an ordinary checkpoint, or the reverse, runs only where that is asked for."""
+    folder = folder_of(tmp_path, **({} if entry is None else {"secformer": {"recipe": entry}}))
+    with pytest.raises(SettingsError, match="untrained_recipe"):
+        PlainModel.from_pretrained(folder, recipe=recipe)
+    with pytest.raises(SettingsError, match="mean nothing"):
+        secure_bert(folder, "cat", recipe=recipe, **CPU)
+    assert PlainModel.from_pretrained(folder, recipe=recipe, untrained_recipe=True).recipe is RECIPES[recipe]
+
+
+@pytest.mark.parametrize("recipe", ["puma", "crypten", replace(FAITHFUL, name="mine", tanh=SECFORMER.tanh)])
+def test_stand_ins_run_on_ordinary_checkpoints(tmp_path: Path, recipe: Any) -> None:
+    assert PlainModel.from_pretrained(folder_of(tmp_path), recipe=recipe).recipe is not EXACT
+
+
+def test_a_student_may_change_what_does_not_matter(tmp_path: Path) -> None:
+    """Another LayerNorm computes the same function: a student takes it."""
+    folder = folder_of(tmp_path, secformer={"recipe": "secformer"})
+    mine = replace(SECFORMER, name="mine", layernorm=FAITHFUL.layernorm)
+    assert PlainModel.from_pretrained(folder, recipe=mine).recipe is mine
+
+
+def test_plaintext_of_a_student_is_its_own(tmp_path: Path) -> None:
+    """The reference of a 2Quad checkpoint is 2Quad in plaintext, not softmax."""
+    folder = folder_of(tmp_path, secformer={"recipe": "secformer", "constants": {"quad_shift": 5.0}})
+    own, exact = plain_bert(folder, TEXTS), twin(folder, TEXTS, recipe="exact", untrained_recipe=True)
+    close(own, twin(folder, TEXTS), 1e-12)
+    assert np.abs(own.last_hidden_state - exact.last_hidden_state).max() > 1e-2
+    close(secure_bert(folder, TEXTS, **CPU), own, 1e-2)
+
+
+def test_a_student_of_other_constants_is_refused(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, secformer={"recipe": "secformer", "constants": {"quad_shift": 4.0}})
+    with pytest.raises(ModelError, match="quad_shift.*distil it again"):
+        plain_bert(folder, "cat")
 
 
 def test_secformer_recipe_agrees_with_its_twin(encoder: Path) -> None:
-    close(secure_bert(encoder, TEXTS, recipe="secformer", **CPU), twin(encoder, TEXTS, recipe="secformer"), 1e-2)
+    close(secure_bert(encoder, TEXTS, recipe="secformer", **ANY),
+          twin(encoder, TEXTS, recipe="secformer", untrained_recipe=True), 1e-2)
 
 
 def test_client_embedding_gives_the_same(encoder: Path) -> None:
@@ -275,8 +317,8 @@ def test_profile_of_other_weights_is_refused(encoder: Path, tmp_path: Path) -> N
 
 def test_profile_of_another_recipe(encoder: Path) -> None:
     with pytest.raises(ModelError, match="'exact' functions"):
-        secure_bert(encoder, "cat", profile=encoder / FILE, recipe="secformer", **CPU)
-    out = secure_bert(encoder, "cat", recipe="secformer", **CPU)
+        secure_bert(encoder, "cat", profile=encoder / FILE, recipe="secformer", **ANY)
+    out = secure_bert(encoder, "cat", recipe="secformer", **ANY)
     assert out.profile_source == "measured at load from built-in texts"
 
 

@@ -1,0 +1,114 @@
+"""From an encoder to a classifier: the teacher, trained on labels with exact functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secformer.models.distill import checkpoint
+from secformer.models.distill.curves import draw
+from secformer.models.distill.data import Examples, Task
+from secformer.models.distill.functions import EXACT_TORCH
+from secformer.models.distill.losses import label_loss
+from secformer.models.distill.metrics import scores
+from secformer.models.distill.model import TorchBert, start
+from secformer.models.distill.plan import Stage
+from secformer.models.distill.session import TorchSession
+from secformer.models.distill.store import State, Store
+from secformer.models.distill.train import Tell, fit, on_stderr
+from secformer.models.folder import ModelFolder
+from secformer.models.tokens import Batch, Row, batches
+from secformer.protocols.recipes import Recipe
+
+EVALUATED = 4096  # positions that are evaluated together
+
+TEACHER = Stage("labels", rate=1e-4, epochs=3, dropout=0.1, patience=3)
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """A task's examples, tokenised; texts are cut to the stage's length for training only."""
+
+    task: Task
+    train: Examples
+    dev: Examples
+    train_rows: list[Row]
+    dev_rows: list[Row]
+
+
+def corpus(folder: ModelFolder, task: Task, train: Examples, dev: Examples) -> Corpus:
+    """Tokenises both parts."""
+    rows = folder.tokenizer.rows
+    return Corpus(task, train, dev, rows(train.texts, truncation=True), rows(dev.texts, truncation=True))
+
+
+def cut(rows: Sequence[Row], longest: int) -> list[Row]:
+    """Rows of at most so many tokens."""
+    return [Row(r.ids[:longest], r.segments[:longest], r.mask[:longest]) for r in rows]
+
+
+def finetune(source: ModelFolder, task: Task, train: Examples, dev: Examples, out: Path, *, stage: Stage = TEACHER,
+             device: Any = "cpu", half: bool = False, tell: Tell = on_stderr) -> dict[str, float]:
+    """Writes a classifier to `out`; its metrics on the dev set. Taken up again where it was interrupted."""
+    checkpoint.check_room(out, source.path)
+    texts = corpus(source, task, train, dev)
+    model = start(source, task.labels, seed=stage.seed, device=device)
+    if task.regression:
+        model.tensors["classifier.bias"].fill_(float(train.labels.mean()))
+    store = Store(out / "training", {"model": source.digest, "task": task.name, "texts": len(train),
+                                     "dev": len(dev), "stages": [asdict(stage)]})
+    state = train_on_labels(model, texts, EXACT_TORCH, stage, store, device=device, tell=tell)
+    draw(out / "curves.png", {stage.name: state}, task.metrics[0])
+    if half:
+        model = checkpoint.rounded(model)
+    checkpoint.write(out, source, model, None, half=half)
+    store.tidy()
+    return evaluated(model, texts, EXACT_TORCH, device)
+
+
+def train_on_labels(model: TorchBert, texts: Corpus, recipe: Recipe, stage: Stage, store: Store, *, device: Any = "cpu",
+                    tell: Tell = on_stderr) -> State:
+    """Trains on the task's labels with a recipe's functions."""
+    s = session(stage, device)
+    labels = torch.tensor(texts.train.labels, device=device)
+    labels = labels.float() if texts.task.regression else labels
+
+    def loss(batch: Batch, places: np.ndarray) -> Tensor:
+        logits = model(s, batch, recipe, dropout=stage.dropout)
+        return label_loss(logits, labels[torch.from_numpy(places).to(device)], texts.task)
+
+    return fit(model, cut(texts.train_rows, stage.longest), stage, loss, metric(model, texts, recipe, device), store,
+               tell)
+
+
+def session(stage: Stage, device: Any) -> TorchSession:
+    """What a stage computes in."""
+    return TorchSession(products=torch.bfloat16 if stage.half else torch.float32, device=device)
+
+
+def metric(model: TorchBert, texts: Corpus, recipe: Recipe, device: Any) -> Callable[[], float]:
+    """The task's first metric on the dev set, as the model is when asked."""
+    return lambda: evaluated(model, texts, recipe, device)[texts.task.metrics[0]]
+
+
+def evaluated(model: TorchBert, texts: Corpus, recipe: Recipe, device: Any = "cpu") -> dict[str, float]:
+    """The task's metrics on the dev set."""
+    return scores(dev_logits(model, texts.dev_rows, recipe, device), texts.dev.labels, texts.task)
+
+
+@torch.no_grad()
+def dev_logits(model: TorchBert, rows: Sequence[Row], recipe: Recipe, device: Any = "cpu") -> np.ndarray:
+    """Logits (B, L), in float32."""
+    s = TorchSession(device=device)
+    out = np.zeros((len(rows), len(model.spec.labels)))
+    for places, batch in batches(rows, EVALUATED):
+        out[places] = model(s, batch, recipe).cpu().numpy()
+    return out
+
+

@@ -1,0 +1,43 @@
+"""What students learn from: labels, a teacher's logits, and its hidden states and attention maps.
+
+B texts, L labels, N packed tokens, C hidden, H heads, T tokens of the longest.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from secformer.models.distill.data import Task
+from secformer.models.distill.trace import Trace
+from secformer.models.tokens import Batch
+
+
+def label_loss(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
+    """Cross entropy of logits (B, L) and labels (B,), or mean squared error."""
+    if task.regression:
+        return functional.mse_loss(logits[:, 0], labels)
+    return functional.cross_entropy(logits, labels)
+
+
+def logits_loss(mine: Tensor, theirs: Tensor, task: Task) -> Tensor:
+    """Soft cross entropy of logits (B, L) at temperature 1, or mean squared error (MPCFormer, section 3)."""
+    if task.regression:
+        return functional.mse_loss(mine, theirs)
+    return functional.cross_entropy(mine, theirs.softmax(-1))
+
+
+def inner_loss(mine: Trace, theirs: Trace, batch: Batch) -> Tensor:
+    """Hidden states and attention maps by squared error (MPCFormer, section 3; TinyBERT), mean over layers.
+
+    Hidden states relative to the teacher's variance, so that layers of different scale weigh the same; maps as the
+    squared distance of rows that belong to tokens.
+    """
+    states = [functional.mse_loss(a, b) / b.var() for a, b in zip(mine.hidden_states, theirs.hidden_states, strict=True)]
+    present = torch.from_numpy(batch.present).to(states[0].device)
+    maps = []
+    for a, b in zip(mine.attention_maps, theirs.attention_maps, strict=True):
+        rows = ((a - b) ** 2).sum(-1).transpose(1, 2)  # (B, T, H)
+        maps.append(rows[present].mean())
+    return torch.stack(states).mean() + torch.stack(maps).mean()

@@ -1,0 +1,107 @@
+"""From a teacher to a student that computes other functions: distillation in two stages.
+
+MPCFormer (Li et al., ICLR 2023), section 3, which SecFormer follows: the student starts from the teacher's weights and
+learns first its hidden states and attention maps, then its logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secformer.models.distill import checkpoint
+from secformer.models.distill.curves import draw
+from secformer.models.distill.data import Examples, Task, for_model
+from secformer.models.distill.finetune import Corpus, corpus, cut, evaluated, metric, session, train_on_labels
+from secformer.models.distill.functions import EXACT_TORCH
+from secformer.models.distill.losses import inner_loss, logits_loss
+from secformer.models.distill.model import TorchBert, load
+from secformer.models.distill.plan import Stage
+from secformer.models.distill.session import TorchSession
+from secformer.models.distill.store import State, Store
+from secformer.models.distill.trace import Trace
+from secformer.models.distill.train import Tell, fit, on_stderr
+from secformer.models.folder import ModelFolder
+from secformer.models.tokens import Batch, batches
+from secformer.protocols.recipes import Recipe
+
+INNER = Stage("inner", rate=2e-4, epochs=2)
+LOGITS = Stage("logits", rate=5e-5, epochs=1, patience=3)
+PROBED = 256  # dev texts whose inner loss is watched
+
+
+def distill(source: ModelFolder, recipe: Recipe, task: Task, train: Examples, dev: Examples, out: Path, *,
+            inner: Stage | None = INNER, logits: Stage = LOGITS, labels_only: bool = False, device: Any = "cpu",
+            half: bool = False, tell: Tell = on_stderr) -> dict[str, float]:
+    """Writes a student of the teacher in `source` to `out`, with its range profile; its metrics on the dev set.
+
+    inner, logits  the two stages
+    labels_only    no distillation: the student learns from labels, as `logits` says, for comparison
+    half           store float16
+
+    Taken up again where it was interrupted. Raises ModelError where the teacher does not fit the task.
+    """
+    checkpoint.check_room(out, source.path)
+    task = for_model(task, source.spec, source.path)
+    texts, teacher = corpus(source, task, train, dev), load(source, device=device)
+    student = teacher.copy()
+    stages = [s for s in (None if labels_only else inner, logits) if s is not None]
+    store = Store(out / "training", {"model": source.digest, "design": recipe.name, "task": task.name,
+                                     "texts": len(train), "dev": len(dev), "labels_only": labels_only,
+                                     "stages": [asdict(s) for s in stages]})
+    states: dict[str, State] = {}
+    for stage in stages:
+        if labels_only:
+            states[stage.name] = train_on_labels(student, texts, recipe, stage, store, device=device, tell=tell)
+        elif stage is inner:
+            states[stage.name] = _learn_inner(student, teacher, texts, recipe, stage, store, device, tell)
+        else:
+            states[stage.name] = _learn_logits(student, teacher, texts, recipe, stage, store, device, tell)
+        draw(out / "curves.png", states, task.metrics[0])
+    if half:
+        student = checkpoint.rounded(student)
+    folder = checkpoint.write(out, source, student, recipe, half=half)
+    tell("measuring the range profile")
+    checkpoint.write_profile(folder, texts.train_rows, texts.dev_rows)
+    store.tidy()
+    return evaluated(student, texts, recipe, device)
+
+
+def _learn_inner(student: TorchBert, teacher: TorchBert, texts: Corpus, recipe: Recipe, stage: Stage, store: Store,
+                 device: Any, tell: Tell) -> State:
+    """Stage 1: hidden states and attention maps."""
+    s = session(stage, device)
+
+    def distance(s: TorchSession, batch: Batch) -> Tensor:
+        mine, theirs = Trace(maps=True), Trace(maps=True)
+        with torch.no_grad():
+            teacher(s, batch, EXACT_TORCH, theirs)
+        student(s, batch, recipe, mine)
+        return inner_loss(mine, theirs, batch)
+
+    @torch.no_grad()
+    def watched() -> float:
+        found = [(float(distance(s, batch)), batch.size) for _, batch in batches(texts.dev_rows[:PROBED], 4096)]
+        return -sum(d * n for d, n in found) / sum(n for _, n in found)
+
+    rows = cut(texts.train_rows, stage.longest)
+    return fit(student, rows, stage, lambda batch, places: distance(s, batch), watched, store, tell)
+
+
+def _learn_logits(student: TorchBert, teacher: TorchBert, texts: Corpus, recipe: Recipe, stage: Stage, store: Store,
+                  device: Any, tell: Tell) -> State:
+    """Stage 2: the teacher's logits."""
+    s = session(stage, device)
+
+    def loss(batch: Batch, places: np.ndarray) -> Tensor:
+        with torch.no_grad():
+            theirs = teacher(s, batch, EXACT_TORCH)
+        return logits_loss(student(s, batch, recipe, dropout=stage.dropout), theirs, texts.task)
+
+    rows = cut(texts.train_rows, stage.longest)
+    return fit(student, rows, stage, loss, metric(student, texts, recipe, device), store, tell)

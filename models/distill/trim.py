@@ -1,0 +1,79 @@
+"""A small encoder cut out of a large one: its first layers, its most used words, its heaviest feed-forward neurons."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from secformer.models.config import ENCODER
+from secformer.models.distill.model import names
+from secformer.models.folder import ModelFolder
+from secformer.models.layout import POSITIONS, WORDS
+from secformer.mpc.errors import ModelError
+
+INNER, OUTER = "intermediate.dense", "output.dense"
+
+
+def trim(source: ModelFolder, out: Path, texts: Sequence[str], *, layers: int, neurons: int, words: int,
+         positions: int) -> ModelFolder:
+    """Writes an encoder with the first `layers`, and of each layer the `neurons` with the largest weights in and out;
+    with the special tokens, all single letters and the `words` tokens in all that are most frequent in `texts`. A word
+    that is cut from the vocabulary falls into pieces that are left.
+
+    Raises ModelError where the source has no lower-case WordPiece vocabulary in a vocab.txt.
+    """
+    from safetensors.numpy import save_file
+    from transformers import BertTokenizer
+
+    path = source.path / "vocab.txt"
+    if not path.is_file():
+        raise ModelError(f"{source.path} has no vocab.txt; trimming takes a WordPiece model that has one")
+    vocabulary = path.read_text("utf-8").splitlines()
+    kept = _frequent(vocabulary, source, texts, words)
+    out.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, np.ndarray] = {}
+    for name, shape in names(source.spec).items():
+        if name.startswith("encoder.layer.") and int(name.split(".")[2]) >= layers:
+            continue
+        tensors[name] = source.checkpoint.read(name, shape).astype(np.float32)
+    tensors[WORDS], tensors[POSITIONS] = tensors[WORDS][kept], tensors[POSITIONS][:positions]
+    for i in range(layers):
+        at = f"encoder.layer.{i}."
+        weight_in, weight_out = tensors[f"{at}{INNER}.weight"], tensors[f"{at}{OUTER}.weight"]
+        heavy = np.linalg.norm(weight_in, axis=1) * np.linalg.norm(weight_out, axis=0)
+        best = np.sort(np.argsort(-heavy)[:neurons])
+        tensors[f"{at}{INNER}.weight"], tensors[f"{at}{OUTER}.weight"] = weight_in[best], weight_out[:, best]
+        tensors[f"{at}{INNER}.bias"] = tensors[f"{at}{INNER}.bias"][best]
+    config = json.loads((source.path / "config.json").read_text("utf-8"))
+    config |= {"architectures": [ENCODER], "num_hidden_layers": layers, "intermediate_size": min(neurons, config[
+        "intermediate_size"]), "vocab_size": len(kept), "max_position_embeddings": positions, "pad_token_id": 0}
+    config.pop("_name_or_path", None)
+    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+    save_file({n: np.ascontiguousarray(t) for n, t in tensors.items()}, str(out / "model.safetensors"))
+    tokens = [vocabulary[i] for i in kept]
+    tokenizer = BertTokenizer(vocab={token: i for i, token in enumerate(tokens)}, do_lower_case=True,
+                              model_max_length=positions)
+    tokenizer.save_pretrained(out)
+    (out / "vocab.txt").write_text("\n".join(tokens) + "\n", "utf-8")
+    return ModelFolder(out)
+
+
+def _frequent(vocabulary: list[str], source: ModelFolder, texts: Sequence[str], words: int) -> np.ndarray:
+    counts: Counter[int] = Counter()
+    for row in source.tokenizer.rows(list(texts), truncation=True):
+        counts.update(row.ids.tolist())
+    special = [i for i, token in enumerate(vocabulary)
+               if token.startswith("[") and token.endswith("]") and not token.startswith("[unused") and len(token) > 2]
+    letters = [i for i, token in enumerate(vocabulary)
+               if len(token.removeprefix("##")) == 1 and token.removeprefix("##").isascii()]
+    chosen = dict.fromkeys([*special, *letters])
+    for i, _ in counts.most_common():
+        if len(chosen) >= words:
+            break
+        chosen.setdefault(i)
+    first = [vocabulary.index("[PAD]")]
+    return np.array(first + sorted(set(chosen) - set(first)))
