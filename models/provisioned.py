@@ -133,10 +133,11 @@ class PublicModel:
 
 def provision(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto",
               profile: PathLike | RangeProfile | None = None, seed_rank: int = 1, output: str = "auto", frac: int = 16,
-              magnitude: int = 14, tell: Progress = silent) -> PublicModel:
+              magnitude: int = 14, untrained_recipe: bool = False, tell: Progress = silent) -> PublicModel:
     """Writes `out`/party0.safetensors, `out`/party1.safetensors and `out`/client/ from a Hugging Face folder.
 
     seed_rank  whose share file is a seed of 32 bytes: 0 or 1
+    untrained_recipe  allow a recipe with other functions than the checkpoint was trained for
     output     "auto": clients receive everything that the architecture has; "head": the head's answer only
 
     Raises ModelError, RangeError, SettingsError before anything is written; OSError.
@@ -147,7 +148,7 @@ def provision(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto",
     if out.exists() and any(out.iterdir()):
         raise SettingsError(f"{out} is not empty; give a new folder: shares of one model must not be mixed with "
                             f"another's")
-    settings = Settings(frac=frac, magnitude=magnitude, output=output)
+    settings = Settings(frac=frac, magnitude=magnitude, output=output, untrained_recipe=untrained_recipe)
     tell("checking the model", 0, 3)
     public, folder = describe(ModelFolder(model), recipe, profile, settings)
     tell("sharing the weights", 1, 3)
@@ -174,7 +175,7 @@ def share_file(rank: int) -> str:
 def describe(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
              settings: Settings) -> tuple[PublicModel, ModelFolder]:
     """The public description of a folder, all checks made; the folder for the weights."""
-    chosen = choose_recipe(recipe, folder)
+    chosen = choose_recipe(recipe, folder, untrained=settings.untrained_recipe)
     if chosen is EXACT or _known(chosen) is not chosen:
         raise SettingsError(f"the recipe {chosen.name!r} cannot be provisioned: the parties know recipes by name, and "
                             f"run them on shares")

@@ -76,8 +76,8 @@ def up(args: argparse.Namespace) -> None:
             with LocalRoles(folder, args.model, recipe=args.recipe) as roles:
                 roles.wait_ready(told=lambda reason: console.print(f"  {reason}", soft_wrap=True, highlight=False))
                 console.print("All roles are up. In another terminal:")
-                console.print(f"  secformer query --settings {roles.settings('client')} \"A sentence.\"", soft_wrap=True,
-                              highlight=False)
+                command = f'secformer query --settings {roles.settings("client")} "A sentence."'
+                console.print(f"  {command}", soft_wrap=True, highlight=False)
                 console.print(f"Logs are in {folder}. Ctrl-C ends all.", soft_wrap=True, highlight=False)
                 roles.watch(threading.Event())
         except KeyboardInterrupt:

@@ -1,0 +1,98 @@
+"""A relay that makes a loopback connection as slow as a network: each direction's bytes come late by the latency and at
+most at the bandwidth. What passes through it is not looked at."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import deque
+from typing import Self
+
+from secformer.models.networks import Network
+
+PIECE = 1 << 16
+FULL = 1 << 24  # bytes under way in one direction before the sender must wait, as in a network's buffers
+
+
+class Relay:
+    """Listens on a loopback port and passes every connection on to another, shaped."""
+
+    def __init__(self, port: int, target: int, network: Network):
+        self._server = socket.create_server(("127.0.0.1", port))
+        self._target, self._network = target, network
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                near.close()
+                continue
+            for connection in (near, far):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._open += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                _Direction(source, sink, self._network)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        for connection in self._open:
+            connection.close()
+
+
+class _Direction:
+    """One direction of one connection: what was read waits until it would have arrived."""
+
+    def __init__(self, source: socket.socket, sink: socket.socket, network: Network):
+        self._source, self._sink, self._network = source, sink, network
+        self._under_way: deque[tuple[float, bytes]] = deque()
+        self._size = 0
+        self._changed = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=self._write, daemon=True).start()
+
+    def _read(self) -> None:
+        free = 0.0  # when the line has sent all that came before
+        while True:
+            try:
+                data = self._source.recv(PIECE)
+            except OSError:
+                data = b""
+            free = max(free, time.monotonic()) + len(data) * 8 / self._network.bandwidth
+            with self._changed:
+                self._changed.wait_for(lambda: self._size < FULL)
+                self._under_way.append((free + self._network.latency, data))
+                self._size += len(data)
+                self._changed.notify_all()
+            if not data:
+                return
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._under_way)
+                due, data = self._under_way.popleft()
+            if (wait := due - time.monotonic()) > 0:
+                time.sleep(wait)
+            try:
+                if not data:
+                    self._sink.shutdown(socket.SHUT_WR)
+                    return
+                self._sink.sendall(data)
+            except OSError:
+                return
+            finally:
+                with self._changed:
+                    self._size -= len(data)
+                    self._changed.notify_all()

@@ -1,0 +1,204 @@
+"""Served roles: what separate processes and TLS cost, whether they answer alike, what a network adds, and whether they last.
+
+    python bench/served.py overhead --shape base --tokens 128       against the in-process run, same work, one run
+    python bench/served.py answers [--model FOLDER]                 the same answers as in-process
+    python bench/served.py networks --shape mini --tokens 32        through shaped links, beside the prediction
+    python bench/served.py endurance --requests 1000                mixed lengths in a row: memory, descriptors, threads
+
+Every answer is verified before its time counts. Networks are made by a relay (bench/relay.py) in front of party 0's link
+and of the dealer; corrections are dealt ahead, so that the prediction of the online part has its counterpart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bert import SHAPES, TOLERANCE, VOCAB, checkpoint
+from relay import Relay
+from report import RESULTS, record
+
+from secformer import SecureModel, connect, demo_model, plain_bert
+from secformer.models.networks import LAN, NETWORKS, WAN
+from secformer.models.pipeline import twin
+from secformer.mpc.net.tcp import free_ports
+from secformer.roles.local import LocalRoles
+from secformer.roles.settings import load_party
+from secformer.roles.stocking import stock
+
+TARGETS = {"overhead": 1.3, "prediction": 0.2}
+WORDS = ("a wonderful film full of warmth and wit that never once outstays its welcome although the plot is thin and the "
+         "ending comes too soon for those who had hoped for more of the same").split()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("overhead", "answers", "networks", "endurance"))
+    parser.add_argument("--model", type=Path, help="a Hugging Face folder (default: random weights of --shape, or the "
+                                                   "shipped model)")
+    parser.add_argument("--shape", choices=SHAPES)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--recipe", default="faithful")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as at:
+        model = folder_of(args, Path(at))
+        return int(globals()[args.what](args, model, Path(at)))
+
+
+def folder_of(args: argparse.Namespace, at: Path) -> Path:
+    if args.model is not None or args.shape is None:
+        return Path(args.model or demo_model())
+    layers, hidden, heads = SHAPES[args.shape]
+    folder = at / "checkpoint"
+    folder.mkdir()
+    checkpoint(folder, layers, hidden, heads, 0)
+    return folder
+
+
+def ids_of(tokens: int, vocab: int = VOCAB) -> dict[str, Any]:
+    ids = np.random.default_rng(0).integers(5, vocab, (1, tokens))
+    return {"input_ids": ids}
+
+
+@contextmanager
+def running(args: argparse.Namespace, model: Path, at: Path) -> Iterator[LocalRoles]:
+    with LocalRoles(at / "served", model, recipe=args.recipe) as roles:
+        roles.wait_ready(600.0, lambda reason: print(f"  {reason}", file=sys.stderr))
+        yield roles
+
+
+def largest(a: Any, b: Any) -> float:
+    names = ("logits", "last_hidden_state", "pooler_output")
+    return max(float(np.abs(getattr(a, n) - getattr(b, n)).max()) for n in names if getattr(b, n) is not None)
+
+
+def verified(error: float) -> float:
+    if not error <= TOLERANCE:
+        raise SystemExit(f"the answer is off by {error:.3g}: nothing is recorded")
+    return error
+
+
+def overhead(args: argparse.Namespace, model: Path, at: Path) -> int:
+    """Alternates between the in-process model and the served one; medians."""
+    texts = ids_of(args.tokens) if args.shape else " ".join((WORDS * 40)[: args.tokens])
+    with ExitStack() as stack:
+        near = stack.enter_context(SecureModel.from_pretrained(model, recipe=args.recipe, backend="numpy"))
+        roles = stack.enter_context(running(args, model, at))
+        far = stack.enter_context(connect(roles.settings("client")))
+        expected = twin(model, texts, recipe=args.recipe, profile=near.profile)
+        errors = [verified(largest(near(texts), expected)), verified(largest(far.infer(texts), expected))]
+        inside, served = [], []
+        for _ in range(args.repeat):
+            for answer, times in ((near, inside), (far.infer, served)):
+                started = time.perf_counter()
+                out = answer(texts)
+                times.append(time.perf_counter() - started)
+        cost = out.cost
+    ratio = statistics.median(served) / statistics.median(inside)
+    print(f"in process {statistics.median(inside):.2f} s, served over TLS {statistics.median(served):.2f} s: "
+          f"{ratio:.2f} times (target {TARGETS['overhead']})")
+    assert cost is not None
+    record(f"served-overhead-{args.shape or 'demo'}-{args.tokens}", {
+        "tokens": args.tokens, "recipe": args.recipe, "errors_to_the_twin": errors, "in_process_seconds": inside,
+        "served_seconds": served, "ratio_of_medians": ratio, "target": TARGETS["overhead"],
+        "online_bytes": cost.bytes, "rounds": cost.rounds, "dealer_bytes": cost.dealer_bytes,
+    }, args.out)
+    return 0 if ratio <= TARGETS["overhead"] else 1
+
+
+def answers(args: argparse.Namespace, model: Path, at: Path) -> int:
+    texts = [" ".join(WORDS[i : i + n]) for i, n in enumerate((1, 3, 8, 15, 24))]
+    exact = plain_bert(model, texts)
+    with SecureModel.from_pretrained(model, recipe=args.recipe, backend="numpy") as near:
+        inside = near(texts)
+    with running(args, model, at) as roles, connect(roles.settings("client")) as far:
+        served = far.infer(texts)
+    facts = {"in_process_to_plaintext": largest(inside, exact), "served_to_plaintext": largest(served, exact),
+             "served_to_in_process": largest(served, inside), "labels_equal": served.labels == inside.labels,
+             "labels": served.labels}
+    print(facts)
+    verified(facts["served_to_in_process"])
+    record(f"served-answers-{model.name}", {"model": model.name, "recipe": args.recipe, "texts": len(texts), **facts},
+           args.out)
+    return 0 if served.labels == inside.labels == exact.labels else 1
+
+
+def networks(args: argparse.Namespace, model: Path, at: Path) -> int:
+    """The online time of one request, measured through a relay and predicted from the loopback's measurement."""
+    texts = ids_of(args.tokens, 1000)
+    rows, failed = [], False
+    with LocalRoles(at / "served", model, recipe=args.recipe) as roles:
+        roles.wait_ready(600.0)
+        settings = load_party(roles.settings("party1"))
+        stock(settings, [args.tokens], args.repeat * (1 + len(NETWORKS)) + 1)
+        with connect(roles.settings("client")) as far:
+            reference = far.infer(texts)
+            costs = [far.infer(texts).cost for _ in range(args.repeat)]
+        near = min((c for c in costs if c is not None), key=lambda c: c.seconds)
+        original = roles.settings("party1").read_text("utf-8")
+        for network in (LAN, WAN):
+            port = free_ports(1)[0]
+            with Relay(port, roles.ports["link"], network):
+                roles.stop("party1")
+                text = original.replace(f"127.0.0.1:{roles.ports['link']}", f"127.0.0.1:{port}")
+                roles.settings("party1").write_text(text, "utf-8")
+                roles.start("party1")
+                roles.wait_ready(600.0)
+                with connect(roles.settings("client")) as far:
+                    outs = [far.infer(texts) for _ in range(args.repeat)]
+            verified(max(largest(out, reference) for out in outs))
+            measured = statistics.median(out.cost.seconds for out in outs if out.cost is not None)
+            predicted = network.online(near)
+            off = measured / predicted - 1.0
+            failed |= abs(off) > TARGETS["prediction"]
+            print(f"{network.name} ({network}): measured {measured:.2f} s, predicted {predicted:.2f} s ({off:+.0%})")
+            rows.append({"network": network.name, "described": str(network), "measured": measured,
+                         "predicted": predicted, "off": off})
+    record(f"served-networks-{args.shape or 'demo'}-{args.tokens}", {
+        "tokens": args.tokens, "recipe": args.recipe, "loopback_seconds": near.seconds, "rounds": near.rounds,
+        "online_bytes": near.bytes, "rows": rows, "target": TARGETS["prediction"],
+    }, args.out)
+    return int(failed)
+
+
+def endurance(args: argparse.Namespace, model: Path, at: Path) -> int:
+    """Many requests of mixed lengths; what each process holds after a tenth of them and at the end."""
+    lengths = np.random.default_rng(1).integers(1, len(WORDS), args.requests)
+    texts = [" ".join(WORDS[:n]) for n in lengths]
+    wanted = {n: plain_bert(model, " ".join(WORDS[:n])) for n in sorted(set(lengths.tolist()))}
+    with running(args, model, at) as roles, connect(roles.settings("client")) as far:
+        samples, worst, started = [], 0.0, time.perf_counter()
+        for i, (n, text) in enumerate(zip(lengths.tolist(), texts, strict=True)):
+            worst = max(worst, verified(largest(far.infer(text), wanted[n])))
+            if (i + 1) % max(1, args.requests // 10) == 0:
+                samples.append({"after": i + 1} | {role: holdings(p.pid) for role, p in roles.processes.items()})
+                print(samples[-1], file=sys.stderr)
+        seconds = time.perf_counter() - started
+    growth = {role: {key: samples[-1][role][key] - samples[len(samples) // 2][role][key] for key in samples[-1][role]}
+              for role in samples[-1] if role != "after"}
+    print(f"{args.requests} requests in {seconds:.0f} s, largest error {worst:.2g}; growth over the last half: {growth}")
+    record("served-endurance", {"requests": args.requests, "seconds": seconds, "largest_error": worst,
+                                "samples": samples, "growth_over_last_half": growth}, args.out)
+    return 0 if all(g["threads"] <= 0 and g["descriptors"] <= 0 and g["megabytes"] <= 16 for g in growth.values()) else 1
+
+
+def holdings(pid: int) -> Mapping[str, float]:
+    """Resident memory in MB, open descriptors and threads of a process."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return {"megabytes": int(status["VmRSS"].split()[0]) / 1024, "threads": int(status["Threads"]),
+            "descriptors": len(list(Path(f"/proc/{pid}/fd").iterdir()))}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
