@@ -1,21 +1,73 @@
-"""Raw CUDA kernels through CuPy: same names, same results as the NumPy reference. The source is `kernels.cu`."""
+"""Raw CUDA kernels through CuPy: same names, same results as the NumPy reference. Sources: the *.cu files beside this.
+
+Letters: n elements or rows, k inner, m columns, K harmonics.
+"""
 
 from __future__ import annotations
 
+import importlib
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-import cupy as cp
 import numpy as np
 
 from secformer.mpc.backend import Backend
+from secformer.mpc.kernels.choice import Choice, Product, recorded
+from secformer.mpc.kernels.compose import drawn
+from secformer.mpc.kernels.cuda_products import Products
 from secformer.mpc.kernels.numpy_ import NumpyKernels
 
 Array = Any
-THREADS = 256
-TILE = 16
-OPTIONS = ("--std=c++14", "-fmad=false")
-NAMES = ("keystream", "matmul64", "matmul32", "harmonics", "series", "look_up", "truncated")
+OPTIONS = ("--std=c++17", "-fmad=false")
+THREADS = 256          # of kernels with one thread an element
+EXPANDERS = 128        # of kernels that expand a keystream: as in random.cu
+FUNCTIONS = 4          # series that one launch sums up: as in series.cu
+SOURCES = {
+    "words": ("pack", "pack_narrow", "unpack", "opened", "truncated"),
+    "random": ("keystream", "uniform", "masked", "combined", "correction", "correction_xor"),
+    "series": ("turn", "harmonics", "series"),
+    "compare": ("flip_bits", "look_up", "gather", "outcome_tables"),
+    "integer": ("integer64", "integer32"),
+    "limbs": ("limbs64", "limbs32", "joined64", "joined32"),
+    "digits": ("split_rows64", "split_rows32", "split_columns64", "split_columns32",
+               "digits4", "digits5", "digits6", "digits7", "digits8"),
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """The GPU that kernels are made for: its name, its compute capability (90 for 9.0), and what compiles a source
+    file into an object with `get_function(name)`."""
+
+    name: str
+    capability: int
+    module: Callable[[str], Any]
+
+
+def current_device() -> Device:
+    """The GPU that this thread uses, through CuPy."""
+    cupy = importlib.import_module("cupy")
+    number = cupy.cuda.runtime.getDevice()
+    facts = cupy.cuda.runtime.getDeviceProperties(number)
+    return Device(facts["name"].decode(), 10 * facts["major"] + facts["minor"],
+                  lambda file: cupy.RawModule(code=source(file), options=OPTIONS))
+
+
+def source(file: str) -> str:
+    """A kernel file with its headers in place, so that a compiler's cache sees a change of either."""
+    folder = files(__package__)
+
+    def header(found: re.Match[str]) -> str:
+        return included(found[1])
+
+    def included(name: str) -> str:
+        return re.sub(r'^#include "([\w.]+)"$', header, folder.joinpath(name).read_text("utf-8"), flags=re.MULTILINE)
+
+    return included(f"{file}.cu")
 
 
 class CudaKernels(NumpyKernels):
@@ -23,54 +75,166 @@ class CudaKernels(NumpyKernels):
 
     name = "cuda"
 
-    def __init__(self, backend: Backend):
+    def __init__(self, backend: Backend, device: Device | None = None):
         super().__init__(backend)
-        module = cp.RawModule(code=files(__package__).joinpath("kernels.cu").read_text(), options=OPTIONS)
-        self._kernel = {name: module.get_function(name) for name in NAMES}
+        self.device = device or current_device()
+        modules = {file: self.device.module(file) for file in SOURCES}
+        self._kernel = {name: modules[file].get_function(name) for file, names in SOURCES.items() for name in names}
+        choice = Choice(self.device.capability, recorded(self.device.name))
+        self.products = Products(self.xp, self._kernel, choice)
 
-    def _launch(self, name: str, n: int, *args: Any) -> None:
+    # ---- launching ------------------------------------------------------------------------------------------------
+
+    def _each(self, name: str, n: int, *args: Any) -> None:
+        """One thread an element."""
         if n:
             self._kernel[name]((-(-n // THREADS),), (THREADS,), args)
 
+    def _expand(self, name: str, n: int, size: int, *args: Any) -> None:
+        """n numbers of `size` bytes of a keystream."""
+        if n:
+            self._kernel[name]((-(-n * size // (64 * EXPANDERS)),), (EXPANDERS,), args)
+
+    def _flat(self, x: Array) -> Array:
+        return self.xp.ascontiguousarray(x).reshape(-1)
+
+    def _words(self, n: int) -> Array:
+        return self.xp.empty(n, dtype=np.uint64)
+
+    def _bytes(self, n: int) -> Array:
+        return self.xp.empty(n, dtype=np.uint8)
+
+    # ---- randomness -----------------------------------------------------------------------------------------------
+
     def keystream(self, key: bytes, block: int, nbytes: int) -> Array:
-        blocks = -(-nbytes // 64)
-        out = cp.empty(blocks * 64, dtype=np.uint8)
-        words = cp.asarray(np.frombuffer(key, dtype=np.uint32))
-        self._launch("keystream", blocks, words, np.uint32(block), np.uint64(blocks), out)
+        n = -(-nbytes // 4)
+        out = self._bytes(4 * n)
+        self._expand("keystream", n, 4, *_parts(key), np.uint32(block), np.uint64(n), out.view(np.uint32))
         return out[:nbytes]
 
-    def matmul(self, a: Array, b: Array) -> Array:
-        batch, (n, k), m = a.shape[:-2], a.shape[-2:], b.shape[-1]
-        a, b = cp.ascontiguousarray(a), cp.ascontiguousarray(b)
-        out = cp.zeros((*batch, n, m), dtype=a.dtype)
-        if out.size * k:
-            grid = (-(-m // TILE), -(-n // TILE), out.size // (n * m))
-            name = "matmul32" if a.dtype == np.uint32 else "matmul64"
-            self._kernel[name](grid, (TILE, TILE), (a, b, out, np.int32(n), np.int32(k), np.int32(m)))
+    def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
+        out = self._words(count)
+        self._expand("uniform", count, drawn(bits), *_parts(key), np.uint32(block), np.uint64(count), np.int32(bits),
+                     out)
         return out
 
+    def masked(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Array:
+        words = self._flat(words)
+        out = self._words(words.size)
+        self._expand("masked", words.size, drawn(bits), *_parts(key), np.uint32(block), words, np.uint64(constant),
+                     np.uint64(words.size), np.int32(bits), out)
+        return out
+
+    def combined(self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False) -> Array:
+        out = self._words(count)
+        self._expand("combined", count, drawn(bits), *_parts(keys[0]), *_parts(keys[1]), np.uint64(count),
+                     np.int32(bits), np.int32(xor), out)
+        return out
+
+    def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
+        value = self._flat(value)
+        n = value.size
+        if xor:
+            out = self._bytes(n)
+            self._expand("correction_xor", n, 1, *_parts(key), value, np.uint64(n), out)
+        else:
+            out = self._bytes(n * -(-bits // 8))
+            self._expand("correction", n, drawn(bits), *_parts(key), value, np.uint64(n), np.int32(bits), out)
+        return out
+
+    # ---- words ----------------------------------------------------------------------------------------------------
+
+    def pack(self, words: Array, bits: int) -> Array:
+        words = self._flat(words)
+        out = self._bytes(words.size * -(-bits // 8))
+        name = "pack_narrow" if words.dtype == np.uint32 else "pack"
+        self._each(name, words.size, words, np.uint64(words.size), np.int32(bits), out)
+        return out
+
+    def unpack(self, payload: Array, count: int, bits: int) -> Array:
+        out = self._words(count)
+        self._each("unpack", count, self._flat(payload), np.uint64(count), np.int32(bits), out)
+        return out
+
+    def opened(self, mine: Array, payload: Array, bits: int, xor: bool = False) -> Array:
+        mine = self._flat(mine)
+        out = self._words(mine.size)
+        self._each("opened", mine.size, mine, self._flat(payload), np.uint64(mine.size), np.int32(bits), np.int32(xor),
+                   out)
+        return out
+
+    def truncated(self, u: Array, shifted: Array, msb: Array, shift: int, window: int, first: bool) -> Array:
+        u = self._flat(u)
+        out = self._words(u.size)
+        facts = (np.uint64(u.size), np.int32(shift), np.int32(window), np.int32(first))
+        self._each("truncated", u.size, u, self._flat(shifted), self._flat(msb), *facts, out)
+        return out
+
+    # ---- products -------------------------------------------------------------------------------------------------
+
+    def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
+        """(..., n, k) @ (..., k, m) of words, right mod 2^bits (uint32: mod 2^32): above, it says nothing."""
+        batch, (n, k), m = a.shape[:-2], a.shape[-2:], b.shape[-1]
+        bits = min(bits, 32) if a.dtype == np.uint32 else bits
+        return self.products(a, b, Product(math.prod(batch), n, k, m, bits))
+
+    # ---- series ---------------------------------------------------------------------------------------------------
+
+    def turn(self, u: Array, bits: int) -> tuple[Array, Array]:
+        u = self._flat(u)
+        cos, sin = self.xp.empty(u.size), self.xp.empty(u.size)
+        self._each("turn", u.size, u, np.uint64(u.size), *_angle(bits), cos, sin)
+        return cos, sin
+
     def harmonics(self, r: Array, bits: int, count: int, frac: int) -> Array:
-        c, s = self.turn(r, bits)
-        out = cp.empty((2 * count, r.size), dtype=np.uint64)
-        self._launch("harmonics", r.size, c, s, np.uint64(r.size), np.int32(count), np.float64(2.0**frac), out)
+        r = self._flat(r)
+        out = self.xp.empty((2 * count, r.size), dtype=np.uint64)
+        self._each("harmonics", r.size, r, np.uint64(r.size), *_angle(bits), np.int32(count), np.float64(2.0**frac),
+                   out)
         return out
 
     def series(self, u: Array, bits: int, cos: np.ndarray, sin: np.ndarray, words: Array, frac: int) -> Array:
-        c, s = self.turn(u, bits)
+        u, words = self._flat(u), self._flat(words)
         functions, count = cos.shape
-        out = cp.zeros((functions, u.size), dtype=np.uint64)
-        factors = (cp.asarray(cos * 2.0**frac), cp.asarray(sin * 2.0**frac), cp.ascontiguousarray(words))
-        self._launch("series", u.size, c, s, np.uint64(u.size), np.int32(functions), np.int32(count), *factors, out)
+        out = self.xp.empty((functions, u.size), dtype=np.uint64)
+        for f in range(0, functions, FUNCTIONS):
+            part = slice(f, f + FUNCTIONS)
+            factors = self.xp.asarray(np.stack([cos[part], sin[part]]) * 2.0**frac)
+            self._each("series", u.size, u, np.uint64(u.size), *_angle(bits), np.int32(factors.shape[1]),
+                       np.int32(count), factors, words, out[part])
         return out
+
+    # ---- comparison -----------------------------------------------------------------------------------------------
+
+    def flip_bits(self, tables: Array, block: Array) -> None:
+        self._each("flip_bits", block.size, tables, self._flat(block), np.uint64(block.size),
+                   np.int32(tables.shape[1]))
 
     def look_up(self, tables: Array, v: Array) -> tuple[Array, Array]:
-        equal, less = cp.empty(v.size, dtype=np.uint8), cp.empty(v.size, dtype=np.uint8)
-        tables, v = cp.ascontiguousarray(tables), cp.ascontiguousarray(v)
-        self._launch("look_up", v.size, tables, v, np.uint64(v.size), np.int32(tables.shape[1]), equal, less)
+        v = self._flat(v)
+        equal, less = self._bytes(v.size), self._bytes(v.size)
+        self._each("look_up", v.size, self._flat(tables), v, np.uint64(v.size), np.int32(tables.shape[1]), equal, less)
         return equal, less
 
-    def truncated(self, u: Array, shifted: Array, msb: Array, shift: int, window: int, first: bool) -> Array:
-        out = cp.empty_like(u)
-        facts = (np.uint64(u.size), np.int32(shift), np.int32(window), np.int32(first))
-        self._launch("truncated", u.size, u, shifted, msb, *facts, out)
+    def gather(self, tables: Array, e: Array) -> Array:
+        (n, entries, columns), e = tables.shape, self._flat(e)
+        out = self.xp.empty((columns, n), dtype=np.uint64)
+        self._each("gather", n, self._flat(tables), e, np.uint64(n), np.int32(entries), np.int32(columns), out)
         return out
+
+    def outcome_tables(self, r: Array, alpha: Array, window: int, blocks: int, columns: int, wide: bool) -> Array:
+        r, alpha = self._flat(r), self._flat(alpha)
+        entries = r.size << (2 * blocks - 1)
+        out = self._words(entries * columns)
+        self._each("outcome_tables", entries, r, alpha, np.uint64(r.size), np.int32(window), np.int32(blocks),
+                   np.int32(columns), np.int32(wide), out)
+        return out
+
+
+def _parts(key: bytes) -> tuple[np.uint64, ...]:
+    return tuple(np.frombuffer(key, dtype="<u8"))
+
+
+def _angle(bits: int) -> tuple[np.int32, np.float64]:
+    """How a full turn of 2^bits reaches a kernel."""
+    return np.int32(bits), np.float64(2.0 * math.pi / 2.0**bits)

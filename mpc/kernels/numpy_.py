@@ -15,6 +15,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from secformer.mpc.backend import Backend
+from secformer.mpc.kernels.compose import Compositions
 
 Array = Any
 
@@ -32,7 +33,7 @@ _SIN = tuple((-1.0) ** i / math.factorial(2 * i + 1) for i in range(8))
 _COS = tuple((-1.0) ** i / math.factorial(2 * i) for i in range(9))
 
 
-class NumpyKernels:
+class NumpyKernels(Compositions):
     """Kernels that need nothing but the array library."""
 
     name = "numpy"

@@ -1,0 +1,112 @@
+"""Exact matrix products on a GPU, three ways: bytes on the tensor cores (`digits.cu`), balanced limbs through float64
+BLAS (`limbs.cu`), words on the integer units (`integer.cu`). Same words, whichever is taken.
+
+Letters: z batch, n rows, k inner, m columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from secformer.mpc.kernels.choice import BYTES, FLOAT64, INTEGER, Choice, Product, digits
+from secformer.mpc.kernels.numpy_ import EXACT_K, EXACT_K_NARROW
+
+Array = Any
+Kernels = Mapping[str, Any]
+THREADS = 256
+SIDE, STEP, STAGES = 64, 32, 3  # as in digits.cu: a block's rows and columns, inner steps of a stage, stages in flight
+TILE = 64                       # as in integer.cu
+MOST_BLOCKS = 65535             # of a grid's second and third dimension
+
+
+class Products:
+    """Multiplies by the way that `choice` names, or by one that the caller names."""
+
+    def __init__(self, xp: Any, kernels: Kernels, choice: Choice):
+        self.xp, self._kernel, self.choice = xp, kernels, choice
+        self._ways: dict[str, Callable[[Array, Array, Array, Product], None]] = {
+            BYTES: self._bytes, FLOAT64: self._float64, INTEGER: self._integer,
+        }
+        for d in range(4, 9):
+            kernels[f"digits{d}"].max_dynamic_shared_size_bytes = _stages(d)
+
+    def __call__(self, a: Array, b: Array, shape: Product, way: str | None = None) -> Array:
+        """a (..., n, k) @ b (..., k, m), contiguous result of a's type, right mod 2^bits."""
+        xp, (z, n, k, m) = self.xp, (shape.batch, shape.n, shape.k, shape.m)
+        out = xp.empty((*a.shape[:-1], m), dtype=a.dtype)
+        if not out.size:
+            return out
+        if not k:
+            out[...] = 0
+            return out
+        multiply = self._ways[way or self.choice(shape)]
+        left, right = xp.ascontiguousarray(a).reshape(z, n, k), xp.ascontiguousarray(b).reshape(z, k, m)
+        result = out.reshape(z, n, m)
+        for start in range(0, z, MOST_BLOCKS):
+            part = slice(start, start + MOST_BLOCKS)
+            multiply(left[part], right[part], result[part], shape)
+        return out
+
+    def _integer(self, a: Array, b: Array, out: Array, shape: Product) -> None:
+        grid = (-(-shape.m // TILE), -(-shape.n // TILE), out.shape[0])
+        sizes = np.int32(shape.n), np.int32(shape.k), np.int32(shape.m)
+        self._kernel[f"integer{_width(a)}"](grid, (THREADS,), (a, b, out, *sizes))
+
+    def _bytes(self, a: Array, b: Array, out: Array, shape: Product) -> None:
+        d = 4 if _width(a) == 32 else max(5, digits(shape.bits))
+        z, n, k, m = out.shape[0], np.int32(shape.n), np.int32(shape.k), np.int32(shape.m)
+        steps, rows, columns = -(-shape.k // STEP), -(-shape.n // SIDE), -(-shape.m // SIDE)
+        planes = []
+        for words, sides, name, sizes in ((a, rows, "rows", (n, k)), (b, columns, "columns", (k, m))):
+            split = self.xp.empty(z * sides * steps * d * SIDE * STEP, dtype=np.uint8)
+            self._kernel[f"split_{name}{_width(a)}"]((steps, 2 * sides, z), (THREADS,),
+                                                     (words, *sizes, np.int32(d), split))
+            planes.append(split)
+        most = longest(d) // STEP
+        for start in range(0, steps, most):
+            part = np.int32(start), np.int32(min(most, steps - start)), np.int32(steps), np.int32(start > 0)
+            self._kernel[f"digits{d}"]((columns, rows, z), (THREADS,), (*planes, out, n, m, *part),
+                                       shared_mem=_stages(d))
+
+    def _float64(self, a: Array, b: Array, out: Array, shape: Product) -> None:
+        narrow = _width(a) == 32
+        pairs = ((0, 0), (0, 1), (1, 0)) if narrow else ((0, 0), (0, 1), (1, 0), (0, 2), (2, 0), (1, 1))
+        products = self.xp.empty((len(pairs), *out.shape))
+        most = EXACT_K_NARROW if narrow else EXACT_K
+        for start in range(0, shape.k, most):
+            x, y = self._limbs(a[..., start : start + most]), self._limbs(b[:, start : start + most])
+            for p, (i, j) in enumerate(pairs):
+                products[p] = self.xp.matmul(x[i], y[j])
+            self._each(f"joined{_width(a)}", out.size, products, np.uint64(out.size), np.int32(start > 0), out)
+
+    def _limbs(self, words: Array) -> Array:
+        words = self.xp.ascontiguousarray(words)
+        out = self.xp.empty((2 if _width(words) == 32 else 3, *words.shape))
+        self._each(f"limbs{_width(words)}", words.size, words, np.uint64(words.size), out)
+        return out
+
+    def _each(self, name: str, n: int, *args: Any) -> None:
+        self._kernel[name]((-(-n // THREADS),), (THREADS,), args)
+
+
+def longest(d: int) -> int:
+    """Inner steps whose sums of byte products are exact where it counts, for results of d bytes, in whole stages.
+
+    Products of shift s <= d - 5 are needed beyond 32 bits, and (s + 1) k 255^2 must stay below 2^32 for them. For
+    d = 4 nothing is: any length will do.
+    """
+    if d <= 4:
+        return 1 << 30
+    return ((1 << 32) - 1) // ((d - 4) * 255**2) // STEP * STEP
+
+
+def _stages(d: int) -> int:
+    """Bytes of shared memory of a byte product: `STAGES` stages of both operands."""
+    return STAGES * 2 * d * SIDE * STEP
+
+
+def _width(words: Array) -> int:
+    return 32 if words.dtype == np.uint32 else 64

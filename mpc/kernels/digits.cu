@@ -1,0 +1,155 @@
+// Exact matrix products on the byte units of the tensor cores (compute capability 8.0 and later).
+//
+// A word is its D bytes: a = sum of a_i 2^(8 i), and a b mod 2^(8 D) is the sum of a_i b_j 2^(8 (i + j)) over
+// i + j < D: 36 products of bytes for D = 8, 21 for 48 bits, 10 for 32. Products of equal shift s = i + j share one 32-bit accumulator,
+// which wraps: only its low 8 (D - s) bits count. For s >= D - 4 those are at most 32, so wrapping is harmless; below,
+// (s + 1) k 255^2 < 2^32 must hold, which bounds the inner length (see `longest` in the launching code). Unsigned
+// bytes need no carries, so splitting a word costs nothing but moving its bytes.
+//
+// First both operands are split into byte planes, blocked so that what a stage of the product reads is one run of
+// 16-byte pieces: [batch][64 rows or columns][32 inner steps][digit][row][32 bytes]. The two halves of a row are
+// swapped by rows of four, so that eight rows of a matrix load touch every bank once.
+#include "common.cuh"
+#include "tensor.cuh"
+
+#define SIDE 64     // rows or columns of a block of the result
+#define STEP 32     // inner steps of a stage
+#define STAGES 3    // of the ring of copies in flight
+#define PLANE (SIDE * STEP)
+
+__device__ inline u32 place(u32 row, u32 byte) { return row * STEP + (byte ^ (row & 4) << 2); }
+
+// Byte `digit` of four words, as one number.
+__device__ inline u32 four(u64 w0, u64 w1, u64 w2, u64 w3, int digit) {
+    int shift = 8 * digit;
+    return (u32)(u8)(w0 >> shift) | (u32)(u8)(w1 >> shift) << 8 | (u32)(u8)(w2 >> shift) << 16 |
+           (u32)(u8)(w3 >> shift) << 24;
+}
+
+// Rows: words (batch, n, k). A thread takes four inner steps of one row; a block of 256, one tile of 32 rows x 32 steps.
+template <typename Word>
+__device__ inline void rows_split(const Word* words, int n, int k, int digits, u8* planes) {
+    u32 row = blockIdx.y * 32 + threadIdx.x / 8, byte = threadIdx.x % 8 * 4, step = blockIdx.x;
+    u32 at = step * STEP + byte;
+    words += ((u64)blockIdx.z * n + row) * k + at;
+    u64 w[4];
+#pragma unroll
+    for (u32 i = 0; i < 4; ++i) w[i] = row < (u32)n && at + i < (u32)k ? words[i] : 0;
+    u64 tile = ((u64)blockIdx.z * (gridDim.y / 2) + row / SIDE) * gridDim.x + step;
+    u8* to = planes + tile * digits * PLANE + place(row % SIDE, byte);
+    for (int d = 0; d < digits; ++d) *(u32*)(to + d * PLANE) = four(w[0], w[1], w[2], w[3], d);
+}
+
+// Columns: words (batch, k, m), turned so that inner steps lie side by side. A block of 256 takes 32 steps x 32 columns.
+template <typename Word>
+__device__ inline void columns_split(const Word* words, int k, int m, int digits, u8* planes) {
+    __shared__ Word turned[32][33];
+    u32 step = blockIdx.x, first = blockIdx.y * 32;
+    words += (u64)blockIdx.z * k * m;
+#pragma unroll
+    for (u32 i = threadIdx.x / 32; i < 32; i += 8) {
+        u32 p = step * STEP + i, q = first + threadIdx.x % 32;
+        turned[i][threadIdx.x % 32] = p < (u32)k && q < (u32)m ? words[(u64)p * m + q] : 0;
+    }
+    __syncthreads();
+    u32 column = threadIdx.x / 8, byte = threadIdx.x % 8 * 4, row = first + column;
+    u64 tile = ((u64)blockIdx.z * (gridDim.y / 2) + row / SIDE) * gridDim.x + step;
+    u8* to = planes + tile * digits * PLANE + place(row % SIDE, byte);
+    for (int d = 0; d < digits; ++d)
+        *(u32*)(to + d * PLANE) = four(turned[byte][column], turned[byte + 1][column], turned[byte + 2][column],
+                                       turned[byte + 3][column], d);
+}
+
+KERNEL split_rows64(const u64* words, int n, int k, int digits, u8* planes) { rows_split(words, n, k, digits, planes); }
+KERNEL split_rows32(const u32* words, int n, int k, int digits, u8* planes) { rows_split(words, n, k, digits, planes); }
+KERNEL split_columns64(const u64* words, int k, int m, int digits, u8* planes) { columns_split(words, k, m, digits, planes); }
+KERNEL split_columns32(const u32* words, int k, int m, int digits, u8* planes) { columns_split(words, k, m, digits, planes); }
+
+// c (batch, n, m) = the product of split operands over inner steps [from, from + steps) of `of`; `more` adds to what c
+// holds. Eight warps, each 32 rows x 16 columns, all D accumulators of a result element in one thread's registers.
+template <int D, typename Word>
+__device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, int m, int from, int steps, int of,
+                                     int more) {
+    DYNAMIC_SHARED(pool);
+    const u32 stage = 2 * D * PLANE, pieces = D * PLANE / 16;
+    u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    a += (((u64)blockIdx.z * gridDim.y + blockIdx.y) * of + from) * D * PLANE;
+    b += (((u64)blockIdx.z * gridDim.x + blockIdx.x) * of + from) * D * PLANE;
+
+    auto fetch = [&](int step) {
+        if (step < steps) {
+            u8* to = pool + step % STAGES * stage;
+            u64 skip = (u64)step * D * PLANE;
+            for (u32 i = threadIdx.x; i < pieces; i += 256) {
+                copy_async(to + 16 * i, a + skip + 16 * i);
+                copy_async(to + D * PLANE + 16 * i, b + skip + 16 * i);
+            }
+        }
+        commit_copies();  // an empty group keeps the count
+    };
+    for (int i = 0; i < STAGES - 1; ++i) fetch(i);
+
+    // This thread's rows in the matrix loads: of a, rows then halves; of b, halves then columns.
+    u32 top = warp / 4 * 32, side = warp % 4 * 16;
+    u32 row = top + lane % 16, half = lane / 16 * 16;
+    u32 at_a[2] = {place(row, half), place(row + 16, half)};
+    u32 at_b = D * PLANE + place(side + lane / 16 * 8 + lane % 8, lane / 8 % 2 * 16);
+
+    u32 sum[2][2][D][4] = {};
+    for (int step = 0; step < steps; ++step) {
+        await_copies<STAGES - 2>();
+        __syncthreads();  // everybody's copies of this stage are here, and everybody has left the stage before
+        fetch(step + STAGES - 1);
+        const u8* here = pool + step % STAGES * stage;
+        u32 right[D][4];
+#pragma unroll
+        for (int j = 0; j < D; ++j) load_matrices(right[j], here + at_b + j * PLANE);
+#pragma unroll
+        for (int t = 0; t < 2; ++t)
+#pragma unroll
+            for (int i = 0; i < D; ++i) {
+                u32 left[4];
+                load_matrices(left, here + at_a[t] + i * PLANE);
+#pragma unroll
+                for (int j = 0; j < D - i; ++j) {
+                    multiply_bytes(sum[t][0][i + j], left, right[j][0], right[j][1]);
+                    multiply_bytes(sum[t][1][i + j], left, right[j][2], right[j][3]);
+                }
+            }
+    }
+
+    c += (u64)blockIdx.z * n * m;
+#pragma unroll
+    for (int t = 0; t < 2; ++t)
+#pragma unroll
+        for (int s = 0; s < 2; ++s)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                u32 r = blockIdx.y * SIDE + top + 16 * t + e / 2 * 8 + lane / 4;
+                u32 q = blockIdx.x * SIDE + side + 8 * s + lane % 4 * 2 + e % 2;
+                Word total = 0;
+#pragma unroll
+                for (int d = 0; d < D; ++d) total += (Word)sum[t][s][d][e] << (8 * d);
+                if (r < (u32)n && q < (u32)m) {
+                    u64 at = (u64)r * m + q;
+                    c[at] = more ? c[at] + total : total;
+                }
+            }
+}
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#define DIGIT_PRODUCT(D, Word)                                                                                     \
+    KERNEL __launch_bounds__(256, 1) digits##D(const u8* a, const u8* b, Word* c, int n, int m, int from,          \
+                                               int steps, int of, int more) {                                      \
+        digit_product<D, Word>(a, b, c, n, m, from, steps, of, more);                                              \
+    }
+#else  // older devices take the integer units; the launching code never asks
+#define DIGIT_PRODUCT(D, Word)                                                                                     \
+    KERNEL digits##D(const u8* a, const u8* b, Word* c, int n, int m, int from, int steps, int of, int more) {}
+#endif
+
+DIGIT_PRODUCT(4, u32)
+DIGIT_PRODUCT(5, u64)
+DIGIT_PRODUCT(6, u64)
+DIGIT_PRODUCT(7, u64)
+DIGIT_PRODUCT(8, u64)
