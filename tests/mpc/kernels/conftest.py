@@ -1,0 +1,50 @@
+"""The CUDA kernels wherever they can run: on the host through fibers, and on a GPU where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from cuda_lab import NO_COMPILER, HostModule, compiler
+from mpc_lab import kernels_named
+
+from secformer.mpc.backend import Backend, choose_backend
+from secformer.mpc.errors import BackendUnavailable
+from secformer.mpc.kernels import NumpyKernels, kernels_for
+from secformer.mpc.kernels.cuda_ import CudaKernels, Device
+
+ORDERS = {"host": 0, "host, threads backwards": 1, "host, threads shuffled": 2}
+
+
+@pytest.fixture(scope="session")
+def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], CudaKernels]:
+    """Kernels that run on the host, their threads in that order."""
+    if compiler() is None:
+        pytest.skip(NO_COMPILER)
+    folder, order = tmp_path_factory.mktemp("cuda"), [0]
+    device = Device("the host", 90, lambda name: HostModule(name, folder, lambda: order[0]))
+    kernels = CudaKernels(Backend("numpy", np, 1), device)
+
+    def ordered(wanted: int) -> CudaKernels:
+        order[0] = wanted
+        return kernels
+
+    return ordered
+
+
+@pytest.fixture(params=[*ORDERS, "device"])
+def cuda(request: pytest.FixtureRequest) -> NumpyKernels:
+    """The CUDA kernels under test."""
+    if request.param == "device":
+        try:
+            return kernels_for(choose_backend("cupy"))
+        except BackendUnavailable as error:
+            pytest.skip(str(error))
+    kernels: NumpyKernels = request.getfixturevalue("on_host")(ORDERS[request.param])
+    return kernels
+
+
+@pytest.fixture
+def reference() -> NumpyKernels:
+    return kernels_named("numpy")

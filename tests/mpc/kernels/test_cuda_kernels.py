@@ -1,0 +1,162 @@
+"""CUDA kernels against the reference, bit by bit: odd sizes, extremes, nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from secformer.mpc.dealer.kinds import Comparison
+from secformer.mpc.kernels import NumpyKernels
+
+SIZES = [0, 1, 7, 64, 255, 257, 1025]
+EXTREMES = np.array([0, 1, 2**63, 2**63 - 1, 2**64 - 1, 2**32, 2**32 - 1], dtype=np.uint64)
+KEY, OTHER = bytes(range(100, 132)), bytes(range(7, 39))
+BITS = [1, 5, 8, 9, 16, 22, 24, 32, 33, 40, 47, 48, 56, 63, 64]
+
+
+def words(seed: int, *shape: int, bits: int = 64) -> np.ndarray:
+    """Random words with extremes strewn in, below 2^bits."""
+    rng = np.random.default_rng(seed)
+    out = rng.integers(0, 2**64, size=shape, dtype=np.uint64)
+    where = rng.random(shape) < 0.3
+    out[where] = rng.choice(EXTREMES, size=int(where.sum()))
+    return out & np.uint64(2**bits - 1)
+
+
+@pytest.fixture
+def same(cuda: NumpyKernels, reference: NumpyKernels) -> Callable[..., None]:
+    """same(name, *arguments): both kernels answer alike. Arrays of words are given to the device first."""
+
+    def check(name: str, *arguments: Any, **named: Any) -> None:
+        give, take = cuda.backend.asarray, cuda.backend.to_host
+        expected = getattr(reference, name)(*arguments, **named)
+        on_device = [give(a) if isinstance(a, np.ndarray) and a.dtype.kind == "u" else a for a in arguments]
+        got = getattr(cuda, name)(*on_device, **named)
+        for x, y in zip(*((r if isinstance(r, tuple) else (r,)) for r in (got, expected)), strict=True):
+            assert x.dtype == y.dtype
+            kind = f"u{y.dtype.itemsize}"  # zeros have signs too
+            np.testing.assert_array_equal(take(x).view(kind), y.view(kind))
+
+    return check
+
+
+# ---- randomness -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [0, 7, 2**32 - 200])
+@pytest.mark.parametrize("nbytes", [0, 1, 3, 64, 65, 8191, 8192, 8193, 12000])
+def test_keystream(same: Callable[..., None], block: int, nbytes: int) -> None:
+    same("keystream", KEY, block, nbytes)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("n", SIZES)
+def test_what_expands_masks(same: Callable[..., None], bits: int, n: int) -> None:
+    same("uniform", KEY, 3, n, bits)
+    same("masked", KEY, 0, words(n, n), bits)
+    same("masked", KEY, 9, words(n, n), bits, constant=1 << 62)
+    same("combined", (KEY, OTHER), n, bits)
+    same("combined", (KEY, OTHER), n, bits, xor=True)
+    same("correction", KEY, words(n, n), bits)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 8191, 8192, 8193])
+def test_corrections_of_bytes(same: Callable[..., None], n: int) -> None:
+    same("correction", KEY, np.arange(n).astype(np.uint8), 8, xor=True)
+
+
+def test_words_of_any_shape_are_masked(same: Callable[..., None]) -> None:
+    same("masked", KEY, 0, words(1, 5, 6).T, 24)
+
+
+# ---- words ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("offset", [0, 1, 4])
+def test_packing_and_opening(
+    same: Callable[..., None], reference: NumpyKernels, bits: int, n: int, offset: int
+) -> None:
+    x = words(n + bits, n)
+    payload = np.empty(n * -(-bits // 8) + offset, dtype=np.uint8)[offset:]  # wherever it starts in its message
+    payload[...] = reference.pack(x, bits)
+    if not offset:
+        same("pack", x, bits)
+        if bits <= 32:
+            same("pack", x.astype(np.uint32), bits)
+    same("unpack", payload, n, bits)
+    mine = words(n, n)
+    same("opened", mine, payload, bits)
+    same("opened", mine, payload, bits, xor=True)
+
+
+def test_bits_above_are_cut_off(same: Callable[..., None]) -> None:
+    same("pack", np.full(9, 2**64 - 1, dtype=np.uint64), 22)
+    same("unpack", np.full(9 * 3, 255, dtype=np.uint8), 9, 22)
+
+
+@pytest.mark.parametrize(("shift", "window"), [(16, 48), (16, 64), (0, 32), (0, 61), (5, 17), (62, 64), (0, 64), (0, 2)])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("n", SIZES)
+def test_truncated(same: Callable[..., None], shift: int, window: int, first: bool, n: int) -> None:
+    same("truncated", words(1, n, bits=window), words(2, n), words(3, n), shift, window, first)
+
+
+# ---- series ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(("bits", "count"), [(3, 1), (8, 5), (22, 32), (24, 16), (38, 7), (52, 64)])
+def test_harmonics_and_series(same: Callable[..., None], n: int, bits: int, count: int) -> None:
+    rng = np.random.default_rng(n + bits)
+    u = words(n, n, bits=bits)
+    same("turn", u, bits)
+    same("harmonics", u, bits, count, 20)
+    for functions in (1, 3, 6):
+        cos, sin = rng.normal(size=(2, functions, count)) * 10.0 ** rng.integers(-6, 4, size=(2, functions, count))
+        cos[0, 0] = sin[-1, 0] = 0.0
+        same("series", u, bits, cos, sin, words(n, 2 * count, n), 18)
+
+
+def test_every_position_of_a_small_turn(same: Callable[..., None]) -> None:
+    for bits in range(3, 12):
+        same("turn", np.arange(1 << bits, dtype=np.uint64), bits)
+
+
+# ---- comparison -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("block", [0, 1, 3, 4, 5, 7, 8])
+def test_look_up(same: Callable[..., None], n: int, block: int) -> None:
+    tables = words(n, n, max(1, (1 << block) // 8), bits=8).astype(np.uint8)
+    same("look_up", tables, words(n, n, bits=block))
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("block", [1, 3, 5, 8])
+def test_flip_bits(cuda: NumpyKernels, reference: NumpyKernels, n: int, block: int) -> None:
+    tables = words(n, n, max(1, (1 << block) // 8), bits=8).astype(np.uint8)
+    other, v = cuda.backend.asarray(tables.copy()), words(n, n, bits=block)
+    reference.flip_bits(tables, v)
+    cuda.flip_bits(other, cuda.backend.asarray(v))
+    np.testing.assert_array_equal(cuda.backend.to_host(other), tables)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(("entries", "columns"), [(2, 1), (8, 2), (32, 3)])
+def test_gather(same: Callable[..., None], n: int, entries: int, columns: int) -> None:
+    same("gather", words(n, n, entries, columns), words(n, n) % np.uint64(entries))
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 65])
+@pytest.mark.parametrize(("window", "width"), [(2, 64), (9, 9), (16, 64), (24, 32), (24, 24), (33, 64)])
+@pytest.mark.parametrize("values", [False, True])
+def test_outcome_tables(same: Callable[..., None], n: int, window: int, width: int, values: bool) -> None:
+    kind = Comparison(n, window, 1, width, values)
+    alpha = words(n, n, bits=kind.outcome_bits)
+    same("outcome_tables", words(n, n, bits=window), alpha, window, len(kind.blocks), kind.columns, kind.columns == 3)

@@ -1,0 +1,119 @@
+"""Exact matrix products on a GPU, each way: the reference's words for odd shapes, extremes and long inner sides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pytest
+
+from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.kernels.choice import BYTES, FLOAT64, INTEGER, WAYS, Choice, Product, digits
+from secformer.mpc.kernels.cuda_ import CudaKernels
+from secformer.mpc.kernels.cuda_products import longest
+
+EXTREMES = np.array([0, 1, 2**63, 2**63 - 1, 2**64 - 1, 2**32 - 1, 0x8080808080808080, 0x7F7F7F7F7F7F7F7F],
+                    dtype=np.uint64)
+
+
+def words(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    out = rng.integers(0, 2**64, size=shape, dtype=np.uint64)
+    where = rng.random(shape) < 0.3
+    out[where] = rng.choice(EXTREMES, size=int(where.sum()))
+    return out
+
+
+def agree(cuda: CudaKernels, expected: np.ndarray, a: np.ndarray, b: np.ndarray, bits: int, ways: Iterable[str]) -> None:
+    give, take = cuda.backend.asarray, cuda.backend.to_host
+    shape = Product(int(np.prod(a.shape[:-2])), *a.shape[-2:], b.shape[-1], bits)
+    mask = a.dtype.type(2**bits - 1)
+    for way in ways:
+        got = take(cuda.products(give(a), give(b), shape, way))
+        assert got.dtype == a.dtype
+        np.testing.assert_array_equal(got & mask, expected & mask, err_msg=way)
+
+
+@pytest.mark.parametrize("bits", [8, 32, 40, 48, 56, 64])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 2), (16, 33, 8), (65, 40, 9), (3, 100, 66)])
+def test_each_way_gives_the_reference(
+    cuda: CudaKernels, reference: NumpyKernels, shape: tuple[int, int, int], bits: int
+) -> None:
+    n, k, m = shape
+    rng = np.random.default_rng(sum(shape) + bits)
+    for dtype in (np.uint64, np.uint32)[: 2 if bits <= 32 else 1]:
+        a, b = words(rng, n, k).astype(dtype), words(rng, k, m).astype(dtype)
+        agree(cuda, reference.matmul(a, b), a, b, bits, WAYS)
+
+
+@pytest.mark.parametrize("dtype", [np.uint64, np.uint32])
+def test_blocks_batches_and_views(cuda: CudaKernels, reference: NumpyKernels, dtype: type) -> None:
+    """More than one block in each direction, batches, and operands that are not contiguous."""
+    rng = np.random.default_rng(3)
+    bits = 64 if dtype == np.uint64 else 32
+    a, b = words(rng, 2, 2, 40, 70).astype(dtype), words(rng, 2, 2, 65, 40).astype(dtype)
+    a, b = a.swapaxes(-1, -2), b.swapaxes(-1, -2)
+    agree(cuda, reference.matmul(a, b), a, b, bits, WAYS)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (2, 0, 3), (7, 3, 0)])
+@pytest.mark.parametrize("dtype", [np.uint64, np.uint32])
+def test_nothing_to_multiply(cuda: CudaKernels, shape: tuple[int, int, int], dtype: type) -> None:
+    n, k, m = shape
+    out = cuda.matmul(cuda.backend.asarray(np.ones((n, k), dtype)), cuda.backend.asarray(np.ones((k, m), dtype)))
+    assert out.shape == (n, m)
+    assert not cuda.backend.to_host(out).any()
+
+
+def test_every_digit_pair_lands_in_its_place(cuda: CudaKernels) -> None:
+    """Single bytes at every position, against Python's integers."""
+    single = np.array([200 << 8 * i for i in range(8)], dtype=np.uint64)
+    a, b = single[:, None], single[None, :]
+    expected = np.array([[int(x) * int(y) % 2**64 for y in single] for x in single], dtype=np.uint64)
+    agree(cuda, expected, a, b, 64, WAYS)
+
+
+@pytest.mark.parametrize("d", [5, 6, 7, 8])
+def test_sums_of_bytes_are_bounded(d: int) -> None:
+    """The accumulators hold what is needed of them: shifts up to d - 5 exactly, the others modulo 2^32."""
+    for shift in range(d):
+        needed = 8 * (d - shift)
+        assert needed <= 32 or (shift + 1) * longest(d) * 255**2 < 2**32
+    assert (d - 4) * (longest(d) + 32) * 255**2 >= 2**32  # and no shorter than that
+
+
+@pytest.mark.parametrize("bits", [40, 64])
+def test_the_longest_sum_of_the_largest_bytes(on_host: Callable[[int], CudaKernels], bits: int) -> None:
+    """One stage more than a single pass may have: a second pass adds to the first."""
+    cuda = on_host(0)
+    k = longest(digits(bits)) + 32
+    a = np.full((1, k), 2**64 - 1, dtype=np.uint64)
+    agree(cuda, np.array([[k]], dtype=np.uint64), a, a.T, bits, (BYTES, INTEGER))
+
+
+def test_long_float64_sums_are_split(cuda: CudaKernels) -> None:
+    rng = np.random.default_rng(5)
+    a, b = words(rng, 1, 5000), words(rng, 5000, 2)
+    exact = [[sum(int(x) * int(y) for x, y in zip(a[0], c, strict=True)) % 2**64 for c in b.T]]
+    agree(cuda, np.array(exact, dtype=np.uint64), a, b, 64, (FLOAT64, INTEGER))
+
+
+# ---- the choice -----------------------------------------------------------------------------------------------------
+
+
+def test_default_choice() -> None:
+    hopper, volta = Choice(90), Choice(70)
+    assert hopper(Product(1, 512, 768, 3072)) == BYTES
+    assert hopper(Product(1, 1, 768, 2)) == INTEGER
+    assert hopper(Product(12, 512, 16, 512)) == INTEGER  # half a stage would be padding
+    assert volta(Product(1, 512, 768, 3072)) == INTEGER
+
+
+def test_the_nearest_measured_shape_decides() -> None:
+    rows = [(Product(1, 128, 768, 768), FLOAT64), (Product(1, 512, 768, 768), BYTES),
+            (Product(1, 512, 768, 768, 32), INTEGER)]
+    choose = Choice(90, rows)
+    assert choose(Product(1, 130, 768, 768)) == FLOAT64
+    assert choose(Product(1, 600, 768, 1024)) == BYTES
+    assert choose(Product(1, 512, 768, 768, 32)) == INTEGER
+    assert choose(Product(1, 1, 2, 3)) == INTEGER  # nothing near: the default
+    assert Choice(70, rows)(Product(1, 512, 768, 768)) == FLOAT64  # what a device cannot do is never chosen
