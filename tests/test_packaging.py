@@ -24,7 +24,8 @@ LARGEST_WEIGHTS = 8_000_000
 def test_packages_are_the_folders_on_disk() -> None:
     declared = setup_cfg()["options"]["packages"].split()
     assert declared == list(package_dirs()), "packages and package_dir in setup.cfg list different packages"
-    on_disk = {"secformer": "secformer", "secformer.commands": "secformer/commands"}
+    on_disk = {"secformer": "secformer", "secformer.commands": "secformer/commands",
+               "secformer.roles": "secformer/roles"}
     for top in LINKS:
         for init in sorted((ROOT / top).rglob("__init__.py")):
             folder = init.parent.relative_to(ROOT)

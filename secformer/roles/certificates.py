@@ -1,0 +1,162 @@
+"""`secformer init` and `secformer certify`: a private authority, a certificate for each role, and settings files.
+
+Keys are on the curve P-256. A certificate says its role as a DNS name (see `mpc/net/tls`), one and no other.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from secformer.mpc.errors import SettingsError
+from secformer.mpc.net.tls import ROLES, host_name
+from secformer.roles.settings import ClientSettings, DealerSettings, PartySettings, template
+
+AUTHORITY = "authority"
+AUTHORITY_DAYS, ROLE_DAYS = 3650, 398
+SKEW = timedelta(days=1)  # certificates are good since yesterday, for clocks that are behind
+PORTS = {"dealer": 8440, "link": 8441, "party0": 8442, "party1": 8443, "metrics0": 9442, "metrics1": 9443}
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"
+MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate that was made."""
+
+    role: str
+    name: str
+    certificate: Path
+    until: datetime
+
+
+def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping[str, int] | None = None,
+         parties: Mapping[str, Any] | None = None, days: int = ROLE_DAYS) -> list[Issued]:
+    """Makes `folder` with a sub-folder for the authority and for each role: key, certificate, the authority's
+    certificate, and a settings file. Each role's folder goes to its machine; the authority's stays with the operator.
+
+    hosts    addresses of the machines of `party0`, `party1`, `dealer`; by default all are this machine
+    ports    instead of `PORTS`
+    parties  further settings of both parties
+
+    Raises SettingsError where the folder is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise SettingsError(f"{folder} is not empty; give a new folder, or renew one certificate with `secformer "
+                            f"certify`")
+    unknown = set(hosts or {}) - {"party0", "party1", "dealer"}
+    if unknown:
+        raise SettingsError(f"hosts are given for party0, party1 and dealer; got {', '.join(sorted(unknown))}")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_authority(folder / AUTHORITY)
+    made = [issue(folder, role, days=days) for role in ROLES]
+    at = {role: (hosts or {}).get(role, LOOPBACK) for role in ("party0", "party1", "dealer")}
+    on = {**PORTS, **(ports or {})}
+    here = {role: LOOPBACK if host in (LOOPBACK, "localhost") else EVERYWHERE for role, host in at.items()}
+    for rank, role in ((0, "party0"), (1, "party1")):
+        values = {
+            "rank": rank, "model": MODEL, "state": "state", "clients": (here[role], on[role]),
+            "link": (here[role] if rank == 0 else at["party0"], on["link"]), "dealer": (at["dealer"], on["dealer"]),
+            "metrics": (LOOPBACK, on[f"metrics{rank}"]), **(parties or {}),
+        }
+        _write_settings(folder, role, PartySettings, values)
+    _write_settings(folder, "dealer", DealerSettings, {"listen": (here["dealer"], on["dealer"]), "state": "state"})
+    _write_settings(folder, "client", ClientSettings, {
+        "party0": (at["party0"], on["party0"]), "party1": (at["party1"], on["party1"]), "model": "model"})
+    return made
+
+
+def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_DAYS) -> Issued:
+    """A new key and certificate from the authority in `folder`, for a role or, with `name`, for one more client; a
+    role's former ones are replaced, and still good until they expire.
+
+    Raises SettingsError for an unknown role, a name where only clients have one, or a missing authority.
+    """
+    if role not in ROLES:
+        raise SettingsError(f"a certificate is for one of {', '.join(ROLES)}, got {role!r}")
+    if name is not None and (role != "client" or not name.replace("-", "").replace("_", "").isalnum()):
+        raise SettingsError(f"only clients have names of their own, of letters, digits, - and _; got {name!r} for "
+                            f"{role}")
+    if days < 1:
+        raise SettingsError(f"a certificate is good for 1 day or more, got {days}")
+    name = name or role
+    authority, signer = _load_authority(folder / AUTHORITY)
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    until = min(now + timedelta(days=days), authority.not_valid_after_utc)
+    usage = [ExtendedKeyUsageOID.CLIENT_AUTH] + ([] if role == "client" else [ExtendedKeyUsageOID.SERVER_AUTH])
+    certificate = (
+        _certificate(name, authority.subject, key.public_key(), now, until)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host_name(role))]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        .sign(signer, hashes.SHA256())
+    )
+    target = folder / name
+    target.mkdir(exist_ok=True, mode=0o700)
+    _write_key(target / f"{name}.key", key)
+    path = target / f"{name}.pem"
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    shutil.copyfile(folder / AUTHORITY / "authority.pem", target / "authority.pem")
+    return Issued(role, name, path, until)
+
+
+def _make_authority(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "secformer private authority")])
+    certificate = (
+        _certificate("secformer private authority", name, key.public_key(), now, now + timedelta(days=AUTHORITY_DAYS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.KeyUsage(False, False, False, False, False, True, True, False, False), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    _write_key(folder / "authority.key", key)
+    (folder / "authority.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _load_authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    try:
+        certificate = x509.load_pem_x509_certificate((folder / "authority.pem").read_bytes())
+        key = serialization.load_pem_private_key((folder / "authority.key").read_bytes(), password=None)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{folder} holds no readable authority (authority.pem and authority.key): {error}; "
+                            f"`secformer init` makes one") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise SettingsError(f"{folder / 'authority.key'} is no key of `secformer init`, which are on the curve P-256")
+    return certificate, key
+
+
+def _certificate(name: str, issuer: x509.Name, key: Any, now: datetime, until: datetime) -> x509.CertificateBuilder:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    return (x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
+            .serial_number(x509.random_serial_number()).not_valid_before(now - SKEW).not_valid_after(until))
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    """Readable by its owner alone, from the first byte on."""
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(pem)
+    part.replace(path)
+
+
+def _write_settings(folder: Path, role: str, cls: type, values: Mapping[str, Any]) -> None:
+    tls = {"authority": "authority.pem", "certificate": f"{role}.pem", "key": f"{role}.key"}
+    (folder / role / f"{role}.toml").write_text(template(cls, values, tls), "utf-8")
