@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from secformer.protocols.recipes import PUMA as PUMA
     from secformer.protocols.recipes import SECFORMER as SECFORMER
     from secformer.protocols.recipes import Recipe as Recipe
+    from secformer.roles.client import RemoteModel as RemoteModel
+    from secformer.roles.client import connect as connect
     from secformer.shipped import demo_model as demo_model
 
 __version__ = "0.1.0"
@@ -47,6 +49,8 @@ _HOMES = {
     "CRYPTEN": "secformer.protocols.recipes",
     "SecformerError": "secformer.mpc.errors",
     "demo_model": "secformer.shipped",
+    "connect": "secformer.roles.client",
+    "RemoteModel": "secformer.roles.client",
 }
 
 __all__ = [
@@ -57,10 +61,12 @@ __all__ = [
     "PUMA",
     "SECFORMER",
     "Recipe",
+    "RemoteModel",
     "SecformerError",
     "SecureModel",
     "SecureOutput",
     "__version__",
+    "connect",
     "demo_model",
     "plain_bert",
     "secure_bert",

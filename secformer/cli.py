@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from secformer import __version__
-from secformer.commands import certificates, local, serving
+from secformer.commands import certificates, local, query, serving
 from secformer.commands.common import Commands
 from secformer.mpc.errors import SecformerError
 
@@ -75,6 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"secformer {__version__}")
     commands = Commands(parser)
-    for group in (local, certificates, serving):
+    for group in (local, certificates, serving, query):
         group.add(commands)
     return parser

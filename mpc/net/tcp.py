@@ -206,6 +206,15 @@ def split_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def listening(address: tuple[str, int]) -> socket.socket:
+    """A socket that listens. Raises SettingsError where the address is taken or not this machine's."""
+    try:
+        return socket.create_server(address, backlog=256)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {address[0]}:{address[1]} ({error.strerror or error}); is another "
+                            f"process there?") from error
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback address that nobody listens on at this moment."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]

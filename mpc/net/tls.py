@@ -14,8 +14,10 @@ from typing import Any, Self
 
 from secformer.mpc.errors import AuthError, PeerLost, SecformerError, SettingsError
 from secformer.mpc.net.channel import DEADLINE
-from secformer.mpc.net.tcp import StreamChannel, connect_socket, prompt
+from secformer.mpc.net.tcp import StreamChannel, connect_socket, listening, prompt
 
+Context = ssl.SSLContext
+CertificateRefused = ssl.SSLCertVerificationError
 ROLES = ("party0", "party1", "dealer", "client")
 DOMAIN = "secformer"
 HANDSHAKE = 10.0      # seconds that a connection gets to prove who it is
@@ -213,6 +215,12 @@ def connect(address: tuple[str, int], expected: str, context: ssl.SSLContext, *,
         raise
 
 
+def hang_up(connection: socket.socket) -> None:
+    """Ends a connection, also one that another thread is reading: that wakes it up."""
+    with suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not SSLSocket's, which is for the reading thread alone
+
+
 Serve = Callable[[TLSChannel], None]
 Report = Callable[[str, str], None]  # (address, what went wrong)
 
@@ -226,11 +234,7 @@ class Listener:
 
     def __init__(self, address: tuple[str, int], allowed: Collection[str], context: ssl.SSLContext, serve: Serve,
                  report: Report, *, deadline: float = DEADLINE, most: int = MOST_HANDSHAKES):
-        try:
-            self._socket = socket.create_server(address)
-        except OSError as error:
-            raise SettingsError(f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}; is another "
-                                f"process there?") from error
+        self._socket = listening(address)
         self.port: int = self._socket.getsockname()[1]
         self._allowed, self._context, self._serve, self._report = allowed, context, serve, report
         self._deadline, self._room = deadline, threading.BoundedSemaphore(most)

@@ -20,8 +20,8 @@ def init(args: argparse.Namespace) -> None:
 
     hosts = {role: getattr(args, role) for role in ("party0", "party1", "dealer") if getattr(args, role)}
     made = make(Path(args.folder), hosts=hosts, days=args.days)
-    show(args, _plain(made), _table(made, f"Each role's folder in {args.folder} goes to its machine; the folder authority "
-                                          f"stays with you: whoever has its key can pretend to be any role."))
+    show(args, _plain(made), _table(made, f"Each role's folder in {args.folder} goes to its machine; the folder "
+                                          f"authority stays with you: whoever has its key can pretend to be any role."))
 
 
 def certify(args: argparse.Namespace) -> None:

@@ -10,14 +10,13 @@ A connection starts with the party's note {"version", "ask"}:
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from secformer import __version__
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync
-from secformer.mpc.net.tls import TLSChannel, connect
+from secformer.mpc.net.tls import Context, TLSChannel, connect
 from secformer.roles.epochs import Epoch, epoch_of
 
 T = TypeVar("T")
@@ -32,7 +31,7 @@ class DealerClient:
     weights   the plan of provisioning
     """
 
-    def __init__(self, address: tuple[str, int], context: ssl.SSLContext, model: str, weights: Plan, *,
+    def __init__(self, address: tuple[str, int], context: Context, model: str, weights: Plan, *,
                  deadline: float):
         self._address, self._context, self._deadline = address, context, deadline
         self._model = {"version": __version__, "model": model, "weights": weights.as_dict()}

@@ -83,8 +83,8 @@ def unpack_half(body: bytes, *, rows: int, width: int, longest: int, max_tokens:
         raise InputError(f"texts have 1 to {longest} tokens, got {lengths.min()} to {lengths.max()}")
     texts, most = lengths.size, int(lengths.max())
     if texts * most > max_tokens:
-        raise InputError(f"a request has at most {max_tokens} positions here, got {texts} texts of up to {most} tokens; "
-                         f"send fewer texts together")
+        raise InputError(f"a request has at most {max_tokens} positions here, got {texts} texts of up to {most} "
+                         f"tokens; send fewer texts together")
     if mask.dtype != np.uint8 or mask.shape != (texts, most) or mask.max() > 1:
         raise InputError(f"the mask is 0 and 1 of shape {(texts, most)}, got {mask.dtype} {mask.shape}")
     present = np.arange(most) < lengths[:, None]
@@ -106,7 +106,8 @@ def unpack_half(body: bytes, *, rows: int, width: int, longest: int, max_tokens:
 def pack_answer(answer: Answer, request: str) -> bytes:
     from safetensors.numpy import save
 
-    metadata = {"format": ANSWER, "request": request, "frac": str(answer.frac), "cost": json.dumps(answer.cost.as_dict())}
+    cost = json.dumps(answer.cost.as_dict())
+    metadata = {"format": ANSWER, "request": request, "frac": str(answer.frac), "cost": cost}
     return bytes(save({name: np.ascontiguousarray(w) for name, w in answer.words.items()}, metadata=metadata))
 
 
@@ -120,8 +121,8 @@ def unpack_answer(body: bytes, request: str) -> Answer:
             raise ValueError(f"{odd[0]} holds {tensors[odd[0]].dtype}, shares are uint64")
         return Answer(tensors, int(metadata["frac"]), Cost.from_dict(json.loads(metadata["cost"])))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ProtocolError(f"the party's answer cannot be read ({type(error).__name__}: {error}); do all roles run the "
-                            f"same version?") from error
+        raise ProtocolError(f"the party's answer cannot be read ({type(error).__name__}: {error}); do all roles run "
+                            f"the same version?") from error
 
 
 def _unpack(body: bytes, form: str, problem: type[InputError] | type[ProtocolError]

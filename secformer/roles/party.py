@@ -7,9 +7,9 @@ import logging
 from secformer.mpc.meter import Cost
 from secformer.roles.engine import Engine, in_thread
 from secformer.roles.jobs import Jobs
-from secformer.roles.metrics import Metrics
+from secformer.roles.metrics import Metrics, Status
 from secformer.roles.settings import PartySettings
-from secformer.roles.web import Status, serve
+from secformer.roles.web import Web, serve
 
 ENDING = 10.0  # seconds that the engine gets to end
 
@@ -42,7 +42,7 @@ def run_party(settings: PartySettings) -> None:
     engine = Engine(settings, jobs, Reports(status, metrics))
     thread = in_thread(engine.run, "engine")
     try:
-        serve(settings, engine.public, jobs, status, metrics)
+        serve(settings, Web(settings, engine.public, jobs, status, metrics))
     finally:
         engine.stop()
         thread.join(ENDING)

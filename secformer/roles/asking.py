@@ -1,0 +1,105 @@
+"""A client's connection to one party: HTTPS whose other end must prove that it is this party."""
+
+from __future__ import annotations
+
+import json
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from typing import Any
+
+from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
+from secformer.mpc.net.tls import CertificateRefused, Context, hang_up, host_name
+from secformer.roles.messages import Answer, Half, pack_half, unpack_answer
+
+GRACE = 10.0  # seconds beyond the deadline in which a party may say that it has passed
+BODY = "application/octet-stream"
+MAX_ERROR = 1 << 16  # bytes of an error's description that are read
+
+
+class Busy(ProtocolError):
+    """A party is not ready, or has too many requests waiting: try again later."""
+
+
+class Left(ProtocolError):
+    """This client hung up, because the other party failed."""
+
+
+class PartyConnection:
+    """One party, as a client reaches it. The connection is kept between requests and made anew when it is gone."""
+
+    def __init__(self, rank: int, address: tuple[str, int], context: Context, deadline: float):
+        self._role, self._address, self._context = f"party{rank}", address, context
+        self._deadline = deadline
+        self._connection: HTTPConnection | None = None
+        self._left = False
+
+    def model(self) -> str:
+        """The digest of the model that the party holds."""
+        _, body = self._exchange("GET", "/v1/model", b"")
+        try:
+            return str(json.loads(body)["digest"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ProtocolError(f"{self._role} describes no model ({error}); does it run the same version?") from error
+
+    def infer(self, half: Half) -> Answer:
+        """Its half of the answer. Raises ProtocolError, PeerLost, InputError."""
+        _, body = self._exchange("POST", "/v1/infer", pack_half(half))
+        return unpack_answer(body, half.request)
+
+    def hang_up(self) -> None:
+        """Ends what runs, from another thread too."""
+        self._left = True
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.sock is not None:
+            hang_up(connection.sock)
+
+    def _exchange(self, method: str, path: str, body: bytes) -> tuple[HTTPResponse, bytes]:
+        self._left = False
+        kept = self._connection is not None
+        try:
+            return self._once(method, path, body)
+        except PeerLost:
+            if not kept or self._left:
+                raise
+        self._connection = None  # a kept connection that the party has closed meanwhile
+        return self._once(method, path, body)
+
+    def _once(self, method: str, path: str, body: bytes) -> tuple[HTTPResponse, bytes]:
+        try:
+            connection = self._connection = self._connection or self._connect()
+            connection.request(method, path, body, {"Content-Type": BODY})
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, HTTPException, AttributeError, ValueError) as error:
+            self._connection = None
+            if self._left:
+                raise Left(f"the request to {self._role} was given up") from error
+            if isinstance(error, CertificateRefused):
+                raise ProtocolError(f"whoever answers at {self._shown} is not {self._role}: {error.verify_message}; "
+                                    f"check the address and the certificates") from error
+            if isinstance(error, TimeoutError):
+                raise PeerLost(f"{self._role} at {self._shown} did not answer within "
+                               f"{self._deadline + GRACE:g} s") from error
+            raise PeerLost(f"{self._role} at {self._shown} does not answer or hung up ({error}); is it running, and "
+                           f"does it accept this client's certificate? See its log") from error
+        if response.status != 200:
+            raise self._problem(response.status, content[:MAX_ERROR])
+        return response, content
+
+    def _connect(self) -> HTTPConnection:
+        connection = HTTPConnection(*self._address, timeout=self._deadline + GRACE)
+        connection.connect()
+        connection.sock = self._context.wrap_socket(connection.sock, server_hostname=host_name(self._role))
+        return connection
+
+    def _problem(self, status: int, content: bytes) -> SecformerError:
+        try:
+            facts: Any = json.loads(content)["error"]
+            message = str(facts["message"])
+        except (ValueError, KeyError, TypeError):
+            message = content.decode("utf-8", "replace").strip()[:200] or "no reason given"
+        text = f"{self._role} answers {status}: {message}"
+        return InputError(text) if status in (400, 413) else Busy(text) if status == 503 else ProtocolError(text)
+
+    @property
+    def _shown(self) -> str:
+        return f"{self._address[0]}:{self._address[1]}"

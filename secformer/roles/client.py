@@ -1,0 +1,137 @@
+"""A client of served parties: tokenises and shares, sends one half to each party, puts the answer together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import numpy as np
+
+from secformer.models.output import SecureOutput, assemble, per_token
+from secformer.models.progress import Progress, shown
+from secformer.models.provisioned import PublicModel
+from secformer.models.sharing import private_requests
+from secformer.models.tokens import Batch, Texts, Tokenizer, batches
+from secformer.mpc.errors import ProtocolError, SecformerError
+from secformer.mpc.fixed import decode
+from secformer.mpc.meter import Cost
+from secformer.mpc.net.tls import client_context
+from secformer.mpc.prg import fresh_seed
+from secformer.roles.asking import Left, PartyConnection
+from secformer.roles.messages import ID_DIGITS, Half
+from secformer.roles.settings import ClientSettings, load_client
+
+T = TypeVar("T")
+SOURCE = "the provisioned model's own"
+
+
+def connect(settings: str | Path | ClientSettings) -> RemoteModel:
+    """A served model, from a client's settings file. Nothing is sent before the first question.
+
+    Raises SettingsError, ModelError.
+    """
+    return RemoteModel(settings if isinstance(settings, ClientSettings) else load_client(settings))
+
+
+class RemoteModel:
+    """A model that two served parties hold. Use it as a context manager, or call `close`; not for several threads."""
+
+    def __init__(self, settings: ClientSettings):
+        self._settings = settings
+        self.public = PublicModel.load(settings.model)
+        self._tokenizer = Tokenizer(settings.model, self.public.spec)
+        context = client_context(settings.tls)
+        self._parties = [PartyConnection(rank, address, context, settings.deadline)
+                         for rank, address in enumerate((settings.party0, settings.party1))]
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="to a party")
+        self._compared = False
+
+    def infer(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
+        """Answers in the order of the texts, as `secure_bert` gives them.
+
+        Raises InputError for texts that the model cannot take, before anything is sent; ProtocolError where a party
+        fails or does not answer within the deadline.
+        """
+        rows = self._tokenizer.rows(texts, truncation=self._settings.truncation)
+        self._compare()
+        results: list[Mapping[str, np.ndarray]] = [{}] * len(rows)
+        cost: Cost | None = None
+        chunks = list(batches(rows, self._settings.batch_tokens))
+        with shown(progress) as tell:
+            for number, (places, batch) in enumerate(chunks):
+                tell("asking the parties", number, len(chunks))
+                answers, spent = self._ask(batch)
+                cost = spent if cost is None else cost + spent
+                for i, place in enumerate(places):
+                    results[place] = {name: self._own(name, values, batch, i) for name, values in answers.items()}
+            tell("asking the parties", len(chunks), len(chunks))
+        return assemble(self.public.spec, rows, results, cost=cost, notes=self.public.notes, profile_source=SOURCE)
+
+    __call__ = infer
+
+    def _own(self, name: str, values: np.ndarray, batch: Batch, i: int) -> np.ndarray:
+        start, length = batch.starts[i], batch.lengths[i]
+        return np.asarray(values[start : start + length] if per_token(self.public.spec, name) else values[i])
+
+    def _ask(self, batch: Batch) -> tuple[dict[str, np.ndarray], Cost]:
+        """One request: a half to each party, at once. Party 1's half is a seed."""
+        public, seed, request = self.public, fresh_seed(), fresh_seed().hex()[:ID_DIGITS]
+        share = private_requests(batch, public.spec, public.width, seed)[0].words()
+        halves = (Half(request, public.digest, batch.lengths, batch.mask, words=share),
+                  Half(request, public.digest, batch.lengths, batch.mask, seed=seed))
+        first, second = self._both(lambda rank: self._parties[rank].infer(halves[rank]))
+        for names in (set(first.words), set(second.words)):
+            if names != set(public.names):
+                raise ProtocolError(f"a party answered with {sorted(names)}, the model has {sorted(public.names)}; do "
+                                    f"all roles run the same version?")
+        answers = {}
+        for name, words in first.words.items():
+            if words.shape != second.words[name].shape:
+                raise ProtocolError(f"the halves of {name} have shapes {words.shape} and {second.words[name].shape}; "
+                                    f"do all roles run the same version?")
+            answers[name] = decode(words + second.words[name], public.fixed.frac)
+        return answers, first.cost.merged(second.cost, parallel=True)
+
+    def _compare(self) -> None:
+        """Once: do both parties hold the model that this client knows?"""
+        if self._compared:
+            return
+        for rank, digest in enumerate(self._both(lambda rank: self._parties[rank].model())):
+            if digest != self.public.digest:
+                raise ProtocolError(f"party {rank} holds model {digest}, this client knows {self.public.digest}; "
+                                    f"take the clients' folder of the same provisioning")
+        self._compared = True
+
+    def _both(self, ask: Callable[[int], T]) -> tuple[T, T]:
+        """Both parties' answers. When one party fails, the other is not waited for."""
+        running = [self._threads.submit(ask, rank) for rank in (0, 1)]
+        problems: list[SecformerError] = []
+        for future in as_completed(running):
+            error = future.exception()
+            if error is not None:
+                for party, other in zip(self._parties, running, strict=True):
+                    if not other.done():
+                        party.hang_up()
+                if not isinstance(error, SecformerError):
+                    raise error
+                problems.append(error)
+        told = [p for p in problems if not isinstance(p, Left)] or problems
+        if told:
+            raise type(told[0])("; ".join(dict.fromkeys(map(str, told)))) from told[0]
+        return running[0].result(), running[1].result()
+
+    def close(self) -> None:
+        """Hangs up. Closing twice is allowed."""
+        for party in self._parties:
+            party.hang_up()
+        self._threads.shutdown(wait=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()

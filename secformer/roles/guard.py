@@ -1,0 +1,74 @@
+"""The HTTP protocol of a party: who is at the other end, and how long it may take to say what it wants."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from secformer.mpc.errors import AuthError
+from secformer.mpc.net.tls import name_of, role_of
+
+App = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
+PEER = "secformer.peer"  # the key of (role, name) in a request's scope
+
+log = logging.getLogger(__name__)
+
+
+def guarded(patience: float) -> type[H11Protocol]:
+    """uvicorn's protocol, with the peer's proven role in the scope. A connection on which a request has not come whole
+    within `patience` seconds is dropped."""
+
+    class Guarded(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            connection = transport.get_extra_info("ssl_object")
+            certificate = connection.getpeercert() if connection is not None else None
+            try:
+                peer = role_of(certificate), name_of(certificate)
+            except AuthError as error:
+                log.warning("connection refused", extra={"fields": {"from": str(self.client), "problem": str(error)}})
+                transport.abort()
+                return
+            self.app = _known(self.app, peer)
+            self._arm()
+
+        def data_received(self, data: bytes) -> None:
+            self._arm()
+            super().data_received(data)
+            if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):  # it came whole, or is refused
+                self._disarm()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._disarm()
+            super().connection_lost(exc)
+
+        def _arm(self) -> None:
+            if self._timer is None:
+                self._timer = self.loop.call_later(patience, self._late)
+
+        def _disarm(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _late(self) -> None:
+            self._timer = None
+            log.warning("connection dropped", extra={"fields": {
+                "from": str(self.client), "problem": f"no whole request within {patience:g} s"}})
+            self.transport.abort()
+
+    return Guarded
+
+
+def _known(app: Any, peer: tuple[str, str]) -> App:
+    async def identified(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        await app({**scope, PEER: peer}, receive, send)
+
+    return identified

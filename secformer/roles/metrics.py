@@ -1,0 +1,76 @@
+"""What operators watch: readiness, and Prometheus metrics of a party."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from secformer.mpc.meter import Cost
+from secformer.roles.jobs import Jobs
+
+SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 180.0, 600.0)  # bounds of the histogram's bins
+
+
+class Status:
+    """Whether a party answers requests, and if not, why. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reason = "starting"
+
+    @property
+    def reason(self) -> str:
+        """"" when ready."""
+        with self._lock:
+            return self._reason
+
+    def set_ready(self) -> None:
+        with self._lock:
+            self._reason = ""
+
+    def set_not_ready(self, reason: str) -> None:
+        with self._lock:
+            self._reason = reason or "not ready"
+
+
+class Metrics:
+    """A party's counters, in a registry of their own."""
+
+    def __init__(self, status: Status, jobs: Jobs):
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter("secformer_requests", "Requests that ended", ["outcome"], registry=registry)
+        self._seconds = Histogram("secformer_request_seconds", "From a request's arrival to its answer",
+                                  buckets=SECONDS, registry=registry)
+        self._online = Counter("secformer_online_seconds", "Spent computing online", registry=registry)
+        self._bytes = Counter("secformer_sent_bytes", "Sent to the other party, online", registry=registry)
+        self._rounds = Counter("secformer_rounds", "Message exchanges with the other party", registry=registry)
+        self._dealer = Counter("secformer_dealer_bytes", "Corrections received or read", registry=registry)
+        self._material = Gauge("secformer_material_left", "Requests that the store has material for", ["plan"],
+                               registry=registry)
+        Gauge("secformer_waiting_requests", "Requests that wait", registry=registry).set_function(jobs.waiting)
+        Gauge("secformer_ready", "1 when requests are answered", registry=registry).set_function(
+            lambda: float(not status.reason))
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """A request ended after so many seconds."""
+        self._requests.labels(outcome).inc()
+        self._seconds.observe(seconds)
+
+    def answered(self, cost: Cost) -> None:
+        """What an answer cost this party."""
+        self._online.inc(cost.seconds)
+        self._bytes.inc(cost.bytes)
+        self._rounds.inc(cost.rounds)
+        self._dealer.inc(cost.dealer_bytes)
+
+    def material(self, left: Mapping[str, int]) -> None:
+        """Requests left in the store, by plan digest."""
+        self._material.clear()
+        for plan, count in left.items():
+            self._material.labels(plan[:16]).set(count)
+
+    def text(self) -> bytes:
+        """In Prometheus' format."""
+        return generate_latest(self._registry)

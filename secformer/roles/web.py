@@ -1,0 +1,186 @@
+"""A party's web server: requests of clients over HTTPS, health and metrics over a port of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from uvicorn import Config, Server
+
+from secformer.models.provisioned import PublicModel
+from secformer.mpc.errors import InputError, SecformerError
+from secformer.mpc.net.tcp import listening
+from secformer.mpc.net.tls import server_context
+from secformer.roles.guard import PEER, guarded
+from secformer.roles.jobs import DuplicateRequest, Expired, Jobs, QueueFull
+from secformer.roles.messages import Answer, Half, pack_answer, unpack_half
+from secformer.roles.metrics import Metrics, Status
+from secformer.roles.settings import PartySettings
+
+BODY = "application/octet-stream"
+GRACE = 5          # seconds that running requests get when the server ends
+SPARE = 64         # connections beside those of waiting requests
+RETRY_AFTER = "2"  # seconds, for clients of a party that is not ready
+MEGABYTE = 1 << 20
+
+
+class Refusal(Exception):
+    """An HTTP answer that is no answer."""
+
+    def __init__(self, status: int, kind: str, message: str):
+        super().__init__(message)
+        self.status, self.kind = status, kind
+
+
+class Web:
+    """The client's side of a party: takes halves of requests, gives halves of answers."""
+
+    def __init__(self, settings: PartySettings, public: PublicModel, jobs: Jobs, status: Status, metrics: Metrics):
+        self._settings, self._public = settings, public
+        self._jobs, self._status, self._metrics = jobs, status, metrics
+        self._description = public.to_json().encode()
+
+    def app(self) -> Starlette:
+        """For clients."""
+        return Starlette(routes=[Route("/v1/infer", self._infer, methods=["POST"]),
+                                 Route("/v1/model", self._model, methods=["GET"])])
+
+    def health(self) -> Starlette:
+        """For operators."""
+        return Starlette(routes=[
+            Route("/healthz", lambda _: PlainTextResponse("alive\n")),
+            Route("/readyz", lambda _: PlainTextResponse(self._status.reason or "ready\n",
+                                                         503 if self._status.reason else 200)),
+            Route("/metrics", lambda _: Response(self._metrics.text(), media_type="text/plain; version=0.0.4")),
+        ])
+
+    async def _model(self, request: Request) -> Response:
+        return Response(self._description, media_type="application/json")
+
+    async def _infer(self, request: Request) -> Response:
+        started, half, outcome = time.monotonic(), None, "failed"
+        try:
+            half = await self._half(request)
+            answer = await self._answer(request, half)
+            body = await asyncio.to_thread(pack_answer, answer, half.request)
+            outcome = "answered"
+            return Response(body, media_type=BODY, headers={"X-Request-Id": half.request})
+        except ClientDisconnect:
+            outcome = "client left"
+            return Response(status_code=499)  # nobody reads it
+        except Refusal as refusal:
+            outcome = refusal.kind
+            return _error(refusal, half)
+        finally:
+            self._metrics.ended(outcome, time.monotonic() - started)
+
+    async def _half(self, request: Request) -> Half:
+        """The request's half, checked. Raises Refusal."""
+        role, _ = request.scope[PEER]
+        if role != "client":
+            raise Refusal(403, "role", f"requests come from clients, this certificate is {role}'s")
+        if reason := self._status.reason:
+            raise Refusal(503, "not ready", f"this party is not ready: {reason}")
+        most = self._settings.max_body_mb * MEGABYTE
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > most:
+                raise Refusal(413, "too large", f"a request's body has at most {self._settings.max_body_mb} MB here; "
+                                                f"send fewer texts together")
+        spec = self._public.spec
+        try:
+            half = await asyncio.to_thread(unpack_half, bytes(body), rows=spec.vocab + spec.types,
+                                           width=self._public.width, longest=spec.positions,
+                                           max_tokens=self._settings.max_tokens)
+        except InputError as error:
+            raise Refusal(400, "bad request", str(error)) from error
+        if half.model != self._public.digest:
+            raise Refusal(409, "other model", f"this party holds model {self._public.digest}, the request is for "
+                                              f"{half.model}; take the clients' folder of the same provisioning")
+        return half
+
+    async def _answer(self, request: Request, half: Half) -> Answer:
+        """Waits for a half's answer, its deadline, or its client's leaving. Raises Refusal, ClientDisconnect."""
+        patience, (_, name) = self._settings.request_deadline, request.scope[PEER]
+        try:
+            running = asyncio.wrap_future(self._jobs.submit(half, name, patience))
+        except DuplicateRequest as error:
+            raise Refusal(409, "duplicate", str(error)) from error
+        except QueueFull as error:
+            raise Refusal(503, "queue full", str(error)) from error
+        leaving = asyncio.ensure_future(_left(request))
+        either: set[asyncio.Future[Any]] = {running, leaving}
+        try:
+            await asyncio.wait(either, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                return running.result()
+            if leaving.done():
+                raise ClientDisconnect
+            raise Refusal(504, "deadline", f"the request was not answered within {patience:g} s; send it again later")
+        except Expired as error:
+            raise Refusal(504, "deadline", str(error)) from error
+        except asyncio.CancelledError as error:
+            raise Refusal(503, "shutting down", "this party is shutting down; send the request again") from error
+        except SecformerError as error:
+            raise Refusal(500, type(error).__name__, str(error)) from error
+        finally:
+            leaving.cancel()
+            self._jobs.cancel(half.request)
+            if running.done() and not running.cancelled():
+                running.exception()  # seen, so that nobody complains about it
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _error(refusal: Refusal, half: Half | None) -> Response:
+    request = half.request if half is not None else None
+    headers = {"Retry-After": RETRY_AFTER} if refusal.status == 503 else {}
+    return JSONResponse({"error": {"kind": refusal.kind, "message": str(refusal), "request": request}}, refusal.status,
+                        headers | ({"X-Request-Id": request} if request else {}))
+
+
+class _Quiet(Server):
+    """A server that leaves signals to whoever runs several."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(settings: PartySettings, web: Web) -> None:
+    """Serves until SIGINT or SIGTERM. Main thread only. Raises SettingsError where an address is taken."""
+    context = server_context(settings.tls)
+    common = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none", "server_header": False,
+              "timeout_graceful_shutdown": GRACE}
+    clients = _Quiet(Config(
+        web.app(), http=guarded(settings.header_deadline), ssl_context_factory=lambda *_: context,
+        limit_concurrency=settings.queue + SPARE, **common))  # type: ignore[arg-type]
+    parts = [(clients, listening(settings.clients))]
+    if settings.metrics is not None:
+        parts.append((_Quiet(Config(web.health(), limit_concurrency=SPARE, **common)),  # type: ignore[arg-type]
+                      listening(settings.metrics)))
+
+    async def both() -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, _end, [server for server, _ in parts])
+        await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in parts))
+
+    asyncio.run(both())
+
+
+def _end(servers: Sequence[Server]) -> None:
+    for server in servers:
+        server.should_exit = True
