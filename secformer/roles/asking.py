@@ -46,11 +46,16 @@ class PartyConnection:
         return unpack_answer(body, half.request)
 
     def hang_up(self) -> None:
-        """Ends what runs, from another thread too."""
+        """Ends what runs in another thread."""
         self._left = True
-        connection, self._connection = self._connection, None
-        if connection is not None and connection.sock is not None:
+        if (connection := self._connection) is not None and connection.sock is not None:
             hang_up(connection.sock)
+
+    def close(self) -> None:
+        """Lets go of the connection; nothing may run."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _exchange(self, method: str, path: str, body: bytes) -> tuple[HTTPResponse, bytes]:
         self._left = False
@@ -60,8 +65,7 @@ class PartyConnection:
         except PeerLost:
             if not kept or self._left:
                 raise
-        self._connection = None  # a kept connection that the party has closed meanwhile
-        return self._once(method, path, body)
+        return self._once(method, path, body)  # the party had closed the kept connection meanwhile
 
     def _once(self, method: str, path: str, body: bytes) -> tuple[HTTPResponse, bytes]:
         try:
@@ -70,7 +74,7 @@ class PartyConnection:
             response = connection.getresponse()
             content = response.read()
         except (OSError, HTTPException, AttributeError, ValueError) as error:
-            self._connection = None
+            self.close()
             if self._left:
                 raise Left(f"the request to {self._role} was given up") from error
             if isinstance(error, CertificateRefused):

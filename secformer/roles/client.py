@@ -128,6 +128,8 @@ class RemoteModel:
         for party in self._parties:
             party.hang_up()
         self._threads.shutdown(wait=True)
+        for party in self._parties:
+            party.close()
 
     def __enter__(self) -> Self:
         return self

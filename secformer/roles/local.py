@@ -100,11 +100,7 @@ class LocalRoles:
         """Ends one role's process and waits for it."""
         process = self.processes.pop(role)
         process.send_signal(how)
-        try:
-            process.wait(END)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _wait(process)
 
     def watch(self, stop: threading.Event) -> None:
         """Waits until `stop`. Raises ProtocolError when a role ends by itself."""
@@ -121,8 +117,9 @@ class LocalRoles:
     def __exit__(self, *args: Any) -> None:
         for process in self.processes.values():
             process.terminate()
-        for role in list(self.processes):
-            self.stop(role)
+        for process in self.processes.values():
+            _wait(process)
+        self.processes.clear()
         for file in self._logs:
             file.close()
 
@@ -135,3 +132,12 @@ class LocalRoles:
             except (ValueError, AttributeError):
                 return line
         return "without a word"
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """For a process that was asked to end; one that does not is killed."""
+    try:
+        process.wait(END)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

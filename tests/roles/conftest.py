@@ -1,0 +1,37 @@
+"""Real roles for the tests of this folder: processes of this machine, started once, with short deadlines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("starlette", reason="the served roles need the extra `serve`")
+pytest.importorskip("uvicorn", reason="the served roles need the extra `serve`")
+pytest.importorskip("prometheus_client", reason="the served roles need the extra `serve`")
+
+from secformer import demo_model
+from secformer.roles.local import LocalRoles
+
+SHORT = {"deadline": 20.0, "dealer_wait": 2.0, "request_deadline": 60.0, "header_deadline": 2.0, "queue": 300,
+         "max_body_mb": 64, "max_tokens": 1024}
+
+
+@pytest.fixture(scope="package")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRoles]:
+    """The shipped model, served; tests that end a role start it again."""
+    with LocalRoles(tmp_path_factory.mktemp("served"), demo_model(), settings=SHORT, recipe="faithful",
+                    untrained_recipe=True) as roles:
+        roles.wait_ready()
+        yield roles
+
+
+@pytest.fixture
+def up(served: LocalRoles) -> LocalRoles:
+    """The served roles, all up and ready."""
+    for role in ("dealer", "party0", "party1"):
+        if role not in served.processes or served.processes[role].poll() is not None:
+            served.processes.pop(role, None)
+            served.start(role)
+    served.wait_ready()
+    return served

@@ -1,0 +1,207 @@
+"""Served roles as users meet them: answers, cost, material made ahead, several clients, and orderly ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from pathlib import Path
+
+import numpy as np
+import pytest
+from roles_lab import LONG, TEXT, ask, log_lines, no_serial_twice, right, serials, until
+
+from secformer import SecureModel, connect, demo_model
+from secformer.cli import main
+from secformer.mpc.errors import InputError, ProtocolError
+from secformer.roles.certificates import issue
+from secformer.roles.local import LocalRoles
+
+MIXED = ["Bad.", "A clumsy script, saved by two brilliant performances.", "", "so so", "great " * 40]
+
+
+def fetch(roles: LocalRoles, rank: int, path: str) -> tuple[int, str]:
+    connection = HTTPConnection("127.0.0.1", roles.ports[f"metrics{rank}"], timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def test_answers_and_cost_are_the_in_process_ones(up: LocalRoles) -> None:
+    out = ask(up, MIXED)
+    right(out, MIXED)
+    with SecureModel.from_pretrained(demo_model(), recipe="faithful", backend="numpy", untrained_recipe=True) as model:
+        model.provision()
+        inside = model(MIXED)
+    assert out.cost is not None and inside.cost is not None
+    assert (out.cost.bytes, out.cost.rounds, out.cost.dealer_bytes) == (
+        inside.cost.bytes, inside.cost.rounds, inside.cost.dealer_bytes)
+    assert [c for c in out.cost.children] == [c for c in inside.cost.children]
+
+
+def test_a_connection_serves_several_questions(up: LocalRoles) -> None:
+    with connect(up.settings("client")) as model:
+        for texts in (TEXT, ["Dull.", "Fine."], {"input_ids": [[2, 7, 9, 3]]}):
+            right(model.infer(texts), texts)
+
+
+def test_bad_texts_are_refused_before_anything_is_sent(up: LocalRoles) -> None:
+    before = serials(up, "dealer")
+    with connect(up.settings("client")) as model, pytest.raises(InputError):
+        model.infer(["x " * 4000])
+    assert serials(up, "dealer") == before
+
+
+def test_query_prints_the_answer(up: LocalRoles, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["query", "--settings", str(up.settings("client")), "--json", TEXT]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["labels"] == ["positive"] and facts["cost"]["rounds"] > 0
+    assert main(["query", "--settings", str(up.settings("client")), TEXT]) == 0
+    assert "positive" in capsys.readouterr().out
+
+
+def test_health_and_metrics(up: LocalRoles) -> None:
+    ask(up)
+    for rank in (0, 1):
+        assert fetch(up, rank, "/healthz")[0] == 200
+        assert fetch(up, rank, "/readyz") == (200, "ready\n")
+        status, text = fetch(up, rank, "/metrics")
+        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        assert status == 200 and float(values["secformer_ready"]) == 1
+        assert float(values['secformer_requests_total{outcome="answered"}']) >= 1
+        assert float(values["secformer_rounds_total"]) > 50 and float(values["secformer_sent_bytes_total"]) > 1e5
+        assert float(values["secformer_waiting_requests"]) == 0
+
+
+def test_logs_are_json_without_secrets(up: LocalRoles) -> None:
+    ask(up, "an unmistakable sentence")
+    for role in ("dealer", "party0", "party1"):
+        lines = log_lines(up, role)
+        assert {"time", "level", "role", "event"} <= set(lines[0])
+        text = up.log(role).read_text()
+        assert "unmistakable" not in text
+        state = next((up.role_folder(role) / "state").glob("epoch-*.json"))
+        assert all(seed not in text for seed in json.loads(state.read_text())["seeds"].values())
+
+
+def test_each_role_keeps_its_own_secrets(up: LocalRoles) -> None:
+    ask(up)
+    seeds = {role: json.loads(next((up.role_folder(role) / "state").glob("epoch-*.json")).read_text())["seeds"]
+             for role in ("dealer", "party0", "party1")}
+    assert set(seeds["party0"]) == {"0"} and set(seeds["party1"]) == {"1"} and set(seeds["dealer"]) == {"0", "1"}
+    assert seeds["dealer"] == seeds["party0"] | seeds["party1"]
+    for role in ("dealer", "party0", "party1"):
+        for path in (up.role_folder(role) / "state").iterdir():
+            assert path.name == "serials.log" or path.stat().st_mode & 0o077 == 0, path
+
+
+def test_material_made_ahead_serves_without_the_dealer(up: LocalRoles, capsys: pytest.CaptureFixture[str]) -> None:
+    party1 = str(up.settings("party1"))
+    tokens = int(ask(up).attention_mask.sum())
+    assert main(["deal", "--settings", party1, "--count", "2", "--lengths", str(tokens), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left"] == 2
+    up.stop("dealer")
+    try:
+        assert main(["deal", "--settings", party1, "--count", "1", "--lengths", str(tokens)]) == 1
+        assert "dealer" in capsys.readouterr().err
+        right(ask(up))
+        up.stop("party1", signal.SIGKILL)  # what is stored outlives the party
+        up.start("party1")
+        up.wait_ready()
+        right(ask(up))
+        with pytest.raises(ProtocolError, match=r"dealer .* does not answer"):
+            ask(up)
+    finally:
+        up.start("dealer")
+    until(lambda: answered(up))
+    spaces = [line.split()[1] for line in serials(up, "party1")]
+    assert spaces.count("stored") == 2
+    no_serial_twice(up)
+
+
+def answered(up: LocalRoles) -> bool:
+    try:
+        right(ask(up))
+    except ProtocolError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_two_hundred_requests_of_ten_clients(up: LocalRoles) -> None:
+    """All are answered, rightly; memory, threads and descriptors stay."""
+    names = [f"client{i}" for i in range(10)]
+    for name in names:
+        issue(up.folder / "roles", "client", name=name)
+        text = up.settings("client").read_text().replace("client.pem", f"../{name}/{name}.pem")
+        (up.role_folder("client") / f"{name}.toml").write_text(text.replace("client.key", f"../{name}/{name}.key"))
+    texts = [TEXT, "Dull.", "not bad at all"]
+
+    def twenty(name: str) -> None:
+        with connect(up.role_folder("client") / f"{name}.toml") as model:
+            for i in range(20):
+                right(model.infer(texts[i % 3]), texts[i % 3])
+
+    def held() -> dict[str, tuple[int, int, int]]:
+        found = {}
+        for role, process in up.processes.items():
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            facts = dict(line.split(":", 1) for line in status.splitlines())
+            found[role] = (int(facts["VmRSS"].split()[0]), int(facts["Threads"]),
+                           len(list(Path(f"/proc/{process.pid}/fd").iterdir())))
+        return found
+
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(twenty, names[:2]))  # warm
+        before = held()
+        list(pool.map(twenty, names))
+    until(lambda: all(held()[role][2] <= before[role][2] for role in before))
+    for role, (memory, threads, _) in held().items():
+        assert memory < before[role][0] * 1.2 + 20_000 and threads <= before[role][1] + 2, role
+    clients = {line["client"] for line in log_lines(up, "party0") if line["event"] == "answered"}
+    assert set(names) <= clients
+    no_serial_twice(up)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_roles_end_in_order(up: LocalRoles, how: int) -> None:
+    for role in ("party1", "party0", "dealer"):
+        process = up.processes.pop(role)
+        process.send_signal(how)
+        assert process.wait(20) == 0, role
+        assert log_lines(up, role)[-1]["event"] == "ended"
+
+
+def test_up_runs_everything_and_ends_cleanly(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-m", "secformer", "up", str(demo_model()), "--folder", str(tmp_path)],
+                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "Ctrl-C" in line:
+            break
+    command = next(line for line in lines if "secformer query" in line).split()
+    settings = command[command.index("--settings") + 1]
+    done = subprocess.run([sys.executable, "-m", "secformer", "query", "--settings", settings, "--json", TEXT],
+                          capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["labels"] == ["positive"]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    rest = process.stderr.read()
+    process.stderr.close()
+    assert "ended" in rest
+    for role in ("dealer", "party0", "party1"):
+        assert json.loads((tmp_path / f"{role}.log").read_text().splitlines()[-1])["event"] == "ended"
+
+
+def test_long_questions_come_in_one_piece(up: LocalRoles) -> None:
+    out = ask(up, LONG)
+    right(out, LONG)
+    assert out.probabilities is not None and np.isfinite(out.probabilities).all()
