@@ -17,7 +17,7 @@ from secformer.models.output import SecureOutput
 from secformer.roles.local import LocalRoles
 
 TEXT = "A wonderful film."
-LONG = ["the plot " * 30, "a dull and lifeless mess of a film " * 10, "warm and funny " * 25] * 4
+LONG = ["the plot " * 30, "a dull and lifeless mess of a film " * 10, "warm and funny " * 25] * 2
 TOLERANCE = 0.01
 
 
