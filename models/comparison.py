@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What the recipes answered. `answer` names the result that is compared; `plain` has plaintext's, as `plain_bert`."""
+    """What the recipes answered. `answer` names the result that is compared; `plain` has `plain_bert`'s."""
 
     model: str
     answer: str

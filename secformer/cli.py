@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from secformer import __version__
-from secformer.commands import certificates, local, query, serving
+from secformer.commands import certificates, local, query, serving, training
 from secformer.commands.common import Commands
 from secformer.mpc.errors import SecformerError
 
@@ -61,6 +61,7 @@ start here:
   secformer infer ./my-bert "A sentence."         any local Hugging Face BERT folder
   secformer check ./my-bert "A sentence."         will this text stay within the model's measured ranges?
   secformer compare ./my-bert "A sentence."       what does each recipe answer, and what does it cost?
+  secformer distill --help                        from your classifier to one made for secure inference
   secformer infer --help                          every command explains itself
 
 exit codes: 0 fine, 1 error (one line on stderr; --debug shows the traceback), 2 wrong usage, 130 interrupted
@@ -75,6 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"secformer {__version__}")
     commands = Commands(parser)
-    for group in (local, certificates, serving, query):
+    for group in (local, training, certificates, serving, query):
         group.add(commands)
     return parser

@@ -5,7 +5,7 @@ B texts, T tokens, C hidden.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from secformer.protocols.papers import PAPERS, Cited, citations
 if TYPE_CHECKING:
     from secformer.models.check import Check
     from secformer.models.comparison import Comparison, Row
+    from secformer.models.distill.evaluate import Evaluation
     from secformer.models.output import SecureOutput
     from secformer.models.profile import RangeProfile
     from secformer.mpc.meter import Cost
@@ -144,6 +145,36 @@ def _figures(c: Cost) -> tuple[str, ...]:
 def _networks(total: Cost) -> Text:
     parts = [f"{network.online(total):.1f} s at {network}" for network in NETWORKS]
     return Text(f"predicted online time between machines: {'; '.join(parts)}")
+
+
+# ---- training and evaluation -----------------------------------------------------------------------------------------
+
+
+def trained(out: str, task: str, found: Mapping[str, float]) -> RenderableType:
+    return Text(f"{out}: {task} dev {_scores(found)}")
+
+
+def trained_json(out: str, task: str, found: Mapping[str, float]) -> dict[str, Any]:
+    return {"out": out, "task": task, "dev": dict(found)}
+
+
+def _scores(found: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+
+
+def evaluation(found: Evaluation) -> RenderableType:
+    table = Table()
+    table.add_column(f"{found.task}, {found.examples} examples")
+    for name in found.plain:
+        table.add_column(name, justify="right")
+    table.add_row("plaintext", *(f"{v:.4f}" for v in found.plain.values()))
+    parts: list[RenderableType] = [table]
+    if found.secure is not None and found.cost is not None:
+        table.add_row(f"secure, {found.recipe}", *(f"{v:.4f}" for v in found.secure.values()))
+        agreed = "" if found.agreement is None else f"same labels: {found.agreement:.2%}; "
+        parts += [Text(f"{agreed}largest difference of a logit: {found.error:.1e}"),
+                  Text("\nCost of all examples, both parties; bytes are both directions together"), cost(found.cost)]
+    return Group(*parts, *(Text(f"note: {note}") for note in found.notes))
 
 
 # ---- compare ---------------------------------------------------------------------------------------------------------

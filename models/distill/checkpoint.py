@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from secformer.models.config import SEQUENCE
@@ -27,7 +26,8 @@ HEAD = "classifier."
 PROFILED = 400  # training texts that ranges are measured on, beside those of the dev set
 
 
-def write(out: Path, source: ModelFolder, model: TorchBert, recipe: Recipe | None, *, half: bool = False) -> ModelFolder:
+def write(out: Path, source: ModelFolder, model: TorchBert, recipe: Recipe | None, *,
+          half: bool = False) -> ModelFolder:
     """Writes config, tokenizer and weights (float32, or float16 with `half`), and opens the folder again.
 
     recipe  the functions that the model was trained for; None: a BERT's own
@@ -78,9 +78,3 @@ def rounded(model: TorchBert) -> TorchBert:
     tensors: dict[str, Tensor] = {n: t.detach().half().float() for n, t in model.tensors.items()}
     return TorchBert(model.spec, tensors)
 
-
-def use_threads(count: int | None) -> None:
-    """Sets torch's threads, and keeps vanishing gradients from slowing the processor down."""
-    torch.set_flush_denormal(True)
-    if count is not None:
-        torch.set_num_threads(count)

@@ -95,8 +95,8 @@ def own_task(train: PathLike, columns: Sequence[str], label: str, *, regression:
 def for_model(task: Task, spec: BertSpec, where: PathLike) -> Task:
     """The task with the model's label ids. Raises ModelError where its head does not fit the task."""
     if spec.architecture != SEQUENCE:
-        raise ModelError(f"{where} is a {spec.architecture}; the task {task.name} needs a {SEQUENCE}: fine-tune it first "
-                         f"with secformer finetune")
+        raise ModelError(f"{where} is a {spec.architecture}; the task {task.name} needs a {SEQUENCE}: fine-tune it "
+                         f"first with secformer finetune")
     if len(spec.labels) != len(task.labels):
         raise ModelError(f"{where} answers with {len(spec.labels)} label(s) ({', '.join(spec.labels)}), the task "
                          f"{task.name} has {len(task.labels)} ({', '.join(task.labels)}); take a model of this task")
@@ -128,6 +128,17 @@ def read(path: PathLike, task: Task) -> Examples:
     return Examples(texts, np.array(labels, np.float64 if task.regression else np.int64))
 
 
+def some(examples: Examples, count: int | None, seed: int) -> Examples:
+    """A fixed choice of `count` examples, in their order; all of them for None."""
+    if count is None or count >= len(examples):
+        return examples
+    if count < 1:
+        raise SettingsError(f"training takes at least one text, got {count}")
+    places = np.sort(np.random.default_rng(seed).permutation(len(examples))[:count])
+    texts: Any = [examples.texts[i] for i in places]
+    return Examples(texts, examples.labels[places])
+
+
 def _label(value: Any, task: Task, where: str) -> float | int:
     if task.regression:
         try:
@@ -137,10 +148,7 @@ def _label(value: Any, task: Task, where: str) -> float | int:
         if not math.isfinite(number):
             raise InputError(f"{where}: {task.label!r} must be a number, got {value!r}")
         return number
-    if task.ids:
-        known = [str(i) for i in range(len(task.labels))]
-    else:
-        known = list(task.labels)
+    known = [str(i) for i in range(len(task.labels))] if task.ids else list(task.labels)
     if str(value) not in known:
         raise InputError(f"{where}: label {str(value)!r} is unknown; the task {task.name} has {', '.join(known)}")
     return known.index(str(value))
@@ -171,8 +179,8 @@ def _tab_rows(path: Path, lines: list[tuple[int, str]]) -> list[dict[str, Any]]:
     for number, line in lines[1:]:
         cells = line.rstrip("\r").split("\t")
         if len(cells) != len(header):
-            raise InputError(f"{path}, line {number}: {len(cells)} cells, the header has {len(header)}; cells are split "
-                             f"at tabs, without quoting")
+            raise InputError(f"{path}, line {number}: {len(cells)} cells, the header has {len(header)}; cells are "
+                             f"split at tabs, without quoting")
         rows.append(dict(zip(header, cells, strict=True)) | {"": number})
     return rows
 

@@ -34,7 +34,8 @@ def inner_loss(mine: Trace, theirs: Trace, batch: Batch) -> Tensor:
     Hidden states relative to the teacher's variance, so that layers of different scale weigh the same; maps as the
     squared distance of rows that belong to tokens.
     """
-    states = [functional.mse_loss(a, b) / b.var() for a, b in zip(mine.hidden_states, theirs.hidden_states, strict=True)]
+    pairs = zip(mine.hidden_states, theirs.hidden_states, strict=True)
+    states = [functional.mse_loss(a, b) / b.var() for a, b in pairs]
     present = torch.from_numpy(batch.present).to(states[0].device)
     maps = []
     for a, b in zip(mine.attention_maps, theirs.attention_maps, strict=True):

@@ -76,7 +76,7 @@ class TorchBert:
     def trainable(self, *, words: bool) -> dict[str, Tensor]:
         """Parameters that learn, set to keep gradients: all, or all but the word table."""
         for name, t in self.tensors.items():
-            t.requires_grad_(words or name != WORDS)
+            t.requires_grad_(bool(words) or name != WORDS)
         return {name: t for name, t in self.tensors.items() if t.requires_grad}
 
 
@@ -88,8 +88,8 @@ def names(spec: BertSpec) -> dict[str, tuple[int, ...]]:
 def load(folder: ModelFolder, *, device: Any = "cpu") -> TorchBert:
     """A sentence classifier's tensors. Raises ModelError for another architecture."""
     if folder.spec.architecture != SEQUENCE:
-        raise ModelError(f"{folder.path} is a {folder.spec.architecture}; distillation takes a {SEQUENCE}: fine-tune it "
-                         f"first with secformer finetune")
+        raise ModelError(f"{folder.path} is a {folder.spec.architecture}; distillation takes a {SEQUENCE}: fine-tune "
+                         f"it first with secformer finetune")
     read = folder.checkpoint.read
     return TorchBert(folder.spec, {name: _tensor(read(name, shape), device)
                                    for name, shape in names(folder.spec).items()})

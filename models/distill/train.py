@@ -36,7 +36,9 @@ def fit(model: TorchBert, rows: Sequence[Row], stage: Stage, loss: Loss, score: 
     parameters = model.trainable(words=stage.words)
     state, tensors = store.load(stage)
     optimiser = _optimiser(parameters, stage)
-    best = _restore(parameters, optimiser, tensors) if tensors else {n: p.detach().clone() for n, p in parameters.items()}
+    best = {name: p.detach().clone() for name, p in parameters.items()}
+    if tensors:
+        best = _restore(parameters, optimiser, tensors)
     an_epoch, steps = stage.steps_an_epoch(len(rows)), stage.steps(len(rows))
     every = max(1, an_epoch // stage.checks)
     batches: list[np.ndarray] = []

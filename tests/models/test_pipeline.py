@@ -129,7 +129,7 @@ def test_plaintext_of_a_student_is_its_own(tmp_path: Path) -> None:
 
 def test_a_student_of_other_constants_is_refused(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, secformer={"recipe": "secformer", "constants": {"quad_shift": 4.0}})
-    with pytest.raises(ModelError, match="quad_shift.*distil it again"):
+    with pytest.raises(ModelError, match=r"quad_shift.*distil it again"):
         plain_bert(folder, "cat")
 
 

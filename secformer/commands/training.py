@@ -1,0 +1,204 @@
+"""Commands that make and measure students: finetune, distill, evaluate."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secformer.commands.common import Commands, Run, embedded, running, show
+from secformer.mpc.errors import SettingsError
+
+if TYPE_CHECKING:
+    from secformer.models.distill.data import Examples, Task
+
+
+def finetune(args: argparse.Namespace) -> None:
+    task, train, dev = _training_data(args)
+    from secformer import render
+    from secformer.models.distill.device import device_named, use_threads
+    from secformer.models.distill.finetune import TEACHER
+    from secformer.models.distill.finetune import finetune as train_teacher
+    from secformer.models.folder import ModelFolder
+
+    use_threads(args.threads)
+    stage = replace(TEACHER, **_given(args, epochs="epochs", rate="rate"), **_common(args))
+    found = train_teacher(ModelFolder(args.model), task, train, dev, Path(args.out), stage=stage,
+                          device=device_named(args.device), half=args.float16)
+    show(args, render.trained_json(args.out, task.name, found), render.trained(args.out, task.name, found))
+
+
+def distill(args: argparse.Namespace) -> None:
+    task, train, dev = _training_data(args)
+    from secformer import render
+    from secformer.models.design import DESIGNS
+    from secformer.models.distill.device import device_named, use_threads
+    from secformer.models.distill.student import INNER, LOGITS
+    from secformer.models.distill.student import distill as train_student
+    from secformer.models.folder import ModelFolder
+
+    use_threads(args.threads)
+    inner = replace(INNER, **_given(args, inner_epochs="epochs", inner_rate="rate"), **_common(args))
+    logits = replace(LOGITS, **_given(args, epochs="epochs", rate="rate"), **_common(args))
+    found = train_student(ModelFolder(args.teacher), DESIGNS[args.design], task, train, dev, Path(args.out),
+                          inner=inner, logits=logits, labels_only=args.labels_only, device=device_named(args.device),
+                          half=args.float16)
+    show(args, render.trained_json(args.out, task.name, found), render.trained(args.out, task.name, found))
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from secformer import render
+    from secformer.models.distill.data import for_model, glue_file, own_task, read, task_named
+    from secformer.models.distill.evaluate import evaluate as score
+    from secformer.models.folder import ModelFolder
+
+    if args.limit is not None and args.limit < 1:
+        raise SettingsError(f"--limit must be at least 1, got {args.limit}")
+    if args.task:
+        task = task_named(args.task)
+        path = glue_file(args.data, task, "dev")
+    else:
+        path = Path(args.dev)
+        task = own_task(path, _columns(args), args.label_column, regression=args.regression)
+    task = for_model(task, ModelFolder(args.model).spec, args.model)
+    examples = read(path, task).first(args.limit)
+    found = score(args.model, task, examples, secure=args.secure, recipe=args.recipe, backend=args.backend,
+                  progress=args.progress, embedding=args.embedding, untrained_recipe=args.untrained_recipe)
+    show(args, {"model": str(args.model), **found.as_dict()}, render.evaluation(found))
+
+
+# ---- data and settings ----------------------------------------------------------------------------------------------
+
+
+def _training_data(args: argparse.Namespace) -> tuple[Task, Examples, Examples]:
+    """The task and its two sets, after it is known that training is possible at all."""
+    from secformer.models.distill.data import glue_file, own_task, read, some, task_named
+    from secformer.models.distill.needs import require_training
+
+    require_training()
+    if args.task:
+        task = task_named(args.task)
+        train, dev = (glue_file(args.data, task, split) for split in ("train", "dev"))
+    else:
+        task = own_task(args.train, _columns(args), args.label_column, regression=args.regression)
+        train, dev = Path(args.train), Path(args.dev)
+    return task, some(read(train, task), args.texts, args.seed), read(dev, task)
+
+
+def _told(command: Run, *, train: bool) -> Run:
+    """The command, once the data are said in one of the two ways; else a usage error."""
+
+    def run(args: argparse.Namespace) -> None:
+        own = [args.dev, args.text_columns, args.label_column, *([args.train] if train else [])]
+        glue = [args.task, args.data]
+        if not (all(glue) and not any(own)) and not (all(own) and not any(glue)):
+            files = "--train, --dev" if train else "--dev"
+            args.usage(f"say --task and --data, or, for files of your own, {files}, --text-columns and --label-column")
+        command(args)
+
+    return run
+
+
+def _columns(args: argparse.Namespace) -> list[str]:
+    return [name.strip() for name in args.text_columns.split(",") if name.strip()]
+
+
+def _given(args: argparse.Namespace, **options: str) -> dict[str, Any]:
+    """Those options that were given, under the names of a stage's fields."""
+    return {there: value for here, there in options.items() if (value := getattr(args, here)) is not None}
+
+
+def _common(args: argparse.Namespace) -> dict[str, Any]:
+    return {"seed": args.seed, "words": args.train_words, "half": args.bfloat16,
+            **_given(args, batch="batch", longest="longest", checks="checks", dropout="dropout")}
+
+
+# ---- how they are called --------------------------------------------------------------------------------------------
+
+_FINETUNE = """\
+Trains a classifier on labels, with exact functions: the teacher. Starts from a BERT encoder or classifier. Training
+that was interrupted goes on where it was when the same command is given again.
+
+examples:
+  secformer finetune ./my-bert --task sst2 --data glue --out teacher
+  secformer finetune ./my-bert --train train.tsv --dev dev.tsv --text-columns review --label-column stars --out teacher
+"""
+_DISTILL = """\
+Makes a student of the teacher that computes a design's functions, by two stages of distillation: hidden states and
+attention maps, then logits. Writes an ordinary checkpoint with its range profile; it knows its recipe. Goes on where it
+was interrupted when the same command is given again.
+
+examples:
+  secformer distill teacher --design secformer --task sst2 --data glue --out student
+  secformer distill teacher --design mpcformer --task sst2 --data glue --out other --inner-epochs 5 --epochs 2
+  secformer distill teacher --design secformer --task sst2 --data glue --out plain --labels-only    no distillation
+"""
+_EVALUATE = """\
+Scores a classifier on a labelled set: GLUE's metrics in plaintext and, with --secure, of the secure computation itself,
+how many labels agree, and what it cost. Needs no torch.
+
+examples:
+  secformer evaluate student --task sst2 --data glue
+  secformer evaluate student --task sst2 --data glue --secure --limit 200 --json > result.json
+  secformer evaluate student --dev dev.jsonl --text-columns question,passage --label-column answer --secure
+"""
+
+
+def add(commands: Commands) -> None:
+    """Adds these commands to the command line."""
+    p = commands.add("finetune", _told(finetune, train=True), "train a teacher on labels", _FINETUNE)
+    p.add_argument("model", metavar="MODEL", help="local Hugging Face folder: an encoder or a classifier")
+    _data(p, train=True)
+    _training(p)
+
+    p = commands.add("distill", _told(distill, train=True), "make a student for secure inference", _DISTILL)
+    p.add_argument("teacher", metavar="TEACHER", help="folder of a classifier, fine-tuned on the task")
+    p.add_argument("--design", choices=("secformer", "mpcformer"), default="secformer",
+                   help="secformer: 2Quad attention, GeLU kept (default); mpcformer: 2Quad and quadratic GeLU")
+    _data(p, train=True)
+    p.add_argument("--inner-epochs", type=float, metavar="N", help="passes of the first stage (2)")
+    p.add_argument("--inner-rate", type=float, metavar="R", help="learning rate of the first stage (2e-4)")
+    p.add_argument("--labels-only", action="store_true", help="learn from labels instead: what distillation is worth")
+    _training(p)
+
+    p = commands.add("evaluate", _told(evaluate, train=False), "score a classifier, plaintext and secure", _EVALUATE)
+    p.add_argument("model", metavar="MODEL", help="folder of a classifier")
+    _data(p, train=False)
+    p.add_argument("--secure", action="store_true", help="also run it on shares")
+    p.add_argument("--limit", type=int, metavar="N", help="first N examples only")
+    running(p)
+    embedded(p)
+    p.add_argument("--untrained-recipe", action="store_true",
+                   help="allow a recipe whose functions the checkpoint was not trained for")
+
+
+def _data(p: argparse.ArgumentParser, *, train: bool) -> None:
+    group = p.add_argument_group("data", "a GLUE task, or files of your own: .tsv (a header, split at tabs, no "
+                                         "quoting) or .jsonl (an object a line)")
+    group.add_argument("--task", metavar="T", help="sst2, cola, rte, mrpc or stsb")
+    group.add_argument("--data", metavar="DIR", help="folder with the task's train.tsv and dev.tsv, or GLUE's folder")
+    if train:
+        group.add_argument("--train", metavar="FILE", help="your training examples")
+    group.add_argument("--dev", metavar="FILE", help="your dev examples")
+    group.add_argument("--text-columns", metavar="A[,B]", help="the text's column, or two of a pair")
+    group.add_argument("--label-column", metavar="C", help="the label's column")
+    group.add_argument("--regression", action="store_true", help="the label is a number")
+
+
+def _training(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--out", metavar="DIR", required=True, help="folder for the result")
+    p.add_argument("--epochs", type=float, metavar="N", help="passes over the texts")
+    p.add_argument("--rate", type=float, metavar="R", help="highest learning rate")
+    p.add_argument("--batch", type=int, metavar="N", help="texts a step (32)")
+    p.add_argument("--texts", type=int, metavar="N", help="train on N texts, drawn with the seed")
+    p.add_argument("--longest", type=int, metavar="N", help="tokens that training texts are cut to (128)")
+    p.add_argument("--dropout", type=float, metavar="P", help="of GeLU's and attention's results")
+    p.add_argument("--checks", type=int, metavar="N", help="looks at the dev metric an epoch (1)")
+    p.add_argument("--train-words", action="store_true", help="the word table learns too")
+    p.add_argument("--bfloat16", action="store_true",
+                   help="matrix products in bfloat16: faster where the processor has it")
+    p.add_argument("--float16", action="store_true", help="store float16 weights")
+    p.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (0)")
+    p.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu or cuda")
+    p.add_argument("--threads", type=int, metavar="N", help="processor threads for torch")
