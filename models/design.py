@@ -76,8 +76,8 @@ def require(recipe: Recipe, spec: BertSpec, where: object) -> None:
         return
     if trained is None:
         raise SettingsError(f"{where} is an ordinary checkpoint and the recipe {recipe.name!r} computes other "
-                            f"functions than a BERT's, so its answers would mean nothing: distil a student first (secformer "
-                            f"distill), take the recipe 'faithful', or say untrained_recipe=True")
+                            f"functions than a BERT's, so its answers would mean nothing: distil a student first ("
+                            f"secformer distill), take the recipe 'faithful', or say untrained_recipe=True")
     raise SettingsError(f"{where} was distilled for the functions of {trained.name!r}, the recipe {recipe.name!r} has "
                         f"others, so its answers would mean nothing: leave the recipe at 'auto', or say "
                         f"untrained_recipe=True")

@@ -68,8 +68,9 @@ def finetune(source: ModelFolder, task: Task, train: Examples, dev: Examples, ou
     if half:
         model = checkpoint.rounded(model)
     checkpoint.write(out, source, model, None, half=half)
-    store.tidy()
-    return evaluated(model, texts, EXACT_TORCH, device)
+    found = evaluated(model, texts, EXACT_TORCH, device)
+    store.finish(found)
+    return found
 
 
 def train_on_labels(model: TorchBert, texts: Corpus, recipe: Recipe, stage: Stage, store: Store, *, device: Any = "cpu",

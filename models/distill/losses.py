@@ -31,14 +31,16 @@ def logits_loss(mine: Tensor, theirs: Tensor, task: Task) -> Tensor:
 def inner_loss(mine: Trace, theirs: Trace, batch: Batch) -> Tensor:
     """Hidden states and attention maps by squared error (MPCFormer, section 3; TinyBERT), mean over layers.
 
+    Where the student has fewer layers, each learns the last of as many of the teacher's as there are to one of its own.
     Hidden states relative to the teacher's variance, so that layers of different scale weigh the same; maps as the
     squared distance of rows that belong to tokens.
     """
-    pairs = zip(mine.hidden_states, theirs.hidden_states, strict=True)
+    every = len(theirs.attention_maps) // len(mine.attention_maps)
+    pairs = zip(mine.hidden_states, theirs.hidden_states[::every], strict=True)
     states = [functional.mse_loss(a, b) / b.var() for a, b in pairs]
     present = torch.from_numpy(batch.present).to(states[0].device)
     maps = []
-    for a, b in zip(mine.attention_maps, theirs.attention_maps, strict=True):
+    for a, b in zip(mine.attention_maps, theirs.attention_maps[every - 1 :: every], strict=True):
         rows = ((a - b) ** 2).sum(-1).transpose(1, 2)  # (B, T, H)
         maps.append(rows[present].mean())
     return torch.stack(states).mean() + torch.stack(maps).mean()

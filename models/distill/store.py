@@ -66,8 +66,9 @@ class Store:
         _write(path.with_suffix(".json"), {"stage": asdict(stage), "state": asdict(state)})
         part.replace(path)
 
-    def tidy(self) -> None:
-        """Removes the tensors, once the result is written; curves and settings stay."""
+    def finish(self, result: Mapping[str, float]) -> None:
+        """Writes the metrics and removes the tensors, once the model is written; curves and settings stay."""
+        _write(self.folder / "result.json", dict(result))
         for path in self.folder.glob("*.safetensors"):
             path.unlink()
 

@@ -28,6 +28,7 @@ from secformer.models.distill.trace import Trace
 from secformer.models.distill.train import Tell, fit, on_stderr
 from secformer.models.folder import ModelFolder
 from secformer.models.tokens import Batch, batches
+from secformer.mpc.errors import ModelError
 from secformer.protocols.recipes import Recipe
 
 INNER = Stage("inner", rate=2e-4, epochs=2)
@@ -36,22 +37,27 @@ PROBED = 256  # dev texts whose inner loss is watched
 
 
 def distill(source: ModelFolder, recipe: Recipe, task: Task, train: Examples, dev: Examples, out: Path, *,
-            inner: Stage | None = INNER, logits: Stage = LOGITS, labels_only: bool = False, device: Any = "cpu",
+            smaller: ModelFolder | None = None, inner: Stage | None = INNER, logits: Stage = LOGITS, labels_only: bool = False, device: Any = "cpu",
             half: bool = False, tell: Tell = on_stderr) -> dict[str, float]:
     """Writes a student of the teacher in `source` to `out`, with its range profile; its metrics on the dev set.
 
+    smaller        a model to start from instead of the teacher: fewer layers, the rest alike
     inner, logits  the two stages
     labels_only    no distillation: the student learns from labels, as `logits` says, for comparison
     half           store float16
 
-    Taken up again where it was interrupted. Raises ModelError where the teacher does not fit the task.
+    Taken up again where it was interrupted. Raises ModelError where the teacher does not fit the task, or `smaller` the teacher.
     """
-    checkpoint.check_room(out, source.path)
+    for folder in (source, *([smaller] if smaller is not None else [])):
+        checkpoint.check_room(out, folder.path)
     task = for_model(task, source.spec, source.path)
     texts, teacher = corpus(source, task, train, dev), load(source, device=device)
-    student = teacher.copy()
+    start = source if smaller is None else smaller
+    if smaller is not None:
+        check_fit(smaller, source)
+    student = teacher.copy() if smaller is None else load(smaller, device=device)
     stages = [s for s in (None if labels_only else inner, logits) if s is not None]
-    store = Store(out / "training", {"model": source.digest, "design": recipe.name, "task": task.name,
+    store = Store(out / "training", {"model": source.digest, "start": start.digest, "design": recipe.name, "task": task.name,
                                      "texts": len(train), "dev": len(dev), "labels_only": labels_only,
                                      "stages": [asdict(s) for s in stages]})
     states: dict[str, State] = {}
@@ -65,11 +71,25 @@ def distill(source: ModelFolder, recipe: Recipe, task: Task, train: Examples, de
         draw(out / "curves.png", states, task.metrics[0])
     if half:
         student = checkpoint.rounded(student)
-    folder = checkpoint.write(out, source, student, recipe, half=half)
+    folder = checkpoint.write(out, start, student, recipe, half=half)
     tell("measuring the range profile")
     checkpoint.write_profile(folder, texts.train_rows, texts.dev_rows)
-    store.tidy()
-    return evaluated(student, texts, recipe, device)
+    found = evaluated(student, texts, recipe, device)
+    store.finish(found)
+    return found
+
+
+def check_fit(smaller: ModelFolder, teacher: ModelFolder) -> None:
+    """Raises ModelError where a student's layers cannot learn a teacher's."""
+    a, b = smaller.spec, teacher.spec
+    facts = {"architecture": (a.architecture, b.architecture), "vocabulary": (a.vocab, b.vocab),
+             "hidden size": (a.hidden, b.hidden), "heads": (a.heads, b.heads), "labels": (a.labels, b.labels)}
+    for what, (mine, theirs) in facts.items():
+        if mine != theirs:
+            raise ModelError(f"{smaller.path} has {what} {mine}, its teacher {teacher.path} has {theirs}; a student may "
+                             f"have fewer layers, neurons and positions only")
+    if b.layers % a.layers:
+        raise ModelError(f"{smaller.path} has {a.layers} layers, its teacher {b.layers}, which is no multiple of that")
 
 
 def _learn_inner(student: TorchBert, teacher: TorchBert, texts: Corpus, recipe: Recipe, stage: Stage, store: Store,

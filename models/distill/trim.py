@@ -1,4 +1,4 @@
-"""A small encoder cut out of a large one: its first layers, its most used words, its heaviest feed-forward neurons."""
+"""A small BERT cut out of a large one: its first layers, its most used words, its heaviest feed-forward neurons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from secformer.models.config import ENCODER
 from secformer.models.distill.model import names
 from secformer.models.folder import ModelFolder
 from secformer.models.layout import POSITIONS, WORDS
@@ -20,7 +19,7 @@ INNER, OUTER = "intermediate.dense", "output.dense"
 
 def trim(source: ModelFolder, out: Path, texts: Sequence[str], *, layers: int, neurons: int, words: int,
          positions: int) -> ModelFolder:
-    """Writes an encoder with the first `layers`, and of each layer the `neurons` with the largest weights in and out;
+    """Writes a model of the source's architecture with the first `layers`, and of each layer the `neurons` with the largest weights in and out;
     with the special tokens, all single letters and the `words` tokens in all that are most frequent in `texts`. A word
     that is cut from the vocabulary falls into pieces that are left.
 
@@ -49,7 +48,7 @@ def trim(source: ModelFolder, out: Path, texts: Sequence[str], *, layers: int, n
         tensors[f"{at}{INNER}.weight"], tensors[f"{at}{OUTER}.weight"] = weight_in[best], weight_out[:, best]
         tensors[f"{at}{INNER}.bias"] = tensors[f"{at}{INNER}.bias"][best]
     config = json.loads((source.path / "config.json").read_text("utf-8"))
-    config |= {"architectures": [ENCODER], "num_hidden_layers": layers, "intermediate_size": min(neurons, config[
+    config |= {"num_hidden_layers": layers, "intermediate_size": min(neurons, config[
         "intermediate_size"]), "vocab_size": len(kept), "max_position_embeddings": positions, "pad_token_id": 0}
     config.pop("_name_or_path", None)
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")

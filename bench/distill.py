@@ -1,0 +1,134 @@
+"""Accuracy of students by design, on the secure run itself: trains what is missing, evaluates, writes the table.
+
+    python bench/distill.py --data glue --backbone all-MiniLM-L6-v2 --work models --task stsb
+    python bench/distill.py --data glue --work models --task stsb --only secformer --train-only
+
+For each task a teacher is fine-tuned, and from it four students are made: SecFormer's and MPCFormer's design, each
+distilled and, for comparison, trained on labels alone for as many passes. Then each is run in plaintext and securely on
+the first examples of the dev set; the teacher runs securely with the recipe `faithful`. Every step is a command of
+secformer; what a work folder already holds is not made again. SETTINGS are sized for two processor cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from report import RESULTS, record
+
+TEACHER, STUDENTS = "teacher", ("secformer", "mpcformer", "secformer-labels", "mpcformer-labels")
+COMMON = "--bfloat16"
+# by task: the teacher, both stages of a student, a student that learns from labels, and what all students share
+SETTINGS: Mapping[str, Mapping[str, str]] = {
+    "sst2": {
+        "teacher": "--epochs 1 --batch 64 --checks 4",
+        "distilled": "--inner-epochs 1 --inner-rate 3e-4 --epochs 1 --rate 1e-4",
+        "labels": "--epochs 2 --rate 1e-4",
+        "students": "--texts 20000 --batch 64 --checks 2",
+    },
+    "stsb": {
+        "teacher": "--epochs 4 --rate 2e-4",
+        "distilled": "--inner-epochs 2 --inner-rate 3e-4 --epochs 1 --rate 1e-4",
+        "labels": "--epochs 3 --rate 1e-4",
+        "students": "--batch 32",
+    },
+    "cola": {
+        "teacher": "--epochs 4 --rate 3e-4 --train-words",
+        "distilled": "--inner-epochs 3 --inner-rate 4e-4 --epochs 2 --rate 1e-4",
+        "labels": "--epochs 5 --rate 1e-4",
+        "students": "--batch 64",
+    },
+    "mrpc": {
+        "teacher": "--epochs 4 --rate 1e-4",
+        "distilled": "--inner-epochs 3 --inner-rate 3e-4 --epochs 1 --rate 1e-4",
+        "labels": "--epochs 4 --rate 1e-4",
+        "students": "--batch 32",
+    },
+    "rte": {
+        "teacher": "--epochs 4 --rate 1e-4",
+        "distilled": "--inner-epochs 3 --inner-rate 3e-4 --epochs 1 --rate 1e-4",
+        "labels": "--epochs 4 --rate 1e-4",
+        "students": "--batch 32",
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path, help="GLUE's folder")
+    parser.add_argument("--backbone", type=Path, help="pretrained encoder that teachers start from")
+    parser.add_argument("--work", required=True, type=Path, help="folder for the models")
+    parser.add_argument("--task", required=True, choices=sorted(SETTINGS))
+    parser.add_argument("--only", help=f"of {', '.join((TEACHER, *STUDENTS))}, with commas between")
+    parser.add_argument("--limit", type=int, default=200, help="examples of the secure runs")
+    parser.add_argument("--train-only", action="store_true")
+    parser.add_argument("--threads", type=int)
+    args = parser.parse_args()
+    names = args.only.split(",") if args.only else [TEACHER, *STUDENTS]
+    for name in names:
+        if not (args.work / f"{args.task}-{name}" / "model.safetensors").is_file():
+            run(training(name, args), args)
+    if args.train_only:
+        return
+    for name in names:
+        row = evaluated(name, args)
+        print(json.dumps({k: row[k] for k in ("metrics_all", "plain", "secure", "label_agreement")}))
+        path = RESULTS / "distill.json"
+        before = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        tasks = before.get("tasks", {})
+        tasks.setdefault(args.task, {})[name] = row
+        record("distill", {"settings": SETTINGS, "tasks": tasks})
+
+
+def training(name: str, args: argparse.Namespace) -> list[str]:
+    """The command that makes a model."""
+    settings, out = SETTINGS[args.task], str(args.work / f"{args.task}-{name}")
+    data = ["--task", args.task, "--data", str(args.data), "--out", out, *COMMON.split()]
+    if args.threads:
+        data += ["--threads", str(args.threads)]
+    if name == TEACHER:
+        if args.backbone is None:
+            raise SystemExit("a teacher needs --backbone")
+        return ["finetune", str(args.backbone), *data, *settings["teacher"].split()]
+    design, _, labels = name.partition("-")
+    stages = [*settings["labels"].split(), "--labels-only"] if labels else settings["distilled"].split()
+    return ["distill", str(args.work / f"{args.task}-{TEACHER}"), "--design", design, *data, *stages,
+            *settings["students"].split()]
+
+
+def evaluated(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """A row of the table: metrics on all of the dev set (float32, as training ends), then on the first examples, in
+    plaintext and securely."""
+    folder = args.work / f"{args.task}-{name}"
+    command = ["evaluate", str(folder), "--task", args.task, "--data", str(args.data), "--secure", "--limit",
+               str(args.limit), "--embedding", "client", "--backend", "numpy", "--json"]
+    found = json.loads(run(command, args))
+    cost = found["cost"]
+    return {
+        "command": shlex.join(["secformer", *(part if part not in (str(args.data), str(folder)) else Path(part).name
+                                              for part in command)]),
+        "made_by": shlex.join(["secformer", *(Path(part).name if "/" in part else part
+                                              for part in training(name, args))]),
+        "recipe": found["recipe"], "examples": found["examples"],
+        "metrics_all": json.loads((folder / "training" / "result.json").read_text("utf-8")),
+        **{key: found[key] for key in ("plain", "secure", "label_agreement", "max_logit_error")},
+        "online_seconds": cost["seconds"], "online_bytes": cost["bytes"], "rounds": cost["rounds"],
+    }
+
+
+def run(command: list[str], args: argparse.Namespace) -> str:
+    print(shlex.join(["secformer", *command]), file=sys.stderr, flush=True)
+    done = subprocess.run([sys.executable, "-m", "secformer", *command], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
