@@ -4,6 +4,7 @@
 // executes together; the order in which they run can be turned round or shuffled, so that a missing barrier shows.
 // Asynchronous copies land when they are awaited, not before. A barrier that only some threads reach is an error.
 #pragma once
+#include <setjmp.h>
 #include <stdint.h>
 #include <string.h>
 #include <ucontext.h>
@@ -31,7 +32,9 @@ struct Copy { uint8_t* to; const uint8_t* from; };
 struct Deposit { const void* what; uint32_t a[4], b[2]; const uint8_t* row; };
 
 struct Fiber {
-    ucontext_t context;
+    ucontext_t context;  // enters the fiber; from then on it jumps, which takes no system call
+    jmp_buf at;
+    bool entered;
     std::vector<uint8_t> stack;
     State state;
     Index index;
@@ -40,7 +43,8 @@ struct Fiber {
     std::deque<std::vector<Copy>> groups;  // committed, not yet awaited
 };
 
-static ucontext_t scheduler;
+static ucontext_t outside;
+static jmp_buf scheduler;
 static std::vector<Fiber> fibers;
 static Fiber* self;
 static uint8_t* pool;
@@ -49,16 +53,24 @@ static void (*body)(void*);
 static void* arguments;
 static const char* failure;
 
-inline void wait(State state) {
+__attribute__((noinline)) inline void wait(State state) {
     self->state = state;
-    swapcontext(&self->context, &scheduler);
+    if (!_setjmp(self->at)) _longjmp(scheduler, 1);
     threadIdx = self->index;
 }
 
 inline void start() {
     body(arguments);
     self->state = DONE;
-    swapcontext(&self->context, &scheduler);
+    _longjmp(scheduler, 1);
+}
+
+__attribute__((noinline)) inline void resume() {
+    threadIdx = self->index;
+    if (_setjmp(scheduler)) return;
+    if (self->entered) _longjmp(self->at, 1);
+    self->entered = true;
+    swapcontext(&outside, &self->context);
 }
 
 // Leaves this thread's operands and waits for those of its warp; returns the warp's.
@@ -85,6 +97,7 @@ inline void run_block(int order) {
     uint32_t random = 12345;
     for (Fiber& f : fibers) {
         f.state = RUNNING;
+        f.entered = false;
         f.calls = 0;
         f.open.clear();
         f.groups.clear();
@@ -107,8 +120,7 @@ inline void run_block(int order) {
             if (fibers[i].state != RUNNING) continue;
             moved = true;
             self = &fibers[i];
-            threadIdx = self->index;
-            swapcontext(&scheduler, &self->context);
+            resume();
             if (self->state == DONE) --left;
         }
         for (size_t w = 0; w < n; w += 32) moved |= release(w, w + 32 < n ? w + 32 : n, AT_WARP);

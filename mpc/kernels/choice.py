@@ -10,9 +10,9 @@ from importlib.resources import files
 
 BYTES, FLOAT64, INTEGER = "bytes", "float64", "integer"
 WAYS = (BYTES, FLOAT64, INTEGER)
-BYTE_UNITS = 80        # first compute capability whose tensor cores take the byte product
-WORTH_SPLITTING = 1 << 22  # multiplications of words below which splitting into bytes is taken to cost more than it saves
-LEAST_INNER = 32       # inner steps below which a stage of the byte product is mostly padding
+BYTE_UNITS = 80            # first compute capability whose tensor cores take the byte product
+WORTH_SPLITTING = 1 << 22  # multiplications of words from which splitting into bytes is taken to pay
+LEAST_INNER = 32           # inner steps below which a stage of the byte product is mostly padding
 TABLE = "products.json"
 
 
@@ -68,4 +68,4 @@ def recorded(device: str) -> list[tuple[Product, str]]:
     """What was measured on a device of that name, as far as the package has it."""
     path = files(__package__).joinpath(TABLE)
     tables = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return [(Product(*row["shape"], row["bits"]), row["fastest"]) for row in tables.get(device, [])]
+    return [(Product(*row["shape"], bits=row["bits"]), row["fastest"]) for row in tables.get(device, [])]

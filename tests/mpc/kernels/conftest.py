@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from cuda_lab import NO_COMPILER, HostModule, compiler
+from cuda_lab import NO_COMPILER, HostModule, compiler, device
 from mpc_lab import kernels_named
 
-from secformer.mpc.backend import Backend, choose_backend
-from secformer.mpc.errors import BackendUnavailable
-from secformer.mpc.kernels import NumpyKernels, kernels_for
+from secformer.mpc.backend import Backend
+from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.kernels.cuda_ import CudaKernels, Device
 
+DEVICES = ["device"] if importlib.util.find_spec("cupy") else []
 ORDERS = {"host": 0, "host, threads backwards": 1, "host, threads shuffled": 2}
 
 
@@ -33,16 +34,23 @@ def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], CudaKer
     return ordered
 
 
-@pytest.fixture(params=[*ORDERS, "device"])
-def cuda(request: pytest.FixtureRequest) -> NumpyKernels:
-    """The CUDA kernels under test."""
+def chosen(request: pytest.FixtureRequest) -> NumpyKernels:
     if request.param == "device":
-        try:
-            return kernels_for(choose_backend("cupy"))
-        except BackendUnavailable as error:
-            pytest.skip(str(error))
+        return device()
     kernels: NumpyKernels = request.getfixturevalue("on_host")(ORDERS[request.param])
     return kernels
+
+
+@pytest.fixture(params=["host", *DEVICES])
+def cuda(request: pytest.FixtureRequest) -> NumpyKernels:
+    """The CUDA kernels under test whose threads go their own ways."""
+    return chosen(request)
+
+
+@pytest.fixture(params=[*ORDERS, *DEVICES])
+def ordered_cuda(request: pytest.FixtureRequest) -> NumpyKernels:
+    """The CUDA kernels under test whose threads wait for each other: the host runs them in several orders."""
+    return chosen(request)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from cuda_lab import device
 from mpc_lab import SEEDS
 
 from secformer.mpc.fixed import decode, encode
@@ -19,7 +20,7 @@ WAVE = Series(4, (0.1, 0.5, 0.25), (0.0, -0.3, 0.2), linear=0.5)
 def program(s: Any, mine: np.ndarray) -> Any:
     """Every verb once; two openings of several items; narrow words; a provisioned weight."""
     y = s.accept(mine)
-    w = s.provision(mine[:, :5].T.copy())
+    w = s.provision(mine[:, :5].copy())
     a, b = s.mul_many([(y, y), (y, s.negate(y))])
     out = a + b + s.relu(y, bound=8.0) + s.lift(s.maximum(y, 1, bound=8.0, precision=8))[0]
     (waved,) = s.series(y, [WAVE])
@@ -29,14 +30,19 @@ def program(s: Any, mine: np.ndarray) -> Any:
     return [s.reveal(x, CLIENT) for x in (out, waved, s.mul(small, y), own, square)]
 
 
-def test_a_world_gives_the_reference_s_words(cuda: NumpyKernels, reference: NumpyKernels) -> None:
+def test_a_world_gives_the_reference_s_words(ordered_cuda: NumpyKernels, reference: NumpyKernels) -> None:
     rng = np.random.default_rng(1)
     x = rng.uniform(-3, 3, (6, 8))
     mask = rng.integers(0, 2**64, x.shape, dtype=np.uint64)
     shares = encode(x, 16) - mask, mask
-    results = [World(kernels=k, unsafe_seeds=SEEDS).run(program, *shares).results for k in (cuda, reference)]
+    results = [World(kernels=k, unsafe_seeds=SEEDS).run(program, *shares).results for k in (ordered_cuda, reference)]
     for mine, expected in zip(*results, strict=True):
         for got, want in zip(mine, expected, strict=True):
             np.testing.assert_array_equal(got, want)
     (a, *_), (b, *_) = results[0]
     assert np.abs(decode(a + b, 16) - (np.maximum(x, 0) + x.max(1, keepdims=True))).max() < 2e-2
+
+
+def test_on_a_device() -> None:
+    """Says in one line of a test report whether a GPU took part."""
+    assert device().backend.on_gpu
