@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import threading
+from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -34,7 +37,122 @@ class Backend:
 
     def to_host(self, x: Any) -> np.ndarray:
         """Brings an array to host memory as NumPy."""
-        return x.get() if self.on_gpu else np.asarray(x)
+        return np.asarray(x)
+
+    def lane(self) -> AbstractContextManager[Any]:
+        """What one role's thread computes in; the same lane every time, one thread at a time."""
+        return nullcontext()
+
+    def outgoing(self, payload: Any) -> Any:
+        """An array as a message to another role: it must not be written afterwards."""
+        return payload
+
+    def incoming(self, message: Any) -> Any:
+        """A received message as an array of this backend."""
+        return np.asarray(message)
+
+
+class CupyBackend(Backend):
+    """One GPU. Each role's thread computes in a stream of its own; messages carry the event that ends their making.
+
+    A stream's memory goes back to that stream's pool as soon as Python lets go of it, whatever other streams may still
+    read. So a receiver copies a message into its own memory and holds the original until that copy is done.
+    """
+
+    def __init__(self, xp: ModuleType, threads: int = 1):
+        super().__init__("cupy", xp, threads)
+        object.__setattr__(self, "_read", deque())  # (event, what must outlive it)
+        object.__setattr__(self, "_lock", threading.Lock())
+
+    _read: deque[tuple[Any, Any]]
+    _lock: threading.Lock
+
+    def to_host(self, x: Any) -> np.ndarray:
+        host: np.ndarray = x.get()
+        return host
+
+    def lane(self) -> AbstractContextManager[Any]:
+        return Lane(self)
+
+    def outgoing(self, payload: Any) -> DeviceMessage:
+        return DeviceMessage(self, payload, self._mark())
+
+    def incoming(self, message: Any) -> Any:
+        """From another stream of this process, or from the host (a socket, a file)."""
+        here = self.xp.cuda.get_current_stream()
+        own = self.xp.empty(message.size, dtype=np.uint8)
+        if isinstance(message, DeviceMessage):
+            here.wait_event(message.made)
+            own.data.copy_from_device_async(message.payload.data, message.size, here)
+        else:
+            own.set(np.ascontiguousarray(message), stream=here)
+        self._hold(message)
+        return own
+
+    def pinned(self, nbytes: int) -> np.ndarray:
+        """Bytes of host memory that the GPU copies to and from directly."""
+        memory = self.xp.cuda.alloc_pinned_memory(max(1, nbytes))
+        return np.frombuffer(memory, dtype=np.uint8, count=nbytes)
+
+    def _mark(self) -> Any:
+        """An event that has happened when everything queued in this thread's stream is done."""
+        event = self.xp.cuda.Event(block=False, disable_timing=True)
+        event.record()
+        return event
+
+    def _hold(self, message: Any) -> None:
+        """Keeps the message until this thread's stream has come so far; lets go of those that were read."""
+        event = self._mark()
+        with self._lock:
+            waiting = [(e, m) for e, m in self._read if not e.done]
+            self._read.clear()
+            self._read.extend((*waiting, (event, message)))
+
+    def _let_go(self) -> None:
+        with self._lock:
+            waiting = [(e, m) for e, m in self._read if not e.done]
+            self._read.clear()
+            self._read.extend(waiting)
+
+
+class Lane:
+    """A stream that does not wait for others. Leaving it waits for what it has queued, so that errors show and
+    results may be read from any thread."""
+
+    def __init__(self, backend: CupyBackend):
+        self._backend = backend
+        self._stream = backend.xp.cuda.Stream(non_blocking=True)
+
+    def __enter__(self) -> None:
+        self._stream.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self._stream.synchronize()
+            self._backend._let_go()
+        finally:
+            self._stream.__exit__(*error)
+
+
+@dataclass(frozen=True)
+class DeviceMessage:
+    """A payload on the GPU and the event after which it may be read. A channel that needs bytes on the host calls
+    `get` in the thread that made the message."""
+
+    backend: CupyBackend
+    payload: Any
+    made: Any
+
+    @property
+    def size(self) -> int:
+        return int(self.payload.size)
+
+    def get(self) -> np.ndarray:
+        """The bytes in pinned host memory, copied without a detour; returns when they are there."""
+        host = self.backend.pinned(self.size)
+        if self.size:
+            self.payload.get(out=host, blocking=True)
+        return host
 
 
 def cores() -> int:
@@ -55,7 +173,7 @@ def choose_backend(name: str = "auto", *, threads: int | None = None) -> Backend
     if name != "numpy":
         module, why = _cupy()
         if module is not None:
-            return Backend("cupy", module, threads)
+            return CupyBackend(module, threads)
         if name == "cupy":
             raise BackendUnavailable(
                 f"backend 'cupy' needs the extra `gpu` and an NVIDIA GPU: {why}; use backend='numpy'"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from secformer.mpc.dealer.expand import Material
 from secformer.mpc.dealer.kinds import Kind, whole_bytes
 from secformer.mpc.dealer.source import Source
@@ -58,24 +56,21 @@ class Party:
         theirs = self._exchange(verb, items, packed[0] if len(packed) == 1 else xp.concatenate(packed))
         opened, start = [], 0
         for (words, bits), size in zip(items, sizes, strict=True):
-            other = k.unpack(theirs[start : start + size], words.size, bits)
-            mine = words.reshape(-1)
-            total = mine ^ other if xor else mine + other
-            opened.append(total if bits == 64 else total & np.uint64((1 << bits) - 1))
+            opened.append(k.opened(words, theirs[start : start + size], bits, xor))
             start += size
         return opened
 
     def _exchange(self, verb: str, items: Sequence[tuple[Any, int]], payload: Any) -> Any:
         tag = Tag(self._next(), verb, max(bits for _, bits in items), sum(w.size for w, _ in items))
-        self.peer.send(tag, payload)
+        self.peer.send(tag, self.kernels.backend.outgoing(payload))
         self.meter.sent(payload.size)
         self.meter.round()
-        return self.kernels.backend.asarray(self.peer.receive(tag, payload.size))
+        return self.kernels.backend.incoming(self.peer.receive(tag, payload.size))
 
     def send(self, verb: str, words: Any) -> None:
         """One message of whole words to the peer."""
         payload = self.kernels.pack(words, 64)
-        self.peer.send(Tag(self._next(), verb, 64, words.size), payload)
+        self.peer.send(Tag(self._next(), verb, 64, words.size), self.kernels.backend.outgoing(payload))
         self.meter.sent(payload.size)
         self.meter.round()
 
@@ -83,7 +78,7 @@ class Party:
         """One message of whole words from the peer: flat uint64."""
         payload = self.peer.receive(Tag(self._next(), verb, 64, count), 8 * count)
         self.meter.round()
-        return self.kernels.unpack(self.kernels.backend.asarray(payload), count, 64)
+        return self.kernels.unpack(self.kernels.backend.incoming(payload), count, 64)
 
     def _next(self) -> int:
         self._step += 1

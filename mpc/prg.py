@@ -10,11 +10,10 @@ import hashlib
 import secrets
 from typing import Any
 
-import numpy as np
-
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.kernels.compose import drawn
 
 SEED_BYTES = 32
 BLOCK_BYTES = 64
@@ -47,17 +46,36 @@ class Stream:
 
     def read(self, nbytes: int) -> Any:
         """The next `nbytes` bytes as uint8."""
-        blocks = -(-nbytes // BLOCK_BYTES)
-        if self._block + blocks > MAX_BLOCKS:
-            raise RangeError("a stream gives 256 GiB at most; split the work over several names")
-        out = self._kernels.keystream(self._key, self._block, nbytes)
-        self._block += blocks
-        return out
+        return self._kernels.keystream(self._key, self._advance(nbytes), nbytes)
 
     def words(self, count: int, bits: int = 64) -> Any:
         """`count` uniform words below 2^bits as uint64, drawn from 1, 2, 4 or 8 bytes each."""
-        size = next(s for s in (1, 2, 4, 8) if bits <= 8 * s)
-        words = self.read(count * size).view(f"u{size}").astype(np.uint64, copy=False)
-        if bits < 8 * size:
-            words &= np.uint64((1 << bits) - 1)
-        return words
+        return self._kernels.uniform(self._key, self._advance(count * drawn(bits)), count, bits)
+
+    def masked(self, words: Any, bits: int, constant: int = 0) -> Any:
+        """Flat words + constant + the next uniform words below 2^bits, in one pass where the backend can."""
+        start = self._advance(words.size * drawn(bits))
+        return self._kernels.masked(self._key, start, words, bits, constant)
+
+    def combined(self, other: Stream, count: int, bits: int, *, xor: bool = False) -> Any:
+        """The first words of two fresh streams, added mod 2^bits or xored: a mask of which each party has a share."""
+        size = count * drawn(bits)
+        self._fresh(), self._advance(size), other._fresh(), other._advance(size)
+        return self._kernels.combined((self._key, other._key), count, bits, xor)
+
+    def correction(self, value: Any, bits: int, *, xor: bool = False) -> Any:
+        """Value minus the first words of a fresh stream, packed; with xor, bytes xor the stream's bytes."""
+        self._fresh(), self._advance(value.size * drawn(bits))
+        return self._kernels.correction(self._key, value, bits, xor)
+
+    def _advance(self, nbytes: int) -> int:
+        """Uses up the blocks of so many bytes; the number of the first."""
+        start, blocks = self._block, -(-nbytes // BLOCK_BYTES)
+        if start + blocks > MAX_BLOCKS:
+            raise RangeError("a stream gives 256 GiB at most; split the work over several names")
+        self._block += blocks
+        return start
+
+    def _fresh(self) -> None:
+        if self._block:
+            raise RangeError("this takes a stream that nothing was read from; give it a name of its own")

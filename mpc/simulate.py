@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -67,6 +68,7 @@ class World:
         self.parties = tuple(SecureSession(Party(rank, self.fixed, self.kernels)) for rank in (0, 1))
         self._seeds = unsafe_seeds or (fresh_seed(), fresh_seed())
         self._dealer = Dealer(self._seeds, self.kernels)
+        self._lanes = {role: self.kernels.backend.lane() for role in ("party 0", "party 1", "dealer")}
         self._connect = connect or (lambda a, b: local_pair(a, b, deadline=self.deadline))
         self._serial = 0
         self._unfinished: list[threading.Thread] = []
@@ -85,7 +87,7 @@ class World:
             ends = self._connect("party 0", "party 1")
             dealer_end, party1_end = local_pair("the dealer", "party 1", capacity=DEALER_AHEAD, deadline=self.deadline)
             meters = (Meter(), Meter())
-            with _Run((*ends, dealer_end, party1_end)) as run:
+            with _Run((*ends, dealer_end, party1_end), self._lanes) as run:
                 self._unfinished = run.threads
                 for rank, (session, inputs) in enumerate(zip(self.parties, (inputs0, inputs1), strict=True)):
                     feed = party1_end if rank == 1 else None
@@ -123,8 +125,8 @@ def _party_job(program: Program, session: SecureSession, inputs: Any, meter: Met
 class _Run:
     """The threads of one run; the first failure closes every channel, so that nobody waits for it."""
 
-    def __init__(self, channels: tuple[Channel, ...]):
-        self._channels = channels
+    def __init__(self, channels: tuple[Channel, ...], lanes: Mapping[str, AbstractContextManager[Any]]):
+        self._channels, self._lanes = channels, lanes
         self.threads: list[threading.Thread] = []
         self._results: dict[str, Any] = {}
         self._errors: list[BaseException] = []
@@ -132,7 +134,8 @@ class _Run:
     def start(self, name: str, job: Callable[[], Any]) -> None:
         def body() -> None:
             try:
-                with np.errstate(over="ignore"):  # words wrap by design; NumPy warns about it for scalars
+                # words wrap by design; NumPy warns about it for scalars
+                with self._lanes[name], np.errstate(over="ignore"):
                     self._results[name] = job()
             except BaseException as error:  # handed to the caller's thread by join
                 self._errors.append(error)

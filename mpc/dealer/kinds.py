@@ -251,29 +251,10 @@ class Comparison(Kind):
                 rows = xp.zeros((stop - start, self.row_bytes(b)), dtype=np.uint8)
                 kernels.flip_bits(rows, self.block_of(r[start:stop], b))
                 yield rows.reshape(-1)
-        below = kernels.backend.asarray(self._below())
-        entries = xp.arange(1 << self.outcome_bits, dtype=np.uint64)
         for start, stop in chunks(self.count):
-            part = r[start:stop, None]
             for t in range(self.thresholds):
-                lower = below[(masks[f"alpha{t}"][start:stop, None] ^ entries).astype(np.int64)]
-                flipped = (part >> np.uint64(self.window - 1)) ^ lower
-                table = [flipped]
-                if self.columns >= 2:
-                    wrap = lower << np.uint64(self.window) if self.columns == 3 else np.uint64(0)
-                    table.append((np.uint64(1) - flipped) * (part - wrap))
-                if self.columns == 3:
-                    table.append(flipped * part)
-                yield xp.stack(table, axis=-1).reshape(-1)
-
-    def _below(self) -> np.ndarray:
-        """L for every pattern of outcome bits."""
-        e = np.arange(1 << self.outcome_bits, dtype=np.uint64)
-        total, tied = np.zeros_like(e), np.ones_like(e)
-        for b in range(len(self.blocks)):
-            total |= tied & (e >> np.uint64(2 * b)) & np.uint64(1)
-            tied &= e >> np.uint64(2 * b + 1)
-        return total
+                yield kernels.outcome_tables(r[start:stop], masks[f"alpha{t}"][start:stop], self.window,
+                                             len(self.blocks), self.columns, self.columns == 3)
 
     @property
     def opened(self) -> int:

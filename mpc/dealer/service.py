@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.dealer.expand import expand
 from secformer.mpc.dealer.kinds import Field, WeightMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import ProtocolError
@@ -35,19 +34,15 @@ class Dealer:
                 mask = masks["mask"].reshape(kind.shape)
                 self._standing[kind.index] = mask.astype(np.uint32) if kind.width <= 32 else mask
             for field, value in zip(kind.derived(), kind.correlate(masks, self._kernels, self._mask_of), strict=True):
-                own = expand(self._stream(0, run, index, field), field)
-                correction = value ^ own if field.xor else self._kernels.pack(value - own, field.bits)
-                party1.send(Tag(index, field.name, field.bits, field.count), correction)
+                correction = self._stream(0, run, index, field).correction(value, field.bits, xor=field.xor)
+                party1.send(Tag(index, field.name, field.bits, field.count), self._kernels.backend.outgoing(correction))
 
     def _stream(self, rank: int, run: Name, index: int, field: Field) -> Stream:
         return Stream(self._seeds[rank], "run", run, index, field.name, kernels=self._kernels)
 
     def _combined(self, field: Field, run: Name, index: int) -> Any:
-        a, b = (expand(self._stream(rank, run, index, field), field) for rank in (0, 1))
-        if field.xor:
-            return a ^ b
-        total = a + b
-        return total & np.uint64((1 << field.bits) - 1) if field.bits < 64 else total
+        own, other = (self._stream(rank, run, index, field) for rank in (0, 1))
+        return own.combined(other, field.count, field.bits, xor=field.xor)
 
     def _mask_of(self, index: int) -> Any:
         if index not in self._standing:

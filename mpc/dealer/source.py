@@ -54,6 +54,8 @@ class Source:
         def receive(field: Field) -> Any:
             nbytes = field.count * whole_bytes(field.bits)
             self._meter.dealt(nbytes)
-            return dealer.receive(Tag(index, field.name, field.bits, field.count), nbytes)
+            return self._kernels.backend.incoming(
+                dealer.receive(Tag(index, field.name, field.bits, field.count), nbytes)
+            )
 
         return Material(kind, stream, receive, self._kernels, self._meter)
