@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from secformer.mpc.dealer.expand import Material
-from secformer.mpc.dealer.kinds import Kind, whole_bytes
+from secformer.mpc.dealer.kinds import CHUNK, Kind, whole_bytes
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.fixed import FixedPoint
@@ -18,10 +18,14 @@ from secformer.mpc.prg import Stream, fresh_seed
 
 
 class Party:
-    """Rank, peer, number format, kernels and books of one party. `begin` binds the source of one run."""
+    """Rank, peer, number format, kernels and books of one party. `begin` binds the source of one run.
 
-    def __init__(self, rank: int, fixed: FixedPoint, kernels: NumpyKernels, *, private_seed: bytes | None = None):
-        self.rank, self.fixed, self.kernels = rank, fixed, kernels
+    chunk   elements of material that are made, sent and used at once: both parties and the plan must have the same
+    """
+
+    def __init__(self, rank: int, fixed: FixedPoint, kernels: NumpyKernels, *, private_seed: bytes | None = None,
+                 chunk: int = CHUNK):
+        self.rank, self.fixed, self.kernels, self.chunk = rank, fixed, kernels, chunk
         self.private = Stream(private_seed or fresh_seed(), "private", kernels=kernels)
         self.meter = Meter()
         self._peer: Channel | None = None

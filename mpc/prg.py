@@ -60,12 +60,13 @@ class Stream:
     def combined(self, other: Stream, count: int, bits: int, *, xor: bool = False) -> Any:
         """The first words of two fresh streams, added mod 2^bits or xored: a mask of which each party has a share."""
         size = count * drawn(bits)
-        self._fresh(), self._advance(size), other._fresh(), other._advance(size)
+        for stream in (self, other):
+            stream._whole(size)
         return self._kernels.combined((self._key, other._key), count, bits, xor)
 
     def correction(self, value: Any, bits: int, *, xor: bool = False) -> Any:
         """Value minus the first words of a fresh stream, packed; with xor, bytes xor the stream's bytes."""
-        self._fresh(), self._advance(value.size * drawn(bits))
+        self._whole(value.size * drawn(bits))
         return self._kernels.correction(self._key, value, bits, xor)
 
     def _advance(self, nbytes: int) -> int:
@@ -76,6 +77,7 @@ class Stream:
         self._block += blocks
         return start
 
-    def _fresh(self) -> None:
-        if self._block:
+    def _whole(self, nbytes: int) -> None:
+        """Uses up the first blocks, of a stream that nothing was read from."""
+        if self._advance(nbytes):
             raise RangeError("this takes a stream that nothing was read from; give it a name of its own")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.dealer.kinds import Bilinear, Comparison, Hadamard, Kind, MatMul, WeightMask
+from secformer.mpc.dealer.kinds import CHUNK, Bilinear, Comparison, Hadamard, Kind, MatMul, WeightMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
@@ -30,8 +30,9 @@ def ghost(shape: Sequence[int]) -> np.ndarray:
 class PlanRecorder(Session):
     """The third session: data are ghosts, verbs write correlations down."""
 
-    def __init__(self, fixed: FixedPoint | None = None):
+    def __init__(self, fixed: FixedPoint | None = None, *, chunk: int = CHUNK):
         super().__init__(fixed)
+        self._chunk = chunk
         self._kinds: list[Kind] = []
         self._rounds = 0
         self._bytes = 0
@@ -149,14 +150,14 @@ class PlanRecorder(Session):
         for f in functions:
             if f.linear:
                 linear_factor(f, x.frac)
-        self._take([kind_of(x.size, bits, functions, max(r.width for r in results))], 1)
+        self._take([kind_of(x.size, bits, functions, max(r.width for r in results), self._chunk)], 1)
         return results
 
     def _less(self, x: Share, thresholds: list[Threshold], window: int) -> list[Share]:
         self._note(*thresholds)
-        self._take([Comparison(x.size, window, len(thresholds), self.bit_width)], 2)
+        self._take([Comparison(x.size, window, len(thresholds), self.bit_width, chunk=self._chunk)], 2)
         return [Share(self, x.data, 0, self.bit_width, 1) for _ in thresholds]
 
     def _relu(self, x: Share, window: int, width: int) -> Share:
-        self._take([Comparison(x.size, window, 1, width, values=True)], 2)
+        self._take([Comparison(x.size, window, 1, width, values=True, chunk=self._chunk)], 2)
         return Share(self, x.data, x.frac, width, x.magnitude)

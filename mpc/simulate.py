@@ -64,8 +64,10 @@ class World:
         self.fixed = fixed or FixedPoint()
         self.kernels = kernels if kernels is not None else kernels_for(choose_backend(backend))
         self.deadline = deadline
-        self.recorder = PlanRecorder(self.fixed)
-        self.parties = tuple(SecureSession(Party(rank, self.fixed, self.kernels)) for rank in (0, 1))
+        self.recorder = PlanRecorder(self.fixed, chunk=self.kernels.chunk)
+        self.parties = tuple(
+            SecureSession(Party(rank, self.fixed, self.kernels, chunk=self.kernels.chunk)) for rank in (0, 1)
+        )
         self._seeds = unsafe_seeds or (fresh_seed(), fresh_seed())
         self._dealer = Dealer(self._seeds, self.kernels)
         self._lanes = {role: self.kernels.backend.lane() for role in ("party 0", "party 1", "dealer")}

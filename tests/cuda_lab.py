@@ -69,8 +69,9 @@ def library(name: str, folder: Path) -> tuple[ctypes.PyDLL, dict[str, list[tuple
                   f"{kernel}_body, p);", "}"]
     source, target = folder / f"{name}.cpp", folder / f"{name}.so"
     source.write_text("\n".join(lines) + "\n")
-    done = subprocess.run([tool, "-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w", "-fPIC", "-shared", f"-I{HERE}",
-                           f"-I{FOLDER}", "-o", str(target), str(source)], capture_output=True, text=True, check=False)
+    options = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w", "-fPIC", "-shared"]
+    done = subprocess.run([tool, *options, f"-I{HERE}", f"-I{FOLDER}", "-o", str(target), str(source)],
+                          capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return ctypes.PyDLL(str(target)), kernels  # keeps the interpreter lock, so one grid runs at a time

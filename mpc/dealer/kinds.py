@@ -21,7 +21,7 @@ Array = Any
 Shape = tuple[int, ...]
 Values = Mapping[str, Array]
 Standing = Callable[[int], Array]
-CHUNK = 8192          # elements whose series or comparison material is made, sent and used at once
+CHUNK = NumpyKernels.chunk  # elements whose series or comparison material is made, sent and used at once
 MASK_FRAC = 20        # fractional bits of the cosines and sines of a series mask
 MAX_BLOCK_BITS = 8    # bits that one comparison table resolves
 
@@ -131,7 +131,7 @@ class MatMul(Bilinear):
 
     def product(self, a: Array, b: Array, width: int, kernels: NumpyKernels) -> Array:
         dtype = np.uint32 if width <= 32 else np.uint64
-        return kernels.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False))
+        return kernels.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False), width)
 
 
 @dataclass(frozen=True)
@@ -169,20 +169,21 @@ class Truncation(Kind):
 @dataclass(frozen=True)
 class SeriesMask(Kind):
     """Law: words[k - 1] = cos(k t) and words[K + k - 1] = sin(k t), k = 1..K, t = 2 pi r / 2^bits, at MASK_FRAC
-    fractional bits, mod 2^width, for the uniform mask r below 2^bits. Dealt in chunks of CHUNK elements."""
+    fractional bits, mod 2^width, for the uniform mask r below 2^bits. Dealt in chunks of so many elements."""
 
     count: int
     bits: int
     harmonics: int
     width: int
+    chunk: int = CHUNK
 
     def fields(self) -> Iterator[Field]:
         yield Field("mask", self.count, self.bits)
-        for j, (start, stop) in enumerate(chunks(self.count)):
+        for j, (start, stop) in enumerate(chunks(self.count, self.chunk)):
             yield Field(f"words{j}", 2 * self.harmonics * (stop - start), self.width, derived=True)
 
     def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
-        for start, stop in chunks(self.count):
+        for start, stop in chunks(self.count, self.chunk):
             yield kernels.harmonics(masks["mask"][start:stop], self.bits, self.harmonics, MASK_FRAC).reshape(-1)
 
     @property
@@ -205,6 +206,7 @@ class Comparison(Kind):
     thresholds: int
     width: int
     values: bool = False
+    chunk: int = CHUNK
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -235,7 +237,7 @@ class Comparison(Kind):
         yield Field("mask", self.count, self.window)
         for t in range(self.thresholds):
             yield Field(f"alpha{t}", self.count, self.outcome_bits, xor=True)
-        parts = list(enumerate(chunks(self.count)))
+        parts = list(enumerate(chunks(self.count, self.chunk)))
         for j, (start, stop) in parts:
             for b in range(len(self.blocks)):
                 yield Field(f"equal{j}.{b}", (stop - start) * self.row_bytes(b), 8, derived=True, xor=True)
@@ -246,12 +248,12 @@ class Comparison(Kind):
 
     def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
         r, xp = masks["mask"], kernels.xp
-        for start, stop in chunks(self.count):
+        for start, stop in chunks(self.count, self.chunk):
             for b in range(len(self.blocks)):
                 rows = xp.zeros((stop - start, self.row_bytes(b)), dtype=np.uint8)
                 kernels.flip_bits(rows, self.block_of(r[start:stop], b))
                 yield rows.reshape(-1)
-        for start, stop in chunks(self.count):
+        for start, stop in chunks(self.count, self.chunk):
             for t in range(self.thresholds):
                 yield kernels.outcome_tables(r[start:stop], masks[f"alpha{t}"][start:stop], self.window,
                                              len(self.blocks), self.columns, self.columns == 3)
@@ -280,6 +282,6 @@ class WeightMask(Kind):
         return math.prod(self.shape) * whole_bytes(self.width)
 
 
-def chunks(count: int) -> list[tuple[int, int]]:
-    """[start, stop) ranges of at most CHUNK elements."""
-    return [(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+def chunks(count: int, size: int = CHUNK) -> list[tuple[int, int]]:
+    """[start, stop) ranges of at most `size` elements."""
+    return [(start, min(start + size, count)) for start in range(0, count, size)]

@@ -68,4 +68,4 @@ def recorded(device: str) -> list[tuple[Product, str]]:
     """What was measured on a device of that name, as far as the package has it."""
     path = files(__package__).joinpath(TABLE)
     tables = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return [(Product(*row["shape"], bits=row["bits"]), row["fastest"]) for row in tables.get(device, [])]
+    return [(Product(**row["product"]), row["fastest"]) for row in tables.get(device, [])]

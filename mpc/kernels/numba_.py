@@ -187,7 +187,7 @@ class NumbaKernels(NumpyKernels):
         super().__init__(backend)
         self._pool = ThreadPoolExecutor(backend.threads) if backend.threads > 1 else None
 
-    def matmul(self, a: Array, b: Array) -> Array:
+    def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
         batch, (n, k), m = a.shape[:-2], a.shape[-2:], b.shape[-1]
         out = np.zeros((*batch, n, m), dtype=a.dtype)
         if not out.size * k:

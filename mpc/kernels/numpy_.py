@@ -101,8 +101,11 @@ class NumpyKernels(Compositions):
 
     # ---- products -------------------------------------------------------------------------------------------------
 
-    def matmul(self, a: Array, b: Array) -> Array:
-        """Exact (..., n, k) @ (..., k, m) of words mod 2^64, or mod 2^32 for uint32, by float64 limbs."""
+    def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
+        """Exact (..., n, k) @ (..., k, m) of words mod 2^64, or mod 2^32 for uint32, by float64 limbs.
+
+        `bits` says that the caller wants the product mod 2^bits only; what stands above is then anything.
+        """
         narrow = a.dtype == np.uint32
         limit = EXACT_K_NARROW if narrow else EXACT_K
         multiply = self._matmul32 if narrow else self._matmul64

@@ -22,7 +22,7 @@ from secformer.mpc.party import Party
 
 def less(party: Party, x: Any, thresholds: Sequence[int], window: int, width: int) -> list[Any]:
     """Shares mod 2^width of [x < c] for each threshold (words). Two rounds."""
-    kind = Comparison(x.size, window, len(thresholds), width)
+    kind = Comparison(x.size, window, len(thresholds), width, chunk=party.chunk)
     material = party.take(kind)
     (u,) = party.open("compare", [(x.reshape(-1) + material.draw("mask"), window)])                     # 1
     shifted = [(u - np.uint64(c % 2**64)) & np.uint64((1 << window) - 1) for c in thresholds]
@@ -41,7 +41,7 @@ def relu(party: Party, x: Any, window: int, width: int) -> Any:
     With b = 1 - [x < 0] and the wrap w = [u < r], relu = b (u - r + w 2^k): the table holds b, and b's products with
     the terms that are not public.
     """
-    kind = Comparison(x.size, window, 1, width, values=True)
+    kind = Comparison(x.size, window, 1, width, values=True, chunk=party.chunk)
     material = party.take(kind)
     r = material.draw("mask")
     (u,) = party.open("compare", [(x.reshape(-1) + r, window)])                                         # 1
@@ -57,7 +57,7 @@ def _outcomes(party: Party, kind: Comparison, material: Material, shifted: list[
     """Opens the masked outcome bits for each threshold: flat words below 2^outcome_bits."""
     xp = party.kernels.xp
     shares = [material.draw(f"alpha{t}") for t in range(kind.thresholds)]
-    for j, (start, stop) in enumerate(chunks(kind.count)):                                              # 2
+    for j, (start, stop) in enumerate(chunks(kind.count, kind.chunk)):                                  # 2
         for b in range(len(kind.blocks)):
             rows = material.draw(f"equal{j}.{b}").reshape(stop - start, kind.row_bytes(b))
             for share, v in zip(shares, shifted, strict=True):
@@ -74,7 +74,7 @@ def _entries(party: Party, kind: Comparison, material: Material, outcomes: list[
     """For each threshold the columns of this party's table share at the opened entry."""
     xp = party.kernels.xp
     found = [xp.empty((kind.columns, kind.count), dtype=np.uint64) for _ in outcomes]
-    for j, (start, stop) in enumerate(chunks(kind.count)):
+    for j, (start, stop) in enumerate(chunks(kind.count, kind.chunk)):
         for t, e in enumerate(outcomes):
             rows = material.draw(f"table{j}.{t}").reshape(stop - start, 1 << kind.outcome_bits, kind.columns)
             found[t][:, start:stop] = party.kernels.gather(rows, e[start:stop])

@@ -54,7 +54,7 @@ def bilinear(
 
 def hadamard(party: Party, pairs: Sequence[tuple[Share, Share]], widths: Sequence[int]) -> list[Any]:
     """Element-wise products, broadcasting. One round; width bits for each element of each distinct operand."""
-    return _products(party, *bilinear(Hadamard, pairs, widths), lambda a, b: a * b)
+    return _products(party, *bilinear(Hadamard, pairs, widths), lambda a, b, width: a * b)
 
 
 def matmul(party: Party, pairs: Sequence[tuple[Share, Operand]], widths: Sequence[int]) -> list[Any]:
@@ -62,7 +62,9 @@ def matmul(party: Party, pairs: Sequence[tuple[Share, Operand]], widths: Sequenc
     return _products(party, *bilinear(MatMul, pairs, widths), party.kernels.matmul)
 
 
-def _products(party: Party, kind: Bilinear, operands: list[Operand], multiply: Callable[[Any, Any], Any]) -> list[Any]:
+def _products(
+    party: Party, kind: Bilinear, operands: list[Operand], multiply: Callable[[Any, Any, int], Any]
+) -> list[Any]:
     material = party.take(kind)
     masks = {i: material.draw(f"mask{i}").reshape(shape)
              for i, (shape, w) in enumerate(zip(kind.shapes, kind.weights, strict=True)) if w is None}
@@ -76,15 +78,15 @@ def _products(party: Party, kind: Bilinear, operands: list[Operand], multiply: C
         right = operands[j]
         if isinstance(right, Weight):
             with party.meter.offline():
-                fixed_part = multiply(left_mask, right.data.opened.astype(dtype, copy=False))
+                fixed_part = multiply(left_mask, right.data.opened.astype(dtype, copy=False), width)
             factor = right.data.factor.astype(dtype, copy=False)
         elif i == j and isinstance(kind, Hadamard):
             # e e + 2 e a: one multiplication by e + 2 a
             fixed_part, factor = dtype(0), left_mask + left_mask + (left if party.rank == 0 else dtype(0))
         else:
             d, b = e[j].astype(dtype, copy=False), masks[j].astype(dtype, copy=False)
-            fixed_part, factor = multiply(left_mask, d), b + d if party.rank == 0 else b
-        z = multiply(left, factor) + fixed_part
+            fixed_part, factor = multiply(left_mask, d, width), b + d if party.rank == 0 else b
+        z = multiply(left, factor, width) + fixed_part
         results.append(z.astype(np.uint64, copy=False) + material.draw(f"product{p}").reshape(z.shape))
     return results
 

@@ -77,8 +77,8 @@ def series_bits(period_bits: int, frac: int) -> tuple[int, int]:
     return period_bits + keep, keep
 
 
-def kind_of(count: int, bits: int, functions: Sequence[Series], width: int) -> SeriesMask:
-    return SeriesMask(count, bits, max(f.harmonics for f in functions), width)
+def kind_of(count: int, bits: int, functions: Sequence[Series], width: int, chunk: int) -> SeriesMask:
+    return SeriesMask(count, bits, max(f.harmonics for f in functions), width, chunk)
 
 
 def linear_factor(function: Series, frac: int) -> int:
@@ -95,7 +95,7 @@ def linear_factor(function: Series, frac: int) -> int:
 
 def series(party: Party, x: Share, functions: Sequence[Series], bits: int, keep: int, width: int) -> list[Any]:
     """Shares of f(x), MASK_FRAC + PUBLIC_FRAC fractional bits, mod 2^width. One round."""
-    kind = kind_of(x.size, bits, functions, width)
+    kind = kind_of(x.size, bits, functions, width, party.chunk)
     material = party.take(kind)
     words = x.data.reshape(-1) >> np.uint64(x.frac - keep)  # exact mod the period, up to one unit in the last place
     (u,) = party.open("series", [(words + material.draw("mask"), bits)])                               # 1
@@ -103,7 +103,7 @@ def series(party: Party, x: Share, functions: Sequence[Series], bits: int, keep:
     for i, f in enumerate(functions):
         cos[i, : f.harmonics], sin[i, : f.harmonics] = f.cos[1:], f.sin[1:]
     out = party.kernels.xp.empty((len(functions), x.size), dtype=np.uint64)
-    for j, (start, stop) in enumerate(chunks(x.size)):                                                 # 2
+    for j, (start, stop) in enumerate(chunks(x.size, kind.chunk)):                                     # 2
         harmonics = material.draw(f"words{j}").reshape(2 * kind.harmonics, stop - start)
         out[:, start:stop] = party.kernels.series(u[start:stop], bits, cos, sin, harmonics, PUBLIC_FRAC)
     results = []

@@ -70,7 +70,7 @@ def truncation_law(kind: Truncation, values: Values, weights: Weights) -> None:
 
 
 def series_law(kind: SeriesMask, values: Values, weights: Weights) -> None:
-    borders = [*range(0, kind.count, CHUNK), kind.count]
+    borders = [*range(0, kind.count, kind.chunk), kind.count]
     k = np.arange(1, kind.harmonics + 1, dtype=np.int64)[:, None]
     for j, (start, stop) in enumerate(pairwise(borders)):
         r = values["mask"][start:stop].astype(np.int64)
@@ -81,7 +81,7 @@ def series_law(kind: SeriesMask, values: Values, weights: Weights) -> None:
 
 
 def comparison_law(kind: Comparison, values: Values, weights: Weights) -> None:
-    borders = [*range(0, kind.count, CHUNK), kind.count]
+    borders = [*range(0, kind.count, kind.chunk), kind.count]
     assert sum(kind.blocks) == kind.window - 1
     assert all(b <= 8 for b in kind.blocks)
     r, full = values["mask"].astype(np.int64), 1 << kind.window
@@ -208,6 +208,8 @@ PLANS: list[list[Kind]] = [
     *[[Comparison(n, 4, 1, 48, False)] for n in (CHUNK - 1, CHUNK, CHUNK + 1)],
     [Comparison(CHUNK + 2, 12, 2, 16, False)],
     [Comparison(CHUNK + 1, 10, 1, 10, True)],
+    [SeriesMask(50, 24, 3, 48, chunk=7)],
+    [Comparison(50, 12, 2, 16, True, chunk=7)],
 ]
 
 

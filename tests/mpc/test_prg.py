@@ -135,3 +135,20 @@ def test_words_are_uniform_below_their_bits(bits: int) -> None:
 
 def test_words_below_zero_bits_are_zero() -> None:
     assert not Stream(SEED, "none").words(10, 0).any()
+
+
+def test_fused_reads_are_their_parts() -> None:
+    """masked, combined and correction say what words and read would have given, and use as much of the stream."""
+    x = np.arange(40, dtype=np.uint64)
+    for bits in (5, 24, 48):
+        expected, stream = Stream(SEED, "a").words(40, bits), Stream(SEED, "a")
+        np.testing.assert_array_equal(stream.masked(x, bits, 7), x + expected + np.uint64(7))
+        after = Stream(SEED, "a")
+        after.words(40, bits)
+        np.testing.assert_array_equal(stream.words(3), after.words(3))
+        both = Stream(SEED, "a").combined(Stream(SEED, "b"), 40, bits)
+        np.testing.assert_array_equal(both, (expected + Stream(SEED, "b").words(40, bits)) & np.uint64(2**bits - 1))
+        with pytest.raises(RangeError, match="nothing was read from"):
+            stream.correction(x, bits)
+    with pytest.raises(RangeError, match="nothing was read from"):
+        Stream(SEED, "a").combined(after, 40, 24)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from cuda_lab import device
 from mpc_lab import SEEDS
 
@@ -46,3 +47,17 @@ def test_a_world_gives_the_reference_s_words(ordered_cuda: NumpyKernels, referen
 def test_on_a_device() -> None:
     """Says in one line of a test report whether a GPU took part."""
     assert device().backend.on_gpu
+
+
+def test_chunks_of_material_change_no_answer(reference: NumpyKernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU takes material in larger pieces than a CPU: plan, dealer and parties follow."""
+    x = np.random.default_rng(2).uniform(-3, 3, (6, 8))
+    shares = encode(x, 16) - np.uint64(5), np.full(x.shape, 5, dtype=np.uint64)
+    answers = []
+    for chunk in (7, 1 << 18):
+        monkeypatch.setattr(type(reference), "chunk", chunk)
+        outcome = World(kernels=reference).run(program, *shares)
+        answers.append([decode(a + b, 16) for a, b in zip(*outcome.results, strict=True)])
+        assert {kind.chunk for kind in outcome.plan.kinds if hasattr(kind, "chunk")} == {chunk}
+    for mine, other in zip(*answers, strict=True):
+        assert np.abs(mine - other).max() < 2.0**-10
