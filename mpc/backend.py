@@ -51,6 +51,10 @@ class Backend:
         """A received message as an array of this backend."""
         return np.asarray(message)
 
+    def buffer(self, nbytes: int) -> np.ndarray:
+        """Host memory that a message is received into."""
+        return np.empty(nbytes, dtype=np.uint8)
+
 
 class CupyBackend(Backend):
     """One GPU. Each role's thread computes in a stream of its own; messages carry the event that ends their making.
@@ -68,7 +72,7 @@ class CupyBackend(Backend):
     _lock: threading.Lock
 
     def to_host(self, x: Any) -> np.ndarray:
-        host: np.ndarray = x.get()
+        host: np.ndarray = self.xp.asnumpy(x)
         return host
 
     def lane(self) -> AbstractContextManager[Any]:
@@ -81,6 +85,8 @@ class CupyBackend(Backend):
         """From another stream of this process, or from the host (a socket, a file)."""
         here = self.xp.cuda.get_current_stream()
         own = self.xp.empty(message.size, dtype=np.uint8)
+        if not message.size:
+            return own
         if isinstance(message, DeviceMessage):
             here.wait_event(message.made)
             own.data.copy_from_device_async(message.payload.data, message.size, here)
@@ -89,8 +95,8 @@ class CupyBackend(Backend):
         self._hold(message)
         return own
 
-    def pinned(self, nbytes: int) -> np.ndarray:
-        """Bytes of host memory that the GPU copies to and from directly."""
+    def buffer(self, nbytes: int) -> np.ndarray:
+        """Pinned: the GPU copies to and from it directly."""
         memory = self.xp.cuda.alloc_pinned_memory(max(1, nbytes))
         return np.frombuffer(memory, dtype=np.uint8, count=nbytes)
 
@@ -104,15 +110,15 @@ class CupyBackend(Backend):
         """Keeps the message until this thread's stream has come so far; lets go of those that were read."""
         event = self._mark()
         with self._lock:
-            waiting = [(e, m) for e, m in self._read if not e.done]
-            self._read.clear()
-            self._read.extend((*waiting, (event, message)))
+            self._read.append((event, message))
+        self._let_go()
 
     def _let_go(self) -> None:
         with self._lock:
-            waiting = [(e, m) for e, m in self._read if not e.done]
-            self._read.clear()
-            self._read.extend(waiting)
+            for _ in range(len(self._read)):
+                held = self._read.popleft()
+                if not held[0].done:
+                    self._read.append(held)
 
 
 class Lane:
@@ -149,7 +155,7 @@ class DeviceMessage:
 
     def get(self) -> np.ndarray:
         """The bytes in pinned host memory, copied without a detour; returns when they are there."""
-        host = self.backend.pinned(self.size)
+        host = self.backend.buffer(self.size)
         if self.size:
             self.payload.get(out=host, blocking=True)
         return host

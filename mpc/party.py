@@ -34,6 +34,7 @@ class Party:
 
     def begin(self, peer: Channel, source: Source, meter: Meter) -> None:
         """Starts a run: a connected channel, its correlations, its books."""
+        peer.buffer = self.kernels.backend.buffer
         self._peer, self._source, self.meter, self._step = peer, source, meter, 0
 
     @property

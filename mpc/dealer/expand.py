@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from secformer.mpc.dealer.kinds import Field, Kind
 from secformer.mpc.errors import ReusedRandomness
 from secformer.mpc.kernels import NumpyKernels
@@ -45,3 +47,14 @@ class Material:
                 return expand(self._stream(field), field)
             payload = self._receive(field)
             return payload if field.xor else self._kernels.unpack(payload, field.count, field.bits)
+
+    def masked(self, name: str, words: Any, constant: int = 0) -> Any:
+        """Flat words + constant + this party's share of a mask, which burns: for a mask that is needed nowhere else.
+
+        Where expanding costs time that somebody waits for, it stays offline work of its own.
+        """
+        field = self._fields.get(name)
+        if not self._kernels.fuses or field is None or field.derived:
+            total = words.reshape(-1) + self.draw(name)
+            return total + np.uint64(constant) if constant else total
+        return self._stream(self._fields.pop(name)).masked(words, field.bits, constant)

@@ -28,6 +28,8 @@ class Source:
         self._seed, self._run, self._plan = seed, run, plan
         self._dealer, self._kernels, self._meter = dealer, kernels, meter
         self._cursor, self._lock = 0, threading.Lock()
+        if dealer is not None:
+            dealer.buffer = kernels.backend.buffer
 
     def take(self, kind: Kind) -> Material:
         """The next correlation, which must be `kind`. Raises Desync when the plan says otherwise."""

@@ -74,6 +74,7 @@ class CudaKernels(NumpyKernels):
     """GPU kernels; what is not here runs as CuPy array operations inherited from the reference."""
 
     name = "cuda"
+    fuses = True
     chunk = 1 << 18  # launches that keep the whole device busy; a few hundred megabytes of material at most
 
     def __init__(self, backend: Backend, device: Device | None = None):

@@ -6,7 +6,10 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from secformer.mpc.errors import Desync, PeerLost
 from secformer.mpc.net.wire import Tag
@@ -14,11 +17,16 @@ from secformer.mpc.net.wire import Tag
 DEADLINE = 60.0
 
 
+def _bytes(size: int) -> np.ndarray:
+    return np.empty(size, dtype=np.uint8)
+
+
 class Channel(ABC):
     """One end of a connection. Both ends state what each message is; a difference is a Desync on both sides."""
 
     def __init__(self, peer: str, deadline: float = DEADLINE):
         self.peer, self.deadline = peer, deadline
+        self.buffer: Callable[[int], np.ndarray] = _bytes  # makes what is received into; a GPU party has its own
 
     @abstractmethod
     def send(self, tag: Tag, payload: Any) -> None:

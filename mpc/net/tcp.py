@@ -81,7 +81,7 @@ class StreamChannel(Channel):
         if kind != DATA:
             came = Tag(0, "a note", 8, size)
         self._compare(tag, nbytes, came, size)
-        payload = np.empty(size, dtype=np.uint8)
+        payload = self.buffer(size)
         self._fill(payload, tag)
         return payload
 

@@ -24,7 +24,7 @@ def less(party: Party, x: Any, thresholds: Sequence[int], window: int, width: in
     """Shares mod 2^width of [x < c] for each threshold (words). Two rounds."""
     kind = Comparison(x.size, window, len(thresholds), width, chunk=party.chunk)
     material = party.take(kind)
-    (u,) = party.open("compare", [(x.reshape(-1) + material.draw("mask"), window)])                     # 1
+    (u,) = party.open("compare", [(material.masked("mask", x), window)])                                # 1
     shifted = [(u - np.uint64(c % 2**64)) & np.uint64((1 << window) - 1) for c in thresholds]
     outcomes = _outcomes(party, kind, material, shifted)
     results = []

@@ -98,7 +98,7 @@ def series(party: Party, x: Share, functions: Sequence[Series], bits: int, keep:
     kind = kind_of(x.size, bits, functions, width, party.chunk)
     material = party.take(kind)
     words = x.data.reshape(-1) >> np.uint64(x.frac - keep)  # exact mod the period, up to one unit in the last place
-    (u,) = party.open("series", [(words + material.draw("mask"), bits)])                               # 1
+    (u,) = party.open("series", [(material.masked("mask", words), bits)])                              # 1
     cos, sin = (np.zeros((len(functions), kind.harmonics)) for _ in range(2))
     for i, f in enumerate(functions):
         cos[i, : f.harmonics], sin[i, : f.harmonics] = f.cos[1:], f.sin[1:]

@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from secformer.mpc.dealer.kinds import Truncation
 from secformer.mpc.party import Party
 
@@ -32,8 +30,7 @@ def truncate(party: Party, jobs: Sequence[Job]) -> list[Any]:
     materials = [party.take(kind) for kind in wanted]
     masked = []
     for (z, _, k), material in zip(jobs, materials, strict=True):
-        offset = np.uint64(1 << (k - 2)) if party.rank == 0 else np.uint64(0)
-        masked.append((z.reshape(-1) + material.draw("mask") + offset, k))
+        masked.append((material.masked("mask", z, 1 << (k - 2) if party.rank == 0 else 0), k))
     opened = party.open("truncate", masked)                                                            # 1
     done = []
     for (z, s, k), kind, material, u in zip(jobs, wanted, materials, opened, strict=True):
