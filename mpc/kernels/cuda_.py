@@ -59,15 +59,13 @@ def current_device() -> Device:
 
 def source(file: str) -> str:
     """A kernel file with its headers in place, so that a compiler's cache sees a change of either."""
-    folder = files(__package__)
+    return header(f"{file}.cu")
 
-    def header(found: re.Match[str]) -> str:
-        return included(found[1])
 
-    def included(name: str) -> str:
-        return re.sub(r'^#include "([\w.]+)"$', header, folder.joinpath(name).read_text("utf-8"), flags=re.MULTILINE)
-
-    return included(f"{file}.cu")
+def header(name: str) -> str:
+    """One of the files beside this, with what it includes in place."""
+    text = files(__package__).joinpath(name).read_text("utf-8")
+    return re.sub(r'^#include "([\w.]+)"$', lambda found: header(found[1]), text, flags=re.MULTILINE)
 
 
 class CudaKernels(NumpyKernels):

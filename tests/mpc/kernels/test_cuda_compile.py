@@ -65,6 +65,16 @@ def test_the_source_compiles(file: str, capability: str, tmp_path: Path) -> None
     assert not any(spilled), f"registers do not suffice: {done.stderr}"
 
 
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+def test_the_bench_s_ceilings_compile(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(root / "bench")
+    text = tmp_path / "peaks.cu"
+    text.write_text(importlib.import_module("gpu_clock").peaks_source())
+    done = subprocess.run(["nvcc", "-arch=sm_90", *OPTIONS, "-cubin", "-o", str(tmp_path / "out"), str(text)],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("capability", WANTED)
 @pytest.mark.parametrize("file", FILES)
 def test_the_runtime_compiler_takes_it(file: str, capability: str) -> None:

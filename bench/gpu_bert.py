@@ -1,0 +1,106 @@
+"""Whole inferences on one GPU, both parties and the dealer in streams of their own: verified, then timed."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from bert import SHAPES, TOLERANCE, VOCAB, checkpoint, figures, largest
+
+from secformer import SecureModel
+from secformer.models.comparison import parts
+from secformer.models.folder import ModelFolder
+from secformer.models.pipeline import twin
+from secformer.models.profile import measure
+from secformer.protocols.recipes import recipe_named
+
+TARGET = ("base", 512, 1.0)  # shape, tokens, seconds at most
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One model and the lengths to run it at."""
+
+    shape: str
+    tokens: tuple[int, ...] = (128, 512)
+    recipe: str = "faithful"
+    repeat: int = 5
+    backend: str = "cupy"
+    layers: int | None = None
+
+
+def ids_of(tokens: int, seed: int = 0) -> dict[str, Any]:
+    ids = np.random.default_rng(seed).integers(5, VOCAB, (1, tokens))
+    ids[0, 0], ids[0, -1] = 2, 3
+    return {"input_ids": ids}
+
+
+def run(wanted: Wanted) -> list[dict[str, Any]]:
+    """A row for every length. Raises SystemExit where an answer is not the twin's."""
+    layers, hidden, heads = SHAPES[wanted.shape]
+    layers = wanted.layers or layers
+    recipe, rows = recipe_named(wanted.recipe), []
+    with tempfile.TemporaryDirectory() as at:
+        folder = Path(at)
+        started = time.perf_counter()
+        checkpoint(folder, layers, hidden, heads, 0)
+        made = time.perf_counter() - started
+        for tokens in wanted.tokens:
+            texts = ids_of(tokens)
+            profile = measure(ModelFolder(folder), texts, recipe=recipe)
+            started = time.perf_counter()
+            with SecureModel.from_pretrained(folder, backend=wanted.backend, recipe=recipe, profile=profile) as model:
+                loading = time.perf_counter() - started
+                started = time.perf_counter()
+                first = model(texts)
+                cold = time.perf_counter() - started
+                expected = twin(folder, texts, recipe=recipe, profile=profile)
+                error = largest(first.last_hidden_state, expected.last_hidden_state)
+                if not error <= TOLERANCE:
+                    raise SystemExit(f"{wanted.shape}, {tokens} tokens: the secure answer is off by {error:.3g} from "
+                                     f"its twin; nothing is timed")
+                seconds, costs = [], []
+                for _ in range(wanted.repeat):
+                    started = time.perf_counter()
+                    costs.append(model(texts).cost)
+                    seconds.append(time.perf_counter() - started)
+                assert model.world is not None
+                kernels = model.world.kernels.name
+            cost = costs[-1]
+            rows.append({
+                "shape": wanted.shape, "layers": layers, "hidden": hidden, "heads": heads, "tokens": tokens,
+                "recipe": wanted.recipe, "kernels": kernels, "error_to_twin": error,
+                "seconds_end_to_end": round(median(seconds), 4), "seconds_fastest": round(min(seconds), 4),
+                "seconds_each": [round(s, 4) for s in seconds], "seconds_first": round(cold, 3),
+                "online_bytes_both_directions": cost.bytes, "rounds": cost.rounds, "dealer_bytes": cost.dealer_bytes,
+                "provisioning_seconds": round(loading, 2), "checkpoint_seconds": round(made, 2),
+                "queued_by_part": {name: figures(c) for name, c in parts(cost).items()},
+            })
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = [f"{'shape':<7}{'tokens':>7}{'layers':>7}{'to twin':>9}{'median s':>10}{'fastest s':>10}{'first s':>9}"
+             f"{'load s':>8}{'online MB':>11}{'rounds':>8}{'dealer MB':>11}"]
+    lines += [
+        f"{r['shape']:<7}{r['tokens']:>7}{r['layers']:>7}{r['error_to_twin']:>9.1e}{r['seconds_end_to_end']:>10.3f}"
+        f"{r['seconds_fastest']:>10.3f}{r['seconds_first']:>9.2f}{r['provisioning_seconds']:>8.1f}"
+        f"{r['online_bytes_both_directions'] / 1e6:>11.0f}{r['rounds']:>8}{r['dealer_bytes'] / 1e6:>11.0f}"
+        for r in rows]
+    return "\n".join(lines)
+
+
+def target(rows: Sequence[dict[str, Any]]) -> str:
+    shape, tokens, most = TARGET
+    for r in rows:
+        if (r["shape"], r["tokens"]) == (shape, tokens) and r["layers"] == SHAPES[shape][0]:
+            spent = r["seconds_end_to_end"]
+            return (f"BERT_{shape.upper()}, {tokens} tokens, end to end: {spent:.3f} s; the target of {most:g} s is "
+                    f"{'reached' if spent <= most else 'MISSED'}")
+    return f"BERT_{shape.upper()} at {tokens} tokens was not run"

@@ -1,0 +1,75 @@
+"""Time on a device, and what the device can do at most: copies, and long runs of operations in registers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from secformer.mpc.kernels.cuda_ import OPTIONS, header
+
+CHAINS, THREADS = 8, 256  # as in peaks.cu
+PEAKS = {  # kernel: (operations a thread, chain and round; what the result holds; what is counted)
+    "peak_bytes": (16 * 8 * 32 / 32, np.uint32, "multiply-adds of bytes on tensor cores (mma.sync)"),
+    "peak_words": (1, np.uint64, "multiply-adds of 64-bit words"),
+    "peak_numbers": (3, np.uint32, "32-bit additions, exclusive ors and rotations"),
+    "peak_doubles": (2, np.float64, "float64 additions and multiplications, not fused"),
+}
+
+
+class DeviceClock:
+    """Seconds between events in the current stream: the device's time, without what Python took to queue it."""
+
+    def __init__(self, cupy: Any):
+        self._cuda = cupy.cuda
+
+    def seconds(self, run: Callable[[], Any], *, least: float = 0.02, repeat: int = 5) -> float:
+        """The median of `repeat` timings, each of as many runs as take `least` seconds together."""
+        run()
+        runs = 1
+        while (spent := self._timed(run, runs)) < least and runs < 1 << 16:
+            runs = max(2 * runs, int(runs * least / max(spent, 1e-6)) + 1)
+        return median(self._timed(run, runs) / runs for _ in range(repeat))
+
+    def _timed(self, run: Callable[[], Any], runs: int) -> float:
+        start, stop = self._cuda.Event(), self._cuda.Event()
+        start.record()
+        for _ in range(runs):
+            run()
+        stop.record()
+        stop.synchronize()
+        return float(self._cuda.get_elapsed_time(start, stop)) / 1e3
+
+
+class HostClock:
+    """Wall time, for trying the bench where there is no device."""
+
+    def seconds(self, run: Callable[[], Any], *, least: float = 0.0, repeat: int = 1) -> float:
+        started = time.perf_counter()
+        run()
+        return max(time.perf_counter() - started, 1e-9)
+
+
+def peaks_source() -> str:
+    return "\n".join([header("common.cuh"), header("tensor.cuh"), (Path(__file__).parent / "peaks.cu").read_text()])
+
+
+def peaks(cupy: Any, clock: DeviceClock, capability: int) -> dict[str, float]:
+    """Measured ceilings: bytes a second of a large copy (read and written), operations a second by kind."""
+    source, target = (cupy.empty(1 << 30, dtype=np.uint8) for _ in range(2))
+    source.fill(1)
+    found = {"memory": 2 * source.size / clock.seconds(lambda: cupy.copyto(target, source))}
+    module = cupy.RawModule(code=peaks_source(), options=OPTIONS)
+    blocks = 8 * cupy.cuda.Device().attributes["MultiProcessorCount"]
+    rounds = 2000
+    for name, (each, dtype, _) in PEAKS.items():
+        if name == "peak_bytes" and capability < 80:
+            continue
+        kernel, out = module.get_function(name), cupy.empty(blocks * THREADS, dtype=dtype)
+        spent = clock.seconds(lambda k=kernel, o=out: k((blocks,), (THREADS,), (np.int32(rounds), o)))
+        found[name.removeprefix("peak_")] = blocks * THREADS * CHAINS * rounds * each / spent
+    return found

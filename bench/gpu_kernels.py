@@ -1,0 +1,163 @@
+"""Every CUDA kernel but the matrix products: compared with NumPy, then timed against the device's ceilings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from secformer.mpc.kernels import NumpyKernels
+
+KEY, OTHER = bytes(range(32)), bytes(range(32, 64))
+HARMONICS, TURN_BITS, BLOCK_BITS, WINDOW, BLOCKS = 20, 24, 8, 24, 3
+ENTRIES = 1 << (2 * BLOCKS - 1)
+CHACHA = 976 / 64          # 32-bit operations a byte: 80 quarter rounds of 12, and 16 additions, for 64 bytes
+TURN, HARMONIC = 40, 11    # float64 operations of a turn, and of a harmonic and its rounding
+Arrays = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kernel on n elements.
+
+    inputs   makes its arrays on the host
+    run      calls it
+    moved    bytes an element that must pass through device memory: every input read once, every output written once
+    work     operations an element, of the kind `unit` (a ceiling's name; empty: memory is all)
+    size     elements to time
+    """
+
+    name: str
+    inputs: Callable[[np.random.Generator, int], dict[str, np.ndarray]]
+    run: Callable[[NumpyKernels, Arrays, int], Any]
+    moved: float
+    work: float = 0.0
+    unit: str = ""
+    size: int = 1 << 24
+
+
+def cases() -> list[Case]:
+    cos, sin = np.random.default_rng(0).normal(size=(2, 1, HARMONICS))
+    row = 1 << (BLOCK_BITS - 3)
+    return [
+        Case("keystream", nothing, lambda k, a, n: k.keystream(KEY, 0, 8 * n), 8, 8 * CHACHA, "numbers"),
+        Case("uniform, 64 bits", nothing, lambda k, a, n: k.uniform(KEY, 0, n, 64), 8, 8 * CHACHA, "numbers"),
+        Case("uniform, 24 bits", nothing, lambda k, a, n: k.uniform(KEY, 0, n, 24), 8, 4 * CHACHA, "numbers"),
+        Case("masked, 48 bits", words("x"), lambda k, a, n: k.masked(KEY, 0, a["x"], 48, 9), 16, 8 * CHACHA, "numbers"),
+        Case("combined, 48 bits", nothing, lambda k, a, n: k.combined((KEY, OTHER), n, 48), 8, 16 * CHACHA, "numbers"),
+        Case("correction, 48 bits", words("x"), lambda k, a, n: k.correction(KEY, a["x"], 48), 14, 8 * CHACHA,
+             "numbers"),
+        Case("correction of bytes", bytes_, lambda k, a, n: k.correction(KEY, a["x"], 8, True), 2, CHACHA, "numbers"),
+        Case("pack, 24 bits", words("x"), lambda k, a, n: k.pack(a["x"], 24), 11),
+        Case("pack, 48 bits", words("x"), lambda k, a, n: k.pack(a["x"], 48), 14),
+        Case("unpack, 48 bits", payload(48), lambda k, a, n: k.unpack(a["payload"], n, 48), 14),
+        Case("opened, 48 bits", payload(48), lambda k, a, n: k.opened(a["x"], a["payload"], 48), 22),
+        Case("truncated", words("u", "r", "m"),
+             lambda k, a, n: k.truncated(a["u"], a["r"], a["m"], 16, 64, True), 32),
+        Case("turn", words("u", bits=TURN_BITS), lambda k, a, n: k.turn(a["u"], TURN_BITS), 24, TURN, "doubles"),
+        Case(f"harmonics, {HARMONICS}", words("u", bits=TURN_BITS),
+             lambda k, a, n: k.harmonics(a["u"], TURN_BITS, HARMONICS, 20), 8 + 16 * HARMONICS,
+             TURN + HARMONICS * HARMONIC, "doubles", 1 << 21),
+        Case(f"series, {HARMONICS} harmonics", series_inputs,
+             lambda k, a, n: k.series(a["u"], TURN_BITS, cos, sin, a["words"].reshape(2 * HARMONICS, n), 18),
+             16 + 16 * HARMONICS, TURN + HARMONICS * (HARMONIC + 5), "doubles", 1 << 21),
+        Case("flip_bits", tables(row), flipped, 10, size=1 << 22),
+        Case("look_up", tables(row), lambda k, a, n: k.look_up(a["rows"].reshape(n, row), a["v"]), row + 10,
+             size=1 << 22),
+        Case("gather, 2 columns", gather_inputs,
+             lambda k, a, n: k.gather(a["entries"].reshape(n, ENTRIES, 2), a["e"]), 32 + 8 + 16, size=1 << 20),
+        Case("outcome_tables, 3 columns", outcome_inputs,
+             lambda k, a, n: k.outcome_tables(a["r"], a["alpha"], WINDOW, BLOCKS, 3, True), 16 + 24 * ENTRIES,
+             size=1 << 20),
+    ]
+
+
+def nothing(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    return {}
+
+
+def words(*names: str, bits: int = 64) -> Callable[[np.random.Generator, int], dict[str, np.ndarray]]:
+    return lambda rng, n: {name: random_words(rng, n, bits) for name in names}
+
+
+def random_words(rng: np.random.Generator, n: int, bits: int = 64) -> np.ndarray:
+    return rng.integers(0, 2**bits - 1, n, dtype=np.uint64, endpoint=True)
+
+
+def bytes_(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    return {"x": rng.integers(0, 256, n, dtype=np.uint8)}
+
+
+def payload(bits: int) -> Callable[[np.random.Generator, int], dict[str, np.ndarray]]:
+    return lambda rng, n: {"x": random_words(rng, n),
+                           "payload": rng.integers(0, 256, n * -(-bits // 8), dtype=np.uint8)}
+
+
+def series_inputs(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    return {"u": random_words(rng, n, TURN_BITS), "words": random_words(rng, 2 * HARMONICS * n)}
+
+
+def tables(row: int) -> Callable[[np.random.Generator, int], dict[str, np.ndarray]]:
+    return lambda rng, n: {"rows": rng.integers(0, 256, n * row, dtype=np.uint8), "v": random_words(rng, n, BLOCK_BITS)}
+
+
+def flipped(k: NumpyKernels, a: Arrays, n: int) -> Any:
+    rows = a["rows"].reshape(n, -1)
+    k.flip_bits(rows, a["v"])
+    return rows
+
+
+def gather_inputs(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    return {"entries": random_words(rng, 2 * ENTRIES * n), "e": random_words(rng, n, 2 * BLOCKS - 1)}
+
+
+def outcome_inputs(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    return {"r": random_words(rng, n, WINDOW), "alpha": random_words(rng, n, 2 * BLOCKS - 1)}
+
+
+def verify(cuda: NumpyKernels, reference: NumpyKernels, n: int) -> list[str]:
+    """The names of kernels whose answers differ from the reference's in any bit."""
+    wrong = []
+    for case in cases():
+        rng = np.random.default_rng(len(case.name))
+        for size in (n, 1, n - 3):
+            given = case.inputs(rng, size)
+            on_device = {name: cuda.backend.asarray(x.copy()) for name, x in given.items()}
+            expected, got = case.run(reference, given, size), case.run(cuda, on_device, size)
+            pairs = zip(got, expected, strict=True) if isinstance(expected, tuple) else [(got, expected)]
+            if not all(same(cuda.backend.to_host(x), y) for x, y in pairs):
+                wrong.append(case.name)
+                break
+    return wrong
+
+
+def same(x: np.ndarray, y: np.ndarray) -> bool:
+    return x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
+
+
+def measure(cuda: NumpyKernels, clock: Any, peaks: Mapping[str, float], *, shrink: int = 1) -> list[dict[str, Any]]:
+    """A row for every kernel: seconds, and the shares of the memory's and of the unit's ceiling."""
+    rows = []
+    for case in cases():
+        n = max(8, case.size // shrink)
+        arrays = {k: cuda.backend.asarray(x) for k, x in case.inputs(np.random.default_rng(1), n).items()}
+        seconds = clock.seconds(lambda c=case, a=arrays, n=n: c.run(cuda, a, n))
+        arithmetic = case.work * n / seconds / peaks[case.unit] if case.unit in peaks else None
+        rows.append({
+            "kernel": case.name, "elements": n, "seconds": seconds, "bytes_a_second": case.moved * n / seconds,
+            "share_of_memory": case.moved * n / seconds / peaks["memory"], "share_of_arithmetic": arithmetic,
+            "unit": case.unit or "memory",
+        })
+        del arrays
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [f"{'kernel':<28}{'elements':>10}{'ms':>9}{'GB/s':>8}{'of memory':>11}{'of arithmetic':>15}  unit"]
+    for r in rows:
+        share = "" if r["share_of_arithmetic"] is None else f"{100 * r['share_of_arithmetic']:.0f} %"
+        lines.append(f"{r['kernel']:<28}{r['elements']:>10}{1e3 * r['seconds']:>9.3f}{r['bytes_a_second'] / 1e9:>8.0f}"
+                     f"{100 * r['share_of_memory']:>9.0f} %{share:>15}  {r['unit']}")
+    return "\n".join(lines)

@@ -1,0 +1,116 @@
+"""The GPU bench, tried on the host: what it verifies, counts and writes, and what it says without a GPU."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from secformer.mpc.backend import choose_backend
+from secformer.mpc.errors import BackendUnavailable
+from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.kernels.choice import BYTES, FLOAT64, INTEGER, WAYS, Choice, Product
+from secformer.mpc.kernels.cuda_ import CudaKernels
+
+PEAKS = {"memory": 1e12, "bytes": 1e15, "words": 1e12, "numbers": 1e13, "doubles": 1e13}
+SMALL = [Product(1, 9, 33, 5, 64), Product(2, 8, 20, 8, 48), Product(1, 12, 40, 10, 32)]
+
+
+@pytest.fixture
+def bench(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    monkeypatch.syspath_prepend(root / "bench")
+    return importlib.import_module
+
+
+@pytest.fixture
+def host(on_host: Callable[[int], CudaKernels]) -> CudaKernels:
+    return on_host(0)
+
+
+def test_without_a_gpu_it_says_so(root: Path, tmp_path: Path) -> None:
+    try:
+        choose_backend("cupy")
+    except BackendUnavailable:
+        pass
+    else:
+        pytest.skip("there is a GPU here")
+    done = subprocess.run([sys.executable, str(root / "bench" / "gpu.py"), "--out", str(tmp_path)],
+                          capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(root)})
+    assert done.returncode == 2
+    assert "no GPU, so nothing was measured" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_kernels_are_verified_and_counted(
+    bench: Callable[[str], ModuleType], host: CudaKernels, reference: NumpyKernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels, clock = bench("gpu_kernels"), bench("gpu_clock").HostClock()
+    assert kernels.verify(host, reference, 40) == []
+    covered = {name for case in kernels.cases() for name in case.run.__code__.co_names}
+    own = {n for n, f in vars(CudaKernels).items() if callable(f) and not n.startswith("_")}
+    assert own - covered - {"flip_bits"} == {"matmul"}, "every kernel is in the bench"
+    rows = kernels.measure(host, clock, PEAKS, shrink=1 << 18)
+    assert all(r["seconds"] > 0 and r["share_of_memory"] > 0 for r in rows)
+    assert len(kernels.table(rows).splitlines()) == len(rows) + 1
+    monkeypatch.setattr(host, "unpack", lambda payload, n, bits: reference.unpack(payload, n, bits) ^ np.uint64(1))
+    assert kernels.verify(host, reference, 40) == ["unpack, 48 bits"]
+
+
+def test_products_are_verified_timed_and_chosen(
+    bench: Callable[[str], ModuleType], host: CudaKernels, reference: NumpyKernels, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    products, clock = bench("gpu_products"), bench("gpu_clock").HostClock()
+    assert products.verify(host, reference, SMALL) == []
+    rows = products.measure(host, clock, PEAKS, SMALL)
+    assert [set(r["seconds"]) for r in rows] == [set(WAYS)] * 3
+    assert len(products.table(rows).splitlines()) == 4
+    for device in ("one", "another"):
+        path = products.write_table(rows, device, tmp_path)
+    assert set(json.loads(path.read_text())) == {"one", "another"}
+    monkeypatch.setattr("secformer.mpc.kernels.choice.files", lambda package: tmp_path)
+    measured = importlib.import_module("secformer.mpc.kernels.choice").recorded("another")
+    assert [shape for shape, _ in measured] == SMALL
+    assert Choice(90, measured)(SMALL[0]) == rows[0]["fastest"]
+    wide = 10 * products.AT_LEAST
+    told = products.target([{"product": vars(products.TARGET), "fastest": BYTES, "words_a_second": wide}])
+    assert "100.00 TMAC/s by bytes" in told
+    assert "reached" in told
+    monkeypatch.setattr(host.products, "_ways", host.products._ways | {BYTES: lambda a, b, out, shape: None})
+    assert all("bytes" in name for name in products.verify(host, reference, SMALL))
+    assert products.verify(host, reference, SMALL)
+
+
+def test_shares_of_a_ceiling(bench: Callable[[str], ModuleType]) -> None:
+    """A product at its unit's ceiling has a share of one: 36 products of bytes a word at 64 bits, 10 at 32."""
+    share, shape = bench("gpu_products").share, Product(1, 100, 100, 100, 64)
+    assert share(shape, BYTES, 36e6 / PEAKS["bytes"], PEAKS) == pytest.approx(1)
+    assert share(Product(1, 100, 100, 100, 32), BYTES, 10e6 / PEAKS["bytes"], PEAKS) == pytest.approx(1)
+    assert share(shape, INTEGER, 1e6 / PEAKS["words"], PEAKS) == pytest.approx(1)
+    assert share(shape, FLOAT64, 1.0, PEAKS) is None
+
+
+def test_a_model_is_verified_before_it_is_timed(
+    bench: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bert = bench("gpu_bert")
+    wanted = bert.Wanted("tiny", (8,), repeat=1, backend="numpy")
+    (row,) = rows = bert.run(wanted)
+    assert row["error_to_twin"] <= bert.TOLERANCE
+    assert row["seconds_end_to_end"] > 0
+    assert len(bert.table(rows).splitlines()) == 2
+    assert "was not run" in bert.target(rows)
+    target: dict[str, Any] = {"shape": "base", "tokens": 512, "layers": 12, "seconds_end_to_end": 2.0}
+    assert "MISSED" in bert.target([target])
+    monkeypatch.setattr(bert, "TOLERANCE", 0.0)
+    with pytest.raises(SystemExit, match="nothing is timed"):
+        bert.run(wanted)
