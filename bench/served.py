@@ -1,12 +1,12 @@
-"""Served roles: what separate processes and TLS cost, whether they answer alike, what a network adds, and whether they last.
+"""Served roles: what processes and TLS cost, whether they answer alike, what a network adds, and whether they last.
 
     python bench/served.py overhead --shape base --tokens 128       against the in-process run, same work, one run
     python bench/served.py answers [--model FOLDER]                 the same answers as in-process
     python bench/served.py networks --shape mini --tokens 32        through shaped links, beside the prediction
     python bench/served.py endurance --requests 1000                mixed lengths in a row: memory, descriptors, threads
 
-Every answer is verified before its time counts. Networks are made by a relay (bench/relay.py) in front of party 0's link
-and of the dealer; corrections are dealt ahead, so that the prediction of the online part has its counterpart.
+Every answer is verified before its time counts. Networks are made by a relay (bench/relay.py) in front of party 0's
+link; corrections are dealt ahead, so that the prediction of the online part has its counterpart.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from secformer.roles.settings import load_party
 from secformer.roles.stocking import stock
 
 TARGETS = {"overhead": 1.3, "prediction": 0.2}
-WORDS = ("a wonderful film full of warmth and wit that never once outstays its welcome although the plot is thin and the "
-         "ending comes too soon for those who had hoped for more of the same").split()
+SENTENCE = ("a wonderful film full of warmth and wit that never once outstays its welcome although the plot is thin "
+            "and the ending comes too soon for those who had hoped for more of the same")
+WORDS = tuple(SENTENCE.split(" "))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +74,7 @@ def ids_of(tokens: int, vocab: int = VOCAB) -> dict[str, Any]:
 
 @contextmanager
 def running(args: argparse.Namespace, model: Path, at: Path) -> Iterator[LocalRoles]:
-    with LocalRoles(at / "served", model, recipe=args.recipe) as roles:
+    with LocalRoles(at / "served", model, recipe=args.recipe, untrained_recipe=True) as roles:
         roles.wait_ready(600.0, lambda reason: print(f"  {reason}", file=sys.stderr))
         yield roles
 
@@ -93,10 +94,11 @@ def overhead(args: argparse.Namespace, model: Path, at: Path) -> int:
     """Alternates between the in-process model and the served one; medians."""
     texts = ids_of(args.tokens) if args.shape else " ".join((WORDS * 40)[: args.tokens])
     with ExitStack() as stack:
-        near = stack.enter_context(SecureModel.from_pretrained(model, recipe=args.recipe, backend="numpy"))
+        near = stack.enter_context(SecureModel.from_pretrained(model, recipe=args.recipe, backend="numpy",
+                                                                     untrained_recipe=True))
         roles = stack.enter_context(running(args, model, at))
         far = stack.enter_context(connect(roles.settings("client")))
-        expected = twin(model, texts, recipe=args.recipe, profile=near.profile)
+        expected = twin(model, texts, recipe=args.recipe, profile=near.profile, untrained_recipe=True)
         errors = [verified(largest(near(texts), expected)), verified(largest(far.infer(texts), expected))]
         inside, served = [], []
         for _ in range(args.repeat):
@@ -120,7 +122,7 @@ def overhead(args: argparse.Namespace, model: Path, at: Path) -> int:
 def answers(args: argparse.Namespace, model: Path, at: Path) -> int:
     texts = [" ".join(WORDS[i : i + n]) for i, n in enumerate((1, 3, 8, 15, 24))]
     exact = plain_bert(model, texts)
-    with SecureModel.from_pretrained(model, recipe=args.recipe, backend="numpy") as near:
+    with SecureModel.from_pretrained(model, recipe=args.recipe, backend="numpy", untrained_recipe=True) as near:
         inside = near(texts)
     with running(args, model, at) as roles, connect(roles.settings("client")) as far:
         served = far.infer(texts)
@@ -138,7 +140,7 @@ def networks(args: argparse.Namespace, model: Path, at: Path) -> int:
     """The online time of one request, measured through a relay and predicted from the loopback's measurement."""
     texts = ids_of(args.tokens, 1000)
     rows, failed = [], False
-    with LocalRoles(at / "served", model, recipe=args.recipe) as roles:
+    with LocalRoles(at / "served", model, recipe=args.recipe, untrained_recipe=True) as roles:
         roles.wait_ready(600.0)
         settings = load_party(roles.settings("party1"))
         stock(settings, [args.tokens], args.repeat * (1 + len(NETWORKS)) + 1)
@@ -187,10 +189,12 @@ def endurance(args: argparse.Namespace, model: Path, at: Path) -> int:
         seconds = time.perf_counter() - started
     growth = {role: {key: samples[-1][role][key] - samples[len(samples) // 2][role][key] for key in samples[-1][role]}
               for role in samples[-1] if role != "after"}
-    print(f"{args.requests} requests in {seconds:.0f} s, largest error {worst:.2g}; growth over the last half: {growth}")
+    print(f"{args.requests} requests in {seconds:.0f} s, largest error {worst:.2g}; growth over the last half: "
+          f"{growth}")
     record("served-endurance", {"requests": args.requests, "seconds": seconds, "largest_error": worst,
                                 "samples": samples, "growth_over_last_half": growth}, args.out)
-    return 0 if all(g["threads"] <= 0 and g["descriptors"] <= 0 and g["megabytes"] <= 16 for g in growth.values()) else 1
+    flat = all(g["threads"] <= 0 and g["descriptors"] <= 0 and g["megabytes"] <= 16 for g in growth.values())
+    return 0 if flat else 1
 
 
 def holdings(pid: int) -> Mapping[str, float]:

@@ -132,11 +132,13 @@ def identity(up: LocalRoles, **changes: Path) -> Iterator[Path]:
 def test_a_foreign_authority_is_refused(up: LocalRoles, tmp_path: Path) -> None:
     init(tmp_path / "foreign")
     there = tmp_path / "foreign" / "client"
-    with identity(up, certificate=there / "client.pem", key=there / "client.key") as settings, connect(settings) as model, \
-            pytest.raises(ProtocolError, match="certificate"):
+    with (identity(up, certificate=there / "client.pem", key=there / "client.key") as settings,
+          connect(settings) as model,
+          pytest.raises(ProtocolError, match="certificate")):
         model.infer(TEXT)
-    with identity(up, authority=there / "authority.pem") as settings, connect(settings) as model, \
-            pytest.raises(ProtocolError, match="is not party"):  # and this client refuses the parties
+    with (identity(up, authority=there / "authority.pem") as settings,
+          connect(settings) as model,
+          pytest.raises(ProtocolError, match="is not party")):  # and this client refuses the parties
         model.infer(TEXT)
     all_well(up)
 
@@ -146,8 +148,9 @@ def test_a_certificate_out_of_its_time_is_refused(up: LocalRoles, days: tuple[in
     at = datetime.now(UTC) + timedelta(days=days[0])
     with mock.patch.object(certificates, "datetime", mock.Mock(now=lambda zone: at)):
         issued = issue(up.folder / "roles", "client", name="untimely", days=days[1] - days[0])
-    with identity(up, certificate=issued.certificate, key=issued.certificate.with_suffix(".key")) as settings, connect(settings) as model, \
-            pytest.raises(ProtocolError, match="certificate"):
+    with (identity(up, certificate=issued.certificate, key=issued.certificate.with_suffix(".key")) as settings,
+          connect(settings) as model,
+          pytest.raises(ProtocolError, match="certificate")):
         model.infer(TEXT)
     shutil.rmtree(issued.certificate.parent)
     all_well(up)
@@ -156,8 +159,9 @@ def test_a_certificate_out_of_its_time_is_refused(up: LocalRoles, days: tuple[in
 @pytest.mark.parametrize("role", ["party0", "party1", "dealer"])
 def test_a_role_is_no_client(up: LocalRoles, role: str) -> None:
     folder = up.role_folder(role)
-    with identity(up, certificate=folder / f"{role}.pem", key=folder / f"{role}.key") as settings, connect(settings) as model, \
-            pytest.raises(ProtocolError, match="requests come from clients"):
+    with (identity(up, certificate=folder / f"{role}.pem", key=folder / f"{role}.key") as settings,
+          connect(settings) as model,
+          pytest.raises(ProtocolError, match="requests come from clients")):
         model.infer(TEXT)
     all_well(up)
 
