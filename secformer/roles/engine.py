@@ -204,7 +204,7 @@ class Engine:
         epoch, last = self._known_epoch().name, self._state.serials.last
         while not self._stop.is_set():
             ids = self._jobs.candidates(OFFERED, HEARTBEAT)
-            link.tell({"requests": ids, "last": {space: last(epoch, space) for space in (LIVE, SPACE)}})
+            link.tell({"requests": ids, "last": {LIVE: last(epoch, LIVE)}})
             taken = hear_taken(link)
             if taken is None:
                 continue
@@ -229,7 +229,7 @@ class Engine:
             if mine != theirs:
                 return f"the halves of the request differ: {what} {mine} at party 0, {theirs} at party 1"
         try:
-            self._state.serials.burn(self._known_epoch().name, taken.space, taken.serial)
+            self._burn(taken)
         except SecformerError as error:
             return f"party 0: {error}"
         return ""
@@ -268,14 +268,21 @@ class Engine:
                 space, after = LIVE, max(last.get(LIVE, -1), self._state.serials.last(epoch.name, LIVE))
                 found = self._dealer.deal(epoch, LIVE, after, plan, patience=self._settings.dealer_wait)
             serial, corrections = found
+            taken = Taken(request, job.half.shape_digest, plan.digest, space, serial)
             try:
-                self._state.serials.burn(epoch.name, space, serial)
+                self._burn(taken)
             except BaseException:
                 corrections.close()
                 raise
-            return Taken(request, job.half.shape_digest, plan.digest, space, serial), corrections
+            return taken, corrections
         except (SecformerError, OSError) as error:
             return Taken(request, error=str(error)), None
+
+    def _burn(self, taken: Taken) -> None:
+        """Marks a run's streams as used. Serials rise with the dealer's count; those of a store rise for each plan, since
+        a request takes what fits it. Raises ReusedRandomness."""
+        space = taken.space if taken.space == LIVE else f"{taken.space}:{taken.plan[:16]}"
+        self._state.serials.burn(self._known_epoch().name, space, taken.serial)
 
     def _moved_on(self) -> bool:
         """Whether the dealer has begun a new epoch: it lost its state, or somebody removed it."""

@@ -2,7 +2,7 @@
 
 1. both: hello, all that must be the same
 2. unless both still hold the weights opened: the run that opens them
-3. party 0: offer {"requests": ids in fair order, "last": its last used serial by space}; no ids are a sign of life
+3. party 0: offer {"requests": ids in fair order, "last": {"live": its last used serial}}; no ids are a sign of life
 4. party 1: {"take": id, "shape", "plan", "space", "serial"}, or {"take": id, "error"}, or {"take": null}
 5. party 0: {"go": true}, and both run the program; or {"go": false, "error"}
 """

@@ -104,6 +104,8 @@ def test_each_role_keeps_its_own_secrets(up: LocalRoles) -> None:
 def test_material_made_ahead_serves_without_the_dealer(up: LocalRoles, capsys: pytest.CaptureFixture[str]) -> None:
     party1 = str(up.settings("party1"))
     tokens = int(ask(up).attention_mask.sum())
+    assert main(["deal", "--settings", party1, "--count", "1", "--lengths", "3"]) == 0  # used later than what follows
+    assert "Stored material for 1" in capsys.readouterr().out
     assert main(["deal", "--settings", party1, "--count", "2", "--lengths", str(tokens), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["left"] == 2
     up.stop("dealer")
@@ -115,13 +117,14 @@ def test_material_made_ahead_serves_without_the_dealer(up: LocalRoles, capsys: p
         up.start("party1")
         up.wait_ready()
         right(ask(up))
+        right(ask(up, "Dull"), "Dull")  # 3 tokens: dealt before, used after
         with pytest.raises(ProtocolError, match=r"dealer .* does not answer"):
             ask(up)
     finally:
         up.start("dealer")
     until(lambda: answered(up))
     spaces = [line.split()[1] for line in serials(up, "party1")]
-    assert spaces.count("stored") == 2
+    assert sum(space.startswith("stored:") for space in spaces) == 3
     no_serial_twice(up)
 
 
@@ -205,3 +208,11 @@ def test_long_questions_come_in_one_piece(up: LocalRoles) -> None:
     out = ask(up, LONG)
     right(out, LONG)
     assert out.probabilities is not None and np.isfinite(out.probabilities).all()
+
+
+def test_the_readmes_client(up: LocalRoles, root: Path, monkeypatch: pytest.MonkeyPatch,
+                            capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(up.role_folder("client"))
+    source = (root / "README.md").read_text("utf-8").split("```py\n")[1].split("```")[0]
+    exec(compile(source, "README.md", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out == "['positive']\n"
