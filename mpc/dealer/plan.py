@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
@@ -17,8 +17,10 @@ from secformer.mpc.dealer.kinds import (
     SeriesMask,
     Truncation,
     WeightMask,
+    whole_bytes,
 )
 from secformer.mpc.errors import Desync
+from secformer.mpc.net.wire import Tag
 
 FORMAT = "secformer plan 1"  # raise it when a kind's fields or their order change
 KINDS: dict[str, type[Kind]] = {
@@ -48,6 +50,12 @@ class Plan:
     @property
     def dealer_bytes(self) -> int:
         return sum(kind.corrections for kind in self.kinds)
+
+    def corrections(self) -> Iterator[tuple[Tag, int]]:
+        """Every message that the dealer sends to party 1, in order: its tag and its bytes."""
+        for index, kind in enumerate(self.kinds):
+            for f in kind.derived():
+                yield Tag(index, f.name, f.bits, f.count), f.count * whole_bytes(f.bits)
 
     def as_dict(self) -> dict[str, Any]:
         """Names, numbers and lists, for JSON; `from_dict` is the inverse."""

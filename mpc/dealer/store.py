@@ -18,7 +18,6 @@ import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
-from secformer.mpc.dealer.kinds import Field
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync, PeerLost, StoreError
 from secformer.mpc.net.channel import Channel
@@ -127,9 +126,8 @@ class Store:
                 try:
                     for serial in range(first, first + count):
                         receive = deal(serial)
-                        for index, field in _corrections(plan):
-                            tag = Tag(index, field.name, field.bits, field.count)
-                            self._put(file, tag, receive(tag, _size(field)), run_name(serial))
+                        for tag, nbytes in plan.corrections():
+                            self._put(file, tag, receive(tag, nbytes), run_name(serial))
                         file.flush()
                         done += 1
                         told(done)
@@ -222,15 +220,7 @@ class _Shelved(Channel):
 
 def run_bytes(plan: Plan) -> int:
     """Bytes that one run of a plan takes in a store."""
-    return sum(HEADER_BYTES + _size(field) + MAC_BYTES for _, field in _corrections(plan))
-
-
-def _corrections(plan: Plan) -> Iterator[tuple[int, Field]]:
-    return ((index, field) for index, kind in enumerate(plan.kinds) for field in kind.derived())
-
-
-def _size(field: Field) -> int:
-    return field.count * -(-field.bits // 8)
+    return sum(HEADER_BYTES + nbytes + MAC_BYTES for _, nbytes in plan.corrections())
 
 
 def _mac(seed: bytes, run: str, tag: Tag, header: bytes, payload: Any) -> bytes:

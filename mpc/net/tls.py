@@ -22,7 +22,7 @@ ROLES = ("party0", "party1", "dealer", "client")
 DOMAIN = "secformer"
 HANDSHAKE = 10.0      # seconds that a connection gets to prove who it is
 MOST_HANDSHAKES = 64  # connections that may be proving themselves at once
-PIECE = 1 << 20       # bytes that are encrypted, or taken from the socket, at a time
+PIECE = 1 << 18        # bytes that are encrypted, or taken from the socket, at a time
 
 
 @dataclass(frozen=True)

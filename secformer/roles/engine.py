@@ -21,6 +21,7 @@ from secformer.models.provisioned import PublicModel, ShareFile
 from secformer.models.sharing import uniform
 from secformer.models.tokens import Batch
 from secformer.mpc.backend import choose_backend
+from secformer.mpc.dealer.ahead import read_ahead
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.dealer.store import SPACE, Store
@@ -274,13 +275,13 @@ class Engine:
             except BaseException:
                 corrections.close()
                 raise
-            return taken, corrections
+            return taken, read_ahead(corrections, plan)
         except (SecformerError, OSError) as error:
             return Taken(request, error=str(error)), None
 
     def _burn(self, taken: Taken) -> None:
-        """Marks a run's streams as used. Serials rise with the dealer's count; those of a store rise for each plan, since
-        a request takes what fits it. Raises ReusedRandomness."""
+        """Marks a run's streams as used, or raises ReusedRandomness. Serials rise with the dealer's count; those of a
+        store rise for each plan, since a request takes what fits it."""
         space = taken.space if taken.space == LIVE else f"{taken.space}:{taken.plan[:16]}"
         self._state.serials.burn(self._known_epoch().name, space, taken.serial)
 
