@@ -6,6 +6,7 @@ Keys are on the curve P-256. A certificate says its role as a DNS name (see `mpc
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ PORTS = {"dealer": 8440, "link": 8441, "party0": 8442, "party1": 8443, "metrics0
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
 MODEL = "model.safetensors"
+LONGEST_NAME = 64  # of a common name (RFC 5280)
+_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}")
+_TAKEN = frozenset({AUTHORITY, *ROLES} - {"client"})
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,15 @@ def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping
 
     Raises SettingsError where the folder is not empty.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise SettingsError(f"{folder} is not empty; give a new folder, or renew one certificate with `secformer "
+    _check_days(days)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingsError(f"{folder} is no empty folder; give a new folder, or renew one certificate with `secformer "
                             f"certify`")
     unknown = set(hosts or {}) - {"party0", "party1", "dealer"}
     if unknown:
         raise SettingsError(f"hosts are given for party0, party1 and dealer; got {', '.join(sorted(unknown))}")
+    if unknown := set(ports or {}) - set(PORTS):
+        raise SettingsError(f"ports are given for {', '.join(PORTS)}; got {', '.join(sorted(unknown))}")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _make_authority(folder / AUTHORITY)
     made = [issue(folder, role, days=days) for role in ROLES]
@@ -81,20 +88,25 @@ def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_
     """A new key and certificate from the authority in `folder`, for a role or, with `name`, for one more client; a
     role's former ones are replaced, and still good until they expire.
 
-    Raises SettingsError for an unknown role, a name where only clients have one, or a missing authority.
+    Raises SettingsError for an unknown role, a name that is another's or where only clients have one, or a missing
+    authority.
     """
     if role not in ROLES:
         raise SettingsError(f"a certificate is for one of {', '.join(ROLES)}, got {role!r}")
-    if name is not None and (role != "client" or not name.replace("-", "").replace("_", "").isalnum()):
-        raise SettingsError(f"only clients have names of their own, of letters, digits, - and _; got {name!r} for "
-                            f"{role}")
-    if days < 1:
-        raise SettingsError(f"a certificate is good for 1 day or more, got {days}")
+    if name is not None and (role != "client" or not _NAME.fullmatch(name)):
+        raise SettingsError(f"only clients have names of their own, of up to {LONGEST_NAME} letters, digits, - and _; "
+                            f"got {name!r} for {role}")
+    if name in _TAKEN:  # its folder holds another key, which would be overwritten
+        raise SettingsError(f"a client cannot be called {name!r}: that name is taken; give another one")
+    _check_days(days)
     name = name or role
     authority, signer = _load_authority(folder / AUTHORITY)
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
     until = min(now + timedelta(days=days), authority.not_valid_after_utc)
+    if until <= now:
+        raise SettingsError(f"the authority in {folder / AUTHORITY} expired on {until:%Y-%m-%d}; begin anew with "
+                            f"`secformer init` in a new folder")
     usage = [ExtendedKeyUsageOID.CLIENT_AUTH] + ([] if role == "client" else [ExtendedKeyUsageOID.SERVER_AUTH])
     certificate = (
         _certificate(name, authority.subject, key.public_key(), now, until)
@@ -111,6 +123,11 @@ def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_
     path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     shutil.copyfile(folder / AUTHORITY / "authority.pem", target / "authority.pem")
     return Issued(role, name, path, until)
+
+
+def _check_days(days: int) -> None:
+    if not 1 <= days <= AUTHORITY_DAYS:
+        raise SettingsError(f"a certificate is good for 1 to {AUTHORITY_DAYS} days, got {days}")
 
 
 def _make_authority(folder: Path) -> None:

@@ -20,6 +20,7 @@ from secformer.mpc.net.tls import Identity
 
 Address = tuple[str, int]
 S = TypeVar("S")
+LONGEST = 365 * 86400.0  # seconds, of any deadline
 LEVELS = ("debug", "info", "warning", "error")
 BACKENDS = ("auto", "numpy", "cupy")
 TLS = "tls"
@@ -94,7 +95,11 @@ class ClientSettings:
 
 def load_party(path: str | Path) -> PartySettings:
     """Raises SettingsError with the file, the key and what holds."""
-    return _load(PartySettings, Path(path))
+    settings = _load(PartySettings, Path(path))
+    if settings.dealer_wait >= settings.deadline:  # the other party would give the link up first
+        raise SettingsError(f"{path}: dealer_wait must be below deadline, got {settings.dealer_wait:g} and "
+                            f"{settings.deadline:g} seconds")
+    return settings
 
 
 def load_dealer(path: str | Path) -> DealerSettings:
@@ -176,8 +181,8 @@ def _read(path: Path, name: str, value: Any, limits: Mapping[str, Any]) -> Any:
         return value
     if kind == "seconds":
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 < value < math.inf:
-            raise wrong("a positive number of seconds")
+        if not number or not 0 < value <= LONGEST:
+            raise wrong("a positive number of seconds, of a year at most")
         return float(value)
     if not isinstance(value, str):
         raise wrong("a string")
