@@ -31,7 +31,6 @@ from secformer.mpc.secure import SecureSession
 
 Program = Callable[[Any, Any], Any]
 Connect = Callable[[str, str], tuple[Channel, Channel]]
-DEALER_AHEAD = 1 << 27  # bytes of corrections, or one message, that may wait for party 1
 ENDING = 5.0            # seconds that the roles get to end when a run fails
 
 
@@ -87,7 +86,7 @@ class World:
         try:
             plan = plan or self.recorder.record(program, inputs0)
             ends = self._connect("party 0", "party 1")
-            dealer_end, party1_end = local_pair("the dealer", "party 1", capacity=DEALER_AHEAD, deadline=self.deadline)
+            dealer_end, party1_end = local_pair("the dealer", "party 1", capacity=self.kernels.ahead, deadline=self.deadline)
             meters = (Meter(), Meter())
             with _Run((*ends, dealer_end, party1_end), self._lanes) as run:
                 self._unfinished = run.threads

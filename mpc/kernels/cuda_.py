@@ -72,6 +72,7 @@ class CudaKernels(NumpyKernels):
     """GPU kernels; what is not here runs as CuPy array operations inherited from the reference."""
 
     name = "cuda"
+    ahead = 1 << 31
     fuses = True
     chunk = 1 << 18  # launches that keep the whole device busy; a few hundred megabytes of material at most
 

@@ -1,10 +1,10 @@
 // Exact matrix products on the byte units of the tensor cores (compute capability 8.0 and later).
 //
 // A word is its D bytes: a = sum of a_i 2^(8 i), and a b mod 2^(8 D) is the sum of a_i b_j 2^(8 (i + j)) over
-// i + j < D: 36 products of bytes for D = 8, 21 for 48 bits, 10 for 32. Products of equal shift s = i + j share one 32-bit accumulator,
-// which wraps: only its low 8 (D - s) bits count. For s >= D - 4 those are at most 32, so wrapping is harmless; below,
-// (s + 1) k 255^2 < 2^32 must hold, which bounds the inner length (see `longest` in the launching code). Unsigned
-// bytes need no carries, so splitting a word costs nothing but moving its bytes.
+// i + j < D: 36 products of bytes for D = 8, 21 for 48 bits, 10 for 32. Products of equal shift s = i + j share one
+// 32-bit accumulator, which wraps: only its low 8 (D - s) bits count. For s >= D - 4 those are at most 32, so wrapping is
+// harmless; below, (s + 1) k 255^2 < 2^32 must hold, which bounds the inner length (`longest` in the launching code).
+// Unsigned bytes need no carries, so splitting a word costs nothing but moving its bytes.
 //
 // First both operands are split into byte planes, blocked so that what a stage of the product reads is one run of
 // 16-byte pieces: [batch][64 rows or columns][32 inner steps][digit][row][32 bytes]. The two halves of a row are
@@ -15,6 +15,7 @@
 #define SIDE 64     // rows or columns of a block of the result
 #define STEP 32     // inner steps of a stage
 #define STAGES 3    // of the ring of copies in flight
+#define BAND 8      // blocks, one above the other, that run together
 #define PLANE (SIDE * STEP)
 
 __device__ inline u32 place(u32 row, u32 byte) { return row * STEP + (byte ^ (row & 4) << 2); }
@@ -73,16 +74,23 @@ __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, i
     DYNAMIC_SHARED(pool);
     const u32 stage = 2 * D * PLANE, pieces = D * PLANE / 16;
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    a += (((u64)blockIdx.z * gridDim.y + blockIdx.y) * of + from) * D * PLANE;
-    b += (((u64)blockIdx.z * gridDim.x + blockIdx.x) * of + from) * D * PLANE;
+
+    // Blocks that run at the same time lie close together, BAND rows high, so that they read the same planes.
+    u32 number = blockIdx.y * gridDim.x + blockIdx.x, band = number / (BAND * gridDim.x);
+    u32 inside = number % (BAND * gridDim.x);
+    u32 height = band * BAND + BAND <= gridDim.y ? BAND : gridDim.y - band * BAND;
+    u32 block_row = band * BAND + inside % height, block_column = inside / height;
+    a += (((u64)blockIdx.z * gridDim.y + block_row) * of + from) * D * PLANE;
+    b += (((u64)blockIdx.z * gridDim.x + block_column) * of + from) * D * PLANE;
 
     auto fetch = [&](int step) {
         if (step < steps) {
             u8* to = pool + step % STAGES * stage;
             u64 skip = (u64)step * D * PLANE;
-            for (u32 i = threadIdx.x; i < pieces; i += 256) {
-                copy_async(to + 16 * i, a + skip + 16 * i);
-                copy_async(to + D * PLANE + 16 * i, b + skip + 16 * i);
+#pragma unroll
+            for (u32 i = 0; i < D; ++i) {  // the pieces of both operands, 256 at a time
+                u32 piece = threadIdx.x + 256 * i;
+                copy_async(to + 16 * piece, (piece < pieces ? a + 16 * piece : b + 16 * (piece - pieces)) + skip);
             }
         }
         commit_copies();  // an empty group keeps the count
@@ -125,8 +133,8 @@ __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, i
         for (int s = 0; s < 2; ++s)
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
-                u32 r = blockIdx.y * SIDE + top + 16 * t + e / 2 * 8 + lane / 4;
-                u32 q = blockIdx.x * SIDE + side + 8 * s + lane % 4 * 2 + e % 2;
+                u32 r = block_row * SIDE + top + 16 * t + e / 2 * 8 + lane / 4;
+                u32 q = block_column * SIDE + side + 8 * s + lane % 4 * 2 + e % 2;
                 Word total = 0;
 #pragma unroll
                 for (int d = 0; d < D; ++d) total += (Word)sum[t][s][d][e] << (8 * d);

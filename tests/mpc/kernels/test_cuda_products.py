@@ -58,6 +58,14 @@ def test_blocks_batches_and_views(cuda: CudaKernels, reference: NumpyKernels, dt
     agree(cuda, reference.matmul(a, b), a, b, bits, WAYS)
 
 
+@pytest.mark.parametrize(("n", "m"), [(640, 128), (579, 70), (1100, 1)])
+def test_every_block_finds_its_place(cuda: CudaKernels, reference: NumpyKernels, n: int, m: int) -> None:
+    """More blocks than run in one band, and a last band that is lower."""
+    rng = np.random.default_rng(n)
+    a, b = words(rng, n, 5).astype(np.uint32), words(rng, 5, m).astype(np.uint32)
+    agree(cuda, reference.matmul(a, b), a, b, 32, WAYS)
+
+
 @pytest.mark.parametrize("shape", [(0, 5, 3), (2, 0, 3), (7, 3, 0)])
 @pytest.mark.parametrize("dtype", [np.uint64, np.uint32])
 def test_nothing_to_multiply(cuda: CudaKernels, shape: tuple[int, int, int], dtype: type) -> None:
