@@ -86,7 +86,8 @@ class World:
         try:
             plan = plan or self.recorder.record(program, inputs0)
             ends = self._connect("party 0", "party 1")
-            dealer_end, party1_end = local_pair("the dealer", "party 1", capacity=self.kernels.ahead, deadline=self.deadline)
+            dealer_end, party1_end = local_pair("the dealer", "party 1", capacity=self.kernels.ahead,
+                                                deadline=self.deadline)
             meters = (Meter(), Meter())
             with _Run((*ends, dealer_end, party1_end), self._lanes) as run:
                 self._unfinished = run.threads
