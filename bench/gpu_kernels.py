@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.kernels.compose import Sealed
 
 KEY, OTHER = bytes(range(32)), bytes(range(32, 64))
 HARMONICS, TURN_BITS, BLOCK_BITS, WINDOW, BLOCKS = 20, 24, 8, 24, 3
@@ -46,6 +47,8 @@ def cases() -> list[Case]:
         Case("uniform, 64 bits", nothing, lambda k, a, n: k.uniform(KEY, 0, n, 64), 8, 8 * CHACHA, "numbers"),
         Case("uniform, 24 bits", nothing, lambda k, a, n: k.uniform(KEY, 0, n, 24), 8, 4 * CHACHA, "numbers"),
         Case("masked, 48 bits", words("x"), lambda k, a, n: k.masked(KEY, 0, a["x"], 48, 9), 16, 8 * CHACHA, "numbers"),
+        Case("sealed, 48 bits", words("x"), lambda k, a, n: sealed(k.sealed(KEY, 0, a["x"], 48, 9)), 22, 8 * CHACHA,
+             "numbers"),
         Case("combined, 48 bits", nothing, lambda k, a, n: k.combined((KEY, OTHER), n, 48), 8, 16 * CHACHA, "numbers"),
         Case("correction, 48 bits", words("x"), lambda k, a, n: k.correction(KEY, a["x"], 48), 14, 8 * CHACHA,
              "numbers"),
@@ -72,6 +75,10 @@ def cases() -> list[Case]:
              lambda k, a, n: k.outcome_tables(a["r"], a["alpha"], WINDOW, BLOCKS, 3, True), 16 + 24 * ENTRIES,
              size=1 << 20),
     ]
+
+
+def sealed(result: Sealed) -> tuple[Any, Any]:
+    return result.words, result.payload
 
 
 def nothing(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:

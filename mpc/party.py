@@ -11,6 +11,7 @@ from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.kernels.compose import Sealed
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag
@@ -53,15 +54,17 @@ class Party:
         """Opens masked words: sends the low bits of each (words, bits), adds (or xors) the peer's. One round.
 
         Returns flat uint64 arrays reduced mod 2^bits. What is given must be masked by a fresh uniform mask of
-        `bits` bits: that is the caller's proof obligation, and nothing else may be opened.
+        `bits` bits (it may be sealed in them already): that is the caller's proof obligation, and nothing else may be
+        opened.
         """
         k, xp = self.kernels, self.kernels.xp
         sizes = [words.size * whole_bytes(bits) for words, bits in items]
-        packed = [k.pack(words, bits) for words, bits in items]
+        packed = [words.payload if isinstance(words, Sealed) else k.pack(words, bits) for words, bits in items]
         theirs = self._exchange(verb, items, packed[0] if len(packed) == 1 else xp.concatenate(packed))
         opened, start = [], 0
         for (words, bits), size in zip(items, sizes, strict=True):
-            opened.append(k.opened(words, theirs[start : start + size], bits, xor))
+            mine = words.words if isinstance(words, Sealed) else words
+            opened.append(k.opened(mine, theirs[start : start + size], bits, xor))
             start += size
         return opened
 

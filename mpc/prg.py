@@ -13,7 +13,7 @@ from typing import Any
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.compose import drawn
+from secformer.mpc.kernels.compose import Sealed, drawn
 
 SEED_BYTES = 32
 BLOCK_BYTES = 64
@@ -56,6 +56,11 @@ class Stream:
         """Flat words + constant + the next uniform words below 2^bits, in one pass where the backend can."""
         start = self._advance(words.size * drawn(bits))
         return self._kernels.masked(self._key, start, words, bits, constant)
+
+    def sealed(self, words: Any, bits: int, constant: int = 0) -> Sealed:
+        """`masked`, with its low `bits` bits packed for an opening."""
+        start = self._advance(words.size * drawn(bits))
+        return self._kernels.sealed(self._key, start, words, bits, constant)
 
     def combined(self, other: Stream, count: int, bits: int, *, xor: bool = False) -> Any:
         """The first words of two fresh streams, added mod 2^bits or xored: a mask of which each party has a share."""

@@ -49,12 +49,13 @@ class Material:
             return payload if field.xor else self._kernels.unpack(payload, field.count, field.bits)
 
     def masked(self, name: str, words: Any, constant: int = 0) -> Any:
-        """Flat words + constant + this party's share of a mask, which burns: for a mask that is needed nowhere else.
+        """Flat words + constant + this party's share of a mask, which burns: for a mask that is needed nowhere else,
+        to be opened in all its bits.
 
-        Where expanding costs time that somebody waits for, it stays offline work of its own.
+        Where kernels fuse, sealed already; elsewhere expanding stays offline work that nobody waits for.
         """
         field = self._fields.get(name)
         if not self._kernels.fuses or field is None or field.derived:
             total = words.reshape(-1) + self.draw(name)
             return total + np.uint64(constant) if constant else total
-        return self._stream(self._fields.pop(name)).masked(words, field.bits, constant)
+        return self._stream(self._fields.pop(name)).sealed(words, field.bits, constant)

@@ -6,11 +6,24 @@ A backend with fused kernels overrides these names; results are the same, bit fo
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 Array = Any
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """Masked words, and their low bits as the payload that opens them."""
+
+    words: Array
+    payload: Array
+
+    @property
+    def size(self) -> int:
+        return int(self.words.size)
 
 
 class Compositions:
@@ -40,6 +53,11 @@ class Compositions:
         """Flat words + constant + uniform words below 2^bits: a mask expanded into what it masks."""
         total = words.reshape(-1) + self.uniform(key, block, words.size, bits)
         return total + np.uint64(constant) if constant else total
+
+    def sealed(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Sealed:
+        """`masked`, with its low `bits` bits packed."""
+        total = self.masked(key, block, words, bits, constant)
+        return Sealed(total, self.pack(total, bits))
 
     def combined(self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False) -> Array:
         """What the first words of two streams add up to mod 2^bits, or xor to: a mask as the dealer knows it."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.choice import Choice, Product, recorded
-from secformer.mpc.kernels.compose import drawn
+from secformer.mpc.kernels.compose import Sealed, drawn
 from secformer.mpc.kernels.cuda_products import Products
 from secformer.mpc.kernels.numpy_ import NumpyKernels
 
@@ -28,7 +28,7 @@ EXPANDERS = 128        # of kernels that expand a keystream: as in random.cu
 FUNCTIONS = 4          # series that one launch sums up: as in series.cu
 SOURCES = {
     "words": ("pack", "pack_narrow", "unpack", "opened", "truncated"),
-    "random": ("keystream", "uniform", "masked", "combined", "correction", "correction_xor"),
+    "random": ("keystream", "uniform", "masked", "sealed", "combined", "correction", "correction_xor"),
     "series": ("turn", "harmonics", "series"),
     "compare": ("flip_bits", "look_up", "gather", "outcome_tables"),
     "integer": ("integer64", "integer32"),
@@ -125,6 +125,14 @@ class CudaKernels(NumpyKernels):
         self._expand("masked", words.size, drawn(bits), *_parts(key), np.uint32(block), words, np.uint64(constant),
                      np.uint64(words.size), np.int32(bits), out)
         return out
+
+    def sealed(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Sealed:
+        words = self._flat(words)
+        n = words.size
+        out, payload = self._words(n), self._bytes(n * -(-bits // 8))
+        self._expand("sealed", n, drawn(bits), *_parts(key), np.uint32(block), words, np.uint64(constant),
+                     np.uint64(n), np.int32(bits), out, payload)
+        return Sealed(out, payload)
 
     def combined(self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False) -> Array:
         out = self._words(count)

@@ -97,6 +97,18 @@ KERNEL masked(KEY(k), u32 first, const u64* words, u64 constant, u64 n, int bits
     expand(key, first, n, drawn(bits), [=](u64 i, u64 w) { out[i] = words[i] + constant + (w & mask); });
 }
 
+// The same, and its low `bits` bits packed, ready to be opened.
+KERNEL sealed(KEY(k), u32 first, const u64* words, u64 constant, u64 n, int bits, u64* out, u8* payload) {
+    Key key = MADE(k);
+    u64 mask = low_bits(bits);
+    int bytes = (bits + 7) / 8;
+    expand(key, first, n, drawn(bits), [=](u64 i, u64 w) {
+        u64 total = words[i] + constant + (w & mask);
+        out[i] = total;
+        pack_to(payload, n, bytes, i, total & mask);
+    });
+}
+
 // What two parties' masks add up to (or xor to), mod 2^bits.
 KERNEL combined(KEY(a), KEY(b), u64 n, int bits, int exclusive, u64* out) {
     Key left = MADE(a), right = MADE(b);

@@ -146,6 +146,9 @@ def test_fused_reads_are_their_parts() -> None:
         after = Stream(SEED, "a")
         after.words(40, bits)
         np.testing.assert_array_equal(stream.words(3), after.words(3))
+        sealed = Stream(SEED, "a").sealed(x, bits, 7)
+        np.testing.assert_array_equal(sealed.words, x + expected + np.uint64(7))
+        np.testing.assert_array_equal(sealed.payload, kernels_named("numpy").pack(sealed.words, bits))
         both = Stream(SEED, "a").combined(Stream(SEED, "b"), 40, bits)
         np.testing.assert_array_equal(both, (expected + Stream(SEED, "b").words(40, bits)) & np.uint64(2**bits - 1))
         with pytest.raises(RangeError, match="nothing was read from"):

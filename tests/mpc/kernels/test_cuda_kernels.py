@@ -10,6 +10,7 @@ import pytest
 
 from secformer.mpc.dealer.kinds import Comparison
 from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.kernels.compose import Sealed
 
 SIZES = [0, 1, 7, 64, 255, 257, 1025]
 EXTREMES = np.array([0, 1, 2**63, 2**63 - 1, 2**64 - 1, 2**32, 2**32 - 1], dtype=np.uint64)
@@ -26,6 +27,12 @@ def words(seed: int, *shape: int, bits: int = 64) -> np.ndarray:
     return out & np.uint64(2**bits - 1)
 
 
+def parts(result: Any) -> tuple[Any, ...]:
+    if isinstance(result, Sealed):
+        return result.words, result.payload
+    return result if isinstance(result, tuple) else (result,)
+
+
 def compared(cuda: NumpyKernels, reference: NumpyKernels) -> Callable[..., None]:
     """same(name, *arguments): both kernels answer alike. Arrays of words are given to the device first."""
 
@@ -34,7 +41,7 @@ def compared(cuda: NumpyKernels, reference: NumpyKernels) -> Callable[..., None]
         expected = getattr(reference, name)(*arguments, **named)
         on_device = [give(a) if isinstance(a, np.ndarray) and a.dtype.kind == "u" else a for a in arguments]
         got = getattr(cuda, name)(*on_device, **named)
-        for x, y in zip(*((r if isinstance(r, tuple) else (r,)) for r in (got, expected)), strict=True):
+        for x, y in zip(*map(parts, (got, expected)), strict=True):
             assert x.dtype == y.dtype
             kind = f"u{y.dtype.itemsize}"  # zeros have signs too
             np.testing.assert_array_equal(take(x).view(kind), y.view(kind))
@@ -67,6 +74,7 @@ def test_what_expands_masks(same: Callable[..., None], bits: int, n: int) -> Non
     same("uniform", KEY, 3, n, bits)
     same("masked", KEY, 0, words(n, n), bits)
     same("masked", KEY, 9, words(n, n), bits, constant=1 << 62)
+    same("sealed", KEY, 9, words(n, n), bits, constant=1 << 62)
     same("combined", (KEY, OTHER), n, bits)
     same("combined", (KEY, OTHER), n, bits, xor=True)
     same("correction", KEY, words(n, n), bits)
@@ -75,6 +83,7 @@ def test_what_expands_masks(same: Callable[..., None], bits: int, n: int) -> Non
 def test_what_expands_masks_waits_for_the_pool(same_in_any_order: Callable[..., None]) -> None:
     for bits in (5, 24, 48):
         same_in_any_order("masked", KEY, 0, words(1, 2100), bits)
+        same_in_any_order("sealed", KEY, 0, words(1, 2100), bits)
         same_in_any_order("combined", (KEY, OTHER), 2100, bits)
         same_in_any_order("correction", KEY, words(2, 2100), bits)
 
