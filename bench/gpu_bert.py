@@ -52,15 +52,16 @@ def run(wanted: Wanted) -> list[dict[str, Any]]:
         checkpoint(folder, layers, hidden, heads, 0)
         made = time.perf_counter() - started
         for tokens in wanted.tokens:
-            texts = ids_of(tokens)
+            texts: dict[str, Any] = ids_of(tokens)
             profile = measure(ModelFolder(folder), texts, recipe=recipe)
             started = time.perf_counter()
-            with SecureModel.from_pretrained(folder, backend=wanted.backend, recipe=recipe, profile=profile) as model:
+            options: dict[str, Any] = {"recipe": recipe, "profile": profile, "untrained_recipe": True}
+            with SecureModel.from_pretrained(folder, backend=wanted.backend, **options) as model:
                 loading = time.perf_counter() - started
                 started = time.perf_counter()
                 first = model(texts)
                 cold = time.perf_counter() - started
-                expected = twin(folder, texts, recipe=recipe, profile=profile)
+                expected = twin(folder, texts, **options)
                 error = largest(first.last_hidden_state, expected.last_hidden_state)
                 if not error <= TOLERANCE:
                     raise SystemExit(f"{wanted.shape}, {tokens} tokens: the secure answer is off by {error:.3g} from "
