@@ -69,6 +69,7 @@ def cases() -> list[Case]:
         Case("flip_bits", tables(row), flipped, 10, size=1 << 22),
         Case("look_up", tables(row), lambda k, a, n: k.look_up(a["rows"].reshape(n, row), a["v"]), row + 10,
              size=1 << 22),
+        Case("outcome (and a copy)", tables(row), looked_up, row + 40, size=1 << 22),
         Case("gather, 2 columns", gather_inputs,
              lambda k, a, n: k.gather(a["entries"].reshape(n, ENTRIES, 2), a["e"]), 32 + 8 + 16, size=1 << 20),
         Case("outcome_tables, 3 columns", outcome_inputs,
@@ -114,6 +115,12 @@ def flipped(k: NumpyKernels, a: Arrays, n: int) -> Any:
     rows = a["rows"].reshape(n, -1)
     k.flip_bits(rows, a["v"])
     return rows
+
+
+def looked_up(k: NumpyKernels, a: Arrays, n: int) -> Any:
+    share = a["v"].copy()
+    k.outcome(a["rows"].reshape(n, -1), a["v"], 0, BLOCK_BITS, 2, False, share)
+    return share
 
 
 def gather_inputs(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:

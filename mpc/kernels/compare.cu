@@ -23,6 +23,15 @@ KERNEL look_up(const u8* tables, const u64* v, u64 n, int size, u8* equal, u8* l
     less[i] = (u8)(found >> 1);
 }
 
+// share ^= this party's shares of [block of v < r's] at bit `place` and, but for the last block, of [=] above it. The
+// block is the `bits` bits of v from bit `down` on.
+KERNEL outcome(const u8* tables, const u64* v, u64 n, int size, int down, int bits, int place, int last, u64* share) {
+    u64 i = element();
+    if (i >= n) return;
+    u32 found = looked_up(tables + i * size, v[i] >> down & low_bits(bits), size);
+    share[i] ^= (u64)(found >> 1) << place | (u64)(last ? 0 : found & 1) << (place + 1);
+}
+
 // out (columns, n): entry e[i] of tables (n, entries, columns).
 KERNEL gather(const u64* tables, const u64* e, u64 n, int entries, int columns, u64* out) {
     u64 i = element();

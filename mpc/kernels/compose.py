@@ -40,6 +40,8 @@ class Compositions:
     def pack(self, words: Array, bits: int) -> Array: ...
     @abstractmethod
     def unpack(self, payload: Array, count: int, bits: int) -> Array: ...
+    @abstractmethod
+    def look_up(self, tables: Array, v: Array) -> tuple[Array, Array]: ...
 
     def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
         """`count` uniform words below 2^bits as uint64, drawn from 1, 2, 4 or 8 bytes each (see `drawn`)."""
@@ -76,6 +78,18 @@ class Compositions:
         mine, theirs = mine.reshape(-1), self.unpack(payload, mine.size, bits)
         total = mine ^ theirs if xor else mine + theirs
         return total if bits == 64 else total & np.uint64((1 << bits) - 1)
+
+    def outcome(self, tables: Array, v: Array, down: int, bits: int, place: int, last: bool, share: Array) -> None:
+        """Looks one block of v up, the `bits` bits from bit `down` on, and xors this party's shares of [block < r's]
+        into bit `place` of `share`, in place, and those of [block = r's] into the next, but for the last block.
+
+        tables (n, bytes) uint8; v, share (n,) uint64, share contiguous.
+        """
+        block = (v >> np.uint64(down)) & np.uint64((1 << bits) - 1)
+        equal, less = self.look_up(tables, block)
+        share ^= less.astype(np.uint64) << np.uint64(place)
+        if not last:
+            share ^= equal.astype(np.uint64) << np.uint64(place + 1)
 
     def outcome_tables(self, r: Array, alpha: Array, window: int, blocks: int, columns: int, wide: bool) -> Array:
         """The values of a comparison's last tables, (n * 2^(2 blocks - 1) * columns,) words: see `Comparison`."""

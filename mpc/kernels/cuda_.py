@@ -30,7 +30,7 @@ SOURCES = {
     "words": ("pack", "pack_narrow", "unpack", "opened", "truncated"),
     "random": ("keystream", "uniform", "masked", "sealed", "combined", "correction", "correction_xor"),
     "series": ("turn", "harmonics", "series"),
-    "compare": ("flip_bits", "look_up", "gather", "outcome_tables"),
+    "compare": ("flip_bits", "look_up", "outcome", "gather", "outcome_tables"),
     "integer": ("integer64", "integer32"),
     "limbs": ("limbs64", "limbs32", "joined64", "joined32"),
     "digits": ("split_rows64", "split_rows32", "split_columns64", "split_columns32",
@@ -230,6 +230,10 @@ class CudaKernels(NumpyKernels):
         out = self.xp.empty((columns, n), dtype=np.uint64)
         self._each("gather", n, self._flat(tables), e, np.uint64(n), np.int32(entries), np.int32(columns), out)
         return out
+
+    def outcome(self, tables: Array, v: Array, down: int, bits: int, place: int, last: bool, share: Array) -> None:
+        facts = np.int32(tables.shape[1]), np.int32(down), np.int32(bits), np.int32(place), np.int32(last)
+        self._each("outcome", v.size, self._flat(tables), self._flat(v), np.uint64(v.size), *facts, share)
 
     def outcome_tables(self, r: Array, alpha: Array, window: int, blocks: int, columns: int, wide: bool) -> Array:
         r, alpha = self._flat(r), self._flat(alpha)

@@ -30,8 +30,9 @@ class Products:
         self._ways: dict[str, Callable[[Array, Array, Array, Product], None]] = {
             BYTES: self._bytes, FLOAT64: self._float64, INTEGER: self._integer,
         }
-        for d in range(4, 9):
-            kernels[f"digits{d}"].max_dynamic_shared_size_bytes = _stages(d)
+        if choice.possible(BYTES):  # older devices would refuse so much shared memory
+            for d in range(4, 9):
+                kernels[f"digits{d}"].max_dynamic_shared_size_bytes = _stages(d)
 
     def __call__(self, a: Array, b: Array, shape: Product, way: str | None = None) -> Array:
         """a (..., n, k) @ b (..., k, m), contiguous result of a's type, right mod 2^bits."""

@@ -60,11 +60,10 @@ def _outcomes(party: Party, kind: Comparison, material: Material, shifted: list[
     for j, (start, stop) in enumerate(chunks(kind.count, kind.chunk)):                                  # 2
         for b in range(len(kind.blocks)):
             rows = material.draw(f"equal{j}.{b}").reshape(stop - start, kind.row_bytes(b))
+            last = b == len(kind.blocks) - 1
             for share, v in zip(shares, shifted, strict=True):
-                equal, lower = party.kernels.look_up(rows, kind.block_of(v[start:stop], b))
-                share[start:stop] ^= lower.astype(np.uint64) << np.uint64(2 * b)
-                if b < len(kind.blocks) - 1:
-                    share[start:stop] ^= equal.astype(np.uint64) << np.uint64(2 * b + 1)
+                party.kernels.outcome(rows, v[start:stop], kind.shifts()[b], kind.blocks[b], 2 * b, last,
+                                      share[start:stop])
     bits = kind.outcome_bits
     (opened,) = party.open("outcome", [(xp.concatenate(shares), bits)], xor=True)
     return [opened[t * kind.count : (t + 1) * kind.count] for t in range(kind.thresholds)]

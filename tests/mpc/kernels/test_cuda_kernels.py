@@ -163,6 +163,20 @@ def test_look_up(same: Callable[..., None], n: int, block: int) -> None:
 
 
 @pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(("block", "down", "place", "last"), [(8, 15, 0, False), (8, 0, 4, True), (1, 3, 2, False)])
+def test_outcome(
+    cuda: NumpyKernels, reference: NumpyKernels, n: int, block: int, down: int, place: int, last: bool
+) -> None:
+    """In place, and on a part of the shares: what lies around it stays."""
+    tables = words(n, n, max(1, (1 << block) // 8), bits=8).astype(np.uint8)
+    v, shares = words(1, n), words(2, n + 9)
+    mine, give = cuda.backend.asarray(shares.copy()), cuda.backend.asarray
+    cuda.outcome(give(tables), give(v), down, block, place, last, mine[4 : 4 + n])
+    reference.outcome(tables, v, down, block, place, last, shares[4 : 4 + n])
+    np.testing.assert_array_equal(cuda.backend.to_host(mine), shares)
+
+
+@pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("block", [1, 3, 5, 8])
 def test_flip_bits(cuda: NumpyKernels, reference: NumpyKernels, n: int, block: int) -> None:
     tables = words(n, n, max(1, (1 << block) // 8), bits=8).astype(np.uint8)
