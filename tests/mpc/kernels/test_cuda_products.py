@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from cuda_lab import device
 from secformer.mpc.kernels import NumpyKernels, cuda_products
 from secformer.mpc.kernels.choice import BYTES, FLOAT64, INTEGER, WAYS, Choice, Product
 from secformer.mpc.kernels.cuda_ import CudaKernels
-from secformer.mpc.kernels.cuda_products import longest
+from secformer.mpc.kernels.cuda_products import Products, longest
 
 EXTREMES = np.array([0, 1, 2**63, 2**63 - 1, 2**64 - 1, 2**32 - 1, 0x8080808080808080, 0x7F7F7F7F7F7F7F7F],
                     dtype=np.uint64)
@@ -123,6 +125,22 @@ def test_default_choice() -> None:
     assert hopper(Product(1, 1, 768, 2)) == INTEGER
     assert hopper(Product(12, 512, 16, 512)) == INTEGER  # half a stage would be padding
     assert volta(Product(1, 512, 768, 3072)) == INTEGER
+
+
+class Asked(dict[str, Any]):
+    """Kernels that notice who asks for more shared memory."""
+
+    def __missing__(self, name: str) -> SimpleNamespace:
+        return self.setdefault(name, SimpleNamespace())
+
+
+@pytest.mark.parametrize(("capability", "asked"), [(70, set()), (75, set()), (80, {f"digits{d}" for d in range(4, 9)})])
+def test_older_devices_are_asked_for_nothing_they_lack(capability: int, asked: set[str]) -> None:
+    """Before 8.0 there may be no 96 KiB of shared memory, and asking for it is an error."""
+    kernels = Asked()
+    Products(np, kernels, Choice(capability))
+    assert set(kernels) == asked
+    assert all(kernel.max_dynamic_shared_size_bytes <= 96 << 10 for kernel in kernels.values())
 
 
 def test_the_nearest_measured_shape_decides() -> None:

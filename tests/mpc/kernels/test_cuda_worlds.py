@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_lab import device
-from mpc_lab import SEEDS
+from mpc_lab import PAIRS, SEEDS, close_sockets
 
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.kernels import NumpyKernels
@@ -47,6 +47,35 @@ def test_a_world_gives_the_reference_s_words(ordered_cuda: NumpyKernels, referen
 def test_on_a_device() -> None:
     """Says in one line of a test report whether a GPU took part."""
     assert device().backend.on_gpu
+
+
+@pytest.mark.parametrize("connect", sorted(PAIRS))
+def test_worlds_on_a_device(reference: NumpyKernels, connect: str) -> None:
+    """Several runs on streams that last, with provisioned weights, larger than a block, in process and over sockets."""
+    kernels = device()
+    rng = np.random.default_rng(4)
+    x = rng.uniform(-0.15, 0.15, (300, 300))
+    mask = rng.integers(0, 2**64, x.shape, dtype=np.uint64)
+    shares = encode(x, 16) - mask, mask
+    weights: dict[Any, Any] = {}
+
+    def load(s: Any, mine: np.ndarray) -> None:
+        weights[s] = s.provision(mine)
+
+    def use(s: Any, mine: np.ndarray) -> Any:
+        y = s.accept(mine)
+        for _ in range(3):
+            y = s.relu(s.matmul(y, weights[s]), bound=8.0)
+        return s.reveal(y, CLIENT)
+
+    answers = []
+    for k in (kernels, reference):
+        world = World(kernels=k, unsafe_seeds=SEEDS, connect=PAIRS[connect])
+        world.run(load, *shares)
+        answers.append([decode(a + b, 16) for a, b in (world.run(use, *shares).results for _ in range(3))])
+    close_sockets()
+    for mine, expected in zip(*answers, strict=True):
+        assert np.abs(mine - expected).max() < 2.0**-10  # chunks, and so masks, differ from the reference's
 
 
 def test_chunks_of_material_change_no_answer(reference: NumpyKernels, monkeypatch: pytest.MonkeyPatch) -> None:
