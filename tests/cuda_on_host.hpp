@@ -35,7 +35,7 @@ struct Fiber {
     ucontext_t context;  // enters the fiber; from then on it jumps, which takes no system call
     jmp_buf at;
     bool entered;
-    std::vector<uint8_t> stack;
+    uint8_t* stack = nullptr;  // kept for the next launch
     State state;
     Index index;
     unsigned calls;                       // of warp instructions so far
@@ -102,7 +102,7 @@ inline void run_block(int order) {
         f.open.clear();
         f.groups.clear();
         getcontext(&f.context);
-        f.context.uc_stack.ss_sp = f.stack.data();
+        f.context.uc_stack.ss_sp = f.stack;
         f.context.uc_stack.ss_size = STACK;
         f.context.uc_link = nullptr;
         makecontext(&f.context, start, 0);
@@ -142,10 +142,12 @@ inline const char* run(Index grid, Index block, uint32_t shared, int order, void
     failure = nullptr;
     gridDim = grid;
     blockDim = block;
-    fibers = std::vector<Fiber>(block.x * block.y * block.z);
+    size_t threads = (size_t)block.x * block.y * block.z;
+    for (size_t i = threads; i < fibers.size(); ++i) delete[] fibers[i].stack;
+    fibers.resize(threads);
     for (auto& d : deposits) d.resize(fibers.size() + 31);
     for (size_t i = 0; i < fibers.size(); ++i) {
-        fibers[i].stack.resize(STACK);
+        if (!fibers[i].stack) fibers[i].stack = new uint8_t[STACK];
         fibers[i].index = {(unsigned)(i % block.x), (unsigned)(i / block.x % block.y),
                            (unsigned)(i / block.x / block.y)};
     }
