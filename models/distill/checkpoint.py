@@ -23,7 +23,7 @@ from secformer.protocols.recipes import Recipe
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 HEAD = "classifier."
-PROFILED = 400  # training texts that ranges are measured on, beside those of the dev set
+PROFILED, LONG = 300, 50  # training texts of all lengths that ranges are measured on, and how many of the longest
 
 
 def write(out: Path, source: ModelFolder, model: TorchBert, recipe: Recipe | None, *,
@@ -57,12 +57,12 @@ def write(out: Path, source: ModelFolder, model: TorchBert, recipe: Recipe | Non
     return ModelFolder(out)
 
 
-def write_profile(folder: ModelFolder, train: Sequence[Row], dev: Sequence[Row]) -> None:
-    """Measures ranges on the built-in texts, the dev set and some training texts, and writes the profile beside the
-    checkpoint."""
-    some = train[:: max(1, len(train) // PROFILED)]
+def write_profile(folder: ModelFolder, train: Sequence[Row]) -> None:
+    """Measures ranges on built-in and training texts, and writes the profile beside the checkpoint."""
+    by_length = sorted(train, key=len)
+    some = [*by_length[:-LONG : max(1, len(train) // PROFILED)], *by_length[-LONG:]]
     built_in = [*folder.tokenizer.rows([*PROSE, *ODD], truncation=True), *folder.tokenizer.rows(PAIRS, truncation=True)]
-    measure_rows(folder, [*built_in, *dev, *some]).save(folder.path / FILE)
+    measure_rows(folder, [*built_in, *some]).save(folder.path / FILE)
 
 
 def check_room(out: Path, source: Path) -> None:

@@ -73,7 +73,7 @@ def distill(source: ModelFolder, recipe: Recipe, task: Task, train: Examples, de
         student = checkpoint.rounded(student)
     folder = checkpoint.write(out, start, student, recipe, half=half)
     tell("measuring the range profile")
-    checkpoint.write_profile(folder, texts.train_rows, texts.dev_rows)
+    checkpoint.write_profile(folder, texts.train_rows)
     found = evaluated(student, texts, recipe, device)
     store.finish(found)
     return found

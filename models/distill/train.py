@@ -56,12 +56,12 @@ def fit(model: TorchBert, rows: Sequence[Row], stage: Stage, loss: Loss, score: 
         if state.step % every == 0 or state.step == steps:
             _check(state, losses, score(), stage, parameters, best)
             losses = []
+            state.done = state.step == steps or 0 < stage.patience <= state.waited
+            store.save(stage, state, _tensors(parameters, optimiser, best))
             speed = (time.monotonic() - started) / (state.step - begun)
             tell(f"{stage.name}: step {state.step} of {steps}, loss {state.history[-1]['loss']:.4f}, dev "
                  f"{state.history[-1]['metric']:.4f} (best {state.best:.4f} at {state.at}), "
                  f"{speed * (steps - state.step):.0f} s left")
-            state.done = state.step == steps or 0 < stage.patience <= state.waited
-            store.save(stage, state, _tensors(parameters, optimiser, best))
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(best[name])
@@ -117,6 +117,7 @@ def _restore(parameters: dict[str, Tensor], optimiser: torch.optim.AdamW, tensor
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(tensors[f"now/{name}"])
-            optimiser.state[p] = {key: tensors[f"{key}/{name}"].to(p.device if key != "step" else "cpu")
-                                  for key in ("step", "exp_avg", "exp_avg_sq")}
+            if f"step/{name}" in tensors:  # parameters that a stage does not reach have no state
+                optimiser.state[p] = {key: tensors[f"{key}/{name}"].to(p.device if key != "step" else "cpu")
+                                      for key in ("step", "exp_avg", "exp_avg_sq")}
     return {name: tensors[f"best/{name}"].to(p.device) for name, p in parameters.items()}
