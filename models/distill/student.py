@@ -37,8 +37,9 @@ PROBED = 256  # dev texts whose inner loss is watched
 
 
 def distill(source: ModelFolder, recipe: Recipe, task: Task, train: Examples, dev: Examples, out: Path, *,
-            smaller: ModelFolder | None = None, inner: Stage | None = INNER, logits: Stage = LOGITS, labels_only: bool = False, device: Any = "cpu",
-            half: bool = False, tell: Tell = on_stderr) -> dict[str, float]:
+            smaller: ModelFolder | None = None, inner: Stage | None = INNER, logits: Stage = LOGITS,
+            labels_only: bool = False, device: Any = "cpu", half: bool = False,
+            tell: Tell = on_stderr) -> dict[str, float]:
     """Writes a student of the teacher in `source` to `out`, with its range profile; its metrics on the dev set.
 
     smaller        a model to start from instead of the teacher: fewer layers, the rest alike
@@ -46,7 +47,8 @@ def distill(source: ModelFolder, recipe: Recipe, task: Task, train: Examples, de
     labels_only    no distillation: the student learns from labels, as `logits` says, for comparison
     half           store float16
 
-    Taken up again where it was interrupted. Raises ModelError where the teacher does not fit the task, or `smaller` the teacher.
+    Taken up again where it was interrupted. Raises ModelError where the teacher does not fit the task, or `smaller` the
+    teacher.
     """
     for folder in (source, *([smaller] if smaller is not None else [])):
         checkpoint.check_room(out, folder.path)
@@ -57,9 +59,9 @@ def distill(source: ModelFolder, recipe: Recipe, task: Task, train: Examples, de
         check_fit(smaller, source)
     student = teacher.copy() if smaller is None else load(smaller, device=device)
     stages = [s for s in (None if labels_only else inner, logits) if s is not None]
-    store = Store(out / "training", {"model": source.digest, "start": start.digest, "design": recipe.name, "task": task.name,
-                                     "texts": len(train), "dev": len(dev), "labels_only": labels_only,
-                                     "stages": [asdict(s) for s in stages]})
+    facts = {"model": source.digest, "start": start.digest, "design": recipe.name, "task": task.name,
+             "texts": len(train), "dev": len(dev), "labels_only": labels_only, "stages": [asdict(s) for s in stages]}
+    store = Store(out / "training", facts)
     states: dict[str, State] = {}
     for stage in stages:
         if labels_only:
@@ -86,8 +88,8 @@ def check_fit(smaller: ModelFolder, teacher: ModelFolder) -> None:
              "hidden size": (a.hidden, b.hidden), "heads": (a.heads, b.heads), "labels": (a.labels, b.labels)}
     for what, (mine, theirs) in facts.items():
         if mine != theirs:
-            raise ModelError(f"{smaller.path} has {what} {mine}, its teacher {teacher.path} has {theirs}; a student may "
-                             f"have fewer layers, neurons and positions only")
+            raise ModelError(f"{smaller.path} has {what} {mine}, its teacher {teacher.path} has {theirs}; a student "
+                             f"may have fewer layers, neurons and positions only")
     if b.layers % a.layers:
         raise ModelError(f"{smaller.path} has {a.layers} layers, its teacher {b.layers}, which is no multiple of that")
 

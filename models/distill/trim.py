@@ -19,9 +19,9 @@ INNER, OUTER = "intermediate.dense", "output.dense"
 
 def trim(source: ModelFolder, out: Path, texts: Sequence[str], *, layers: int, neurons: int, words: int,
          positions: int) -> ModelFolder:
-    """Writes a model of the source's architecture with the first `layers`, and of each layer the `neurons` with the largest weights in and out;
-    with the special tokens, all single letters and the `words` tokens in all that are most frequent in `texts`. A word
-    that is cut from the vocabulary falls into pieces that are left.
+    """Writes a model of the source's architecture with the first `layers`, and of each layer the `neurons` with the
+    largest weights in and out; with the special tokens, all single letters and the `words` tokens in all that are most
+    frequent in `texts`. A word that is cut from the vocabulary falls into pieces that are left.
 
     Raises ModelError where the source has no lower-case WordPiece vocabulary in a vocab.txt.
     """

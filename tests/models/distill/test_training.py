@@ -151,7 +151,8 @@ def test_distillation_brings_a_student_nearer(teacher: Path, student: Path) -> N
 
 def test_maps_are_what_the_protocol_makes_of_a_unit_matrix(teacher: Path) -> None:
     folder = ModelFolder(teacher)
-    batch, s, trace = Batch(tuple(folder.tokenizer.rows(DEV.texts))), TorchSession(dtype=torch.float64), Trace(maps=True)
+    batch, s = Batch(tuple(folder.tokenizer.rows(DEV.texts))), TorchSession(dtype=torch.float64)
+    trace = Trace(maps=True)
     assert batch.padded
     logits = load(folder)(s, batch, SECFORMER, trace)
     np.testing.assert_allclose(logits, load(folder)(s, batch, SECFORMER), atol=1e-12)  # looking changes nothing
@@ -239,8 +240,9 @@ def test_early_stopping_keeps_the_best(encoder: ModelFolder, tmp_path: Path) -> 
 
 
 def test_a_loss_that_is_no_number_is_told(encoder: ModelFolder, tmp_path: Path) -> None:
+    huge = Examples(TRAIN.texts, 1e38 * (-1.0) ** np.arange(len(TRAIN)))
     with pytest.raises(RangeError, match="lower the learning rate"):
-        finetune(encoder, NUMBERS, Examples(TRAIN.texts, 1e38 * (-1.0) ** np.arange(len(TRAIN))), DEV, tmp_path, tell=quiet)
+        finetune(encoder, NUMBERS, huge, DEV, tmp_path, tell=quiet)
 
 
 def test_batches_are_a_function_of_seed_and_epoch(encoder: ModelFolder) -> None:
@@ -262,7 +264,7 @@ def test_models_that_cannot_be_trained(tmp_path: Path, teacher: Path) -> None:
     with pytest.raises(ModelError, match="is a BertForMaskedLM"):
         distill(masked, SECFORMER, TASK, TRAIN, DEV, tmp_path / "out")
     three = ModelFolder(write_checkpoint(tmp_path / "three", "BertForSequenceClassification", prefix="bert."))
-    with pytest.raises(ModelError, match="knows the labels|has 2"):
+    with pytest.raises(ModelError, match=r"knows the labels|3 label"):
         distill(three, SECFORMER, TASK, TRAIN, DEV, tmp_path / "out")
     with pytest.raises(ModelError, match="already holds a model"):
         distill(ModelFolder(teacher), SECFORMER, TASK, TRAIN, DEV, tmp_path / "three")
@@ -292,7 +294,8 @@ def test_trimmed_models(teacher: Path, tmp_path: Path) -> None:
                                           labels=2, num_hidden_layers=4))
     (folder.path / "vocab.txt").write_text("\n".join(folder.tokenizer._tokenizer().convert_ids_to_tokens(range(39))))
     words = trim(folder, tmp_path / "words", TRAIN.texts, layers=4, neurons=20, words=39, positions=16)
-    np.testing.assert_allclose(plain_bert(words.path, DEV.texts[:5]).logits, plain_bert(folder.path, DEV.texts[:5]).logits)
+    a, b = (plain_bert(path, DEV.texts[:5]).logits for path in (words.path, folder.path))
+    np.testing.assert_allclose(a, b)
     task = replace(TASK, labels=words.spec.labels)
     small = trim(words, tmp_path / "small", TRAIN.texts, layers=2, neurons=8, words=39, positions=16)
     assert (small.spec.layers, small.spec.intermediate, small.spec.positions) == (2, 8, 16)
