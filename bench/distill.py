@@ -4,7 +4,7 @@
     python bench/distill.py --data glue --work models --task stsb --only secformer --train-only
 
 For each task a teacher is fine-tuned, and from it four students are made: SecFormer's and MPCFormer's design, each
-distilled and, for comparison, trained on labels alone for as many passes. Then each is run in plaintext and securely on
+distilled and, for comparison, trained on labels alone. Then each is run in plaintext and securely on
 the first examples of the dev set; the teacher runs securely with the recipe `faithful`. Every step is a command of
 secformer; what a work folder already holds is not made again. SETTINGS are sized for two processor cores.
 """
@@ -29,32 +29,32 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "sst2": {
         "teacher": "--epochs 1 --batch 64 --checks 4",
         "distilled": "--inner-epochs 1 --inner-rate 3e-4 --epochs 1 --rate 1e-4",
-        "labels": "--epochs 2 --rate 1e-4",
+        "labels": "--epochs 1 --rate 1e-4",
         "students": "--texts 20000 --batch 64 --checks 2",
     },
     "stsb": {
         "teacher": "--epochs 4 --rate 2e-4",
-        "distilled": "--inner-epochs 2 --inner-rate 3e-4 --epochs 1 --rate 1e-4",
-        "labels": "--epochs 3 --rate 1e-4",
-        "students": "--batch 32",
+        "distilled": "--inner-epochs 1 --inner-rate 3e-4 --epochs 1 --rate 1e-4",
+        "labels": "--epochs 1 --rate 1e-4",
+        "students": "--checks 2",
     },
     "cola": {
-        "teacher": "--epochs 4 --rate 3e-4 --train-words",
-        "distilled": "--inner-epochs 3 --inner-rate 4e-4 --epochs 2 --rate 1e-4",
-        "labels": "--epochs 5 --rate 1e-4",
-        "students": "--batch 64",
+        "teacher": "--epochs 4 --rate 1e-4",
+        "distilled": "--inner-epochs 2 --inner-rate 3e-4 --epochs 1 --rate 1e-4",
+        "labels": "--epochs 2 --rate 1e-4",
+        "students": "--batch 64 --checks 2",
     },
     "mrpc": {
-        "teacher": "--epochs 4 --rate 1e-4",
-        "distilled": "--inner-epochs 3 --inner-rate 3e-4 --epochs 1 --rate 1e-4",
-        "labels": "--epochs 4 --rate 1e-4",
-        "students": "--batch 32",
+        "teacher": "--epochs 4 --rate 2e-4",
+        "distilled": "--inner-epochs 2 --inner-rate 3e-4 --epochs 1 --rate 1e-4",
+        "labels": "--epochs 2 --rate 1e-4",
+        "students": "--checks 2",
     },
     "rte": {
-        "teacher": "--epochs 4 --rate 1e-4",
-        "distilled": "--inner-epochs 3 --inner-rate 3e-4 --epochs 1 --rate 1e-4",
-        "labels": "--epochs 4 --rate 1e-4",
-        "students": "--batch 32",
+        "teacher": "--epochs 4 --rate 2e-4",
+        "distilled": "--inner-epochs 2 --inner-rate 3e-4 --epochs 1 --rate 1e-4",
+        "labels": "--epochs 2 --rate 1e-4",
+        "students": "--checks 2",
     },
 }
 
