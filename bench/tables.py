@@ -79,8 +79,31 @@ def functions(found: Mapping[str, Any]) -> str:
                   "MB", "ms"], lines)
 
 
+COLUMNS = {"teacher": "teacher, `faithful`", "secformer": "SecFormer", "mpcformer": "MPCFormer",
+           "secformer-labels": "SecFormer, labels only", "mpcformer-labels": "MPCFormer, labels only"}
+
+
+def students(tasks: Mapping[str, Rows]) -> str:
+    """Metrics in percent: each task's own, on all of dev and, in plaintext and securely, on its first examples."""
+    lines = []
+    for task, rows in tasks.items():
+        for name in COLUMNS:
+            if name not in rows:
+                continue
+            row = rows[name]
+            whole, plain, secure = ("/".join(f"{100 * v:.2f}" for v in row[key].values())
+                                    for key in ("metrics_all", "plain", "secure"))
+            agreed = "-" if row["label_agreement"] is None else f"{100 * row['label_agreement']:.1f}"
+            lines.append([task, COLUMNS[name], whole, plain, secure, agreed, f"{row['max_logit_error']:.1e}",
+                          f"{row['online_bytes'] / row['examples'] / 1e6:.1f}", f"{row['rounds']:,}"])
+    return table(["task", "model", "plaintext, all of dev", "plaintext, first examples", "secure, first examples",
+                  "same labels, %", "largest logit error", "online MB an example", "rounds of all"], lines)
+
+
 def tables(path: Path) -> str:
     facts = json.loads(path.read_text("utf-8"))
+    if "tasks" in facts:
+        return students(facts["tasks"])
     if "rows" in facts:
         return "\n\n".join([whole(facts["rows"]), by_part(facts["rows"]), ratios(facts["ratios"])])
     return functions(facts["functions"])

@@ -50,7 +50,7 @@ def main() -> None:
     smaller = trim(source, start, texts, layers=LAYERS, neurons=NEURONS, words=WORDS, positions=POSITIONS)
     found = distill(cut, SECFORMER, task, train, dev, student, smaller=smaller, half=True,
                     inner=replace(INNER, batch=64, epochs=1.5, rate=5e-4, checks=2, half=True),
-                    logits=replace(LOGITS, batch=64, rate=2e-4, checks=4, half=True))
+                    logits=replace(LOGITS, batch=64, epochs=0.5, rate=2e-4, checks=4, half=True))
     args.out.mkdir(parents=True, exist_ok=True)
     for name in SHIPPED:
         shutil.copyfile(student / name, args.out / name)

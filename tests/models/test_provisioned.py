@@ -27,7 +27,7 @@ TEXTS = ["A wonderful film.", "Dull, lifeless and far too long for its own good.
 @pytest.fixture(scope="module")
 def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("provisioned") / "shares"
-    provision(demo_model(), out, recipe="faithful")
+    provision(demo_model(), out, recipe="auto")
     return out
 
 
@@ -59,7 +59,7 @@ def test_two_share_files_answer_as_the_model(provisioned: Path) -> None:
 def test_either_file_may_be_the_seed_and_they_add_up_to_the_weights(tmp_path: Path, seed_rank: int) -> None:
     from secformer.models.folder import ModelFolder
 
-    public = provision(demo_model(), tmp_path / "out", seed_rank=seed_rank, recipe="faithful")
+    public = provision(demo_model(), tmp_path / "out", seed_rank=seed_rank, recipe="auto")
     small, large = (tmp_path / "out" / share_file(r) for r in (seed_rank, 1 - seed_rank))
     assert list(load_file(small)) == ["seed"] and len(load_file(large)) > 20
     a, b = ShareFile(small), ShareFile(large)
@@ -81,7 +81,7 @@ def test_the_description_says_nothing_about_the_weights(tmp_path: Path, provisio
     """Two provisionings of one model have different digests, and the weights' own digest is in neither file."""
     from secformer.models.folder import ModelFolder
 
-    again = provision(demo_model(), tmp_path / "again", recipe="faithful")
+    again = provision(demo_model(), tmp_path / "again", recipe="auto")
     first = PublicModel.load(provisioned / CLIENT)
     assert again.digest != first.digest and again.books == first.books
     own = ModelFolder(demo_model()).digest.encode()

@@ -20,8 +20,7 @@ SHORT = {"deadline": 20.0, "dealer_wait": 2.0, "request_deadline": 60.0, "header
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRoles]:
     """The shipped model, served; tests that end a role start it again."""
-    with LocalRoles(tmp_path_factory.mktemp("served"), demo_model(), settings=SHORT, recipe="faithful",
-                    untrained_recipe=True) as roles:
+    with LocalRoles(tmp_path_factory.mktemp("served"), demo_model(), settings=SHORT) as roles:
         roles.wait_ready()
         yield roles
 

@@ -36,7 +36,7 @@ def fetch(roles: LocalRoles, rank: int, path: str) -> tuple[int, str]:
 def test_answers_and_cost_are_the_in_process_ones(up: LocalRoles) -> None:
     out = ask(up, MIXED)
     right(out, MIXED)
-    with SecureModel.from_pretrained(demo_model(), recipe="faithful", backend="numpy", untrained_recipe=True) as model:
+    with SecureModel.from_pretrained(demo_model(), backend="numpy") as model:
         model.provision()
         inside = model(MIXED)
     assert out.cost is not None and inside.cost is not None

@@ -322,7 +322,7 @@ def test_a_full_disk_keeps_what_is_whole(up: LocalRoles) -> None:
 
 
 def test_another_model_at_the_other_party(up: LocalRoles, tmp_path: Path) -> None:
-    other = provision(demo_model(), tmp_path / "other", recipe="faithful", untrained_recipe=True)
+    other = provision(demo_model(), tmp_path / "other")
     mine = up.role_folder("party1") / "model.safetensors"
     kept = tmp_path / "kept.safetensors"
     shutil.copy(mine, kept)
@@ -376,7 +376,7 @@ def test_another_partys_share_file(up: LocalRoles) -> None:
 
 
 def test_a_client_of_another_provisioning(up: LocalRoles, tmp_path: Path) -> None:
-    other = provision(demo_model(), tmp_path / "other", recipe="faithful", untrained_recipe=True)
+    other = provision(demo_model(), tmp_path / "other")
     path = up.role_folder("client") / "other_model.toml"
     path.write_text(up.settings("client").read_text().replace('model = "model"', f'model = "{tmp_path}/other/client"'))
     with connect(path) as model, pytest.raises(ProtocolError) as caught:
