@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import tempfile
 import threading
 from pathlib import Path
 
 from secformer.commands.common import Commands, show
 from secformer.mpc.errors import InputError, SettingsError
+
+
+NEEDED = ("starlette", "uvicorn", "h11", "prometheus_client")
+
+
+def _need_servers() -> None:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SettingsError(f"serving needs the extra `serve` ({', '.join(missing)} missing here): "
+                            f'pip install "secformer[serve]"')
 
 
 def provision(args: argparse.Namespace) -> None:
@@ -33,6 +44,7 @@ def dealer(args: argparse.Namespace) -> None:
 
 
 def party(args: argparse.Namespace) -> None:
+    _need_servers()
     from secformer.roles.logs import log_to_stderr
     from secformer.roles.party import run_party
     from secformer.roles.settings import load_party
@@ -62,6 +74,7 @@ def deal(args: argparse.Namespace) -> None:
 
 
 def up(args: argparse.Namespace) -> None:
+    _need_servers()
     from rich.console import Console
 
     from secformer.roles.local import LocalRoles

@@ -399,3 +399,11 @@ def test_nobody_there(up: LocalRoles) -> None:
     with connect(up.settings("client")) as model, pytest.raises(InputError):
         model.infer([])
     all_well(up, but="party0")
+
+
+def test_serving_without_the_extra_says_what_to_install(up: LocalRoles) -> None:
+    script = ("import sys, importlib.util as u\nfind = u.find_spec\n"
+              "u.find_spec = lambda name, *a: None if name == 'starlette' else find(name, *a)\n"
+              f"from secformer.cli import main\nsys.exit(main(['party', '--settings', {str(up.settings('party0'))!r}]))")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "secformer[serve]" in done.stderr
