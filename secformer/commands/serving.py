@@ -11,7 +11,6 @@ from pathlib import Path
 from secformer.commands.common import Commands, show
 from secformer.mpc.errors import InputError, SettingsError
 
-
 NEEDED = ("starlette", "uvicorn", "h11", "prometheus_client")
 
 

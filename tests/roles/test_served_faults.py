@@ -404,6 +404,7 @@ def test_nobody_there(up: LocalRoles) -> None:
 def test_serving_without_the_extra_says_what_to_install(up: LocalRoles) -> None:
     script = ("import sys, importlib.util as u\nfind = u.find_spec\n"
               "u.find_spec = lambda name, *a: None if name == 'starlette' else find(name, *a)\n"
-              f"from secformer.cli import main\nsys.exit(main(['party', '--settings', {str(up.settings('party0'))!r}]))")
+              "from secformer.cli import main\n"
+              f"sys.exit(main(['party', '--settings', {str(up.settings('party0'))!r}]))")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "secformer[serve]" in done.stderr
