@@ -90,7 +90,7 @@ class DealerServer:
         if provisioning.dealer_bytes:
             raise Desync("the plan of provisioning holds more than weights' masks; do both sides run the same version?")
         dealer = Dealer((epoch.seeds[0], epoch.seeds[1]), self._kernels)
-        with np.errstate(over="ignore"):  # words wrap by design
+        with self._kernels.backend.lane(), np.errstate(over="ignore"):  # words wrap by design
             dealer.deal(provisioning, WEIGHTS, _Nobody("nobody"))
         return dealer
 
@@ -113,7 +113,7 @@ class DealerServer:
                 first = max(self._state.serials.last(epoch, space), after) + 1
                 self._state.serials.burn(epoch, space, first + count - 1)
             channel.tell({"serial": first})
-            with np.errstate(over="ignore"):
+            with self._kernels.backend.lane(), np.errstate(over="ignore"):
                 for serial in range(first, first + count):
                     dealer.deal(plan, f"{space}/{serial}", channel)
         finally:

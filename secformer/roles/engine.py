@@ -94,6 +94,10 @@ class Engine:
 
     def run(self) -> None:
         """Serves until `stop`."""
+        with self._party.kernels.backend.lane(), np.errstate(over="ignore"):  # words wrap by design
+            self._run()
+
+    def _run(self) -> None:
         pause = RETRY[0]
         while not self._stop.is_set():
             try:
@@ -183,8 +187,7 @@ class Engine:
         started, meter = time.perf_counter(), Meter()
         self._opened = ""
         self._begin(link, WEIGHTS, self._model.provisioning, None, meter)
-        with np.errstate(over="ignore"):  # words wrap by design
-            self._model.provision(self._shares)
+        self._model.provision(self._shares)
         self._opened = epoch.name
         cost = meter.close(started)
         log.info("weights opened", extra={"fields": {"seconds": round(time.perf_counter() - started, 3),
@@ -301,8 +304,7 @@ class Engine:
         batch = blind_batch(job.half.lengths, job.half.mask)
         started, meter = time.perf_counter(), Meter()
         self._begin(link, taken.run, self._model.plan(batch), corrections, meter)
-        with np.errstate(over="ignore"):
-            results = self._model.answer(batch, self._words(job, batch))
+        results = self._model.answer(batch, self._words(job, batch))
         cost = meter.close(started)
         job.done.set_result(Answer(results, self._public.fixed.frac, cost))
         self._reports.answered(cost)
