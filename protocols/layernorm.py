@@ -19,7 +19,7 @@ from secformer.protocols.ranges import Range, Site, bits, positive
 from secformer.protocols.rsqrt import deflation, rsqrt_goldschmidt, rsqrt_series
 
 GAMMA_BITS = 3       # |gamma| is promised below 2^3 times what a row's largest deviation leaves unused
-ROOT_BITS = 5        # inverse roots settle at 2^5 or more
+ROOT_BITS = 3        # inverse roots settle at 2^3 or more: relative rounding below 2e-6
 MOST_MAGNITUDE = 30  # of a product of settled values, in whole words
 
 
