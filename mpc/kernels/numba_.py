@@ -1,7 +1,8 @@
 """The hottest loops compiled for the CPU by numba: same names, same results, no interpreter lock held.
 
 One call uses one core; a matrix product splits its rows over the threads that the backend allows this party.
-Compiled code is cached on disk, so the first use of a new installation costs some seconds, later ones none.
+Compiled code is cached on disk, so the first use of a new installation costs some seconds, which a line on stderr says
+(see `notice`); later ones cost none.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import numpy as np
 from numba import njit
 
 from secformer.mpc.backend import Backend
+from secformer.mpc.kernels.notice import announce
 from secformer.mpc.kernels.numpy_ import _COS, _ROUND, _SIN, NumpyKernels
 
 Array = Any
 BLOCK_M, BLOCK_K = 512, 64  # columns and inner steps of a block that stays in the first two caches
 WORTH_SPLITTING = 1 << 22   # multiplications below which threads cost more than they bring
 BLOCK_N = 256               # elements whose recurrences stay in the first cache
+
+announce(__name__)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]

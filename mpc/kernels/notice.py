@@ -1,0 +1,42 @@
+"""One line on stderr when a kernel is compiled, which takes seconds; nothing where the cache on disk has it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from numba.core import event
+
+NOTICE = "secformer: compiling the kernels for this machine (some seconds, once an installation)"
+COMPILING = "numba:compile"  # numba reports it after it has missed its cache, before it compiles
+
+
+class CompileNotice(event.Listener):  # type: ignore[misc]
+    """Says so once, when numba starts to compile one of a module's functions."""
+
+    def __init__(self, module: str, say: Callable[[str], Any] | None = None):
+        self._module, self._say, self._said = module, say or _to_stderr, False
+        self._lock = threading.Lock()  # two parties may meet their first kernel at once
+
+    def on_start(self, event: Any) -> None:
+        if getattr(event.data["dispatcher"], "__module__", None) != self._module:
+            return  # somebody else's function
+        with self._lock:
+            said, self._said = self._said, True
+        if not said:
+            self._say(NOTICE)
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+def announce(module: str) -> None:
+    """Registers the notice for the kernels of a module, for as long as the process lives."""
+    event.register(COMPILING, CompileNotice(module))
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
