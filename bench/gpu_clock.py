@@ -13,6 +13,8 @@ import numpy as np
 from secformer.mpc.kernels.cuda_ import OPTIONS, header
 
 CHAINS, THREADS = 8, 256  # as in peaks.cu
+ROUNDS = 2000
+COPIED = 1 << 30  # bytes: many times any cache
 PEAKS = {  # kernel: (operations a thread, chain and round; what the result holds; what is counted)
     "peak_bytes": (16 * 8 * 32 / 32, np.uint32, "multiply-adds of bytes on tensor cores (mma.sync)"),
     "peak_words": (1, np.uint64, "multiply-adds of 64-bit words"),
@@ -60,16 +62,15 @@ def peaks_source() -> str:
 
 def peaks(cupy: Any, clock: DeviceClock, capability: int) -> dict[str, float]:
     """Measured ceilings: bytes a second of a large copy (read and written), operations a second by kind."""
-    source, target = (cupy.empty(1 << 30, dtype=np.uint8) for _ in range(2))
+    source, target = (cupy.empty(COPIED, dtype=np.uint8) for _ in range(2))
     source.fill(1)
     found = {"memory": 2 * source.size / clock.seconds(lambda: cupy.copyto(target, source))}
     module = cupy.RawModule(code=peaks_source(), options=OPTIONS)
     blocks = 8 * cupy.cuda.Device().attributes["MultiProcessorCount"]
-    rounds = 2000
     for name, (each, dtype, _) in PEAKS.items():
         if name == "peak_bytes" and capability < 80:
             continue
         kernel, out = module.get_function(name), cupy.empty(blocks * THREADS, dtype=dtype)
-        spent = clock.seconds(lambda k=kernel, o=out: k((blocks,), (THREADS,), (np.int32(rounds), o)))
-        found[name.removeprefix("peak_")] = blocks * THREADS * CHAINS * rounds * each / spent
+        spent = clock.seconds(lambda k=kernel, o=out: k((blocks,), (THREADS,), (np.int32(ROUNDS), o)))
+        found[name.removeprefix("peak_")] = blocks * THREADS * CHAINS * ROUNDS * each / spent
     return found

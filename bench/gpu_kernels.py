@@ -17,6 +17,7 @@ ENTRIES = 1 << (2 * BLOCKS - 1)
 CHACHA = 976 / 64          # 32-bit operations a byte: 80 quarter rounds of 12, and 16 additions, for 64 bytes
 TURN, HARMONIC = 40, 11    # float64 operations of a turn, and of a harmonic and its rounding
 Arrays = Mapping[str, Any]
+SHRINK = 1                 # what sizes are divided by
 
 
 @dataclass(frozen=True)
@@ -151,11 +152,11 @@ def same(x: np.ndarray, y: np.ndarray) -> bool:
     return x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
 
 
-def measure(cuda: NumpyKernels, clock: Any, peaks: Mapping[str, float], *, shrink: int = 1) -> list[dict[str, Any]]:
+def measure(cuda: NumpyKernels, clock: Any, peaks: Mapping[str, float]) -> list[dict[str, Any]]:
     """A row for every kernel: seconds, and the shares of the memory's and of the unit's ceiling."""
     rows = []
     for case in cases():
-        n = max(8, case.size // shrink)
+        n = max(8, case.size // SHRINK)
         arrays = {k: cuda.backend.asarray(x) for k, x in case.inputs(np.random.default_rng(1), n).items()}
         seconds = clock.seconds(lambda c=case, a=arrays, n=n: c.run(cuda, a, n))
         arithmetic = case.work * n / seconds / peaks[case.unit] if case.unit in peaks else None

@@ -52,13 +52,16 @@ def signatures(path: Path, tool: str) -> dict[str, list[tuple[str, bool]]]:
     return found
 
 
-def library(name: str, folder: Path) -> tuple[ctypes.PyDLL, dict[str, list[tuple[str, bool]]]]:
-    """One kernel file as a library whose functions `launch_<kernel>` run a whole grid."""
+def library(
+    name: str, folder: Path, path: Path | None = None
+) -> tuple[ctypes.PyDLL, dict[str, list[tuple[str, bool]]]]:
+    """One kernel file (of the package, or at `path`) as a library with a function `launch_<kernel>` for each."""
     tool = compiler()
     if tool is None:
         raise FileNotFoundError(NO_COMPILER)
-    kernels = signatures(FOLDER / f"{name}.cu", tool)
-    lines = ['#include "cuda_on_host.hpp"', f'#include "{name}.cu"']
+    path = path or FOLDER / f"{name}.cu"
+    kernels = signatures(path, tool)
+    lines = ['#include "cuda_on_host.hpp"', f'#include "{path}"']
     for kernel, parameters in kernels.items():
         declared = "".join(f"{kind}{'*' if pointer else ''} p{i}; " for i, (kind, pointer) in enumerate(parameters))
         given = ", ".join(f"a->p{i}" for i in range(len(parameters)))
@@ -80,8 +83,8 @@ def library(name: str, folder: Path) -> tuple[ctypes.PyDLL, dict[str, list[tuple
 class HostModule:
     """Stands where a `cupy.RawModule` stands."""
 
-    def __init__(self, name: str, folder: Path, order: Callable[[], int] = lambda: 0):
-        self._library, self._kernels = library(name, folder)
+    def __init__(self, name: str, folder: Path, order: Callable[[], int] = lambda: 0, path: Path | None = None):
+        self._library, self._kernels = library(name, folder, path)
         self._order = order
 
     def get_function(self, name: str) -> HostKernel:

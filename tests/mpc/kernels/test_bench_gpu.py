@@ -7,13 +7,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from cuda_lab import HostModule
 
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.errors import BackendUnavailable
@@ -58,7 +60,8 @@ def test_kernels_are_verified_and_counted(
     covered = {name for case in kernels.cases() for name in case.run.__code__.co_names}
     own = {n for n, f in vars(CudaKernels).items() if callable(f) and not n.startswith("_")}
     assert own - covered - {"flip_bits", "outcome"} == {"matmul"}, "every kernel is in the bench"
-    rows = kernels.measure(host, clock, PEAKS, shrink=1 << 18)
+    monkeypatch.setattr(kernels, "SHRINK", 1 << 18)
+    rows = kernels.measure(host, clock, PEAKS)
     assert all(r["seconds"] > 0 and r["share_of_memory"] > 0 for r in rows)
     assert len(kernels.table(rows).splitlines()) == len(rows) + 1
     monkeypatch.setattr(host, "unpack", lambda payload, n, bits: reference.unpack(payload, n, bits) ^ np.uint64(1))
@@ -114,3 +117,54 @@ def test_a_model_is_verified_before_it_is_timed(
     monkeypatch.setattr(bert, "TOLERANCE", 0.0)
     with pytest.raises(SystemExit, match="nothing is timed"):
         bert.run(wanted)
+
+
+class Ticks:
+    """Where CuPy has events: the host's clock."""
+
+    def record(self) -> None:
+        self.at = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+
+def pretended(bench: Callable[[str], ModuleType], folder: Path) -> SimpleNamespace:
+    """As much of CuPy as the bench asks for beside arrays, on the host; ceilings run on fibers."""
+    source = folder / "peaks.cu"
+    source.write_text(bench("gpu_clock").peaks_source())
+    cuda = SimpleNamespace(
+        Event=Ticks, get_elapsed_time=lambda a, b: 1e3 * (b.at - a.at),
+        Device=lambda: SimpleNamespace(attributes={"MultiProcessorCount": 1}),
+        runtime=SimpleNamespace(memGetInfo=lambda: (1, 2), driverGetVersion=lambda: 0, runtimeGetVersion=lambda: 0),
+    )
+    return SimpleNamespace(
+        empty=np.empty, copyto=np.copyto, cuda=cuda, __version__="none",
+        RawModule=lambda code, options: HostModule("peaks", folder, path=source),
+        get_default_memory_pool=lambda: SimpleNamespace(free_all_blocks=lambda: None),
+    )
+
+
+def test_the_whole_bench(
+    bench: Callable[[str], ModuleType], host: CudaKernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gpu, products, inference = bench("gpu"), bench("gpu_products"), bench("gpu_bert")
+    monkeypatch.setattr(bench("gpu_kernels"), "SHRINK", 1 << 18)
+    monkeypatch.setattr(gpu, "VERIFIED", 20)
+    monkeypatch.setattr(bench("gpu_clock"), "COPIED", 1 << 12)
+    monkeypatch.setattr(bench("gpu_clock"), "ROUNDS", 1)
+    monkeypatch.setattr(bench("gpu_clock").DeviceClock, "seconds", lambda self, run: self._timed(run, 1) + 1e-9)
+    monkeypatch.setattr(products, "measured_shapes", lambda: SMALL)
+    ran = inference.run(inference.Wanted("tiny", (8,), repeat=1, backend="numpy", layers=1))
+    monkeypatch.setattr(inference, "run", lambda wanted: ran)
+    args = gpu.settings().parse_args(["--out", str(tmp_path), "--keep-table"])
+    result = gpu.measured(host, pretended(bench, tmp_path), args)
+    assert set(result) == {"device", "peaks", "kernels", "products", "bert"}
+    assert set(PEAKS) <= set(result["peaks"])
+    assert len(result["bert"]) == 2
+    assert json.loads((tmp_path / "gpu.json").read_text())["bert"]
+    assert "every kernel gives NumPy's answer" in capsys.readouterr().out
+    monkeypatch.setattr(products, "verify", lambda *given: ["a product"])
+    with pytest.raises(SystemExit, match="nothing is timed: a product"):
+        gpu.measured(host, pretended(bench, tmp_path), args)
