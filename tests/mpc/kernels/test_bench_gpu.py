@@ -18,6 +18,7 @@ import pytest
 from cuda_lab import HostModule
 
 from secformer.mpc.backend import choose_backend
+from secformer.mpc.dealer.kinds import Comparison, MatMul, SeriesMask, Truncation
 from secformer.mpc.errors import BackendUnavailable
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.kernels.choice import BYTES, FLOAT64, INTEGER, WAYS, Choice, Product
@@ -168,3 +169,22 @@ def test_the_whole_bench(
     monkeypatch.setattr(products, "verify", lambda *given: ["a product"])
     with pytest.raises(SystemExit, match="nothing is timed: a product"):
         gpu.measured(host, pretended(bench, tmp_path), args)
+
+
+def test_floors_are_counted_from_a_plan(bench: Callable[[str], ModuleType]) -> None:
+    floors = bench("gpu_floor").floors
+    kinds = [MatMul(((2, 3), (3, 4)), (48, 48), ((0, 1, 48),), (None, 0)), SeriesMask(10, 24, 7, 48),
+             Comparison(3, 24, 2, 48), Truncation(9, 16, 48)]
+    assert floors(kinds) == {
+        "words_by_bits": {48: 5 * 24}, "products_of_bytes": 5 * 24 * 21, "series_words": 2 * 7 * 10,
+        "table_bytes": 3 * (2 * 32 * 8 + 32 + 32 + 16),
+    }
+
+
+def test_the_host_s_share_is_timed_with_idle_kernels(bench: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    floor = bench("gpu_floor")
+    bench("bert").checkpoint(tmp_path, 1, 8, 2, 0)
+    found = floor.host_time(tmp_path, "faithful", 2)
+    assert found["seconds"] > 0
+    assert found["launches"]["opened"] > 10
+    assert floor.plan_of(tmp_path, floor.ids_of(6), "faithful").rounds > 10
