@@ -72,7 +72,7 @@ class Plan:
             plan = cls(tuple(_kind(*row) for row in facts["kinds"]), int(facts["rounds"]), int(facts["bytes"]),
                        str(facts["constants"]))
             stated, version = facts["digest"], facts["format"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise Desync(f"this is no plan ({type(error).__name__}: {error}); do both sides run the same "
                          f"version?") from error
         if version != FORMAT or plan.digest != stated:

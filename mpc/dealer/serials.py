@@ -3,57 +3,113 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from secformer.mpc.errors import ReusedRandomness, StoreError
 
 KEPT = 100_000  # lines of the journal that are kept when it is opened again
+_LINE = re.compile(r"(\S+) (\S+) (=?)(\d+)(?:-(\d+))?")
 
 
 class Serials:
-    """A journal of used serials, a line each: epoch, space ("live" or "stored"), serial. In each space of an epoch
-    serials only rise, so that the last one says what is used. Not thread-safe."""
+    """A journal of used serials, a line each: epoch, space ("live" or "stored"), serial.
+
+    Live serials only rise, so that the last one says what is used. Stored ones are used in whatever order requests of
+    different shapes come: such a line, "=5" or of several serials "=5-9", says nothing of the serials below it.
+
+    Not thread-safe. Raises StoreError for a journal that cannot be read.
+    """
 
     def __init__(self, path: Path):
         self._path = path
-        self._last: dict[tuple[str, str], int] = {}
-        lines = path.read_text("ascii").splitlines() if path.is_file() else []
+        self._below: dict[tuple[str, str], int] = {}             # this serial and all below it
+        self._alone: dict[tuple[str, str], dict[int, int]] = {}  # first serial by the one after the last
+        try:
+            text = path.read_text("ascii") if path.exists() else ""
+        except (OSError, ValueError) as error:
+            raise self._unreadable(str(error)) from error
+        whole, _, cut = text.rpartition("\n")  # cut off by a crash before it was synced: its serial was never used
+        lines = whole.split("\n") if whole else []
         for line in lines:
-            try:
-                epoch, space, serial = line.split(" ")
-                self._last[epoch, space] = max(self.last(epoch, space), int(serial))
-            except ValueError:
-                if line is lines[-1]:  # cut off by a crash before it was synced: its serial was never used
-                    continue
-                raise StoreError(f"{path} holds the line {line!r}, which is no used serial; without it nobody knows "
-                                 f"what was used: remove this role's state folder to start a new epoch") from None
+            self._read(line)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._tidy(lines)
+        if cut or len(lines) > KEPT:
+            self._tidy(lines if len(lines) <= KEPT else self._summary())
         self._file = path.open("a", encoding="ascii")
+        sync_folder(path.parent)  # a journal that a power cut takes away would make every serial new
 
     def last(self, epoch: str, space: str) -> int:
         """The highest used serial of a space, -1 for none."""
-        return self._last.get((epoch, space), -1)
+        alone = self._alone.get((epoch, space), {})
+        return max(self._below.get((epoch, space), -1), max(alone, default=0) - 1)
 
     def burn(self, epoch: str, space: str, serial: int) -> None:
-        """Marks a serial, and all below it, as used. Raises ReusedRandomness when it was."""
+        """Marks a serial, and all below it, as used. Raises ReusedRandomness when it or a higher one was."""
         if serial <= self.last(epoch, space):
-            raise ReusedRandomness(f"serial {serial} ({space}) of epoch {epoch} was used before; a mask serves once: "
-                                   f"was this role's state restored from a backup, or its peer's?")
-        self._file.write(f"{epoch} {space} {serial}\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._last[epoch, space] = serial
+            raise self._reused(epoch, space, serial)
+        self._write(f"{epoch} {space} {serial}")
+        self._below[epoch, space] = serial
+
+    def burn_alone(self, epoch: str, space: str, serial: int) -> None:
+        """Marks a serial as used, whatever became of lower ones. Raises ReusedRandomness when it was."""
+        if serial < 0 or self._used(epoch, space, serial):
+            raise self._reused(epoch, space, serial)
+        self._write(f"{epoch} {space} ={serial}")
+        self._mark(epoch, space, serial, serial)
 
     def close(self) -> None:
         self._file.close()
 
+    def _used(self, epoch: str, space: str, serial: int) -> bool:
+        return serial <= self._below.get((epoch, space), -1) or any(
+            first <= serial < end for end, first in self._alone.get((epoch, space), {}).items())
+
+    def _mark(self, epoch: str, space: str, first: int, last: int) -> None:
+        alone = self._alone.setdefault((epoch, space), {})
+        alone[last + 1] = alone.pop(first, first)  # joins the range that ended here, so that few are kept
+
+    def _write(self, line: str) -> None:
+        self._file.write(line + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _read(self, line: str) -> None:
+        if not (found := _LINE.fullmatch(line)) or (found[5] and not found[3]):
+            raise self._unreadable(f"the line {line[:80]!r} is no used serial")
+        epoch, space, alone, first, last = found.groups()
+        if alone:
+            self._mark(epoch, space, int(first), int(last or first))
+        else:
+            self._below[epoch, space] = max(self._below.get((epoch, space), -1), int(first))
+
+    def _summary(self) -> list[str]:
+        """What is used, in few lines."""
+        return [f"{epoch} {space} {serial}" for (epoch, space), serial in self._below.items()] + [
+            f"{epoch} {space} ={first}-{end - 1}"
+            for (epoch, space), ranges in self._alone.items() for end, first in ranges.items()]
+
     def _tidy(self, lines: list[str]) -> None:
-        """Drops a cut line, and the oldest ones of a very long journal but for each space's last."""
-        good = [line for line in lines if line.count(" ") == 2 and line.rpartition(" ")[2].isdigit()]
-        if len(good) > KEPT:
-            good = [f"{epoch} {space} {serial}" for (epoch, space), serial in self._last.items()]
-        if good != lines or (self._path.is_file() and not self._path.read_bytes().endswith(b"\n") and lines):
-            part = self._path.with_suffix(".part")
-            part.write_text("".join(f"{line}\n" for line in good), "ascii")
-            part.replace(self._path)
+        part = self._path.with_suffix(".part")
+        with part.open("w", encoding="ascii") as file:
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
+        part.replace(self._path)
+
+    def _unreadable(self, why: str) -> StoreError:
+        return StoreError(f"{self._path} cannot be read ({why}), and without it nobody knows what was used: remove "
+                          f"this role's state folder to start a new epoch")
+
+    def _reused(self, epoch: str, space: str, serial: int) -> ReusedRandomness:
+        return ReusedRandomness(f"serial {serial} ({space}) of epoch {epoch} was used before; a mask serves once: was "
+                                f"this role's state restored from a backup, or its peer's?")
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes new names last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

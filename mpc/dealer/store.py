@@ -19,9 +19,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.serials import sync_folder
 from secformer.mpc.errors import Desync, PeerLost, StoreError
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.net.wire import HEADER_BYTES, Tag, pack_header, unpack_header
+from secformer.mpc.net.wire import HEADER_BYTES, Tag, pack_header
 from secformer.mpc.prg import derive
 
 MAGIC = b"SFST"
@@ -96,16 +97,27 @@ class Store:
         """The next run's serial and a channel that gives its corrections; None when there is none. The serial is
         burnt, on disk, before this returns. Raises StoreError."""
         for path, shelf in self._shelves():
-            serial = self._next(path, shelf)
-            if shelf.plan == plan.digest and serial < shelf.first + shelf.count:
-                file = path.open("rb")
+            if shelf.plan != plan.digest:
+                continue
+            serial, end = self._next(path, shelf), shelf.first + shelf.count
+            if serial >= end:  # a crash came between the burning and the removal of its last run
+                self._remove(path)
+                continue
+            file = path.open("rb")
+            try:
                 self._burn(path, serial + 1)
                 file.seek(_HEADER.size + (serial - shelf.first) * shelf.size)
-                if serial + 1 == shelf.first + shelf.count:  # the last run: readable through the open file only
-                    path.unlink()
-                    _cursor(path).unlink()
-                return serial, _Shelved(file, self._seed, run_name(serial))
+                if serial + 1 == end:  # the last run: readable through the open file only
+                    self._remove(path)
+            except BaseException:
+                file.close()
+                raise
+            return serial, _Shelved(file, self._seed, run_name(serial))
         return None
+
+    def _remove(self, path: Path) -> None:
+        path.unlink()
+        _cursor(path).unlink(missing_ok=True)
 
     def write(self, plan: Plan, first: int, count: int, deal: Callable[[int], Receive],
               told: Callable[[int], None] = lambda done: None) -> Written:
@@ -115,40 +127,46 @@ class Store:
         is.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self.folder / f"{plan.digest[:16]}-{first:012d}.store"
+        path = self.folder / f"{plan.digest[:16]}-{self._epoch[:8]}-{first:012d}.store"
         part = path.with_suffix(".part")
-        size = run_bytes(plan)
         done, problem = 0, None
         try:
-            with part.open("xb") as file:
-                os.chmod(part, 0o600)
-                file.write(bytes(_HEADER.size))
-                try:
+            try:
+                with part.open("xb") as file:
+                    os.chmod(part, 0o600)
+                    file.write(bytes(_HEADER.size))
                     for serial in range(first, first + count):
-                        receive = deal(serial)
-                        for tag, nbytes in plan.corrections():
-                            self._put(file, tag, receive(tag, nbytes), run_name(serial))
-                        file.flush()
+                        self._put_run(file, plan, serial, deal(serial))
                         done += 1
                         told(done)
-                except (OSError, PeerLost, Desync) as error:
-                    problem = error
-                if done:
-                    file.truncate(_HEADER.size + done * size)
-                    file.seek(0)
-                    file.write(Shelf(self._rank, first, done, size, self._epoch, plan.digest).packed())
-                    file.flush()
-                    os.fsync(file.fileno())
-                    part.rename(path)
-                    _sync_folder(self.folder)
+            except (OSError, PeerLost, Desync) as error:
+                problem = error
+            if done:
+                self._finish(part, path, Shelf(self._rank, first, done, run_bytes(plan), self._epoch, plan.digest))
         except OSError as error:
             problem, done = problem or error, 0
         finally:
             part.unlink(missing_ok=True)
         if problem and not done:
             raise StoreError(f"nothing could be stored in {self.folder}: {problem}; a run of this plan takes "
-                             f"{size / 1e6:.0f} MB") from problem
+                             f"{run_bytes(plan) / 1e6:.1f} MB") from problem
         return Written(done, str(problem or ""))
+
+    def _put_run(self, file: BinaryIO, plan: Plan, serial: int, receive: Receive) -> None:
+        for tag, nbytes in plan.corrections():
+            self._put(file, tag, receive(tag, nbytes), run_name(serial))
+        file.flush()
+
+    def _finish(self, part: Path, path: Path, shelf: Shelf) -> None:
+        """Makes a store of the whole runs in `part`. The file was closed: what a full disk refused must not be tried
+        again by a flush."""
+        with part.open("r+b") as file:
+            file.truncate(_HEADER.size + shelf.count * shelf.size)
+            file.write(shelf.packed())
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+        sync_folder(self.folder)
 
     def _put(self, file: BinaryIO, tag: Tag, payload: Any, run: str) -> None:
         header, data = pack_header(tag, payload.size), np.ascontiguousarray(payload).data
@@ -158,7 +176,12 @@ class Store:
 
     def _shelves(self) -> Iterator[tuple[Path, Shelf]]:
         for path in sorted(self.folder.glob("*.store")):
-            shelf = Shelf.read(path)
+            try:
+                shelf = Shelf.read(path)
+            except StoreError:
+                if path.exists():
+                    raise
+                continue  # used up, by the other process, since the folder was listed
             if shelf.epoch == self._epoch and shelf.rank == self._rank:
                 yield path, shelf
 
@@ -179,7 +202,7 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
         part.replace(cursor)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
 
 class _Shelved(Channel):
@@ -191,13 +214,10 @@ class _Shelved(Channel):
 
     def receive(self, tag: Tag, nbytes: int) -> Any:
         header, payload = self._file.read(HEADER_BYTES), np.empty(nbytes, dtype=np.uint8)
-        if len(header) == HEADER_BYTES:
-            _, came, size = unpack_header(header)
-            self._compare(tag, nbytes, came, size)
         read = self._file.readinto(payload.data)  # type: ignore[attr-defined]
         mac = self._file.read(MAC_BYTES)
         try:
-            if read != nbytes:
+            if header != pack_header(tag, nbytes) or read != nbytes:
                 raise InvalidSignature
             check = Poly1305(_key(self._seed, self._run, tag))
             check.update(header)
@@ -237,12 +257,3 @@ def _key(seed: bytes, run: str, tag: Tag) -> bytes:
 
 def _cursor(path: Path) -> Path:
     return path.with_suffix(".cursor")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes renames last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -97,7 +97,7 @@ class StreamChannel(Channel):
         self._fill(text, tag)
         try:
             note = json.loads(text.tobytes())
-        except ValueError:
+        except (ValueError, RecursionError):
             note = None
         if not isinstance(note, dict):
             story = f"{self.peer} sent a note that is no JSON object; do both sides run the same version?"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -94,8 +95,9 @@ class TLSStream:
                  deadline: float = HANDSHAKE):
         """Shakes hands. `expected` is the role that the accepting side must prove. Raises AuthError, OSError."""
         self._socket = prompt(connection)
-        self._socket.settimeout(deadline)
+        self._until = time.monotonic() + deadline  # for the whole handshake: a dripping peer must not hold a place
         self._lock = threading.Lock()
+        self._goodbye = False
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server,
                                      server_hostname=host_name(expected) if expected else None)
@@ -108,6 +110,7 @@ class TLSStream:
 
     def _shake_hands(self) -> None:
         while True:
+            self._socket.settimeout(max(1e-3, self._until - time.monotonic()))
             try:
                 self._tls.do_handshake()
                 self._socket.sendall(self._outgoing.read())
@@ -140,15 +143,20 @@ class TLSStream:
             view = view[count:]
 
     def recv_into(self, buffer: Any, /) -> int:
-        """Fills at least a byte of the buffer, and as much as has arrived; 0 when the peer has closed."""
+        """Fills at least a byte of the buffer, and as much as has arrived; 0 when the peer has said goodbye.
+
+        Raises ConnectionError where the connection ends without a goodbye: it was cut.
+        """
         view = memoryview(buffer).cast("B")
-        while view:
+        while view and not self._goodbye:
             with self._lock:
                 if count := self._opened(view):
                     return count
+            if self._goodbye:
+                break
             data = self._socket.recv(PIECE)
             if not data:
-                return 0
+                raise ConnectionError("it was cut")
             with self._lock:
                 self._incoming.write(data)
         return 0
@@ -161,8 +169,10 @@ class TLSStream:
                 if not (isinstance(more, int) and more):
                     break
                 count += more
-        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+        except ssl.SSLWantReadError:
             pass
+        except ssl.SSLZeroReturnError:
+            self._goodbye = True
         except ssl.SSLError as error:
             raise ConnectionError(_reason(error)) from error
         return count

@@ -233,7 +233,7 @@ class Engine:
             if mine != theirs:
                 return f"the halves of the request differ: {what} {mine} at party 0, {theirs} at party 1"
         try:
-            self._burn(taken)
+            self._burn(taken.space, taken.serial)
         except SecformerError as error:
             return f"party 0: {error}"
         return ""
@@ -272,21 +272,24 @@ class Engine:
                 space, after = LIVE, max(last.get(LIVE, -1), self._state.serials.last(epoch.name, LIVE))
                 found = self._dealer.deal(epoch, LIVE, after, plan, patience=self._settings.dealer_wait)
             serial, corrections = found
-            taken = Taken(request, job.half.shape_digest, plan.digest, space, serial)
             try:
-                self._burn(taken)
+                self._burn(space, serial)
             except BaseException:
                 corrections.close()
                 raise
-            return taken, read_ahead(corrections, plan)
+            return Taken(request, job.half.shape_digest, plan.digest, space, serial), read_ahead(corrections, plan)
         except (SecformerError, OSError) as error:
             return Taken(request, error=str(error)), None
 
-    def _burn(self, taken: Taken) -> None:
-        """Marks a run's streams as used, or raises ReusedRandomness. Serials rise with the dealer's count; those of a
-        store rise for each plan, since a request takes what fits it."""
-        space = taken.space if taken.space == LIVE else f"{taken.space}:{taken.plan[:16]}"
-        self._state.serials.burn(self._known_epoch().name, space, taken.serial)
+    def _burn(self, space: str, serial: int) -> None:
+        """Stored serials come in the order in which requests ask for their plans, live ones in their own."""
+        epoch, serials = self._known_epoch().name, self._state.serials
+        if space == SPACE:
+            serials.burn_alone(epoch, space, serial)
+        elif space == LIVE:
+            serials.burn(epoch, space, serial)
+        else:
+            raise Desync(f"the other party names the space {space!r}; there are {LIVE} and {SPACE}")
 
     def _moved_on(self) -> bool:
         """Whether the dealer has begun a new epoch: it lost its state, or somebody removed it."""

@@ -120,7 +120,7 @@ def unpack_answer(body: bytes, request: str) -> Answer:
         if odd := [name for name, words in tensors.items() if words.dtype != np.uint64]:
             raise ValueError(f"{odd[0]} holds {tensors[odd[0]].dtype}, shares are uint64")
         return Answer(tensors, int(metadata["frac"]), Cost.from_dict(json.loads(metadata["cost"])))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ProtocolError(f"the party's answer cannot be read ({type(error).__name__}: {error}); do all roles run "
                             f"the same version?") from error
 
@@ -136,7 +136,7 @@ def _unpack(body: bytes, form: str, problem: type[InputError] | type[ProtocolErr
         header: Any = json.loads(body[8 : 8 + size])
         tensors: dict[str, np.ndarray] = load(body)
         metadata = header.get("__metadata__", {})
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise problem(f"the body is no safetensors file ({error})") from error
     if not isinstance(metadata, dict) or metadata.get("format") != form:
         raise problem(f"the body is not of the form {form!r}; do client and parties run the same version?")

@@ -63,5 +63,5 @@ def stock(settings: PartySettings, lengths: Sequence[int], count: int, tell: Pro
         written = store.write(plan, first, count, receive, lambda done: tell("storing", done, count))
     finally:
         channel.close()
-    return Stocked(plan.digest, tuple(lengths), written.runs, store.left()[plan.digest], run_bytes(plan),
+    return Stocked(plan.digest, tuple(lengths), written.runs, store.left().get(plan.digest, 0), run_bytes(plan),
                    written.problem)

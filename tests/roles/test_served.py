@@ -103,7 +103,7 @@ def test_each_role_keeps_its_own_secrets(up: LocalRoles) -> None:
 
 def test_material_made_ahead_serves_without_the_dealer(up: LocalRoles, capsys: pytest.CaptureFixture[str]) -> None:
     party1 = str(up.settings("party1"))
-    stored = sum("stored:" in line for line in serials(up, "party1"))
+    stored = sum(" stored =" in line for line in serials(up, "party1"))
     tokens = int(ask(up).attention_mask.sum())
     assert main(["deal", "--settings", party1, "--count", "1", "--lengths", "3"]) == 0  # used later than what follows
     assert "Stored material for 1" in capsys.readouterr().out
@@ -124,7 +124,7 @@ def test_material_made_ahead_serves_without_the_dealer(up: LocalRoles, capsys: p
     finally:
         up.start("dealer")
     until(lambda: answered(up))
-    assert sum("stored:" in line for line in serials(up, "party1")) == stored + 3
+    assert sum(" stored =" in line for line in serials(up, "party1")) == stored + 3
     no_serial_twice(up)
 
 
