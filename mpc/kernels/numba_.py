@@ -8,13 +8,11 @@ Compiled code is cached on disk, so the first use of a new installation costs so
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numba import njit
 
-from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.notice import announce
 from secformer.mpc.kernels.numpy_ import _COS, _ROUND, _SIN, NumpyKernels
 
@@ -186,10 +184,6 @@ class NumbaKernels(NumpyKernels):
     """Compiled CPU kernels; what is not here is inherited from the reference."""
 
     name = "numba"
-
-    def __init__(self, backend: Backend):
-        super().__init__(backend)
-        self._pool = ThreadPoolExecutor(backend.threads) if backend.threads > 1 else None
 
     def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
         batch, (n, k), m = a.shape[:-2], a.shape[-2:], b.shape[-1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.compose import Compositions
+from secformer.mpc.kernels.limbs import product
 
 Array = Any
 
@@ -40,6 +42,8 @@ class NumpyKernels(Compositions):
 
     def __init__(self, backend: Backend):
         self.backend, self.xp = backend, backend.xp
+        many = backend.threads > 1 and not backend.on_gpu
+        self._pool = ThreadPoolExecutor(backend.threads) if many else None
 
     # ---- randomness -----------------------------------------------------------------------------------------------
 
@@ -106,6 +110,12 @@ class NumpyKernels(Compositions):
 
         `bits` says that the caller wants the product mod 2^bits only; what stands above is then anything.
         """
+        if not self.backend.on_gpu:
+            return product(a, b, min(bits, 8 * a.dtype.itemsize), self._pool, self.backend.threads)
+        return self.plain_matmul(a, b)
+
+    def plain_matmul(self, a: Array, b: Array) -> Array:
+        """The same in whole arrays, three limbs a word whatever is wanted: any array library, and the reference."""
         narrow = a.dtype == np.uint32
         limit = EXACT_K_NARROW if narrow else EXACT_K
         multiply = self._matmul32 if narrow else self._matmul64
