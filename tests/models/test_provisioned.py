@@ -147,10 +147,11 @@ def test_odd_share_files_are_refused(provisioned: Path, tmp_path: Path) -> None:
 
 
 def test_bad_provisioning_writes_nothing(tmp_path: Path, provisioned: Path) -> None:
-    from secformer import FAITHFUL
+    from secformer import SECFORMER
 
-    for problem, settings in [("seed is 0 or 1", {"seed_rank": 2}), ("cannot be provisioned", {"recipe": "exact"}),
-                              ("cannot be provisioned", {"recipe": replace(FAITHFUL, name="mine")}),
+    for problem, settings in [("seed is 0 or 1", {"seed_rank": 2}), ("distilled for", {"recipe": "exact"}),
+                              ("cannot be provisioned", {"recipe": "exact", "untrained_recipe": True}),
+                              ("cannot be provisioned", {"recipe": replace(SECFORMER, name="mine")}),
                               ("'auto' or 'head'", {"output": "all"})]:
         with pytest.raises(SettingsError, match=problem):
             provision(demo_model(), tmp_path / "new", **settings)  # type: ignore[arg-type]
