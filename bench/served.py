@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                                                    "shipped model)")
     parser.add_argument("--shape", choices=SHAPES)
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--recipe", default="faithful")
+    parser.add_argument("--recipe", default="auto")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=RESULTS)
