@@ -167,12 +167,11 @@ class TLSStream:
             while count < len(view):
                 more = self._tls.read(len(view) - count, view[count:])  # one record, straight into the buffer
                 if not (isinstance(more, int) and more):
+                    self._goodbye = True
                     break
                 count += more
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLZeroReturnError:
-            self._goodbye = True
         except ssl.SSLError as error:
             raise ConnectionError(_reason(error)) from error
         return count

@@ -1,0 +1,109 @@
+"""What roles tell each other as JSON: plans, costs, and the books of series."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secformer.mpc.dealer import kinds
+from secformer.mpc.dealer.kinds import Bilinear, Comparison, Hadamard, Kind, MatMul, SeriesMask, Truncation, WeightMask
+from secformer.mpc.dealer.plan import KINDS, Plan
+from secformer.mpc.errors import Desync
+from secformer.mpc.meter import COUNTERS, Cost
+from secformer.mpc.ops.book import Reader, Writer, as_fitted, series_from_list, series_to_list
+from secformer.mpc.ops.series import Series
+
+PLAN = Plan((
+    MatMul(((1, 2, 3), (3, 4)), (48, 64), ((0, 1, 48),), (None, 7)), Hadamard(((5,), (5,)), (40, 40), ((0, 0, 40),),
+                                                                           (None, None)),
+    Truncation(3, 16, 48), SeriesMask(9, 24, 8, 48), Comparison(4, 14, 2, 48), Comparison(4, 14, 1, 14, values=True),
+    WeightMask(0, (3, 4), 24),
+), 12, 3456, "abc")
+
+
+def sent(plan: Plan) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(json.dumps(plan.as_dict()))
+    return facts
+
+
+def test_a_plan_survives_json() -> None:
+    back = Plan.from_dict(sent(PLAN))
+    assert back == PLAN and back.digest == PLAN.digest
+    assert list(back.corrections()) == list(PLAN.corrections())
+    assert sum(size for _, size in back.corrections()) == PLAN.dealer_bytes
+
+
+def test_every_kind_can_be_told() -> None:
+    concrete = {cls for cls in vars(kinds).values()
+                if isinstance(cls, type) and issubclass(cls, Kind) and cls not in (Kind, Bilinear)}
+    assert set(KINDS.values()) == concrete
+
+
+@pytest.mark.parametrize("change", [
+    lambda f: f.pop("kinds"), lambda f: f.update(kinds=None), lambda f: f.update(format="secformer plan 0"),
+    lambda f: f["kinds"].pop(), lambda f: f["kinds"].reverse(), lambda f: f["kinds"][2].__setitem__(1, 4),
+    lambda f: f["kinds"][2].__setitem__(1, -3), lambda f: f["kinds"][2].__setitem__(1, 3.0),
+    lambda f: f["kinds"][2].__setitem__(1, "3"), lambda f: f["kinds"][2].append(1), lambda f: f["kinds"][2].pop(),
+    lambda f: f["kinds"][2].__setitem__(0, "Kind"), lambda f: f["kinds"][2].__setitem__(0, "__import__"),
+    lambda f: f.update(rounds=13), lambda f: f.update(rounds=float("inf")), lambda f: f.update(constants="abd"),
+    lambda f: f.update(digest="0" * 64), lambda f: f.update(kinds=[[]]), lambda f: f.update(kinds=[{}]),
+])
+def test_an_altered_plan_is_a_desync(change: Any) -> None:
+    facts = sent(PLAN)
+    change(facts)
+    with pytest.raises(Desync):
+        Plan.from_dict(facts)
+
+
+def costs() -> st.SearchStrategy[Cost]:
+    counts = st.integers(0, 2**50)
+    seconds = st.floats(0, 1e6)
+    values = st.fixed_dictionaries({key: seconds if key.endswith("seconds") else counts for key in COUNTERS})
+    leaf = st.builds(lambda name, v: Cost(name, **v), st.text(max_size=8), values)
+    return st.builds(lambda root, children: replace(root, children={c.name: c for c in children}), leaf,
+                     st.lists(leaf, max_size=3))
+
+
+@given(cost=costs())
+def test_a_cost_survives_json(cost: Cost) -> None:
+    assert Cost.from_dict(json.loads(json.dumps(cost.as_dict()))) == cost
+
+
+@pytest.mark.parametrize("facts", [{}, {"name": "x"}, {**Cost("x").as_dict(), "bytes": None},
+                                   {**Cost("x").as_dict(), "children": [1]}])
+def test_what_is_no_cost_is_refused(facts: Any) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        Cost.from_dict(facts)
+
+
+SERIES = Series(5, (0.1, 0.2, 1 / 3), (0.0, 0.5, 0.25), linear=0.5, magnitude=9)
+
+
+def test_a_book_gives_the_written_numbers() -> None:
+    writer = Writer()
+    assert writer(SERIES) is SERIES and as_fitted(SERIES) is SERIES
+    (written,) = series_from_list(json.loads(json.dumps(series_to_list(writer.series))))
+    assert written == SERIES
+    own = replace(SERIES, cos=(0.1 + 1e-12, 0.2 - 1e-3, 1 / 3))  # another machine's fit of the same function
+    assert Reader([written])(own) is written
+
+
+@pytest.mark.parametrize("own", [
+    replace(SERIES, period_bits=6), replace(SERIES, cos=(*SERIES.cos, 0.1), sin=(*SERIES.sin, 0.1)),
+    replace(SERIES, sin=(0.0, 0.0, 0.0)), replace(SERIES, linear=0.6), replace(SERIES, magnitude=8),
+])
+def test_another_function_than_the_written_one_is_a_desync(own: Series) -> None:
+    with pytest.raises(Desync, match="provision it again"):
+        Reader([SERIES])(own)
+
+
+def test_a_book_that_ends_too_soon_is_a_desync() -> None:
+    reader = Reader([SERIES])
+    reader(SERIES)
+    with pytest.raises(Desync, match="none"):
+        reader(SERIES)

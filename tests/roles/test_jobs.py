@@ -1,0 +1,119 @@
+"""The queue of requests: clients in turn, deadlines, leaving, duplicates, threads."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from concurrent.futures import CancelledError
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secformer.roles.jobs import DuplicateRequest, Expired, Jobs, QueueFull
+from secformer.roles.messages import Half
+
+
+def half(request: str) -> Half:
+    return Half(request, "model", np.array([1]), np.ones((1, 1), bool), seed=bytes(32))
+
+
+@given(clients=st.lists(st.sampled_from("abcd"), max_size=30))
+def test_clients_take_turns(clients: list[str]) -> None:
+    """However requests come, nobody is served twice more than another who waits; one's own keep their order."""
+    jobs = Jobs(100)
+    for number, client in enumerate(clients):
+        jobs.submit(half(f"{client}{number}"), client, 60.0)
+    served: list[str] = []
+    while ids := jobs.candidates(32):
+        job = jobs.take(ids[0])
+        assert job is not None
+        served.append(ids[0])
+        waiting = {client for client in set(clients) if any(f"{client}{n}" not in served for n, c in enumerate(clients)
+                                                            if c == client)}
+        counts = Counter(i[0] for i in served)
+        if waiting:
+            assert max(counts.values()) - min(counts[c] for c in waiting) <= 1
+    for client in set(clients):
+        mine = [int(i[1:]) for i in served if i[0] == client]
+        assert mine == sorted(mine) and len(mine) == clients.count(client)
+    assert jobs.waiting() == 0
+
+
+def test_an_id_is_known_after_its_end() -> None:
+    jobs = Jobs(2)
+    jobs.submit(half("x"), "a", 60.0)
+    with pytest.raises(DuplicateRequest):
+        jobs.submit(half("x"), "b", 60.0)
+    assert jobs.take("x") is not None
+    with pytest.raises(DuplicateRequest):
+        jobs.submit(half("x"), "a", 60.0)
+
+
+def test_a_full_queue_refuses_and_forgets() -> None:
+    jobs = Jobs(1)
+    jobs.submit(half("x"), "a", 60.0)
+    with pytest.raises(QueueFull):
+        jobs.submit(half("y"), "a", 60.0)
+    assert jobs.take("x") is not None
+    jobs.submit(half("y"), "a", 60.0)  # a refused id may come again
+
+
+def test_a_request_past_its_deadline_ends() -> None:
+    jobs = Jobs(5)
+    late, early = jobs.submit(half("x"), "a", 0.0), jobs.submit(half("y"), "a", 60.0)
+    assert jobs.candidates(5) == ["y"]
+    assert isinstance(late.exception(timeout=1), Expired) and not early.done()
+
+
+def test_a_client_that_leaves() -> None:
+    jobs = Jobs(5)
+    future = jobs.submit(half("x"), "a", 60.0)
+    jobs.cancel("x")
+    jobs.cancel("never came")
+    assert jobs.take("x") is None and jobs.candidates(5) == []
+    with pytest.raises(CancelledError):
+        future.result(timeout=1)
+    running = jobs.submit(half("y"), "a", 60.0)
+    assert jobs.take("y") is not None
+    jobs.cancel("y")  # it runs already
+    assert running.running()
+
+
+def test_waiting_for_requests_wakes_up() -> None:
+    jobs = Jobs(5)
+    found: list[list[str]] = []
+    first: list[str | None] = []
+    threads = [threading.Thread(target=lambda: found.append(jobs.candidates(5, patience=30.0))),
+               threading.Thread(target=lambda: first.append(jobs.first_of(["nobody", "x"], patience=30.0)))]
+    for thread in threads:
+        thread.start()
+    jobs.submit(half("x"), "a", 60.0)
+    for thread in threads:
+        thread.join(30)
+    assert found == [["x"]] and first == ["x"]
+    assert jobs.first_of([], patience=30.0) is None and jobs.candidates(0) == []
+
+
+def test_many_threads_lose_nothing() -> None:
+    jobs = Jobs(10_000)
+    taken: list[str] = []
+
+    def send(client: str) -> None:
+        for i in range(100):
+            jobs.submit(half(f"{client}{i}"), client, 60.0)
+
+    def serve() -> None:
+        while len(taken) < 400:
+            for request in jobs.candidates(8, patience=0.01):
+                if jobs.take(request) is not None:
+                    taken.append(request)
+
+    threads = [*(threading.Thread(target=send, args=(c,)) for c in "abcd"), *(threading.Thread(target=serve)
+                                                                             for _ in range(3))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(taken) == len(set(taken)) == 400 and jobs.waiting() == 0
