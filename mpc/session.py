@@ -138,7 +138,8 @@ class Session(ABC):
         """Runs the pending truncations of all xs in one round. Verbs do this by themselves: a protocol calls it only
         where one value is about to be used by several verbs.
 
-        Price: one round, `width` bits for each element that has a truncation pending, else nothing.
+        Price: one round, window(session's frac, magnitude) bits for each element that has a truncation pending (4 bytes
+        where nothing smaller is promised), else nothing.
         """
         return tuple(self._settled(xs))
 
@@ -277,7 +278,7 @@ class Session(ABC):
                         f"{x!r} promises values below 2^{x.magnitude}, which takes {need} bits to truncate; it has "
                         f"{x.width}. State the product's magnitude, or settle before scaling"
                     )
-                due[id(x)] = (x, shift, min(x.width, self.fixed.window(x.frac, x.magnitude)))
+                due[id(x)] = (x, shift, min(x.width, shift + self.fixed.window(x.frac - shift, x.magnitude)))
         if not due:
             return list(xs)
         jobs = list(due.values())

@@ -32,7 +32,7 @@ class Split:
         return tuple(sum(self.bits[:i]) for i in range(len(self.bits)))
 
     def limbs(self, words: Array) -> list[Array]:
-        """The limbs of uint64 words as float64, each contiguous; their sum times 2^shift is the word mod 2^sum(bits)."""
+        """The limbs of uint64 words as float64, contiguous; summed times 2^shift they are the word mod 2^sum(bits)."""
         found, carry = [], 0
         for bits, shift in zip(self.bits, self.shifts, strict=True):
             limb = words + np.uint64(carry)  # rounds the limbs below to the nearest

@@ -1,18 +1,21 @@
 """Exact truncation: z / 2^s within a window, error below one unit in the last place, never wrapping.
 
-Design after the probabilistic truncation of edaBits-style protocols; the stochastic rounding bit depends on the
-opened word (see docs/security.md). For |z| < 2^(k-2), r uniform in k bits, R = r >> s, m = msb(r):
+1. drop the lowest s bits of the shares, party 0 rounding down, party 1 up (Mohassel and Zhang 2017)        local
+2. lift: with k the window that is left, r uniform in k bits, m = msb(r), open
+   u = (z' + r + 2^(k-2)) mod 2^k                                                          one round, k bits
+3. z'' = u - r + 2^k (1 - msb u) m - 2^(k-2)
 
-1. open u = (z + r + 2^(k-2)) mod 2^k                                       one round, k bits
-2. z' = (u >> s) - R + 2^(k-s) (1 - msb u) m - 2^(k-2-s)
-
-With s = 0 this lifts z from a k-bit window to whole words.
+Step 1 gives floor(z / 2^s) or the next integer, and exactly z / 2^s where that is one: modulo 2^(window - s) a wrap of
+the sum of shares does not matter, and the shares' low bits add up to z's or, where they carry, the carry and the
+rounding up cancel. Step 2 makes whole words of it: what is opened is z' alone, no bit of what was dropped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from secformer.mpc.dealer.kinds import Truncation
 from secformer.mpc.party import Party
@@ -21,20 +24,32 @@ Job = tuple[Any, int, int]  # words, shift, window
 
 
 def kinds(sizes: Sequence[int], shifts: Sequence[int], windows: Sequence[int]) -> list[Truncation]:
-    return [Truncation(n, s, k) for n, s, k in zip(sizes, shifts, windows, strict=True)]
+    """The correlations of a batch: lifts from what dropping leaves of the windows."""
+    return [Truncation(n, 0, k - s) for n, s, k in zip(sizes, shifts, windows, strict=True)]
+
+
+def drop(words: Any, bits: int, up: bool) -> Any:
+    """A share without its lowest bits, rounded up or down."""
+    if not bits:
+        return words
+    if not up:
+        return words >> np.uint64(bits)
+    return np.uint64(0) - ((np.uint64(0) - words) >> np.uint64(bits))
 
 
 def truncate(party: Party, jobs: Sequence[Job]) -> list[Any]:
-    """Shares of z >> s for each (z, s, k). One round for all; k bits an element."""
+    """Shares of z >> s for each (z, s, k). One round for all; k - s bits an element."""
+    first = party.rank == 0
     wanted = kinds([z.size for z, _, _ in jobs], [s for _, s, _ in jobs], [k for _, _, k in jobs])
     materials = [party.take(kind) for kind in wanted]
     masked = []
-    for (z, _, k), material in zip(jobs, materials, strict=True):
-        masked.append((material.masked("mask", z, 1 << (k - 2) if party.rank == 0 else 0), k))
-    opened = party.open("truncate", masked)                                                            # 1
+    for (z, s, _), kind, material in zip(jobs, wanted, materials, strict=True):
+        offset = 1 << (kind.window - 2) if first else 0
+        masked.append((material.masked("mask", drop(z, s, not first), offset), kind.window))           # 1
+    opened = party.open("truncate", masked)                                                            # 2
     done = []
-    for (z, s, k), kind, material, u in zip(jobs, wanted, materials, opened, strict=True):
-        shifted = material.draw("shifted")
+    for (z, _, _), kind, material, u in zip(jobs, wanted, materials, opened, strict=True):
+        mask = material.draw("shifted")
         msb = material.draw("msb") if kind.msb_bits else party.kernels.xp.zeros_like(u)
-        done.append(party.kernels.truncated(u, shifted, msb, s, k, party.rank == 0).reshape(z.shape))  # 2
+        done.append(party.kernels.truncated(u, mask, msb, kind.shift, kind.window, first).reshape(z.shape))  # 3
     return done

@@ -13,6 +13,7 @@ from mpc_lab import ULP, Raw, Words, compute, examples, integers, run, words_of
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.ops.truncate import drop
 from secformer.mpc.shares import Share
 
 
@@ -106,6 +107,28 @@ def test_settling_in_every_format(frac: int, data: st.DataObject, seed: int) -> 
     )
     assert (got.frac, got.width) == (frac, 64)
     check(z, frac, got.words)
+
+
+@examples(50)
+@given(window=st.integers(2, 64), data=st.data(), seed=st.integers(0, 2**16))
+def test_dropped_bits_cost_less_than_a_unit(window: int, data: st.DataObject, seed: int) -> None:
+    """However the shares lie: the sum of both rounded shares is z / 2^s rounded down or up, and exact multiples stay."""
+    shift = data.draw(st.integers(0, window - 2))
+    rng, left = np.random.default_rng(seed), 2 ** (window - shift)
+    z = np.array([v % 2**64 for v in edges(window, rng)], dtype=np.uint64)
+    z[::3] &= np.uint64(2**64 - 2**shift)
+    mask = rng.integers(0, 2**64, size=z.size, dtype=np.uint64)
+    mask[:4] = 0, 2**64 - 1, (1 << shift) - 1, 1 << shift
+    total = drop(z - mask, shift, up=False) + drop(mask, shift, up=True)
+    for value, got in zip(z.tolist(), total.tolist(), strict=True):
+        down, up = value >> shift, -(-value >> shift)
+        assert got % left in {down % left, up % left}
+
+
+def test_only_what_is_kept_is_opened() -> None:
+    _, outcome = run(lambda s, x: s.settle(s.square(x))[0], np.ones(5), raw=True)
+    truncation = outcome.plan.kinds[1]
+    assert (truncation.shift, truncation.window, truncation.opened) == (0, 32, 5 * 4)
 
 
 def test_settle_is_free_where_nothing_is_pending() -> None:
