@@ -2,10 +2,12 @@
 
     python bench/distill.py --data glue --backbone all-MiniLM-L6-v2 --work models --task stsb
     python bench/distill.py --data glue --work models --task stsb --only secformer --train-only
+    python bench/distill.py --data glue --work models --task stsb --swapped
 
 For each task a teacher is fine-tuned, and from it four students are made: SecFormer's and MPCFormer's design, each
 distilled and, for comparison, trained on labels alone. Then each is run in plaintext and securely on
-the first examples of the dev set; the teacher runs securely with the recipe `faithful`. Every step is a command of
+the first examples of the dev set; the teacher runs securely with the recipe `faithful`. --swapped scores the teacher's
+own weights under the designs' functions, without any training, in float32. Every other step is a command of
 secformer; what a work folder already holds is not made again. SETTINGS are sized for two processor cores.
 """
 
@@ -68,8 +70,12 @@ def main() -> None:
     parser.add_argument("--only", help=f"of {', '.join((TEACHER, *STUDENTS))}, with commas between")
     parser.add_argument("--limit", type=int, default=200, help="examples of the secure runs")
     parser.add_argument("--train-only", action="store_true")
+    parser.add_argument("--swapped", action="store_true")
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
+    if args.swapped:
+        keep("swapped", args.task, swapped(args))
+        return
     names = args.only.split(",") if args.only else [TEACHER, *STUDENTS]
     for name in names:
         if not (args.work / f"{args.task}-{name}" / "model.safetensors").is_file():
@@ -79,11 +85,33 @@ def main() -> None:
     for name in names:
         row = evaluated(name, args)
         print(json.dumps({k: row[k] for k in ("metrics_all", "plain", "secure", "label_agreement")}))
-        path = RESULTS / "distill.json"
-        before = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        tasks = before.get("tasks", {})
-        tasks.setdefault(args.task, {})[name] = row
-        record("distill", {"settings": SETTINGS, "tasks": tasks})
+        keep("tasks", args.task, {name: row})
+
+
+def keep(what: str, task: str, rows: Mapping[str, Any]) -> None:
+    """Puts rows of a task into bench/results/distill.json, beside what it has."""
+    path = RESULTS / "distill.json"
+    before = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    found: dict[str, Any] = {key: before.get(key, {}) for key in ("tasks", "swapped")}
+    found[what].setdefault(task, {}).update(rows)
+    record("distill", {"settings": SETTINGS, **found})
+
+
+def swapped(args: argparse.Namespace) -> dict[str, Any]:
+    """Metrics on the dev set of the teacher's weights under the designs' functions."""
+    from secformer.models.design import DESIGNS
+    from secformer.models.distill.data import glue_file, read, task_named
+    from secformer.models.distill.device import use_threads
+    from secformer.models.distill.finetune import dev_logits
+    from secformer.models.distill.metrics import scores
+    from secformer.models.distill.model import load
+    from secformer.models.folder import ModelFolder
+
+    use_threads(args.threads)
+    task, folder = task_named(args.task), ModelFolder(args.work / f"{args.task}-{TEACHER}")
+    dev, model = read(glue_file(args.data, task, "dev"), task), load(folder)
+    rows = folder.tokenizer.rows(dev.texts, truncation=True)
+    return {name: scores(dev_logits(model, rows, recipe), dev.labels, task) for name, recipe in DESIGNS.items()}
 
 
 def training(name: str, args: argparse.Namespace) -> list[str]:
