@@ -1,1 +1,2 @@
-"""Training of the shipped demonstration model; the only part of the project that needs PyTorch."""
+"""Students for secure inference: training and distillation through the protocols' own code (the only part that imports
+torch), and evaluation, which does not need it."""
