@@ -34,7 +34,7 @@ class InverseRoot(Protocol):
 def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with 1/sqrt by series: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
-    6 rounds (10 where at["variance"] spans a ratio above about 250); about 35 bytes an element.
+    6 rounds (10 where at["variance"] spans a ratio above about 250); about 28 bytes an element.
     Error: that of `rsqrt_series`, 2e-5 relative to the result. Takes a pending x.
     """
     return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_series)
@@ -44,7 +44,7 @@ def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share, eps: float
 def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with SecFormer's Goldschmidt inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
-    3 iterations + 5 rounds, 38 with the paper's 11 (eta = 2000, where at["variance"] allows); about 35 bytes an
+    3 iterations + 5 rounds, 38 with the paper's 11 (eta = 2000, where at["variance"] allows); about 28 bytes an
     element. Error: that of `rsqrt_goldschmidt`, relative to the result. Takes a pending x.
     """
     variance = positive(at, "variance")
@@ -61,7 +61,7 @@ def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share, eps: 
 def layernorm_by(
     s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site, inverse_root: InverseRoot
 ) -> Share:
-    """LayerNorm with the inverse root given: 5 rounds beside the root's; about 35 bytes an element.
+    """LayerNorm with the inverse root given: 5 rounds beside the root's; about 28 bytes an element.
 
     1. t <- row sums of x                                                     one round, which settles x
     2. x^2, t^2, x gamma, t gamma                                                one round

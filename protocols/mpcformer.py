@@ -23,7 +23,7 @@ WINDOW = 17              # bits of a comparison that two tables serve
 
 @cite("li2023mpcformer", "Quad")
 def gelu_quad(s: Session, x: Share, at: Site) -> Share:
-    """0.125 x^2 + 0.25 x + 0.5 for x in at["input"].   2 rounds, 1 where x is settled; 12 bytes an element.
+    """0.125 x^2 + 0.25 x + 0.5 for x in at["input"].   2 rounds, 1 where x is settled; 9 bytes an element.
 
     1. x^2; the rest is local, all three constants being powers of two
 
@@ -44,7 +44,7 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
 def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real tokens: (B, H, T, D).
 
-    44 rounds with the published 10 iterations; about 25 bytes a score, 21 a value, 610 a row.
+    44 rounds with the published 10 iterations; about 21 bytes a score, 18 a value, 610 a row.
     1. p <- (scores + 5)^2, padding times 0                                      two rounds
     2. c <- p @ values; q <- row sums of p                                       two rounds
     3. n <- 1 / q by `reciprocal_newton`, one a row                              38 rounds
@@ -63,7 +63,7 @@ def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndar
 def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """(relu(x) + e/n) / (sum relu(x) + e) @ values over the n real tokens of a text: (B, H, T, D).
 
-    43 rounds with the published 10 iterations; about 12 bytes a score, 21 a value, 610 a row.
+    43 rounds with the published 10 iterations; about 11 bytes a score, 18 a value, 610 a row.
     1. w <- relu(scores) + e/n, padding times 0                                  two rounds
        Scores count with 16 bits in all (11 fractional ones for scores below 31), which two small tables compare.
     2. c <- w @ values; q <- row sums of w                                       one round

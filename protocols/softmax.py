@@ -33,8 +33,8 @@ PRECISION = 3, 6     # least and most fractional bits of a comparison
 def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real tokens: (B, H, T, D).
 
-    2 ceil(log2 T) + 6 rounds where row sums stay below about 180, as with T = 128 (2 or 6 more beyond); about 21 bytes
-    a score, 21 a value.
+    2 ceil(log2 T) + 6 rounds where row sums stay below about 180, as with T = 128 (2 or 6 more beyond); about 18 bytes
+    a score, 18 a value.
     1. x <- scores, padding columns at a public low constant
     2. m <- coarse row maximum of x: within a public delta of it                 2 ceil(log2 T) rounds
     3. e <- exp(x - m) in exp's domain widened by delta, padding times 0         two rounds
@@ -89,7 +89,7 @@ def weighted_mean(
 ) -> Share:
     """weights @ values / row sums of weights, which lie in `total`, by one reciprocal a row.
 
-    3 rounds beside the reciprocal's, one less for settled weights; about 12 bytes a weight and 21 a value.
+    3 rounds beside the reciprocal's, one less for settled weights; about 11 bytes a weight and 18 a value.
     1. c <- weights @ values;  z <- row sums of the weights
     2. return c / z
     Reciprocals settle at 2^spare_bits or more. Takes pending weights; the result has a truncation pending.
@@ -106,7 +106,7 @@ def weighted_mean(
 def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real tokens: (B, H, T, D).
 
-    2 iterations + 6 rounds, 32 with the paper's 13; about 25 bytes a score, 21 a value.
+    2 iterations + 6 rounds, 32 with the paper's 13; about 22 bytes a score, 18 a value.
     1. p <- (scores + 5)^2, padding times 0                                      two rounds
     2. c <- p @ values; q <- row sums of p                                       two rounds
     3. n <- 1 / q by Goldschmidt, one a row: eta = 5000, 13 iterations where at["quad_sum"] allows
@@ -127,7 +127,7 @@ def quad_mean(
     s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site, reciprocal: Reciprocal
 ) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, with the reciprocal given: 5 rounds beside the reciprocal's;
-    about 25 bytes a score, 21 a value."""
+    about 22 bytes a score, 18 a value."""
     columns = real_columns(scores, values, mask)
     total = positive(at, "quad_sum")
     if total.low == 0.0:

@@ -1,0 +1,162 @@
+"""What one inference cannot do without: arithmetic and bytes moved, counted from its plan, and their times here.
+
+    python bench/floors.py
+
+For a BERT_BASE at 128 and 512 tokens and each recipe. The counts are exact, from the recorded plan; the rates are
+measured in the same run, on all cores: a compiled ring product, ChaCha20 and copying. The floor is the largest of the
+three times, since they may overlap; their sum is printed beside it. It leaves out everything else: series, tables,
+packing, additions.
+
+products   multiplications of words in matrix products: two at each party, one at the dealer
+expanded   bytes of ChaCha20: masks and party 0's shares at the parties, all of them again at the dealer
+moved      bytes read or written at least once: what is expanded, corrections made and taken, messages made and taken,
+           and the weights, which each product reads
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bert import SHAPES, VOCAB, checkpoint
+from report import RESULTS, record
+
+from secformer.models.encoder import Bert
+from secformer.models.folder import ModelFolder
+from secformer.models.layout import TABLE
+from secformer.models.pipeline import infer
+from secformer.models.profile import measure
+from secformer.models.sharing import GhostTensors, private_requests, provision
+from secformer.models.tokens import Batch, id_rows
+from secformer.mpc.backend import Backend, cores
+from secformer.mpc.dealer.kinds import Kind, MatMul
+from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.kernels import kernels_for
+from secformer.mpc.kernels.compose import drawn
+from secformer.mpc.recorder import PlanRecorder
+from secformer.mpc.session import Session
+from secformer.protocols.recipes import recipe_named
+
+TOKENS = (128, 512)
+RECIPES = ("faithful", "secformer")
+
+
+def counted(plan: Plan) -> dict[str, int]:
+    """Word multiplications of matrix products, bytes expanded, bytes moved: of all three roles together."""
+    products = sum(multiplications(kind) for kind in plan.kinds)
+    expanded = sum(expansion(kind) for kind in plan.kinds)
+    weights = sum(reads(kind) for kind in plan.kinds)
+    moved = expanded + 2 * plan.dealer_bytes + 2 * plan.bytes + weights
+    return {"products": products, "expanded": expanded, "moved": moved}
+
+
+def multiplications(kind: Kind) -> int:
+    if not isinstance(kind, MatMul):
+        return 0
+    total = 0
+    for i, j, _ in kind.pairs:
+        size = math.prod(kind.shapes[i]) * kind.shapes[j][-1]
+        total += 5 * size  # mask by opened and opened by factor at either party, mask by mask at the dealer
+    return total
+
+
+def expansion(kind: Kind) -> int:
+    """Both parties' masks and party 0's derived shares, at those who use them and again at the dealer."""
+    total = 0
+    for field in kind.fields():
+        size = field.count * (1 if field.xor and field.derived else drawn(field.bits))
+        total += 2 * size if field.derived else 4 * size
+    return total
+
+
+def reads(kind: Kind) -> int:
+    """Bytes of standing weights that a product's five multiplications read."""
+    if not isinstance(kind, MatMul):
+        return 0
+    return sum(5 * math.prod(kind.shapes[j]) * (4 if width <= 32 else 8)
+               for _, j, width in kind.pairs if kind.weights[j] is not None)
+
+
+def rates(repeat: int) -> dict[str, float]:
+    """Word multiplications, keystream bytes and copied bytes (read and written) a second, all cores at once."""
+    rng, threads = np.random.default_rng(0), cores()
+    a, b = (rng.integers(0, 2**64, size, dtype=np.uint64) for size in ((128, 768), (768, 3072)))
+    kernels = kernels_for(Backend("numpy", np, 1))
+    first, second = (np.ones(1 << 25, dtype=np.uint64) for _ in range(2))
+    size = first.size // threads
+    jobs: dict[str, tuple[Callable[[int], Any], float]] = {
+        "products": (lambda i: kernels.matmul(a, b, 48), float(a.size * b.shape[1])),
+        "expanded": (lambda i: kernels.keystream(bytes(32), i << 20, 1 << 25), float(1 << 25)),
+        "moved": (lambda i: np.copyto(second[i * size : (i + 1) * size], first[i * size : (i + 1) * size]),
+                  16.0 * size),
+    }
+    found = {}
+    with ThreadPoolExecutor(threads) as pool:
+        for name, (job, work) in jobs.items():
+            seconds = []
+            for _ in range(repeat + 1):
+                started = time.perf_counter()
+                list(pool.map(job, range(threads)))
+                seconds.append(time.perf_counter() - started)
+            found[name] = threads * work / min(seconds[1:])
+    return found
+
+
+def plan_of(folder: ModelFolder, tokens: int, name: str, seed: int) -> Plan:
+    """The plan of one request: random ids, ranges measured on them, private embeddings. The weights are shared before,
+    which is not counted."""
+    texts = {"input_ids": np.random.default_rng(seed).integers(5, VOCAB, (1, tokens))}
+    recipe, fixed = recipe_named(name), FixedPoint()
+    profile = measure(folder, texts, recipe=recipe)
+    layout, batch = folder.layout(fixed, private=True), Batch(tuple(id_rows(texts, folder.spec)))
+    request = private_requests(batch, folder.spec, layout[TABLE].width, bytes(32))[0].ghost()
+    recorder, kept = PlanRecorder(fixed), {}
+
+    def load(s: Session, _: Any) -> None:
+        kept[0] = provision(s, GhostTensors(layout), layout)
+
+    recorder.record(load, None)
+    return recorder.record(
+        lambda s, r: infer(s, r, batch, Bert(folder.spec, kept[0], recipe, profile), ("last_hidden_state",)), request)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="base")
+    parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    per_second = rates(args.repeat)
+    print({name: f"{rate / 1e9:.2f} G/s" for name, rate in per_second.items()})
+    print(f"{'recipe':<12}{'tokens':>7}{'G mul':>8}{'GB expanded':>12}{'GB moved':>10}{'seconds each':>22}{'floor':>8}"
+          f"{'sum':>8}")
+    with tempfile.TemporaryDirectory() as at:
+        checkpoint(Path(at), *SHAPES[args.shape], args.seed)
+        folder = ModelFolder(Path(at))
+        for name in RECIPES:
+            for tokens in args.tokens:
+                counts = counted(plan_of(folder, tokens, name, args.seed))
+                seconds = {key: count / per_second[key] for key, count in counts.items()}
+                floor, total = max(seconds.values()), sum(seconds.values())
+                rows.append({"recipe": name, "tokens": tokens, **counts,
+                             "seconds": {key: round(s, 3) for key, s in seconds.items()},
+                             "floor_seconds": round(floor, 3), "sum_seconds": round(total, 3)})
+                g = [counts[key] / 1e9 for key in ("products", "expanded", "moved")]
+                print(f"{name:<12}{tokens:>7}{g[0]:8.1f}{g[1]:12.2f}{g[2]:10.2f}"
+                      f"{'  '.join(f'{s:.2f}' for s in seconds.values()):>22}{floor:8.2f}{total:8.2f}", flush=True)
+    record("floors", {"shape": args.shape, "cores": cores(), "rates_per_second": per_second, "rows": rows}, args.out)
+
+
+if __name__ == "__main__":
+    main()
