@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from float32 import Float32Bert
 from report import RESULTS, peak_memory, record
 from safetensors.numpy import save_file
 
@@ -185,8 +186,14 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
         if not error <= args.tolerance:
             raise SystemExit(f"the secure answer is off by {error:.3g} from its twin: nothing is timed")
         exact = plain_bert(args.folder, texts)
-        seconds, costs, processor = [], [], []
+        plaintext = Float32Bert(args.folder, args.layers or layers, heads)
+        if not largest(plaintext(ids[0]), exact.last_hidden_state[0]) <= 1e-3:
+            raise SystemExit("the float32 pass does not agree with the float64 one: nothing is timed")
+        seconds, costs, processor, plain_seconds = [], [], [], []
         for _ in range(args.repeat):
+            started = time.perf_counter()
+            plaintext(ids[0])
+            plain_seconds.append(time.perf_counter() - started)
             started, busy = time.perf_counter(), time.process_time()
             cost = model(texts).cost
             seconds.append(time.perf_counter() - started)
@@ -202,6 +209,8 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "error_to_twin": error, "error_to_plaintext": largest(first.last_hidden_state, exact.last_hidden_state),
         "seconds_all_roles": round(min(seconds), 3), "seconds_each": [round(s, 3) for s in seconds],
+        "float32_seconds": round(min(plain_seconds), 4),
+        "ratio_to_float32": round(min(seconds) / min(plain_seconds), 1),
         "processor_seconds_all_roles": round(min(processor), 3),
         "online_seconds": round(cost.seconds, 3), "offline_seconds": round(cost.offline_seconds, 3),
         "online_bytes_both_directions": cost.bytes, "rounds": cost.rounds,
