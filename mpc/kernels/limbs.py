@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,10 +78,14 @@ def product(a: Array, b: Array, width: int, pool: ThreadPoolExecutor | None = No
     elif len(jobs) < threads:
         part = -(-m // threads)
         jobs = [(x, y[:, j : j + part], z[:, j : j + part]) for x, y, z in jobs for j in range(0, m, part)]
-    run = map if pool is None else pool.map
     with one_thread():
-        for _ in run(lambda job: _add_product(*job, width), jobs):
-            pass
+        tasks = [partial(_add_product, *job, width) for job in jobs]
+        if pool is None:
+            for task in tasks:
+                task()
+        else:
+            for future in [pool.submit(task) for task in tasks]:
+                future.result()
     return out
 
 
