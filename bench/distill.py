@@ -79,6 +79,8 @@ def main() -> None:
     names = args.only.split(",") if args.only else [TEACHER, *STUDENTS]
     for name in names:
         if not (args.work / f"{args.task}-{name}" / "model.safetensors").is_file():
+            if name == TEACHER and args.backbone is None:
+                raise SystemExit("a teacher needs --backbone")
             run(training(name, args), args)
     if args.train_only:
         return
@@ -121,9 +123,7 @@ def training(name: str, args: argparse.Namespace) -> list[str]:
     if args.threads:
         data += ["--threads", str(args.threads)]
     if name == TEACHER:
-        if args.backbone is None:
-            raise SystemExit("a teacher needs --backbone")
-        return ["finetune", str(args.backbone), *data, *settings["teacher"].split()]
+        return ["finetune", str(args.backbone or "BACKBONE"), *data, *settings["teacher"].split()]
     design, _, labels = name.partition("-")
     stages = [*settings["labels"].split(), "--labels-only"] if labels else settings["distilled"].split()
     return ["distill", str(args.work / f"{args.task}-{TEACHER}"), "--design", design, *data, *stages,
