@@ -132,7 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"{name}: no result", file=sys.stderr)
                 continue
             rows[name] = row
-            record(f"bert-{args.shape}-{args.tokens}-{name}{suffix_of(args)}", row, args.out)
+            kernels = "" if row["kernels"] == "numba" else f"-{row['kernels']}"
+            record(f"bert-{args.shape}-{args.tokens}-{name}{suffix_of(args)}{kernels}", row, args.out)
     if not rows:
         return 1
     print(table(rows))

@@ -77,10 +77,11 @@ def require(recipe: Recipe, spec: BertSpec, where: object) -> None:
     if trained is None:
         raise SettingsError(f"{where} is an ordinary checkpoint and the recipe {recipe.name!r} computes other "
                             f"functions than a BERT's, so its answers would mean nothing: distil a student first ("
-                            f"secformer distill), take the recipe 'faithful', or say untrained_recipe=True")
+                            f"secformer distill), take the recipe 'faithful', or say untrained_recipe=True "
+                            f"(--untrained-recipe)")
     raise SettingsError(f"{where} was distilled for the functions of {trained.name!r}, the recipe {recipe.name!r} has "
                         f"others, so its answers would mean nothing: leave the recipe at 'auto', or say "
-                        f"untrained_recipe=True")
+                        f"untrained_recipe=True (--untrained-recipe)")
 
 
 def plaintext(spec: BertSpec) -> Recipe:

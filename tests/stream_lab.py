@@ -1,6 +1,6 @@
 """A model of streams and of memory pools that belong to streams: as much of CuPy as `CupyBackend` uses, and as unkind
-as the real thing may be. Work runs when something waits for it and no earlier; memory that is let go of is given out again
-at once, to its own stream, whoever may still read it."""
+as the real thing may be. Work runs when something waits for it and no earlier; memory that is let go of is given out
+again at once, to its own stream, whoever may still read it."""
 
 from __future__ import annotations
 

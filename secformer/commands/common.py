@@ -111,7 +111,13 @@ def running(p: argparse.ArgumentParser) -> None:
                    help="auto: what the checkpoint was trained for (default); faithful: plaintext accuracy on any "
                         "checkpoint; secformer: the paper's protocols; puma, crypten, mpcformer, mpcformer_2relu: the "
                         "systems that it compares with")
+    untrained(p)
     placed(p)
+
+
+def untrained(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--untrained-recipe", action="store_true",
+                   help="run a recipe whose functions the checkpoint was not trained for, to see what it costs")
 
 
 def placed(p: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from secformer.commands.common import (
     running,
     show,
     texts_of,
+    untrained,
 )
 from secformer.mpc.errors import InputError, RangeError, SettingsError
 
@@ -29,7 +30,8 @@ def demo(args: argparse.Namespace) -> None:
     texts = texts_of(args.texts) or list(DEMO_TEXTS)
     from secformer import demo_model, plain_bert, render, secure_bert
 
-    secure = secure_bert(demo_model(), texts, recipe=args.recipe, backend=args.backend, progress=args.progress)
+    secure = secure_bert(demo_model(), texts, recipe=args.recipe, backend=args.backend, progress=args.progress,
+                         untrained_recipe=args.untrained_recipe)
     plain = plain_bert(demo_model(), texts)
     show(args, render.demo_json(texts, secure, plain), render.demo(texts, secure, plain))
 
@@ -40,7 +42,7 @@ def infer(args: argparse.Namespace) -> None:
 
     out = secure_bert(
         args.model, texts, recipe=args.recipe, backend=args.backend, profile=args.profile, progress=args.progress,
-        embedding=args.embedding, truncation=args.truncation,
+        embedding=args.embedding, truncation=args.truncation, untrained_recipe=args.untrained_recipe,
     )
     show(args, render.infer_json(texts, out), render.infer(texts, out))
 
@@ -50,7 +52,8 @@ def check(args: argparse.Namespace) -> None:
     from secformer import render
     from secformer.models.check import check as check_texts
 
-    report = check_texts(args.model, texts, recipe=args.recipe, profile=args.profile, truncation=args.truncation)
+    report = check_texts(args.model, texts, recipe=args.recipe, profile=args.profile, truncation=args.truncation,
+                         untrained_recipe=args.untrained_recipe)
     show(args, render.check_json(texts, report), render.check(texts, report))
     if not report.ok:
         raise RangeError("these texts leave the model's range profile, so a secure answer may be wrong without notice; "
@@ -172,6 +175,7 @@ def add(commands: Commands) -> None:
     model_and_texts(p)
     p.add_argument("--recipe", default="auto", metavar="R",
                    help="auto (default), faithful, secformer, mpcformer, mpcformer_2relu, puma or crypten")
+    untrained(p)
 
     p = commands.add("compare", compare, "recipes side by side on your model and texts", _COMPARE)
     model_and_texts(p, profile=False)

@@ -8,7 +8,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from secformer.commands.common import Commands, show
+from secformer.commands.common import Commands, show, untrained
 from secformer.mpc.errors import InputError, SettingsError
 
 NEEDED = ("starlette", "uvicorn", "h11", "prometheus_client")
@@ -28,7 +28,7 @@ def provision(args: argparse.Namespace) -> None:
 
     with shown(args.progress) as tell:
         public = write(args.model, args.out, recipe=args.recipe, profile=args.profile, seed_rank=args.seed_rank,
-                       output=args.output, tell=tell)
+                       output=args.output, untrained_recipe=args.untrained_recipe, tell=tell)
     show(args, render.provision_json(public, Path(args.out)), render.provision(public, Path(args.out)))
 
 
@@ -85,7 +85,7 @@ def up(args: argparse.Namespace) -> None:
         folder = Path(args.folder) if args.folder else Path(temporary)
         console.print("provisioning ...")
         try:
-            with LocalRoles(folder, args.model, recipe=args.recipe) as roles:
+            with LocalRoles(folder, args.model, recipe=args.recipe, untrained_recipe=args.untrained_recipe) as roles:
                 roles.wait_ready(told=lambda reason: console.print(f"  {reason}", soft_wrap=True, highlight=False))
                 console.print("All roles are up. In another terminal:")
                 command = f'secformer query --settings {roles.settings("client")} "A sentence."'
@@ -146,6 +146,7 @@ def add(commands: Commands) -> None:
     p.add_argument("model", metavar="MODEL", help="local Hugging Face folder")
     p.add_argument("--out", required=True, metavar="DIR", help="new folder for the share files and the clients' folder")
     p.add_argument("--recipe", default="auto", metavar="R", help="recipe that the parties run (default auto)")
+    untrained(p)
     p.add_argument("--profile", metavar="FILE", help="range profile to use instead of the one beside the checkpoint")
     p.add_argument("--seed-rank", type=int, choices=(0, 1), default=1, help="whose share file is a seed (default 1)")
     p.add_argument("--output", choices=("auto", "head"), default="auto",
@@ -168,4 +169,5 @@ def add(commands: Commands) -> None:
     p = commands.add("up", up, "run all three roles on this machine, for trying them", _UP, json=False)
     p.add_argument("model", metavar="MODEL", help="local Hugging Face folder")
     p.add_argument("--recipe", default="auto", metavar="R", help="recipe that the parties run (default auto)")
+    untrained(p)
     p.add_argument("--folder", metavar="DIR", help="keep everything there (default: a temporary folder)")

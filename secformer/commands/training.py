@@ -169,8 +169,6 @@ def add(commands: Commands) -> None:
     p.add_argument("--limit", type=int, metavar="N", help="first N examples only")
     running(p)
     embedded(p)
-    p.add_argument("--untrained-recipe", action="store_true",
-                   help="allow a recipe whose functions the checkpoint was not trained for")
 
 
 def _data(p: argparse.ArgumentParser, *, train: bool) -> None:

@@ -258,8 +258,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("recipe", [MPCFORMER, MPCFORMER_2RELU, PUMA, CRYPTEN], ids=lambda recipe: recipe.name)
 def test_a_whole_model_agrees_with_its_twin(recipe: Recipe, tiny: Path) -> None:
     texts = ["the cat sat on the mat", "dog", "a bad film , not very good !"]
-    got = secure_bert(tiny, texts, recipe=recipe, backend="numpy")
-    expected = twin_of(tiny, texts, recipe=recipe.name)
+    got = secure_bert(tiny, texts, recipe=recipe, backend="numpy", untrained_recipe=True)
+    expected = twin_of(tiny, texts, recipe=recipe.name, untrained_recipe=True)
     for mine, theirs in zip(got.last_hidden_state, expected.last_hidden_state, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-2)
     np.testing.assert_allclose(got.logits, expected.logits, atol=1e-2)
