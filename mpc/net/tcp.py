@@ -18,6 +18,7 @@ from secformer.mpc.net.channel import DEADLINE, Channel
 from secformer.mpc.net.wire import ABORT, DATA, HEADER_BYTES, MAX_ABORT, NOTE, Tag, pack_header, unpack_header
 
 AHEAD = 1 << 26    # bytes, or one message, that may wait for a slow peer
+SMALL = 1 << 14    # bytes of a message that any connection's buffers hold
 LINGER = 5.0       # seconds to wait, when closing, for the peer to read what was sent
 MAX_NOTE = 1 << 20 # bytes of a note, unless the reader allows more
 
@@ -47,6 +48,7 @@ class StreamChannel(Channel):
         self._stream = stream
         self._queue: deque[tuple[bytes, np.ndarray]] = deque()
         self._held = 0
+        self._sending = threading.Lock()
         self._changed = threading.Condition()
         self._broken: str | None = None
         self._closing = False
@@ -67,6 +69,9 @@ class StreamChannel(Channel):
         def room() -> bool:
             return bool(not self._held or self._held + payload.size <= AHEAD or self._broken or self._closing)
 
+        if payload.size <= SMALL and not self._held and not self._broken and not self._closing:
+            self._send_now(header + payload.tobytes())
+            return
         with self._changed:
             if not self._changed.wait_for(room, timeout=self.deadline):
                 raise self._lost(tag, f"took nothing for {self.deadline:g} s")
@@ -75,6 +80,15 @@ class StreamChannel(Channel):
             self._queue.append((header, payload))
             self._held += payload.size
             self._changed.notify_all()
+
+    def _send_now(self, message: bytes) -> None:
+        """A small message, while nothing waits: it fits the sockets' buffers, so this does not wait for the peer, and
+        another thread need not wake up for it."""
+        try:
+            with self._sending:
+                self._stream.sendall(message)
+        except OSError as error:
+            self._broken = f"broke the connection ({error.strerror or error})"
 
     def receive(self, tag: Tag, nbytes: int) -> Any:
         kind, came, size = self._header(tag)
@@ -139,10 +153,11 @@ class StreamChannel(Channel):
         while (message := self._next()) is not None:
             header, payload = message
             try:
-                if not self._broken:
-                    self._stream.sendall(header)
-                    if payload.size:
-                        self._stream.sendall(payload.data)
+                with self._sending:
+                    if not self._broken:
+                        self._stream.sendall(header)
+                        if payload.size:
+                            self._stream.sendall(payload.data)
             except OSError as error:
                 self._broken = f"broke the connection ({error.strerror or error})"
             with self._changed:

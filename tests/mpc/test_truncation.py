@@ -112,7 +112,7 @@ def test_settling_in_every_format(frac: int, data: st.DataObject, seed: int) -> 
 @examples(50)
 @given(window=st.integers(2, 64), data=st.data(), seed=st.integers(0, 2**16))
 def test_dropped_bits_cost_less_than_a_unit(window: int, data: st.DataObject, seed: int) -> None:
-    """However the shares lie: the sum of both rounded shares is z / 2^s rounded down or up, and exact multiples stay."""
+    """However the shares lie: both rounded shares add up to z / 2^s rounded down or up, and exact multiples stay."""
     shift = data.draw(st.integers(0, window - 2))
     rng, left = np.random.default_rng(seed), 2 ** (window - shift)
     z = np.array([v % 2**64 for v in edges(window, rng)], dtype=np.uint64)
