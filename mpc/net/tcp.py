@@ -223,8 +223,9 @@ def split_address(text: str) -> tuple[str, int]:
 
 def listening(address: tuple[str, int]) -> socket.socket:
     """A socket that listens. Raises SettingsError where the address is taken or not this machine's."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     try:
-        return socket.create_server(address, backlog=256)
+        return socket.create_server(address, backlog=256, family=family)
     except OSError as error:
         raise SettingsError(f"cannot listen on {address[0]}:{address[1]} ({error.strerror or error}); is another "
                             f"process there?") from error

@@ -5,6 +5,7 @@ Keys are on the curve P-256. A certificate says its role as a DNS name (see `mpc
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import shutil
@@ -21,17 +22,19 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.tls import ROLES, host_name
-from secformer.roles.settings import ClientSettings, DealerSettings, PartySettings, template
+from secformer.roles.settings import ClientSettings, DealerSettings, PartySettings, load_client, template
 
 AUTHORITY = "authority"
 AUTHORITY_DAYS, ROLE_DAYS = 3650, 398
 SKEW = timedelta(days=1)  # certificates are good since yesterday, for clocks that are behind
 PORTS = {"dealer": 8440, "link": 8441, "party0": 8442, "party1": 8443, "metrics0": 9442, "metrics1": 9443}
 LOOPBACK = "127.0.0.1"
-EVERYWHERE = "0.0.0.0"
-MODEL = "model.safetensors"
+HERE = {LOOPBACK: LOOPBACK, "localhost": LOOPBACK, "::1": "::1"}  # names of this machine, and what binds them
+EVERYWHERE, EVERYWHERE_IPV6 = "0.0.0.0", "::"
+MODEL, CLIENT_MODEL = "model.safetensors", "model"
 LONGEST_NAME = 64  # of a common name (RFC 5280)
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}")
+_HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _TAKEN = frozenset({AUTHORITY, *ROLES} - {"client"})
 
 
@@ -50,11 +53,11 @@ def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping
     """Makes `folder` with a sub-folder for the authority and for each role: key, certificate, the authority's
     certificate, and a settings file. Each role's folder goes to its machine; the authority's stays with the operator.
 
-    hosts    addresses of the machines of `party0`, `party1`, `dealer`; by default all are this machine
+    hosts    names or IP addresses of the machines of `party0`, `party1`, `dealer`; by default all are this machine
     ports    instead of `PORTS`
     parties  further settings of both parties
 
-    Raises SettingsError where the folder is not empty.
+    Raises SettingsError where the folder is not empty, or for anything that cannot be meant.
     """
     _check_days(days)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -65,12 +68,14 @@ def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping
         raise SettingsError(f"hosts are given for party0, party1 and dealer; got {', '.join(sorted(unknown))}")
     if unknown := set(ports or {}) - set(PORTS):
         raise SettingsError(f"ports are given for {', '.join(PORTS)}; got {', '.join(sorted(unknown))}")
+    for role, host in (hosts or {}).items():
+        _check_host(role, host)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _make_authority(folder / AUTHORITY)
     made = [issue(folder, role, days=days) for role in ROLES]
     at = {role: (hosts or {}).get(role, LOOPBACK) for role in ("party0", "party1", "dealer")}
     on = {**PORTS, **(ports or {})}
-    here = {role: LOOPBACK if host in (LOOPBACK, "localhost") else EVERYWHERE for role, host in at.items()}
+    here = {role: _listens(host) for role, host in at.items()}
     for rank, role in ((0, "party0"), (1, "party1")):
         values = {
             "rank": rank, "model": MODEL, "state": "state", "clients": (here[role], on[role]),
@@ -80,13 +85,14 @@ def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping
         _write_settings(folder, role, PartySettings, values)
     _write_settings(folder, "dealer", DealerSettings, {"listen": (here["dealer"], on["dealer"]), "state": "state"})
     _write_settings(folder, "client", ClientSettings, {
-        "party0": (at["party0"], on["party0"]), "party1": (at["party1"], on["party1"]), "model": "model"})
+        "party0": (at["party0"], on["party0"]), "party1": (at["party1"], on["party1"]), "model": CLIENT_MODEL})
     return made
 
 
 def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_DAYS) -> Issued:
     """A new key and certificate from the authority in `folder`, for a role or, with `name`, for one more client; a
-    role's former ones are replaced, and still good until they expire.
+    role's former ones are replaced, and still good until they expire. One more client also gets a settings file, with
+    the addresses of the first one's.
 
     Raises SettingsError for an unknown role, a name that is another's or where only clients have one, or a missing
     authority.
@@ -100,6 +106,8 @@ def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_
         raise SettingsError(f"a client cannot be called {name!r}: that name is taken; give another one")
     _check_days(days)
     name = name or role
+    first_file = folder / "client" / "client.toml"
+    first = load_client(first_file) if role == "client" != name and first_file.is_file() else None
     authority, signer = _load_authority(folder / AUTHORITY)
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
@@ -122,12 +130,29 @@ def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_
     path = target / f"{name}.pem"
     path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     shutil.copyfile(folder / AUTHORITY / "authority.pem", target / "authority.pem")
+    if first is not None and not (target / f"{name}.toml").exists():
+        _write_settings(folder, name, ClientSettings,
+                        {"party0": first.party0, "party1": first.party1, "model": CLIENT_MODEL})
     return Issued(role, name, path, until)
 
 
 def _check_days(days: int) -> None:
     if not 1 <= days <= AUTHORITY_DAYS:
         raise SettingsError(f"a certificate is good for 1 to {AUTHORITY_DAYS} days, got {days}")
+
+
+def _check_host(role: str, host: str) -> None:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not _HOST.fullmatch(host):
+            raise SettingsError(f"the machine of {role} is a name or an IP address, without a port or brackets; got "
+                                f"{host!r}") from None
+
+
+def _listens(host: str) -> str:
+    """The address that a role binds which others reach at `host`."""
+    return HERE.get(host) or (EVERYWHERE_IPV6 if ":" in host else EVERYWHERE)
 
 
 def _make_authority(folder: Path) -> None:

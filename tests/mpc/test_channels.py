@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpc_lab import PAIRS, examples, kept, tcp_pair
 
-from secformer.mpc.errors import Desync, PeerLost
+from secformer.mpc.errors import Desync, PeerLost, SettingsError
 from secformer.mpc.net.channel import local_pair
-from secformer.mpc.net.tcp import unsafe_connect, unsafe_listen
+from secformer.mpc.net.tcp import listening, unsafe_connect, unsafe_listen
 from secformer.mpc.net.wire import ABORT, HEADER_BYTES, MAX_ABORT, Tag, pack_header
 
 TAG = Tag(1, "product", 48, 4)
@@ -314,3 +314,24 @@ def test_writer_threads_end() -> None:
     for thread in set(threading.enumerate()) - before:
         thread.join(timeout=10)
         assert not thread.is_alive()
+
+
+def ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "::"])
+def test_addresses_of_both_families_are_listened_on(host: str) -> None:
+    if ":" in host and not ipv6():
+        pytest.skip("no IPv6 here")
+    with listening((host, 0)) as server:
+        port = server.getsockname()[1]
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_connection(("::1" if ":" in host else "127.0.0.1", port)) as client:
+            assert client.family == server.family == family
+        with pytest.raises(SettingsError, match=f"cannot listen on {host}:{port}"):
+            listening((host, port))

@@ -4,6 +4,7 @@ refused."""
 from __future__ import annotations
 
 import json
+import shutil
 import ssl
 import stat
 from collections.abc import Callable
@@ -266,6 +267,23 @@ def test_the_settings_of_init_meet_each_other(made: Path) -> None:
     assert p0.deadline == PartySettings.deadline
 
 
+def test_machines_are_also_met_over_ipv6(tmp_path: Path) -> None:
+    init(tmp_path / "certs", hosts={"party0": "2001:db8::1", "party1": "::1", "dealer": "localhost"})
+    p0 = load_party(tmp_path / "certs" / "party0" / "party0.toml")
+    p1 = load_party(tmp_path / "certs" / "party1" / "party1.toml")
+    dealer = load_dealer(tmp_path / "certs" / "dealer" / "dealer.toml")
+    assert p0.clients == ("::", PORTS["party0"]) and p0.link == ("::", PORTS["link"])
+    assert p1.link == ("2001:db8::1", PORTS["link"]) and p1.clients == ("::1", PORTS["party1"])
+    assert dealer.listen == ("127.0.0.1", PORTS["dealer"]) and p1.dealer == ("localhost", PORTS["dealer"])
+
+
+@pytest.mark.parametrize("host", ["", "10.0.0.1:8442", "[::1]", "a b", "https://party0", "a/b", "a..b", "ho\nst"])
+def test_a_host_that_is_no_host_is_refused(tmp_path: Path, host: str) -> None:
+    with pytest.raises(SettingsError, match="the machine of party1 is a name or an IP address"):
+        init(tmp_path / "new", hosts={"party0": "party0.example", "party1": host})
+    assert not (tmp_path / "new").exists()
+
+
 def test_init_overwrites_nothing(tmp_path: Path) -> None:
     used, file = tmp_path / "used", tmp_path / "file"
     used.mkdir()
@@ -308,6 +326,34 @@ def test_a_client_may_have_a_name_which_is_no_role(authority: Path) -> None:
     assert mine.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "alice-2_b"
     names = mine.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == [host_name("client")]
+
+
+def test_one_more_client_gets_settings_that_work_and_keeps_them(made: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(made, tmp_path / "certs")
+    issue(folder, "client", name="bob")
+    alone = Path(shutil.move(folder / "bob", tmp_path / "bob"))  # as it is on the client's machine
+    settings, first = load_client(alone / "bob.toml"), load_client(folder / "client" / "client.toml")
+    assert (settings.party0, settings.party1) == (first.party0, first.party1)
+    assert settings.tls == Identity(alone / "authority.pem", alone / "bob.pem", alone / "bob.key")
+    assert settings.model == alone / "model"
+    client_context(settings.tls)
+    shutil.move(alone, folder / "bob")
+    mine = folder / "bob" / "bob.toml"
+    mine.write_text(mine.read_text("utf-8").replace("# deadline = 600.0", "deadline = 7.0"), "utf-8")
+    issue(folder, "client", name="bob")
+    assert load_client(mine).deadline == 7.0, "renewing leaves what its owner set"
+
+
+def test_one_more_client_of_an_authority_alone_or_of_broken_settings(made: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(made, tmp_path / "certs")
+    (folder / "client" / "client.toml").write_text("party0 = 3", "utf-8")
+    with pytest.raises(SettingsError, match=r"client\.toml"):
+        issue(folder, "client", name="bob")
+    assert not (folder / "bob").exists()
+    issue(folder, "client")  # which needs no address
+    shutil.rmtree(folder / "client")
+    issue(folder, "client", name="bob")
+    assert sorted(p.name for p in (folder / "bob").iterdir()) == ["authority.pem", "bob.key", "bob.pem"]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "a/b", ".", "a.b", "é", "x" * 65, "a\n"])
