@@ -245,6 +245,8 @@ class Engine:
             job = self._jobs.take(request) if request is not None else None
             if job is None:
                 self._jobs.candidates(0)  # ends those past their deadline
+                if not ids:
+                    self._tell_material()  # `secformer deal` may have added some
                 link.tell({"take": None})
                 continue
             with _answering(job):

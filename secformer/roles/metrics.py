@@ -49,6 +49,7 @@ class Metrics:
         self._dealer = Counter("secformer_dealer_bytes", "Corrections received or read", registry=registry)
         self._material = Gauge("secformer_material_left", "Requests that the store has material for", ["plan"],
                                registry=registry)
+        self._plans: set[str] = set()
         Gauge("secformer_waiting_requests", "Requests that wait", registry=registry).set_function(jobs.waiting)
         Gauge("secformer_ready", "1 when requests are answered", registry=registry).set_function(
             lambda: float(not status.reason))
@@ -66,10 +67,11 @@ class Metrics:
         self._dealer.inc(cost.dealer_bytes)
 
     def material(self, left: Mapping[str, int]) -> None:
-        """Requests left in the store, by plan digest."""
-        self._material.clear()
-        for plan, count in left.items():
-            self._material.labels(plan[:16]).set(count)
+        """Requests left in the store, by plan digest. A plan whose material is used up stays, at 0: an alert can see
+        that, and cannot see what is missing."""
+        self._plans |= left.keys()
+        for plan in self._plans:
+            self._material.labels(plan[:16]).set(left.get(plan, 0))
 
     def text(self) -> bytes:
         """In Prometheus' format."""

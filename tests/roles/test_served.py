@@ -109,6 +109,7 @@ def test_material_made_ahead_serves_without_the_dealer(up: LocalRoles, capsys: p
     assert "Stored material for 1" in capsys.readouterr().out
     assert main(["deal", "--settings", party1, "--count", "2", "--lengths", str(tokens), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["left"] == 2
+    until(lambda: 'secformer_material_left{plan="' in fetch(up, 1, "/metrics")[1])  # told without a request
     up.stop("dealer")
     try:
         assert main(["deal", "--settings", party1, "--count", "1", "--lengths", str(tokens)]) == 1

@@ -1,0 +1,49 @@
+"""What a party's metrics say, without a party."""
+
+from __future__ import annotations
+
+from secformer.mpc.meter import Meter
+from secformer.roles.jobs import Jobs
+from secformer.roles.metrics import Metrics, Status
+
+PLANS = "0123456789abcdef" * 4, "fedcba9876543210" * 4
+
+
+def values(metrics: Metrics) -> dict[str, float]:
+    lines = metrics.text().decode().splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
+def test_readiness_is_a_number_and_a_reason() -> None:
+    status = Status()
+    metrics = Metrics(status, Jobs(3))
+    assert values(metrics)["secformer_ready"] == 0 and status.reason == "starting"
+    status.set_ready()
+    assert values(metrics)["secformer_ready"] == 1 and status.reason == ""
+    status.set_not_ready("")
+    assert values(metrics)["secformer_ready"] == 0 and status.reason, "no reason at all would mean ready"
+
+
+def test_material_that_is_used_up_is_shown_as_none_left() -> None:
+    metrics = Metrics(Status(), Jobs(3))
+    first, second = (f'secformer_material_left{{plan="{plan[:16]}"}}' for plan in PLANS)
+    assert first not in values(metrics)
+    metrics.material({PLANS[0]: 2})
+    assert values(metrics)[first] == 2 and second not in values(metrics)
+    metrics.material({PLANS[1]: 5})
+    assert (values(metrics)[first], values(metrics)[second]) == (0, 5)
+    metrics.material({})
+    assert (values(metrics)[first], values(metrics)[second]) == (0, 0)
+
+
+def test_outcomes_seconds_and_costs_add_up() -> None:
+    metrics = Metrics(Status(), Jobs(3))
+    for outcome, seconds in (("answered", 0.2), ("answered", 3.0), ("queue full", 0.0)):
+        metrics.ended(outcome, seconds)
+    metrics.answered(Meter().close(0.0))
+    now = values(metrics)
+    assert now['secformer_requests_total{outcome="answered"}'] == 2
+    assert now['secformer_requests_total{outcome="queue full"}'] == 1
+    assert now["secformer_request_seconds_count"] == 3 and now["secformer_request_seconds_sum"] == 3.2
+    assert now['secformer_request_seconds_bucket{le="0.25"}'] == 2
+    assert now["secformer_waiting_requests"] == 0
