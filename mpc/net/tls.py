@@ -35,12 +35,31 @@ class Identity:
     key: Path
 
 
-def server_context(identity: Identity) -> ssl.SSLContext:
-    """For the side that accepts: TLS 1.3, and no connection without a certificate of the authority."""
+def server_context(identity: Identity, refused: Callable[[str], None] | None = None) -> ssl.SSLContext:
+    """For the side that accepts: TLS 1.3, and no connection without a certificate of the authority.
+
+    refused  hears why a handshake failed, for servers (asyncio's) that tell nobody
+    """
     context = _context(ssl.PROTOCOL_TLS_SERVER, identity)
+    if refused is not None:
+        context.sslobject_class = _telling(refused)
     context.verify_mode = ssl.CERT_REQUIRED
     context.num_tickets = 0  # nobody resumes; a peer that never reads would find them in its way
     return context
+
+
+def _telling(refused: Callable[[str], None]) -> type[ssl.SSLObject]:
+    class Telling(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except ssl.SSLWantReadError:
+                raise
+            except ssl.SSLError as error:
+                refused(_reason(error))
+                raise
+
+    return Telling
 
 
 def client_context(identity: Identity) -> ssl.SSLContext:

@@ -11,12 +11,26 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from secformer.mpc.errors import AuthError
-from secformer.mpc.net.tls import name_of, role_of
+from secformer.mpc.net.tls import HANDSHAKE, name_of, role_of
 
 App = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 PEER = "secformer.peer"  # the key of (role, name) in a request's scope
 
 log = logging.getLogger(__name__)
+
+
+class PatientLoop(asyncio.SelectorEventLoop):
+    """asyncio's loop, with `HANDSHAKE` seconds for a client to prove who it is, where uvicorn gives a minute."""
+
+    async def create_server(self, *args: Any, **settings: Any) -> asyncio.Server:
+        if settings.get("ssl") is not None:
+            settings.setdefault("ssl_handshake_timeout", HANDSHAKE)
+        return await super().create_server(*args, **settings)
+
+
+def refused(problem: str) -> None:
+    """A client could not prove that it is one. asyncio does not say where it came from."""
+    log.warning("connection refused", extra={"fields": {"problem": f"handshake failed: {problem}"}})
 
 
 def guarded(patience: float) -> type[H11Protocol]:

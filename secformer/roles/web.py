@@ -19,7 +19,7 @@ from secformer.models.provisioned import PublicModel
 from secformer.mpc.errors import InputError, SecformerError
 from secformer.mpc.net.tcp import listening
 from secformer.mpc.net.tls import server_context
-from secformer.roles.guard import PEER, guarded
+from secformer.roles.guard import PEER, PatientLoop, guarded, refused
 from secformer.roles.jobs import DuplicateRequest, Expired, Jobs, QueueFull
 from secformer.roles.messages import Answer, Half, pack_answer, unpack_half
 from secformer.roles.metrics import Metrics, Status
@@ -161,7 +161,7 @@ class _Quiet(Server):
 
 def serve(settings: PartySettings, web: Web) -> None:
     """Serves until SIGINT or SIGTERM. Main thread only. Raises SettingsError where an address is taken."""
-    context = server_context(settings.tls)
+    context = server_context(settings.tls, refused)
     common = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none", "server_header": False,
               "timeout_graceful_shutdown": GRACE}
     clients = _Quiet(Config(
@@ -178,7 +178,8 @@ def serve(settings: PartySettings, web: Web) -> None:
             loop.add_signal_handler(number, _end, [server for server, _ in parts])
         await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in parts))
 
-    asyncio.run(both())
+    with asyncio.Runner(loop_factory=PatientLoop) as runner:
+        runner.run(both())
 
 
 def _end(servers: Sequence[Server]) -> None:

@@ -140,6 +140,9 @@ def test_a_foreign_authority_is_refused(up: LocalRoles, tmp_path: Path) -> None:
           connect(settings) as model,
           pytest.raises(ProtocolError, match="is not party")):  # and this client refuses the parties
         model.infer(TEXT)
+    told = [line for line in log_lines(up, "party0") if line["event"] == "connection refused"]
+    assert any("self" in str(line["problem"]) or "issuer" in str(line["problem"]) for line in told), told
+    assert any("unknown ca" in str(line["problem"]) for line in told), told
     all_well(up)
 
 
@@ -152,6 +155,8 @@ def test_a_certificate_out_of_its_time_is_refused(up: LocalRoles, days: tuple[in
           connect(settings) as model,
           pytest.raises(ProtocolError, match="certificate")):
         model.infer(TEXT)
+    assert any(("expired" if days[1] < 0 else "not yet valid") in str(line.get("problem"))
+               for line in log_lines(up, "party0"))
     shutil.rmtree(issued.certificate.parent)
     all_well(up)
 

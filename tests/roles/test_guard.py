@@ -1,0 +1,98 @@
+"""The clients' door without a party behind it: how long it waits for a handshake, and whom it tells of a failed one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from pathlib import Path
+
+import pytest
+
+from secformer.mpc.net.tls import Identity, client_context, host_name, server_context
+from secformer.roles import guard
+from secformer.roles.certificates import init
+from secformer.roles.guard import PatientLoop, refused
+
+
+def identity(folder: Path, role: str) -> Identity:
+    return Identity(folder / role / "authority.pem", folder / role / f"{role}.pem", folder / role / f"{role}.key")
+
+
+@pytest.fixture(scope="module")
+def roles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    init(folder := tmp_path_factory.mktemp("door") / "roles")
+    return folder
+
+
+def test_who_never_shakes_hands_is_hung_up_on(roles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "HANDSHAKE", 0.3)
+
+    async def silence() -> bytes:
+        context = server_context(identity(roles, "party0"))
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            try:
+                return await asyncio.wait_for(reader.read(), 30)  # asyncio's own patience is a minute
+            finally:
+                writer.close()
+
+    with asyncio.Runner(loop_factory=PatientLoop) as runner:
+        assert runner.run(silence()) == b""
+
+
+@pytest.mark.parametrize(("theirs", "said"), [("foreign", "certificate"), ("none", "certificate"), ("junk", "")])
+def test_a_failed_handshake_is_logged(roles: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, theirs: str,
+                                      said: str) -> None:
+    init(tmp_path / "foreign")
+    mine = identity(tmp_path / "foreign" if theirs == "foreign" else roles, "client")
+
+    def knock(address: tuple[str, int]) -> None:
+        with socket.create_connection(address, timeout=30) as connection:
+            if theirs == "junk":
+                connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                connection.recv(100)
+                return
+            context = client_context(mine)
+            if theirs == "none":
+                context = type(context)(context.protocol)
+                context.load_verify_locations(mine.authority)
+            else:
+                context.load_verify_locations(identity(roles, "client").authority)
+            with (context.wrap_socket(connection, server_hostname=host_name("party0")) as secured,
+                  contextlib.suppress(OSError)):
+                secured.recv(100)  # in TLS 1.3 the refusal comes after the client's own handshake
+
+    async def served() -> None:
+        context = server_context(identity(roles, "party0"), refused)
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context) as server:
+            await asyncio.to_thread(knock, server.sockets[0].getsockname())
+
+    with caplog.at_level(logging.WARNING, "secformer"), asyncio.Runner(loop_factory=PatientLoop) as runner:
+        runner.run(served())
+    (record,) = [r for r in caplog.records if r.getMessage() == "connection refused"]
+    problem = record.__dict__["fields"]["problem"]
+    assert problem.startswith("handshake failed: ") and said in problem
+
+
+def test_a_good_handshake_is_not_logged(roles: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def knock(address: tuple[str, int]) -> bytes:
+        context = client_context(identity(roles, "client"))
+        with (socket.create_connection(address, timeout=30) as connection,
+              context.wrap_socket(connection, server_hostname=host_name("party0")) as secured):
+            return secured.recv(100)
+
+    async def hello(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        await writer.drain()
+        writer.close()
+
+    async def served() -> bytes:
+        context = server_context(identity(roles, "party0"), refused)
+        async with await asyncio.start_server(hello, "127.0.0.1", 0, ssl=context) as server:
+            return await asyncio.to_thread(knock, server.sockets[0].getsockname())
+
+    with asyncio.Runner(loop_factory=PatientLoop) as runner:
+        assert runner.run(served()) == b"hello"
+    assert not [r for r in caplog.records if r.name.startswith("secformer")]
