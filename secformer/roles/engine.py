@@ -25,7 +25,7 @@ from secformer.mpc.dealer.ahead import read_ahead
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.dealer.store import SPACE, Store
-from secformer.mpc.errors import Desync, PeerLost, ProtocolError, SecformerError, SettingsError
+from secformer.mpc.errors import Desync, PeerLost, ProtocolError, SecformerError, SettingsError, StoreError
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.meter import Cost, Meter
 from secformer.mpc.net.channel import Channel
@@ -325,8 +325,12 @@ class Engine:
         return uniform(job.half.seed or b"", "one-hot", shape, self._public.width)
 
     def _tell_material(self) -> None:
-        if self._rank == 1:
+        if self._rank != 1:
+            return
+        try:
             self._reports.material(self._store().left())
+        except StoreError as error:  # what is stored is a help, not a need: requests say so when they meet it
+            log.warning("store unreadable", extra={"fields": {"problem": str(error)}})
 
 
 @contextmanager
