@@ -23,7 +23,7 @@ from secformer.mpc.net.wire import Tag
 from secformer.roles.dealing import MAX_PLAN
 from secformer.roles.epochs import LIVE, Epoch, State, as_note
 from secformer.roles.settings import DealerSettings
-from secformer.roles.signals import share_the_interpreter, wait_for_signal
+from secformer.roles.signals import keep_memory, share_the_interpreter, wait_for_signal
 
 WEIGHTS = "weights"  # the run that masks a model's weights
 MOST_RUNS = 1 << 20  # runs that one ask may name
@@ -147,6 +147,7 @@ def _field(note: Mapping[str, Any], name: str, kind: type) -> Any:
 def run_dealer(settings: DealerSettings) -> None:
     """Serves until SIGINT or SIGTERM. Raises SettingsError, StoreError, BackendUnavailable at the start."""
     share_the_interpreter()
+    keep_memory()
     server = DealerServer(settings)
     try:
         wait_for_signal()

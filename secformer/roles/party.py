@@ -9,7 +9,7 @@ from secformer.roles.engine import Engine, in_thread
 from secformer.roles.jobs import Jobs
 from secformer.roles.metrics import Metrics, Status
 from secformer.roles.settings import PartySettings
-from secformer.roles.signals import share_the_interpreter
+from secformer.roles.signals import keep_memory, share_the_interpreter
 from secformer.roles.web import Web, serve
 
 ENDING = 10.0  # seconds that the engine gets to end
@@ -39,6 +39,7 @@ class Reports:
 def run_party(settings: PartySettings) -> None:
     """Serves until SIGINT or SIGTERM. Raises ModelError, SettingsError, BackendUnavailable at the start."""
     share_the_interpreter()
+    keep_memory()
     jobs, status = Jobs(settings.queue), Status()
     metrics = Metrics(status, jobs)
     engine = Engine(settings, jobs, Reports(status, metrics))
