@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from numba.core import event
 
+log = logging.getLogger(__name__)
 NOTICE = "secformer: compiling the kernels for this machine (some seconds, once an installation)"
 COMPILING = "numba:compile"  # numba reports it after it has missed its cache, before it compiles
 
@@ -17,7 +18,7 @@ class CompileNotice(event.Listener):  # type: ignore[misc]
     """Says so once, when numba starts to compile one of a module's functions."""
 
     def __init__(self, module: str, say: Callable[[str], Any] | None = None):
-        self._module, self._say, self._said = module, say or _to_stderr, False
+        self._module, self._say, self._said = module, say or _warn, False
         self._lock = threading.Lock()  # two parties may meet their first kernel at once
 
     def on_start(self, event: Any) -> None:
@@ -37,6 +38,7 @@ def announce(module: str) -> None:
     event.register(COMPILING, CompileNotice(module))
 
 
-def _to_stderr(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+def _warn(line: str) -> None:
+    """Through `logging`, which writes warnings to stderr as they are unless a program, such as a served role, has its
+    own way."""
+    log.warning(line)
