@@ -88,5 +88,10 @@ def in_the_middle(roles: LocalRoles) -> Asking:
 
 
 def log_lines(roles: LocalRoles, role: str) -> list[dict[str, Any]]:
-    """What a role has logged; every line must be JSON."""
-    return [json.loads(line) for line in roles.log(role).read_text().splitlines()]
+    """What a role has logged so far; every whole line must be JSON."""
+    return [json.loads(line) for line in roles.log(role).read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def logged(roles: LocalRoles, role: str, holds: Callable[[dict[str, Any]], bool]) -> None:
+    """Waits for such a line: a role may hang up, or answer, before it has written why."""
+    until(lambda: any(map(holds, log_lines(roles, role))))

@@ -6,6 +6,7 @@ After each fault the others must still be up, the next question must be answered
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -23,7 +24,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from roles_lab import LONG, TEXT, Asking, ask, in_the_middle, log_lines, no_serial_twice, right, serials, until
+from roles_lab import LONG, TEXT, Asking, ask, in_the_middle, logged, no_serial_twice, right, serials, until
 
 from secformer import __version__, connect, demo_model
 from secformer.models.provisioned import provision, share_file
@@ -140,9 +141,9 @@ def test_a_foreign_authority_is_refused(up: LocalRoles, tmp_path: Path) -> None:
           connect(settings) as model,
           pytest.raises(ProtocolError, match="is not party")):  # and this client refuses the parties
         model.infer(TEXT)
-    told = [line for line in log_lines(up, "party0") if line["event"] == "connection refused"]
-    assert any("self" in str(line["problem"]) or "issuer" in str(line["problem"]) for line in told), told
-    assert any("unknown ca" in str(line["problem"]) for line in told), told
+    for problem in ("self|issuer", "unknown ca"):
+        logged(up, "party0", lambda line, said=problem: line["event"] == "connection refused"
+               and re.search(said, str(line["problem"])) is not None)
     all_well(up)
 
 
@@ -155,8 +156,7 @@ def test_a_certificate_out_of_its_time_is_refused(up: LocalRoles, days: tuple[in
           connect(settings) as model,
           pytest.raises(ProtocolError, match="certificate")):
         model.infer(TEXT)
-    assert any(("expired" if days[1] < 0 else "not yet valid") in str(line.get("problem"))
-               for line in log_lines(up, "party0"))
+    logged(up, "party0", lambda line: ("expired" if days[1] < 0 else "not yet valid") in str(line.get("problem")))
     shutil.rmtree(issued.certificate.parent)
     all_well(up)
 
@@ -198,8 +198,8 @@ def ends(connection: socket.socket) -> bool:
 def test_the_wrong_role_is_hung_up_on(up: LocalRoles, role: str, port: str, expected: str) -> None:
     with connected(up, role, port, expected) as connection:
         assert ends(connection)
-    assert any("has no business here" in str(line.get("problem"))
-               for line in log_lines(up, "dealer" if port == "dealer" else "party0"))
+    logged(up, "dealer" if port == "dealer" else "party0",
+           lambda line: "has no business here" in str(line.get("problem")))
     all_well(up)
 
 
@@ -298,7 +298,7 @@ def test_slow_clients_are_dropped(up: LocalRoles) -> None:
                 except TimeoutError:
                     pass
         assert time.monotonic() - started >= 1.5
-    assert any(line["event"] == "connection dropped" for line in log_lines(up, "party0"))
+    logged(up, "party0", lambda line: line["event"] == "connection dropped")
     all_well(up)
 
 
