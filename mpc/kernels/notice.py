@@ -15,14 +15,14 @@ COMPILING = "numba:compile"  # numba reports it after it has missed its cache, b
 
 
 class CompileNotice(event.Listener):  # type: ignore[misc]
-    """Says so once, when numba starts to compile one of a module's functions."""
+    """Says so once, when numba starts to compile one of the functions of these modules."""
 
-    def __init__(self, module: str, say: Callable[[str], Any] | None = None):
-        self._module, self._say, self._said = module, say or _warn, False
+    def __init__(self, *modules: str, say: Callable[[str], Any] | None = None):
+        self._modules, self._say, self._said = modules, say or _warn, False
         self._lock = threading.Lock()  # two parties may meet their first kernel at once
 
     def on_start(self, event: Any) -> None:
-        if getattr(event.data["dispatcher"], "__module__", None) != self._module:
+        if getattr(event.data["dispatcher"], "__module__", None) not in self._modules:
             return  # somebody else's function
         with self._lock:
             said, self._said = self._said, True
@@ -33,9 +33,9 @@ class CompileNotice(event.Listener):  # type: ignore[misc]
         pass
 
 
-def announce(module: str) -> None:
-    """Registers the notice for the kernels of a module, for as long as the process lives."""
-    event.register(COMPILING, CompileNotice(module))
+def announce(*modules: str) -> None:
+    """Registers the notice for the kernels of these modules, for as long as the process lives."""
+    event.register(COMPILING, CompileNotice(*modules))
 
 
 def _warn(line: str) -> None:

@@ -1,6 +1,6 @@
 """The hottest loops compiled for the CPU by numba: same names, same results, no interpreter lock held.
 
-One call uses one core; a matrix product splits its rows over the threads that the backend allows this party.
+One call uses one core; a matrix product splits its columns over the threads that the backend allows this party.
 Compiled code is cached on disk, so the first use of a new installation costs some seconds, which a line on stderr says
 (see `notice`); later ones cost none.
 """
@@ -13,46 +13,15 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from secformer.mpc.kernels import numba_products
 from secformer.mpc.kernels.notice import announce
 from secformer.mpc.kernels.numpy_ import _COS, _ROUND, _SIN, NumpyKernels
 
 Array = Any
-BLOCK_M, BLOCK_K = 512, 64  # columns and inner steps of a block that stays in the first two caches
-WORTH_SPLITTING = 1 << 22   # multiplications below which threads cost more than they bring
-BLOCK_N = 256               # elements whose recurrences stay in the first cache
+WORTH_SPLITTING = 1 << 22  # multiplications below which threads cost more than they bring
+BLOCK_N = 256              # elements whose recurrences stay in the first cache
 
-announce(__name__)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def _matmul(a: Array, b: Array, c: Array) -> None:
-    n, k = a.shape
-    m = b.shape[1]
-    n4, k4 = n - n % 4, k - k % 4
-    for j0 in range(0, m, BLOCK_M):
-        w = min(m, j0 + BLOCK_M) - j0
-        for k0 in range(0, k4, BLOCK_K):
-            for i in range(0, n4, 4):
-                c0, c1 = c[i, j0 : j0 + w], c[i + 1, j0 : j0 + w]
-                c2, c3 = c[i + 2, j0 : j0 + w], c[i + 3, j0 : j0 + w]
-                for p in range(k0, min(k4, k0 + BLOCK_K), 4):
-                    b0, b1 = b[p, j0 : j0 + w], b[p + 1, j0 : j0 + w]
-                    b2, b3 = b[p + 2, j0 : j0 + w], b[p + 3, j0 : j0 + w]
-                    x0, x1, x2, x3 = a[i, p], a[i, p + 1], a[i, p + 2], a[i, p + 3]
-                    y0, y1, y2, y3 = a[i + 1, p], a[i + 1, p + 1], a[i + 1, p + 2], a[i + 1, p + 3]
-                    z0, z1, z2, z3 = a[i + 2, p], a[i + 2, p + 1], a[i + 2, p + 2], a[i + 2, p + 3]
-                    t0, t1, t2, t3 = a[i + 3, p], a[i + 3, p + 1], a[i + 3, p + 2], a[i + 3, p + 3]
-                    for j in range(w):
-                        p0, p1, p2, p3 = b0[j], b1[j], b2[j], b3[j]
-                        c0[j] += x0 * p0 + x1 * p1 + x2 * p2 + x3 * p3
-                        c1[j] += y0 * p0 + y1 * p1 + y2 * p2 + y3 * p3
-                        c2[j] += z0 * p0 + z1 * p1 + z2 * p2 + z3 * p3
-                        c3[j] += t0 * p0 + t1 * p1 + t2 * p2 + t3 * p3
-        for i in range(n):
-            for p in range(k4 if i < n4 else 0, k):
-                x = a[i, p]
-                for j in range(w):
-                    c[i, j0 + j] += x * b[p, j0 + j]
+announce(__name__, numba_products.__name__)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
@@ -192,16 +161,16 @@ class NumbaKernels(NumpyKernels):
             return out
         flat_a, flat_b = np.ascontiguousarray(a).reshape(-1, n, k), np.ascontiguousarray(b).reshape(-1, k, m)
         flat_c = out.reshape(-1, n, m)
-        jobs = [(flat_a[i], flat_b[i], flat_c[i]) for i in range(flat_a.shape[0])]
+        low = bits <= numba_products.LOW_BITS
+        jobs = [(flat_a[i], flat_b[i], flat_c[i], 0, m) for i in range(flat_a.shape[0])]
         if self._pool is None or out.size * k < WORTH_SPLITTING:
             for job in jobs:
-                _matmul(*job)
+                numba_products.multiply(*job, low)
             return out
         if len(jobs) < self.backend.threads:
-            rows = -(-n // self.backend.threads)
-            rows += -rows % 4
-            jobs = [(x[i : i + rows], y, z[i : i + rows]) for x, y, z in jobs for i in range(0, n, rows)]
-        list(self._pool.map(lambda job: _matmul(*job), jobs))
+            part = -(-m // self.backend.threads)
+            jobs = [(x, y, z, j, min(m, j + part)) for x, y, z, _, _ in jobs for j in range(0, m, part)]
+        list(self._pool.map(lambda job: numba_products.multiply(*job, low), jobs))
         return out
 
     def pack(self, words: Array, bits: int) -> Array:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mpc_lab import KERNELS, examples, kernels_named, reduced, wire_words
+from tree import ROOT
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels import NumpyKernels, kernels_for
@@ -72,14 +77,55 @@ def test_truncated_is_bit_identical(window: int, data: st.DataObject, size: int,
     np.testing.assert_array_equal(x, y)
 
 
+SHAPES = [(1, 1, 1), (4, 4, 4), (5, 67, 513), (3, 130, 1025), (0, 5, 3), (2, 0, 3), (7, 3, 0), (8, 128, 256),
+          (9, 129, 31)]
+
+
 @needs_numba
 @pytest.mark.parametrize("dtype", [np.uint64, np.uint32])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 4, 4), (5, 67, 513), (3, 130, 1025), (0, 5, 3), (2, 0, 3), (7, 3, 0)])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_matmul_is_bit_identical(dtype: type, shape: tuple[int, int, int]) -> None:
     n, k, m = shape
     rng = np.random.default_rng(n + k + m)
     a, b = words(rng, n, k).astype(dtype), words(rng, k, m).astype(dtype)
     np.testing.assert_array_equal(kernels_named("numpy").matmul(a, b), kernels_named("numba").matmul(a, b))
+
+
+@needs_numba
+@given(bits=st.sampled_from([1, 31, 48, 51, 52, 53, 63]), n=st.integers(0, 9), k=st.integers(0, 140),
+       m=st.integers(0, 140), extreme=st.booleans(), seed=st.integers(0, 999))
+def test_low_bits_of_a_product(bits: int, n: int, k: int, m: int, extreme: bool, seed: int) -> None:
+    """Mod 2^bits, whatever stands above in the words that come."""
+    rng = np.random.default_rng(seed)
+    a, b = words(rng, n, k), words(rng, k, m)
+    if extreme:
+        a, b = a | np.uint64(2**64 - 2**20), b | np.uint64(2**64 - 2**20)
+    kernels, mask = kernels_named("numba"), np.uint64(2**bits - 1)
+    whole = kernels_named("numpy").plain_matmul(a, b)
+    np.testing.assert_array_equal(kernels.matmul(a, b, bits) & mask, whole & mask)
+
+
+PRODUCTS_ELSEWHERE = """
+import numpy as np
+from secformer.mpc.kernels.numba_products import FUSED, WIDE, multiply
+assert (WIDE, FUSED) == WANTED, (WIDE, FUSED)
+rng = np.random.default_rng(0)
+for dtype in (np.uint64, np.uint32):
+    for n, k, m in ((6, 130, 300), (1, 1, 1)):
+        a, b = (rng.integers(0, 2**32, s, dtype=np.uint64).astype(dtype) * dtype(2**31 + 1) for s in ((n, k), (k, m)))
+        for low in (False, True):
+            c = np.ones((n, m), dtype)
+            multiply(a, b, c, 0, m, low)
+            assert np.array_equal(c, a @ b + dtype(1))
+"""
+
+
+@needs_numba
+@pytest.mark.parametrize("said", [{"NUMBA_CPU_NAME": "generic"}, {"NUMBA_CPU_FEATURES": ""}])
+def test_products_of_a_processor_without_wide_vectors(said: dict[str, str], tmp_path: Path) -> None:
+    code = PRODUCTS_ELSEWHERE.replace("WANTED", "(False, False)")
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT), **said}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 @needs_numba

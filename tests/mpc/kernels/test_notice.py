@@ -40,7 +40,7 @@ def test_it_shows_once_where_nothing_is_cached_and_not_again(tmp_path: Path) -> 
 
 def test_other_modules_compile_in_silence() -> None:
     said: list[str] = []
-    notice = CompileNotice("ours", said.append)
+    notice = CompileNotice("ours", "also ours", say=said.append)
 
     def starts(module: str) -> None:
         notice.on_start(SimpleNamespace(data={"dispatcher": SimpleNamespace(__module__=module)}))
