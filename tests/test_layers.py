@@ -40,7 +40,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 PLACES = [
     ("CuPy", r"\bimport cupy\b|\bfrom cupy\b", ("mpc/backend.py", "mpc/kernels/cuda_.py")),
     ("numba", r"\bimport (numba|llvmlite)\b|\bfrom (numba|llvmlite)\b",
-     ("mpc/kernels/numba_.py", "mpc/kernels/numba_products.py", "mpc/kernels/notice.py")),
+     ("mpc/kernels/numba_", "mpc/kernels/notice.py")),
     ("a party's rank", r"\brank == 0\b", ("mpc/ops/", "mpc/dealer/", "mpc/secure.py", "secformer/roles/")),
     ("sockets", r"\bimport (socket|ssl)\b|\bfrom (socket|ssl)\b", ("mpc/net/tcp.py", "mpc/net/tls.py")),
     ("the system's randomness", r"\burandom\b|\b(import|from) (secrets|random)\b",

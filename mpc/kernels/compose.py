@@ -93,11 +93,8 @@ class Compositions:
 
     def outcome_tables(self, r: Array, alpha: Array, window: int, blocks: int, columns: int, wide: bool) -> Array:
         """The values of a comparison's last tables, (n * 2^(2 blocks - 1) * columns,) words: see `Comparison`."""
-        e = np.arange(1 << (2 * blocks - 1), dtype=np.uint64)
-        below, tied = np.zeros_like(e), np.ones_like(e)
-        for b in range(blocks):
-            below |= tied & (e >> np.uint64(2 * b)) & np.uint64(1)
-            tied &= e >> np.uint64(2 * b + 1)
+        below = outcomes(blocks)
+        e = np.arange(below.size, dtype=np.uint64)
         lower = self.xp.asarray(below)[(alpha[:, None] ^ self.xp.asarray(e)).astype(np.int64)]
         part = r[:, None]
         flipped = (part >> np.uint64(window - 1)) ^ lower
@@ -107,6 +104,16 @@ class Compositions:
         if columns == 3:
             table.append(flipped * part)
         return self.xp.stack(table, axis=-1).reshape(-1)
+
+
+def outcomes(blocks: int) -> np.ndarray:
+    """[value < r's] for every pattern of a comparison's outcome bits, (2^(2 blocks - 1),) words: see `Comparison`."""
+    e = np.arange(1 << (2 * blocks - 1), dtype=np.uint64)
+    below, tied = np.zeros_like(e), np.ones_like(e)
+    for b in range(blocks):
+        below |= tied & (e >> np.uint64(2 * b)) & np.uint64(1)
+        tied &= e >> np.uint64(2 * b + 1)
+    return below
 
 
 def drawn(bits: int) -> int:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from secformer.mpc.kernels import numba_products
+from secformer.mpc.kernels import numba_compare, numba_products, numba_words
+from secformer.mpc.kernels.compose import drawn, outcomes
 from secformer.mpc.kernels.notice import announce
 from secformer.mpc.kernels.numpy_ import _COS, _ROUND, _SIN, NumpyKernels
 
@@ -21,34 +22,7 @@ Array = Any
 WORTH_SPLITTING = 1 << 22  # multiplications below which threads cost more than they bring
 BLOCK_N = 256              # elements whose recurrences stay in the first cache
 
-announce(__name__, numba_products.__name__)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def _pack(words: Array, mask: int, four: Array, two: Array, one: Array) -> None:
-    after_four = np.uint64(32 if four.size else 0)
-    after_two = after_four + np.uint64(16 if two.size else 0)
-    for i in range(four.size):
-        four[i] = words[i] & mask & np.uint64(0xFFFFFFFF)
-    for i in range(two.size):
-        two[i] = ((words[i] & mask) >> after_four) & np.uint64(0xFFFF)
-    for i in range(one.size):
-        one[i] = ((words[i] & mask) >> after_two) & np.uint64(0xFF)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def _unpack(four: Array, two: Array, one: Array, words: Array) -> None:
-    after_four = np.uint64(32 if four.size else 0)
-    after_two = after_four + np.uint64(16 if two.size else 0)
-    if four.size:
-        for i in range(words.size):
-            words[i] = np.uint64(four[i])
-    else:
-        words[:] = 0
-    for i in range(two.size):
-        words[i] |= np.uint64(two[i]) << after_four
-    for i in range(one.size):
-        words[i] |= np.uint64(one[i]) << after_two
+announce(__name__, numba_compare.__name__, numba_products.__name__, numba_words.__name__)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
@@ -67,13 +41,6 @@ def _turn(u: Array, bits: int, unit: float, cos: Array, sin: Array) -> None:
         first, second = (s, c) if odd else (c, s)
         cos[i] = -first if turned == 1 or turned == 2 else first
         sin[i] = -second if turned >= 2 else second
-
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def _gather(tables: Array, e: Array, out: Array) -> None:
-    for i in range(e.size):
-        for j in range(tables.shape[2]):
-            out[j, i] = tables[i, np.int64(e[i]), j]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
@@ -120,22 +87,6 @@ def _series(c: Array, s: Array, cos: Array, sin: Array, words: Array, out: Array
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def _look_up(tables: Array, v: Array, equal: Array, less: Array) -> None:
-    size = tables.shape[1]
-    for i in range(v.size):
-        at, low = np.int64(v[i]) >> 3, np.int64(v[i]) & 7
-        own = np.int64(tables[i, at])
-        equal[i] = (own >> low) & 1
-        folded = own >> (low + 1)
-        for j in range(at + 1, size):
-            folded ^= np.int64(tables[i, j])
-        folded ^= folded >> 4
-        folded ^= folded >> 2
-        folded ^= folded >> 1
-        less[i] = folded & 1
-
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
 def _truncated(u: Array, shifted: Array, msb: Array, shift: int, window: int, first: bool, out: Array) -> None:
     s, top, w = np.uint64(shift), np.uint64(window - 1), np.uint64(window - shift)
     offset = np.uint64(1) << np.uint64(window - 2 - shift)
@@ -178,7 +129,7 @@ class NumbaKernels(NumpyKernels):
         if nbytes == 8 or flat.dtype != np.uint64:
             return super().pack(words, bits)
         out = np.empty(flat.size * nbytes, dtype=np.uint8)
-        _pack(flat, np.uint64((1 << bits) - 1), *self._planes(out, flat.size, nbytes))
+        numba_words.pack(flat, _low(bits), *self._planes(out, flat.size, nbytes))
         return out
 
     def unpack(self, payload: Array, count: int, bits: int) -> Array:
@@ -186,7 +137,7 @@ class NumbaKernels(NumpyKernels):
         if nbytes == 8:
             return super().unpack(payload, count, bits)
         words = np.empty(count, dtype=np.uint64)
-        _unpack(*self._planes(payload, count, nbytes), words)
+        numba_words.unpack(*self._planes(payload, count, nbytes), words)
         return words & np.uint64((1 << bits) - 1) if bits % 8 else words
 
     def _planes(self, payload: Array, count: int, nbytes: int) -> list[Array]:
@@ -203,11 +154,6 @@ class NumbaKernels(NumpyKernels):
         _turn(u, bits, 2.0 * math.pi / 2.0**bits, cos, sin)
         return cos, sin
 
-    def gather(self, tables: Array, e: Array) -> Array:
-        out = np.empty((tables.shape[2], e.size), dtype=np.uint64)
-        _gather(tables, e, out)
-        return out
-
     def harmonics(self, r: Array, bits: int, count: int, frac: int) -> Array:
         c, s = self.turn(r, bits)
         out = np.empty((2 * count, r.size), dtype=np.uint64)
@@ -222,12 +168,70 @@ class NumbaKernels(NumpyKernels):
         _series(c, s, cos, sin, np.ascontiguousarray(words), out)
         return out
 
+    # ---- masks --------------------------------------------------------------------------------------------------
+
+    def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
+        out = np.empty(count, dtype=np.uint64)
+        numba_words.widen(self._drawn(key, block, count, bits), _low(bits), out)
+        return out
+
+    def combined(self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False) -> Array:
+        if xor:
+            return super().combined(keys, count, bits, xor)
+        out = np.empty(count, dtype=np.uint64)
+        numba_words.add_streams(*(self._drawn(key, 0, count, bits) for key in keys), _low(bits), out)
+        return out
+
+    def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
+        nbytes = -(-bits // 8)
+        if xor or nbytes == 8 or value.dtype != np.uint64:
+            return super().correction(key, value, bits, xor)
+        out, flat = np.empty(value.size * nbytes, dtype=np.uint8), value.reshape(-1)
+        stream = self._drawn(key, 0, flat.size, bits)
+        numba_words.pack_difference(flat, stream, _low(bits), *self._planes(out, flat.size, nbytes))
+        return out
+
+    def opened(self, mine: Array, payload: Array, bits: int, xor: bool = False) -> Array:
+        if xor or bits > 56:  # whole words come as they are: the payload is the peer's
+            return super().opened(mine, payload, bits, xor)
+        total = self.unpack(payload, mine.size, bits)
+        numba_words.add_masked(mine.reshape(-1), total, _low(bits))
+        return total
+
+    def _drawn(self, key: bytes, block: int, count: int, bits: int) -> Array:
+        size = drawn(bits)
+        return self.keystream(key, block, count * size).view(f"u{size}")
+
+    # ---- comparison tables ----------------------------------------------------------------------------------------
+
+    def gather(self, tables: Array, e: Array) -> Array:
+        out = np.empty((tables.shape[2], e.size), dtype=np.uint64)
+        numba_compare.gather(tables, e, out)
+        return out
+
+    def flip_bits(self, tables: Array, block: Array) -> None:
+        numba_compare.flip_bits(tables, block)
+
     def look_up(self, tables: Array, v: Array) -> tuple[Array, Array]:
         equal, less = np.empty(v.size, dtype=np.uint8), np.empty(v.size, dtype=np.uint8)
-        _look_up(tables, v, equal, less)
+        numba_compare.look_up(tables, v, equal, less)
         return equal, less
+
+    def outcome(self, tables: Array, v: Array, down: int, bits: int, place: int, last: bool, share: Array) -> None:
+        numba_compare.outcome(tables, v, np.uint64(down), _low(bits), np.uint64(place), last, share)
+
+    def outcome_tables(self, r: Array, alpha: Array, window: int, blocks: int, columns: int, wide: bool) -> Array:
+        below = outcomes(blocks)
+        out = np.empty(r.size * below.size * columns, dtype=np.uint64)
+        wrap = np.uint64((1 << window) % 2**64 if wide else 0)
+        numba_compare.outcome_tables(r, alpha, below, np.uint64(window - 1), wrap, columns, out)
+        return out
 
     def truncated(self, u: Array, shifted: Array, msb: Array, shift: int, window: int, first: bool) -> Array:
         out = np.empty_like(u)
         _truncated(u, shifted, msb, shift, window, first, out)
         return out
+
+
+def _low(bits: int) -> np.uint64:
+    return np.uint64((1 << bits) - 1)

@@ -16,6 +16,7 @@ from mpc_lab import KERNELS, examples, kernels_named, reduced, wire_words
 from tree import ROOT
 
 from secformer.mpc.backend import Backend
+from secformer.mpc.dealer.kinds import Comparison
 from secformer.mpc.kernels import NumpyKernels, kernels_for
 
 needs_numba = pytest.mark.skipif("numba" not in KERNELS, reason="numba is not installed")
@@ -126,6 +127,59 @@ def test_products_of_a_processor_without_wide_vectors(said: dict[str, str], tmp_
     code = PRODUCTS_ELSEWHERE.replace("WANTED", "(False, False)")
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT), **said}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+KEYS = bytes(range(32)), bytes(range(1, 33))
+
+
+@needs_numba
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("bits", [1, 7, 8, 9, 16, 17, 24, 31, 32, 33, 48, 53, 56, 57, 63, 64])
+def test_masks_are_bit_identical(bits: int, size: int) -> None:
+    rng = np.random.default_rng(bits)
+    value, mine, octets = words(rng, size), words(rng, size), words(rng, size).astype(np.uint8)
+    payload = kernels_named("numpy").pack(words(rng, size), bits)
+    kept = payload.copy()
+    for name, *arguments in (
+        ("uniform", KEYS[0], 3, size, bits), ("combined", KEYS, size, bits), ("combined", KEYS, size, bits, True),
+        ("correction", KEYS[1], value, bits), ("correction", KEYS[1], octets, 8, True),
+        ("opened", mine, payload, bits), ("opened", mine, payload, bits, True),
+    ):
+        x, y = (getattr(kernels_named(n), name)(*arguments) for n in ("numpy", "numba"))
+        np.testing.assert_array_equal(x, y, err_msg=name)
+        assert x.dtype == y.dtype
+    np.testing.assert_array_equal(payload, kept)  # it is the peer's
+
+
+@needs_numba
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("block", "down", "place", "last"),
+                         [(8, 15, 0, False), (8, 0, 4, True), (1, 3, 2, False), (8, 56, 2, False), (5, 1, 0, True)])
+def test_outcomes_are_bit_identical(size: int, block: int, down: int, place: int, last: bool) -> None:
+    rng = np.random.default_rng(block)
+    tables, v = words(rng, size, max(1, (1 << block) // 8)).astype(np.uint8), words(rng, size)
+    shares = words(rng, size + 9)
+    found = []
+    for name in ("numpy", "numba"):
+        mine, rows = shares.copy(), tables.copy()
+        kernels_named(name).outcome(tables, v, down, block, place, last, mine[4 : 4 + size])
+        kernels_named(name).flip_bits(rows, v & np.uint64((1 << block) - 1))
+        found.append((mine, rows))
+    for x, y in zip(*found, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@needs_numba
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("window", "width"), [(2, 64), (9, 9), (16, 64), (24, 32), (24, 24), (33, 64), (64, 64)])
+@pytest.mark.parametrize("values", [False, True])
+def test_outcome_tables_are_bit_identical(size: int, window: int, width: int, values: bool) -> None:
+    kind = Comparison(size, window, 1, width, values)
+    rng = np.random.default_rng(window)
+    r, alpha = words(rng, size, bits=window), words(rng, size, bits=kind.outcome_bits)
+    x, y = (kernels_named(n).outcome_tables(r, alpha, window, len(kind.blocks), kind.columns, kind.columns == 3)
+            for n in ("numpy", "numba"))
+    np.testing.assert_array_equal(x, y)
 
 
 @needs_numba

@@ -1,0 +1,69 @@
+"""The tables of a comparison, compiled: made, looked up, opened entries read (see `Comparison`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+Array = Any
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def gather(tables: Array, e: Array, out: Array) -> None:
+    for i in range(e.size):
+        for j in range(tables.shape[2]):
+            out[j, i] = tables[i, np.int64(e[i]), j]
+
+
+@njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _looked_up(tables: Array, i: int, v: int) -> Any:
+    """Bit v of row i, and the parity of the bits above it."""
+    at, low = v >> 3, v & 7
+    own = np.int64(tables[i, at])
+    folded = own >> (low + 1)
+    for j in range(at + 1, tables.shape[1]):
+        folded ^= np.int64(tables[i, j])
+    folded ^= folded >> 4
+    folded ^= folded >> 2
+    folded ^= folded >> 1
+    return (own >> low) & 1, folded & 1
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def look_up(tables: Array, v: Array, equal: Array, less: Array) -> None:
+    for i in range(v.size):
+        equal[i], less[i] = _looked_up(tables, i, np.int64(v[i]))
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def outcome(tables: Array, v: Array, down: int, mask: int, place: int, last: bool, share: Array) -> None:
+    keep = np.int64(0 if last else 1)
+    for i in range(v.size):
+        equal, less = _looked_up(tables, i, np.int64((v[i] >> down) & mask))
+        share[i] ^= np.uint64(less | ((equal & keep) << 1)) << place
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def flip_bits(tables: Array, block: Array) -> None:
+    for i in range(block.size):
+        at = np.int64(block[i])
+        tables[i, at >> 3] ^= np.uint8(1 << (at & 7))
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def outcome_tables(r: Array, alpha: Array, below: Array, top: int, wrap: int, columns: int, out: Array) -> None:
+    """below[e] is [value < r's] by the plain outcome bits e; `wrap` is 2^window where the table tells, else 0."""
+    one = np.uint64(1)
+    for i in range(r.size):
+        at, high = i * below.size * columns, r[i] >> top
+        for e in range(below.size):
+            lower = below[np.int64(alpha[i]) ^ e]
+            flipped = high ^ lower
+            out[at] = flipped
+            if columns >= 2:
+                out[at + 1] = (one - flipped) * (r[i] - lower * wrap)
+            if columns == 3:
+                out[at + 2] = flipped * r[i]
+            at += columns
