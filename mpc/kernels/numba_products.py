@@ -11,6 +11,7 @@ that counts.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,11 @@ LINE = 64                    # bytes of a cache line
 
 def _features() -> frozenset[str]:
     """The processor's, as numba compiles for it (its documented variables may ask for less than the host has)."""
-    if config.CPU_NAME == "generic":
-        return frozenset()
-    listed = get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES
-    return frozenset(name[1:] for name in listed.split(",") if name.startswith("+"))
+    listed = config.CPU_FEATURES
+    if listed is None and config.CPU_NAME != "generic":
+        with suppress(RuntimeError):  # not every processor can be asked
+            listed = get_host_cpu_features().flatten()
+    return frozenset(name[1:] for name in (listed or "").split(",") if name.startswith("+"))
 
 
 WIDE = {"avx512f", "avx512dq"} <= _features()       # 32 registers of 64 bytes and a product of 64-bit words

@@ -103,7 +103,7 @@ def test_views_and_read_only_arrays(kernels: NumpyKernels) -> None:
     np.testing.assert_array_equal(kernels.matmul(np.broadcast_to(a, (3, *a.shape)), wide), [expected] * 3)
 
 
-def test_rows_split_over_threads_give_the_same() -> None:
+def test_columns_split_over_threads_give_the_same() -> None:
     if "numba" not in KERNELS:
         pytest.skip("numba is not installed")
     from secformer.mpc.backend import Backend
