@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from checkpoints import write_checkpoint
+from tree import but_the_notice
 
 import secformer
 from secformer.cli import main
@@ -163,7 +164,7 @@ def test_ctrl_c() -> None:
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert (process.returncode, out, err) == (130, "", "secformer: interrupted\n")
+    assert (process.returncode, out, but_the_notice(err)) == (130, "", "secformer: interrupted\n")
 
 
 # ---- what the commands say -------------------------------------------------------------------------------------------
@@ -171,7 +172,7 @@ def test_ctrl_c() -> None:
 
 def test_demo_on_the_shipped_model() -> None:
     done = run("demo", "A wonderful film.", "-", stdin="A dull and lifeless mess.\n\n")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, but_the_notice(done.stderr)) == (0, "")
     for word in ("positive", "negative", "plaintext", "rounds", "dealer MB", "softmax", "A wonderful film."):
         assert word in done.stdout
 

@@ -28,3 +28,9 @@ def modules() -> dict[str, Path]:
             name = package if path.stem == "__init__" else f"{package}.{path.stem}"
             found[name] = path.relative_to(ROOT)
     return found
+
+
+def but_the_notice(stderr: str) -> str:
+    """What a process has said on stderr, without the line that says that it compiles kernels first: whether it is there
+    depends on what ran before."""
+    return "".join(line for line in stderr.splitlines(keepends=True) if "compiling the kernels" not in line)
