@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from bert import SHAPES, VOCAB, checkpoint
+from gpu_floor import PRODUCTS, floors
 from report import RESULTS, record
 
 from secformer.models.encoder import Bert
@@ -53,22 +54,12 @@ RECIPES = ("faithful", "secformer")
 def counted(plan: Plan) -> dict[str, int]:
     """Word multiplications of matrix products, of those narrow ones, bytes expanded, bytes moved: of all three roles
     together."""
-    products, narrow = (sum(multiplications(kind, narrow) for kind in plan.kinds) for narrow in (False, True))
+    by_bits = floors(plan.kinds)["words_by_bits"]
+    narrow = sum(words for bits, words in by_bits.items() if bits <= 32)
     expanded = sum(expansion(kind) for kind in plan.kinds)
     weights = sum(reads(kind) for kind in plan.kinds)
     moved = expanded + 2 * plan.dealer_bytes + 2 * plan.bytes + weights
-    return {"products": products, "narrow": narrow, "expanded": expanded, "moved": moved}
-
-
-def multiplications(kind: Kind, narrow: bool) -> int:
-    if not isinstance(kind, MatMul):
-        return 0
-    total = 0
-    for i, j, width in kind.pairs:
-        size = math.prod(kind.shapes[i]) * kind.shapes[j][-1]
-        if (width <= 32) == narrow:
-            total += 5 * size  # mask by opened and opened by factor at either party, mask by mask at the dealer
-    return total
+    return {"products": sum(by_bits.values()) - narrow, "narrow": narrow, "expanded": expanded, "moved": moved}
 
 
 def expansion(kind: Kind) -> int:
@@ -81,10 +72,10 @@ def expansion(kind: Kind) -> int:
 
 
 def reads(kind: Kind) -> int:
-    """Bytes of standing weights that a product's five multiplications read."""
+    """Bytes of standing weights that the multiplications of a product read."""
     if not isinstance(kind, MatMul):
         return 0
-    return sum(5 * math.prod(kind.shapes[j]) * (4 if width <= 32 else 8)
+    return sum(PRODUCTS * math.prod(kind.shapes[j]) * (4 if width <= 32 else 8)
                for _, j, width in kind.pairs if kind.weights[j] is not None)
 
 

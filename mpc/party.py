@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from secformer.mpc.dealer.expand import Material
-from secformer.mpc.dealer.kinds import CHUNK, Kind, whole_bytes
+from secformer.mpc.dealer.kinds import CHUNK, Kind
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.compose import Sealed
+from secformer.mpc.kernels.compose import Sealed, whole_bytes
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.kernels.compose import whole_bytes
 
 Array = Any
 Shape = tuple[int, ...]
@@ -61,10 +62,6 @@ class Kind(ABC):
     def corrections(self) -> int:
         """Bytes that the dealer sends to party 1."""
         return sum(f.count * whole_bytes(f.bits) for f in self.derived())
-
-
-def whole_bytes(bits: int) -> int:
-    return -(-bits // 8)
 
 
 @dataclass(frozen=True)

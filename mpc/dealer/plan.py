@@ -17,9 +17,9 @@ from secformer.mpc.dealer.kinds import (
     SeriesMask,
     Truncation,
     WeightMask,
-    whole_bytes,
 )
 from secformer.mpc.errors import Desync
+from secformer.mpc.kernels.compose import whole_bytes
 from secformer.mpc.net.wire import Tag
 
 FORMAT = "secformer plan 1"  # raise it when a kind's fields or their order change

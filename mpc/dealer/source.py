@@ -6,10 +6,11 @@ import threading
 from typing import Any
 
 from secformer.mpc.dealer.expand import Material
-from secformer.mpc.dealer.kinds import Field, Kind, whole_bytes
+from secformer.mpc.dealer.kinds import Field, Kind
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync, ReusedRandomness
 from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.kernels.compose import whole_bytes
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 
+from secformer.mpc.kernels.compose import whole_bytes
+
 BYTES, FLOAT64, INTEGER = "bytes", "float64", "integer"
 WAYS = (BYTES, FLOAT64, INTEGER)
 BYTE_UNITS = 80            # first compute capability whose tensor cores take the byte product
@@ -61,7 +63,7 @@ class Choice:
 
 def digits(bits: int) -> int:
     """Bytes of a word that a product modulo 2^bits needs; the byte kernels come in 4 to 8."""
-    return max(4, -(-bits // 8))
+    return max(4, whole_bytes(bits))
 
 
 def recorded(device: str) -> list[tuple[Product, str]]:

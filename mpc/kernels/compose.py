@@ -45,11 +45,15 @@ class Compositions:
 
     def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
         """`count` uniform words below 2^bits as uint64, drawn from 1, 2, 4 or 8 bytes each (see `drawn`)."""
-        size = drawn(bits)
-        words = self.keystream(key, block, count * size).view(f"u{size}").astype(np.uint64, copy=False)
-        if bits < 8 * size:
+        words = self.drawn_words(key, block, count, bits).astype(np.uint64, copy=False)
+        if bits < 8 * drawn(bits):
             words &= np.uint64((1 << bits) - 1)
         return words
+
+    def drawn_words(self, key: bytes, block: int, count: int, bits: int) -> Array:
+        """The keystream as words of 1, 2, 4 or 8 bytes, of which the low `bits` bits count."""
+        size = drawn(bits)
+        return self.keystream(key, block, count * size).view(f"u{size}")
 
     def masked(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Array:
         """Flat words + constant + uniform words below 2^bits: a mask expanded into what it masks."""
@@ -114,6 +118,10 @@ def outcomes(blocks: int) -> np.ndarray:
         below |= tied & (e >> np.uint64(2 * b)) & np.uint64(1)
         tied &= e >> np.uint64(2 * b + 1)
     return below
+
+
+def whole_bytes(bits: int) -> int:
+    return -(-bits // 8)
 
 
 def drawn(bits: int) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.choice import Choice, Product, recorded
-from secformer.mpc.kernels.compose import Sealed, drawn
+from secformer.mpc.kernels.compose import Sealed, drawn, whole_bytes
 from secformer.mpc.kernels.cuda_products import Products
 from secformer.mpc.kernels.numpy_ import NumpyKernels
 
@@ -129,7 +129,7 @@ class CudaKernels(NumpyKernels):
     def sealed(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Sealed:
         words = self._flat(words)
         n = words.size
-        out, payload = self._words(n), self._bytes(n * -(-bits // 8))
+        out, payload = self._words(n), self._bytes(n * whole_bytes(bits))
         self._expand("sealed", n, drawn(bits), *_parts(key), np.uint32(block), words, np.uint64(constant),
                      np.uint64(n), np.int32(bits), out, payload)
         return Sealed(out, payload)
@@ -147,7 +147,7 @@ class CudaKernels(NumpyKernels):
             out = self._bytes(n)
             self._expand("correction_xor", n, 1, *_parts(key), value, np.uint64(n), out)
         else:
-            out = self._bytes(n * -(-bits // 8))
+            out = self._bytes(n * whole_bytes(bits))
             self._expand("correction", n, drawn(bits), *_parts(key), value, np.uint64(n), np.int32(bits), out)
         return out
 
@@ -155,7 +155,7 @@ class CudaKernels(NumpyKernels):
 
     def pack(self, words: Array, bits: int) -> Array:
         words = self._flat(words)
-        out = self._bytes(words.size * -(-bits // 8))
+        out = self._bytes(words.size * whole_bytes(bits))
         name = "pack_narrow" if words.dtype == np.uint32 else "pack"
         self._each(name, words.size, words, np.uint64(words.size), np.int32(bits), out)
         return out

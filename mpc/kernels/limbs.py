@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from secformer.mpc.kernels.blas import one_thread
+from secformer.mpc.kernels.parts import products
 
 Array = Any
-COLUMNS = 1024             # of a block
-WORTH_SPLITTING = 1 << 22  # multiplications below which threads cost more than they bring
+COLUMNS = 1024  # of a block
 
 
 @dataclass(frozen=True)
@@ -67,26 +66,11 @@ def split_for(width: int) -> Split:
 
 def product(a: Array, b: Array, width: int, pool: ThreadPoolExecutor | None = None, threads: int = 1) -> Array:
     """(..., n, k) @ (..., k, m), right mod 2^width, of uint64 or uint32 words and in their type."""
-    batch, (n, k), m = a.shape[:-2], a.shape[-2:], b.shape[-1]
-    out = np.zeros((*batch, n, m), dtype=a.dtype)
-    if not out.size * k:
-        return out
-    flat_a, flat_b, flat = a.reshape(-1, n, k), b.reshape(-1, k, m), out.reshape(-1, n, m)
-    jobs = [(flat_a[i], flat_b[i], flat[i]) for i in range(flat.shape[0])]
-    if pool is None or out.size * k < WORTH_SPLITTING or not one_thread().found:
-        pool = None
-    elif len(jobs) < threads:
-        part = -(-m // threads)
-        jobs = [(x, y[:, j : j + part], z[:, j : j + part]) for x, y, z in jobs for j in range(0, m, part)]
-    with one_thread():
-        tasks = [partial(_add_product, *job, width) for job in jobs]
-        if pool is None:
-            for task in tasks:
-                task()
-        else:
-            for future in [pool.submit(task) for task in tasks]:
-                future.result()
-    return out
+    def part(x: Array, y: Array, z: Array, start: int, stop: int) -> None:
+        _add_product(x, y[:, start:stop], z[:, start:stop], width)
+
+    with one_thread() as blas:
+        return products(part, a, b, pool if blas.found else None, threads)
 
 
 def _add_product(a: Array, b: Array, out: Array, width: int) -> None:

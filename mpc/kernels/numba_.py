@@ -14,13 +14,13 @@ import numpy as np
 from numba import njit
 
 from secformer.mpc.kernels import numba_compare, numba_products, numba_words
-from secformer.mpc.kernels.compose import drawn, outcomes
+from secformer.mpc.kernels.compose import outcomes, whole_bytes
 from secformer.mpc.kernels.notice import announce
 from secformer.mpc.kernels.numpy_ import _COS, _ROUND, _SIN, NumpyKernels
+from secformer.mpc.kernels.parts import products
 
 Array = Any
-WORTH_SPLITTING = 1 << 22  # multiplications below which threads cost more than they bring
-BLOCK_N = 256              # elements whose recurrences stay in the first cache
+BLOCK_N = 256  # elements whose recurrences stay in the first cache
 
 announce(__name__, numba_compare.__name__, numba_products.__name__, numba_words.__name__)
 
@@ -106,34 +106,19 @@ class NumbaKernels(NumpyKernels):
     name = "numba"
 
     def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
-        batch, (n, k), m = a.shape[:-2], a.shape[-2:], b.shape[-1]
-        out = np.zeros((*batch, n, m), dtype=a.dtype)
-        if not out.size * k:
-            return out
-        flat_a, flat_b = np.ascontiguousarray(a).reshape(-1, n, k), np.ascontiguousarray(b).reshape(-1, k, m)
-        flat_c = out.reshape(-1, n, m)
-        low = bits <= numba_products.LOW_BITS
-        jobs = [(flat_a[i], flat_b[i], flat_c[i], 0, m) for i in range(flat_a.shape[0])]
-        if self._pool is None or out.size * k < WORTH_SPLITTING:
-            for job in jobs:
-                numba_products.multiply(*job, low)
-            return out
-        if len(jobs) < self.backend.threads:
-            part = -(-m // self.backend.threads)
-            jobs = [(x, y, z, j, min(m, j + part)) for x, y, z, _, _ in jobs for j in range(0, m, part)]
-        list(self._pool.map(lambda job: numba_products.multiply(*job, low), jobs))
-        return out
+        low, (a, b) = bits <= numba_products.LOW_BITS, map(np.ascontiguousarray, (a, b))
+        return products(lambda *part: numba_products.multiply(*part, low), a, b, self._pool, self.backend.threads)
 
     def pack(self, words: Array, bits: int) -> Array:
-        nbytes, flat = -(-bits // 8), words.reshape(-1)
+        nbytes, flat = whole_bytes(bits), words.reshape(-1)
         if nbytes == 8 or flat.dtype != np.uint64:
             return super().pack(words, bits)
         out = np.empty(flat.size * nbytes, dtype=np.uint8)
-        numba_words.pack(flat, _low(bits), *self._planes(out, flat.size, nbytes))
+        numba_words.pack(flat, None, _low(bits), *self._planes(out, flat.size, nbytes))
         return out
 
     def unpack(self, payload: Array, count: int, bits: int) -> Array:
-        nbytes = -(-bits // 8)
+        nbytes = whole_bytes(bits)
         if nbytes == 8:
             return super().unpack(payload, count, bits)
         words = np.empty(count, dtype=np.uint64)
@@ -172,35 +157,31 @@ class NumbaKernels(NumpyKernels):
 
     def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
         out = np.empty(count, dtype=np.uint64)
-        numba_words.widen(self._drawn(key, block, count, bits), _low(bits), out)
+        numba_words.widen(self.drawn_words(key, block, count, bits), _low(bits), out)
         return out
 
     def combined(self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False) -> Array:
         if xor:
             return super().combined(keys, count, bits, xor)
         out = np.empty(count, dtype=np.uint64)
-        numba_words.add_streams(*(self._drawn(key, 0, count, bits) for key in keys), _low(bits), out)
+        numba_words.add_streams(*(self.drawn_words(key, 0, count, bits) for key in keys), _low(bits), out)
         return out
 
     def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
-        nbytes = -(-bits // 8)
+        nbytes = whole_bytes(bits)
         if xor or nbytes == 8 or value.dtype != np.uint64:
             return super().correction(key, value, bits, xor)
         out, flat = np.empty(value.size * nbytes, dtype=np.uint8), value.reshape(-1)
-        stream = self._drawn(key, 0, flat.size, bits)
-        numba_words.pack_difference(flat, stream, _low(bits), *self._planes(out, flat.size, nbytes))
+        stream = self.drawn_words(key, 0, flat.size, bits)
+        numba_words.pack(flat, stream, _low(bits), *self._planes(out, flat.size, nbytes))
         return out
 
     def opened(self, mine: Array, payload: Array, bits: int, xor: bool = False) -> Array:
-        if xor or bits > 56:  # whole words come as they are: the payload is the peer's
+        if xor or whole_bytes(bits) == 8:  # whole words come as they are: the payload is the peer's
             return super().opened(mine, payload, bits, xor)
         total = self.unpack(payload, mine.size, bits)
         numba_words.add_masked(mine.reshape(-1), total, _low(bits))
         return total
-
-    def _drawn(self, key: bytes, block: int, count: int, bits: int) -> Array:
-        size = drawn(bits)
-        return self.keystream(key, block, count * size).view(f"u{size}")
 
     # ---- comparison tables ----------------------------------------------------------------------------------------
 

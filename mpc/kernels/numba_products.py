@@ -125,6 +125,23 @@ def _at(typing: Any, array: Any, offset: Any) -> Any:
         context.make_array(kind.args[0])(context, builder, args[0]).data, [args[1]])
 
 
+@njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _add_rows(rows: int, low: bool, a: Array, a_at: int, a_step: int, right: Any, c: Array, c_at: int, c_step: int,
+              inner: int) -> None:
+    """Up to a tile's rows of c from word c_at on += those of a from a_at on, times the strip."""
+    if rows == ROWS and low:
+        _low(_at(a, a_at), a_step, right, _at(c, c_at), c_step, inner)
+    elif rows == ROWS:
+        _whole(_at(a, a_at), a_step, right, _at(c, c_at), c_step, inner)
+    else:
+        for r in range(rows):
+            left, out = _at(a, a_at + r * a_step), _at(c, c_at + r * c_step)
+            if low:
+                _low_row(left, a_step, right, out, c_step, inner)
+            else:
+                _whole_row(left, a_step, right, out, c_step, inner)
+
+
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
 def multiply(a: Array, b: Array, c: Array, start: int, stop: int, low: bool) -> None:
     """c[:, start:stop] += a b there, of contiguous matrices of one type of word; with `low`, mod 2^52 only."""
@@ -151,24 +168,12 @@ def multiply(a: Array, b: Array, c: Array, start: int, stop: int, low: bool) -> 
             for s in range(0, width, strip):
                 w, right = min(strip, width - s), _at(block, shift + s * INNER)
                 for i in range(0, n, ROWS):
-                    rows, left, at = min(ROWS, n - i), _at(a, i * k + k0), i * m + j0 + s
-                    if w < strip:
-                        edge[:] = 0
-                    out, step = (_at(c, at), m) if w == strip else (_at(edge, 0), strip)
-                    if rows == ROWS and low:
-                        _low(left, k, right, out, step, inner)
-                    elif rows == ROWS:
-                        _whole(left, k, right, out, step, inner)
-                    else:
-                        for r in range(rows):
-                            row, to_row = _at(a, (i + r) * k + k0), _at(c, at + r * m)
-                            if w < strip:
-                                to_row = _at(edge, r * strip)
-                            if low:
-                                _low_row(row, k, right, to_row, step, inner)
-                            else:
-                                _whole_row(row, k, right, to_row, step, inner)
-                    if w < strip:
-                        for r in range(rows):
-                            for j in range(w):
-                                c[i + r, j0 + s + j] += edge[r * strip + j]
+                    rows, left, at = min(ROWS, n - i), i * k + k0, i * m + j0 + s
+                    if w == strip:
+                        _add_rows(rows, low, a, left, k, right, c, at, m, inner)
+                        continue
+                    edge[:] = 0
+                    _add_rows(rows, low, a, left, k, right, edge, 0, strip, inner)
+                    for r in range(rows):
+                        for j in range(w):
+                            c[i + r, j0 + s + j] += edge[r * strip + j]

@@ -16,7 +16,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from secformer.mpc.backend import Backend
-from secformer.mpc.kernels.compose import Compositions
+from secformer.mpc.kernels.compose import Compositions, whole_bytes
 from secformer.mpc.kernels.limbs import product
 
 Array = Any
@@ -64,7 +64,7 @@ class NumpyKernels(Compositions):
 
         Bits above are cut off: they are not covered by the mask of whoever opens `bits` bits, so they must not travel.
         """
-        nbytes = -(-bits // 8)
+        nbytes = whole_bytes(bits)
         words = words.reshape(-1)
         if bits % 8:
             words = words & words.dtype.type((1 << bits) - 1)
@@ -82,7 +82,7 @@ class NumpyKernels(Compositions):
 
     def unpack(self, payload: Array, count: int, bits: int) -> Array:
         """The words behind `pack`, reduced mod 2^bits: (count,) uint64."""
-        nbytes = -(-bits // 8)
+        nbytes = whole_bytes(bits)
         if nbytes == 8:
             words = payload.view(np.uint64)
         else:

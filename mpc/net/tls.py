@@ -114,22 +114,22 @@ class TLSStream:
                  deadline: float = HANDSHAKE):
         """Shakes hands. `expected` is the role that the accepting side must prove. Raises AuthError, OSError."""
         self._socket = prompt(connection)
-        self._until = time.monotonic() + deadline  # for the whole handshake: a dripping peer must not hold a place
         self._lock = threading.Lock()
         self._goodbye = False
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server,
                                      server_hostname=host_name(expected) if expected else None)
         try:
-            self._shake_hands()
+            self._shake_hands(time.monotonic() + deadline)
         except ssl.SSLError as error:
             self._flush_quietly()
             raise AuthError(f"the other side could not be authenticated: {_reason(error)}; check both certificates, "
                             f"the authority and the clocks") from error
 
-    def _shake_hands(self) -> None:
+    def _shake_hands(self, until: float) -> None:
+        """One deadline for all of it: a dripping peer must not hold a place."""
         while True:
-            self._socket.settimeout(max(1e-3, self._until - time.monotonic()))
+            self._socket.settimeout(max(1e-3, until - time.monotonic()))
             try:
                 self._tls.do_handshake()
                 self._socket.sendall(self._outgoing.read())

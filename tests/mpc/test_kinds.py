@@ -34,11 +34,11 @@ from secformer.mpc.dealer.kinds import (
     Truncation,
     WeightMask,
     chunks,
-    whole_bytes,
 )
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.errors import ProtocolError
+from secformer.mpc.kernels.compose import whole_bytes
 from secformer.mpc.prg import Stream
 
 Values = dict[str, np.ndarray]
