@@ -42,7 +42,7 @@ from secformer.mpc.dealer.kinds import Kind, MatMul
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import kernels_for
-from secformer.mpc.kernels.compose import drawn
+from secformer.mpc.kernels.compose import BLOCK_BYTES, drawn
 from secformer.mpc.recorder import PlanRecorder
 from secformer.mpc.session import Session
 from secformer.protocols.recipes import recipe_named
@@ -66,7 +66,7 @@ def expansion(kind: Kind) -> int:
     """Both parties' masks and party 0's derived shares, at those who use them and again at the dealer."""
     total = 0
     for field in kind.fields():
-        size = field.count * (1 if field.xor and field.derived else drawn(field.bits))
+        size = field.count if field.xor and field.derived else BLOCK_BYTES * drawn(field.count, field.bits)
         total += 2 * size if field.derived else 4 * size
     return total
 

@@ -67,8 +67,7 @@ def floors(kinds: Iterable[Kind]) -> dict[str, Any]:
         elif isinstance(kind, SeriesMask):
             series += 2 * kind.harmonics * kind.count
         elif isinstance(kind, Comparison):
-            entries = (kind.thresholds * kind.columns * 8) << kind.outcome_bits
-            tables += kind.count * (entries + sum(map(kind.row_bytes, range(len(kind.blocks)))))
+            tables += sum(field.count * (1 if field.xor else 8) for field in kind.derived())
     return {"words_by_bits": dict(sorted(words.items())), "products_of_bytes": bytes_, "series_words": series,
             "table_bytes": tables}
 

@@ -46,12 +46,12 @@ def cases() -> list[Case]:
     return [
         Case("keystream", nothing, lambda k, a, n: k.keystream(KEY, 0, 8 * n), 8, 8 * CHACHA, "numbers"),
         Case("uniform, 64 bits", nothing, lambda k, a, n: k.uniform(KEY, 0, n, 64), 8, 8 * CHACHA, "numbers"),
-        Case("uniform, 24 bits", nothing, lambda k, a, n: k.uniform(KEY, 0, n, 24), 8, 4 * CHACHA, "numbers"),
-        Case("masked, 48 bits", words("x"), lambda k, a, n: k.masked(KEY, 0, a["x"], 48, 9), 16, 8 * CHACHA, "numbers"),
-        Case("sealed, 48 bits", words("x"), lambda k, a, n: sealed(k.sealed(KEY, 0, a["x"], 48, 9)), 22, 8 * CHACHA,
+        Case("uniform, 24 bits", nothing, lambda k, a, n: k.uniform(KEY, 0, n, 24), 8, 3 * CHACHA, "numbers"),
+        Case("masked, 48 bits", words("x"), lambda k, a, n: k.masked(KEY, 0, a["x"], 48, 9), 16, 6 * CHACHA, "numbers"),
+        Case("sealed, 48 bits", words("x"), lambda k, a, n: sealed(k.sealed(KEY, 0, a["x"], 48, 9)), 22, 6 * CHACHA,
              "numbers"),
-        Case("combined, 48 bits", nothing, lambda k, a, n: k.combined((KEY, OTHER), n, 48), 8, 16 * CHACHA, "numbers"),
-        Case("correction, 48 bits", words("x"), lambda k, a, n: k.correction(KEY, a["x"], 48), 14, 8 * CHACHA,
+        Case("combined, 48 bits", nothing, lambda k, a, n: k.combined((KEY, OTHER), n, 48), 8, 12 * CHACHA, "numbers"),
+        Case("correction, 48 bits", words("x"), lambda k, a, n: k.correction(KEY, a["x"], 48), 14, 6 * CHACHA,
              "numbers"),
         Case("correction of bytes", bytes_, lambda k, a, n: k.correction(KEY, a["x"], 8, True), 2, CHACHA, "numbers"),
         Case("pack, 24 bits", words("x"), lambda k, a, n: k.pack(a["x"], 24), 11),
@@ -73,8 +73,11 @@ def cases() -> list[Case]:
         Case("outcome (and a copy)", tables(row), looked_up, row + 40, size=1 << 22),
         Case("gather, 2 columns", gather_inputs,
              lambda k, a, n: k.gather(a["entries"].reshape(n, ENTRIES, 2), a["e"]), 32 + 8 + 16, size=1 << 20),
+        Case("pick (and a copy)", tables(1), picked, 33, size=1 << 22),
+        Case("outcome_rows", outcome_inputs, lambda k, a, n: k.outcome_rows(a["r"], a["alpha"], WINDOW, BLOCKS),
+             16 + ENTRIES // 8, size=1 << 22),
         Case("outcome_tables, 3 columns", outcome_inputs,
-             lambda k, a, n: k.outcome_tables(a["r"], a["alpha"], WINDOW, BLOCKS, 3, True), 16 + 24 * ENTRIES,
+             lambda k, a, n: k.outcome_tables(a["r"], a["alpha"], WINDOW, BLOCKS, 3), 16 + 24 * ENTRIES,
              size=1 << 20),
     ]
 
@@ -121,6 +124,12 @@ def flipped(k: NumpyKernels, a: Arrays, n: int) -> Any:
 def looked_up(k: NumpyKernels, a: Arrays, n: int) -> Any:
     share = a["v"].copy()
     k.outcome(a["rows"].reshape(n, -1), a["v"], 0, BLOCK_BITS, 2, False, share)
+    return share
+
+
+def picked(k: NumpyKernels, a: Arrays, n: int) -> Any:
+    share = a["v"].copy()
+    k.pick(a["rows"].reshape(n, -1), a["v"] & np.uint64(7), 0, share)
     return share
 
 

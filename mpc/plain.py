@@ -109,9 +109,9 @@ class PlainSession(Session):
     def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]:
         return [f.wrap(self, f(x.data)) for f in functions]
 
-    def _less(self, x: Share, thresholds: list[Threshold], window: int) -> list[Share]:
+    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[np.ndarray]:
         self._check(x.data, window - 1 - x.frac, "a comparison")
-        return [Share(self, (x.data < c).astype(np.float64), 0, self.bit_width, 1) for c, _ in thresholds]
+        return [(x.data < c).astype(np.float64) for c, _ in thresholds]
 
     def _relu(self, x: Share, window: int, width: int) -> Share:
         self._check(x.data, window - 1 - x.frac, "a comparison")

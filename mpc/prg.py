@@ -13,10 +13,9 @@ from typing import Any
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.compose import Sealed, drawn
+from secformer.mpc.kernels.compose import BLOCK_BYTES, Sealed, drawn
 
 SEED_BYTES = 32
-BLOCK_BYTES = 64
 MAX_BLOCKS = 1 << 32  # RFC 8439 counts blocks in 32 bits: 256 GiB a stream
 
 Name = str | int
@@ -46,43 +45,42 @@ class Stream:
 
     def read(self, nbytes: int) -> Any:
         """The next `nbytes` bytes as uint8."""
-        return self._kernels.keystream(self._key, self._advance(nbytes), nbytes)
+        return self._kernels.keystream(self._key, self._advance(-(-nbytes // BLOCK_BYTES)), nbytes)
 
     def words(self, count: int, bits: int = 64) -> Any:
-        """`count` uniform words below 2^bits as uint64, drawn from 1, 2, 4 or 8 bytes each."""
-        return self._kernels.uniform(self._key, self._advance(count * drawn(bits)), count, bits)
+        """`count` uniform words below 2^bits as uint64, of as many bytes as hold them."""
+        return self._kernels.uniform(self._key, self._advance(drawn(count, bits)), count, bits)
 
     def masked(self, words: Any, bits: int, constant: int = 0) -> Any:
         """Flat words + constant + the next uniform words below 2^bits, in one pass where the backend can."""
-        start = self._advance(words.size * drawn(bits))
+        start = self._advance(drawn(words.size, bits))
         return self._kernels.masked(self._key, start, words, bits, constant)
 
     def sealed(self, words: Any, bits: int, constant: int = 0) -> Sealed:
         """`masked`, with its low `bits` bits packed for an opening."""
-        start = self._advance(words.size * drawn(bits))
+        start = self._advance(drawn(words.size, bits))
         return self._kernels.sealed(self._key, start, words, bits, constant)
 
     def combined(self, other: Stream, count: int, bits: int, *, xor: bool = False) -> Any:
         """The first words of two fresh streams, added mod 2^bits or xored: a mask of which each party has a share."""
-        size = count * drawn(bits)
         for stream in (self, other):
-            stream._whole(size)
+            stream._whole(drawn(count, bits))
         return self._kernels.combined((self._key, other._key), count, bits, xor)
 
     def correction(self, value: Any, bits: int, *, xor: bool = False) -> Any:
         """Value minus the first words of a fresh stream, packed; with xor, bytes xor the stream's bytes."""
-        self._whole(value.size * drawn(bits))
+        self._whole(drawn(value.size, bits))
         return self._kernels.correction(self._key, value, bits, xor)
 
-    def _advance(self, nbytes: int) -> int:
-        """Uses up the blocks of so many bytes; the number of the first."""
-        start, blocks = self._block, -(-nbytes // BLOCK_BYTES)
+    def _advance(self, blocks: int) -> int:
+        """Uses up so many blocks; the number of the first."""
+        start = self._block
         if start + blocks > MAX_BLOCKS:
             raise RangeError("a stream gives 256 GiB at most; split the work over several names")
         self._block += blocks
         return start
 
-    def _whole(self, nbytes: int) -> None:
+    def _whole(self, blocks: int) -> None:
         """Uses up the first blocks, of a stream that nothing was read from."""
-        if self._advance(nbytes):
+        if self._advance(blocks):
             raise RangeError("this takes a stream that nothing was read from; give it a name of its own")

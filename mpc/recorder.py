@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.dealer.kinds import CHUNK, Bilinear, Comparison, Hadamard, Kind, MatMul, WeightMask
+from secformer.mpc.dealer.kinds import CHUNK, Bilinear, Hadamard, Kind, Less, MatMul, Relu, WeightMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
@@ -153,11 +153,11 @@ class PlanRecorder(Session):
         self._take([kind_of(x.size, bits, functions, max(r.width for r in results), self._chunk)], 1)
         return results
 
-    def _less(self, x: Share, thresholds: list[Threshold], window: int) -> list[Share]:
+    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Any]:
         self._note(*thresholds)
-        self._take([Comparison(x.size, window, len(thresholds), self.bit_width, chunk=self._chunk)], 2)
-        return [Share(self, x.data, 0, self.bit_width, 1) for _ in thresholds]
+        self._take([Less(x.size, window, width, len(thresholds), self._chunk)], 3)
+        return [x.data for _ in thresholds]
 
     def _relu(self, x: Share, window: int, width: int) -> Share:
-        self._take([Comparison(x.size, window, 1, width, values=True, chunk=self._chunk)], 2)
+        self._take([Relu(x.size, window, width, chunk=self._chunk)], 2)
         return Share(self, x.data, x.frac, width, x.magnitude)

@@ -114,9 +114,8 @@ class SecureSession(Session):
         results = series(self.party, x, functions, bits, keep, max(f.width for f in facts))
         return [fact.like(data) for fact, data in zip(facts, results, strict=True)]
 
-    def _less(self, x: Share, thresholds: list[Threshold], window: int) -> list[Share]:
-        words, width = [c for _, c in thresholds], self.bit_width
-        return [Share(self, data, 0, width, 1) for data in compare.less(self.party, x.data, words, window, width)]
+    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Any]:
+        return compare.less(self.party, x.data, [c for _, c in thresholds], window, width)
 
     def _relu(self, x: Share, window: int, width: int) -> Share:
         return Share(self, compare.relu(self.party, x.data, window, width), x.frac, width, x.magnitude)

@@ -189,8 +189,9 @@ class Session(ABC):
         Price: one round, period + fractional bits rounded to whole bytes (3 bytes an element for periods to 64),
         also when x has a truncation pending: low bits are dropped locally, which is exact modulo the period.
         """
-        if len({f.period_bits for f in functions}) != 1:
-            raise ShapeError("the series of one opening must have one period; fold the arguments by public factors")
+        if len({(f.period_bits, f.mask_frac, f.public_frac) for f in functions}) != 1:
+            raise ShapeError("the series of one opening must have one period and one precision; fold the arguments by "
+                             "public factors")
         self._own(x)
         functions = [self.agree(f) for f in functions]
         period = functions[0].period_bits
@@ -200,12 +201,14 @@ class Session(ABC):
         bits, keep = series_bits(period, x.frac)
         return self._series(x, list(functions), bits, keep)
 
-    def less(self, x: Share, thresholds: Sequence[float], *, bound: float, precision: int | None = None) -> list[Share]:
+    def less(self, x: Share, thresholds: Sequence[float], *, bound: float, precision: int | None = None,
+             magnitude: int | None = None) -> list[Share]:
         """[x < c] for each public threshold c, as shares of 0 or 1 (no fractional bits), for |x| < bound.
 
         `precision` keeps that many fractional bits of x: the result may be wrong only where |x - c| <= 2^-precision.
-        Price: two rounds; an element costs its window (precision + bits of bound + 1) once and 2n - 1 bits a
-        threshold, n = blocks of at most 8 bits, each rounded to whole bytes.
+        `magnitude` bounds products with settled values that the bits go into, as in `mul`: the width of the shares.
+        Price: three rounds; an element costs its window (precision + bits of bound + 1) once and 2n - 1 bits a
+        threshold, n = blocks of at most 8 bits, each rounded to whole bytes, and a bit more a threshold, all together.
         """
         if not thresholds or not all(math.isfinite(c) for c in thresholds):
             raise RangeError(f"a comparison needs one or more finite thresholds, got {list(thresholds)}")
@@ -213,10 +216,12 @@ class Session(ABC):
         x, window = self._windowed(x, _positive(bound) + max(abs(float(c)) for c in thresholds), precision)
         # a dropped share sum lies up to two units below x, so the threshold goes down; an exact one goes up
         nearest = math.ceil if x.frac == exact else math.floor
-        return self._less(x, [(float(c), nearest(c * 2.0**x.frac)) for c in thresholds], window)
+        exactly = [(float(c), nearest(c * 2.0**x.frac)) for c in thresholds]
+        width = self.fixed.window(2 * self.fixed.frac, self.fixed.magnitude if magnitude is None else magnitude)
+        return [Share(self, bit, 0, width, 1) for bit in self._less(x, exactly, window, width)]
 
     def relu(self, x: Share, *, bound: float, precision: int | None = None) -> Share:
-        """max(x, 0) for |x| < bound. Price: as `less` with one threshold."""
+        """max(x, 0) for |x| < bound. Price: two rounds, otherwise as `less` with one threshold."""
         x, window = self._windowed(x, _positive(bound), precision)
         return self._relu(x, window, WORD_BITS)
 
@@ -328,11 +333,6 @@ class Session(ABC):
         """Axes permuted, as arrays spell it; sessions on other tensors override it."""
         return a.transpose(*axes)
 
-    @property
-    def bit_width(self) -> int:
-        """Width of the shares of 0 or 1 that `less` makes: what a product with a settled value needs."""
-        return self.fixed.window(2 * self.fixed.frac, self.fixed.magnitude)
-
     # ---- primitives -----------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -370,7 +370,7 @@ class Session(ABC):
     @abstractmethod
     def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]: ...
     @abstractmethod
-    def _less(self, x: Share, thresholds: list[Threshold], window: int) -> list[Share]: ...
+    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Any]: ...
     @abstractmethod
     def _relu(self, x: Share, window: int, width: int) -> Share: ...
 

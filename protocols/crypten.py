@@ -37,10 +37,10 @@ FLOOR = -128.0          # where deeper domains are cut to 0: exp(-128) is 1e-56
 @cite("hendrycks2016gelu", "GeLU by tanh")
 @cite("knott2021crypten", "tanh and sigmoid by exponential and reciprocal")
 def gelu_tanh(s: Session, x: Share, at: Site) -> Share:
-    """x/2 (1 + tanh(z)), z = sqrt(2/pi) (x + 0.044715 x^3), for x in at["input"].   32 rounds; about 200 bytes.
+    """x/2 (1 + tanh(z)), z = sqrt(2/pi) (x + 0.044715 x^3), for x in at["input"].   33 rounds; about 200 bytes.
 
     With a = |x|, since tanh is odd, this is max(x, 0) - a (1 - sigmoid(2 z(a))).
-    1. [x < 0], and where the range exceeds [-8, 8] also [x < -5] and [x < 5]    three rounds, one opening
+    1. [x < 0], and where the range exceeds [-8, 8] also [x < -5] and [x < 5]    four rounds, one opening
     2. a <- |x|, or 0 for |x| > 5, where the second term is left out; r <- max(x, 0)         one round
     3. w <- 2 z(a), by a^2 and a^3                                               three rounds
     4. g <- 1 - sigmoid(w)                                                       23 rounds
@@ -97,10 +97,10 @@ def one_less_sigmoid(s: Session, w: Share, high: float) -> Share:
 
 @cite("knott2021crypten", "tanh by sigmoid")
 def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
-    """2 sigmoid(2x) - 1 for x in at["input"].   28 rounds; about 165 bytes an element.
+    """2 sigmoid(2x) - 1 for x in at["input"].   29 rounds; about 165 bytes an element.
 
     1. where the range exceeds [-64, 64]: cut x to [-10, 10]                                     two rounds
-    2. b <- [x < 0]; a <- (1 - 2 b) x                                                            four rounds
+    2. b <- [x < 0]; a <- (1 - 2 b) x                                                            five rounds
     3. g <- 1 - sigmoid(2 a)                                                                     23 rounds
     4. return (1 - 2 b) (1 - 2 g)                                                                two rounds
 
@@ -125,7 +125,7 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
 
     2 ceil(log2 T) + 58 rounds with the published 10 iterations; about 77 bytes a score, 18 a value, 610 a row.
     1. x <- scores - m, m a coarse row maximum                                   2 ceil(log2 T) rounds
-    2. keep <- [x >= -128], where the range goes below -480                      two rounds
+    2. keep <- [x >= -128], where the range goes below -480                      three rounds
     3. e <- keep (1 + x/2^8)^(2^8), padding times 0                              17 rounds (18 with keep)
     4. c <- e @ values; z <- row sums of e                                       one round
     5. return c / z by `reciprocal_newton`, one a row                            40 rounds

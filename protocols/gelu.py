@@ -13,9 +13,11 @@ from secformer.mpc.shares import Share
 from secformer.protocols.clip import clip
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Site, bits, measured, rounded_out
-from secformer.protocols.series import Fit, choose
+from secformer.protocols.series import WIDE, Fit, choose
 
 TOLERANCE = 1e-4
+NARROW = 17, 16  # fractional bits of masks and factors: results below 2^5 in five bytes
+NARROW_REACH = 14.0
 COARSE = 8.0    # reach from which domains are rounded to even numbers, so that layers share fits
 WIDEST = 112.0 # reach that is worth a series of its own
 LIMIT = 6.0     # GeLU is 0 or x to 6e-9 outside
@@ -52,14 +54,15 @@ def gelu_series(s: Session, x: Share, at: Site) -> Share:
 @lru_cache(maxsize=256)
 def gelu_fit(low: float, high: float) -> Fit:
     """The fit for a domain. Raises RangeError where it is too wide."""
-    return choose(gelu_exact, low, high, tolerance=TOLERANCE, linear=0.5)
+    small = max(-low, high) <= NARROW_REACH
+    return choose(gelu_exact, low, high, tolerance=TOLERANCE, linear=0.5, precision=NARROW if small else WIDE)
 
 
 @lru_cache(maxsize=1)
 def segment() -> Series:
     """The middle segment's sines, as a series of v FOLD."""
     none = (0.0,) * (len(BETA) + 1)
-    return Series(FOLDED_BITS, none, (0.0, *BETA), magnitude=2)
+    return Series(FOLDED_BITS, none, (0.0, *BETA), magnitude=2, mask_frac=14, public_frac=14)
 
 
 @cite("luo2024secformer", "GeLU protocol: segmented Fourier series for erf")
@@ -67,8 +70,8 @@ def segment() -> Series:
 def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     """GeLU(x), v = x / sqrt 2: erf(v) is -1 below -1.7, 1 above 1.7, seven sines between.
 
-    7 rounds (one less where x has no truncation pending); about 37 bytes an element.
-    1. lower, upper <- [v < -1.7], [v < 1.7]                                            two rounds, one opening
+    8 rounds (one less where x has no truncation pending); about 38 bytes an element.
+    1. lower, upper <- [v < -1.7], [v < 1.7]                                            three rounds, one opening
     2. f <- sum over k of beta_k sin(k pi v / 10), the argument folded by 16/20         one round
     3. e <- (upper - lower) f + (1 - upper) - lower                                     two rounds
     4. return x/2 (1 + e)                                                               one round
@@ -80,9 +83,9 @@ def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     cut = CUT * math.sqrt(2.0)
     (x,) = s.settle(x)
     # a threshold may move by 2^-10: both segments are equally wrong there
-    lower, upper = s.less(x, [-cut, cut], bound=reach, precision=10)                     # 1
-    (f,) = s.series(x * (FOLD / math.sqrt(2.0)), [segment()])                            # 2
     magnitude = bits(1.02 * reach) + 1  # of both products, so that the first is as wide as the second needs it
+    lower, upper = s.less(x, [-cut, cut], bound=reach, precision=10, magnitude=magnitude)  # 1
+    (f,) = s.series(x * (FOLD / math.sqrt(2.0)), [segment()])                            # 2
     e = s.mul(upper - lower, f, magnitude=magnitude) + (1 - upper) - lower               # 3
     return s.mul(x, e + 1, magnitude=magnitude) * 0.5                                    # 4
 

@@ -34,7 +34,7 @@ class InverseRoot(Protocol):
 def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with 1/sqrt by series: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
-    6 rounds (10 where at["variance"] spans a ratio above about 250); about 28 bytes an element.
+    6 rounds (11 where at["variance"] spans a ratio above about 250); about 28 bytes an element.
     Error: that of `rsqrt_series`, 2e-5 relative to the result. Takes a pending x.
     """
     return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_series)

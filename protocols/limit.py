@@ -23,9 +23,9 @@ def exp_limit(
 ) -> Share:
     """(1 + x/2^t)^(2^t), t = squarings, for x in the domain, and 0 for x below the floor.
 
-    2 t rounds, about 10 t bytes an element; where the domain goes below the floor, 3 rounds and 13 bytes more.
+    2 t rounds, about 10 t bytes an element; where the domain goes below the floor, 4 rounds and 14 bytes more.
     1. b <- 1 + x/2^t, local                                             one round, its truncation
-    2. where the domain goes below the floor: b <- b [x >= floor]        three rounds
+    2. where the domain goes below the floor: b <- b [x >= floor]        four rounds
     3. t times: b <- b^2                                                 two rounds each, the last truncation pending
 
     Domain, down to the floor: above -1.97 2^t, since a base below -1 diverges, as the published formula does. At the

@@ -27,9 +27,9 @@ ROOT_STEP_BITS = 16            # fractional bits of the powers of sqrt 2
 @cite("dong2023puma", "softmax: one reciprocal a row")
 @cite("ma2023secretflow", "division: normalisation and Goldschmidt's iteration")
 def reciprocal_octaves(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / y for y in the domain.   11 rounds, 1 more for a pending y; about 110 bytes a row.
+    """2^scale_bits / y for y in the domain.   12 rounds, 1 more for a pending y; about 110 bytes a row.
 
-    1. below_i <- [y < top 2^-i] for all octaves of the domain                   two rounds, one opening
+    1. below_i <- [y < top 2^-i] for all octaves of the domain                   three rounds, one opening
     2. c <- the power of two that brings y to u = y c in [0.5, 1), linear in the below_i;  u     one round
     3. r <- 2.9142 - 2 u;  e <- 1 - r u = 1 - 2.9142 u + 2 u^2                   two rounds
     4. r <- r (1 + e);  e <- e^2;  r <- r (1 + e)                                four rounds
@@ -58,9 +58,9 @@ def reciprocal_octaves(s: Session, y: Share, domain: Range, *, scale_bits: int) 
 @cite("ma2023secretflow", "inverse square root: normalisation and a polynomial")
 @cite("lu2020root", "polynomial for 1/sqrt within two octaves")
 def rsqrt_octaves(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / sqrt(v) for v in the domain.   9 rounds, 1 more for a pending v; about 85 bytes a row.
+    """2^scale_bits / sqrt(v) for v in the domain.   10 rounds, 1 more for a pending v; about 85 bytes a row.
 
-    1. below_i <- [v < top 2^-i] for all octaves of the domain                   two rounds, one opening
+    1. below_i <- [v < top 2^-i] for all octaves of the domain                   three rounds, one opening
     2. c <- the power of two that brings v to u = v c in [0.25, 0.5);  u         one round
     3. r <- the framework's polynomial of degree 4 in u                          four rounds
     4. return r sqrt(c), sqrt(c) being linear in the below_i                     two rounds

@@ -36,9 +36,9 @@ SQUARINGS = 5
 
 @cite("dong2023puma", "GeLU by piecewise polynomials")
 def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
-    """0 below -4, P3(x) below -1.95, P6(x) up to 3, x above.   11 rounds; about 72 bytes an element.
+    """0 below -4, P3(x) below -1.95, P6(x) up to 3, x above.   12 rounds; about 73 bytes an element.
 
-    1. b1, b2, b3 <- [x < -4], [x < -1.95], [x <= 3]                             three rounds, one opening
+    1. b1, b2, b3 <- [x < -4], [x < -1.95], [x <= 3]                             four rounds, one opening
     2. c <- x (b3 - b1); over <- x (1 - b3)                                      one round
     3. c^2; c^3 and c^4; c^6                                                     five rounds
     4. return P6(c) + b2 (P3(c) - P6(c)) + over - b1 P3(0) - (1 - b3) P6(0)      two rounds
@@ -71,12 +71,12 @@ def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
 def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^5)^(2^5), 0 below -14, x = scores less their row maximum: (B, H, T, D).
 
-    2 ceil(log2 T) + 28 rounds; about 66 bytes a score, 18 a value, 110 a row.
+    2 ceil(log2 T) + 30 rounds; about 67 bytes a score, 18 a value, 110 a row.
     1. x <- scores - m, m a coarse row maximum                                   2 ceil(log2 T) rounds
-    2. keep <- [x >= -14], where the range goes below                            two rounds, one opening of 2 bytes
+    2. keep <- [x >= -14], where the range goes below                            three rounds, one opening of 2 bytes
     3. e <- keep (1 + x/2^5)^(2^5), padding times 0                              12 rounds
     4. c <- e @ values; z <- row sums of e                                       one round
-    5. return c / z by `reciprocal_octaves`, one a row                           13 rounds
+    5. return c / z by `reciprocal_octaves`, one a row                           14 rounds
 
     Ranges: at["score"], at["spread"], at["exp_sum"]. Error of a weight against softmax: 3e-2 of the row's largest at
     most (x^2/64 relative, largest near x = -2); against its formula with the same m: 5e-4. m lies up to 2^-2 below
@@ -98,7 +98,7 @@ def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, 
 def layernorm_octaves(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with the inverse root of PUMA's framework: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
-    15 rounds; about 28 bytes an element. Range: at["variance"], up to 20 octaves. Error: that of `rsqrt_octaves`, 2e-4
+    16 rounds; about 28 bytes an element. Range: at["variance"], up to 20 octaves. Error: that of `rsqrt_octaves`, 2e-4
     relative to the result. Takes a pending x.
     """
     return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_octaves)

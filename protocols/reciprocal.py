@@ -40,7 +40,7 @@ class Reciprocal(Protocol):
 @cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of 1/y")
 def reciprocal_series(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / y for y in the domain.   1 round where one series reaches 1.2e-4, else 3 (or 7, see rsqrt).
+    """2^scale_bits / y for y in the domain.   1 round where one series reaches 1.2e-4, else 3 (or 8, see rsqrt).
 
     One series (high/low up to about 250), 3 to 4 bytes a row:
     1. open y mod P; sum the harmonics

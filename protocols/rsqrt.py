@@ -38,12 +38,12 @@ PRODUCT_MAGNITUDE = 30                    # row-wise products use whole words
 @cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of 1/sqrt(v)")
 def rsqrt_series(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / sqrt(v) for v in the domain.   1 round where one series reaches 2e-5, else 5.
+    """2^scale_bits / sqrt(v) for v in the domain.   1 round where one series reaches 2e-5, else 6.
 
     One series (high/low up to 362, with a domain's ends on half octaves), 3 to 4 bytes a row:
     1. z <- v 2^a, local, so that z fills a period of 2^8; open z mod 2^8; sum the harmonics
     Else m segments of ratio 16, about 8 m + 12 bytes a row:
-    1. z likewise; below_i <- [z < h 16^-i], i = 1..m-1                         two rounds, one opening
+    1. z likewise; below_i <- [z < h 16^-i], i = 1..m-1                         three rounds, one opening
     2. f_i <- the series of z 16^i, right where that is in [h/16, h]            one round for all i
     3. return f_0 + sum of below_i (4^i f_i - 4^(i-1) f_(i-1))                  two rounds
 

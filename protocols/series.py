@@ -20,8 +20,9 @@ from secformer.protocols.papers import cite
 
 Function = Callable[[np.ndarray], np.ndarray]
 
-NOISE = 0.3 * 2.0**-20  # standard deviation that one unit of coefficient adds through the dealer's rounded cosines
-FREE_MAGNITUDE = 8      # results below 2^8 are settled in six bytes, whatever else is promised
+NOISE = 0.3            # standard deviation, in units of a mask's last place, that a coefficient of 1 adds to a result
+Precision = tuple[int, int]  # fractional bits of the dealer's cosines, and of coefficients times public ones
+WIDE = 20, 18          # results below 2^8 in six bytes
 HARMONICS = (*range(6, 32, 2), *range(32, 64, 4), *range(64, 128, 8), 128, 160, 192, 256)
 
 
@@ -49,12 +50,14 @@ class Fit:
 def fit(
     fn: Function, low: float, high: float, *, period_bits: int, harmonics: int,
     cos: bool = True, sin: bool = True, linear: float = 0.0, relative: bool = False,
+    precision: Precision = WIDE,
 ) -> Series:
     """The series with that period and that many harmonics which is nearest to fn on [low, high].
 
     cos, sin   which terms to use: only cosines for an even function, only sines for an odd one
     linear     slope of the linear term that is added to the periodic part (not fitted)
     relative   weigh errors by 1 / |fn|
+    precision  fractional bits of the two factors of a result (see `Series`)
 
     Raises RangeError where the domain is empty or longer than the period.
     """
@@ -69,7 +72,7 @@ def fit(
     basis = _basis(x, period, harmonics, cos, sin)
     a = basis * weight[:, None]
     gram = a.T @ a / n
-    gram[np.diag_indices_from(gram)] += NOISE**2 * np.mean(weight**2)
+    gram[np.diag_indices_from(gram)] += (NOISE * 2.0 ** -precision[0]) ** 2 * np.mean(weight**2)
     c = np.linalg.solve(gram, a.T @ ((y - linear * x) * weight) / n)
     split = harmonics + 1 if cos else 1
     none = (0.0,) * harmonics
@@ -78,6 +81,8 @@ def fit(
         tuple(c[:split].tolist()) if cos else (float(c[0]), *none),
         (0.0, *c[split:].tolist()) if sin else (0.0, *none),
         linear,
+        mask_frac=precision[0],
+        public_frac=precision[1],
     )
     return replace(found, magnitude=_magnitude(found, low, high))
 
@@ -89,7 +94,7 @@ def error(series: Series, fn: Function, low: float, high: float, *, relative: bo
     ends = (low + high) / 2.0 - (high - low) / 2.0 * np.cos(np.pi * np.arange(n + 1) / n)
     x = np.concatenate([ends, np.linspace(low, high, n)])
     y = fn(x)
-    noise = 3.0 * NOISE * math.sqrt(sum(c * c for c in (*series.cos[1:], *series.sin)))
+    noise = 3.0 * NOISE * 2.0**-series.mask_frac * math.sqrt(sum(c * c for c in (*series.cos[1:], *series.sin)))
     wrong = np.abs(_evaluate(series, x) - y) + noise
     return float((wrong / np.abs(y) if relative else wrong).max())
 
@@ -97,7 +102,7 @@ def error(series: Series, fn: Function, low: float, high: float, *, relative: bo
 def choose(
     fn: Function, low: float, high: float, *, tolerance: float, periods: Sequence[int] = (),
     counts: Sequence[int] = HARMONICS, cos: bool = True, sin: bool = True, linear: float = 0.0, relative: bool = False,
-    extend: float | None = None, strict: bool = True,
+    extend: float | None = None, strict: bool = True, precision: Precision = WIDE,
 ) -> Fit:
     """The fit with the fewest harmonics, then the shortest period, that reaches the tolerance on [low, high].
 
@@ -111,7 +116,7 @@ def choose(
         for period in periods or _periods(high - low):
             start = min(low, high - extend * 2.0**period) if extend else low
             found = fit(fn, start, high, period_bits=period, harmonics=count, cos=cos, sin=sin, linear=linear,
-                        relative=relative)
+                        relative=relative, precision=precision)
             candidate = Fit(found, start, high, error(found, fn, start, high, relative=relative))
             if candidate.error <= tolerance:
                 return candidate
@@ -128,7 +133,12 @@ def _magnitude(series: Series, low: float, high: float) -> int:
     """Bits that hold the series over its whole period, so that no value outside of the domain can wrap a window."""
     x = 2.0**series.period_bits * np.arange(8 * series.harmonics) / (8 * series.harmonics)
     peak = np.abs(_evaluate(replace(series, linear=0.0), x)).max() + abs(series.linear) * max(abs(low), abs(high))
-    return max(FREE_MAGNITUDE, math.floor(math.log2(max(1.0, peak))) + 1)
+    return max(_free(series.frac), math.floor(math.log2(max(1.0, peak))) + 1)
+
+
+def _free(frac: int) -> int:
+    """Results below 2^this are settled in whole bytes that they take anyway: no need to promise less."""
+    return 8 * -(-(frac + 3) // 8) - frac - 2
 
 
 def _periods(length: float) -> Iterator[int]:

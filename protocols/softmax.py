@@ -33,7 +33,7 @@ PRECISION = 3, 6     # least and most fractional bits of a comparison
 def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real tokens: (B, H, T, D).
 
-    2 ceil(log2 T) + 6 rounds where row sums stay below about 180, as with T = 128 (2 or 6 more beyond); about 18 bytes
+    2 ceil(log2 T) + 6 rounds where row sums stay below about 180, as with T = 128 (2 or 7 more beyond); about 18 bytes
     a score, 18 a value.
     1. x <- scores, padding columns at a public low constant
     2. m <- coarse row maximum of x: within a public delta of it                 2 ceil(log2 T) rounds

@@ -106,9 +106,9 @@ class TorchSession(Session):
     def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]:
         return [f.wrap(self, FourierSum.apply(x.data, f)) for f in functions]
 
-    def _less(self, x: Share, thresholds: list[Threshold], window: int) -> list[Share]:
+    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Tensor]:
         value = x.data.detach()
-        return [Share(self, (value < c).to(self.dtype), 0, self.bit_width, 1) for c, _ in thresholds]
+        return [(value < c).to(self.dtype) for c, _ in thresholds]
 
     def _relu(self, x: Share, window: int, width: int) -> Share:
         return Share(self, torch.relu(x.data), x.frac, width, x.magnitude)

@@ -23,7 +23,6 @@ Shape = tuple[int, ...]
 Values = Mapping[str, Array]
 Standing = Callable[[int], Array]
 CHUNK = NumpyKernels.chunk  # elements whose series or comparison material is made, sent and used at once
-MASK_FRAC = 20        # fractional bits of the cosines and sines of a series mask
 MAX_BLOCK_BITS = 8    # bits that one comparison table resolves
 
 
@@ -165,13 +164,14 @@ class Truncation(Kind):
 
 @dataclass(frozen=True)
 class SeriesMask(Kind):
-    """Law: words[k - 1] = cos(k t) and words[K + k - 1] = sin(k t), k = 1..K, t = 2 pi r / 2^bits, at MASK_FRAC
-    fractional bits, mod 2^width, for the uniform mask r below 2^bits. Dealt in chunks of so many elements."""
+    """Law: words[k - 1] = cos(k t) and words[K + k - 1] = sin(k t), k = 1..K, t = 2 pi r / 2^bits, with
+    `frac` fractional bits, mod 2^width, for the uniform mask r below 2^bits. Dealt in chunks of so many elements."""
 
     count: int
     bits: int
     harmonics: int
     width: int
+    frac: int = 20
     chunk: int = CHUNK
 
     def fields(self) -> Iterator[Field]:
@@ -181,7 +181,7 @@ class SeriesMask(Kind):
 
     def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
         for start, stop in chunks(self.count, self.chunk):
-            yield kernels.harmonics(masks["mask"][start:stop], self.bits, self.harmonics, MASK_FRAC).reshape(-1)
+            yield kernels.harmonics(masks["mask"][start:stop], self.bits, self.harmonics, self.frac).reshape(-1)
 
     @property
     def opened(self) -> int:
@@ -190,19 +190,17 @@ class SeriesMask(Kind):
 
 @dataclass(frozen=True)
 class Comparison(Kind):
-    """Tables that compare the opened u = x + r with r, and turn the outcome into arithmetic shares.
+    """What less and relu share: tables that compare the opened u = x + r with r, block by block.
 
-    The low window - 1 bits are cut into blocks, most significant first. Law, for every element, m = msb(r):
-    equal_b has exactly the bit r_b set (r_b the block's value); entry e of table_t, read with the bits of e xor alpha_t
-    as lt_0, eq_0, lt_1, eq_1, ..., lt_last, is c = m xor L with L = lt_0 | eq_0 lt_1 | eq_0 eq_1 lt_2 ...; with
-    `values` it is followed by what turns u into relu: (1 - c)(r - L 2^window) and, when width > window, c r.
+    The low window - 1 bits are cut into blocks, most significant first. Law: equal_b has exactly the bit r_b set (r_b
+    the block's value). Outcome bits are read as lt_0, eq_0, lt_1, eq_1, ..., lt_last and say
+    L = lt_0 | eq_0 lt_1 | eq_0 eq_1 lt_2 ...; they are opened under alpha, one for each threshold.
     """
 
     count: int
     window: int
-    thresholds: int
     width: int
-    values: bool = False
+    thresholds: int = 1
     chunk: int = CHUNK
 
     @property
@@ -217,8 +215,8 @@ class Comparison(Kind):
         return 2 * len(self.blocks) - 1
 
     @property
-    def columns(self) -> int:
-        return 1 if not self.values else 2 if self.width <= self.window else 3
+    def alpha_bits(self) -> int:
+        return self.outcome_bits
 
     def shifts(self) -> list[int]:
         """How far each block lies from bit 0."""
@@ -230,34 +228,92 @@ class Comparison(Kind):
     def row_bytes(self, b: int) -> int:
         return max(1, (1 << self.blocks[b]) // 8)
 
+    def parts(self) -> Iterator[tuple[int, int, int]]:
+        """Chunks: number, start, stop."""
+        return ((j, start, stop) for j, (start, stop) in enumerate(chunks(self.count, self.chunk)))
+
     def fields(self) -> Iterator[Field]:
         yield Field("mask", self.count, self.window)
         for t in range(self.thresholds):
-            yield Field(f"alpha{t}", self.count, self.outcome_bits, xor=True)
-        parts = list(enumerate(chunks(self.count, self.chunk)))
-        for j, (start, stop) in parts:
+            yield Field(f"alpha{t}", self.count, self.alpha_bits, xor=True)
+        for j, start, stop in self.parts():
             for b in range(len(self.blocks)):
                 yield Field(f"equal{j}.{b}", (stop - start) * self.row_bytes(b), 8, derived=True, xor=True)
-        size = (1 << self.outcome_bits) * self.columns
-        for j, (start, stop) in parts:
-            for t in range(self.thresholds):
-                yield Field(f"table{j}.{t}", (stop - start) * size, self.width, derived=True)
+        yield from self.outcome_fields()
 
     def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
-        r, xp = masks["mask"], kernels.xp
-        for start, stop in chunks(self.count, self.chunk):
+        r = masks["mask"]
+        for _, start, stop in self.parts():
             for b in range(len(self.blocks)):
-                rows = xp.zeros((stop - start, self.row_bytes(b)), dtype=np.uint8)
+                rows = kernels.xp.zeros((stop - start, self.row_bytes(b)), dtype=np.uint8)
                 kernels.flip_bits(rows, self.block_of(r[start:stop], b))
                 yield rows.reshape(-1)
-        for start, stop in chunks(self.count, self.chunk):
-            for t in range(self.thresholds):
-                yield kernels.outcome_tables(r[start:stop], masks[f"alpha{t}"][start:stop], self.window,
-                                             len(self.blocks), self.columns, self.columns == 3)
+        yield from self.outcomes(masks, kernels)
+
+    @abstractmethod
+    def outcome_fields(self) -> Iterator[Field]:
+        """What turns opened outcome bits into shares."""
+
+    @abstractmethod
+    def outcomes(self, masks: Values, kernels: NumpyKernels) -> Iterator[Array]: ...
 
     @property
     def opened(self) -> int:
         return self.count * (whole_bytes(self.window) + self.thresholds * whole_bytes(self.outcome_bits))
+
+
+@dataclass(frozen=True)
+class Less(Comparison):
+    """Law, for every element and threshold: bit e of the row table_t is msb(r) xor L(e xor alpha_t) xor beta_t,
+    xor-shared, and bit_t is beta_t, shared additively; beta_t is the bit of alpha_t above the outcome bits."""
+
+    @property
+    def alpha_bits(self) -> int:
+        return self.outcome_bits + 1
+
+    @property
+    def table_bytes(self) -> int:
+        """Of an element's row of a table."""
+        return max(1, (1 << self.outcome_bits) // 8)
+
+    def outcome_fields(self) -> Iterator[Field]:
+        for j, start, stop in self.parts():
+            for t in range(self.thresholds):
+                yield Field(f"table{j}.{t}", (stop - start) * self.table_bytes, 8, derived=True, xor=True)
+        for t in range(self.thresholds):
+            yield Field(f"bit{t}", self.count, self.width, derived=True)
+
+    def outcomes(self, masks: Values, kernels: NumpyKernels) -> Iterator[Array]:
+        for _, start, stop in self.parts():
+            for t in range(self.thresholds):
+                yield kernels.outcome_rows(masks["mask"][start:stop], masks[f"alpha{t}"][start:stop], self.window,
+                                           len(self.blocks))
+        for t in range(self.thresholds):
+            yield masks[f"alpha{t}"] >> np.uint64(self.outcome_bits)
+
+    @property
+    def opened(self) -> int:
+        return super().opened + self.count * whole_bytes(self.thresholds)
+
+
+@dataclass(frozen=True)
+class Relu(Comparison):
+    """Law, for every element: entry e of the table, with L = L(e xor alpha) and c = msb(r) xor L, is c; then what turns
+    u into relu: (1 - c)(r - L 2^window) and, when width > window, c r. One threshold, which is 0."""
+
+    @property
+    def columns(self) -> int:
+        return 2 if self.width <= self.window else 3
+
+    def outcome_fields(self) -> Iterator[Field]:
+        size = (1 << self.outcome_bits) * self.columns
+        for j, start, stop in self.parts():
+            yield Field(f"table{j}", (stop - start) * size, self.width, derived=True)
+
+    def outcomes(self, masks: Values, kernels: NumpyKernels) -> Iterator[Array]:
+        for _, start, stop in self.parts():
+            yield kernels.outcome_tables(masks["mask"][start:stop], masks["alpha0"][start:stop], self.window,
+                                         len(self.blocks), self.columns)
 
 
 @dataclass(frozen=True)

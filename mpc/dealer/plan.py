@@ -9,11 +9,11 @@ from typing import Any, Self
 
 from secformer.mpc.dealer.kinds import (
     CHUNK,
-    MASK_FRAC,
-    Comparison,
     Hadamard,
     Kind,
+    Less,
     MatMul,
+    Relu,
     SeriesMask,
     Truncation,
     WeightMask,
@@ -22,9 +22,9 @@ from secformer.mpc.errors import Desync
 from secformer.mpc.kernels.compose import whole_bytes
 from secformer.mpc.net.wire import Tag
 
-FORMAT = "secformer plan 1"  # raise it when a kind's fields or their order change
+FORMAT = "secformer plan 2"  # raise it when a kind's fields or their order change
 KINDS: dict[str, type[Kind]] = {
-    cls.__name__: cls for cls in (Hadamard, MatMul, Truncation, SeriesMask, Comparison, WeightMask)
+    cls.__name__: cls for cls in (Hadamard, MatMul, Truncation, SeriesMask, Less, Relu, WeightMask)
 }
 
 
@@ -44,7 +44,7 @@ class Plan:
     digest: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        text = "\n".join(map(repr, (FORMAT, CHUNK, MASK_FRAC, *self.kinds, self.rounds, self.bytes, self.constants)))
+        text = "\n".join(map(repr, (FORMAT, CHUNK, *self.kinds, self.rounds, self.bytes, self.constants)))
         object.__setattr__(self, "digest", hashlib.sha256(text.encode()).hexdigest())
 
     @property

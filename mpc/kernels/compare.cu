@@ -32,6 +32,12 @@ KERNEL outcome(const u8* tables, const u64* v, u64 n, int size, int down, int bi
     share[i] ^= (u64)(found >> 1) << place | (u64)(last ? 0 : found & 1) << (place + 1);
 }
 
+// share ^= bit e of each row of size bytes, at `place`.
+KERNEL pick(const u8* tables, const u64* e, u64 n, int size, int place, u64* share) {
+    u64 i = element();
+    if (i < n) share[i] ^= (u64)(tables[i * size + (e[i] >> 3)] >> (e[i] & 7) & 1) << place;
+}
+
 // out (columns, n): entry e[i] of tables (n, entries, columns).
 KERNEL gather(const u64* tables, const u64* e, u64 n, int entries, int columns, u64* out) {
     u64 i = element();
@@ -50,15 +56,31 @@ __device__ inline u64 is_below(u64 pattern, int blocks) {
     return total & 1;
 }
 
-// The dealer's values of tables (n, entries, columns), entries = 2^(2 blocks - 1): for entry e, with
-// L = is_below(e xor alpha) and c = msb(r) xor L, c; then (1 - c)(r - L 2^window); then c r. One thread an entry.
-KERNEL outcome_tables(const u64* r, const u64* alpha, u64 n, int window, int blocks, int columns, int wide, u64* out) {
+// The dealer's rows (n, 2^(2 blocks - 1) / 8 bytes or 1) of less: bit e is msb(r) xor is_below(e xor alpha) xor beta,
+// beta being the bit of alpha above. One thread a byte.
+KERNEL outcome_rows(const u64* r, const u64* alpha, u64 n, int window, int blocks, u8* out) {
+    int bits = 2 * blocks - 1, size = bits > 3 ? 1 << (bits - 3) : 1;
+    u64 at = element(), i = at / size;
+    if (i >= n) return;
+    u64 own = alpha[i] & low_bits(bits), flipped = r[i] >> (window - 1) ^ alpha[i] >> bits;
+    u32 row = 0;
+    for (int b = 0; b < 8; ++b) {
+        u64 e = at % size * 8 + b;
+        row |= (u32)(e >> bits ? 0 : is_below(e ^ own, blocks)) << b;
+    }
+    out[at] = (u8)(row ^ (flipped ? 255 : 0));
+}
+
+// The dealer's values of tables (n, entries, columns), entries = 2^(2 blocks - 1), of relu: for entry e, with
+// L = is_below(e xor alpha) and c = msb(r) xor L, c; then (1 - c)(r - L 2^window), the product with L only where there is
+// a third column, c r. One thread an entry.
+KERNEL outcome_tables(const u64* r, const u64* alpha, u64 n, int window, int blocks, int columns, u64* out) {
     u64 at = element();
     u64 i = at >> (2 * blocks - 1), e = at & low_bits(2 * blocks - 1);
     if (i >= n) return;
     u64 lower = is_below(e ^ alpha[i], blocks), c = r[i] >> (window - 1) ^ lower;
     out += at * columns;
     out[0] = c;
-    if (columns > 1) out[1] = (1 - c) * (r[i] - (wide ? lower << window : 0));
+    out[1] = (1 - c) * (r[i] - (columns > 2 ? lower << window : 0));
     if (columns > 2) out[2] = c * r[i];
 }

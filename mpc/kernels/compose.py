@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 Array = Any
+BLOCK_BYTES = 64  # of a keystream
+PLANES = ((4, np.uint32), (2, np.uint16), (1, np.uint8))  # what words of fewer than eight bytes are cut into
 
 
 @dataclass(frozen=True)
@@ -41,19 +44,37 @@ class Compositions:
     @abstractmethod
     def unpack(self, payload: Array, count: int, bits: int) -> Array: ...
     @abstractmethod
+    def _view(self, payload: Array, dtype: Any) -> Array: ...
+    @abstractmethod
     def look_up(self, tables: Array, v: Array) -> tuple[Array, Array]: ...
 
     def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
-        """`count` uniform words below 2^bits as uint64, drawn from 1, 2, 4 or 8 bytes each (see `drawn`)."""
-        words = self.drawn_words(key, block, count, bits).astype(np.uint64, copy=False)
-        if bits < 8 * drawn(bits):
-            words &= np.uint64((1 << bits) - 1)
-        return words
+        """`count` uniform words below 2^bits as uint64, of as many bytes as hold them (see `drawn`)."""
+        stream = self.keystream(key, block, BLOCK_BYTES * drawn(count, bits))
+        if whole_bytes(bits) == 8:
+            words = stream.view(np.uint64)[:count]
+        else:
+            words = self.joined(self.planes(stream, count, bits, BLOCK_BYTES), count)
+        return words & np.uint64((1 << bits) - 1) if bits % 8 else words
 
-    def drawn_words(self, key: bytes, block: int, count: int, bits: int) -> Array:
-        """The keystream as words of 1, 2, 4 or 8 bytes, of which the low `bits` bits count."""
-        size = drawn(bits)
-        return self.keystream(key, block, count * size).view(f"u{size}")
+    def planes(self, data: Array, count: int, bits: int, unit: int = 1) -> list[Array]:
+        """The planes of `count` words of fewer than eight bytes in a payload or a keystream, in which each starts at a
+        multiple of `unit` bytes: of four, two and one byte a word, empty where the words have none."""
+        found, start = [], 0
+        for width, dtype in PLANES:
+            end = start + (count * width if whole_bytes(bits) & width else 0)
+            found.append(self._view(data[start:end], dtype))
+            start = -(-end // unit) * unit
+        return found
+
+    def joined(self, planes: list[Array], count: int) -> Array:
+        """The words that planes were cut from: (count,) uint64."""
+        words, shift = self.xp.zeros(count, dtype=np.uint64), 0
+        for plane in planes:
+            if plane.size:
+                words |= plane.astype(np.uint64) << np.uint64(shift)
+                shift += 8 * plane.itemsize
+        return words
 
     def masked(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Array:
         """Flat words + constant + uniform words below 2^bits: a mask expanded into what it masks."""
@@ -95,23 +116,34 @@ class Compositions:
         if not last:
             share ^= equal.astype(np.uint64) << np.uint64(place + 1)
 
-    def outcome_tables(self, r: Array, alpha: Array, window: int, blocks: int, columns: int, wide: bool) -> Array:
-        """The values of a comparison's last tables, (n * 2^(2 blocks - 1) * columns,) words: see `Comparison`."""
+    def pick(self, tables: Array, e: Array, place: int, share: Array) -> None:
+        """Xors bit e[i] of row i into bit `place` of share[i], in place: tables (n, bytes) uint8, e, share (n,)."""
+        bit, _ = self.look_up(tables, e)
+        share ^= bit.astype(np.uint64) << np.uint64(place)
+
+    def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
+        """The values of the last tables of `Less`, (n * bytes,) uint8."""
+        bits = 2 * blocks - 1
+        own = (alpha & np.uint64((1 << bits) - 1)).astype(np.int64)
+        rows = self.xp.asarray(outcome_patterns(blocks))[own]
+        flipped = (r >> np.uint64(window - 1)) ^ (alpha >> np.uint64(bits))
+        return (rows ^ (flipped * np.uint64(255)).astype(np.uint8)[:, None]).reshape(-1)
+
+    def outcome_tables(self, r: Array, alpha: Array, window: int, blocks: int, columns: int) -> Array:
+        """The values of the table of `Relu`, (n * 2^(2 blocks - 1) * columns,) words; with three columns modulo more
+        than 2^window."""
         below = outcomes(blocks)
         e = np.arange(below.size, dtype=np.uint64)
         lower = self.xp.asarray(below)[(alpha[:, None] ^ self.xp.asarray(e)).astype(np.int64)]
         part = r[:, None]
         flipped = (part >> np.uint64(window - 1)) ^ lower
-        table = [flipped]
-        if columns >= 2:
-            table.append((np.uint64(1) - flipped) * (part - (lower << np.uint64(window) if wide else np.uint64(0))))
-        if columns == 3:
-            table.append(flipped * part)
-        return self.xp.stack(table, axis=-1).reshape(-1)
+        wrap = lower << np.uint64(window) if columns == 3 else np.uint64(0)
+        table = [flipped, (np.uint64(1) - flipped) * (part - wrap), flipped * part]
+        return self.xp.stack(table[:columns], axis=-1).reshape(-1)
 
 
 def outcomes(blocks: int) -> np.ndarray:
-    """[value < r's] for every pattern of a comparison's outcome bits, (2^(2 blocks - 1),) words: see `Comparison`."""
+    """[value < r's], L of `Comparison`, for every pattern of outcome bits: (2^(2 blocks - 1),) words."""
     e = np.arange(1 << (2 * blocks - 1), dtype=np.uint64)
     below, tied = np.zeros_like(e), np.ones_like(e)
     for b in range(blocks):
@@ -120,10 +152,20 @@ def outcomes(blocks: int) -> np.ndarray:
     return below
 
 
+@lru_cache(maxsize=8)
+def outcome_patterns(blocks: int) -> np.ndarray:
+    """For every alpha, without beta, the row of [value < r's] by opened outcome bits: (2^(2 blocks - 1), bytes)."""
+    below = outcomes(blocks).astype(np.uint8)
+    e = np.arange(below.size)
+    return np.packbits(below[e[:, None] ^ e[None, :]], axis=1, bitorder="little")
+
+
 def whole_bytes(bits: int) -> int:
     return -(-bits // 8)
 
 
-def drawn(bits: int) -> int:
-    """Bytes that a uniform word of so many bits is drawn from."""
-    return next(size for size in (1, 2, 4, 8) if bits <= 8 * size)
+def drawn(count: int, bits: int) -> int:
+    """Blocks of a stream that `count` uniform words of so many bits are drawn from: words of eight bytes, or planes as
+    a payload has them, each of which starts at a block."""
+    widths = [8] if whole_bytes(bits) == 8 else [width for width, _ in PLANES if whole_bytes(bits) & width]
+    return sum(-(-count * width // BLOCK_BYTES) for width in widths)

@@ -17,20 +17,21 @@ import numpy as np
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.choice import Choice, Product, recorded
-from secformer.mpc.kernels.compose import Sealed, drawn, whole_bytes
+from secformer.mpc.kernels.compose import Sealed, outcome_patterns, whole_bytes
 from secformer.mpc.kernels.cuda_products import Products
 from secformer.mpc.kernels.numpy_ import NumpyKernels
 
 Array = Any
 OPTIONS = ("--std=c++17", "-fmad=false")
 THREADS = 256          # of kernels with one thread an element
-EXPANDERS = 128        # of kernels that expand a keystream: as in random.cu
+EXPANDERS = 128        # of kernels that expand a keystream, and words that a block of them makes: as in random.cu
+GROUP = 2048
 FUNCTIONS = 4          # series that one launch sums up: as in series.cu
 SOURCES = {
     "words": ("pack", "pack_narrow", "unpack", "opened", "truncated"),
     "random": ("keystream", "uniform", "masked", "sealed", "combined", "correction", "correction_xor"),
     "series": ("turn", "harmonics", "series"),
-    "compare": ("flip_bits", "look_up", "outcome", "gather", "outcome_tables"),
+    "compare": ("flip_bits", "look_up", "outcome", "pick", "gather", "outcome_rows", "outcome_tables"),
     "integer": ("integer64", "integer32"),
     "limbs": ("limbs64", "limbs32", "joined64", "joined32"),
     "digits": ("split_rows64", "split_rows32", "split_columns64", "split_columns32",
@@ -91,10 +92,10 @@ class CudaKernels(NumpyKernels):
         if n:
             self._kernel[name]((-(-n // THREADS),), (THREADS,), args)
 
-    def _expand(self, name: str, n: int, size: int, *args: Any) -> None:
-        """n numbers of `size` bytes of a keystream."""
+    def _expand(self, name: str, n: int, *args: Any) -> None:
+        """n words of a keystream."""
         if n:
-            self._kernel[name]((-(-n * size // (64 * EXPANDERS)),), (EXPANDERS,), args)
+            self._kernel[name]((-(-n // GROUP),), (EXPANDERS,), args)
 
     def _flat(self, x: Array) -> Array:
         return self.xp.ascontiguousarray(x).reshape(-1)
@@ -110,19 +111,19 @@ class CudaKernels(NumpyKernels):
     def keystream(self, key: bytes, block: int, nbytes: int) -> Array:
         n = -(-nbytes // 4)
         out = self._bytes(4 * n)
-        self._expand("keystream", n, 4, *_parts(key), np.uint32(block), np.uint64(n), out.view(np.uint32))
+        self._expand("keystream", n, *_parts(key), np.uint32(block), np.uint64(n), out.view(np.uint32))
         return out[:nbytes]
 
     def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
         out = self._words(count)
-        self._expand("uniform", count, drawn(bits), *_parts(key), np.uint32(block), np.uint64(count), np.int32(bits),
+        self._expand("uniform", count, *_parts(key), np.uint32(block), np.uint64(count), np.int32(bits),
                      out)
         return out
 
     def masked(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Array:
         words = self._flat(words)
         out = self._words(words.size)
-        self._expand("masked", words.size, drawn(bits), *_parts(key), np.uint32(block), words, np.uint64(constant),
+        self._expand("masked", words.size, *_parts(key), np.uint32(block), words, np.uint64(constant),
                      np.uint64(words.size), np.int32(bits), out)
         return out
 
@@ -130,13 +131,13 @@ class CudaKernels(NumpyKernels):
         words = self._flat(words)
         n = words.size
         out, payload = self._words(n), self._bytes(n * whole_bytes(bits))
-        self._expand("sealed", n, drawn(bits), *_parts(key), np.uint32(block), words, np.uint64(constant),
+        self._expand("sealed", n, *_parts(key), np.uint32(block), words, np.uint64(constant),
                      np.uint64(n), np.int32(bits), out, payload)
         return Sealed(out, payload)
 
     def combined(self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False) -> Array:
         out = self._words(count)
-        self._expand("combined", count, drawn(bits), *_parts(keys[0]), *_parts(keys[1]), np.uint64(count),
+        self._expand("combined", count, *_parts(keys[0]), *_parts(keys[1]), np.uint64(count),
                      np.int32(bits), np.int32(xor), out)
         return out
 
@@ -145,10 +146,10 @@ class CudaKernels(NumpyKernels):
         n = value.size
         if xor:
             out = self._bytes(n)
-            self._expand("correction_xor", n, 1, *_parts(key), value, np.uint64(n), out)
+            self._expand("correction_xor", n, *_parts(key), value, np.uint64(n), out)
         else:
             out = self._bytes(n * whole_bytes(bits))
-            self._expand("correction", n, drawn(bits), *_parts(key), value, np.uint64(n), np.int32(bits), out)
+            self._expand("correction", n, *_parts(key), value, np.uint64(n), np.int32(bits), out)
         return out
 
     # ---- words ----------------------------------------------------------------------------------------------------
@@ -235,12 +236,22 @@ class CudaKernels(NumpyKernels):
         facts = np.int32(tables.shape[1]), np.int32(down), np.int32(bits), np.int32(place), np.int32(last)
         self._each("outcome", v.size, self._flat(tables), self._flat(v), np.uint64(v.size), *facts, share)
 
-    def outcome_tables(self, r: Array, alpha: Array, window: int, blocks: int, columns: int, wide: bool) -> Array:
+    def pick(self, tables: Array, e: Array, place: int, share: Array) -> None:
+        self._each("pick", e.size, self._flat(tables), self._flat(e), np.uint64(e.size), np.int32(tables.shape[1]),
+                   np.int32(place), share)
+
+    def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
+        r, alpha = self._flat(r), self._flat(alpha)
+        out = self._bytes(r.size * outcome_patterns(blocks).shape[1])
+        self._each("outcome_rows", out.size, r, alpha, np.uint64(r.size), np.int32(window), np.int32(blocks), out)
+        return out
+
+    def outcome_tables(self, r: Array, alpha: Array, window: int, blocks: int, columns: int) -> Array:
         r, alpha = self._flat(r), self._flat(alpha)
         entries = r.size << (2 * blocks - 1)
         out = self._words(entries * columns)
         self._each("outcome_tables", entries, r, alpha, np.uint64(r.size), np.int32(window), np.int32(blocks),
-                   np.int32(columns), np.int32(wide), out)
+                   np.int32(columns), out)
         return out
 
 

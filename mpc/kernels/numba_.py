@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from secformer.mpc.kernels import numba_compare, numba_products, numba_words
-from secformer.mpc.kernels.compose import outcomes, whole_bytes
+from secformer.mpc.kernels.compose import BLOCK_BYTES, drawn, outcome_patterns, outcomes, whole_bytes
 from secformer.mpc.kernels.notice import announce
 from secformer.mpc.kernels.numpy_ import _COS, _ROUND, _SIN, NumpyKernels
 from secformer.mpc.kernels.parts import products
@@ -114,25 +114,24 @@ class NumbaKernels(NumpyKernels):
         if nbytes == 8 or flat.dtype != np.uint64:
             return super().pack(words, bits)
         out = np.empty(flat.size * nbytes, dtype=np.uint8)
-        numba_words.pack(flat, None, _low(bits), *self._planes(out, flat.size, nbytes))
+        numba_words.pack(flat, _low(bits), self._planes(out, flat.size, bits))
         return out
 
     def unpack(self, payload: Array, count: int, bits: int) -> Array:
-        nbytes = whole_bytes(bits)
-        if nbytes == 8:
+        if whole_bytes(bits) == 8:
             return super().unpack(payload, count, bits)
         words = np.empty(count, dtype=np.uint64)
-        numba_words.unpack(*self._planes(payload, count, nbytes), words)
-        return words & np.uint64((1 << bits) - 1) if bits % 8 else words
+        numba_words.unpack(self._planes(payload, count, bits), _low(bits), words)
+        return words
 
-    def _planes(self, payload: Array, count: int, nbytes: int) -> list[Array]:
-        """The payload's planes of four, two and one byte; empty where the packing has none."""
-        planes, start = [], 0
-        for width, dtype in ((4, np.uint32), (2, np.uint16), (1, np.uint8)):
-            end = start + (count * width if nbytes & width else 0)
-            planes.append(self._view(payload[start:end], dtype))
-            start = end
-        return planes
+    def _planes(self, data: Array, count: int, bits: int, unit: int = 1) -> numba_words.Planes:
+        four, two, one = self.planes(data, count, bits, unit)
+        return four, two, one
+
+    def _drawn(self, key: bytes, block: int, count: int, bits: int) -> numba_words.Planes:
+        """The planes of a stream's words."""
+        stream = self.keystream(key, block, BLOCK_BYTES * drawn(count, bits))
+        return self._planes(stream, count, bits, BLOCK_BYTES)
 
     def turn(self, u: Array, bits: int) -> tuple[Array, Array]:
         cos, sin = np.empty(u.size), np.empty(u.size)
@@ -156,15 +155,17 @@ class NumbaKernels(NumpyKernels):
     # ---- masks --------------------------------------------------------------------------------------------------
 
     def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
+        if whole_bytes(bits) == 8:
+            return super().uniform(key, block, count, bits)
         out = np.empty(count, dtype=np.uint64)
-        numba_words.widen(self.drawn_words(key, block, count, bits), _low(bits), out)
+        numba_words.unpack(self._drawn(key, block, count, bits), _low(bits), out)
         return out
 
     def combined(self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False) -> Array:
-        if xor:
+        if xor or whole_bytes(bits) == 8:
             return super().combined(keys, count, bits, xor)
         out = np.empty(count, dtype=np.uint64)
-        numba_words.add_streams(*(self.drawn_words(key, 0, count, bits) for key in keys), _low(bits), out)
+        numba_words.add_masks(*(self._drawn(key, 0, count, bits) for key in keys), _low(bits), out)
         return out
 
     def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
@@ -172,15 +173,15 @@ class NumbaKernels(NumpyKernels):
         if xor or nbytes == 8 or value.dtype != np.uint64:
             return super().correction(key, value, bits, xor)
         out, flat = np.empty(value.size * nbytes, dtype=np.uint8), value.reshape(-1)
-        stream = self.drawn_words(key, 0, flat.size, bits)
-        numba_words.pack(flat, stream, _low(bits), *self._planes(out, flat.size, nbytes))
+        numba_words.pack_difference(flat, self._drawn(key, 0, flat.size, bits), _low(bits),
+                                    self._planes(out, flat.size, bits))
         return out
 
     def opened(self, mine: Array, payload: Array, bits: int, xor: bool = False) -> Array:
         if xor or whole_bytes(bits) == 8:  # whole words come as they are: the payload is the peer's
             return super().opened(mine, payload, bits, xor)
-        total = self.unpack(payload, mine.size, bits)
-        numba_words.add_masked(mine.reshape(-1), total, _low(bits))
+        total = np.empty(mine.size, dtype=np.uint64)
+        numba_words.add(mine.reshape(-1), self._planes(payload, mine.size, bits), _low(bits), total)
         return total
 
     # ---- comparison tables ----------------------------------------------------------------------------------------
@@ -201,10 +202,19 @@ class NumbaKernels(NumpyKernels):
     def outcome(self, tables: Array, v: Array, down: int, bits: int, place: int, last: bool, share: Array) -> None:
         numba_compare.outcome(tables, v, np.uint64(down), _low(bits), np.uint64(place), last, share)
 
-    def outcome_tables(self, r: Array, alpha: Array, window: int, blocks: int, columns: int, wide: bool) -> Array:
+    def pick(self, tables: Array, e: Array, place: int, share: Array) -> None:
+        numba_compare.pick(tables, e, np.uint64(place), share)
+
+    def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
+        patterns = outcome_patterns(blocks)
+        out = np.empty((r.size, patterns.shape[1]), dtype=np.uint8)
+        numba_compare.outcome_rows(r, alpha, patterns, np.uint64(window - 1), np.uint64(2 * blocks - 1), out)
+        return out.reshape(-1)
+
+    def outcome_tables(self, r: Array, alpha: Array, window: int, blocks: int, columns: int) -> Array:
         below = outcomes(blocks)
         out = np.empty(r.size * below.size * columns, dtype=np.uint64)
-        wrap = np.uint64((1 << window) % 2**64 if wide else 0)
+        wrap = np.uint64((1 << window) % 2**64 if columns == 3 else 0)
         numba_compare.outcome_tables(r, alpha, below, np.uint64(window - 1), wrap, columns, out)
         return out
 

@@ -46,6 +46,23 @@ def outcome(tables: Array, v: Array, down: int, mask: int, place: int, last: boo
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def pick(tables: Array, e: Array, place: int, share: Array) -> None:
+    for i in range(e.size):
+        at = np.int64(e[i])
+        share[i] ^= (np.uint64(tables[i, at >> 3] >> np.uint8(at & 7)) & np.uint64(1)) << place
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def outcome_rows(r: Array, alpha: Array, patterns: Array, top: int, bits: int, out: Array) -> None:
+    low = np.int64(patterns.shape[0] - 1)
+    for i in range(r.size):
+        flipped = np.uint8(np.uint64(0) - ((r[i] >> top) ^ (alpha[i] >> bits)))
+        a = np.int64(alpha[i]) & low
+        for b in range(patterns.shape[1]):
+            out[i, b] = patterns[a, b] ^ flipped
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
 def flip_bits(tables: Array, block: Array) -> None:
     for i in range(block.size):
         at = np.int64(block[i])
@@ -54,7 +71,7 @@ def flip_bits(tables: Array, block: Array) -> None:
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
 def outcome_tables(r: Array, alpha: Array, below: Array, top: int, wrap: int, columns: int, out: Array) -> None:
-    """below[e] is [value < r's] by the plain outcome bits e; `wrap` is 2^window where the table tells, else 0."""
+    """below[e] is [value < r's] by the plain outcome bits e; `wrap` is 2^window mod 2^64, or 0 with two columns."""
     one = np.uint64(1)
     for i in range(r.size):
         at, high = i * below.size * columns, r[i] >> top
@@ -62,8 +79,7 @@ def outcome_tables(r: Array, alpha: Array, below: Array, top: int, wrap: int, co
             lower = below[np.int64(alpha[i]) ^ e]
             flipped = high ^ lower
             out[at] = flipped
-            if columns >= 2:
-                out[at + 1] = (one - flipped) * (r[i] - lower * wrap)
+            out[at + 1] = (one - flipped) * (r[i] - lower * wrap)
             if columns == 3:
                 out[at + 2] = flipped * r[i]
             at += columns

@@ -1,7 +1,7 @@
 """Masking, opening and packing of words, compiled: each in one pass, where the plain steps write whole arrays between.
 
-A payload is planes of four, two and one byte (see `NumpyKernels.pack`); planes that a width lacks are empty. A
-keystream comes as words of 1, 2, 4 or 8 bytes, of which the low bits count (see `Compositions.drawn_words`).
+Payloads and keystreams come as planes of four, two and one byte a word (see `Compositions.planes`); planes that a width
+lacks are empty. Words are joined and cut in blocks that stay in the first cache, so that every loop is a vector's.
 """
 
 from __future__ import annotations
@@ -12,55 +12,103 @@ import numpy as np
 from numba import njit
 
 Array = Any
+Planes = tuple[Array, Array, Array]
+BLOCK = 512  # words
 
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def _less(words: Array, stream: Array | None, i: int) -> Any:
-    return words[i] if stream is None else words[i] - np.uint64(stream[i])
-
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def pack(words: Array, stream: Array | None, mask: int, four: Array, two: Array, one: Array) -> None:
-    """The planes of words, or of words - stream."""
-    after_four = np.uint64(32 if four.size else 0)
-    after_two = after_four + np.uint64(16 if two.size else 0)
-    for i in range(four.size):
-        four[i] = _less(words, stream, i) & mask & np.uint64(0xFFFFFFFF)
-    for i in range(two.size):
-        two[i] = ((_less(words, stream, i) & mask) >> after_four) & np.uint64(0xFFFF)
-    for i in range(one.size):
-        one[i] = ((_less(words, stream, i) & mask) >> after_two) & np.uint64(0xFF)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def unpack(four: Array, two: Array, one: Array, words: Array) -> None:
-    after_four = np.uint64(32 if four.size else 0)
-    after_two = after_four + np.uint64(16 if two.size else 0)
+def _join(planes: Planes, start: int, out: Array) -> None:
+    """out = the words from `start` on."""
+    four, two, one = planes
+    n, shift = out.size, np.uint64(0)
     if four.size:
-        for i in range(words.size):
-            words[i] = np.uint64(four[i])
+        part = four[start : start + n]
+        for i in range(n):
+            out[i] = np.uint64(part[i])
+        shift = np.uint64(32)
     else:
-        words[:] = 0
-    for i in range(two.size):
-        words[i] |= np.uint64(two[i]) << after_four
-    for i in range(one.size):
-        words[i] |= np.uint64(one[i]) << after_two
+        for i in range(n):
+            out[i] = np.uint64(0)
+    if two.size:
+        half = two[start : start + n]
+        for i in range(n):
+            out[i] |= np.uint64(half[i]) << shift
+        shift += np.uint64(16)
+    if one.size:
+        byte = one[start : start + n]
+        for i in range(n):
+            out[i] |= np.uint64(byte[i]) << shift
+
+
+@njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _cut(words: Array, mask: int, start: int, planes: Planes) -> None:
+    """Writes the words' low bits from `start` on."""
+    four, two, one = planes
+    n, shift = words.size, np.uint64(0)
+    if four.size:
+        part = four[start : start + n]
+        for i in range(n):
+            part[i] = np.uint32(words[i] & mask & np.uint64(0xFFFFFFFF))
+        shift = np.uint64(32)
+    if two.size:
+        half = two[start : start + n]
+        for i in range(n):
+            half[i] = np.uint16(((words[i] & mask) >> shift) & np.uint64(0xFFFF))
+        shift += np.uint64(16)
+    if one.size:
+        byte = one[start : start + n]
+        for i in range(n):
+            byte[i] = np.uint8(((words[i] & mask) >> shift) & np.uint64(0xFF))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def add_masked(mine: Array, theirs: Array, mask: int) -> None:
-    """theirs = (mine + theirs) & mask."""
-    for i in range(mine.size):
-        theirs[i] = (mine[i] + theirs[i]) & mask
+def pack(words: Array, mask: int, out: Planes) -> None:
+    for start in range(0, words.size, BLOCK):
+        _cut(words[start : start + BLOCK], mask, start, out)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def widen(stream: Array, mask: int, out: Array) -> None:
-    for i in range(out.size):
-        out[i] = np.uint64(stream[i]) & mask
+def pack_difference(words: Array, stream: Planes, mask: int, out: Planes) -> None:
+    """Cuts words - stream."""
+    other = np.empty(BLOCK, np.uint64)
+    for start in range(0, words.size, BLOCK):
+        part = words[start : start + BLOCK]
+        left = other[: part.size]
+        _join(stream, start, left)
+        for i in range(part.size):
+            left[i] = part[i] - left[i]
+        _cut(left, mask, start, out)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def add_streams(a: Array, b: Array, mask: int, out: Array) -> None:
-    for i in range(out.size):
-        out[i] = (np.uint64(a[i]) + np.uint64(b[i])) & mask
+def unpack(planes: Planes, mask: int, out: Array) -> None:
+    for start in range(0, out.size, BLOCK):
+        part = out[start : start + BLOCK]
+        _join(planes, start, part)
+        for i in range(part.size):
+            part[i] &= mask
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def add(words: Array, planes: Planes, mask: int, out: Array) -> None:
+    """out = (words + planes) & mask."""
+    other = np.empty(BLOCK, np.uint64)
+    for start in range(0, words.size, BLOCK):
+        part, total = words[start : start + BLOCK], out[start : start + BLOCK]
+        found = other[: part.size]
+        _join(planes, start, found)
+        for i in range(part.size):
+            total[i] = (part[i] + found[i]) & mask
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def add_masks(a: Planes, b: Planes, mask: int, out: Array) -> None:
+    """out = (a + b) & mask."""
+    other = np.empty(BLOCK, np.uint64)
+    for start in range(0, out.size, BLOCK):
+        total = out[start : start + BLOCK]
+        found = other[: total.size]
+        _join(a, start, total)
+        _join(b, start, found)
+        for i in range(total.size):
+            total[i] = (total[i] + found[i]) & mask

@@ -16,7 +16,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from secformer.mpc.backend import Backend
-from secformer.mpc.kernels.compose import Compositions, whole_bytes
+from secformer.mpc.kernels.compose import PLANES, Compositions, whole_bytes
 from secformer.mpc.kernels.limbs import product
 
 Array = Any
@@ -27,7 +27,6 @@ EXACT_K = 2048
 # Two balanced limbs of 16 bits for words mod 2^32: |limb| <= 2^15 and k 2^31 <= 2^53.
 EXACT_K_NARROW = 1 << 22
 
-_PLANES = ((4, np.uint32), (2, np.uint16), (1, np.uint8))
 _ZEROS = bytes(1 << 16)
 _ROUND = 6755399441055744.0  # 1.5 * 2^52: adding and subtracting it rounds to the nearest even integer
 # Taylor coefficients of sine and cosine; beyond y^16 the terms vanish below 2^-57 for |y| <= pi/4.
@@ -72,7 +71,7 @@ class NumpyKernels(Compositions):
             return self.xp.ascontiguousarray(words.astype(np.uint64, copy=False)).view(np.uint8)
         out = self.xp.empty(words.size * nbytes, dtype=np.uint8)
         start, shift = 0, 0
-        for width, dtype in _PLANES:
+        for width, dtype in PLANES:
             if nbytes & width:
                 end = start + words.size * width
                 plane = (words >> words.dtype.type(shift) if shift else words).astype(dtype)
@@ -82,18 +81,8 @@ class NumpyKernels(Compositions):
 
     def unpack(self, payload: Array, count: int, bits: int) -> Array:
         """The words behind `pack`, reduced mod 2^bits: (count,) uint64."""
-        nbytes = whole_bytes(bits)
-        if nbytes == 8:
-            words = payload.view(np.uint64)
-        else:
-            words = self.xp.zeros(count, dtype=np.uint64)
-            start, shift = 0, 0
-            for width, dtype in _PLANES:
-                if nbytes & width:
-                    end = start + count * width
-                    plane = self._view(payload[start:end], dtype).astype(np.uint64)
-                    words |= plane << np.uint64(shift) if shift else plane
-                    start, shift = end, shift + 8 * width
+        whole = whole_bytes(bits) == 8
+        words = payload.view(np.uint64) if whole else self.joined(self.planes(payload, count, bits), count)
         return words & np.uint64((1 << bits) - 1) if bits % 8 else words
 
     def _view(self, payload: Array, dtype: Any) -> Array:

@@ -1,9 +1,10 @@
-// ChaCha20 (RFC 8439, zero nonce) fused into what consumes it. A block of threads makes THREADS consecutive 64-byte
-// blocks in shared memory, then walks over them element by element, so that device memory sees whole cache lines.
+// ChaCha20 (RFC 8439, zero nonce) fused into what consumes it. A block of threads makes the 64-byte blocks of GROUP
+// consecutive words in shared memory, then walks over the words, so that device memory sees whole cache lines.
 #include "common.cuh"
 
 #define THREADS 128
-#define POOL (THREADS * 17)  // 16 numbers a thread, one more against bank conflicts
+#define GROUP 2048u  // words: whole 64-byte blocks of every plane
+#define POOL (GROUP / 8 * 17)  // of words of eight bytes; 16 numbers a 64-byte block, one more against bank conflicts
 
 #define ROTATE(x, n) (((x) << (n)) | ((x) >> (32 - (n))))
 #define QUARTER(a, b, c, d)                 \
@@ -14,7 +15,7 @@
 
 struct Key { u64 part[4]; };
 
-__device__ inline void make_block(const Key& key, u32 counter, u32* pool) {
+__device__ inline void make_block(const Key& key, u32 counter, u32* out) {
     u32 start[16] = {0x61707865u, 0x3320646eu, 0x79622d32u, 0x6b206574u,
                      (u32)key.part[0], (u32)(key.part[0] >> 32), (u32)key.part[1], (u32)(key.part[1] >> 32),
                      (u32)key.part[2], (u32)(key.part[2] >> 32), (u32)key.part[3], (u32)(key.part[3] >> 32),
@@ -34,45 +35,63 @@ __device__ inline void make_block(const Key& key, u32 counter, u32* pool) {
         QUARTER(x[3], x[4], x[9], x[14])
     }
 #pragma unroll
-    for (int i = 0; i < 16; ++i) pool[threadIdx.x * 17 + i] = x[i] + start[i];
+    for (int i = 0; i < 16; ++i) out[i] = x[i] + start[i];
+}
+
+// The blocks that this block of threads needs of the stream of n words of `bytes` bytes. Words lie there as in a payload,
+// in planes, each of which starts at a 64-byte block.
+__device__ inline void fill(const Key& key, u32 first, u64 n, int bytes, u32* pool) {
+    for (int width = 8; width; width /= 2) {
+        if (!(bytes & width)) continue;
+        u32 own = GROUP * width / 64;
+        for (u32 q = threadIdx.x; q < own; q += THREADS) make_block(key, first + blockIdx.x * own + q, pool + q * 17);
+        first += (u32)((n * width + 63) / 64);
+        pool += own * 17;
+    }
 }
 
 __device__ inline u32 number(const u32* pool, u32 i) { return pool[i + i / 16]; }
 
-// Word j of the pool, read as numbers of `size` bytes.
-__device__ inline u64 word(const u32* pool, int size, u32 j) {
-    if (size == 8) return number(pool, 2 * j) | (u64)number(pool, 2 * j + 1) << 32;
-    if (size == 4) return number(pool, j);
-    if (size == 2) return (u16)(number(pool, j / 2) >> (16 * (j % 2)));
-    return (u8)(number(pool, j / 4) >> (8 * (j % 4)));
+// Word j of the pool.
+__device__ inline u64 word(const u32* pool, int bytes, u32 j) {
+    if (bytes & 8) return number(pool, 2 * j) | (u64)number(pool, 2 * j + 1) << 32;
+    u64 found = 0;
+    int shift = 0;
+    u32 before = 0;
+    if (bytes & 4) { found = number(pool, j); before = GROUP; shift = 32; }
+    if (bytes & 2) {
+        found |= (u64)(u16)(number(pool, before + j / 2) >> (16 * (j % 2))) << shift;
+        before += GROUP / 2;
+        shift += 16;
+    }
+    if (bytes & 1) found |= (u64)(u8)(number(pool, before + j / 4) >> (8 * (j % 4))) << shift;
+    return found;
 }
-
-// Bytes that a uniform word of so many bits is drawn from.
-__device__ inline int drawn(int bits) { return bits <= 8 ? 1 : bits <= 16 ? 2 : bits <= 32 ? 4 : 8; }
 
 // Runs consume(i, word i of the stream) for this block's share of i < n.
 template <typename Consume>
-__device__ inline void expand(const Key& key, u32 first, u64 n, int size, Consume consume) {
+__device__ inline void expand(const Key& key, u32 first, u64 n, int bytes, Consume consume) {
     __shared__ u32 pool[POOL];
-    u32 blocks = THREADS * 64 / size;
-    u64 start = (u64)blockIdx.x * blocks;
-    make_block(key, first + blockIdx.x * THREADS + threadIdx.x, pool);
+    u64 start = (u64)blockIdx.x * GROUP;
+    fill(key, first, n, bytes, pool);
     __syncthreads();
-    for (u32 j = threadIdx.x; j < blocks && start + j < n; j += THREADS) consume(start + j, word(pool, size, j));
+    for (u32 j = threadIdx.x; j < GROUP && start + j < n; j += THREADS) consume(start + j, word(pool, bytes, j));
 }
 
 // The same for two streams at once.
 template <typename Consume>
-__device__ inline void expand_both(const Key& a, const Key& b, u64 n, int size, Consume consume) {
+__device__ inline void expand_both(const Key& a, const Key& b, u64 n, int bytes, Consume consume) {
     __shared__ u32 left[POOL], right[POOL];
-    u32 blocks = THREADS * 64 / size;
-    u64 start = (u64)blockIdx.x * blocks;
-    make_block(a, blockIdx.x * THREADS + threadIdx.x, left);
-    make_block(b, blockIdx.x * THREADS + threadIdx.x, right);
+    u64 start = (u64)blockIdx.x * GROUP;
+    fill(a, 0, n, bytes, left);
+    fill(b, 0, n, bytes, right);
     __syncthreads();
-    for (u32 j = threadIdx.x; j < blocks && start + j < n; j += THREADS)
-        consume(start + j, word(left, size, j), word(right, size, j));
+    for (u32 j = threadIdx.x; j < GROUP && start + j < n; j += THREADS)
+        consume(start + j, word(left, bytes, j), word(right, bytes, j));
 }
+
+// Whole bytes of words below 2^bits.
+__device__ inline int whole(int bits) { return (bits + 7) / 8; }
 
 #define KEY(k) u64 k##0, u64 k##1, u64 k##2, u64 k##3
 #define MADE(k) {{k##0, k##1, k##2, k##3}}
@@ -87,22 +106,22 @@ KERNEL keystream(KEY(k), u32 first, u64 n, u32* out) {
 KERNEL uniform(KEY(k), u32 first, u64 n, int bits, u64* out) {
     Key key = MADE(k);
     u64 mask = low_bits(bits);
-    expand(key, first, n, drawn(bits), [=](u64 i, u64 w) { out[i] = w & mask; });
+    expand(key, first, n, whole(bits), [=](u64 i, u64 w) { out[i] = w & mask; });
 }
 
 // out = words + constant + uniform words below 2^bits: a mask expanded into the sum that it masks.
 KERNEL masked(KEY(k), u32 first, const u64* words, u64 constant, u64 n, int bits, u64* out) {
     Key key = MADE(k);
     u64 mask = low_bits(bits);
-    expand(key, first, n, drawn(bits), [=](u64 i, u64 w) { out[i] = words[i] + constant + (w & mask); });
+    expand(key, first, n, whole(bits), [=](u64 i, u64 w) { out[i] = words[i] + constant + (w & mask); });
 }
 
 // The same, and its low `bits` bits packed, ready to be opened.
 KERNEL sealed(KEY(k), u32 first, const u64* words, u64 constant, u64 n, int bits, u64* out, u8* payload) {
     Key key = MADE(k);
     u64 mask = low_bits(bits);
-    int bytes = (bits + 7) / 8;
-    expand(key, first, n, drawn(bits), [=](u64 i, u64 w) {
+    int bytes = whole(bits);
+    expand(key, first, n, bytes, [=](u64 i, u64 w) {
         u64 total = words[i] + constant + (w & mask);
         out[i] = total;
         pack_to(payload, n, bytes, i, total & mask);
@@ -113,15 +132,15 @@ KERNEL sealed(KEY(k), u32 first, const u64* words, u64 constant, u64 n, int bits
 KERNEL combined(KEY(a), KEY(b), u64 n, int bits, int exclusive, u64* out) {
     Key left = MADE(a), right = MADE(b);
     u64 mask = low_bits(bits);
-    expand_both(left, right, n, drawn(bits), [=](u64 i, u64 x, u64 y) { out[i] = (exclusive ? x ^ y : x + y) & mask; });
+    expand_both(left, right, n, whole(bits), [=](u64 i, u64 x, u64 y) { out[i] = (exclusive ? x ^ y : x + y) & mask; });
 }
 
 // Party 1's correction: value minus party 0's words, packed to the low `bits` bits.
 KERNEL correction(KEY(k), const u64* value, u64 n, int bits, u8* payload) {
     Key key = MADE(k);
     u64 mask = low_bits(bits);
-    int size = drawn(bits), bytes = (bits + 7) / 8;
-    expand(key, 0, n, size, [=](u64 i, u64 w) { pack_to(payload, n, bytes, i, (value[i] - (w & mask)) & mask); });
+    int bytes = whole(bits);
+    expand(key, 0, n, bytes, [=](u64 i, u64 w) { pack_to(payload, n, bytes, i, (value[i] - (w & mask)) & mask); });
 }
 
 // Bytes xor the stream's bytes.

@@ -50,17 +50,19 @@ class Reader:
         return written
 
 
-def _form(f: Series) -> tuple[int, int, bool, bool, float, int]:
-    """What two fits of one function have in common: period, harmonics, even or odd, slope, magnitude."""
-    return f.period_bits, f.harmonics, any(f.cos[1:]), any(f.sin[1:]), float(f"{f.linear:.6g}"), f.magnitude
+def _form(f: Series) -> tuple[Any, ...]:
+    """What two fits of one function have in common: period, harmonics, even or odd, slope, magnitude, precision."""
+    return (f.period_bits, f.harmonics, any(f.cos[1:]), any(f.sin[1:]), float(f"{f.linear:.6g}"), f.magnitude,
+            f.mask_frac, f.public_frac)
 
 
 def series_to_list(series: Iterable[Series]) -> list[list[Any]]:
     """Plain lists, for JSON, which keeps doubles exactly."""
-    return [[f.period_bits, list(f.cos), list(f.sin), f.linear, f.magnitude] for f in series]
+    return [[f.period_bits, list(f.cos), list(f.sin), f.linear, f.magnitude, f.mask_frac, f.public_frac]
+            for f in series]
 
 
 def series_from_list(rows: Iterable[list[Any]]) -> tuple[Series, ...]:
     """The inverse. Raises TypeError or ValueError for anything else."""
-    return tuple(Series(int(p), tuple(map(float, c)), tuple(map(float, s)), float(linear), int(m))
-                 for p, c, s, linear, m in rows)
+    return tuple(Series(int(p), tuple(map(float, c)), tuple(map(float, s)), float(linear), *map(int, whole))
+                 for p, c, s, linear, *whole in rows)

@@ -1,11 +1,13 @@
-"""Comparison with public thresholds, and relu, in two rounds without boolean shares (design: masked table look-up).
+"""Comparison with public thresholds, and relu, without boolean gates (design: masked table look-up).
 
-x is known to lie in a k-bit window; r uniform in k bits; the dealer's tables are described in `Comparison`.
+x is known to lie in a k-bit window; r uniform in k bits; the dealer's tables are described in `Less` and `Relu`.
 
 1. open u = (x + r) mod 2^k                                        one round, k bits; serves every threshold
 2. for each threshold c, u_c = u - c; look up this party's xor shares of [u_b = r_b] and [u_b < r_b] in each block,
    xor the shares of alpha, open the outcome bits e                          one round, 2 blocks - 1 bits
-3. [x < c] is entry e of the last table, flipped publicly where msb(u_c) is set
+3. less: open entry e of the last table, a bit d under the mask beta                 one round, a bit a threshold
+   [x < c] = d xor msb(u_c) xor beta, and beta is shared additively
+   relu: its share is entry e of the last table, flipped publicly where msb(u) is set
 """
 
 from __future__ import annotations
@@ -16,22 +18,25 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.dealer.expand import Material
-from secformer.mpc.dealer.kinds import Comparison, chunks
+from secformer.mpc.dealer.kinds import Comparison, Less, Relu
 from secformer.mpc.party import Party
+
+OCTET = 8  # thresholds whose masked answers share a byte
 
 
 def less(party: Party, x: Any, thresholds: Sequence[int], window: int, width: int) -> list[Any]:
-    """Shares mod 2^width of [x < c] for each threshold (words). Two rounds."""
-    kind = Comparison(x.size, window, len(thresholds), width, chunk=party.chunk)
+    """Shares mod 2^width of [x < c] for each threshold (words). Three rounds."""
+    kind = Less(x.size, window, width, len(thresholds), party.chunk)
     material = party.take(kind)
     (u,) = party.open("compare", [(material.masked("mask", x), window)])                                # 1
     shifted = [(u - np.uint64(c % 2**64)) & np.uint64((1 << window) - 1) for c in thresholds]
-    outcomes = _outcomes(party, kind, material, shifted)
+    answers = _answers(party, kind, material, _outcomes(party, kind, material, shifted))
     results = []
-    for v, (below,) in zip(shifted, _entries(party, kind, material, outcomes), strict=True):            # 3
-        high = (v >> np.uint64(window - 1)) == 1
+    for t, (v, d) in enumerate(zip(shifted, answers, strict=True)):                                     # 3
+        beta = material.draw(f"bit{t}")
         one = np.uint64(1 if party.rank == 0 else 0)
-        results.append(party.kernels.xp.where(high, one - below, below).reshape(x.shape))
+        flipped = (v >> np.uint64(window - 1)) != d
+        results.append(party.kernels.xp.where(flipped, one - beta, beta).reshape(x.shape))
     return results
 
 
@@ -41,40 +46,48 @@ def relu(party: Party, x: Any, window: int, width: int) -> Any:
     With b = 1 - [x < 0] and the wrap w = [u < r], relu = b (u - r + w 2^k): the table holds b, and b's products with
     the terms that are not public.
     """
-    kind = Comparison(x.size, window, 1, width, values=True, chunk=party.chunk)
+    kind = Relu(x.size, window, width, chunk=party.chunk)
     material = party.take(kind)
     r = material.draw("mask")
     (u,) = party.open("compare", [(x.reshape(-1) + r, window)])                                         # 1
-    ((c, low, *high),) = _entries(party, kind, material, _outcomes(party, kind, material, [u]))
+    c, low, *high = _entries(party, kind, material, *_outcomes(party, kind, material, [u]))
     one = np.uint64(1 if party.rank == 0 else 0)
     # msb(u) = 0: b = 1 - c, b (r - w 2^k) = low; msb(u) = 1: b = c, no wrap, b r = high, which mod 2^k is r - low
     upper = c * u - (high[0] if high else r - low)
     lower = (one - c) * u - low
-    return party.kernels.xp.where((u >> np.uint64(window - 1)) == 1, upper, lower).reshape(x.shape)
+    return party.kernels.xp.where((u >> np.uint64(window - 1)) == 1, upper, lower).reshape(x.shape)     # 3
 
 
 def _outcomes(party: Party, kind: Comparison, material: Material, shifted: list[Any]) -> list[Any]:
     """Opens the masked outcome bits for each threshold: flat words below 2^outcome_bits."""
-    xp = party.kernels.xp
     shares = [material.draw(f"alpha{t}") for t in range(kind.thresholds)]
-    for j, (start, stop) in enumerate(chunks(kind.count, kind.chunk)):                                  # 2
+    for j, start, stop in kind.parts():                                                                 # 2
         for b in range(len(kind.blocks)):
             rows = material.draw(f"equal{j}.{b}").reshape(stop - start, kind.row_bytes(b))
             last = b == len(kind.blocks) - 1
             for share, v in zip(shares, shifted, strict=True):
                 party.kernels.outcome(rows, v[start:stop], kind.shifts()[b], kind.blocks[b], 2 * b, last,
                                       share[start:stop])
-    bits = kind.outcome_bits
-    (opened,) = party.open("outcome", [(xp.concatenate(shares), bits)], xor=True)
-    return [opened[t * kind.count : (t + 1) * kind.count] for t in range(kind.thresholds)]
+    return party.open("outcome", [(share, kind.outcome_bits) for share in shares], xor=True)
 
 
-def _entries(party: Party, kind: Comparison, material: Material, outcomes: list[Any]) -> list[list[Any]]:
-    """For each threshold the columns of this party's table share at the opened entry."""
+def _answers(party: Party, kind: Less, material: Material, outcomes: list[Any]) -> list[Any]:
+    """Opens the bit of each threshold's table that the outcome names: flat words, 0 or 1."""
     xp = party.kernels.xp
-    found = [xp.empty((kind.columns, kind.count), dtype=np.uint64) for _ in outcomes]
-    for j, (start, stop) in enumerate(chunks(kind.count, kind.chunk)):
+    groups = [range(t, min(t + OCTET, kind.thresholds)) for t in range(0, kind.thresholds, OCTET)]
+    shares = [xp.zeros(kind.count, dtype=np.uint64) for _ in groups]
+    for j, start, stop in kind.parts():
         for t, e in enumerate(outcomes):
-            rows = material.draw(f"table{j}.{t}").reshape(stop - start, 1 << kind.outcome_bits, kind.columns)
-            found[t][:, start:stop] = party.kernels.gather(rows, e[start:stop])
-    return [list(f) for f in found]
+            rows = material.draw(f"table{j}.{t}").reshape(stop - start, kind.table_bytes)
+            party.kernels.pick(rows, e[start:stop], t % OCTET, shares[t // OCTET][start:stop])
+    opened = party.open("answer", [(s, len(g)) for s, g in zip(shares, groups, strict=True)], xor=True)
+    return [(opened[t // OCTET] >> np.uint64(t % OCTET)) & np.uint64(1) for t in range(kind.thresholds)]
+
+
+def _entries(party: Party, kind: Relu, material: Material, outcomes: Any) -> list[Any]:
+    """The columns of this party's table share at the opened entry."""
+    found = party.kernels.xp.empty((kind.columns, kind.count), dtype=np.uint64)
+    for j, start, stop in kind.parts():
+        rows = material.draw(f"table{j}").reshape(stop - start, 1 << kind.outcome_bits, kind.columns)
+        found[:, start:stop] = party.kernels.gather(rows, outcomes[start:stop])
+    return list(found)

@@ -16,7 +16,7 @@ from mpc_lab import KERNELS, examples, kernels_named, reduced, wire_words
 from tree import ROOT
 
 from secformer.mpc.backend import Backend
-from secformer.mpc.dealer.kinds import Comparison
+from secformer.mpc.dealer.kinds import Less, Relu
 from secformer.mpc.kernels import NumpyKernels, kernels_for
 
 needs_numba = pytest.mark.skipif("numba" not in KERNELS, reason="numba is not installed")
@@ -172,14 +172,32 @@ def test_outcomes_are_bit_identical(size: int, block: int, down: int, place: int
 @needs_numba
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("window", "width"), [(2, 64), (9, 9), (16, 64), (24, 32), (24, 24), (33, 64), (64, 64)])
-@pytest.mark.parametrize("values", [False, True])
-def test_outcome_tables_are_bit_identical(size: int, window: int, width: int, values: bool) -> None:
-    kind = Comparison(size, window, 1, width, values)
+def test_outcome_tables_are_bit_identical(size: int, window: int, width: int) -> None:
+    kind = Relu(size, window, width)
     rng = np.random.default_rng(window)
     r, alpha = words(rng, size, bits=window), words(rng, size, bits=kind.outcome_bits)
-    x, y = (kernels_named(n).outcome_tables(r, alpha, window, len(kind.blocks), kind.columns, kind.columns == 3)
+    x, y = (kernels_named(n).outcome_tables(r, alpha, window, len(kind.blocks), kind.columns)
             for n in ("numpy", "numba"))
     np.testing.assert_array_equal(x, y)
+
+
+@needs_numba
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("window", [2, 9, 16, 24, 33])
+@pytest.mark.parametrize("place", [0, 5])
+def test_rows_of_less_are_bit_identical(size: int, window: int, place: int) -> None:
+    kind = Less(size, window, 48)
+    rng = np.random.default_rng(window)
+    r, alpha, e = words(rng, size, bits=window), words(rng, size, bits=kind.alpha_bits), words(rng, size)
+    e = reduced(e, kind.outcome_bits)
+    found = []
+    for kernels in map(kernels_named, ("numpy", "numba")):
+        rows, share = kernels.outcome_rows(r, alpha, window, len(kind.blocks)), words(np.random.default_rng(1), size)
+        kernels.pick(rows.reshape(size, kind.table_bytes), e, place, share)
+        found.append((rows, share))
+    for x, y in zip(*found, strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
 
 
 @needs_numba

@@ -24,12 +24,13 @@ from mpc_lab import (
 from secformer.mpc.dealer.expand import expand
 from secformer.mpc.dealer.kinds import (
     CHUNK,
-    MASK_FRAC,
     Comparison,
     Field,
     Hadamard,
     Kind,
+    Less,
     MatMul,
+    Relu,
     SeriesMask,
     Truncation,
     WeightMask,
@@ -77,14 +78,14 @@ def series_law(kind: SeriesMask, values: Values, weights: Weights) -> None:
         angle = 2 * math.pi * ((k * r) % (1 << kind.bits)).astype(np.float64) / 2.0**kind.bits
         shift = np.uint64(64 - kind.width)
         got = ((values[f"words{j}"] << shift).view(np.int64) >> shift.astype(np.int64)).reshape(2, kind.harmonics, -1)
-        assert np.abs(got - np.stack([np.cos(angle), np.sin(angle)]) * 2.0**MASK_FRAC).max(initial=0) < 0.501
+        assert np.abs(got - np.stack([np.cos(angle), np.sin(angle)]) * 2.0**kind.frac).max(initial=0) < 0.501
 
 
 def comparison_law(kind: Comparison, values: Values, weights: Weights) -> None:
     borders = [*range(0, kind.count, kind.chunk), kind.count]
     assert sum(kind.blocks) == kind.window - 1
     assert all(b <= 8 for b in kind.blocks)
-    r, full = values["mask"].astype(np.int64), 1 << kind.window
+    r = values["mask"].astype(np.int64)
     blocks, left = [], kind.window - 1
     for b in kind.blocks:
         left -= b
@@ -94,25 +95,40 @@ def comparison_law(kind: Comparison, values: Values, weights: Weights) -> None:
             rows = np.unpackbits(values[f"equal{j}.{b}"].reshape(stop - start, -1), axis=1, bitorder="little")
             expected = np.arange(rows.shape[1])[None, :] == value[start:stop, None]
             np.testing.assert_array_equal(rows.astype(bool), expected)
-        for t in range(kind.thresholds):
-            table = values[f"table{j}.{t}"].reshape(stop - start, 1 << kind.outcome_bits, -1)
-            alpha = values[f"alpha{t}"][start:stop].astype(np.int64)
-            for entry in range(1 << kind.outcome_bits):
-                outcome = alpha ^ entry
-                below, tied = np.zeros_like(outcome), np.ones_like(outcome)
-                for b in range(len(kind.blocks)):  # lexicographic: the first block that is not equal decides
-                    below |= tied & (outcome >> 2 * b) & 1
-                    tied &= (outcome >> 2 * b + 1) & 1
-                negative = (r[start:stop] >> (kind.window - 1)) ^ below
-                columns = [negative]
-                if kind.values:
-                    wrap = below * full if kind.width > kind.window else 0
-                    columns.append((1 - negative) * (r[start:stop] - wrap))
-                    if kind.width > kind.window:
-                        columns.append(negative * r[start:stop])
-                assert table.shape[2] == len(columns)
-                for c, column in enumerate(columns):
-                    np.testing.assert_array_equal(table[:, entry, c], reduced(column.astype(np.uint64), kind.width))
+        outcomes = np.arange(1 << kind.outcome_bits)
+        below, tied = np.zeros_like(outcomes), np.ones_like(outcomes)
+        for b in range(len(kind.blocks)):  # lexicographic: the first block that is not equal decides
+            below |= tied & (outcomes >> 2 * b) & 1
+            tied &= (outcomes >> 2 * b + 1) & 1
+        (less_law if isinstance(kind, Less) else relu_law)(kind, values, below, j, start, stop)
+
+
+def less_law(kind: Less, values: Values, below: np.ndarray, j: int, start: int, stop: int) -> None:
+    msb, entries = values["mask"][start:stop].astype(np.int64) >> (kind.window - 1), np.arange(below.size)
+    for t in range(kind.thresholds):
+        drawn = values[f"alpha{t}"][start:stop].astype(np.int64)
+        alpha, beta = drawn % below.size, drawn >> kind.outcome_bits
+        assert beta.max(initial=0) <= 1
+        rows = np.unpackbits(values[f"table{j}.{t}"].reshape(stop - start, -1), axis=1, bitorder="little")
+        expected = (msb ^ beta)[:, None] ^ below[alpha[:, None] ^ entries]
+        np.testing.assert_array_equal(rows[:, : below.size], expected)
+        np.testing.assert_array_equal(values[f"bit{t}"][start:stop], beta.astype(np.uint64))
+
+
+def relu_law(kind: Relu, values: Values, below: np.ndarray, j: int, start: int, stop: int) -> None:
+    r, full = values["mask"][start:stop].astype(np.int64), 1 << kind.window
+    table = values[f"table{j}"].reshape(stop - start, below.size, -1)
+    alpha = values["alpha0"][start:stop].astype(np.int64)
+    for entry in range(below.size):
+        lower = below[alpha ^ entry]
+        negative = (r >> (kind.window - 1)) ^ lower
+        wrap = lower * full if kind.width > kind.window else 0
+        columns = [negative, (1 - negative) * (r - wrap)]
+        if kind.width > kind.window:
+            columns.append(negative * r)
+        assert table.shape[2] == len(columns)
+        for c, column in enumerate(columns):
+            np.testing.assert_array_equal(table[:, entry, c], reduced(column.astype(np.uint64), kind.width))
 
 
 def weight_law(kind: WeightMask, values: Values, weights: Weights) -> None:
@@ -125,7 +141,8 @@ LAWS: dict[type, Callable[..., None]] = {
     MatMul: bilinear_law,
     Truncation: truncation_law,
     SeriesMask: series_law,
-    Comparison: comparison_law,
+    Less: comparison_law,
+    Relu: comparison_law,
     WeightMask: weight_law,
 }
 
@@ -186,7 +203,7 @@ PLANS: list[list[Kind]] = [
         ]
     ],
     *[
-        [Comparison(n, w, t, width, values)]
+        [Relu(n, w, width) if values else Less(n, w, width, t)]
         for n, w, t, width, values in [
             (6, 24, 1, 48, False),
             (5, 24, 3, 48, False),
@@ -194,6 +211,7 @@ PLANS: list[list[Kind]] = [
             (4, 24, 1, 24, True),
             (3, 33, 1, 64, True),
             (7, 10, 2, 32, False),
+            (3, 33, 2, 40, False),
             (9, 11, 1, 11, True),
             (8, 9, 1, 64, True),
             (8, 2, 1, 48, False),
@@ -205,11 +223,13 @@ PLANS: list[list[Kind]] = [
         ]
     ],
     *[[SeriesMask(n, 24, 1, 48)] for n in (CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 1)],
-    *[[Comparison(n, 4, 1, 48, False)] for n in (CHUNK - 1, CHUNK, CHUNK + 1)],
-    [Comparison(CHUNK + 2, 12, 2, 16, False)],
-    [Comparison(CHUNK + 1, 10, 1, 10, True)],
+    *[[Less(n, 4, 48)] for n in (CHUNK - 1, CHUNK, CHUNK + 1)],
+    [Less(CHUNK + 2, 12, 16, 2)],
+    [Relu(CHUNK + 1, 10, 10)],
     [SeriesMask(50, 24, 3, 48, chunk=7)],
-    [Comparison(50, 12, 2, 16, True, chunk=7)],
+    [SeriesMask(9, 24, 3, 40, 17)],
+    [Relu(50, 12, 16, chunk=7)],
+    [Less(50, 12, 16, 2, chunk=7)],
 ]
 
 
@@ -250,7 +270,8 @@ ODD = [
     Truncation(400, 5, 64),
     Truncation(400, 0, 61),
     SeriesMask(50, 24, 4, 45),
-    Comparison(60, 11, 1, 11, True),
+    Relu(60, 11, 11),
+    Less(60, 11, 11),
     hadamard((400,), bits=13, pairs=[(0, 0, 13)]),
 ]
 
@@ -273,9 +294,9 @@ def test_corrections_carry_no_bit_above_their_width(kind: Kind) -> None:
         Truncation(20_000, 62, 64),
         SeriesMask(2000, 24, 5, 48),
         hadamard((20_000,), bits=48, pairs=[(0, 0, 48)]),
-        Comparison(600, 24, 1, 48, False),
-        Comparison(200, 24, 1, 64, True),
-        Comparison(300, 24, 1, 24, True),
+        Less(2000, 24, 48),
+        Relu(200, 24, 64),
+        Relu(300, 24, 24),
     ],
     ids=repr,
 )
@@ -311,7 +332,7 @@ def test_masks_differ_between_fields_correlations_runs_and_parties() -> None:
 def test_dealing_is_determined_by_the_seeds_and_the_serial() -> None:
     def corrections(seeds: tuple[bytes, bytes], serial: int, name: str) -> list[bytes]:
         sink = Sink()
-        plan = Plan((Comparison(9, 24, 1, 48, False), SeriesMask(9, 24, 3, 48), Truncation(9, 16, 48)))
+        plan = Plan((Less(9, 24, 48), SeriesMask(9, 24, 3, 48), Truncation(9, 16, 48)))
         Dealer(seeds, kernels_named(name)).deal(plan, serial, sink)
         return [payload.tobytes() for _, payload in sink.log]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mpc_lab import SEEDS, dealt, kernels_named
 
-from secformer.mpc.dealer.kinds import Comparison, Hadamard, Kind, MatMul, SeriesMask, Truncation, WeightMask
+from secformer.mpc.dealer.kinds import Hadamard, Kind, Less, MatMul, Relu, SeriesMask, Truncation, WeightMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
@@ -19,7 +19,7 @@ ALL: list[Kind] = [
     SQUARE,
     CUT,
     SeriesMask(4, 24, 2, 48),
-    Comparison(4, 24, 1, 48),
+    Less(4, 24, 48),
     WeightMask(0, (2, 2), 64),
     MatMul(((2, 2), (2, 2)), (48, 48), ((0, 1, 48),), (None, None)),
 ]
@@ -125,8 +125,8 @@ def test_any_difference_shows_in_the_digest() -> None:
         Plan((Truncation(4, 17, 48),)),
         Plan((Truncation(4, 16, 56),)),
         Plan((Truncation(5, 16, 48),)),
-        Plan((Comparison(4, 24, 1, 48),)),
-        Plan((Comparison(4, 24, 1, 48, True),)),
+        Plan((Less(4, 24, 48),)),
+        Plan((Relu(4, 24, 48),)),
         Plan((Truncation(4, 16, 48), Truncation(4, 16, 48))),
     ]
     assert len({p.digest for p in plans}) == len(plans)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from secformer.mpc.dealer.kinds import Comparison
+from secformer.mpc.dealer.kinds import Less, Relu
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.kernels.compose import Sealed
 
-SIZES = [0, 1, 7, 64, 255, 257, 1025]
+SIZES = [0, 1, 7, 64, 255, 257, 1025, 2049]
 EXTREMES = np.array([0, 1, 2**63, 2**63 - 1, 2**64 - 1, 2**32, 2**32 - 1], dtype=np.uint64)
 KEY, OTHER = bytes(range(100, 132)), bytes(range(7, 39))
 BITS = [1, 5, 8, 9, 16, 22, 24, 32, 33, 40, 47, 48, 56, 63, 64]
@@ -194,8 +194,22 @@ def test_gather(same: Callable[..., None], n: int, entries: int, columns: int) -
 
 @pytest.mark.parametrize("n", [0, 1, 3, 65])
 @pytest.mark.parametrize(("window", "width"), [(2, 64), (9, 9), (16, 64), (24, 32), (24, 24), (33, 64)])
-@pytest.mark.parametrize("values", [False, True])
-def test_outcome_tables(same: Callable[..., None], n: int, window: int, width: int, values: bool) -> None:
-    kind = Comparison(n, window, 1, width, values)
+def test_outcome_tables(same: Callable[..., None], n: int, window: int, width: int) -> None:
+    kind = Relu(n, window, width)
     alpha = words(n, n, bits=kind.outcome_bits)
-    same("outcome_tables", words(n, n, bits=window), alpha, window, len(kind.blocks), kind.columns, kind.columns == 3)
+    same("outcome_tables", words(n, n, bits=window), alpha, window, len(kind.blocks), kind.columns)
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 65])
+@pytest.mark.parametrize("window", [2, 9, 16, 24, 33])
+def test_rows_of_less(
+    same: Callable[..., None], cuda: NumpyKernels, reference: NumpyKernels, n: int, window: int
+) -> None:
+    kind = Less(n, window, 48)
+    alpha, e = words(n, n, bits=kind.alpha_bits), words(n, n, bits=kind.outcome_bits)
+    same("outcome_rows", words(n, n, bits=window), alpha, window, len(kind.blocks))
+    rows, expected = words(n, n, kind.table_bytes).astype(np.uint8), words(n, n)
+    share = cuda.backend.asarray(expected.copy())
+    reference.pick(rows, e, 3, expected)
+    cuda.pick(cuda.backend.asarray(rows), cuda.backend.asarray(e), 3, share)
+    np.testing.assert_array_equal(cuda.backend.to_host(share), expected)
