@@ -15,6 +15,7 @@ import numpy as np
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session, Threshold
@@ -50,9 +51,12 @@ class PlainSession(Session):
     def _check(self, value: np.ndarray, bits: int, what: str) -> None:
         if self.strict and value.size and not np.abs(value).max() < 2.0**bits:
             raise RangeError(
-                f"{'/'.join(self._path) or 'the program'}: {what} holds |v| < 2^{bits}, got {np.abs(value).max():.6g}; "
+                f"{self._where()}: {what} holds |v| < 2^{bits}, got {np.abs(value).max():.6g}; "
                 f"use a session with a larger magnitude, or a profile that covers this input"
             )
+
+    def _where(self) -> str:
+        return "/".join(self._path) or "the program"
 
     def _share(self, x: Any, owner: int, shape: tuple[int, ...]) -> np.ndarray:
         if x is None:
@@ -108,6 +112,12 @@ class PlainSession(Session):
 
     def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]:
         return [f.wrap(self, f(x.data)) for f in functions]
+
+    def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> np.ndarray:
+        if self.strict and x.size and not (function.low <= x.data.min() and x.data.max() <= function.high):
+            raise RangeError(f"{self._where()}: a masked exponential holds [{function.low:g}, {function.high:g}], got "
+                             f"{x.data.min():.6g} to {x.data.max():.6g}; use a profile that covers this input")
+        return np.exp(x.data)
 
     def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[np.ndarray]:
         self._check(x.data, window - 1 - x.frac, "a comparison")

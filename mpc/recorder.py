@@ -13,7 +13,8 @@ from secformer.mpc.dealer.kinds import CHUNK, Bilinear, Hadamard, Kind, Less, Ma
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.ops import linear, truncate
+from secformer.mpc.ops import exponential, linear, truncate
+from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series, kind_of, linear_factor
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import CLIENT, Session, Threshold
@@ -152,6 +153,11 @@ class PlanRecorder(Session):
                 linear_factor(f, x.frac)
         self._take([kind_of(x.size, bits, functions, max(r.width for r in results), self._chunk)], 1)
         return results
+
+    def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> Any:
+        self._note(function)
+        self._take([exponential.kind_of(x.size, bits, function, self._chunk)], 1)
+        return x.data
 
     def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Any]:
         self._note(*thresholds)

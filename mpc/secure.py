@@ -11,6 +11,7 @@ import numpy as np
 from secformer.mpc.errors import ShapeError
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.ops import compare, linear, truncate
+from secformer.mpc.ops.exponential import Exponential, exponential
 from secformer.mpc.ops.series import Series, series
 from secformer.mpc.party import Party
 from secformer.mpc.ring import WORD_BITS
@@ -113,6 +114,10 @@ class SecureSession(Session):
         facts = [f.wrap(self, None) for f in functions]
         results = series(self.party, x, functions, bits, keep, max(f.width for f in facts))
         return [fact.like(data) for fact, data in zip(facts, results, strict=True)]
+
+    def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> Any:
+        words = self._drop(x.data.reshape(-1), x.frac - keep)  # exact mod the period, up to one unit in the last place
+        return exponential(self.party, words, function, bits).reshape(x.shape)
 
     def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Any]:
         return compare.less(self.party, x.data, [c for _, c in thresholds], window, width)

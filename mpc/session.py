@@ -18,7 +18,9 @@ import numpy as np
 from secformer.mpc.errors import RangeError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.ops.book import Agree, as_fitted
-from secformer.mpc.ops.series import LEAST_BITS, Series, series_bits
+from secformer.mpc.ops.exponential import FRAC, MAGNITUDE, Exponential
+from secformer.mpc.ops.exponential import width as exponential_width
+from secformer.mpc.ops.series import LEAST_BITS, Series, opening_bits
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.shares import Public, Share, Weight
 
@@ -195,11 +197,26 @@ class Session(ABC):
         self._own(x)
         functions = [self.agree(f) for f in functions]
         period = functions[0].period_bits
-        if x.width < max(x.frac + period, *(f.needed_width(self.fixed, x.frac) for f in functions)):
-            (x,) = self._settled([x], widen=True)
-        x = self._aligned(x, max(x.frac, LEAST_BITS - period))
-        bits, keep = series_bits(period, x.frac)
+        x = self._modulo(x, period, *(f.needed_width(self.fixed, x.frac) for f in functions))
+        bits, keep = opening_bits(period, x.frac)
         return self._series(x, list(functions), bits, keep)
+
+    def exponential(self, x: Share, function: Exponential) -> Share:
+        """e^x on the function's domain, from one opening of x modulo its period, by a table that the dealer shares.
+
+        Error: 2^-19 and, relative, that of x's rounding, at most 2^-15. Price: as `series`; the result has a truncation
+        pending.
+        """
+        self._own(x)
+        x = self._modulo(x, function.period_bits)
+        bits, keep = opening_bits(function.period_bits, x.frac)
+        return Share(self, self._exponential(x, function, bits, keep), FRAC, exponential_width(self.fixed), MAGNITUDE)
+
+    def _modulo(self, x: Share, period_bits: int, *widths: int) -> Share:
+        """x as an opening modulo 2^period_bits takes it: wide enough for that (and for `widths`), and for a turn."""
+        if x.width < max(x.frac + period_bits, *widths, 0):
+            (x,) = self._settled([x], widen=True)
+        return self._aligned(x, max(x.frac, LEAST_BITS - period_bits))
 
     def less(self, x: Share, thresholds: Sequence[float], *, bound: float, precision: int | None = None,
              magnitude: int | None = None) -> list[Share]:
@@ -369,6 +386,8 @@ class Session(ABC):
     def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Any]: ...
     @abstractmethod
     def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]: ...
+    @abstractmethod
+    def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> Any: ...
     @abstractmethod
     def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Any]: ...
     @abstractmethod

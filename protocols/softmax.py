@@ -29,7 +29,7 @@ PRECISION = 3, 6     # least and most fractional bits of a comparison
 
 
 @cite("vaswani2017attention", "scaled dot-product attention")
-@cite("luo2024secformer", "baseline softmax; exponential by masked sine")
+@cite("luo2024secformer", "baseline softmax; exponential from one masked opening")
 def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real tokens: (B, H, T, D).
 
@@ -48,6 +48,8 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     """
     columns = real_columns(scores, values, mask)
     x, domain = below_maximum(s, scores, columns, at)                                            # 1, 2
+    if columns is not None:
+        x = x * columns  # so that padding stays in exp's domain
     e = exp(s, x, domain, scale_bits=EXP_BITS)                                                   # 3
     if columns is not None:
         e = e * columns

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from secformer.mpc.errors import RangeError, ShapeError
 from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session, Threshold
@@ -105,6 +106,9 @@ class TorchSession(Session):
 
     def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]:
         return [f.wrap(self, FourierSum.apply(x.data, f)) for f in functions]
+
+    def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> Tensor:
+        return torch.exp(x.data)
 
     def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Tensor]:
         value = x.data.detach()

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.compose import whole_bytes
+from secformer.mpc.kernels.compose import STEP_BITS, whole_bytes
 
 Array = Any
 Shape = tuple[int, ...]
 Values = Mapping[str, Array]
 Standing = Callable[[int], Array]
 CHUNK = NumpyKernels.chunk  # elements whose series or comparison material is made, sent and used at once
+STEP = 1 << STEP_BITS  # by which the exponents of an exponential's table differ
 MAX_BLOCK_BITS = 8    # bits that one comparison table resolves
 
 
@@ -182,6 +183,38 @@ class SeriesMask(Kind):
     def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
         for start, stop in chunks(self.count, self.chunk):
             yield kernels.harmonics(masks["mask"][start:stop], self.bits, self.harmonics, self.frac).reshape(-1)
+
+    @property
+    def opened(self) -> int:
+        return self.count * whole_bytes(self.bits)
+
+
+@dataclass(frozen=True)
+class ExpMask(Kind):
+    """Law: entry U of the table is e^b with `frac` fractional bits, mod 2^64, for U = 0..2^period_bits / 16 - 1, where
+    b = 16 U - r / 2^(bits - period_bits), moved by periods of 2^period_bits to where it is at most top /
+    2^(bits - period_bits) and the largest such, for the uniform mask r below 2^bits."""
+
+    count: int
+    bits: int
+    period_bits: int
+    top: int
+    frac: int
+    chunk: int = CHUNK
+
+    @property
+    def entries(self) -> int:
+        return 1 << (self.period_bits - STEP_BITS)
+
+    def fields(self) -> Iterator[Field]:
+        yield Field("mask", self.count, self.bits)
+        for j, (start, stop) in enumerate(chunks(self.count, self.chunk)):
+            yield Field(f"table{j}", self.entries * (stop - start), 64, derived=True)
+
+    def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
+        for start, stop in chunks(self.count, self.chunk):
+            yield kernels.powers(masks["mask"][start:stop], self.bits, self.period_bits, self.top,
+                                 self.frac).reshape(-1)
 
     @property
     def opened(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from secformer.mpc.dealer.kinds import (
     CHUNK,
+    ExpMask,
     Hadamard,
     Kind,
     Less,
@@ -24,7 +25,7 @@ from secformer.mpc.net.wire import Tag
 
 FORMAT = "secformer plan 2"  # raise it when a kind's fields or their order change
 KINDS: dict[str, type[Kind]] = {
-    cls.__name__: cls for cls in (Hadamard, MatMul, Truncation, SeriesMask, Less, Relu, WeightMask)
+    cls.__name__: cls for cls in (Hadamard, MatMul, Truncation, SeriesMask, ExpMask, Less, Relu, WeightMask)
 }
 
 

@@ -5,6 +5,7 @@ A backend with fused kernels overrides these names; results are the same, bit fo
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ import numpy as np
 
 Array = Any
 BLOCK_BYTES = 64  # of a keystream
+STEP_BITS = 4     # e^x is a public power, of an exponent below 2^this, times an entry of a table
 PLANES = ((4, np.uint32), (2, np.uint16), (1, np.uint8))  # what words of fewer than eight bytes are cut into
 
 
@@ -150,6 +152,17 @@ def outcomes(blocks: int) -> np.ndarray:
         below |= tied & (e >> np.uint64(2 * b)) & np.uint64(1)
         tied &= e >> np.uint64(2 * b + 1)
     return below
+
+
+def power_factors(period_bits: int, frac: int) -> np.ndarray:
+    """What makes the entry m places above r's own of e^(s - rho), rho = r mod s and s = 2^STEP_BITS: (entries,) float64.
+
+    The entry is e^(m s - rho) modulo the period; entries from 1 on lie a period lower, but for values of entry 1 that
+    are in the domain, which takes 2^frac.
+    """
+    entries, step = 1 << (period_bits - STEP_BITS), 1 << STEP_BITS
+    turns = [-1, *(m - entries - 1 for m in range(1, entries))]
+    return np.array([math.ldexp(math.exp(step * turn), frac) for turn in turns])
 
 
 @lru_cache(maxsize=8)

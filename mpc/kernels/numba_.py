@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from secformer.mpc.kernels import numba_compare, numba_products, numba_words
-from secformer.mpc.kernels.compose import BLOCK_BYTES, drawn, outcome_patterns, outcomes, whole_bytes
+from secformer.mpc.kernels import numba_compare, numba_powers, numba_products, numba_words
+from secformer.mpc.kernels.compose import BLOCK_BYTES, STEP_BITS, drawn, outcome_patterns, outcomes, power_factors, whole_bytes
 from secformer.mpc.kernels.notice import announce
-from secformer.mpc.kernels.numpy_ import _COS, _ROUND, _SIN, NumpyKernels
+from secformer.mpc.kernels.numpy_ import _COS, _ROUND, _SIN, SQUARINGS, NumpyKernels
 from secformer.mpc.kernels.parts import products
 
 Array = Any
 BLOCK_N = 256  # elements whose recurrences stay in the first cache
 
-announce(__name__, numba_compare.__name__, numba_products.__name__, numba_words.__name__)
+announce(__name__, *(m.__name__ for m in (numba_compare, numba_powers, numba_products, numba_words)))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
@@ -150,6 +150,26 @@ class NumbaKernels(NumpyKernels):
         one = 2.0**frac
         cos, sin = np.ascontiguousarray(cos) * one, np.ascontiguousarray(sin) * one
         _series(c, s, cos, sin, np.ascontiguousarray(words), out)
+        return out
+
+    # ---- powers of e ------------------------------------------------------------------------------------------------
+
+    def growth(self, v: Array, frac: int) -> Array:
+        out = np.empty(v.size)
+        numba_powers.growth(v, 2.0 ** -(frac + SQUARINGS), out)
+        return out
+
+    def powers(self, r: Array, bits: int, period_bits: int, top: int, frac: int) -> Array:
+        down, factors = bits - period_bits + STEP_BITS, power_factors(period_bits, frac)
+        out = np.empty((factors.size, r.size), dtype=np.uint64)
+        unit = 2.0 ** -(bits - period_bits + SQUARINGS)
+        numba_powers.powers(r, np.uint64(down), unit, np.uint64(top), factors, 2.0**frac, out)
+        return out
+
+    def exponential(self, u: Array, bits: int, period_bits: int, table: Array, frac: int) -> Array:
+        out = np.empty(u.size, dtype=np.uint64)
+        unit = 2.0 ** -(bits - period_bits + SQUARINGS)
+        numba_powers.exponential(u, np.uint64(bits - period_bits + STEP_BITS), unit, table, 2.0**frac, out)
         return out
 
     # ---- masks --------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from secformer.mpc.backend import Backend
-from secformer.mpc.kernels.compose import PLANES, Compositions, whole_bytes
+from secformer.mpc.kernels.compose import PLANES, STEP_BITS, Compositions, power_factors, whole_bytes
 from secformer.mpc.kernels.limbs import product
 
 Array = Any
@@ -32,6 +32,9 @@ _ROUND = 6755399441055744.0  # 1.5 * 2^52: adding and subtracting it rounds to t
 # Taylor coefficients of sine and cosine; beyond y^16 the terms vanish below 2^-57 for |y| <= pi/4.
 _SIN = tuple((-1.0) ** i / math.factorial(2 * i + 1) for i in range(8))
 _COS = tuple((-1.0) ** i / math.factorial(2 * i) for i in range(9))
+# Of the exponential; beyond y^11 they vanish below 2^-53 for y <= 1/4, and six squarings make e^16 of e^(1/4).
+_EXP = tuple(1.0 / math.factorial(i) for i in range(12))
+SQUARINGS = 6
 
 
 class NumpyKernels(Compositions):
@@ -200,6 +203,34 @@ class NumpyKernels(Compositions):
 
     def _rounded(self, x: Array) -> Array:
         return ((x + _ROUND) - _ROUND).astype(np.int64).view(np.uint64)
+
+    # ---- powers of e ------------------------------------------------------------------------------------------------
+
+    def growth(self, v: Array, frac: int) -> Array:
+        """e^(v / 2^frac) for v <= 2^(frac + 4), the same bits on every backend. Relative error < 2^-46."""
+        e = self._horner(_EXP, v.view(np.int64).astype(np.float64) * 2.0 ** -(frac + SQUARINGS))
+        for _ in range(SQUARINGS):
+            e = e * e
+        return e
+
+    def powers(self, r: Array, bits: int, period_bits: int, top: int, frac: int) -> Array:
+        """The tables of `ExpMask`, (entries, n) words of e^(16 U - r) with `frac` fractional bits."""
+        down = bits - period_bits + STEP_BITS
+        up = np.uint64(1 << down) - (r & np.uint64((1 << down) - 1))
+        e, factors = self.growth(up, bits - period_bits), power_factors(period_bits, frac)
+        out = self.xp.empty((factors.size, r.size), dtype=np.uint64)
+        entry, columns = (r >> np.uint64(down)).astype(np.int64), self.xp.arange(r.size)
+        for m, factor in enumerate(factors.tolist()):
+            chosen = self.xp.where(up <= np.uint64(top), 2.0**frac, factor) if m == 1 else factor
+            out[(entry + m) % factors.size, columns] = self._rounded(e * chosen)
+        return out
+
+    def exponential(self, u: Array, bits: int, period_bits: int, table: Array, frac: int) -> Array:
+        """One party's shares of e^x for x = u - r: table (entries, n) its shares of `powers`, `frac` the fractional bits
+        of the public factor. u (n,) opened -> (n,) words."""
+        down = bits - period_bits + STEP_BITS
+        e = self.growth(u & np.uint64((1 << down) - 1), bits - period_bits)
+        return self._rounded(e * 2.0**frac) * table[(u >> np.uint64(down)).astype(np.int64), self.xp.arange(u.size)]
 
     # ---- comparison tables ----------------------------------------------------------------------------------------
 

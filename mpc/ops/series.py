@@ -33,8 +33,8 @@ class Series:
     """f(x) = linear x + sum over k = 0..K of cos[k] cos(k w x) + sin[k] sin(k w x), w = 2 pi / 2^period_bits.
 
     `cos` and `sin` have K + 1 entries (sin[0] counts for nothing); |f| < 2^magnitude on its domain. The dealer's
-    cosines have `mask_frac` fractional bits, coefficients times public cosines `public_frac`: together those of the result,
-    whose window is what the dealer's words must be right in, so fewer make them shorter.
+    cosines have `mask_frac` fractional bits, coefficients times public cosines `public_frac`: together those of the
+    result, whose window is what the dealer's words must be right in, so fewer make them shorter.
     """
 
     period_bits: int
@@ -77,7 +77,7 @@ class Series:
         return Share(session, data, self.frac, session.fixed.window(self.frac, self.magnitude), self.magnitude)
 
 
-def series_bits(period_bits: int, frac: int) -> tuple[int, int]:
+def opening_bits(period_bits: int, frac: int) -> tuple[int, int]:
     """Bits to open and fractional bits to keep, for x with `frac` fractional bits: at least 16 of them where x has
     them, and as many more as the whole bytes give."""
     whole = -(-(period_bits + min(frac, 16)) // 8) * 8
