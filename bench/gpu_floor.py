@@ -27,7 +27,7 @@ from secformer import SecureModel
 from secformer.models.folder import ModelFolder
 from secformer.models.profile import measure
 from secformer.mpc.backend import Backend
-from secformer.mpc.dealer.kinds import Comparison, Kind, MatMul, SeriesMask
+from secformer.mpc.dealer.kinds import Comparison, ExpMask, Kind, MatMul, SeriesMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.kernels.choice import digits
 from secformer.mpc.kernels.cuda_ import CudaKernels, Device
@@ -66,6 +66,8 @@ def floors(kinds: Iterable[Kind]) -> dict[str, Any]:
                 bytes_ += work * d * (d + 1) // 2
         elif isinstance(kind, SeriesMask):
             series += 2 * kind.harmonics * kind.count
+        elif isinstance(kind, ExpMask):
+            tables += 8 * kind.entries * kind.count
         elif isinstance(kind, Comparison):
             tables += sum(field.count * (1 if field.xor else 8) for field in kind.derived())
     return {"words_by_bits": dict(sorted(words.items())), "products_of_bytes": bytes_, "series_words": series,

@@ -16,6 +16,8 @@ HARMONICS, TURN_BITS, BLOCK_BITS, WINDOW, BLOCKS = 20, 24, 8, 24, 3
 ENTRIES = 1 << (2 * BLOCKS - 1)
 CHACHA = 976 / 64          # 32-bit operations a byte: 80 quarter rounds of 12, and 16 additions, for 64 bytes
 TURN, HARMONIC = 40, 11    # float64 operations of a turn, and of a harmonic and its rounding
+GROWTH, ENTRY = 30, 3      # of a power of e, and of scaling and rounding it
+PERIOD, POWERS = 6, 4      # bits of a period of e, and entries of its table
 Arrays = Mapping[str, Any]
 SHRINK = 1                 # what sizes are divided by
 
@@ -67,6 +69,14 @@ def cases() -> list[Case]:
         Case(f"series, {HARMONICS} harmonics", series_inputs,
              lambda k, a, n: k.series(a["u"], TURN_BITS, cos, sin, a["words"].reshape(2 * HARMONICS, n), 18),
              16 + 16 * HARMONICS, TURN + HARMONICS * (HARMONIC + 5), "doubles", 1 << 21),
+        Case("growth", words("v", bits=TURN_BITS - PERIOD + 4),
+             lambda k, a, n: k.growth(a["v"], TURN_BITS - PERIOD), 16, GROWTH, "doubles"),
+        Case(f"powers, {POWERS}", words("r", bits=TURN_BITS),
+             lambda k, a, n: k.powers(a["r"], TURN_BITS, PERIOD, 1 << 16, 41), 8 + 8 * POWERS,
+             GROWTH + POWERS * ENTRY, "doubles", 1 << 22),
+        Case("exponential", exponential_inputs,
+             lambda k, a, n: k.exponential(a["u"], TURN_BITS, PERIOD, a["table"].reshape(POWERS, n), 18), 24,
+             GROWTH + ENTRY, "doubles", 1 << 22),
         Case("flip_bits", tables(row), flipped, 10, size=1 << 22),
         Case("look_up", tables(row), lambda k, a, n: k.look_up(a["rows"].reshape(n, row), a["v"]), row + 10,
              size=1 << 22),
@@ -109,6 +119,10 @@ def payload(bits: int) -> Callable[[np.random.Generator, int], dict[str, np.ndar
 
 def series_inputs(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
     return {"u": random_words(rng, n, TURN_BITS), "words": random_words(rng, 2 * HARMONICS * n)}
+
+
+def exponential_inputs(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    return {"u": random_words(rng, n, TURN_BITS), "table": random_words(rng, n * POWERS)}
 
 
 def tables(row: int) -> Callable[[np.random.Generator, int], dict[str, np.ndarray]]:

@@ -117,7 +117,7 @@ class PlainSession(Session):
         if self.strict and x.size and not (function.low <= x.data.min() and x.data.max() <= function.high):
             raise RangeError(f"{self._where()}: a masked exponential holds [{function.low:g}, {function.high:g}], got "
                              f"{x.data.min():.6g} to {x.data.max():.6g}; use a profile that covers this input")
-        return np.exp(x.data)
+        return np.asarray(np.exp(x.data))
 
     def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[np.ndarray]:
         self._check(x.data, window - 1 - x.frac, "a comparison")

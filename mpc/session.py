@@ -204,8 +204,8 @@ class Session(ABC):
     def exponential(self, x: Share, function: Exponential) -> Share:
         """e^x on the function's domain, from one opening of x modulo its period, by a table that the dealer shares.
 
-        Error: 2^-19 and, relative, that of x's rounding, at most 2^-15. Price: as `series`; the result has a truncation
-        pending.
+        Error: 2.1e-6 and, relative, 2^-19 and what rounding a pending x adds, at most 2^-15. Price: as `series`; the
+        result has a truncation pending.
         """
         self._own(x)
         x = self._modulo(x, function.period_bits)

@@ -135,7 +135,8 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     the same m: 1e-3. Takes pending scores; the result has a truncation pending.
     """
     columns = real_columns(scores, values, mask)
-    x, domain = below_maximum(s, scores, columns, at, least_bound(measured(at, "score"), SQUARINGS))   # 1
+    x, domain = below_maximum(s, scores, columns, at,
+                              least_bound=least_bound(measured(at, "score"), SQUARINGS))         # 1
     if columns is not None:
         x = x * columns  # padding at 0, where exp is 1, until it is taken out
     floor = FLOOR if domain.low < DEEPEST else DEEPEST

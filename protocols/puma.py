@@ -84,7 +84,8 @@ def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, 
     truncation pending.
     """
     columns = real_columns(scores, values, mask)
-    x, domain = below_maximum(s, scores, columns, at, least_bound(measured(at, "score"), SQUARINGS))   # 1
+    x, domain = below_maximum(s, scores, columns, at,
+                              least_bound=least_bound(measured(at, "score"), SQUARINGS))         # 1
     if columns is not None:
         x = x * columns  # padding at 0, where exp is 1, until it is taken out
     e = exp_limit(s, x, domain, squarings=SQUARINGS, floor=CLIP)                                 # 2, 3

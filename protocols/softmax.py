@@ -7,6 +7,7 @@ token is real. Dividing the D values of a row after the product is cheaper than 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,8 +25,9 @@ EXP_BITS = 4         # weights are kept times 2^4, so that rounding them costs l
 LEAST_SUM = 0.99     # of a row's weights, the largest of which is 1 or more
 RECIPROCAL_BITS = 3  # reciprocals of row sums settle at 2^3 or more
 WINDOW = 14          # bits that a comparison of the maximum should take: two bytes, two small tables
-LEAST_BOUND_BITS = 3  # so that a coarse maximum is wide enough for exp's shortest period
-PRECISION = 3, 6     # least and most fractional bits of a comparison
+OCTET = 8            # one byte, one table: enough for scores below 62, since exp takes arguments to 2
+LEAST_BOUND = 7.75   # so that a coarse maximum is wide enough for exp's shortest period, 32
+MOST_PRECISION, LAST_PRECISION = 6, 3  # fractional bits of a comparison
 
 
 @cite("vaswani2017attention", "scaled dot-product attention")
@@ -42,12 +44,12 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     5. return c / z, by one reciprocal a row                                     three rounds
 
     Ranges: at["score"], at["spread"] (score minus row maximum), at["exp_sum"] of real columns.
-    Error: a weight's is at most 1.2e-5 of the row's largest, a row's scale 1.2e-4. Measured for values of N(0, 1):
-    1.1e-4 at T = 384 in the twin, 2e-4 on shares.
+    Error: a weight's is at most 3.1e-6 of the row's largest and 3.3e-5 of itself, a row's scale 1.2e-4. Measured for
+    values of N(0, 1), T to 384: 5e-5 in the twin and on shares.
     Takes pending scores; the result has a truncation pending.
     """
     columns = real_columns(scores, values, mask)
-    x, domain = below_maximum(s, scores, columns, at)                                            # 1, 2
+    x, domain = below_maximum(s, scores, columns, at, least_bound=LEAST_BOUND, windows=(OCTET, WINDOW))                                            # 1, 2
     if columns is not None:
         x = x * columns  # so that padding stays in exp's domain
     e = exp(s, x, domain, scale_bits=EXP_BITS)                                                   # 3
@@ -58,7 +60,8 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
 
 @cite("vaswani2017attention", "scaled dot-product attention")
 def below_maximum(
-    s: Session, scores: Share, columns: np.ndarray | None, at: Site, least_bound: float = 2.0**LEAST_BOUND_BITS
+    s: Session, scores: Share, columns: np.ndarray | None, at: Site, *, least_bound: float = 0.0,
+    windows: Sequence[int] = (WINDOW,),
 ) -> tuple[Share, Range]:
     """x = scores - m, and its domain over real columns: m is the row maximum, or a little less.
 
@@ -71,11 +74,21 @@ def below_maximum(
     """
     score, spread = measured(at, "score"), measured(at, "spread")
     bound = max(least_bound, score.reach + 1.0)
+    precision = coarsest(bound, windows)
     if columns is not None:
         scores = scores * columns + (1 - columns) * math.floor(score.low)                        # 1
-    precision = min(PRECISION[1], max(PRECISION[0], WINDOW - 2 - bits(bound)))
     m = s.maximum(scores, -1, bound=bound, precision=precision)                                  # 2
     return scores - m, Range(max(spread.low, -2.0 * bound), 2.0 * 2.0**-precision)
+
+
+def coarsest(bound: float, windows: Sequence[int]) -> int:
+    """Fractional bits at which comparisons of differences below 2 bound fit the first of the windows that holds them at
+    all: at most 6. A window that holds none is passed by; after the last one, 3."""
+    for window in windows:
+        for precision in range(MOST_PRECISION, -1, -1):
+            if precision + 1 + bits(2.0 * bound + 2.0 ** (1 - precision)) <= window:
+                return precision
+    return LAST_PRECISION
 
 
 def exp_total(scores: Share, domain: Range, at: Site) -> Range:

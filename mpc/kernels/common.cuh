@@ -21,6 +21,9 @@ __device__ inline u64 element() { return (u64)blockIdx.x * blockDim.x + threadId
 
 __device__ inline u64 low_bits(int bits) { return bits < 64 ? (1ull << bits) - 1 : ~0ull; }
 
+// The nearest integer (ties to even) as a word: adding 1.5 * 2^52 drops the fraction.
+__device__ inline u64 rounded(double x) { return (u64)(i64)((x + 6755399441055744.0) - 6755399441055744.0); }
+
 // Numbers inside a payload start wherever the message put them.
 template <typename T>
 __device__ inline T load(const u8* at) {

@@ -48,6 +48,8 @@ class Compositions:
     @abstractmethod
     def _view(self, payload: Array, dtype: Any) -> Array: ...
     @abstractmethod
+    def gather(self, tables: Array, e: Array) -> Array: ...
+    @abstractmethod
     def look_up(self, tables: Array, v: Array) -> tuple[Array, Array]: ...
 
     def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
@@ -117,6 +119,18 @@ class Compositions:
         share ^= less.astype(np.uint64) << np.uint64(place)
         if not last:
             share ^= equal.astype(np.uint64) << np.uint64(place + 1)
+
+    def rectified(self, tables: Array, e: Array, u: Array, r: Array, window: int, first: bool) -> Array:
+        """One party's shares of max(x, 0) for x = u - r: tables (n, entries, columns) its shares of `Relu`'s, e (n,) the
+        opened outcomes, u, r (n,), r its share of the mask -> (n,).
+
+        Where msb(u) = 0, b = 1 - c and b (r - w 2^k) is the second column; where it is 1, b = c, nothing wraps, and b r
+        is the third column, or mod 2^k r without the second.
+        """
+        c, low, *high = self.gather(tables, e)
+        upper = c * u - (high[0] if high else r - low)
+        lower = (np.uint64(1 if first else 0) - c) * u - low
+        return self.xp.where((u >> np.uint64(window - 1)) == 1, upper, lower)
 
     def pick(self, tables: Array, e: Array, place: int, share: Array) -> None:
         """Xors bit e[i] of row i into bit `place` of share[i], in place: tables (n, bytes) uint8, e, share (n,)."""

@@ -17,9 +17,9 @@ import numpy as np
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.choice import Choice, Product, recorded
-from secformer.mpc.kernels.compose import Sealed, outcome_patterns, whole_bytes
+from secformer.mpc.kernels.compose import STEP_BITS, Sealed, outcome_patterns, power_factors, whole_bytes
 from secformer.mpc.kernels.cuda_products import Products
-from secformer.mpc.kernels.numpy_ import NumpyKernels
+from secformer.mpc.kernels.numpy_ import SQUARINGS, NumpyKernels
 
 Array = Any
 OPTIONS = ("--std=c++17", "-fmad=false")
@@ -31,6 +31,7 @@ SOURCES = {
     "words": ("pack", "pack_narrow", "unpack", "opened", "truncated"),
     "random": ("keystream", "uniform", "masked", "sealed", "combined", "correction", "correction_xor"),
     "series": ("turn", "harmonics", "series"),
+    "powers": ("growth", "powers", "exponential"),
     "compare": ("flip_bits", "look_up", "outcome", "pick", "gather", "outcome_rows", "outcome_tables"),
     "integer": ("integer64", "integer32"),
     "limbs": ("limbs64", "limbs32", "joined64", "joined32"),
@@ -214,6 +215,29 @@ class CudaKernels(NumpyKernels):
                        np.int32(count), factors, words, out[part])
         return out
 
+    # ---- powers of e ----------------------------------------------------------------------------------------------
+
+    def growth(self, v: Array, frac: int) -> Array:
+        v = self._flat(v)
+        out = self.xp.empty(v.size)
+        self._each("growth", v.size, v, np.uint64(v.size), _unit(frac), out)
+        return out
+
+    def powers(self, r: Array, bits: int, period_bits: int, top: int, frac: int) -> Array:
+        r, factors = self._flat(r), self.xp.asarray(power_factors(period_bits, frac))
+        out = self.xp.empty((factors.size, r.size), dtype=np.uint64)
+        keep = bits - period_bits
+        self._each("powers", r.size, r, np.uint64(r.size), np.int32(keep + STEP_BITS), _unit(keep), np.uint64(top),
+                   factors, np.int32(factors.size), np.float64(2.0**frac), out)
+        return out
+
+    def exponential(self, u: Array, bits: int, period_bits: int, table: Array, frac: int) -> Array:
+        u, keep = self._flat(u), bits - period_bits
+        out = self._words(u.size)
+        self._each("exponential", u.size, u, np.uint64(u.size), np.int32(keep + STEP_BITS), _unit(keep),
+                   self._flat(table), np.float64(2.0**frac), out)
+        return out
+
     # ---- comparison -----------------------------------------------------------------------------------------------
 
     def flip_bits(self, tables: Array, block: Array) -> None:
@@ -262,3 +286,8 @@ def _parts(key: bytes) -> tuple[np.uint64, ...]:
 def _angle(bits: int) -> tuple[np.int32, np.float64]:
     """How a full turn of 2^bits reaches a kernel."""
     return np.int32(bits), np.float64(2.0 * math.pi / 2.0**bits)
+
+
+def _unit(frac: int) -> np.float64:
+    """What an exponent with `frac` fractional bits is scaled by before its squarings."""
+    return np.float64(2.0 ** -(frac + SQUARINGS))

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from secformer.mpc.kernels import numba_compare, numba_powers, numba_products, numba_words
-from secformer.mpc.kernels.compose import BLOCK_BYTES, STEP_BITS, drawn, outcome_patterns, outcomes, power_factors, whole_bytes
+from secformer.mpc.kernels import numba_chacha, numba_compare, numba_powers, numba_products, numba_words
+from secformer.mpc.kernels.compose import STEP_BITS, outcome_patterns, outcomes, power_factors, whole_bytes
 from secformer.mpc.kernels.notice import announce
 from secformer.mpc.kernels.numpy_ import _COS, _ROUND, _SIN, SQUARINGS, NumpyKernels
 from secformer.mpc.kernels.parts import products
@@ -22,7 +22,7 @@ from secformer.mpc.kernels.parts import products
 Array = Any
 BLOCK_N = 256  # elements whose recurrences stay in the first cache
 
-announce(__name__, *(m.__name__ for m in (numba_compare, numba_powers, numba_products, numba_words)))
+announce(__name__, *(m.__name__ for m in (numba_chacha, numba_compare, numba_powers, numba_products, numba_words)))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
@@ -128,11 +128,6 @@ class NumbaKernels(NumpyKernels):
         four, two, one = self.planes(data, count, bits, unit)
         return four, two, one
 
-    def _drawn(self, key: bytes, block: int, count: int, bits: int) -> numba_words.Planes:
-        """The planes of a stream's words."""
-        stream = self.keystream(key, block, BLOCK_BYTES * drawn(count, bits))
-        return self._planes(stream, count, bits, BLOCK_BYTES)
-
     def turn(self, u: Array, bits: int) -> tuple[Array, Array]:
         cos, sin = np.empty(u.size), np.empty(u.size)
         _turn(u, bits, 2.0 * math.pi / 2.0**bits, cos, sin)
@@ -174,27 +169,43 @@ class NumbaKernels(NumpyKernels):
 
     # ---- masks --------------------------------------------------------------------------------------------------
 
+    def keystream(self, key: bytes, block: int, nbytes: int) -> Array:
+        out = np.empty(-(-nbytes // 4), dtype=np.uint32)
+        numba_chacha.keystream(_words(key), block, out)
+        return out.view(np.uint8)[:nbytes]
+
     def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
-        if whole_bytes(bits) == 8:
-            return super().uniform(key, block, count, bits)
         out = np.empty(count, dtype=np.uint64)
-        numba_words.unpack(self._drawn(key, block, count, bits), _low(bits), out)
+        numba_chacha.uniform(_words(key), block, whole_bytes(bits), _low(bits), out)
+        return out
+
+    def masked(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Array:
+        words = words.reshape(-1)
+        out = np.empty(words.size, dtype=np.uint64)
+        numba_chacha.masked(_words(key), block, whole_bytes(bits), words, _low(bits), np.uint64(constant), out)
         return out
 
     def combined(self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False) -> Array:
-        if xor or whole_bytes(bits) == 8:
+        if xor:
             return super().combined(keys, count, bits, xor)
         out = np.empty(count, dtype=np.uint64)
-        numba_words.add_masks(*(self._drawn(key, 0, count, bits) for key in keys), _low(bits), out)
+        numba_chacha.combined(*map(_words, keys), whole_bytes(bits), _low(bits), out)
         return out
 
     def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
-        nbytes = whole_bytes(bits)
-        if xor or nbytes == 8 or value.dtype != np.uint64:
+        flat, nbytes = value.reshape(-1), whole_bytes(bits)
+        if value.dtype != (np.uint8 if xor else np.uint64):
             return super().correction(key, value, bits, xor)
-        out, flat = np.empty(value.size * nbytes, dtype=np.uint8), value.reshape(-1)
-        numba_words.pack_difference(flat, self._drawn(key, 0, flat.size, bits), _low(bits),
-                                    self._planes(out, flat.size, bits))
+        if xor:
+            out = np.empty(flat.size, dtype=np.uint8)
+            numba_chacha.correction_xor(_words(key), flat, out)
+        elif nbytes == 8:
+            whole = np.empty(flat.size, dtype=np.uint64)
+            numba_chacha.whole_correction(_words(key), flat, whole)
+            return super().pack(whole, bits)
+        else:
+            out = np.empty(flat.size * nbytes, dtype=np.uint8)
+            numba_chacha.correction(_words(key), nbytes, flat, _low(bits), self._planes(out, flat.size, bits))
         return out
 
     def opened(self, mine: Array, payload: Array, bits: int, xor: bool = False) -> Array:
@@ -216,11 +227,16 @@ class NumbaKernels(NumpyKernels):
 
     def look_up(self, tables: Array, v: Array) -> tuple[Array, Array]:
         equal, less = np.empty(v.size, dtype=np.uint8), np.empty(v.size, dtype=np.uint8)
-        numba_compare.look_up(tables, v, equal, less)
+        numba_compare.look_up(_widest(tables), v, equal, less)
         return equal, less
 
     def outcome(self, tables: Array, v: Array, down: int, bits: int, place: int, last: bool, share: Array) -> None:
-        numba_compare.outcome(tables, v, np.uint64(down), _low(bits), np.uint64(place), last, share)
+        numba_compare.outcome(_widest(tables), v, np.uint64(down), _low(bits), np.uint64(place), last, share)
+
+    def rectified(self, tables: Array, e: Array, u: Array, r: Array, window: int, first: bool) -> Array:
+        out = np.empty(e.size, dtype=np.uint64)
+        numba_compare.rectified(tables, e, u, r, np.uint64(window - 1), np.uint64(1 if first else 0), out)
+        return out
 
     def pick(self, tables: Array, e: Array, place: int, share: Array) -> None:
         numba_compare.pick(tables, e, np.uint64(place), share)
@@ -242,6 +258,15 @@ class NumbaKernels(NumpyKernels):
         out = np.empty_like(u)
         _truncated(u, shifted, msb, shift, window, first, out)
         return out
+
+
+def _widest(rows: Array) -> Array:
+    """Rows of bytes as rows of words, where they are long enough."""
+    return rows.view(np.uint64) if rows.shape[1] % 8 == 0 else rows
+
+
+def _words(key: bytes) -> Array:
+    return np.frombuffer(key, dtype="<u4")
 
 
 def _low(bits: int) -> np.uint64:

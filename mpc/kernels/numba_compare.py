@@ -17,18 +17,36 @@ def gather(tables: Array, e: Array, out: Array) -> None:
             out[j, i] = tables[i, np.int64(e[i]), j]
 
 
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def rectified(tables: Array, e: Array, u: Array, r: Array, top: int, one: int, out: Array) -> None:
+    columns = tables.shape[2]
+    for i in range(e.size):
+        entry = tables[i, np.int64(e[i])]
+        c, low = entry[0], entry[1]
+        if u[i] >> top:
+            out[i] = c * u[i] - (entry[2] if columns == 3 else r[i] - low)
+        else:
+            out[i] = (one - c) * u[i] - low
+
+
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def _looked_up(tables: Array, i: int, v: int) -> Any:
-    """Bit v of row i, and the parity of the bits above it."""
-    at, low = v >> 3, v & 7
-    own = np.int64(tables[i, at])
-    folded = own >> (low + 1)
+    """Bit v of row i, and the parity of the bits above it: rows of numbers of any one width."""
+    bits = np.int64(8 * tables.itemsize)
+    at, low = v // bits, np.uint64(v % bits)
+    own = np.uint64(tables[i, at])
+    folded = (own >> low) >> np.uint64(1)
     for j in range(at + 1, tables.shape[1]):
-        folded ^= np.int64(tables[i, j])
-    folded ^= folded >> 4
-    folded ^= folded >> 2
-    folded ^= folded >> 1
-    return (own >> low) & 1, folded & 1
+        folded ^= np.uint64(tables[i, j])
+    own >>= low
+    if bits > 8:
+        folded ^= folded >> np.uint64(32)
+        folded ^= folded >> np.uint64(16)
+        folded ^= folded >> np.uint64(8)
+    folded ^= folded >> np.uint64(4)
+    folded ^= folded >> np.uint64(2)
+    folded ^= folded >> np.uint64(1)
+    return own & np.uint64(1), folded & np.uint64(1)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
@@ -39,10 +57,10 @@ def look_up(tables: Array, v: Array, equal: Array, less: Array) -> None:
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
 def outcome(tables: Array, v: Array, down: int, mask: int, place: int, last: bool, share: Array) -> None:
-    keep = np.int64(0 if last else 1)
+    keep = np.uint64(0 if last else 1)
     for i in range(v.size):
         equal, less = _looked_up(tables, i, np.int64((v[i] >> down) & mask))
-        share[i] ^= np.uint64(less | ((equal & keep) << 1)) << place
+        share[i] ^= (less | ((equal & keep) << np.uint64(1))) << place
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]

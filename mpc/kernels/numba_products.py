@@ -11,15 +11,14 @@ that counts.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
-from numba.core import config
 from numba.extending import intrinsic
+
+from secformer.mpc.kernels.processor import FUSED, WIDE
 
 Array = Any
 ROWS = 4                     # of a tile
@@ -28,17 +27,6 @@ LOW_BITS = 52                # of the product that the fused instruction keeps
 LINE = 64                    # bytes of a cache line
 
 
-def _features() -> frozenset[str]:
-    """The processor's, as numba compiles for it (its documented variables may ask for less than the host has)."""
-    listed = config.CPU_FEATURES
-    if listed is None and config.CPU_NAME != "generic":
-        with suppress(RuntimeError):  # not every processor can be asked
-            listed = get_host_cpu_features().flatten()
-    return frozenset(name[1:] for name in (listed or "").split(",") if name.startswith("+"))
-
-
-WIDE = {"avx512f", "avx512dq"} <= _features()       # 32 registers of 64 bytes and a product of 64-bit words
-FUSED = WIDE and "avx512ifma" in _features()
 VECTOR_BYTES, VECTORS = (64, 4) if WIDE else (32, 2)
 TILE_BYTES = VECTOR_BYTES * VECTORS                 # of a row of a tile
 

@@ -1,6 +1,6 @@
-"""Masking, opening and packing of words, compiled: each in one pass, where the plain steps write whole arrays between.
+"""Packing and opening of words, compiled: each in one pass, where the plain steps write whole arrays between.
 
-Payloads and keystreams come as planes of four, two and one byte a word (see `Compositions.planes`); planes that a width
+Payloads come as planes of four, two and one byte a word (see `Compositions.planes`); planes that a width
 lacks are empty. Words are joined and cut in blocks that stay in the first cache, so that every loop is a vector's.
 """
 
@@ -17,7 +17,7 @@ BLOCK = 512  # words
 
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def _join(planes: Planes, start: int, out: Array) -> None:
+def join(planes: Planes, start: int, out: Array) -> None:
     """out = the words from `start` on."""
     four, two, one = planes
     n, shift = out.size, np.uint64(0)
@@ -41,7 +41,7 @@ def _join(planes: Planes, start: int, out: Array) -> None:
 
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def _cut(words: Array, mask: int, start: int, planes: Planes) -> None:
+def cut(words: Array, mask: int, start: int, planes: Planes) -> None:
     """Writes the words' low bits from `start` on."""
     four, two, one = planes
     n, shift = words.size, np.uint64(0)
@@ -64,27 +64,14 @@ def _cut(words: Array, mask: int, start: int, planes: Planes) -> None:
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
 def pack(words: Array, mask: int, out: Planes) -> None:
     for start in range(0, words.size, BLOCK):
-        _cut(words[start : start + BLOCK], mask, start, out)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def pack_difference(words: Array, stream: Planes, mask: int, out: Planes) -> None:
-    """Cuts words - stream."""
-    other = np.empty(BLOCK, np.uint64)
-    for start in range(0, words.size, BLOCK):
-        part = words[start : start + BLOCK]
-        left = other[: part.size]
-        _join(stream, start, left)
-        for i in range(part.size):
-            left[i] = part[i] - left[i]
-        _cut(left, mask, start, out)
+        cut(words[start : start + BLOCK], mask, start, out)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
 def unpack(planes: Planes, mask: int, out: Array) -> None:
     for start in range(0, out.size, BLOCK):
         part = out[start : start + BLOCK]
-        _join(planes, start, part)
+        join(planes, start, part)
         for i in range(part.size):
             part[i] &= mask
 
@@ -96,19 +83,6 @@ def add(words: Array, planes: Planes, mask: int, out: Array) -> None:
     for start in range(0, words.size, BLOCK):
         part, total = words[start : start + BLOCK], out[start : start + BLOCK]
         found = other[: part.size]
-        _join(planes, start, found)
+        join(planes, start, found)
         for i in range(part.size):
             total[i] = (part[i] + found[i]) & mask
-
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def add_masks(a: Planes, b: Planes, mask: int, out: Array) -> None:
-    """out = (a + b) & mask."""
-    other = np.empty(BLOCK, np.uint64)
-    for start in range(0, out.size, BLOCK):
-        total = out[start : start + BLOCK]
-        found = other[: total.size]
-        _join(a, start, total)
-        _join(b, start, found)
-        for i in range(total.size):
-            total[i] = (total[i] + found[i]) & mask

@@ -32,7 +32,7 @@ _ROUND = 6755399441055744.0  # 1.5 * 2^52: adding and subtracting it rounds to t
 # Taylor coefficients of sine and cosine; beyond y^16 the terms vanish below 2^-57 for |y| <= pi/4.
 _SIN = tuple((-1.0) ** i / math.factorial(2 * i + 1) for i in range(8))
 _COS = tuple((-1.0) ** i / math.factorial(2 * i) for i in range(9))
-# Of the exponential; beyond y^11 they vanish below 2^-53 for y <= 1/4, and six squarings make e^16 of e^(1/4).
+# Of the exponential; beyond y^11 they vanish below 2^-52 for y <= 1/4, and six squarings make e^16 of e^(1/4).
 _EXP = tuple(1.0 / math.factorial(i) for i in range(12))
 SQUARINGS = 6
 
@@ -90,10 +90,10 @@ class NumpyKernels(Compositions):
 
     def _view(self, payload: Array, dtype: Any) -> Array:
         """Bytes as wider numbers, copied where they are not aligned."""
-        address = payload.data.ptr if self.backend.on_gpu else payload.ctypes.data
-        if address % np.dtype(dtype).itemsize:
-            payload = payload.copy()
-        return payload.view(dtype)
+        if self.backend.on_gpu:
+            return (payload.copy() if payload.data.ptr % np.dtype(dtype).itemsize else payload).view(dtype)
+        found = payload.view(dtype)
+        return found if found.flags.aligned else payload.copy().view(dtype)
 
     # ---- products -------------------------------------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class NumpyKernels(Compositions):
     # ---- powers of e ------------------------------------------------------------------------------------------------
 
     def growth(self, v: Array, frac: int) -> Array:
-        """e^(v / 2^frac) for v <= 2^(frac + 4), the same bits on every backend. Relative error < 2^-46."""
+        """e^(v / 2^frac) for v <= 2^(frac + 4), the same bits on every backend. Relative error < 2^-45."""
         e = self._horner(_EXP, v.view(np.int64).astype(np.float64) * 2.0 ** -(frac + SQUARINGS))
         for _ in range(SQUARINGS):
             e = e * e
@@ -226,8 +226,8 @@ class NumpyKernels(Compositions):
         return out
 
     def exponential(self, u: Array, bits: int, period_bits: int, table: Array, frac: int) -> Array:
-        """One party's shares of e^x for x = u - r: table (entries, n) its shares of `powers`, `frac` the fractional bits
-        of the public factor. u (n,) opened -> (n,) words."""
+        """One party's shares of e^x for x = u - r: table (entries, n) its shares of `powers`, `frac` the fractional
+        bits of the public factor. u (n,) opened -> (n,) words."""
         down = bits - period_bits + STEP_BITS
         e = self.growth(u & np.uint64((1 << down) - 1), bits - period_bits)
         return self._rounded(e * 2.0**frac) * table[(u >> np.uint64(down)).astype(np.int64), self.xp.arange(u.size)]

@@ -29,9 +29,6 @@ __device__ inline Turn turn_of(u64 u, int bits, double unit) {
     return {turned == 1 || turned == 2 ? -first : first, turned >= 2 ? -second : second};
 }
 
-// The nearest integer (ties to even) as a word: adding 1.5 * 2^52 drops the fraction.
-__device__ inline u64 rounded(double x) { return (u64)(i64)((x + 6755399441055744.0) - 6755399441055744.0); }
-
 // cos(k t) and sin(k t) for k = 1, 2, ...
 struct Multiples {
     double c0, c1, s0, s1, twice;

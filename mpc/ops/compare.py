@@ -44,29 +44,31 @@ def relu(party: Party, x: Any, window: int, width: int) -> Any:
     """Shares mod 2^width of max(x, 0). Two rounds.
 
     With b = 1 - [x < 0] and the wrap w = [u < r], relu = b (u - r + w 2^k): the table holds b, and b's products with
-    the terms that are not public.
+    the terms that are not public (see `Compositions.rectified`).
     """
     kind = Relu(x.size, window, width, chunk=party.chunk)
     material = party.take(kind)
     r = material.draw("mask")
     (u,) = party.open("compare", [(x.reshape(-1) + r, window)])                                         # 1
-    c, low, *high = _entries(party, kind, material, *_outcomes(party, kind, material, [u]))
-    one = np.uint64(1 if party.rank == 0 else 0)
-    # msb(u) = 0: b = 1 - c, b (r - w 2^k) = low; msb(u) = 1: b = c, no wrap, b r = high, which mod 2^k is r - low
-    upper = c * u - (high[0] if high else r - low)
-    lower = (one - c) * u - low
-    return party.kernels.xp.where((u >> np.uint64(window - 1)) == 1, upper, lower).reshape(x.shape)     # 3
+    (outcomes,) = _outcomes(party, kind, material, [u])
+    out = party.kernels.xp.empty(x.size, dtype=np.uint64)
+    for j, start, stop in kind.parts():                                                                 # 3
+        rows = material.draw(f"table{j}").reshape(stop - start, 1 << kind.outcome_bits, kind.columns)
+        out[start:stop] = party.kernels.rectified(rows, outcomes[start:stop], u[start:stop], r[start:stop], window,
+                                                  party.rank == 0)
+    return out.reshape(x.shape)
 
 
 def _outcomes(party: Party, kind: Comparison, material: Material, shifted: list[Any]) -> list[Any]:
     """Opens the masked outcome bits for each threshold: flat words below 2^outcome_bits."""
     shares = [material.draw(f"alpha{t}") for t in range(kind.thresholds)]
+    blocks, shifts = kind.blocks, kind.shifts()
     for j, start, stop in kind.parts():                                                                 # 2
-        for b in range(len(kind.blocks)):
+        for b in range(len(blocks)):
             rows = material.draw(f"equal{j}.{b}").reshape(stop - start, kind.row_bytes(b))
-            last = b == len(kind.blocks) - 1
+            last = b == len(blocks) - 1
             for share, v in zip(shares, shifted, strict=True):
-                party.kernels.outcome(rows, v[start:stop], kind.shifts()[b], kind.blocks[b], 2 * b, last,
+                party.kernels.outcome(rows, v[start:stop], shifts[b], blocks[b], 2 * b, last,
                                       share[start:stop])
     return party.open("outcome", [(share, kind.outcome_bits) for share in shares], xor=True)
 
@@ -82,12 +84,3 @@ def _answers(party: Party, kind: Less, material: Material, outcomes: list[Any]) 
             party.kernels.pick(rows, e[start:stop], t % OCTET, shares[t // OCTET][start:stop])
     opened = party.open("answer", [(s, len(g)) for s, g in zip(shares, groups, strict=True)], xor=True)
     return [(opened[t // OCTET] >> np.uint64(t % OCTET)) & np.uint64(1) for t in range(kind.thresholds)]
-
-
-def _entries(party: Party, kind: Relu, material: Material, outcomes: Any) -> list[Any]:
-    """The columns of this party's table share at the opened entry."""
-    found = party.kernels.xp.empty((kind.columns, kind.count), dtype=np.uint64)
-    for j, start, stop in kind.parts():
-        rows = material.draw(f"table{j}").reshape(stop - start, 1 << kind.outcome_bits, kind.columns)
-        found[:, start:stop] = party.kernels.gather(rows, outcomes[start:stop])
-    return list(found)

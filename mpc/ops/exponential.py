@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.dealer.kinds import STEP, STEP_BITS, ExpMask, chunks
+from secformer.mpc.dealer.kinds import STEP, ExpMask, chunks
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.kernels.compose import STEP_BITS
 from secformer.mpc.party import Party
 
 MASK_FRAC = 41      # fractional bits of the table: e^16 times its rounding is 2^-19

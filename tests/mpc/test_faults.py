@@ -16,6 +16,7 @@ from secformer.mpc.errors import Desync, PeerLost, ProtocolError, ReusedRandomne
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import local_pair
+from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series
 from secformer.mpc.party import Party
 from secformer.mpc.secure import SecureSession
@@ -42,6 +43,7 @@ PROGRAMS: dict[str, Callable[[Any], Any]] = {
     "product": lambda s: s.mul(s.accept(words(3)), s.accept(words(3))),
     "truncation": lambda s: s.settle(s.accept(words(3), frac=32, width=48)),
     "series": lambda s: s.series(s.accept(words(3)), [F]),
+    "exponential": lambda s: s.exponential(s.accept(words(3)), Exponential(5, 0.0)),
     "less": lambda s: s.less(s.accept(words(3)), [0.0], bound=4.0),
     "less in a wider window": lambda s: s.less(s.accept(words(3)), [0.0], bound=8.0),
     "relu": lambda s: s.relu(s.accept(words(3)), bound=100.0),

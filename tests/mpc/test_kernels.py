@@ -50,6 +50,22 @@ def test_harmonics_and_series_are_bit_identical(size: int, bits: int, count: int
 
 
 @needs_numba
+@pytest.mark.parametrize("size", [*SIZES, 511, 513, 1025])
+@pytest.mark.parametrize(("bits", "period"), [(5, 5), (21, 5), (24, 5), (24, 6), (24, 8), (32, 9), (40, 9), (52, 6)])
+def test_powers_and_exponentials_are_bit_identical(size: int, bits: int, period: int) -> None:
+    a, b = kernels_named("numpy"), kernels_named("numba")
+    rng, keep = np.random.default_rng(size + bits), bits - period
+    u, v = words(rng, size, bits=bits), words(rng, size) % np.uint64((16 << keep) + 1)
+    np.testing.assert_array_equal(a.growth(v, keep), b.growth(v, keep), strict=True)
+    for top in (0.0, 0.3, 2.0):
+        arguments = (u, bits, period, int(top * 2.0**keep), 41)
+        np.testing.assert_array_equal(a.powers(*arguments), b.powers(*arguments), strict=True)
+    table = words(rng, 1 << (period - 4), size)
+    arguments = (u, bits, period, table, 18)
+    np.testing.assert_array_equal(a.exponential(*arguments), b.exponential(*arguments), strict=True)
+
+
+@needs_numba
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("block", [0, 1, 3, 4, 5, 7, 8])
 def test_look_up_is_bit_identical(size: int, block: int) -> None:
@@ -108,7 +124,8 @@ def test_low_bits_of_a_product(bits: int, n: int, k: int, m: int, extreme: bool,
 
 PRODUCTS_ELSEWHERE = """
 import numpy as np
-from secformer.mpc.kernels.numba_products import FUSED, WIDE, multiply
+from secformer.mpc.kernels.numba_products import multiply
+from secformer.mpc.kernels.processor import FUSED, WIDE
 assert (WIDE, FUSED) == WANTED, (WIDE, FUSED)
 rng = np.random.default_rng(0)
 for dtype in (np.uint64, np.uint32):
@@ -295,6 +312,34 @@ def test_harmonics_stay_within_half_a_unit(kernels: NumpyKernels, count: int) ->
     angle = 2 * math.pi * ((k * r.astype(np.int64)) % (1 << bits)) / (1 << bits)
     expected = np.concatenate([np.cos(angle), np.sin(angle)]) * 2.0**frac
     assert np.abs(got - expected).max() <= 0.5 + 1e-3
+
+
+# ---- powers of e ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frac", [0, 5, 16, 19, 23, 30])
+def test_growth_is_accurate_and_exact_at_nothing(kernels: NumpyKernels, frac: int) -> None:
+    rng, top = np.random.default_rng(frac), 16 << frac
+    v = np.concatenate([np.array([0, 1, top - 1, top], dtype=np.uint64), rng.integers(0, top, 50_000, dtype=np.uint64)])
+    expected = np.exp(v.astype(np.longdouble) / np.longdouble(2.0**frac))
+    got = kernels.growth(v, frac)
+    assert got[0] == 1.0
+    assert (np.abs(got - expected) < expected * 2.0**-45).all()
+
+
+@pytest.mark.parametrize(("bits", "period"), [(8, 5), (9, 6), (9, 8)])
+def test_every_exponent_and_every_mask_of_a_short_period(kernels: NumpyKernels, bits: int, period: int) -> None:
+    """Exhaustive: a public power of e times an entry of the table is e^x for all x of the domain, whatever the mask."""
+    keep, full, frac = bits - period, 1 << bits, 41
+    top = 2 << keep
+    low = top - full + (16 << keep)  # above it, the exponent of the entry that is looked up fits whatever is public
+    x, r = (g.reshape(-1) for g in np.meshgrid(np.arange(low, top + 1), np.arange(full), indexing="ij"))
+    mask = r.astype(np.uint64)
+    table = kernels.powers(mask, bits, period, top, frac)
+    got = kernels.exponential(((x + r) % full).astype(np.uint64), bits, period, table, 18).view(np.int64)
+    expected = np.exp(x / 2.0**keep)
+    error = np.abs(got * 2.0**-59 - expected)
+    assert (error <= math.exp(16.0) * 2.0**-42 + expected * 2.0**-18.99).all()
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from secformer.mpc.dealer.expand import expand
 from secformer.mpc.dealer.kinds import (
     CHUNK,
     Comparison,
+    ExpMask,
     Field,
     Hadamard,
     Kind,
@@ -79,6 +80,21 @@ def series_law(kind: SeriesMask, values: Values, weights: Weights) -> None:
         shift = np.uint64(64 - kind.width)
         got = ((values[f"words{j}"] << shift).view(np.int64) >> shift.astype(np.int64)).reshape(2, kind.harmonics, -1)
         assert np.abs(got - np.stack([np.cos(angle), np.sin(angle)]) * 2.0**kind.frac).max(initial=0) < 0.501
+
+
+def exp_law(kind: ExpMask, values: Values, weights: Weights) -> None:
+    """In exact integers of 2^-keep, keep = bits - period_bits, up to the exponential itself."""
+    borders = [*range(0, kind.count, kind.chunk), kind.count]
+    keep, period = kind.bits - kind.period_bits, 1 << kind.bits
+    for j, (start, stop) in enumerate(pairwise(borders)):
+        r = values["mask"][start:stop].astype(np.int64)
+        got = values[f"table{j}"].view(np.int64).reshape(-1, stop - start)
+        assert got.shape[0] == kind.entries == 2**kind.period_bits // 16
+        for entry, row in enumerate(got):
+            b = kind.top - (kind.top - (16 * entry * 2**keep - r)) % period  # the largest up to top
+            assert ((b <= kind.top) & (b > kind.top - period)).all()
+            expected = np.exp(b.astype(np.longdouble) / 2**keep) * 2**kind.frac
+            assert (np.abs(row - expected) <= 0.501 + expected * 2.0**-45).all()
 
 
 def comparison_law(kind: Comparison, values: Values, weights: Weights) -> None:
@@ -141,6 +157,7 @@ LAWS: dict[type, Callable[..., None]] = {
     MatMul: bilinear_law,
     Truncation: truncation_law,
     SeriesMask: series_law,
+    ExpMask: exp_law,
     Less: comparison_law,
     Relu: comparison_law,
     WeightMask: weight_law,
@@ -228,6 +245,25 @@ PLANS: list[list[Kind]] = [
     [Relu(CHUNK + 1, 10, 10)],
     [SeriesMask(50, 24, 3, 48, chunk=7)],
     [SeriesMask(9, 24, 3, 40, 17)],
+    *[
+        [ExpMask(n, bits, period, top, frac)]
+        for n, bits, period, top, frac in [
+            (9, 24, 5, 0, 41),
+            (30, 24, 5, (2 << 19) + (1 << 15), 41),
+            (1, 24, 6, 1 << 18, 41),
+            (0, 24, 8, 1 << 16, 41),
+            (8, 24, 8, 5000, 41),
+            (300, 8, 5, 16, 41),
+            (300, 8, 5, 0, 41),
+            (300, 9, 6, 1, 30),
+            (4, 32, 9, 2 << 23, 41),
+            (5, 21, 5, 1 << 16, 20),
+            (6, 40, 10, 3 << 20, 41),
+            (7, 5, 5, 0, 41),
+        ]
+    ],
+    *[[ExpMask(n, 24, 5, 1 << 16, 41)] for n in (CHUNK - 1, CHUNK, CHUNK + 1)],
+    [ExpMask(50, 24, 7, 1 << 15, 41, chunk=7)],
     [Relu(50, 12, 16, chunk=7)],
     [Less(50, 12, 16, 2, chunk=7)],
 ]
@@ -293,6 +329,7 @@ def test_corrections_carry_no_bit_above_their_width(kind: Kind) -> None:
         Truncation(20_000, 16, 48),
         Truncation(20_000, 62, 64),
         SeriesMask(2000, 24, 5, 48),
+        ExpMask(2000, 24, 6, 1 << 18, 41),
         hadamard((20_000,), bits=48, pairs=[(0, 0, 48)]),
         Less(2000, 24, 48),
         Relu(200, 24, 64),

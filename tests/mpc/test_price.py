@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from mpc_lab import ULP, Sent, examples, run, tapped
 
 from secformer.mpc.dealer.kinds import Comparison
+from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series
 from secformer.mpc.session import CLIENT
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
 
 F, G = Series(5, (0.5, 1.0, 2.0), (0.0, 0.5, 0.25)), Series(5, (0.0, 1.0), (0.0, 0.0), linear=0.5)
+E = Exponential(5, 0.25)
 N = 7
 # For each verb: the program, its rounds, the bytes that each party sends, for x of N elements (5 N for matrices).
 PRICES: dict[str, tuple[Any, int, int]] = {
@@ -31,6 +33,9 @@ PRICES: dict[str, tuple[Any, int, int]] = {
     "product of products": (lambda s, x: s.mul(s.square(x), s.mul(x, x[::-1])), 4, 6 * N * 3 + 2 * 4 * N + 2 * 6 * N),
     "series": (lambda s, x: s.series(x, [F, G])[0], 1, 3 * N),
     "series of a product": (lambda s, x: s.series(s.square(x), [F])[0], 2, 6 * N + 3 * N),
+    "exponential": (lambda s, x: s.exponential(x - 3.0, E), 1, 3 * N),
+    "exponential, long": (lambda s, x: s.exponential(x - 3.0, Exponential(9, 0.25)), 1, 4 * N),
+    "exponential of a product": (lambda s, x: s.exponential(-s.square(x), E), 2, 6 * N + 3 * N),
     "less": (lambda s, x: s.less(x, [0.0, 1.0, 2.0], bound=60.0)[0], 3, 3 * N + 3 * N + N),
     "less, coarse": (lambda s, x: s.less(x, [0.0], bound=60.0, precision=1)[0], 3, 2 * N + N),
     "relu": (lambda s, x: s.relu(x, bound=128.0), 2, 3 * N + N),

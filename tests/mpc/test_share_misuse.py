@@ -11,6 +11,7 @@ import pytest
 from mpc_lab import compute
 
 from secformer.mpc.errors import SecformerError, ShapeError
+from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series
 from secformer.mpc.plain import PlainSession
 from secformer.mpc.recorder import PlanRecorder, ghost
@@ -112,6 +113,7 @@ USES: dict[str, Callable[[Session, Share, Share], Any]] = {
     "lift": lambda s, x, y: s.lift(y),
     "reveal": lambda s, x, y: s.reveal(y, "client"),
     "series": lambda s, x, y: s.series(y, [F]),
+    "exponential": lambda s, x, y: s.exponential(y, Exponential(5, 0.0)),
     "less": lambda s, x, y: s.less(y, [0.0], bound=4.0),
     "relu": lambda s, x, y: s.relu(y, bound=4.0),
     "maximum": lambda s, x, y: s.maximum(y, 0, bound=4.0),

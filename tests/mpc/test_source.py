@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mpc_lab import SEEDS, dealt, kernels_named
 
-from secformer.mpc.dealer.kinds import Hadamard, Kind, Less, MatMul, Relu, SeriesMask, Truncation, WeightMask
+from secformer.mpc.dealer.kinds import ExpMask, Hadamard, Kind, Less, MatMul, Relu, SeriesMask, Truncation, WeightMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
@@ -19,6 +19,7 @@ ALL: list[Kind] = [
     SQUARE,
     CUT,
     SeriesMask(4, 24, 2, 48),
+    ExpMask(4, 24, 6, 1 << 18, 41),
     Less(4, 24, 48),
     WeightMask(0, (2, 2), 64),
     MatMul(((2, 2), (2, 2)), (48, 48), ((0, 1, 48),), (None, None)),

@@ -15,6 +15,7 @@ from mpc_lab import ULP, compute, examples, run
 from secformer.mpc.dealer.kinds import MatMul
 from secformer.mpc.errors import RangeError, SecformerError, SettingsError
 from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series
 from secformer.mpc.plain import PlainSession
 from secformer.mpc.recorder import PlanRecorder, ghost
@@ -33,6 +34,7 @@ def everything(s: Any, x: Share) -> list[Share]:
     picked = s.select(bit, x, -x)
     curve = s.series(p * 0.25, [F])[0]
     return [
+        s.exponential(x - 4.0, Exponential(5, 0.25)),
         p,
         q,
         bit,
@@ -126,6 +128,7 @@ def test_recording_huge_shapes_takes_no_memory() -> None:
         y = s.matmul(x, w)
         y = s.mul(y, y) * 0.5 + y
         y = s.series(y, [F])[0].reshape(10**4, 10**6).transpose(1, 0)[:, ::2].swapaxes(0, 1)
+        s.exponential(y, Exponential(9, 0.25))
         y = s.relu(y - y.mean(0), bound=64.0)
         m = s.maximum(s.concatenate([y, y], 0), 0, bound=64.0, precision=3)
         s.less(s.broadcast_to(m, (10**5, 10**6)), [0.0], bound=64.0)
@@ -160,6 +163,7 @@ def test_recording_twice_gives_the_same_plan() -> None:
         lambda s: s.matmul(s.accept(ghost((2, 3))), s.accept(ghost((2, 3)))),
         lambda s: s.accept(ghost((2,))) * np.inf,
         lambda s: s.series(s.accept(ghost((2,))), [Series(4, (0.0,), (0.0,), linear=0.1)]),
+        lambda s: s.exponential(s.accept(ghost((2,))), Exponential(5, 3.0)),
         lambda s: s.mul(s.accept(ghost((2,))), PlanRecorder().accept(ghost((2,)))),
     ],
 )

@@ -29,6 +29,7 @@ from mpc_lab import (
 )
 
 from secformer.mpc.fixed import encode
+from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
@@ -60,6 +61,8 @@ VERBS: dict[str, Program] = {
     "truncation of 31 bits": lambda s, x: s.lift(Share(s, x.data, 16, 31, 10))[0],
     "series of 24 bits": lambda s, x: s.series(x, [LONG])[0],
     "series of 21 bits": lambda s, x: s.series(x, [SHORT])[0],
+    "exponential of 24 bits": lambda s, x: s.exponential(x, Exponential(8, 0.0)),
+    "exponential of 21 bits": lambda s, x: s.exponential(x, Exponential(5, 0.0)),
     "less in 24 bits": lambda s, x: s.less(x, [1.0, -1.0], bound=64.0)[0],
     "less in 22 bits": lambda s, x: s.less(x, [0.0], bound=32.0)[0],
     "relu in 24 bits": lambda s, x: s.relu(x, bound=128.0),
@@ -67,7 +70,8 @@ VERBS: dict[str, Program] = {
     "maximum": lambda s, x: s.maximum(x.reshape(N // 2, 2), 1, bound=31.5, precision=3),
     "select": lambda s, x: s.select(Share(s, x.data, 0, 48, 1), x, -x),
 }
-ODD = {"truncation of 31 bits", "series of 21 bits", "less in 22 bits", "relu in 10 bits", "maximum"}  # not whole bytes
+ODD = {"truncation of 31 bits", "series of 21 bits", "exponential of 21 bits", "less in 22 bits", "relu in 10 bits",
+       "maximum"}  # not whole bytes
 INPUTS = {"zeros": np.zeros(N), "ones": np.full(N, ULP), "high": np.full(N, 31.0), "low": np.full(N, ULP - 31.0)}
 
 
@@ -111,7 +115,7 @@ def test_what_travels_is_uniform_and_nothing_above_its_width(verb: str, given: s
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("given", sorted(INPUTS))
-@pytest.mark.parametrize("verb", ["square", "series of 24 bits", *sorted(ODD - {"maximum"})])
+@pytest.mark.parametrize("verb", ["square", "series of 24 bits", "exponential of 24 bits", *sorted(ODD - {"maximum"})])
 def test_the_receivers_own_share_does_not_unmask_a_message(verb: str, given: str, rank: int) -> None:
     """The receiver knows its own share of x; the message plus that share is x plus the sender's part of the mask, which
     must be uniform in every bit that travelled: x is fixed, so a mask that is too short would show at once."""
@@ -157,7 +161,8 @@ def test_one_world_never_opens_under_the_same_mask_twice(verb: str) -> None:
 
 def test_views_of_two_inputs_cannot_be_told_apart() -> None:
     """Two-sample test on every byte of every message, over inputs that differ as much as they can."""
-    for verb in ("mul", "truncation", "series of 24 bits", "less in 24 bits", "relu in 24 bits"):
+    for verb in ("mul", "truncation", "series of 24 bits", "exponential of 24 bits", "less in 24 bits",
+                 "relu in 24 bits"):
         for rank in (0, 1):
             logs = [
                 transcript(VERBS[verb], INPUTS[given], seeds=(bytes([i] * 32), bytes([i + 1] * 32)), seed=i)[rank]
@@ -197,6 +202,7 @@ def test_results_are_fresh_shares() -> None:
         lambda s, x: s.square(x),
         lambda s, x: s.relu(x, bound=4.0),
         lambda s, x: s.series(x, [SHORT])[0],
+        lambda s, x: s.exponential(x, Exponential(5, 0.0)),
         lambda s, x: s.less(x, [0.0], bound=4.0)[0],
     ):
         world = World(kernels=kernels_named("numpy"), unsafe_seeds=SEEDS)

@@ -152,6 +152,27 @@ def test_every_position_of_a_small_turn(same: Callable[..., None]) -> None:
         same("turn", np.arange(1 << bits, dtype=np.uint64), bits)
 
 
+# ---- powers of e ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(("bits", "period"), [(5, 5), (21, 5), (24, 5), (24, 6), (24, 8), (32, 9), (40, 9), (52, 6)])
+def test_powers_and_exponentials(same: Callable[..., None], n: int, bits: int, period: int) -> None:
+    keep = bits - period
+    u, entries = words(n, n, bits=bits), 1 << (period - 4)
+    same("growth", words(n, n) % np.uint64((16 << keep) + 1), keep)
+    for top in (0.0, 0.3, 2.0):
+        same("powers", u, bits, period, int(top * 2.0**keep), 41)
+    same("exponential", u, bits, period, words(n + 1, entries, n), 18)
+
+
+def test_every_mask_of_a_short_period(same: Callable[..., None]) -> None:
+    for bits, period in ((10, 5), (11, 6), (11, 9)):
+        u = np.arange(1 << bits, dtype=np.uint64)
+        same("growth", np.arange((16 << (bits - period)) + 1, dtype=np.uint64), bits - period)
+        same("powers", u, bits, period, int(2.0 ** (bits - period)), 30)
+
+
 # ---- comparison -----------------------------------------------------------------------------------------------------
 
 

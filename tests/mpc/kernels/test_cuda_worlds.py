@@ -11,6 +11,7 @@ from mpc_lab import PAIRS, SEEDS, close_sockets
 
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series
 from secformer.mpc.session import CLIENT
 from secformer.mpc.simulate import World
@@ -26,9 +27,10 @@ def program(s: Any, mine: np.ndarray) -> Any:
     out = a + b + s.relu(y, bound=8.0) + s.lift(s.maximum(y, 1, bound=8.0, precision=8))[0]
     (waved,) = s.series(y, [WAVE])
     (small,) = s.less(y, [1.0], bound=8.0)
+    grown = s.exponential(y - 3.0, Exponential(5, 0.25))
     own = s.matmul(y[:, :6], w)
     square = s.matmul(y, y.transpose(1, 0))
-    return [s.reveal(x, CLIENT) for x in (out, waved, s.mul(small, y), own, square)]
+    return [s.reveal(x, CLIENT) for x in (out, waved, grown, s.mul(small, y), own, square)]
 
 
 def test_a_world_gives_the_reference_s_words(ordered_cuda: NumpyKernels, reference: NumpyKernels) -> None:
