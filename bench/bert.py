@@ -30,6 +30,7 @@ from report import RESULTS, peak_memory, record
 from safetensors.numpy import save_file
 
 from secformer import SecureModel
+from secformer.memory import keep_memory
 from secformer.models.comparison import parts
 from secformer.models.folder import ModelFolder
 from secformer.models.networks import LAN, NETWORKS, WAN
@@ -115,6 +116,7 @@ def settings() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = settings().parse_args(argv)
+    keep_memory()  # as the command line does
     if args.row is not None:
         args.row.write_text(json.dumps(measured(args)), "utf-8")
         return 0

@@ -18,8 +18,7 @@ import numpy as np
 from secformer.mpc.errors import RangeError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.ops.book import Agree, as_fitted
-from secformer.mpc.ops.exponential import FRAC, MAGNITUDE, Exponential
-from secformer.mpc.ops.exponential import width as exponential_width
+from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import LEAST_BITS, Series, opening_bits
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.shares import Public, Share, Weight
@@ -192,25 +191,21 @@ class Session(ABC):
         also when x has a truncation pending: low bits are dropped locally, which is exact modulo the period.
         """
         if len({(f.period_bits, f.mask_frac, f.public_frac) for f in functions}) != 1:
-            raise ShapeError("the series of one opening must have one period and one precision; fold the arguments by "
-                             "public factors")
+            raise ShapeError("the series of one opening must have one period and one precision: fold by public factors")
         self._own(x)
         functions = [self.agree(f) for f in functions]
         period = functions[0].period_bits
         x = self._modulo(x, period, *(f.needed_width(self.fixed, x.frac) for f in functions))
-        bits, keep = opening_bits(period, x.frac)
-        return self._series(x, list(functions), bits, keep)
+        return self._series(x, list(functions), *opening_bits(period, x.frac))
 
     def exponential(self, x: Share, function: Exponential) -> Share:
-        """e^x on the function's domain, from one opening of x modulo its period, by a table that the dealer shares.
+        """e^x on the function's domain, from one opening and a table that the dealer shares.
 
-        Error: 2.1e-6 and, relative, 2^-19 and what rounding a pending x adds, at most 2^-15. Price: as `series`; the
-        result has a truncation pending.
+        Error: 2.1e-6, and relative 2^-19 and a pending x's rounding, at most 2^-15. Price: as `series`; stays pending.
         """
         self._own(x)
         x = self._modulo(x, function.period_bits)
-        bits, keep = opening_bits(function.period_bits, x.frac)
-        return Share(self, self._exponential(x, function, bits, keep), FRAC, exponential_width(self.fixed), MAGNITUDE)
+        return function.wrap(self, self._exponential(x, function, *opening_bits(function.period_bits, x.frac)))
 
     def _modulo(self, x: Share, period_bits: int, *widths: int) -> Share:
         """x as an opening modulo 2^period_bits takes it: wide enough for that (and for `widths`), and for a turn."""
@@ -224,8 +219,8 @@ class Session(ABC):
 
         `precision` keeps that many fractional bits of x: the result may be wrong only where |x - c| <= 2^-precision.
         `magnitude` bounds products with settled values that the bits go into, as in `mul`: the width of the shares.
-        Price: three rounds; an element costs its window (precision + bits of bound + 1) once and 2n - 1 bits a
-        threshold, n = blocks of at most 8 bits, each rounded to whole bytes, and a bit more a threshold, all together.
+        Price: three rounds; an element costs its window (precision + bits of bound + 1), 2n - 1 bits a threshold for n
+        blocks of at most 8 bits, and a bit for each threshold together; each of these in whole bytes.
         """
         if not thresholds or not all(math.isfinite(c) for c in thresholds):
             raise RangeError(f"a comparison needs one or more finite thresholds, got {list(thresholds)}")

@@ -37,8 +37,7 @@ def exp(s: Session, x: Share, domain: Range, *, scale_bits: int = 0) -> Share:
                          f"row maximum first")
     function = table(domain.low, high)
     if function is None:
-        x, function = floor_at(s, x, FLOOR, domain), table(FLOOR, high)                          # 1
-    assert function is not None
+        x, function = floor_at(s, x, FLOOR, domain), Exponential(LEAST_PERIOD_BITS, high)        # 1
     return s.exponential(x, function) * 2.0**scale_bits                                          # 2
 
 

@@ -24,10 +24,11 @@ VALUE_BITS = 7       # values, and so their weighted means, are promised below 2
 EXP_BITS = 4         # weights are kept times 2^4, so that rounding them costs little
 LEAST_SUM = 0.99     # of a row's weights, the largest of which is 1 or more
 RECIPROCAL_BITS = 3  # reciprocals of row sums settle at 2^3 or more
-WINDOW = 14          # bits that a comparison of the maximum should take: two bytes, two small tables
-OCTET = 8            # one byte, one table: enough for scores below 62, since exp takes arguments to 2
 LEAST_BOUND = 7.75   # so that a coarse maximum is wide enough for exp's shortest period, 32
-MOST_PRECISION, LAST_PRECISION = 6, 3  # fractional bits of a comparison
+MOST_PRECISION = 6   # fractional bits of a comparison
+Windows = Sequence[tuple[int, int]]  # bits that a comparison of the maximum may take, least fractional bits among them
+WINDOW = 14, 3       # two bytes, two small tables
+OCTET = 8, 2         # one byte, one table: for scores below 15
 
 
 @cite("vaswani2017attention", "scaled dot-product attention")
@@ -35,7 +36,7 @@ MOST_PRECISION, LAST_PRECISION = 6, 3  # fractional bits of a comparison
 def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real tokens: (B, H, T, D).
 
-    2 ceil(log2 T) + 6 rounds where row sums stay below about 180, as with T = 128 (2 or 7 more beyond); about 18 bytes
+    2 ceil(log2 T) + 6 rounds where row sums stay below about 180, as with T = 128 (2 or 7 more beyond); about 17 bytes
     a score, 18 a value.
     1. x <- scores, padding columns at a public low constant
     2. m <- coarse row maximum of x: within a public delta of it                 2 ceil(log2 T) rounds
@@ -49,7 +50,8 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     Takes pending scores; the result has a truncation pending.
     """
     columns = real_columns(scores, values, mask)
-    x, domain = below_maximum(s, scores, columns, at, least_bound=LEAST_BOUND, windows=(OCTET, WINDOW))                                            # 1, 2
+    x, domain = below_maximum(s, scores, columns, at, least_bound=LEAST_BOUND,
+                              windows=(OCTET, WINDOW))                                           # 1, 2
     if columns is not None:
         x = x * columns  # so that padding stays in exp's domain
     e = exp(s, x, domain, scale_bits=EXP_BITS)                                                   # 3
@@ -61,7 +63,7 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
 @cite("vaswani2017attention", "scaled dot-product attention")
 def below_maximum(
     s: Session, scores: Share, columns: np.ndarray | None, at: Site, *, least_bound: float = 0.0,
-    windows: Sequence[int] = (WINDOW,),
+    windows: Windows = (WINDOW,),
 ) -> tuple[Share, Range]:
     """x = scores - m, and its domain over real columns: m is the row maximum, or a little less.
 
@@ -81,14 +83,14 @@ def below_maximum(
     return scores - m, Range(max(spread.low, -2.0 * bound), 2.0 * 2.0**-precision)
 
 
-def coarsest(bound: float, windows: Sequence[int]) -> int:
-    """Fractional bits at which comparisons of differences below 2 bound fit the first of the windows that holds them at
-    all: at most 6. A window that holds none is passed by; after the last one, 3."""
-    for window in windows:
-        for precision in range(MOST_PRECISION, -1, -1):
+def coarsest(bound: float, windows: Windows) -> int:
+    """Fractional bits at which comparisons of differences below 2 bound fit the first of the windows that holds as many
+    as it says: at most 6; where none does, those of the last."""
+    for window, least in windows:
+        for precision in range(MOST_PRECISION, least - 1, -1):
             if precision + 1 + bits(2.0 * bound + 2.0 ** (1 - precision)) <= window:
                 return precision
-    return LAST_PRECISION
+    return windows[-1][1]
 
 
 def exp_total(scores: Share, domain: Range, at: Site) -> Range:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from secformer import __version__
 from secformer.commands import certificates, local, query, serving, training
 from secformer.commands.common import Commands
+from secformer.memory import keep_memory
 from secformer.mpc.errors import SecformerError
 
 FINE, ERROR, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -24,6 +25,7 @@ FINE, ERROR, USAGE, INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Usage errors leave through SystemExit(2), as argparse does."""
     args = _parser().parse_args(argv)
+    keep_memory()
     try:
         args.command(args)
         sys.stdout.flush()

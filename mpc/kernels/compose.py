@@ -121,7 +121,7 @@ class Compositions:
             share ^= equal.astype(np.uint64) << np.uint64(place + 1)
 
     def rectified(self, tables: Array, e: Array, u: Array, r: Array, window: int, first: bool) -> Array:
-        """One party's shares of max(x, 0) for x = u - r: tables (n, entries, columns) its shares of `Relu`'s, e (n,) the
+        """One party's shares of max(x, 0) for x = u - r: tables (n, entries, columns) its shares of `Relu`, e (n,) the
         opened outcomes, u, r (n,), r its share of the mask -> (n,).
 
         Where msb(u) = 0, b = 1 - c and b (r - w 2^k) is the second column; where it is 1, b = c, nothing wraps, and b r
@@ -169,7 +169,7 @@ def outcomes(blocks: int) -> np.ndarray:
 
 
 def power_factors(period_bits: int, frac: int) -> np.ndarray:
-    """What makes the entry m places above r's own of e^(s - rho), rho = r mod s and s = 2^STEP_BITS: (entries,) float64.
+    """What makes the entry m places above r's own of e^(s - rho), rho = r mod s and s = 2^STEP_BITS: (entries,).
 
     The entry is e^(m s - rho) modulo the period; entries from 1 on lie a period lower, but for values of entry 1 that
     are in the domain, which takes 2^frac.

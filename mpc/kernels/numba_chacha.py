@@ -14,8 +14,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from secformer.mpc.kernels.numba_processor import WIDE
 from secformer.mpc.kernels.numba_words import Planes, cut, join
-from secformer.mpc.kernels.processor import WIDE
 
 Array = Any
 LANES = 16 if WIDE else 8
@@ -80,8 +80,8 @@ class _Blocks:
         for into, other, turned, by in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
             x[into] = build.add(x[into], x[other])
             mixed = build.xor(x[turned], x[into])
-            up, down = (build.shl(mixed, self.constant([by] * LANES)), build.lshr(mixed, self.constant([32 - by] * LANES)))
-            x[turned] = build.or_(up, down)
+            up, down = (self.constant([n] * LANES) for n in (by, 32 - by))
+            x[turned] = build.or_(build.shl(mixed, up), build.lshr(mixed, down))
 
     def transposed(self, rows: list[Any]) -> list[Any]:
         """Rows and lanes exchanged, a bit of their numbers at a time."""

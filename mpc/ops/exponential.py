@@ -9,28 +9,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from secformer.mpc.dealer.kinds import STEP, ExpMask, chunks
 from secformer.mpc.errors import RangeError
-from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels.compose import STEP_BITS
 from secformer.mpc.party import Party
+from secformer.mpc.shares import Share
+
+if TYPE_CHECKING:
+    from secformer.mpc.session import Session
 
 MASK_FRAC = 41      # fractional bits of the table: e^16 times its rounding is 2^-19
 PUBLIC_FRAC = 18    # of the public factor
 FRAC = MASK_FRAC + PUBLIC_FRAC
 HIGHEST = 2.0       # of a domain's upper end
-SLACK = 2.0**-4     # above it, so that rounding x up does not lead out of the domain
+SLACK = 2.0**-4     # above it, so that rounding x does not lead out of the domain
+LOW_SLACK = 2.0**-8  # the same below
 MAGNITUDE = 3       # results stay below 2^3
 LEAST_PERIOD_BITS = STEP_BITS + 1
 
 
 @dataclass(frozen=True)
 class Exponential:
-    """e^x on the domain [high + 1/16 - 2^period_bits + 16, high]; anywhere else the result is arbitrary.
+    """e^x on the domain [high + 17/256 - 2^period_bits + 16, high]; anywhere else the result is arbitrary.
 
     Raises RangeError for a high end above 2 or below 0, or a period below 32.
     """
@@ -45,17 +49,16 @@ class Exponential:
 
     @property
     def low(self) -> float:
-        return self.high + SLACK - 2.0**self.period_bits + STEP
+        return self.high + SLACK + LOW_SLACK - 2.0**self.period_bits + STEP
+
+    def wrap(self, session: Session, data: Any) -> Share:
+        """The share that an evaluation makes."""
+        return Share(session, data, FRAC, session.fixed.window(FRAC, MAGNITUDE), MAGNITUDE)
 
 
 def kind_of(count: int, bits: int, function: Exponential, chunk: int) -> ExpMask:
     top = int((function.high + SLACK) * 2.0 ** (bits - function.period_bits))
     return ExpMask(count, bits, function.period_bits, top, MASK_FRAC, chunk)
-
-
-def width(fixed: FixedPoint) -> int:
-    """Of the result."""
-    return fixed.window(FRAC, MAGNITUDE)
 
 
 def exponential(party: Party, x: Any, function: Exponential, bits: int) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from secformer import __version__
+from secformer.memory import keep_memory
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
@@ -23,7 +24,7 @@ from secformer.mpc.net.wire import Tag
 from secformer.roles.dealing import MAX_PLAN
 from secformer.roles.epochs import LIVE, Epoch, State, as_note
 from secformer.roles.settings import DealerSettings
-from secformer.roles.signals import keep_memory, share_the_interpreter, wait_for_signal
+from secformer.roles.signals import share_the_interpreter, wait_for_signal
 
 WEIGHTS = "weights"  # the run that masks a model's weights
 MOST_RUNS = 1 << 20  # runs that one ask may name

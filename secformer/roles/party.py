@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 
+from secformer.memory import keep_memory
 from secformer.mpc.meter import Cost
 from secformer.roles.engine import Engine, in_thread
 from secformer.roles.jobs import Jobs
 from secformer.roles.metrics import Metrics, Status
 from secformer.roles.settings import PartySettings
-from secformer.roles.signals import keep_memory, share_the_interpreter
+from secformer.roles.signals import share_the_interpreter
 from secformer.roles.web import Web, serve
 
 ENDING = 10.0  # seconds that the engine gets to end

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import signal
 import sys
 import threading
 from types import FrameType
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of malloc.h
-KEPT = 1 << 30  # bytes of free memory at the heap's end, and of one array, that stay in the heap
 SWITCH = 5e-4  # seconds that a thread may hold the interpreter while others wait (Python's default: ten times that)
 
 
 def share_the_interpreter() -> None:
     """Threads that encrypt and decrypt must not wait long for the one that computes, nor it for them."""
     sys.setswitchinterval(SWITCH)
-
-
-def keep_memory() -> None:
-    """Asks the C library to keep freed memory instead of giving it back: a request's arrays are as large as the last
-    one's, and fetching their pages anew costs as much as moving them. Does nothing where the library is not glibc."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    for parameter, value in ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, KEPT), (M_TRIM_THRESHOLD, KEPT)):
-        mallopt(parameter, value)
 
 
 def wait_for_signal() -> None:

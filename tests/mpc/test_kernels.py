@@ -125,7 +125,7 @@ def test_low_bits_of_a_product(bits: int, n: int, k: int, m: int, extreme: bool,
 PRODUCTS_ELSEWHERE = """
 import numpy as np
 from secformer.mpc.kernels.numba_products import multiply
-from secformer.mpc.kernels.processor import FUSED, WIDE
+from secformer.mpc.kernels.numba_processor import FUSED, WIDE
 assert (WIDE, FUSED) == WANTED, (WIDE, FUSED)
 rng = np.random.default_rng(0)
 for dtype in (np.uint64, np.uint32):
