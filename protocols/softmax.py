@@ -67,8 +67,8 @@ def below_maximum(
 ) -> tuple[Share, Range]:
     """x = scores - m, and its domain over real columns: m is the row maximum, or a little less.
 
-    2 ceil(log2 T) rounds, a little over 3 bytes a score. A tree of comparisons at a few fractional bits: m lies less
-    than a public delta below the row's maximum and never above it, and softmax does not depend on m.
+    2 ceil(log2 T) rounds, a byte a score more than the window. A tree of comparisons at a few fractional bits: m lies
+    less than a public delta below the row's maximum and never above it, and softmax does not depend on m.
 
     1. padding columns <- a public low constant
     2. m <- coarse row maximum
@@ -114,7 +114,8 @@ def weighted_mean(
     (weights,) = s.settle(weights)
     context = s.matmul(weights, values, magnitude=bits(total.high) + VALUE_BITS)                 # 1
     scale_bits = bits(total.high) + spare_bits
-    inverse = reciprocal(s, weights.sum(-1, keepdims=True), total, scale_bits=scale_bits)        # 2
+    sums = weights.sum(-1, keepdims=True).promise(bits(total.high))
+    inverse = reciprocal(s, sums, total, scale_bits=scale_bits)                                  # 2
     return s.mul(context, inverse, magnitude=VALUE_BITS + scale_bits) * 2.0**-scale_bits
 
 
@@ -129,7 +130,7 @@ def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     3. n <- 1 / q by Goldschmidt, one a row: eta = 5000, 13 iterations where at["quad_sum"] allows
     4. return c n                                                                two rounds
 
-    Range: at["quad_sum"], the row sums q. Error, relative: 3e-4 (see `reciprocal_goldschmidt`).
+    Ranges: at["score"]; at["quad_sum"], the row sums q. Error, relative: 3e-4 (see `reciprocal_goldschmidt`).
     Takes pending scores; the result has a truncation pending.
     """
     def reciprocal(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
@@ -149,7 +150,8 @@ def quad_mean(
     total = positive(at, "quad_sum")
     if total.low == 0.0:
         raise RangeError("a 2Quad row must not sum to 0: this checkpoint was not trained for 2Quad; use FAITHFUL")
-    p = s.square(scores + QUAD_SHIFT, magnitude=bits(total.high))
+    largest = (measured(at, "score").reach + QUAD_SHIFT) ** 2
+    p = s.square(scores + QUAD_SHIFT, magnitude=bits(min(total.high, largest)))
     if columns is not None:
         p = p * columns
     return weighted_mean(s, p, values, total, reciprocal, spare_bits=1)

@@ -35,7 +35,7 @@ class Compositions:
     """Names made of other kernels' names. `key` is a stream's 256-bit key, `block` the 64-byte block it starts at."""
 
     xp: Any
-    ahead = 1 << 28  # bytes of material, or one message, that may wait for a party: how far the dealer may run ahead
+    ahead = 1 << 29  # bytes of material, or one message, that may wait for a party: how far the dealer may run ahead
     fuses = False  # whether a mask is better expanded into the sum that it masks than ahead of it
     chunk = 8192  # elements of material that are best made, sent and used at once: here what stays in a core's cache
 
