@@ -130,7 +130,7 @@ def composed() -> Iterator[Case]:
         yield Case("softmax_series @ V", name, 1e-3, lambda s, x, v, m=mask, at=at: softmax_series(s, x, v, m, at),
                    (scores, values), (PENDING, 16), softmax_exact(scores, mask) @ values)
         total = quad_sum(scores)
-        at = {"quad_sum": Range(total.min() / 1.5, total.max() * 1.5)}
+        at = {"score": Range(scores.min(), scores.max()), "quad_sum": Range(total.min() / 1.5, total.max() * 1.5)}
         weights = (scores + QUAD_SHIFT) ** 2 / total[..., None]
         yield Case("softmax_2quad @ V", name, 1e-3, lambda s, x, v, m=mask, at=at: softmax_2quad(s, x, v, m, at),
                    (scores, values), (PENDING, 16), weights @ values)

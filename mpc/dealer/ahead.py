@@ -10,7 +10,7 @@ from secformer.mpc.errors import ProtocolError, SecformerError
 from secformer.mpc.net.channel import Channel, local_pair
 from secformer.mpc.net.wire import Tag
 
-AHEAD = 1 << 27  # bytes of corrections, or one message, that are held
+AHEAD = 1 << 29  # bytes of corrections, or one message, that are held
 
 
 def read_ahead(corrections: Channel, plan: Plan) -> Channel:
