@@ -50,8 +50,8 @@ def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndar
     3. n <- 1 / q by `reciprocal_newton`, one a row                              38 rounds
     4. return c n                                                                two rounds
 
-    Ranges: at["score"]; at["quad_sum"], the row sums q. The released benchmark starts Newton's iteration at q itself and leaves its
-    domain for q above 250; here q is moved by a public power of two. Error, relative: 1e-3 at most (see
+    Ranges: at["score"]; at["quad_sum"], the row sums q. The released benchmark starts Newton's iteration at q itself
+    and leaves its domain for q above 250; here q is moved by a public power of two. Error, relative: 1e-3 at most (see
     `reciprocal_newton`), typically 1e-4. Takes pending scores; the result has a truncation pending.
     """
     return quad_mean(s, scores, values, mask, at, reciprocal_newton)
