@@ -39,8 +39,8 @@ def gelu_series(s: Session, x: Share, at: Site) -> Share:
     1. where the range exceeds [-112, 112]: cut x to [-6, 6], GeLU being 0 and x outside    two rounds, about 10 bytes
     2. open x mod P; sum the harmonics of the fit of g; add x/2, which is local
 
-    Any domain. Error, absolute: at most 1e-4 (the fit's tolerance). Takes a pending x; the result has a truncation
-    pending, unless x was cut.
+    Any domain. Error, absolute: at most 1e-4 in the twin (the fit's tolerance), 2e-4 on shares. Takes a pending x; the
+    result has a truncation pending, unless x was cut.
     """
     r = measured(at, "input")
     r = rounded_out(r, 1.0 if r.reach < COARSE else 2.0)
