@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from secformer.mpc.errors import RangeError
 from secformer.mpc.ops.exponential import HIGHEST, LEAST_PERIOD_BITS, Exponential
 from secformer.mpc.session import Session
@@ -45,8 +43,3 @@ def table(low: float, high: float) -> Exponential | None:
     """The smallest table for a domain, with some room below; None where none is large enough."""
     tables = (Exponential(p, high) for p in range(LEAST_PERIOD_BITS, MOST_PERIOD_BITS + 1))
     return next((t for t in tables if t.low <= high - SPARE * (high - low)), None)
-
-
-def exp_exact(x: np.ndarray) -> np.ndarray:
-    """exp in float64, the reference."""
-    return np.asarray(np.exp(x))

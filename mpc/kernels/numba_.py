@@ -179,12 +179,6 @@ class NumbaKernels(NumpyKernels):
         numba_chacha.uniform(_words(key), block, whole_bytes(bits), _low(bits), out)
         return out
 
-    def masked(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Array:
-        words = words.reshape(-1)
-        out = np.empty(words.size, dtype=np.uint64)
-        numba_chacha.masked(_words(key), block, whole_bytes(bits), words, _low(bits), np.uint64(constant), out)
-        return out
-
     def combined(self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False) -> Array:
         if xor:
             return super().combined(keys, count, bits, xor)
@@ -194,15 +188,11 @@ class NumbaKernels(NumpyKernels):
 
     def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
         flat, nbytes = value.reshape(-1), whole_bytes(bits)
-        if value.dtype != (np.uint8 if xor else np.uint64):
+        if nbytes == 8 or value.dtype != (np.uint8 if xor else np.uint64):
             return super().correction(key, value, bits, xor)
         if xor:
             out = np.empty(flat.size, dtype=np.uint8)
             numba_chacha.correction_xor(_words(key), flat, out)
-        elif nbytes == 8:
-            whole = np.empty(flat.size, dtype=np.uint64)
-            numba_chacha.whole_correction(_words(key), flat, whole)
-            return super().pack(whole, bits)
         else:
             out = np.empty(flat.size * nbytes, dtype=np.uint8)
             numba_chacha.correction(_words(key), nbytes, flat, _low(bits), self._planes(out, flat.size, bits))
@@ -216,11 +206,6 @@ class NumbaKernels(NumpyKernels):
         return total
 
     # ---- comparison tables ----------------------------------------------------------------------------------------
-
-    def gather(self, tables: Array, e: Array) -> Array:
-        out = np.empty((tables.shape[2], e.size), dtype=np.uint64)
-        numba_compare.gather(tables, e, out)
-        return out
 
     def flip_bits(self, tables: Array, block: Array) -> None:
         numba_compare.flip_bits(tables, block)

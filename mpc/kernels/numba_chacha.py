@@ -165,18 +165,6 @@ def uniform(key: Array, block: int, nbytes: int, mask: int, out: Array) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def masked(key: Array, block: int, nbytes: int, words: Array, mask: int, constant: int, out: Array) -> None:
-    """out = words + constant + uniform words."""
-    pool, drawn = _pool(), np.empty(GROUP, np.uint64)
-    for start in range(0, out.size, GROUP):
-        part, total = words[start : start + GROUP], out[start : start + GROUP]
-        found = drawn[: part.size]
-        _draw(key, block, out.size, nbytes, start, pool, found)
-        for i in range(part.size):
-            total[i] = part[i] + constant + (found[i] & mask)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
 def combined(a: Array, b: Array, nbytes: int, mask: int, out: Array) -> None:
     """out = the sum of two streams' words, & mask."""
     pool, drawn = _pool(), np.empty(GROUP, np.uint64)
@@ -200,18 +188,6 @@ def correction(key: Array, nbytes: int, value: Array, mask: int, out: Planes) ->
         for i in range(part.size):
             left[i] = part[i] - left[i]
         cut(left, mask, start, out)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def whole_correction(key: Array, value: Array, out: Array) -> None:
-    """out = value - the stream's words of eight bytes."""
-    pool, drawn = _pool(), np.empty(GROUP, np.uint64)
-    for start in range(0, value.size, GROUP):
-        part, left = value[start : start + GROUP], out[start : start + GROUP]
-        found = drawn[: part.size]
-        _draw(key, 0, value.size, 8, start, pool, found)
-        for i in range(part.size):
-            left[i] = part[i] - found[i]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]

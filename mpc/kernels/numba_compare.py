@@ -11,13 +11,6 @@ Array = Any
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def gather(tables: Array, e: Array, out: Array) -> None:
-    for i in range(e.size):
-        for j in range(tables.shape[2]):
-            out[j, i] = tables[i, np.int64(e[i]), j]
-
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
 def rectified(tables: Array, e: Array, u: Array, r: Array, top: int, one: int, out: Array) -> None:
     columns = tables.shape[2]
     for i in range(e.size):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from secformer import __version__
-from secformer.memory import keep_memory
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
@@ -148,7 +147,6 @@ def _field(note: Mapping[str, Any], name: str, kind: type) -> Any:
 def run_dealer(settings: DealerSettings) -> None:
     """Serves until SIGINT or SIGTERM. Raises SettingsError, StoreError, BackendUnavailable at the start."""
     share_the_interpreter()
-    keep_memory()
     server = DealerServer(settings)
     try:
         wait_for_signal()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from secformer.memory import keep_memory
 from secformer.mpc.meter import Cost
 from secformer.roles.engine import Engine, in_thread
 from secformer.roles.jobs import Jobs
@@ -40,7 +39,6 @@ class Reports:
 def run_party(settings: PartySettings) -> None:
     """Serves until SIGINT or SIGTERM. Raises ModelError, SettingsError, BackendUnavailable at the start."""
     share_the_interpreter()
-    keep_memory()
     jobs, status = Jobs(settings.queue), Status()
     metrics = Metrics(status, jobs)
     engine = Engine(settings, jobs, Reports(status, metrics))
