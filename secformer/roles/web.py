@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,6 +29,7 @@ from secformer.roles.settings import PartySettings
 BODY = "application/octet-stream"
 GRACE = 5          # seconds that running requests get when the server ends
 SPARE = 64         # connections beside those of waiting requests
+PACKERS = 2        # threads that read and write bodies; more would take cores from the engine
 RETRY_AFTER = "2"  # seconds, for clients of a party that is not ready
 MEGABYTE = 1 << 20
 
@@ -56,11 +58,17 @@ class Web:
     def health(self) -> Starlette:
         """For operators."""
         return Starlette(routes=[
-            Route("/healthz", lambda _: PlainTextResponse("alive\n")),
-            Route("/readyz", lambda _: PlainTextResponse(self._status.reason or "ready\n",
-                                                         503 if self._status.reason else 200)),
-            Route("/metrics", lambda _: Response(self._metrics.text(), media_type="text/plain; version=0.0.4")),
-        ])
+            Route("/healthz", self._alive), Route("/readyz", self._ready), Route("/metrics", self._counts)])
+
+    async def _alive(self, request: Request) -> Response:
+        return PlainTextResponse("alive\n")
+
+    async def _ready(self, request: Request) -> Response:
+        reason = self._status.reason
+        return PlainTextResponse(reason or "ready\n", 503 if reason else 200)
+
+    async def _counts(self, request: Request) -> Response:
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _model(self, request: Request) -> Response:
         return Response(self._description, media_type="application/json")
@@ -174,6 +182,7 @@ def serve(settings: PartySettings, web: Web) -> None:
 
     async def both() -> None:
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(PACKERS, thread_name_prefix="bodies"))
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, _end, [server for server, _ in parts])
         await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in parts))
