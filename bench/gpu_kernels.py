@@ -60,8 +60,8 @@ def cases() -> list[Case]:
         Case("pack, 48 bits", words("x"), lambda k, a, n: k.pack(a["x"], 48), 14),
         Case("unpack, 48 bits", payload(48), lambda k, a, n: k.unpack(a["payload"], n, 48), 14),
         Case("opened, 48 bits", payload(48), lambda k, a, n: k.opened(a["x"], a["payload"], 48), 22),
-        Case("truncated", words("u", "r", "m"),
-             lambda k, a, n: k.truncated(a["u"], a["r"], a["m"], 16, 64, True), 32),
+        Case("wraps", words("r", bits=27), lambda k, a, n: k.wraps(a["r"], 26), 24),
+        Case("lifted", lifts, lambda k, a, n: k.lifted(a["u"], a["z"], a["masked"], a["wraps"], 26, True), 48),
         Case("turn", words("u", bits=TURN_BITS), lambda k, a, n: k.turn(a["u"], TURN_BITS), 24, TURN, "doubles"),
         Case(f"harmonics, {HARMONICS}", words("u", bits=TURN_BITS),
              lambda k, a, n: k.harmonics(a["u"], TURN_BITS, HARMONICS, 20), 8 + 16 * HARMONICS,
@@ -115,6 +115,11 @@ def bytes_(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
 def payload(bits: int) -> Callable[[np.random.Generator, int], dict[str, np.ndarray]]:
     return lambda rng, n: {"x": random_words(rng, n),
                            "payload": rng.integers(0, 256, n * -(-bits // 8), dtype=np.uint8)}
+
+
+def lifts(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    return {"u": random_words(rng, n, 26), "z": random_words(rng, n), "masked": random_words(rng, n),
+            "wraps": random_words(rng, 2 * n)}
 
 
 def series_inputs(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series
 from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import Session, Threshold
+from secformer.mpc.session import Job, Session, Threshold
 from secformer.mpc.shares import Share, Weight
 
 
@@ -99,10 +99,10 @@ class PlainSession(Session):
     def _broadcast(self, a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return np.broadcast_to(a, shape)
 
-    def _truncate(self, jobs: list[tuple[Share, int, int]]) -> list[np.ndarray]:
-        for x, _, window in jobs:
+    def _truncate(self, jobs: list[Job]) -> list[np.ndarray]:
+        for x, _, window, _ in jobs:
             self._check(x.data, window - 2 - x.frac, "a truncation window")
-        return [x.data for x, _, _ in jobs]
+        return [x.data for x, *_ in jobs]
 
     def _mul(self, pairs: list[tuple[Share, Share]], widths: list[int]) -> list[np.ndarray]:
         return [a.data * b.data for a, b in pairs]

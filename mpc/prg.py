@@ -61,11 +61,12 @@ class Stream:
         start = self._advance(drawn(words.size, bits))
         return self._kernels.sealed(self._key, start, words, bits, constant)
 
-    def combined(self, other: Stream, count: int, bits: int, *, xor: bool = False) -> Any:
-        """The first words of two fresh streams, added mod 2^bits or xored: a mask of which each party has a share."""
+    def combined(self, other: Stream, count: int, bits: int, *, xor: bool = False, carries: bool = False) -> Any:
+        """The first words of two fresh streams, added mod 2^bits (with `carries`, mod 2^64) or xored: a mask of which
+        each party has a share."""
         for stream in (self, other):
             stream._whole(drawn(count, bits))
-        return self._kernels.combined((self._key, other._key), count, bits, xor)
+        return self._kernels.combined((self._key, other._key), count, bits, xor, carries)
 
     def correction(self, value: Any, bits: int, *, xor: bool = False) -> Any:
         """Value minus the first words of a fresh stream, packed; with xor, bytes xor the stream's bytes."""

@@ -17,7 +17,7 @@ from secformer.mpc.ops import exponential, linear, truncate
 from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series, kind_of, linear_factor
 from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import CLIENT, Session, Threshold
+from secformer.mpc.session import CLIENT, Job, Session, Threshold
 from secformer.mpc.shares import Share, Weight
 
 _GHOST = np.zeros((), dtype=np.bool_)
@@ -130,9 +130,9 @@ class PlanRecorder(Session):
     def _broadcast(self, a: Any, shape: tuple[int, ...]) -> Any:
         return ghost(shape)
 
-    def _truncate(self, jobs: list[tuple[Share, int, int]]) -> list[Any]:
-        self._take(truncate.kinds([x.size for x, _, _ in jobs], [s for _, s, _ in jobs], [k for _, _, k in jobs]), 1)
-        return [x.data for x, _, _ in jobs]
+    def _truncate(self, jobs: list[Job]) -> list[Any]:
+        self._take([truncate.kind_of(x.size, *facts) for x, *facts in jobs], 1)
+        return [x.data for x, *_ in jobs]
 
     def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
         return self._bilinear(Hadamard, pairs, widths)

@@ -15,7 +15,7 @@ from secformer.mpc.ops.exponential import Exponential, exponential
 from secformer.mpc.ops.series import Series, series
 from secformer.mpc.party import Party
 from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import CLIENT, Session, Threshold
+from secformer.mpc.session import CLIENT, Job, Session, Threshold
 from secformer.mpc.shares import Share, Weight
 
 
@@ -101,8 +101,8 @@ class SecureSession(Session):
 
     # ---- verbs ----------------------------------------------------------------------------------------------------
 
-    def _truncate(self, jobs: list[tuple[Share, int, int]]) -> list[Any]:
-        return truncate.truncate(self.party, [(x.data, shift, window) for x, shift, window in jobs])
+    def _truncate(self, jobs: list[Job]) -> list[Any]:
+        return truncate.truncate(self.party, [(x.data, *facts) for x, *facts in jobs])
 
     def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
         return linear.hadamard(self.party, pairs, widths)

@@ -25,6 +25,7 @@ from secformer.mpc.shares import Public, Share, Weight
 
 CLIENT = "client"
 Pair = tuple[Share, "Share | Weight"]
+Job = tuple[Share, int, int, int]  # of a truncation: a share, its shift, the window that it lies in, its new width
 Threshold = tuple[float, int]  # its value, and in units of the compared share's last place
 
 
@@ -75,7 +76,7 @@ class Session(ABC):
         """
         if to not in (0, 1, CLIENT):
             raise SettingsError(f"results are revealed to 0, 1 or CLIENT, got {to!r}")
-        (x,) = self._settled([x], widen=True)
+        (x,) = self._settled([x])
         return self._reveal(self._aligned(x, self.fixed.frac), to)
 
     # ---- local ----------------------------------------------------------------------------------------------------
@@ -116,7 +117,7 @@ class Session(ABC):
         magnitude = x.magnitude + max(0, exponent)
         bits = min(self.fixed.frac - exponent, WORD_BITS - 2 - magnitude - self.fixed.frac)
         if x.width - x.frac - bits < magnitude + 2:
-            (x,) = self._settled([x], widen=True)
+            (x,) = self._settled([x])
         return Share(self, self._scale(x.data, c.astype(np.float64), bits), x.frac + bits, x.width, magnitude)
 
     def sum(self, x: Share, axis: int, keepdims: bool = False) -> Share:
@@ -135,18 +136,19 @@ class Session(ABC):
 
     # ---- products -------------------------------------------------------------------------------------------------
 
-    def settle(self, *xs: Share) -> tuple[Share, ...]:
+    def settle(self, *xs: Share, width: int = WORD_BITS) -> tuple[Share, ...]:
         """Runs the pending truncations of all xs in one round. Verbs do this by themselves: a protocol calls it only
         where one value is about to be used by several verbs.
 
+        `width` says how wide those are; narrower words take less material.
         Price: one round, window(session's frac, magnitude) bits for each element that has a truncation pending (4 bytes
         where nothing smaller is promised), else nothing.
         """
-        return tuple(self._settled(xs))
+        return tuple(self._settled(xs, [width if x.frac > self.fixed.frac else 0 for x in xs]))
 
     def lift(self, *xs: Share) -> tuple[Share, ...]:
         """As `settle`, and brings narrow shares (32-bit products, coarse maxima) to whole words in the same round."""
-        return tuple(self._settled(xs, widen=True))
+        return tuple(self._settled(xs))
 
     def mul(self, x: Share, y: Share, *, magnitude: int | None = None) -> Share:
         """Element-wise product, broadcasting. `magnitude` bounds the result and what is summed from it.
@@ -210,7 +212,7 @@ class Session(ABC):
     def _modulo(self, x: Share, period_bits: int, *widths: int) -> Share:
         """x as an opening modulo 2^period_bits takes it: wide enough for that (and for `widths`), and for a turn."""
         if x.width < max(x.frac + period_bits, *widths, 0):
-            (x,) = self._settled([x], widen=True)
+            (x,) = self._settled([x])
         return self._aligned(x, max(x.frac, LEAST_BITS - period_bits))
 
     def less(self, x: Share, thresholds: Sequence[float], *, bound: float, precision: int | None = None,
@@ -279,51 +281,50 @@ class Session(ABC):
         shift = frac - x.frac
         return Share(self, self._shift(x.data, shift), frac, min(WORD_BITS, x.width + shift), x.magnitude)
 
-    def _settled(self, xs: Sequence[Share], widen: bool = False) -> list[Share]:
-        """Truncates those of xs that carry more than the session's fractional bits, each once, all in one round.
-
-        With `widen`, narrow shares are lifted to whole words too.
-        """
+    def _settled(self, xs: Sequence[Share], widths: Sequence[int] | None = None) -> list[Share]:
+        """Truncates those of xs that carry more than the session's fractional bits, and widens those that are narrower
+        than `widths` (default: whole words), each once, all in one round."""
         self._own(*xs)
-        due: dict[int, tuple[Share, int, int]] = {}
+        wanted: dict[int, int] = {}
+        for x, width in zip(xs, widths or [WORD_BITS] * len(xs), strict=True):
+            wanted[id(x)] = max(width, wanted.get(id(x), 0))
+        due: dict[int, Job] = {}
         for x in xs:
             shift = max(0, x.frac - self.fixed.frac)
-            if shift or (widen and x.width < WORD_BITS):
+            if shift or x.width < wanted[id(x)]:
                 need = x.frac + x.magnitude + 2
                 if x.width < need:
                     raise RangeError(
                         f"{x!r} promises values below 2^{x.magnitude}, which takes {need} bits to truncate; it has "
                         f"{x.width}. State the product's magnitude, or settle before scaling"
                     )
-                due[id(x)] = (x, shift, min(x.width, shift + self.fixed.window(x.frac - shift, x.magnitude)))
-        if not due:
-            return list(xs)
+                window = min(x.width, shift + self.fixed.window(x.frac - shift, x.magnitude))
+                due[id(x)] = (x, shift, window, max(window - shift, wanted[id(x)]))
         jobs = list(due.values())
         done = {
-            id(x): Share(self, data, x.frac - shift, WORD_BITS, x.magnitude)
-            for (x, shift, _), data in zip(jobs, self._truncate(jobs), strict=True)
+            id(x): Share(self, data, x.frac - shift, width, x.magnitude)
+            for (x, shift, _, width), data in zip(jobs, self._truncate(jobs) if jobs else [], strict=True)
         }
         return [done.get(id(x), x) for x in xs]
 
     def _products(self, pairs: Sequence[Pair], magnitude: int | None, matmul: bool) -> list[Share]:
         magnitude = self.fixed.magnitude if magnitude is None else max(1, magnitude)
-        flat = self._settled([v for pair in pairs for v in pair if isinstance(v, Share)])
-        settled, it = [], iter(flat)
-        for _, y in pairs:
-            a = next(it)
-            settled.append((a, y if isinstance(y, Weight) else next(it)))
-        widths = [min(a.width, b.width) if isinstance(b, Weight) and b.width < WORD_BITS
-                  else self.fixed.window(max(a.frac + b.frac, 2 * self.fixed.frac), magnitude) for a, b in settled]
-        narrow = [v for (a, b), w in zip(settled, widths, strict=True) for v in (a, b)
-                  if isinstance(v, Share) and v.width < w]
-        if narrow:
-            lifted = dict(zip(map(id, narrow), self._settled(narrow, widen=True), strict=True))
-            settled = [(lifted.get(id(a), a), lifted.get(id(b), b)) for a, b in settled]
+        widths = [self._width(*pair, magnitude) for pair in pairs]
+        given = [(v, w) for pair, w in zip(pairs, widths, strict=True) for v in pair if isinstance(v, Share)]
+        flat = iter(self._settled([v for v, _ in given], [w for _, w in given]))
+        settled = [(next(flat), y if isinstance(y, Weight) else next(flat)) for _, y in pairs]
         products = self._matmul(settled, widths) if matmul else self._mul(settled, widths)
         return [
             Share(self, data, a.frac + b.frac, w, min(magnitude, w - 2 - a.frac - b.frac))
             for (a, b), w, data in zip(settled, widths, products, strict=True)
         ]
+
+    def _width(self, x: Share, y: Share | Weight, magnitude: int) -> int:
+        """Bits that a product of x and y, once they are settled, is computed in."""
+        if isinstance(y, Weight) and y.width < WORD_BITS:
+            return y.width if x.frac > self.fixed.frac else min(x.width, y.width)
+        fracs = (v.frac if isinstance(v, Weight) else min(v.frac, self.fixed.frac) for v in (x, y))
+        return self.fixed.window(max(sum(fracs), 2 * self.fixed.frac), magnitude)
 
     def _windowed(self, x: Share, reach: float, precision: int | None) -> tuple[Share, int]:
         """Drops fractional bits locally down to `precision` (default: the session's), and the window that then holds
@@ -374,7 +375,7 @@ class Session(ABC):
     @abstractmethod
     def _broadcast(self, a: Any, shape: tuple[int, ...]) -> Any: ...
     @abstractmethod
-    def _truncate(self, jobs: list[tuple[Share, int, int]]) -> list[Any]: ...
+    def _truncate(self, jobs: list[Job]) -> list[Any]: ...
     @abstractmethod
     def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]: ...
     @abstractmethod

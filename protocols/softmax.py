@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from secformer.mpc.errors import RangeError, ShapeError
+from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.exp import exp
@@ -22,6 +23,7 @@ from secformer.protocols.reciprocal import Reciprocal, deflation, reciprocal_gol
 QUAD_SHIFT = 5.0     # c of 2Quad: weights are (score + c)^2
 VALUE_BITS = 7       # values, and so their weighted means, are promised below 2^7
 EXP_BITS = 4         # weights are kept times 2^4, so that rounding them costs little
+SERIES_WIDTH = 56    # of row sums that a series takes without a lift
 LEAST_SUM = 0.99     # of a row's weights, the largest of which is 1 or more
 RECIPROCAL_BITS = 3  # reciprocals of row sums settle at 2^3 or more
 LEAST_BOUND = 7.75   # so that a coarse maximum is wide enough for exp's shortest period, 32
@@ -57,7 +59,8 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     e = exp(s, x, domain, scale_bits=EXP_BITS)                                                   # 3
     if columns is not None:
         e = e * columns
-    return weighted_mean(s, e, values, exp_total(scores, domain, at), reciprocal_series)         # 4, 5
+    return weighted_mean(s, e, values, exp_total(scores, domain, at), reciprocal_series,
+                         width=SERIES_WIDTH)                                                     # 4, 5
 
 
 @cite("vaswani2017attention", "scaled dot-product attention")
@@ -102,17 +105,19 @@ def exp_total(scores: Share, domain: Range, at: Site) -> Range:
 @cite("vaswani2017attention", "scaled dot-product attention")
 def weighted_mean(
     s: Session, weights: Share, values: Share, total: Range, reciprocal: Reciprocal,
-    spare_bits: int = RECIPROCAL_BITS,
+    spare_bits: int = RECIPROCAL_BITS, width: int = WORD_BITS,
 ) -> Share:
     """weights @ values / row sums of weights, which lie in `total`, by one reciprocal a row.
 
     3 rounds beside the reciprocal's, one less for settled weights; about 11 bytes a weight and 18 a value.
     1. c <- weights @ values;  z <- row sums of the weights
     2. return c / z
-    Reciprocals settle at 2^spare_bits or more. Takes pending weights; the result has a truncation pending.
+    Reciprocals settle at 2^spare_bits or more, of sums of `width` bits or more. Takes pending weights; the result has a
+    truncation pending.
     """
-    (weights,) = s.settle(weights)
-    context = s.matmul(weights, values, magnitude=bits(total.high) + VALUE_BITS)                 # 1
+    magnitude = bits(total.high) + VALUE_BITS
+    (weights,) = s.settle(weights, width=max(width, s.fixed.window(2 * s.fixed.frac, magnitude)))
+    context = s.matmul(weights, values, magnitude=magnitude)                                     # 1
     scale_bits = bits(total.high) + spare_bits
     sums = weights.sum(-1, keepdims=True).promise(bits(total.high))
     inverse = reciprocal(s, sums, total, scale_bits=scale_bits)                                  # 2

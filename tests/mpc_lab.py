@@ -310,6 +310,8 @@ def combine(field: Field, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     assert a.shape == b.shape == (field.count,)
     if field.xor:
         return a ^ b
+    if field.carries:
+        return a + b
     return reduced(a + b, field.bits)
 
 

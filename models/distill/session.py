@@ -19,7 +19,7 @@ from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series
 from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import Session, Threshold
+from secformer.mpc.session import Job, Session, Threshold
 from secformer.mpc.shares import Share, Weight
 
 BLOCK = 1 << 14  # values of a series at a time
@@ -95,8 +95,8 @@ class TorchSession(Session):
     def _transpose(self, a: Tensor, axes: tuple[int, ...]) -> Tensor:
         return a.permute(axes)
 
-    def _truncate(self, jobs: list[tuple[Share, int, int]]) -> list[Tensor]:
-        return [x.data for x, _, _ in jobs]
+    def _truncate(self, jobs: list[Job]) -> list[Tensor]:
+        return [x.data for x, *_ in jobs]
 
     def _mul(self, pairs: list[tuple[Share, Share]], widths: list[int]) -> list[Tensor]:
         return [a.data * b.data for a, b in pairs]

@@ -11,12 +11,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.kernels.compose import STEP_BITS, whole_bytes
+from secformer.mpc.ring import WORD_BITS
 
 Array = Any
 Shape = tuple[int, ...]
@@ -29,13 +31,15 @@ MAX_BLOCK_BITS = 8    # bits that one comparison table resolves
 
 @dataclass(frozen=True)
 class Field:
-    """One array of shares: `count` words below 2^bits, combined by addition mod 2^64, or by xor."""
+    """One array of shares: `count` words below 2^bits, combined by addition mod 2^64, or by xor. Masks are known to the
+    dealer mod 2^bits; with `carries`, as the sum of the parties' words."""
 
     name: str
     count: int
     bits: int
     derived: bool = False
     xor: bool = False
+    carries: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,31 +136,26 @@ class MatMul(Bilinear):
 
 
 @dataclass(frozen=True)
-class Truncation(Kind):
-    """Law: shifted = r >> shift and msb = r >> (window - 1) for the uniform mask r below 2^window.
-
-    The most significant bit is only needed mod 2^(64 - window + shift).
-    """
+class Lift(Kind):
+    """Law, for r the integer sum of the parties' mask words, with its carry c = r >> window: wraps are first
+    c + (bit window - 1 of r) of every element, then c of every element, mod 2^(width - window)."""
 
     count: int
-    shift: int
     window: int
-
-    def fields(self) -> Iterator[Field]:
-        yield Field("mask", self.count, self.window)
-        yield Field("shifted", self.count, 64, derived=True)
-        if self.msb_bits:
-            yield Field("msb", self.count, self.msb_bits, derived=True)
+    width: int = WORD_BITS
 
     @property
-    def msb_bits(self) -> int:
-        return 64 - self.window + self.shift
+    def wrap_bits(self) -> int:
+        return max(0, self.width - self.window)
+
+    def fields(self) -> Iterator[Field]:
+        yield Field("mask", self.count, self.window, carries=True)
+        if self.wrap_bits:
+            yield Field("wraps", 2 * self.count, self.wrap_bits, derived=True)
 
     def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
-        r = masks["mask"]
-        yield r >> np.uint64(self.shift)
-        if self.msb_bits:
-            yield r >> np.uint64(self.window - 1)
+        if self.wrap_bits:
+            yield kernels.wraps(masks["mask"], self.window)
 
     @property
     def opened(self) -> int:
@@ -236,7 +235,7 @@ class Comparison(Kind):
     thresholds: int = 1
     chunk: int = CHUNK
 
-    @property
+    @cached_property
     def blocks(self) -> tuple[int, ...]:
         """Bits of each block, most significant first."""
         low = self.window - 1

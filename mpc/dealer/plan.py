@@ -13,19 +13,19 @@ from secformer.mpc.dealer.kinds import (
     Hadamard,
     Kind,
     Less,
+    Lift,
     MatMul,
     Relu,
     SeriesMask,
-    Truncation,
     WeightMask,
 )
 from secformer.mpc.errors import Desync
 from secformer.mpc.kernels.compose import whole_bytes
 from secformer.mpc.net.wire import Tag
 
-FORMAT = "secformer plan 2"  # raise it when a kind's fields or their order change
+FORMAT = "secformer plan 3"  # raise it when a kind's fields or their order change
 KINDS: dict[str, type[Kind]] = {
-    cls.__name__: cls for cls in (Hadamard, MatMul, Truncation, SeriesMask, ExpMask, Less, Relu, WeightMask)
+    cls.__name__: cls for cls in (Hadamard, MatMul, Lift, SeriesMask, ExpMask, Less, Relu, WeightMask)
 }
 
 

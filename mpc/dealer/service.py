@@ -42,7 +42,7 @@ class Dealer:
 
     def _combined(self, field: Field, run: Name, index: int) -> Any:
         own, other = (self._stream(rank, run, index, field) for rank in (0, 1))
-        return own.combined(other, field.count, field.bits, xor=field.xor)
+        return own.combined(other, field.count, field.bits, xor=field.xor, carries=field.carries)
 
     def _mask_of(self, index: int) -> Any:
         if index not in self._standing:

@@ -90,11 +90,14 @@ class Compositions:
         total = self.masked(key, block, words, bits, constant)
         return Sealed(total, self.pack(total, bits))
 
-    def combined(self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False) -> Array:
-        """What the first words of two streams add up to mod 2^bits, or xor to: a mask as the dealer knows it."""
+    def combined(
+        self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False, carries: bool = False
+    ) -> Array:
+        """What the first words of two streams add up to mod 2^bits (with `carries`, mod 2^64), or xor to: a mask as the
+        dealer knows it."""
         a, b = (self.uniform(key, 0, count, bits) for key in keys)
         total = a ^ b if xor else a + b
-        return total & np.uint64((1 << bits) - 1) if bits < 64 and not xor else total
+        return total & np.uint64((1 << bits) - 1) if bits < 64 and not (xor or carries) else total
 
     def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
         """The payload that turns party 1's share into value minus (xor: bytes) the stream's first words."""
@@ -107,6 +110,22 @@ class Compositions:
         mine, theirs = mine.reshape(-1), self.unpack(payload, mine.size, bits)
         total = mine ^ theirs if xor else mine + theirs
         return total if bits == 64 else total & np.uint64((1 << bits) - 1)
+
+    def wraps(self, r: Array, window: int) -> Array:
+        """The values of `Lift`, (2 n,) words, of mask words' sums r (n,)."""
+        carry = r >> np.uint64(window)
+        return self.xp.concatenate([carry + ((r >> np.uint64(window - 1)) & np.uint64(1)), carry])
+
+    def lifted(self, u: Array, z: Array, masked: Array, wraps: Array | None, window: int, first: bool) -> Array:
+        """One party's share of z's value from the opened u: z (n,) its share, `masked` what it masked (see `lift`),
+        wraps (2 n,) its share of those of `Lift`, None where nothing wraps: (n,) words."""
+        share = z - masked
+        if first:
+            share += u
+        if wraps is None:
+            return share
+        low, high = wraps.reshape(2, -1)
+        return share + (self.xp.where((u >> np.uint64(window - 1)) == 1, high, low) << np.uint64(window))
 
     def outcome(self, tables: Array, v: Array, down: int, bits: int, place: int, last: bool, share: Array) -> None:
         """Looks one block of v up, the `bits` bits from bit `down` on, and xors this party's shares of [block < r's]

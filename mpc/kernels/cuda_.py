@@ -28,7 +28,7 @@ EXPANDERS = 128        # of kernels that expand a keystream, and words that a bl
 GROUP = 2048
 FUNCTIONS = 4          # series that one launch sums up: as in series.cu
 SOURCES = {
-    "words": ("pack", "pack_narrow", "unpack", "opened", "truncated"),
+    "words": ("pack", "pack_narrow", "unpack", "opened", "wraps", "lifted"),
     "random": ("keystream", "uniform", "masked", "sealed", "combined", "correction", "correction_xor"),
     "series": ("turn", "harmonics", "series"),
     "powers": ("growth", "powers", "exponential"),
@@ -136,10 +136,12 @@ class CudaKernels(NumpyKernels):
                      np.uint64(n), np.int32(bits), out, payload)
         return Sealed(out, payload)
 
-    def combined(self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False) -> Array:
+    def combined(
+        self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False, carries: bool = False
+    ) -> Array:
         out = self._words(count)
         self._expand("combined", count, *_parts(keys[0]), *_parts(keys[1]), np.uint64(count),
-                     np.int32(bits), np.int32(xor), out)
+                     np.int32(bits), np.int32(xor), np.int32(carries), out)
         return out
 
     def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
@@ -174,11 +176,19 @@ class CudaKernels(NumpyKernels):
                    out)
         return out
 
-    def truncated(self, u: Array, shifted: Array, msb: Array, shift: int, window: int, first: bool) -> Array:
+    def wraps(self, r: Array, window: int) -> Array:
+        r = self._flat(r)
+        out = self._words(2 * r.size)
+        self._each("wraps", r.size, r, np.uint64(r.size), np.int32(window), out)
+        return out
+
+    def lifted(self, u: Array, z: Array, masked: Array, wraps: Array | None, window: int, first: bool) -> Array:
+        if wraps is None:
+            return super().lifted(u, self._flat(z), masked, wraps, window, first)
         u = self._flat(u)
         out = self._words(u.size)
-        facts = (np.uint64(u.size), np.int32(shift), np.int32(window), np.int32(first))
-        self._each("truncated", u.size, u, self._flat(shifted), self._flat(msb), *facts, out)
+        facts = (np.uint64(u.size), np.int32(window), np.int32(first))
+        self._each("lifted", u.size, u, self._flat(z), self._flat(masked), self._flat(wraps), *facts, out)
         return out
 
     # ---- products -------------------------------------------------------------------------------------------------

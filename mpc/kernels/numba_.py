@@ -86,20 +86,6 @@ def _series(c: Array, s: Array, cos: Array, sin: Array, words: Array, out: Array
                 c0[i], s0[i], c1[i], s1[i] = c1[i], s1[i], next_c, next_s
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def _truncated(u: Array, shifted: Array, msb: Array, shift: int, window: int, first: bool, out: Array) -> None:
-    s, top, w = np.uint64(shift), np.uint64(window - 1), np.uint64(window - shift)
-    offset = np.uint64(1) << np.uint64(window - 2 - shift)
-    for i in range(u.size):
-        wrap = np.uint64(0)
-        if window - shift < 64:
-            wrap = ((np.uint64(1) - (u[i] >> top)) << w) * msb[i]
-        value = wrap - shifted[i]
-        if first:
-            value += (u[i] >> s) - offset
-        out[i] = value
-
-
 class NumbaKernels(NumpyKernels):
     """Compiled CPU kernels; what is not here is inherited from the reference."""
 
@@ -179,11 +165,13 @@ class NumbaKernels(NumpyKernels):
         numba_chacha.uniform(_words(key), block, whole_bytes(bits), _low(bits), out)
         return out
 
-    def combined(self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False) -> Array:
+    def combined(
+        self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False, carries: bool = False
+    ) -> Array:
         if xor:
             return super().combined(keys, count, bits, xor)
         out = np.empty(count, dtype=np.uint64)
-        numba_chacha.combined(*map(_words, keys), whole_bytes(bits), _low(bits), out)
+        numba_chacha.combined(*map(_words, keys), whole_bytes(bits), _low(bits), _low(64 if carries else bits), out)
         return out
 
     def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
@@ -204,6 +192,20 @@ class NumbaKernels(NumpyKernels):
         total = np.empty(mine.size, dtype=np.uint64)
         numba_words.add(mine.reshape(-1), self._planes(payload, mine.size, bits), _low(bits), total)
         return total
+
+    # ---- lifts ----------------------------------------------------------------------------------------------------
+
+    def wraps(self, r: Array, window: int) -> Array:
+        out = np.empty(2 * r.size, dtype=np.uint64)
+        numba_words.wraps(r, np.uint64(window), out)
+        return out
+
+    def lifted(self, u: Array, z: Array, masked: Array, wraps: Array | None, window: int, first: bool) -> Array:
+        if wraps is None:
+            return super().lifted(u, z, masked, wraps, window, first)
+        out = np.empty_like(u)
+        numba_words.lifted(u, z.reshape(-1), masked, wraps, np.uint64(window), _low(64 if first else 0), out)
+        return out
 
     # ---- comparison tables ----------------------------------------------------------------------------------------
 
@@ -237,11 +239,6 @@ class NumbaKernels(NumpyKernels):
         out = np.empty(r.size * below.size * columns, dtype=np.uint64)
         wrap = np.uint64((1 << window) % 2**64 if columns == 3 else 0)
         numba_compare.outcome_tables(r, alpha, below, np.uint64(window - 1), wrap, columns, out)
-        return out
-
-    def truncated(self, u: Array, shifted: Array, msb: Array, shift: int, window: int, first: bool) -> Array:
-        out = np.empty_like(u)
-        _truncated(u, shifted, msb, shift, window, first, out)
         return out
 
 

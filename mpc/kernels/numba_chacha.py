@@ -165,8 +165,8 @@ def uniform(key: Array, block: int, nbytes: int, mask: int, out: Array) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def combined(a: Array, b: Array, nbytes: int, mask: int, out: Array) -> None:
-    """out = the sum of two streams' words, & mask."""
+def combined(a: Array, b: Array, nbytes: int, each: int, mask: int, out: Array) -> None:
+    """out = the sum of two streams' words, of each the bits in `each`, & mask."""
     pool, drawn = _pool(), np.empty(GROUP, np.uint64)
     for start in range(0, out.size, GROUP):
         total = out[start : start + GROUP]
@@ -174,7 +174,7 @@ def combined(a: Array, b: Array, nbytes: int, mask: int, out: Array) -> None:
         _draw(a, 0, out.size, nbytes, start, pool, total)
         _draw(b, 0, out.size, nbytes, start, pool, found)
         for i in range(total.size):
-            total[i] = (total[i] + found[i]) & mask
+            total[i] = ((total[i] & each) + (found[i] & each)) & mask
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 Array = Any
 
@@ -22,37 +23,36 @@ def rectified(tables: Array, e: Array, u: Array, r: Array, top: int, one: int, o
             out[i] = (one - c) * u[i] - low
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def _ones(context: Any, word: Any) -> Any:
+    """How many bits of a uint64 are set."""
+    return types.uint64(types.uint64), lambda context, builder, signature, arguments: builder.ctpop(arguments[0])
+
+
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def _looked_up(tables: Array, i: int, v: int) -> Any:
-    """Bit v of row i, and the parity of the bits above it: rows of numbers of any one width."""
-    bits = np.int64(8 * tables.itemsize)
-    at, low = v // bits, np.uint64(v % bits)
-    own = np.uint64(tables[i, at])
-    folded = (own >> low) >> np.uint64(1)
-    for j in range(at + 1, tables.shape[1]):
-        folded ^= np.uint64(tables[i, j])
-    own >>= low
-    if bits > 8:
-        folded ^= folded >> np.uint64(32)
-        folded ^= folded >> np.uint64(16)
-        folded ^= folded >> np.uint64(8)
-    folded ^= folded >> np.uint64(4)
-    folded ^= folded >> np.uint64(2)
-    folded ^= folded >> np.uint64(1)
-    return own & np.uint64(1), folded & np.uint64(1)
+    """Bit v of row i, and the parity of the bits above it: rows of bytes or of words. Without a branch, since v is
+    random, or a division."""
+    down = np.uint64(3 if tables.itemsize == 1 else 6)
+    at = np.int64(v >> down)
+    own = np.uint64(tables[i, at]) >> (v & ((np.uint64(1) << down) - np.uint64(1)))
+    above = own >> np.uint64(1)
+    for j in range(tables.shape[1]):
+        above ^= np.uint64(tables[i, j]) & (np.uint64(0) - np.uint64(j > at))
+    return own & np.uint64(1), _ones(above) & np.uint64(1)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
 def look_up(tables: Array, v: Array, equal: Array, less: Array) -> None:
     for i in range(v.size):
-        equal[i], less[i] = _looked_up(tables, i, np.int64(v[i]))
+        equal[i], less[i] = _looked_up(tables, i, v[i])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
 def outcome(tables: Array, v: Array, down: int, mask: int, place: int, last: bool, share: Array) -> None:
     keep = np.uint64(0 if last else 1)
     for i in range(v.size):
-        equal, less = _looked_up(tables, i, np.int64((v[i] >> down) & mask))
+        equal, less = _looked_up(tables, i, (v[i] >> down) & mask)
         share[i] ^= (less | ((equal & keep) << np.uint64(1))) << place
 
 

@@ -86,3 +86,22 @@ def add(words: Array, planes: Planes, mask: int, out: Array) -> None:
         join(planes, start, found)
         for i in range(part.size):
             total[i] = (part[i] + found[i]) & mask
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def wraps(r: Array, window: int, out: Array) -> None:
+    n, below = r.size, window - np.uint64(1)
+    for i in range(n):
+        carry = r[i] >> window
+        out[i] = carry + ((r[i] >> below) & np.uint64(1))
+        out[n + i] = carry
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def lifted(u: Array, z: Array, masked: Array, wraps: Array, window: int, shown: int, out: Array) -> None:
+    """`shown` has all bits set at the party that adds what was opened, none at the other."""
+    n, below = u.size, window - np.uint64(1)
+    for i in range(n):
+        high = np.uint64(0) - (u[i] >> below)
+        wrap = (wraps[i] & ~high) | (wraps[n + i] & high)
+        out[i] = z[i] - masked[i] + (u[i] & shown) + (wrap << window)

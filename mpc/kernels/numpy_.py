@@ -258,13 +258,3 @@ class NumpyKernels(Compositions):
     def gather(self, tables: Array, e: Array) -> Array:
         """Row i's entry e[i]: tables (n, entries, columns), e (n,) -> (columns, n)."""
         return self.xp.ascontiguousarray(tables[self.xp.arange(e.size), e.astype(np.int64)].T)
-
-    # ---- truncation -----------------------------------------------------------------------------------------------
-
-    def truncated(self, u: Array, shifted: Array, msb: Array, shift: int, window: int, first: bool) -> Array:
-        """This party's share of z >> shift from the opened u = z + r + 2^(window-2) mod 2^window."""
-        top = np.uint64(1) - (u >> np.uint64(window - 1))
-        wrap = (top << np.uint64(window - shift)) * msb if window - shift < 64 else self.xp.zeros_like(u)
-        if first:
-            return ((u >> np.uint64(shift)) - np.uint64(1 << (window - 2 - shift))) - shifted + wrap
-        return wrap - shifted

@@ -128,11 +128,13 @@ KERNEL sealed(KEY(k), u32 first, const u64* words, u64 constant, u64 n, int bits
     });
 }
 
-// What two parties' masks add up to (or xor to), mod 2^bits.
-KERNEL combined(KEY(a), KEY(b), u64 n, int bits, int exclusive, u64* out) {
+// What two parties' masks add up to (or xor to), mod 2^bits, or mod 2^64.
+KERNEL combined(KEY(a), KEY(b), u64 n, int bits, int exclusive, int carries, u64* out) {
     Key left = MADE(a), right = MADE(b);
-    u64 mask = low_bits(bits);
-    expand_both(left, right, n, whole(bits), [=](u64 i, u64 x, u64 y) { out[i] = (exclusive ? x ^ y : x + y) & mask; });
+    u64 mask = low_bits(bits), kept = carries ? low_bits(64) : mask;
+    expand_both(left, right, n, whole(bits), [=](u64 i, u64 x, u64 y) {
+        out[i] = exclusive ? (x ^ y) & mask : ((x & mask) + (y & mask)) & kept;
+    });
 }
 
 // Party 1's correction: value minus party 0's words, packed to the low `bits` bits.

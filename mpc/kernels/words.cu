@@ -25,10 +25,19 @@ KERNEL opened(const u64* mine, const u8* payload, u64 n, int bits, int exclusive
     u[i] = (exclusive ? mine[i] ^ theirs : mine[i] + theirs) & low_bits(bits);
 }
 
-// One party's share of z >> shift from the opened u = z + r + 2^(window-2) mod 2^window.
-KERNEL truncated(const u64* u, const u64* shifted, const u64* msb, u64 n, int shift, int window, int first, u64* out) {
+// What a mask's lift needs of the sum r of the parties' words: its carry, and that plus its highest bit, first.
+KERNEL wraps(const u64* r, u64 n, int window, u64* out) {
     u64 i = element();
     if (i >= n) return;
-    u64 wrap = window - shift < 64 ? ((1ull - (u[i] >> (window - 1))) << (window - shift)) * msb[i] : 0;
-    out[i] = wrap - shifted[i] + (first ? (u[i] >> shift) - (1ull << (window - 2 - shift)) : 0);
+    u64 carry = r[i] >> window;
+    out[i] = carry + ((r[i] >> (window - 1)) & 1);
+    out[n + i] = carry;
+}
+
+// One party's share of z from the opened u: its share of z less what it masked, and of the wraps that u's top bit names.
+KERNEL lifted(const u64* u, const u64* z, const u64* masked, const u64* wraps, u64 n, int window, int first, u64* out) {
+    u64 i = element();
+    if (i >= n) return;
+    u64 wrap = wraps[(u[i] >> (window - 1) ? n : 0) + i];
+    out[i] = z[i] - masked[i] + (first ? u[i] : 0) + (wrap << window);
 }

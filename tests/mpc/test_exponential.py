@@ -163,7 +163,7 @@ def test_scores_minus_a_coarse_maximum_feed_it() -> None:
 def test_a_share_too_narrow_for_the_period_is_lifted() -> None:
     x = Words(words_of([int(v * 8) for v in (-3.0, 0.5)]), 3, 10)
     got, outcome = run(lambda s, x: s.exponential(Share(s, x.data, x.frac, x.width, 4), Exponential(8, 0.5)), x)
-    assert [type(k).__name__ for k in outcome.plan.kinds][:2] == ["Truncation", "ExpMask"]
+    assert [type(k).__name__ for k in outcome.plan.kinds][:2] == ["Lift", "ExpMask"]
     assert np.abs(got[0] - np.exp([-3.0, 0.5])).max() <= 2.0 * ULP
 
 

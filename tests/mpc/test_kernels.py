@@ -81,17 +81,20 @@ def test_look_up_is_bit_identical(size: int, block: int) -> None:
 @examples(80)
 @given(
     window=st.integers(2, 64),
-    data=st.data(),
+    wraps=st.booleans(),
     size=st.sampled_from(SIZES),
     first=st.booleans(),
     seed=st.integers(0, 999),
 )
-def test_truncated_is_bit_identical(window: int, data: st.DataObject, size: int, first: bool, seed: int) -> None:
-    shift = data.draw(st.integers(0, window - 2))
+def test_lifts_are_bit_identical(window: int, wraps: bool, size: int, first: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    u, shifted, msb = words(rng, size, bits=window), words(rng, size), words(rng, size)
-    x, y = (kernels_named(n).truncated(u, shifted, msb, shift, window, first) for n in ("numpy", "numba"))
-    np.testing.assert_array_equal(x, y)
+    numpy, numba = map(kernels_named, ("numpy", "numba"))
+    if window < 64:
+        r = words(rng, size, bits=window) + words(rng, size, bits=window)
+        np.testing.assert_array_equal(numpy.wraps(r, window), numba.wraps(r, window), strict=True)
+    u, z, masked = words(rng, size, bits=window), words(rng, size), words(rng, size)
+    arguments = (u, z, masked, words(rng, 2 * size) if wraps and window < 64 else None, window, first)
+    np.testing.assert_array_equal(numpy.lifted(*arguments), numba.lifted(*arguments), strict=True)
 
 
 SHAPES = [(1, 1, 1), (4, 4, 4), (5, 67, 513), (3, 130, 1025), (0, 5, 3), (2, 0, 3), (7, 3, 0), (8, 128, 256),
@@ -159,6 +162,7 @@ def test_masks_are_bit_identical(bits: int, size: int) -> None:
     kept = payload.copy()
     for name, *arguments in (
         ("uniform", KEYS[0], 3, size, bits), ("combined", KEYS, size, bits), ("combined", KEYS, size, bits, True),
+        ("combined", KEYS, size, bits, False, True),
         ("correction", KEYS[1], value, bits), ("correction", KEYS[1], octets, 8, True),
         ("opened", mine, payload, bits), ("opened", mine, payload, bits, True),
     ):
@@ -367,18 +371,18 @@ def test_gather_picks_entries(kernels: NumpyKernels) -> None:
 # ---- truncation -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("window", [3, 4, 6, 7])
-def test_truncation_identity_for_every_value_and_mask(kernels: NumpyKernels, window: int) -> None:
-    """Exhaustive over small windows: whatever z, r and shift, the error is below one unit."""
-    bound = 1 << (window - 2)
-    z, r = (g.reshape(-1) for g in np.meshgrid(np.arange(1 - bound, bound), np.arange(1 << window), indexing="ij"))
-    u = ((z + r + bound) % (1 << window)).astype(np.uint64)
+@pytest.mark.parametrize("window", [2, 3, 4])
+@pytest.mark.parametrize("width", [5, 8, 64])
+def test_lift_identity_for_every_value_and_masks(kernels: NumpyKernels, window: int, width: int) -> None:
+    """Exhaustive over small windows: whatever z and the parties' masks, what comes out is z mod 2^width."""
+    bound, each = 1 << (window - 2), np.arange(1 << window)
+    z, mask0, mask1 = (g.reshape(-1).astype(np.uint64) for g in np.meshgrid(np.arange(-bound, bound), each, each))
     rng = np.random.default_rng(window)
-    for shift in range(window - 1):
-        halves = [rng.integers(0, 2**64, size=z.size, dtype=np.uint64) for _ in range(2)]
-        rest = [(r >> shift).astype(np.uint64) - halves[0], (r >> (window - 1)).astype(np.uint64) - halves[1]]
-        out = kernels.truncated(u, halves[0], halves[1], shift, window, True) + kernels.truncated(
-            u, rest[0], rest[1], shift, window, False
-        )
-        error = out.view(np.int64) * (1 << shift) - z
-        assert np.abs(error).max() < 1 << shift
+    low = np.uint64(2 ** (width - window) - 1)
+    z0, share0 = words(rng, z.size), words(rng, 2 * z.size) & low
+    share1 = (kernels.wraps(mask0 + mask1, window) - share0) & low
+    masked0, masked1 = z0 + mask0 + np.uint64(bound), z - z0 + mask1
+    u = (masked0 + masked1) & np.uint64(2**window - 1)
+    out0 = kernels.lifted(u, z0, masked0, share0, window, True)
+    out1 = kernels.lifted(u, z - z0, masked1, share1, window, False)
+    assert not ((out0 + out1 - z) & np.uint64(2**width - 1)).any()

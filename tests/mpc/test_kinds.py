@@ -30,10 +30,10 @@ from secformer.mpc.dealer.kinds import (
     Hadamard,
     Kind,
     Less,
+    Lift,
     MatMul,
     Relu,
     SeriesMask,
-    Truncation,
     WeightMask,
     chunks,
 )
@@ -62,13 +62,19 @@ def bilinear_law(kind: Hadamard | MatMul, values: Values, weights: Weights) -> N
         np.testing.assert_array_equal(values[f"product{p}"], reduced(words_of(expected).reshape(-1), width))
 
 
-def truncation_law(kind: Truncation, values: Values, weights: Weights) -> None:
-    r = [int(v) for v in values["mask"]]
-    assert [int(v) for v in values["shifted"]] == [v >> kind.shift for v in r]
-    lost = 64 - kind.window + kind.shift  # bits of msb that count in 2^(window - shift) msb mod 2^64
-    assert ("msb" in values) == (lost > 0)
-    if lost:
-        assert [int(v) for v in values["msb"]] == [(v >> (kind.window - 1)) % 2**lost for v in r]
+def lift_law(kind: Lift, values: Values, weights: Weights) -> None:
+    """Both wraps of a value v below 2^(window - 1): what must be added to u - r to give v, in units of 2^window."""
+    wide = kind.width - kind.window
+    assert ("wraps" in values) == (wide > 0)
+    if wide > 0:
+        r = [int(v) for v in values["mask"]]
+        assert all(v < 2 ** (kind.window + 1) for v in r)
+        low, high = values["wraps"].reshape(2, -1).tolist()
+        for mask, wraps in zip(r, zip(low, high, strict=True), strict=True):
+            for v in {0, 1, 2 ** (kind.window - 1) - 1, 2 ** (kind.window - 1) // 3}:
+                u = (v + mask) % 2**kind.window
+                wrap = wraps[u >> (kind.window - 1)]
+                assert (u - mask + (wrap << kind.window) - v) % 2**kind.width == 0
 
 
 def series_law(kind: SeriesMask, values: Values, weights: Weights) -> None:
@@ -155,7 +161,7 @@ def weight_law(kind: WeightMask, values: Values, weights: Weights) -> None:
 LAWS: dict[type, Callable[..., None]] = {
     Hadamard: bilinear_law,
     MatMul: bilinear_law,
-    Truncation: truncation_law,
+    Lift: lift_law,
     SeriesMask: series_law,
     ExpMask: exp_law,
     Less: comparison_law,
@@ -192,22 +198,22 @@ PLANS: list[list[Kind]] = [
         MatMul(((1, 5), (5, 3)), (16, 16), ((0, 1, 16),), (None, 0)),
     ],
     *[
-        [Truncation(17, s, k)]
-        for s, k in [
-            (0, 64),
-            (16, 48),
+        [Lift(17, window, width)]
+        for window, width in [
+            (64, 64),
+            (63, 64),
+            (25, 56),
+            (26, 48),
+            (2, 64),
+            (8, 64),
+            (22, 23),
             (16, 64),
-            (62, 64),
-            (0, 8),
-            (22, 48),
-            (17, 56),
-            (1, 3),
-            (0, 2),
-            (5, 64),
-            (30, 33),
+            (3, 4),
+            (32, 32),
+            (40, 24),
         ]
     ],
-    [Truncation(0, 16, 48)],
+    [Lift(0, 16, 48)],
     *[
         [SeriesMask(n, bits, k, width)]
         for n, bits, k, width in [
@@ -303,8 +309,9 @@ def test_corrections_are_what_the_kind_says(kinds: list[Kind]) -> None:
 
 
 ODD = [
-    Truncation(400, 5, 64),
-    Truncation(400, 0, 61),
+    Lift(400, 5, 64),
+    Lift(400, 43, 64),
+    Lift(400, 26, 61),
     SeriesMask(50, 24, 4, 45),
     Relu(60, 11, 11),
     Less(60, 11, 11),
@@ -326,8 +333,8 @@ def test_corrections_carry_no_bit_above_their_width(kind: Kind) -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        Truncation(20_000, 16, 48),
-        Truncation(20_000, 62, 64),
+        Lift(20_000, 16, 48),
+        Lift(20_000, 2, 64),
         SeriesMask(2000, 24, 5, 48),
         ExpMask(2000, 24, 6, 1 << 18, 41),
         hadamard((20_000,), bits=48, pairs=[(0, 0, 48)]),
@@ -355,21 +362,21 @@ def test_corrections_and_masks_look_uniform(kind: Kind) -> None:
 
 
 def test_masks_differ_between_fields_correlations_runs_and_parties() -> None:
-    kind = Truncation(50, 16, 48)
+    kind = Lift(50, 16, 48)
     drawn = []
     for serial in (0, 1):
         sources = dealt([kind, kind], serial=serial)
         for _ in range(2):
             for source in sources:
                 m = source.take(kind)
-                drawn += [m.draw("mask").tobytes(), m.draw("shifted").tobytes(), m.draw("msb").tobytes()]
+                drawn += [m.draw("mask").tobytes(), m.draw("wraps").tobytes()]
     assert len(set(drawn)) == len(drawn)
 
 
 def test_dealing_is_determined_by_the_seeds_and_the_serial() -> None:
     def corrections(seeds: tuple[bytes, bytes], serial: int, name: str) -> list[bytes]:
         sink = Sink()
-        plan = Plan((Less(9, 24, 48), SeriesMask(9, 24, 3, 48), Truncation(9, 16, 48)))
+        plan = Plan((Less(9, 24, 48), SeriesMask(9, 24, 3, 48), Lift(9, 16, 48)))
         Dealer(seeds, kernels_named(name)).deal(plan, serial, sink)
         return [payload.tobytes() for _, payload in sink.log]
 

@@ -18,10 +18,10 @@ from secformer.mpc.dealer.kinds import (
     Hadamard,
     Kind,
     Less,
+    Lift,
     MatMul,
     Relu,
     SeriesMask,
-    Truncation,
     WeightMask,
 )
 from secformer.mpc.dealer.plan import KINDS, Plan
@@ -33,7 +33,7 @@ from secformer.mpc.ops.series import Series
 PLAN = Plan((
     MatMul(((1, 2, 3), (3, 4)), (48, 64), ((0, 1, 48),), (None, 7)), Hadamard(((5,), (5,)), (40, 40), ((0, 0, 40),),
                                                                            (None, None)),
-    Truncation(3, 16, 48), SeriesMask(9, 24, 8, 48), Less(4, 14, 48, 2), Relu(4, 14, 14),
+    Lift(3, 16, 48), SeriesMask(9, 24, 8, 48), Less(4, 14, 48, 2), Relu(4, 14, 14),
     WeightMask(0, (3, 4), 24), ExpMask(9, 24, 6, 1 << 18, 41),
 ), 12, 3456, "abc")
 

@@ -151,6 +151,8 @@ def test_fused_reads_are_their_parts() -> None:
         np.testing.assert_array_equal(sealed.payload, kernels_named("numpy").pack(sealed.words, bits))
         both = Stream(SEED, "a").combined(Stream(SEED, "b"), 40, bits)
         np.testing.assert_array_equal(both, (expected + Stream(SEED, "b").words(40, bits)) & np.uint64(2**bits - 1))
+        both = Stream(SEED, "a").combined(Stream(SEED, "b"), 40, bits, carries=True)
+        np.testing.assert_array_equal(both, expected + Stream(SEED, "b").words(40, bits))
         with pytest.raises(RangeError, match="nothing was read from"):
             stream.correction(x, bits)
     with pytest.raises(RangeError, match="nothing was read from"):

@@ -77,7 +77,7 @@ def test_pending_values_go_in_for_free(period: int, count: int, seed: int, width
     assert bits % 8 == 0
     assert keep >= 16
     assert np.abs(got[0] - f(np.rint(x * 2.0**32) / 2.0**32)).max() <= tolerance(f, 2.0**-keep)
-    assert [type(k).__name__ for k in outcome.plan.kinds] == ["SeriesMask", "Truncation"]
+    assert [type(k).__name__ for k in outcome.plan.kinds] == ["SeriesMask", "Lift"]
 
 
 @examples(15)
@@ -144,7 +144,7 @@ def test_a_share_too_narrow_for_the_period_is_lifted() -> None:
     f = Series(8, (0.0, 1.0), (0.0, 0.0))
     x = Words(words_of([int(v * 8) for v in (-3.0, 2.5)]), 3, 10)
     got, outcome = run(lambda s, x: s.series(Share(s, x.data, x.frac, x.width, 4), [f]), x)
-    assert [type(k).__name__ for k in outcome.plan.kinds][:2] == ["Truncation", "SeriesMask"]
+    assert [type(k).__name__ for k in outcome.plan.kinds][:2] == ["Lift", "SeriesMask"]
     assert np.abs(got[0] - f(np.array([-3.0, 2.5]))).max() <= tolerance(f, 0.0)
 
 

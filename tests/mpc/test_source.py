@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mpc_lab import SEEDS, dealt, kernels_named
 
-from secformer.mpc.dealer.kinds import ExpMask, Hadamard, Kind, Less, MatMul, Relu, SeriesMask, Truncation, WeightMask
+from secformer.mpc.dealer.kinds import ExpMask, Hadamard, Kind, Less, Lift, MatMul, Relu, SeriesMask, WeightMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
@@ -14,7 +14,8 @@ from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import local_pair
 
 SQUARE = Hadamard(((4,),), (48,), ((0, 0, 48),), (None,))
-CUT = Truncation(4, 16, 48)
+CUT = Lift(4, 16, 48)
+TWO = Hadamard(((4,), (4,)), (48, 48), ((0, 0, 48), (0, 1, 48)), (None, None))
 ALL: list[Kind] = [
     SQUARE,
     CUT,
@@ -78,14 +79,14 @@ def test_another_kind_than_planned_is_a_desync_and_burns(rank: int, other: Kind)
 
 
 def test_derived_fields_out_of_order_are_a_desync_for_party_1() -> None:
-    material = dealt([CUT])[1].take(CUT)
-    with pytest.raises(Desync, match="shifted"):
-        material.draw("msb")
+    material = dealt([TWO])[1].take(TWO)
+    with pytest.raises(Desync, match="product0"):
+        material.draw("product1")
 
 
 def test_corrections_left_over_are_noticed() -> None:
-    source = dealt([CUT, SQUARE])[1]
-    source.take(CUT).draw("shifted")  # msb is never drawn
+    source = dealt([TWO, SQUARE])[1]
+    source.take(TWO).draw("product0")  # product1 is never drawn
     with pytest.raises(Desync):
         source.take(SQUARE).draw("product0")
 
@@ -94,7 +95,7 @@ def test_a_silent_dealer_is_lost() -> None:
     _, feed = local_pair("the dealer", "party 1", deadline=0.05)
     source = Source(SEEDS[1], 0, Plan((CUT,)), feed, kernels_named("numpy"), Meter())
     with pytest.raises(PeerLost, match="the dealer"):
-        source.take(CUT).draw("shifted")
+        source.take(CUT).draw("wraps")
 
 
 def test_corrections_are_counted() -> None:
@@ -122,13 +123,13 @@ def test_any_difference_shows_in_the_digest() -> None:
         Plan((*ALL, SQUARE)),
         Plan(tuple(ALL), 1, 0),
         Plan(tuple(ALL), 0, 1),
-        Plan((Truncation(4, 16, 48),)),
-        Plan((Truncation(4, 17, 48),)),
-        Plan((Truncation(4, 16, 56),)),
-        Plan((Truncation(5, 16, 48),)),
+        Plan((Lift(4, 16, 48),)),
+        Plan((Lift(4, 17, 48),)),
+        Plan((Lift(4, 16, 56),)),
+        Plan((Lift(5, 16, 48),)),
         Plan((Less(4, 24, 48),)),
         Plan((Relu(4, 24, 48),)),
-        Plan((Truncation(4, 16, 48), Truncation(4, 16, 48))),
+        Plan((Lift(4, 16, 48), Lift(4, 16, 48))),
     ]
     assert len({p.digest for p in plans}) == len(plans)
     assert len(set(plans)) == len(plans)

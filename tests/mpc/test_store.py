@@ -15,7 +15,7 @@ import pytest
 from mpc_lab import SEEDS, kernels_named
 
 from secformer.mpc.dealer import store as module
-from secformer.mpc.dealer.kinds import Hadamard, Less, Truncation
+from secformer.mpc.dealer.kinds import Hadamard, Less, Lift
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
@@ -27,7 +27,7 @@ from secformer.mpc.net.wire import HEADER_BYTES, Tag
 
 EPOCH, OTHER = "ab" * 16, "cd" * 16
 SQUARE = Hadamard(((3,),), (48,), ((0, 0, 48),), (None,))
-CUT = Truncation(3, 16, 48)
+CUT = Lift(3, 16, 48)
 PLAN = Plan((SQUARE, CUT, Less(2, 9, 48)), 3, 100)
 TWIN = Plan((CUT, CUT), 2, 50)  # two frames of one name and size
 HEADER = 80  # bytes of a file's own

@@ -23,7 +23,7 @@ def truncate_all(
     """Truncates every (words, shift, window) in one round."""
 
     def program(s: Any, *xs: Share) -> list[Share]:
-        data = s._truncate([(x, shift, window) for x, (_, shift, window) in zip(xs, jobs, strict=True)])
+        data = s._truncate([(x, shift, window, 64) for x, (_, shift, window) in zip(xs, jobs, strict=True)])
         return [Share(s, d, 0, 64, 14) for d in data]
 
     settings = {} if kernels is None else {"kernels": kernels}
@@ -128,7 +128,38 @@ def test_dropped_bits_cost_less_than_a_unit(window: int, data: st.DataObject, se
 def test_only_what_is_kept_is_opened() -> None:
     _, outcome = run(lambda s, x: s.settle(s.square(x))[0], np.ones(5), raw=True)
     truncation = outcome.plan.kinds[1]
-    assert (truncation.shift, truncation.window, truncation.opened) == (0, 32, 5 * 4)
+    assert (truncation.window, truncation.width, truncation.opened) == (32, 64, 5 * 4)
+
+
+@pytest.mark.parametrize("width", [24, 33, 40, 48, 64])
+def test_settled_words_are_as_wide_as_asked(kernels: NumpyKernels, width: int) -> None:
+    """What is narrower than the window that is left anyway is as wide as that."""
+    x = np.array([1.5, -3.0, 100.0, -127.75, 0.0])
+    (got,), outcome = run(lambda s, x: list(s.settle(s.square(x), width=width)), x, raw=True, kernels=kernels)
+    lift = outcome.plan.kinds[1]
+    assert (lift.window, lift.width, got.width) == (32, max(32, width), max(32, width))
+    assert lift.corrections == 2 * x.size * max(0, -(-(width - 32) // 8))
+    np.testing.assert_array_equal(got.value, x * x)
+
+
+def test_operands_are_settled_to_their_products_width(kernels: NumpyKernels) -> None:
+    """The widest of a round, each operand once; a narrower share that nothing is pending in is widened with them."""
+    values = np.array([1.5, -3.0, 100.0, -127.75])
+
+    def program(s: Any, x: Share, narrow: Share) -> list[Share]:
+        p = s.square(x)
+        narrow = Share(s, narrow.data, narrow.frac, narrow.width, 7)
+        return s.mul_many([(p, x), (x, narrow), (p, p)], magnitude=22)
+
+    words = Words(words_of([int(v * 4) for v in values]), 2, 12)
+    (cube, product, fourth), outcome = run(program, values, words, raw=True, kernels=kernels)
+    _, *lifts, _ = outcome.plan.kinds
+    assert [(type(k).__name__, k.width) for k in lifts] == [("Lift", 56), ("Lift", 56)]
+    assert outcome.plan.rounds == 3
+    assert cube.width == product.width == fourth.width == 56
+    np.testing.assert_array_equal(cube.value, values**3)
+    np.testing.assert_array_equal(product.value, values**2)
+    np.testing.assert_array_equal(fourth.value[:2], values[:2] ** 4)
 
 
 def test_settle_is_free_where_nothing_is_pending() -> None:
@@ -147,7 +178,7 @@ def test_one_share_given_twice_is_truncated_once_and_all_share_a_round() -> None
 
     x, y = np.array([1.5, -3.0]), np.array([0.25, 100.0])
     (p, q, again, same), outcome = run(program, x, y)
-    assert [type(k).__name__ for k in outcome.plan.kinds] == ["Hadamard", "Hadamard", "Truncation", "Truncation"]
+    assert [type(k).__name__ for k in outcome.plan.kinds] == ["Hadamard", "Hadamard", "Lift", "Lift"]
     assert outcome.plan.rounds == 3
     np.testing.assert_array_equal(p, again)
     np.testing.assert_array_equal(same, x)

@@ -18,7 +18,7 @@ import pytest
 from cuda_lab import HostModule
 
 from secformer.mpc.backend import choose_backend
-from secformer.mpc.dealer.kinds import ExpMask, Less, MatMul, SeriesMask, Truncation
+from secformer.mpc.dealer.kinds import ExpMask, Less, Lift, MatMul, SeriesMask
 from secformer.mpc.errors import BackendUnavailable
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.kernels.choice import BYTES, FLOAT64, INTEGER, WAYS, Choice, Product
@@ -174,7 +174,7 @@ def test_the_whole_bench(
 def test_floors_are_counted_from_a_plan(bench: Callable[[str], ModuleType]) -> None:
     floors = bench("gpu_floor").floors
     kinds = [MatMul(((2, 3), (3, 4)), (48, 48), ((0, 1, 48),), (None, 0)), SeriesMask(10, 24, 7, 48),
-             ExpMask(5, 24, 6, 1 << 18, 41), Less(3, 24, 48, 2), Truncation(9, 16, 48)]
+             ExpMask(5, 24, 6, 1 << 18, 41), Less(3, 24, 48, 2), Lift(9, 16, 48)]
     assert floors(kinds) == {
         "words_by_bits": {48: 5 * 24}, "products_of_bytes": 5 * 24 * 21, "series_words": 2 * 7 * 10,
         "table_bytes": 3 * (2 * (4 + 8) + 32 + 32 + 16) + 8 * 4 * 5,

@@ -76,6 +76,7 @@ def test_what_expands_masks(same: Callable[..., None], bits: int, n: int) -> Non
     same("masked", KEY, 9, words(n, n), bits, constant=1 << 62)
     same("sealed", KEY, 9, words(n, n), bits, constant=1 << 62)
     same("combined", (KEY, OTHER), n, bits)
+    same("combined", (KEY, OTHER), n, bits, carries=True)
     same("combined", (KEY, OTHER), n, bits, xor=True)
     same("correction", KEY, words(n, n), bits)
 
@@ -124,11 +125,14 @@ def test_bits_above_are_cut_off(same: Callable[..., None]) -> None:
     same("unpack", np.full(9 * 3, 255, dtype=np.uint8), 9, 22)
 
 
-@pytest.mark.parametrize(("shift", "window"), [(16, 48), (16, 64), (0, 32), (0, 61), (5, 17), (62, 64), (0, 2)])
+@pytest.mark.parametrize("window", [2, 17, 25, 32, 48, 61, 63])
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("n", SIZES)
-def test_truncated(same: Callable[..., None], shift: int, window: int, first: bool, n: int) -> None:
-    same("truncated", words(1, n, bits=window), words(2, n), words(3, n), shift, window, first)
+def test_lifts(same: Callable[..., None], window: int, first: bool, n: int) -> None:
+    same("wraps", words(1, n, bits=window + 1), window)
+    u, z, masked = words(1, n, bits=window), words(2, n), words(3, n)
+    same("lifted", u, z, masked, words(4, 2 * n), window, first)
+    same("lifted", u, z, masked, None, window, first)
 
 
 # ---- series ---------------------------------------------------------------------------------------------------------
