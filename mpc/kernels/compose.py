@@ -37,7 +37,7 @@ class Compositions:
     xp: Any
     ahead = 1 << 29  # bytes of material, or one message, that may wait for a party: how far the dealer may run ahead
     fuses = False  # whether a mask is better expanded into the sum that it masks than ahead of it
-    chunk = 1 << 15  # elements of material that are made, sent and used at once: enough that Python's part is small
+    chunk = 8192  # elements of material that are best made, sent and used at once: here what stays in a core's cache
 
     @abstractmethod
     def keystream(self, key: bytes, block: int, nbytes: int) -> Array: ...

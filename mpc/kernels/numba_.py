@@ -90,6 +90,7 @@ class NumbaKernels(NumpyKernels):
     """Compiled CPU kernels; what is not here is inherited from the reference."""
 
     name = "numba"
+    chunk = 1 << 15  # so many that Python's part of a step is small
 
     def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
         low, (a, b) = bits <= numba_products.LOW_BITS, map(np.ascontiguousarray, (a, b))
