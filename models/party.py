@@ -34,7 +34,7 @@ class PartyModel:
 
     def __init__(self, public: PublicModel, session: SecureSession):
         self.public, self.session = public, session
-        self._recorder = PlanRecorder(public.fixed)
+        self._recorder = PlanRecorder(public.fixed, chunk=session.party.chunk)
         self._plans: OrderedDict[bytes, Plan] = OrderedDict()
         self._parameters: dict[Session, Parameters] = {}
         layout = public.layout

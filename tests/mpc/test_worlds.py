@@ -105,7 +105,8 @@ def test_numpy_and_numba_parties_meet() -> None:
         pytest.skip("numba is not installed")
     x, w = inputs()
     world = World(kernels=kernels_named("numba"))
-    world.parties = (world.parties[0], SecureSession(Party(1, world.fixed, kernels_named("numpy"))))
+    other = Party(1, world.fixed, kernels_named("numpy"), chunk=world.kernels.chunk)
+    world.parties = (world.parties[0], SecureSession(other))
     results, _ = run(layer, x, w, world=world)
     same, _ = run(layer, x, w, kernels=kernels_named("numpy"))
     for a, b in zip(results[1:], same[1:], strict=True):
