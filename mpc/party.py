@@ -11,7 +11,7 @@ from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.compose import Sealed, whole_bytes
+from secformer.mpc.kernels.compose import Sealed, unsealed, whole_bytes
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag
@@ -63,8 +63,7 @@ class Party:
         theirs = self._exchange(verb, items, packed[0] if len(packed) == 1 else xp.concatenate(packed))
         opened, start = [], 0
         for (words, bits), size in zip(items, sizes, strict=True):
-            mine = words.words if isinstance(words, Sealed) else words
-            opened.append(k.opened(mine, theirs[start : start + size], bits, xor))
+            opened.append(k.opened(unsealed(words), theirs[start : start + size], bits, xor))
             start += size
         return opened
 

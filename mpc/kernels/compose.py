@@ -31,6 +31,11 @@ class Sealed:
         return int(self.words.size)
 
 
+def unsealed(words: Array | Sealed) -> Array:
+    """Masked words, whether they are sealed or not."""
+    return words.words if isinstance(words, Sealed) else words
+
+
 class Compositions:
     """Names made of other kernels' names. `key` is a stream's 256-bit key, `block` the 64-byte block it starts at."""
 

@@ -205,7 +205,7 @@ class NumbaKernels(NumpyKernels):
         if wraps is None:
             return super().lifted(u, z, masked, wraps, window, first)
         out = np.empty_like(u)
-        numba_words.lifted(u, z.reshape(-1), masked, wraps, np.uint64(window), _low(64 if first else 0), out)
+        numba_words.lifted(u, z, masked, wraps, np.uint64(window), _low(64 if first else 0), out)
         return out
 
     # ---- comparison tables ----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.dealer.kinds import Lift
-from secformer.mpc.kernels.compose import Sealed
+from secformer.mpc.kernels.compose import unsealed
 from secformer.mpc.party import Party
 
 Job = tuple[Any, int, int, int]  # words, shift, window, width
@@ -44,13 +44,12 @@ def truncate(party: Party, jobs: Sequence[Job]) -> list[Any]:
     first = party.rank == 0
     wanted = [kind_of(z.size, s, k, width) for z, s, k, width in jobs]
     materials = [party.take(kind) for kind in wanted]
-    kept = [drop(z, s, not first) for z, s, _, _ in jobs]                                              # 1
+    kept = [drop(z.reshape(-1), s, not first) for z, s, _, _ in jobs]                                  # 1
     masked = [material.masked("mask", z, 1 << (kind.window - 2) if first else 0)
               for z, kind, material in zip(kept, wanted, materials, strict=True)]
     opened = party.open("truncate", [(m, kind.window) for m, kind in zip(masked, wanted, strict=True)])  # 2
     done = []
-    for z, kind, material, m, u in zip(kept, wanted, materials, masked, opened, strict=True):          # 3
+    for (x, *_), z, kind, material, m, u in zip(jobs, kept, wanted, materials, masked, opened, strict=True):  # 3
         wraps = material.draw("wraps") if kind.wrap_bits else None
-        total = m.words if isinstance(m, Sealed) else m
-        done.append(party.kernels.lifted(u, z.reshape(-1), total, wraps, kind.window, first).reshape(z.shape))
+        done.append(party.kernels.lifted(u, z, unsealed(m), wraps, kind.window, first).reshape(x.shape))
     return done
