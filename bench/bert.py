@@ -31,11 +31,11 @@ from safetensors.numpy import save_file
 
 from secformer import SecureModel
 from secformer.memory import keep_memory
-from secformer.models.comparison import parts
-from secformer.models.folder import ModelFolder
-from secformer.models.networks import LAN, NETWORKS, WAN
-from secformer.models.pipeline import plain_bert, twin
-from secformer.models.profile import measure
+from secformer.models.families.folder import ModelFolder
+from secformer.models.ranges.profile import measure
+from secformer.models.run.comparison import parts
+from secformer.models.run.local import plain_bert, twin
+from secformer.models.run.networks import LAN, NETWORKS, WAN
 from secformer.mpc.meter import Cost
 from secformer.protocols.recipes import EXACT, RECIPES, recipe_named
 

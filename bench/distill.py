@@ -101,13 +101,13 @@ def keep(what: str, task: str, rows: Mapping[str, Any]) -> None:
 
 def swapped(args: argparse.Namespace) -> dict[str, Any]:
     """Metrics on the dev set of the teacher's weights under the designs' functions."""
-    from secformer.models.design import DESIGNS
-    from secformer.models.distill.data import glue_file, read, task_named
     from secformer.models.distill.device import use_threads
     from secformer.models.distill.finetune import dev_logits
-    from secformer.models.distill.metrics import scores
     from secformer.models.distill.model import load
-    from secformer.models.folder import ModelFolder
+    from secformer.models.distill.scores import scores
+    from secformer.models.distill.tasks import glue_file, read, task_named
+    from secformer.models.families.folder import ModelFolder
+    from secformer.models.ranges.trained import DESIGNS
 
     use_threads(args.threads)
     task, folder = task_named(args.task), ModelFolder(args.work / f"{args.task}-{TEACHER}")

@@ -22,7 +22,7 @@ from functions import PENDING, WIDTHS, Array, split
 from pictures import FIGURES, canvas, look, marker, plain_ticks, save
 from report import RESULTS, record
 
-from secformer.models.profile import MARGIN, Probe, observed
+from secformer.models.ranges.profile import MARGIN, Probe, observed
 from secformer.mpc.errors import SecformerError
 from secformer.mpc.plain import PlainSession
 from secformer.mpc.session import Session

@@ -30,13 +30,15 @@ from bert import SHAPES, VOCAB, checkpoint
 from gpu_floor import PRODUCTS, floors
 from report import RESULTS, record
 
-from secformer.models.encoder import Bert
-from secformer.models.folder import ModelFolder
-from secformer.models.layout import TABLE
-from secformer.models.pipeline import infer
-from secformer.models.profile import measure
-from secformer.models.sharing import GhostTensors, private_requests, provision
-from secformer.models.tokens import Batch, id_rows
+from secformer.models.data.batch import Batch
+from secformer.models.data.parameters import load_weights
+from secformer.models.data.shares import GhostTensors
+from secformer.models.data.tensors import TABLE
+from secformer.models.data.tokenizer import id_rows
+from secformer.models.families.blocks import Forward
+from secformer.models.families.folder import ModelFolder
+from secformer.models.families.program import infer
+from secformer.models.ranges.profile import measure
 from secformer.mpc.backend import Backend, cores
 from secformer.mpc.dealer.kinds import Kind, MatMul
 from secformer.mpc.dealer.plan import Plan
@@ -112,16 +114,17 @@ def plan_of(folder: ModelFolder, tokens: int, name: str, seed: int) -> Plan:
     texts = {"input_ids": np.random.default_rng(seed).integers(5, VOCAB, (1, tokens))}
     recipe, fixed = recipe_named(name), FixedPoint()
     profile = measure(folder, texts, recipe=recipe)
-    layout, batch = folder.layout(fixed, private=True), Batch(tuple(id_rows(texts, folder.spec)))
-    request = private_requests(batch, folder.spec, layout[TABLE].width, bytes(32))[0].ghost()
+    layout, batch = folder.layout(fixed, private=True), Batch(tuple(id_rows(texts, folder.architecture.inputs)))
+    request = folder.architecture.inputs.private_halves(batch, layout[TABLE].width, bytes(32))[0].ghost()
     recorder, kept = PlanRecorder(fixed), {}
 
     def load(s: Session, _: Any) -> None:
-        kept[0] = provision(s, GhostTensors(layout), layout)
+        kept[0] = load_weights(s, GhostTensors(layout))
 
     recorder.record(load, None)
     return recorder.record(
-        lambda s, r: infer(s, r, batch, Bert(folder.spec, kept[0], recipe, profile), ("last_hidden_state",)), request)
+        lambda s, r: infer(s, folder.architecture, r, Forward(batch, kept[0], recipe, profile), ("last_hidden_state",)),
+        request)
 
 
 def main() -> None:

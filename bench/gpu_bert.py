@@ -14,10 +14,10 @@ import numpy as np
 from bert import SHAPES, TOLERANCE, VOCAB, checkpoint, figures, largest
 
 from secformer import SecureModel
-from secformer.models.comparison import parts
-from secformer.models.folder import ModelFolder
-from secformer.models.pipeline import twin
-from secformer.models.profile import measure
+from secformer.models.families.folder import ModelFolder
+from secformer.models.ranges.profile import measure
+from secformer.models.run.comparison import parts
+from secformer.models.run.local import twin
 from secformer.protocols.recipes import recipe_named
 
 TARGET = ("base", 512, 1.0)  # shape, tokens, seconds at most

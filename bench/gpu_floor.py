@@ -24,8 +24,8 @@ import numpy as np
 from gpu_bert import ids_of
 
 from secformer import SecureModel
-from secformer.models.folder import ModelFolder
-from secformer.models.profile import measure
+from secformer.models.families.folder import ModelFolder
+from secformer.models.ranges.profile import measure
 from secformer.mpc.backend import Backend
 from secformer.mpc.dealer.kinds import Comparison, ExpMask, Kind, MatMul, SeriesMask
 from secformer.mpc.dealer.plan import Plan

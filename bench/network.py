@@ -21,8 +21,8 @@ import numpy as np
 from pictures import FIGURES, canvas, colour, save
 from report import RESULTS, record
 
-from secformer.models.design import stands_in
-from secformer.models.networks import LAN, NETWORKS, WAN, Network
+from secformer.models.ranges.trained import stands_in
+from secformer.models.run.networks import LAN, NETWORKS, WAN, Network
 from secformer.mpc.meter import Cost
 from secformer.protocols.recipes import recipe_named
 

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from typing import Self
 
-from secformer.models.networks import Network
+from secformer.models.run.networks import Network
 
 PIECE = 1 << 16
 FULL = 1 << 24  # bytes under way in one direction before the sender must wait, as in a network's buffers

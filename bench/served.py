@@ -27,8 +27,8 @@ from relay import Relay
 from report import RESULTS, record
 
 from secformer import SecureModel, connect, demo_model, plain_bert
-from secformer.models.networks import LAN, NETWORKS, WAN
-from secformer.models.pipeline import twin
+from secformer.models.run.local import twin
+from secformer.models.run.networks import LAN, NETWORKS, WAN
 from secformer.mpc.net.tcp import free_ports
 from secformer.roles.local import LocalRoles
 from secformer.roles.settings import load_party

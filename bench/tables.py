@@ -19,8 +19,8 @@ from typing import Any
 
 from report import RESULTS
 
-from secformer.models.comparison import PARTS
-from secformer.models.networks import LAN, WAN
+from secformer.models.run.comparison import PARTS
+from secformer.models.run.networks import LAN, WAN
 
 Rows = Mapping[str, Mapping[str, Any]]
 

@@ -1,7 +1,8 @@
-"""BERT over the arithmetic black box: folders in, secure answers out.
+"""Models over the arithmetic black box: folders and texts in, secure answers out.
 
-What lives here: reading a Hugging Face folder (`config`, `tokens`, `weights`, `layout`, `folder`), the model itself
-(`encoder`, `heads`), measured ranges (`samples`, `profile`, `check`), what owners share (`sharing`), and the runs that
-join them (`options`, `choices`, `pipeline`, `output`). May import `secformer.mpc` and `secformer.protocols`; must not
-hold numerical coefficients, ranks or timers. Only `distill`, an optional extra, needs a training framework.
+Five rooms, each of which may import those before it: `data` (checkpoints, tokens, shares), `families` (architectures
+and their programs), `ranges` (what values a model meets), `run` (in one process, or provisioned for served parties),
+and `distill` (students; the only room that needs a training framework). May import `secformer.mpc` and
+`secformer.protocols`; must not hold numerical coefficients, ranks or timers. The model that ships with the package lies
+in `demo`.
 """

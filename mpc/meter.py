@@ -22,7 +22,7 @@ class Cost:
     dealer_bytes     corrections from the dealer to party 1
     """
 
-    name: str
+    name: str = "total"
     seconds: float = 0.0
     offline_seconds: float = 0.0
     bytes: int = 0

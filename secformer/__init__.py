@@ -17,10 +17,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from secformer.models.output import SecureOutput as SecureOutput
-    from secformer.models.pipeline import SecureModel as SecureModel
-    from secformer.models.pipeline import plain_bert as plain_bert
-    from secformer.models.pipeline import secure_bert as secure_bert
+    from secformer.models.run.local import SecureModel as SecureModel
+    from secformer.models.run.local import plain_bert as plain_bert
+    from secformer.models.run.local import secure_bert as secure_bert
+    from secformer.models.run.output import SecureOutput as SecureOutput
     from secformer.mpc.errors import SecformerError as SecformerError
     from secformer.protocols.recipes import CRYPTEN as CRYPTEN
     from secformer.protocols.recipes import FAITHFUL as FAITHFUL
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "secure_bert": "secformer.models.pipeline",
-    "plain_bert": "secformer.models.pipeline",
-    "SecureModel": "secformer.models.pipeline",
-    "SecureOutput": "secformer.models.output",
+    "secure_bert": "secformer.models.run.local",
+    "plain_bert": "secformer.models.run.local",
+    "SecureModel": "secformer.models.run.local",
+    "SecureOutput": "secformer.models.run.output",
     "Recipe": "secformer.protocols.recipes",
     "SECFORMER": "secformer.protocols.recipes",
     "FAITHFUL": "secformer.protocols.recipes",

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from secformer.models.networks import LAN, WAN, Network
+from secformer.models.run.networks import LAN, WAN, Network
 
 if TYPE_CHECKING:
-    from secformer.models.comparison import Comparison, Row
+    from secformer.models.run.comparison import Comparison, Row
     from secformer.mpc.meter import Cost
 
 Bar = tuple[str, Sequence[float]]  # a name, and the lengths of the pieces laid end to end
@@ -112,7 +112,7 @@ def _answers(compared: Comparison, texts: Sequence[str]) -> str:
 
 
 def _pictures(rows: Sequence[Row]) -> list[str]:
-    from secformer.models.comparison import PARTS, parts
+    from secformer.models.run.comparison import PARTS, parts
 
     costs = [(row.recipe, row.cost) for row in rows if row.cost is not None]
     split = [(name, parts(cost)) for name, cost in costs]

@@ -14,15 +14,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from secformer.models.networks import LAN, NETWORKS, WAN
+from secformer.models.run.networks import LAN, NETWORKS, WAN
 from secformer.protocols.papers import PAPERS, Cited, citations
 
 if TYPE_CHECKING:
-    from secformer.models.check import Check
-    from secformer.models.comparison import Comparison, Row
     from secformer.models.distill.evaluate import Evaluation
-    from secformer.models.output import SecureOutput
-    from secformer.models.profile import RangeProfile
+    from secformer.models.ranges.profile import RangeProfile
+    from secformer.models.run.check import Check
+    from secformer.models.run.comparison import Comparison, Row
+    from secformer.models.run.output import SecureOutput
     from secformer.mpc.meter import Cost
 
 Texts = list[str] | list[tuple[str, str]]
@@ -245,7 +245,7 @@ def compare_json(texts: Texts, compared: Comparison) -> dict[str, Any]:
 
 
 def _row_json(row: Row) -> dict[str, Any]:
-    from secformer.models.comparison import parts
+    from secformer.models.run.comparison import parts
 
     facts: dict[str, Any] = {"recipe": row.recipe, "ran": row.cost is not None, "problem": row.problem or None,
                              "needs_distilled_model": row.student}

@@ -19,9 +19,9 @@ from tree import but_the_notice
 
 from secformer import demo_model, plain_bert, render
 from secformer.cli import main
-from secformer.models.comparison import PARTS, Comparison, Row, compare, parts, verdicts
-from secformer.models.design import stands_in
-from secformer.models.networks import LAN, WAN, Network
+from secformer.models.ranges.trained import stands_in
+from secformer.models.run.comparison import PARTS, Comparison, Row, compare, parts, verdicts
+from secformer.models.run.networks import LAN, WAN, Network
 from secformer.mpc.errors import InputError, ModelError, RangeError, SettingsError
 from secformer.mpc.meter import Cost
 from secformer.mpc.session import Session
@@ -166,8 +166,8 @@ def test_json_schema(compared: Comparison) -> None:
 
 
 def test_texts_outside_the_profile_are_told(tmp_path: Path) -> None:
-    from secformer.models.folder import ModelFolder
-    from secformer.models.profile import FILE, measure
+    from secformer.models.families.folder import ModelFolder
+    from secformer.models.ranges.profile import FILE, measure
 
     folder = write_checkpoint(tmp_path / "narrow", "BertModel")
     measure(ModelFolder(folder), ["cat"], recipe=FAITHFUL, margin=1.0).save(folder / FILE)

@@ -87,7 +87,7 @@ def test_evaluation_needs_no_torch(classifier: Path, data: list[str], capsys: py
                                    monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    for name in ("torch", "secformer.models.distill.session"):
+    for name in ("torch", "secformer.models.distill.torch_session"):
         monkeypatch.setitem(sys.modules, name, None)  # importing it now fails
     assert main(["evaluate", str(classifier), *data[2:], "--secure", "--limit", "5", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from secformer.models.distill.store import State
+from secformer.models.distill.resume import State
 
 
 def draw(path: Path, stages: Mapping[str, State], metric: str) -> None:

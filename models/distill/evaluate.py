@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from secformer.models.choices import PathLike
-from secformer.models.distill.data import Examples, Task, for_model
-from secformer.models.distill.metrics import predictions, scores
-from secformer.models.folder import ModelFolder
-from secformer.models.options import settings_of
-from secformer.models.pipeline import SecureModel, reference
-from secformer.models.progress import Progress
+from secformer.models.distill.scores import predictions, scores
+from secformer.models.distill.tasks import Examples, Task, for_model
+from secformer.models.families.folder import ModelFolder
+from secformer.models.run.local import SecureModel, reference
+from secformer.models.run.options import settings_of
+from secformer.models.run.prepare import PathLike
+from secformer.models.run.progress import Progress
 from secformer.mpc.meter import Cost
 from secformer.protocols.recipes import Recipe
 
@@ -60,7 +60,7 @@ def evaluate(model: PathLike, task: Task, examples: Examples, *, secure: bool = 
     """
     settings = {"truncation": True, "output": "head"} | settings
     folder = ModelFolder(model)
-    task = for_model(task, folder.spec, folder.path)
+    task = for_model(task, folder.architecture, folder.path)
     chosen = settings_of(settings)
     loaded = SecureModel(folder, recipe, None, chosen, backend) if secure else None  # misuse is told first
     theirs = np.asarray(reference(folder, **settings)(examples.texts).logits)

@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secformer.models.distill import checkpoint
+from secformer.models.data.batch import Batch, Row, batches
+from secformer.models.distill import export
 from secformer.models.distill.curves import draw
-from secformer.models.distill.data import Examples, Task
-from secformer.models.distill.functions import EXACT_TORCH
+from secformer.models.distill.exact import EXACT_TORCH
 from secformer.models.distill.losses import label_loss
-from secformer.models.distill.metrics import scores
-from secformer.models.distill.model import TorchBert, start
-from secformer.models.distill.plan import Stage
-from secformer.models.distill.session import TorchSession
-from secformer.models.distill.store import State, Store
+from secformer.models.distill.model import TorchModel, start
+from secformer.models.distill.resume import State, Store
+from secformer.models.distill.scores import scores
+from secformer.models.distill.stage import Stage
+from secformer.models.distill.tasks import Examples, Task
+from secformer.models.distill.torch_session import TorchSession
 from secformer.models.distill.train import Tell, fit, on_stderr
-from secformer.models.folder import ModelFolder
-from secformer.models.tokens import Batch, Row, batches
+from secformer.models.families.folder import ModelFolder
 from secformer.protocols.recipes import Recipe
 
 EVALUATED = 4096  # positions that are evaluated together
@@ -56,25 +56,26 @@ def cut(rows: Sequence[Row], longest: int) -> list[Row]:
 def finetune(source: ModelFolder, task: Task, train: Examples, dev: Examples, out: Path, *, stage: Stage = TEACHER,
              device: Any = "cpu", half: bool = False, tell: Tell = on_stderr) -> dict[str, float]:
     """Writes a classifier to `out`; its metrics on the dev set. Taken up again where it was interrupted."""
-    checkpoint.check_room(out, source.path)
+    export.check_room(out, source.path)
     texts = corpus(source, task, train, dev)
     model = start(source, task.labels, seed=stage.seed, device=device)
     if task.regression:
-        model.tensors["classifier.bias"].fill_(float(train.labels.mean()))
+        bias = model.architecture.weights()["head.bias"].parts[0].names[0]
+        model.tensors[bias].fill_(float(train.labels.mean()))
     store = Store(out / "training", {"model": source.digest, "task": task.name, "texts": len(train),
                                      "dev": len(dev), "stages": [asdict(stage)]})
     state = train_on_labels(model, texts, EXACT_TORCH, stage, store, device=device, tell=tell)
     draw(out / "curves.png", {stage.name: state}, task.metrics[0])
     if half:
-        model = checkpoint.rounded(model)
-    checkpoint.write(out, source, model, None, half=half)
+        model = export.rounded(model)
+    export.write(out, source, model, None, half=half)
     found = evaluated(model, texts, EXACT_TORCH, device)
     store.finish(found)
     return found
 
 
-def train_on_labels(model: TorchBert, texts: Corpus, recipe: Recipe, stage: Stage, store: Store, *, device: Any = "cpu",
-                    tell: Tell = on_stderr) -> State:
+def train_on_labels(model: TorchModel, texts: Corpus, recipe: Recipe, stage: Stage, store: Store, *,
+                    device: Any = "cpu", tell: Tell = on_stderr) -> State:
     """Trains on the task's labels with a recipe's functions."""
     s = session(stage, device)
     labels = torch.tensor(texts.train.labels, device=device)
@@ -93,21 +94,21 @@ def session(stage: Stage, device: Any) -> TorchSession:
     return TorchSession(products=torch.bfloat16 if stage.half else torch.float32, device=device)
 
 
-def metric(model: TorchBert, texts: Corpus, recipe: Recipe, device: Any) -> Callable[[], float]:
+def metric(model: TorchModel, texts: Corpus, recipe: Recipe, device: Any) -> Callable[[], float]:
     """The task's first metric on the dev set, as the model is when asked."""
     return lambda: evaluated(model, texts, recipe, device)[texts.task.metrics[0]]
 
 
-def evaluated(model: TorchBert, texts: Corpus, recipe: Recipe, device: Any = "cpu") -> dict[str, float]:
+def evaluated(model: TorchModel, texts: Corpus, recipe: Recipe, device: Any = "cpu") -> dict[str, float]:
     """The task's metrics on the dev set."""
     return scores(dev_logits(model, texts.dev_rows, recipe, device), texts.dev.labels, texts.task)
 
 
 @torch.no_grad()
-def dev_logits(model: TorchBert, rows: Sequence[Row], recipe: Recipe, device: Any = "cpu") -> np.ndarray:
+def dev_logits(model: TorchModel, rows: Sequence[Row], recipe: Recipe, device: Any = "cpu") -> np.ndarray:
     """Logits (B, L), in float32."""
     s = TorchSession(device=device)
-    out = np.zeros((len(rows), len(model.spec.labels)))
+    out = np.zeros((len(rows), len(model.architecture.spec.labels)))
     for places, batch in batches(rows, EVALUATED):
         out[places] = model(s, batch, recipe).cpu().numpy()
     return out

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from secformer.models.distill.data import Task
+from secformer.models.data.batch import Batch
+from secformer.models.distill.tasks import Task
 from secformer.models.distill.trace import Trace
-from secformer.models.tokens import Batch
 
 
 def label_loss(logits: Tensor, labels: Tensor, task: Task) -> Tensor:

@@ -1,13 +1,14 @@
-"""A BERT with torch parameters, run by the same encoder program as secure inference.
+"""A model with torch parameters, run by the same program as secure inference.
 
-Parameters are the checkpoint's own tensors under their own names; what the program asks for (query, key and value as
-one matrix, transposed, with the scores' factor folded in) is built from them in every pass, by `models/layout`'s rules.
+Parameters are the checkpoint's own tensors under their own names. What the program asks for (in a BERT, query, key and
+value as one matrix, transposed, with the scores' factor folded in) is built from them in every pass, by the rules of
+the architecture's layout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,26 +16,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from secformer.models.config import ENCODER, SEQUENCE, BertSpec
-from secformer.models.distill.session import TorchSession
+from secformer.models.data.batch import Batch
+from secformer.models.data.parameters import Parameters
+from secformer.models.data.tensors import TABLE, parts
+from secformer.models.data.tensors import Tensor as Laid
+from secformer.models.distill.torch_session import TorchSession
 from secformer.models.distill.trace import Trace, traced
-from secformer.models.encoder import Bert, Parameters
-from secformer.models.folder import ModelFolder
-from secformer.models.heads import answer
-from secformer.models.layout import POSITIONS, SEGMENTS, WORDS, embedding_layout, encoder_layout, parts
-from secformer.models.layout import Tensor as Laid
-from secformer.models.tokens import Batch
+from secformer.models.families.architecture import Architecture
+from secformer.models.families.blocks import Forward
+from secformer.models.families.folder import ModelFolder
+from secformer.models.families.heads import Head
+from secformer.models.families.program import behind_embedding
 from secformer.mpc.errors import ModelError
+from secformer.mpc.ring import WORD_BITS
 from secformer.protocols.recipes import Recipe
 
 SPREAD = 0.02  # standard deviation of new parameters, BERT's own
 
 
 @dataclass
-class TorchBert:
+class TorchModel:
     """A checkpoint as tensors by name."""
 
-    spec: BertSpec
+    architecture: Architecture
     tensors: dict[str, Tensor]
 
     def __call__(self, s: TorchSession, batch: Batch, recipe: Recipe, trace: Trace | None = None, *,
@@ -42,20 +46,18 @@ class TorchBert:
         """Logits (B, L)."""
         trace = trace if trace is not None else Trace()
         told = traced(recipe, trace, ranges=recipe.name != "exact", dropout=dropout)
-        bert = Bert(self.spec, self._parameters(s), told, trace.site)
-        logits: Tensor = answer(s, s.accept(self._embeddings(batch)), batch, bert)["logits"].data
+        forward = Forward(batch, self._parameters(s), told, trace.site)
+        sums = self.architecture.embedding_sums(self._rows, batch)
+        logits: Tensor = behind_embedding(s, self.architecture, sums, forward)["logits"].data
         return logits
 
-    def _embeddings(self, batch: Batch) -> Tensor:
-        def rows(name: str, ids: np.ndarray) -> Tensor:
-            table = self.tensors[name]
-            return functional.embedding(torch.from_numpy(ids).to(table.device), table)
-
-        return rows(WORDS, batch.ids) + rows(SEGMENTS, batch.segments) + rows(POSITIONS, batch.positions)
+    def _rows(self, name: str, shape: tuple[int, int], ids: np.ndarray) -> Tensor:
+        table = self.tensors[name]
+        return functional.embedding(torch.from_numpy(ids).to(table.device), table)
 
     def _parameters(self, s: TorchSession) -> Parameters:
         found = Parameters()
-        for name, laid in encoder_layout(self.spec).items():
+        for name, laid in self.architecture.layout(None).items():
             if laid.standing:
                 found.matrices[name] = s.provision(self._built(laid))
             else:
@@ -69,49 +71,51 @@ class TorchBert:
                 for t, p in zip(each, laid.parts, strict=True)]
         return each[0] if len(each) == 1 else torch.cat(each, laid.axis)
 
-    def copy(self) -> TorchBert:
+    def copy(self) -> TorchModel:
         """The same values in tensors of their own."""
-        return TorchBert(self.spec, {name: t.detach().clone() for name, t in self.tensors.items()})
+        return TorchModel(self.architecture, {name: t.detach().clone() for name, t in self.tensors.items()})
 
     def trainable(self, *, words: bool) -> dict[str, Tensor]:
         """Parameters that learn, set to keep gradients: all, or all but the word table."""
+        table = self.architecture.tables()[TABLE].parts[0].names[0]
         for name, t in self.tensors.items():
-            t.requires_grad_(bool(words) or name != WORDS)
+            t.requires_grad_(bool(words) or name != table)
         return {name: t for name, t in self.tensors.items() if t.requires_grad}
 
 
-def names(spec: BertSpec) -> dict[str, tuple[int, ...]]:
+def names(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """The checkpoint tensors of an architecture and their shapes."""
-    return {part.names[0]: part.shape for part in parts(embedding_layout(spec) | encoder_layout(spec))}
+    return {part.names[0]: part.shape for part in parts(architecture.layout(WORD_BITS))}
 
 
-def load(folder: ModelFolder, *, device: Any = "cpu") -> TorchBert:
-    """A sentence classifier's tensors. Raises ModelError for another architecture."""
-    if folder.spec.architecture != SEQUENCE:
-        raise ModelError(f"{folder.path} is a {folder.spec.architecture}; distillation takes a {SEQUENCE}: fine-tune "
-                         f"it first with secformer finetune")
+def load(folder: ModelFolder, *, device: Any = "cpu") -> TorchModel:
+    """A text classifier's tensors. Raises ModelError for another architecture."""
+    if folder.architecture.head is not Head.SEQUENCE:
+        raise ModelError(f"{folder.path} is a {folder.architecture.spec.architecture}; distillation takes a text "
+                         f"classifier: fine-tune it first with secformer finetune")
     read = folder.checkpoint.read
-    return TorchBert(folder.spec, {name: _tensor(read(name, shape), device)
-                                   for name, shape in names(folder.spec).items()})
+    return TorchModel(folder.architecture, {name: _tensor(read(name, shape), device)
+                                            for name, shape in names(folder.architecture).items()})
 
 
-def start(folder: ModelFolder, labels: tuple[str, ...], *, seed: int, device: Any = "cpu") -> TorchBert:
+def start(folder: ModelFolder, labels: tuple[str, ...], *, seed: int, device: Any = "cpu") -> TorchModel:
     """A classifier over `labels` (one for a regression) on a pretrained encoder; tensors that it lacks are drawn anew.
 
     A classifier over as many labels keeps its own head. Raises ModelError for other architectures.
     """
-    if folder.spec.architecture not in (ENCODER, SEQUENCE):
-        raise ModelError(f"{folder.path} is a {folder.spec.architecture}; fine-tuning takes {ENCODER} or {SEQUENCE}")
-    problem = "regression" if len(labels) == 1 else "single"
-    spec = replace(folder.spec, architecture=SEQUENCE, labels=labels, problem=problem, pooler=True, recipe=None)
+    source = folder.architecture
+    if source.head not in (Head.ENCODER, Head.SEQUENCE):
+        raise ModelError(f"{folder.path} is a {source.spec.architecture}; fine-tuning takes an encoder without a head "
+                         f"or a text classifier")
+    architecture = source.classifier(labels)
     rng = np.random.default_rng(seed)
     tensors = {}
-    for name, shape in names(spec).items():
-        kept = name in folder.checkpoint and not (name.startswith("classifier")
-                                                  and len(folder.spec.labels) != len(labels))
+    for name, shape in names(architecture).items():
+        kept = name in folder.checkpoint and not (name in architecture.head_tensors
+                                                  and len(source.spec.labels) != len(labels))
         fresh = np.zeros(shape) if name.endswith("bias") else rng.normal(0.0, SPREAD, shape)
         tensors[name] = _tensor(folder.checkpoint.read(name, shape) if kept else fresh, device)
-    return TorchBert(spec, tensors)
+    return TorchModel(architecture, tensors)
 
 
 def _tensor(values: np.ndarray, device: Any) -> Tensor:

@@ -14,20 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secformer.models.distill import checkpoint
+from secformer.models.data.batch import Batch, batches
+from secformer.models.distill import export
 from secformer.models.distill.curves import draw
-from secformer.models.distill.data import Examples, Task, for_model
+from secformer.models.distill.exact import EXACT_TORCH
 from secformer.models.distill.finetune import Corpus, corpus, cut, evaluated, metric, session, train_on_labels
-from secformer.models.distill.functions import EXACT_TORCH
 from secformer.models.distill.losses import inner_loss, logits_loss
-from secformer.models.distill.model import TorchBert, load
-from secformer.models.distill.plan import Stage
-from secformer.models.distill.session import TorchSession
-from secformer.models.distill.store import State, Store
+from secformer.models.distill.model import TorchModel, load
+from secformer.models.distill.resume import State, Store
+from secformer.models.distill.stage import Stage
+from secformer.models.distill.tasks import Examples, Task, for_model
+from secformer.models.distill.torch_session import TorchSession
 from secformer.models.distill.trace import Trace
 from secformer.models.distill.train import Tell, fit, on_stderr
-from secformer.models.folder import ModelFolder
-from secformer.models.tokens import Batch, batches
+from secformer.models.families.architecture import LAYERS
+from secformer.models.families.folder import ModelFolder
 from secformer.mpc.errors import ModelError
 from secformer.protocols.recipes import Recipe
 
@@ -51,8 +52,8 @@ def distill(source: ModelFolder, recipe: Recipe, task: Task, train: Examples, de
     teacher.
     """
     for folder in (source, *([smaller] if smaller is not None else [])):
-        checkpoint.check_room(out, folder.path)
-    task = for_model(task, source.spec, source.path)
+        export.check_room(out, folder.path)
+    task = for_model(task, source.architecture, source.path)
     texts, teacher = corpus(source, task, train, dev), load(source, device=device)
     start = source if smaller is None else smaller
     if smaller is not None:
@@ -72,10 +73,10 @@ def distill(source: ModelFolder, recipe: Recipe, task: Task, train: Examples, de
             states[stage.name] = _learn_logits(student, teacher, texts, recipe, stage, store, device, tell)
         draw(out / "curves.png", states, task.metrics[0])
     if half:
-        student = checkpoint.rounded(student)
-    folder = checkpoint.write(out, start, student, recipe, half=half)
+        student = export.rounded(student)
+    folder = export.write(out, start, student, recipe, half=half)
     tell("measuring the range profile")
-    checkpoint.write_profile(folder, texts.train_rows)
+    export.write_profile(folder, texts.train_rows)
     found = evaluated(student, texts, recipe, device)
     store.finish(found)
     return found
@@ -83,18 +84,19 @@ def distill(source: ModelFolder, recipe: Recipe, task: Task, train: Examples, de
 
 def check_fit(smaller: ModelFolder, teacher: ModelFolder) -> None:
     """Raises ModelError where a student's layers cannot learn a teacher's."""
-    a, b = smaller.spec, teacher.spec
-    facts = {"architecture": (a.architecture, b.architecture), "vocabulary": (a.vocab, b.vocab),
-             "hidden size": (a.hidden, b.hidden), "heads": (a.heads, b.heads), "labels": (a.labels, b.labels)}
+    a, b = smaller.architecture, teacher.architecture
+    facts = {"architecture": (a.spec.architecture, b.spec.architecture), "labels": (a.spec.labels, b.spec.labels),
+             **{what: (size, b.sizes.get(what)) for what, size in a.sizes.items() if what != LAYERS}}
     for what, (mine, theirs) in facts.items():
         if mine != theirs:
             raise ModelError(f"{smaller.path} has {what} {mine}, its teacher {teacher.path} has {theirs}; a student "
                              f"may have fewer layers, neurons and positions only")
-    if b.layers % a.layers:
-        raise ModelError(f"{smaller.path} has {a.layers} layers, its teacher {b.layers}, which is no multiple of that")
+    if b.sizes[LAYERS] % a.sizes[LAYERS]:
+        raise ModelError(f"{smaller.path} has {a.sizes[LAYERS]} layers, its teacher {b.sizes[LAYERS]}, which is not a "
+                         f"multiple of that")
 
 
-def _learn_inner(student: TorchBert, teacher: TorchBert, texts: Corpus, recipe: Recipe, stage: Stage, store: Store,
+def _learn_inner(student: TorchModel, teacher: TorchModel, texts: Corpus, recipe: Recipe, stage: Stage, store: Store,
                  device: Any, tell: Tell) -> State:
     """Stage 1: hidden states and attention maps."""
     s = session(stage, device)
@@ -115,7 +117,7 @@ def _learn_inner(student: TorchBert, teacher: TorchBert, texts: Corpus, recipe: 
     return fit(student, rows, stage, lambda batch, places: distance(s, batch), watched, store, tell)
 
 
-def _learn_logits(student: TorchBert, teacher: TorchBert, texts: Corpus, recipe: Recipe, stage: Stage, store: Store,
+def _learn_logits(student: TorchModel, teacher: TorchModel, texts: Corpus, recipe: Recipe, stage: Stage, store: Store,
                   device: Any, tell: Tell) -> State:
     """Stage 2: the teacher's logits."""
     s = session(stage, device)

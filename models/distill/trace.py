@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from secformer.models.profile import MARGIN, RATIOS, widened
+from secformer.models.ranges.profile import MARGIN, RATIOS, widened
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.ranges import Range, Site

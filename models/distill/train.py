@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secformer.models.distill.model import TorchBert
-from secformer.models.distill.plan import Stage, order
-from secformer.models.distill.store import State, Store
-from secformer.models.tokens import Batch, Row
+from secformer.models.data.batch import Batch, Row
+from secformer.models.distill.model import TorchModel
+from secformer.models.distill.resume import State, Store
+from secformer.models.distill.stage import Stage, order
 from secformer.mpc.errors import RangeError
 
 Tell = Callable[[str], None]
@@ -27,7 +27,7 @@ def on_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def fit(model: TorchBert, rows: Sequence[Row], stage: Stage, loss: Loss, score: Callable[[], float], store: Store,
+def fit(model: TorchModel, rows: Sequence[Row], stage: Stage, loss: Loss, score: Callable[[], float], store: Store,
         tell: Tell = on_stderr) -> State:
     """Trains `model` in place; it ends with the parameters of the best check. Takes up what `store` has of the stage.
 
@@ -70,7 +70,7 @@ def fit(model: TorchBert, rows: Sequence[Row], stage: Stage, loss: Loss, score: 
     return state
 
 
-def _step(model: TorchBert, parameters: dict[str, Tensor], optimiser: torch.optim.AdamW, places: np.ndarray,
+def _step(model: TorchModel, parameters: dict[str, Tensor], optimiser: torch.optim.AdamW, places: np.ndarray,
           rows: Sequence[Row], stage: Stage, loss: Loss, step: int, steps: int) -> float:
     for group in optimiser.param_groups:
         group["lr"] = stage.rate_at(step, steps)

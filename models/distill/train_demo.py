@@ -13,13 +13,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from secformer.models.distill.data import glue_file, read, task_named
 from secformer.models.distill.device import use_threads
 from secformer.models.distill.finetune import TEACHER, finetune
 from secformer.models.distill.student import INNER, LOGITS, distill
+from secformer.models.distill.tasks import glue_file, read, task_named
 from secformer.models.distill.trim import trim
-from secformer.models.folder import ModelFolder
-from secformer.models.profile import FILE
+from secformer.models.families.folder import ModelFolder
+from secformer.models.ranges.profile import FILE
 from secformer.protocols.recipes import SECFORMER
 
 WORDS, POSITIONS = 4900, 128
@@ -45,8 +45,7 @@ def main() -> None:
         finetune(ModelFolder(args.backbone), task, train, dev, full,
                  stage=replace(TEACHER, epochs=1, batch=64, checks=4, half=True))
     source = ModelFolder(full)
-    cut = trim(source, teacher, texts, layers=source.spec.layers, neurons=source.spec.intermediate, words=WORDS,
-               positions=POSITIONS)
+    cut = trim(source, teacher, texts, words=WORDS, positions=POSITIONS)
     smaller = trim(source, start, texts, layers=LAYERS, neurons=NEURONS, words=WORDS, positions=POSITIONS)
     found = distill(cut, SECFORMER, task, train, dev, student, smaller=smaller, half=True,
                     inner=replace(INNER, batch=64, epochs=1.5, rate=5e-4, checks=2, half=True),

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from secformer.models.distill.model import names
-from secformer.models.folder import ModelFolder
-from secformer.models.layout import POSITIONS, WORDS
+from secformer.models.families.bert import POSITIONS, WORDS
+from secformer.models.families.folder import ModelFolder
 from secformer.mpc.errors import ModelError
 
 INNER, OUTER = "intermediate.dense", "output.dense"
 
 
-def trim(source: ModelFolder, out: Path, texts: Sequence[str], *, layers: int, neurons: int, words: int,
-         positions: int) -> ModelFolder:
+def trim(source: ModelFolder, out: Path, texts: Sequence[str], *, words: int, positions: int, layers: int | None = None,
+         neurons: int | None = None) -> ModelFolder:
     """Writes a model of the source's architecture with the first `layers`, and of each layer the `neurons` with the
-    largest weights in and out; with the special tokens, all single letters and the `words` tokens in all that are most
-    frequent in `texts`. A word that is cut from the vocabulary falls into pieces that are left.
+    largest weights in and out (default: all of them). The vocabulary keeps `words` tokens in all: the special tokens,
+    all single letters, and those that are most frequent in `texts`. Other words fall into pieces that are left.
 
     Raises ModelError where the source has no lower-case WordPiece vocabulary in a vocab.txt.
     """
@@ -31,11 +31,14 @@ def trim(source: ModelFolder, out: Path, texts: Sequence[str], *, layers: int, n
     path = source.path / "vocab.txt"
     if not path.is_file():
         raise ModelError(f"{source.path} has no vocab.txt; trimming takes a WordPiece model that has one")
+    config = json.loads((source.path / "config.json").read_text("utf-8"))
+    layers = config["num_hidden_layers"] if layers is None else layers
+    neurons = config["intermediate_size"] if neurons is None else min(neurons, config["intermediate_size"])
     vocabulary = path.read_text("utf-8").splitlines()
     kept = _frequent(vocabulary, source, texts, words)
     out.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, np.ndarray] = {}
-    for name, shape in names(source.spec).items():
+    for name, shape in names(source.architecture).items():
         if name.startswith("encoder.layer.") and int(name.split(".")[2]) >= layers:
             continue
         tensors[name] = source.checkpoint.read(name, shape).astype(np.float32)
@@ -47,9 +50,8 @@ def trim(source: ModelFolder, out: Path, texts: Sequence[str], *, layers: int, n
         best = np.sort(np.argsort(-heavy)[:neurons])
         tensors[f"{at}{INNER}.weight"], tensors[f"{at}{OUTER}.weight"] = weight_in[best], weight_out[:, best]
         tensors[f"{at}{INNER}.bias"] = tensors[f"{at}{INNER}.bias"][best]
-    config = json.loads((source.path / "config.json").read_text("utf-8"))
-    config |= {"num_hidden_layers": layers, "intermediate_size": min(neurons, config[
-        "intermediate_size"]), "vocab_size": len(kept), "max_position_embeddings": positions, "pad_token_id": 0}
+    config |= {"num_hidden_layers": layers, "intermediate_size": neurons, "vocab_size": len(kept),
+               "max_position_embeddings": positions, "pad_token_id": 0}
     config.pop("_name_or_path", None)
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
     save_file({n: np.ascontiguousarray(t) for n, t in tensors.items()}, str(out / "model.safetensors"))

@@ -50,7 +50,7 @@ def infer(args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> None:
     texts = inputs(args)
     from secformer import render
-    from secformer.models.check import check as check_texts
+    from secformer.models.run.check import check as check_texts
 
     report = check_texts(args.model, texts, recipe=args.recipe, profile=args.profile, truncation=args.truncation,
                          untrained_recipe=args.untrained_recipe)
@@ -63,7 +63,7 @@ def check(args: argparse.Namespace) -> None:
 def compare(args: argparse.Namespace) -> None:
     texts = inputs(args)
     from secformer import render
-    from secformer.models.comparison import compare as side_by_side
+    from secformer.models.run.comparison import compare as side_by_side
     from secformer.page import page
     from secformer.protocols.recipes import recipe_named
 
@@ -86,9 +86,9 @@ def compare(args: argparse.Namespace) -> None:
 def profile(args: argparse.Namespace) -> None:
     texts = lines(Path(args.texts))
     from secformer import render
-    from secformer.models.choices import choose_recipe
-    from secformer.models.folder import ModelFolder
-    from secformer.models.profile import FILE, measure
+    from secformer.models.families.folder import ModelFolder
+    from secformer.models.ranges.profile import FILE, measure
+    from secformer.models.run.prepare import choose_recipe
 
     folder = ModelFolder(args.model)
     measured = measure(folder, texts, recipe=choose_recipe(args.recipe, folder, untrained=True), truncation=True)

@@ -22,12 +22,12 @@ def _need_servers() -> None:
 
 
 def provision(args: argparse.Namespace) -> None:
-    from secformer.models.progress import shown
-    from secformer.models.provisioned import provision as write
+    from secformer.models.run.progress import shown
+    from secformer.models.run.provisioning import write_shares
     from secformer.roles import render
 
     with shown(args.progress) as tell:
-        public = write(args.model, args.out, recipe=args.recipe, profile=args.profile, seed_rank=args.seed_rank,
+        public = write_shares(args.model, args.out, recipe=args.recipe, profile=args.profile, seed_rank=args.seed_rank,
                        output=args.output, untrained_recipe=args.untrained_recipe, tell=tell)
     show(args, render.provision_json(public, Path(args.out)), render.provision(public, Path(args.out)))
 
@@ -60,7 +60,7 @@ def deal(args: argparse.Namespace) -> None:
         lengths = [int(n) for n in args.lengths.split(",")]
     except ValueError:
         raise InputError(f"--lengths takes token counts with commas between them, got {args.lengths!r}") from None
-    from secformer.models.progress import shown
+    from secformer.models.run.progress import shown
     from secformer.roles import render
     from secformer.roles.settings import load_party
     from secformer.roles.stocking import stock

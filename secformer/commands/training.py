@@ -11,7 +11,7 @@ from secformer.commands.common import Commands, Run, embedded, running, show
 from secformer.mpc.errors import SettingsError
 
 if TYPE_CHECKING:
-    from secformer.models.distill.data import Examples, Task
+    from secformer.models.distill.tasks import Examples, Task
 
 
 def finetune(args: argparse.Namespace) -> None:
@@ -20,7 +20,7 @@ def finetune(args: argparse.Namespace) -> None:
     from secformer.models.distill.device import device_named, use_threads
     from secformer.models.distill.finetune import TEACHER
     from secformer.models.distill.finetune import finetune as train_teacher
-    from secformer.models.folder import ModelFolder
+    from secformer.models.families.folder import ModelFolder
 
     use_threads(args.threads)
     stage = replace(TEACHER, **_given(args, epochs="epochs", rate="rate"), **_common(args))
@@ -32,11 +32,11 @@ def finetune(args: argparse.Namespace) -> None:
 def distill(args: argparse.Namespace) -> None:
     task, train, dev = _training_data(args)
     from secformer import render
-    from secformer.models.design import DESIGNS
     from secformer.models.distill.device import device_named, use_threads
     from secformer.models.distill.student import INNER, LOGITS
     from secformer.models.distill.student import distill as train_student
-    from secformer.models.folder import ModelFolder
+    from secformer.models.families.folder import ModelFolder
+    from secformer.models.ranges.trained import DESIGNS
 
     use_threads(args.threads)
     inner = replace(INNER, **_given(args, inner_epochs="epochs", inner_rate="rate"), **_common(args))
@@ -49,9 +49,9 @@ def distill(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     from secformer import render
-    from secformer.models.distill.data import for_model, glue_file, own_task, read, task_named
     from secformer.models.distill.evaluate import evaluate as score
-    from secformer.models.folder import ModelFolder
+    from secformer.models.distill.tasks import for_model, glue_file, own_task, read, task_named
+    from secformer.models.families.folder import ModelFolder
 
     if args.limit is not None and args.limit < 1:
         raise SettingsError(f"--limit must be at least 1, got {args.limit}")
@@ -61,7 +61,7 @@ def evaluate(args: argparse.Namespace) -> None:
     else:
         path = Path(args.dev)
         task = own_task(path, _columns(args), args.label_column, regression=args.regression)
-    task = for_model(task, ModelFolder(args.model).spec, args.model)
+    task = for_model(task, ModelFolder(args.model).architecture, args.model)
     examples = read(path, task).first(args.limit)
     found = score(args.model, task, examples, secure=args.secure, recipe=args.recipe, backend=args.backend,
                   progress=args.progress, embedding=args.embedding, untrained_recipe=args.untrained_recipe)
@@ -73,8 +73,8 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def _training_data(args: argparse.Namespace) -> tuple[Task, Examples, Examples]:
     """The task and its two sets, after it is known that training is possible at all."""
-    from secformer.models.distill.data import glue_file, own_task, read, some, task_named
     from secformer.models.distill.needs import require_training
+    from secformer.models.distill.tasks import glue_file, own_task, read, some, task_named
 
     require_training()
     if args.task:

@@ -10,11 +10,12 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from secformer.models.output import SecureOutput, assemble, per_token
-from secformer.models.progress import Progress, shown
-from secformer.models.provisioned import PublicModel
-from secformer.models.sharing import private_requests
-from secformer.models.tokens import Batch, Texts, Tokenizer, batches
+from secformer.models.data.batch import Batch
+from secformer.models.data.tokenizer import Texts, Tokenizer
+from secformer.models.run.gather import gather
+from secformer.models.run.output import SecureOutput, assemble
+from secformer.models.run.progress import Progress, shown
+from secformer.models.run.public import PublicModel
 from secformer.mpc.errors import ProtocolError, SecformerError
 from secformer.mpc.fixed import decode
 from secformer.mpc.meter import Cost
@@ -42,7 +43,7 @@ class RemoteModel:
     def __init__(self, settings: ClientSettings):
         self._settings = settings
         self.public = PublicModel.load(settings.model)
-        self._tokenizer = Tokenizer(settings.model, self.public.spec)
+        self._tokenizer = Tokenizer(settings.model, self.public.inputs)
         context = client_context(settings.tls)
         self._parties = [PartyConnection(rank, address, context, settings.deadline)
                          for rank, address in enumerate((settings.party0, settings.party1))]
@@ -57,29 +58,27 @@ class RemoteModel:
         """
         rows = self._tokenizer.rows(texts, truncation=self._settings.truncation)
         self._compare()
-        results: list[Mapping[str, np.ndarray]] = [{}] * len(rows)
-        cost: Cost | None = None
-        chunks = list(batches(rows, self._settings.batch_tokens))
+        total = Cost()
+
+        def ask(batch: Batch, told: Progress) -> Mapping[str, np.ndarray]:
+            nonlocal total
+            told("asking the parties", 0, 1)
+            answers, cost = self._ask(batch)
+            told("asking the parties", 1, 1)
+            total += cost
+            return answers
+
+        architecture = self.public.architecture
         with shown(progress) as tell:
-            for number, (places, batch) in enumerate(chunks):
-                tell("asking the parties", number, len(chunks))
-                answers, spent = self._ask(batch)
-                cost = spent if cost is None else cost + spent
-                for i, place in enumerate(places):
-                    results[place] = {name: self._own(name, values, batch, i) for name, values in answers.items()}
-            tell("asking the parties", len(chunks), len(chunks))
-        return assemble(self.public.spec, rows, results, cost=cost, notes=self.public.notes, profile_source=SOURCE)
+            results = gather(rows, self._settings.batch_tokens, architecture.results, ask, tell)
+        return assemble(architecture, rows, results, cost=total, notes=self.public.notes, profile_source=SOURCE)
 
     __call__ = infer
-
-    def _own(self, name: str, values: np.ndarray, batch: Batch, i: int) -> np.ndarray:
-        start, length = batch.starts[i], batch.lengths[i]
-        return np.asarray(values[start : start + length] if per_token(self.public.spec, name) else values[i])
 
     def _ask(self, batch: Batch) -> tuple[dict[str, np.ndarray], Cost]:
         """One request: a half to each party, at once. Party 1's half is a seed."""
         public, seed, request = self.public, fresh_seed(), fresh_seed().hex()[:ID_DIGITS]
-        share = private_requests(batch, public.spec, public.width, seed)[0].words()
+        share = public.inputs.private_halves(batch, public.width, seed)[0].words()
         halves = (Half(request, public.digest, batch.lengths, batch.mask, words=share),
                   Half(request, public.digest, batch.lengths, batch.mask, seed=seed))
         first, second = self._both(lambda rank: self._parties[rank].infer(halves[rank]))

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from secformer.models.party import PartyModel, blind_batch
-from secformer.models.provisioned import PublicModel, ShareFile
-from secformer.models.sharing import uniform
-from secformer.models.tokens import Batch
+from secformer.models.data.batch import Batch, blind_batch
+from secformer.models.run.provisioning import ShareFile
+from secformer.models.run.public import PublicModel
+from secformer.models.run.served import PartyModel
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.ahead import read_ahead
 from secformer.mpc.dealer.plan import Plan
@@ -187,7 +187,7 @@ class Engine:
         started, meter = time.perf_counter(), Meter()
         self._opened = ""
         self._begin(link, WEIGHTS, self._model.provisioning, None, meter)
-        self._model.provision(self._shares)
+        self._model.load_weights(self._shares)
         self._opened = epoch.name
         cost = meter.close(started)
         log.info("weights opened", extra={"fields": {"seconds": round(time.perf_counter() - started, 3),
@@ -321,8 +321,7 @@ class Engine:
     def _words(self, job: Job, batch: Batch) -> np.ndarray:
         if job.half.words is not None:
             return np.asarray(job.half.words)
-        shape = (batch.tokens, self._public.spec.vocab + self._public.spec.types)
-        return uniform(job.half.seed or b"", "one-hot", shape, self._public.width)
+        return self._public.inputs.expanded(batch, self._public.width, job.half.seed or b"")
 
     def _tell_material(self) -> None:
         if self._rank != 1:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secformer import __version__
-from secformer.models.provisioned import PublicModel
+from secformer.models.run.public import PublicModel
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync
 from secformer.mpc.net.tcp import StreamChannel

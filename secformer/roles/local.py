@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
-from secformer.models.provisioned import CLIENT, provision, share_file
+from secformer.models.run.provisioning import CLIENT, share_file, write_shares
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.net.tcp import free_ports
 from secformer.roles.certificates import init
@@ -31,12 +31,12 @@ class LocalRoles:
 
     def __init__(self, folder: Path, model: Any, *, settings: Mapping[str, Any] | None = None, **provisioning: Any):
         """Makes everything but the processes. `settings` go into the parties' settings files, `provisioning` to
-        `provision`. Raises ModelError, SettingsError, OSError."""
+        `write_shares`. Raises ModelError, SettingsError, OSError."""
         self.folder = folder
         self.ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
         init(folder / "roles", ports=self.ports, parties=settings or {})
         shares = folder / "shares"
-        self.public = provision(model, shares, **provisioning)
+        self.public = write_shares(model, shares, **provisioning)
         for rank in (0, 1):
             (shares / share_file(rank)).rename(self.role_folder(f"party{rank}") / "model.safetensors")
         (shares / CLIENT).rename(self.role_folder("client") / "model")

@@ -65,8 +65,8 @@ def pack_half(half: Half) -> bytes:
     return bytes(save(tensors, metadata={"format": REQUEST, "request": half.request, "model": half.model}))
 
 
-def unpack_half(body: bytes, *, rows: int, width: int, longest: int, max_tokens: int) -> Half:
-    """A half from a body. `rows` is V + S, `width` the bits of its words, `longest` the model's positions.
+def unpack_half(body: bytes, *, columns: int, width: int, longest: int, max_tokens: int) -> Half:
+    """A half from a body. `columns` is V + S, `width` the bits of its words, `longest` the model's positions.
 
     Raises InputError for anything else than a well-formed half within the limits.
     """
@@ -96,7 +96,7 @@ def unpack_half(body: bytes, *, rows: int, width: int, longest: int, max_tokens:
         if seed.dtype != np.uint8 or seed.shape != (SEED_BYTES,):
             raise InputError(f"a seed has {SEED_BYTES} bytes, got {seed.dtype} {seed.shape}")
         return Half(request, model, lengths, attend, seed=seed.tobytes())
-    words, shape = tensors["words"], (int(lengths.sum()), rows)
+    words, shape = tensors["words"], (int(lengths.sum()), columns)
     dtype = np.dtype(np.uint32 if width <= 32 else np.uint64)
     if words.dtype != dtype or words.shape != shape:
         raise InputError(f"words are {dtype} {shape}, got {words.dtype} {words.shape}")

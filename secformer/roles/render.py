@@ -9,13 +9,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from secformer.models.provisioned import CLIENT, PublicModel, share_file
+from secformer.models.run.provisioning import CLIENT, share_file
+from secformer.models.run.public import PublicModel
 from secformer.roles.stocking import Stocked
 
 
 def provision_json(public: PublicModel, out: Path) -> dict[str, Any]:
     return {
-        "model": public.digest, "recipe": public.recipe.name, "architecture": public.spec.architecture,
+        "model": public.digest, "recipe": public.recipe.name, "architecture": public.architecture.spec.architecture,
         "results": list(public.names), "notes": list(public.notes),
         "files": {f"party{rank}": str(out / share_file(rank)) for rank in (0, 1)} | {CLIENT: str(out / CLIENT)},
     }
@@ -27,7 +28,7 @@ def provision(public: PublicModel, out: Path) -> RenderableType:
         path = out / share_file(rank)
         table.add_row(f"party {rank}", str(path), f"{path.stat().st_size:,}")
     table.add_row("clients", str(out / CLIENT), f"{sum(p.stat().st_size for p in (out / CLIENT).iterdir()):,}")
-    lines = [f"model {public.digest[:16]}, recipe {public.recipe.name}, {public.spec.architecture}",
+    lines = [f"model {public.digest[:16]}, recipe {public.recipe.name}, {public.architecture.spec.architecture}",
              "Keep each share file from the other party: the two together are the weights.",
              *(f"Note: {note}." for note in public.notes)]
     return Group(table, *(Text(line) for line in lines))

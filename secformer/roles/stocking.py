@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secformer.models.party import PartyModel, blind_batch
-from secformer.models.progress import Progress, silent
-from secformer.models.provisioned import ShareFile
+from secformer.models.data.batch import blind_batch
+from secformer.models.run.progress import Progress, silent
+from secformer.models.run.provisioning import ShareFile
+from secformer.models.run.served import PartyModel
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.store import SPACE, Receive, Store, run_bytes
 from secformer.mpc.errors import InputError, SettingsError
@@ -41,7 +42,7 @@ def stock(settings: PartySettings, lengths: Sequence[int], count: int, tell: Pro
     if settings.rank != 1:
         raise SettingsError("the store is party 1's: corrections go to it alone; run this with party 1's settings")
     share = ShareFile(settings.model)
-    most = share.public.spec.positions
+    most = share.public.inputs.longest
     if count < 1 or not lengths or not all(1 <= n <= most for n in lengths):
         raise InputError(f"give a count of 1 or more and lengths of 1 to {most} tokens; got {count} and "
                          f"{list(lengths)}")

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn import Config, Server
 
-from secformer.models.provisioned import PublicModel
+from secformer.models.run.public import PublicModel
 from secformer.mpc.errors import InputError, SecformerError
 from secformer.mpc.net.tcp import listening
 from secformer.mpc.net.tls import server_context
@@ -104,10 +104,10 @@ class Web:
             if len(body) > most:
                 raise Refusal(413, "too large", f"a request's body has at most {self._settings.max_body_mb} MB here; "
                                                 f"send fewer texts together")
-        spec = self._public.spec
+        inputs = self._public.inputs
         try:
-            half = await asyncio.to_thread(unpack_half, bytes(body), rows=spec.vocab + spec.types,
-                                           width=self._public.width, longest=spec.positions,
+            half = await asyncio.to_thread(unpack_half, bytes(body), columns=inputs.columns,
+                                           width=self._public.width, longest=inputs.longest,
                                            max_tokens=self._settings.max_tokens)
         except InputError as error:
             raise Refusal(400, "bad request", str(error)) from error

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from checkpoints import write_checkpoint
 
-from secformer.models.pipeline import secure_bert
-from secformer.models.pipeline import twin as twin_of
+from secformer.models.run.local import secure_bert
+from secformer.models.run.local import twin as twin_of
 from secformer.mpc.errors import RangeError
 from secformer.mpc.plain import PlainSession
 from secformer.mpc.shares import Share

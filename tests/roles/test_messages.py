@@ -16,7 +16,7 @@ from secformer.mpc.meter import Cost
 from secformer.roles.messages import ANSWER, Answer, Half, pack_answer, pack_half, unpack_answer, unpack_half
 
 ID = "0123456789abcdef" * 2
-ROWS, LIMITS = 7, {"rows": 7, "width": 24, "longest": 9, "max_tokens": 40}
+ROWS, LIMITS = 7, {"columns": 7, "width": 24, "longest": 9, "max_tokens": 40}
 
 
 def a_half(lengths: list[int], words: bool, width: int = 24) -> Half:

@@ -27,7 +27,7 @@ import pytest
 from roles_lab import LONG, TEXT, Asking, ask, in_the_middle, logged, no_serial_twice, right, serials, until
 
 from secformer import __version__, connect, demo_model
-from secformer.models.provisioned import provision, share_file
+from secformer.models.run.provisioning import share_file, write_shares
 from secformer.mpc.errors import InputError, ProtocolError
 from secformer.mpc.net.tls import Identity, client_context, host_name
 from secformer.mpc.net.wire import HEADER_BYTES
@@ -327,7 +327,7 @@ def test_a_full_disk_keeps_what_is_whole(up: LocalRoles) -> None:
 
 
 def test_another_model_at_the_other_party(up: LocalRoles, tmp_path: Path) -> None:
-    other = provision(demo_model(), tmp_path / "other")
+    other = write_shares(demo_model(), tmp_path / "other")
     mine = up.role_folder("party1") / "model.safetensors"
     kept = tmp_path / "kept.safetensors"
     shutil.copy(mine, kept)
@@ -381,7 +381,7 @@ def test_another_partys_share_file(up: LocalRoles) -> None:
 
 
 def test_a_client_of_another_provisioning(up: LocalRoles, tmp_path: Path) -> None:
-    other = provision(demo_model(), tmp_path / "other")
+    other = write_shares(demo_model(), tmp_path / "other")
     path = up.role_folder("client") / "other_model.toml"
     path.write_text(up.settings("client").read_text().replace('model = "model"', f'model = "{tmp_path}/other/client"'))
     with connect(path) as model, pytest.raises(ProtocolError) as caught:

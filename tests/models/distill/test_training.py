@@ -13,25 +13,25 @@ import pytest
 from checkpoints import write_checkpoint
 from safetensors.numpy import load_file
 
-from secformer.models.design import DESIGNS
-from secformer.models.distill.data import Examples, Task
+from secformer.models.data.batch import Batch
 from secformer.models.distill.evaluate import evaluate
-from secformer.models.folder import ModelFolder
-from secformer.models.pipeline import plain_bert, secure_bert
-from secformer.models.profile import FILE
-from secformer.models.tokens import Batch
+from secformer.models.distill.tasks import Examples, Task
+from secformer.models.families.folder import ModelFolder
+from secformer.models.ranges.profile import FILE
+from secformer.models.ranges.trained import DESIGNS
+from secformer.models.run.local import plain_bert, secure_bert
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
 from secformer.protocols.recipes import MPCFORMER, SECFORMER
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
+from secformer.models.distill.exact import EXACT_TORCH  # noqa: E402
 from secformer.models.distill.finetune import dev_logits, finetune  # noqa: E402
-from secformer.models.distill.functions import EXACT_TORCH  # noqa: E402
 from secformer.models.distill.losses import inner_loss, logits_loss  # noqa: E402
 from secformer.models.distill.model import load, start  # noqa: E402
-from secformer.models.distill.plan import Stage, order  # noqa: E402
-from secformer.models.distill.session import TorchSession  # noqa: E402
+from secformer.models.distill.stage import Stage, order  # noqa: E402
 from secformer.models.distill.student import distill  # noqa: E402
+from secformer.models.distill.torch_session import TorchSession  # noqa: E402
 from secformer.models.distill.trace import Trace  # noqa: E402
 from secformer.models.distill.trim import trim  # noqa: E402
 
@@ -151,14 +151,15 @@ def test_distillation_brings_a_student_nearer(teacher: Path, student: Path) -> N
 
 def test_maps_are_what_the_protocol_makes_of_a_unit_matrix(teacher: Path) -> None:
     folder = ModelFolder(teacher)
+    spec = folder.architecture.spec
     batch, s = Batch(tuple(folder.tokenizer.rows(DEV.texts))), TorchSession(dtype=torch.float64)
     trace = Trace(maps=True)
     assert batch.padded
     logits = load(folder)(s, batch, SECFORMER, trace)
     np.testing.assert_allclose(logits, load(folder)(s, batch, SECFORMER), atol=1e-12)  # looking changes nothing
-    assert len(trace.hidden_states) == folder.spec.layers + 1 and len(trace.attention_maps) == folder.spec.layers
+    assert len(trace.hidden_states) == spec.layers + 1 and len(trace.attention_maps) == spec.layers
     for map_ in trace.attention_maps:
-        assert map_.shape == (batch.size, folder.spec.heads, batch.longest, batch.longest)
+        assert map_.shape == (batch.size, spec.heads, batch.longest, batch.longest)
         np.testing.assert_allclose(map_.sum(-1), 1.0, atol=1e-3)
         assert float(map_.detach().permute(0, 3, 1, 2)[~torch.from_numpy(batch.mask)].abs().max()) == 0.0
     same = Trace(maps=True)

@@ -1,0 +1,117 @@
+"""Tokens of texts, and texts that run together.
+
+B texts, T tokens of the longest text (of a batch), N tokens of all texts together, packed without padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text: ids, segments and mask (1 = attend), each (T,) int64, without padding at the end."""
+
+    ids: np.ndarray
+    segments: np.ndarray
+    mask: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Texts that run together. Public: lengths and masks. Tokens are packed (N, ...), so padding costs nothing in
+    token-wise work; attention unpacks them to (B, T, ...), where padding repeats each text's first token and so stays
+    within every measured range."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def longest(self) -> int:
+        return max(len(r) for r in self.rows)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        return np.array([len(r) for r in self.rows])
+
+    @property
+    def tokens(self) -> int:
+        return int(self.lengths.sum())
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """(B, T) bool: tokens that may be attended to."""
+        mask = np.zeros((self.size, self.longest), dtype=bool)
+        for out, row in zip(mask, self.rows, strict=True):
+            out[: len(row)] = row.mask
+        return mask
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(B,) packed index of each text's first token."""
+        return np.asarray(np.cumsum(self.lengths) - self.lengths)
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        """(B, T) bool: positions that hold a token rather than padding."""
+        return np.asarray(np.arange(self.longest) < self.lengths[:, None])
+
+    @cached_property
+    def unpacking(self) -> np.ndarray:
+        """(B T,) packed index for every position; padding takes its text's first token."""
+        steps = np.where(self.present, np.arange(self.longest), 0)
+        return np.asarray(self.starts[:, None] + steps).reshape(-1)
+
+    @cached_property
+    def packing(self) -> np.ndarray:
+        """(N,) index of every token among the B T positions."""
+        return np.flatnonzero(self.present)
+
+    @property
+    def padded(self) -> bool:
+        return self.tokens < self.size * self.longest
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        return np.concatenate([r.ids for r in self.rows])
+
+    @cached_property
+    def segments(self) -> np.ndarray:
+        return np.concatenate([r.segments for r in self.rows])
+
+    @cached_property
+    def positions(self) -> np.ndarray:
+        return np.concatenate([np.arange(len(r)) for r in self.rows])
+
+
+def batches(rows: Sequence[Row], limit: int) -> Iterator[tuple[list[int], Batch]]:
+    """Texts of similar length together, at most `limit` positions a batch (a longer text runs alone), with the places
+    that they had in `rows`."""
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
+    chunk: list[int] = []
+    for i in order:
+        if chunk and (len(chunk) + 1) * len(rows[i]) > limit:
+            yield chunk, Batch(tuple(rows[j] for j in chunk))
+            chunk = []
+        chunk.append(i)
+    if chunk:
+        yield chunk, Batch(tuple(rows[j] for j in chunk))
+
+
+def blind_batch(lengths: np.ndarray, mask: np.ndarray) -> Batch:
+    """A batch as a party knows it: lengths (B,) and attention mask (B, T), every id 0."""
+    rows = []
+    for length, attend in zip(lengths, mask, strict=True):
+        nothing = np.zeros(int(length), dtype=np.int64)
+        rows.append(Row(nothing, nothing, attend[: int(length)].astype(np.int64)))
+    return Batch(tuple(rows))

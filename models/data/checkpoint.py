@@ -1,0 +1,183 @@
+"""Tensors of a safetensors checkpoint, read one at a time.
+
+bfloat16 has no NumPy type: its 16 bits are the upper half of a float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secformer.mpc.errors import ModelError, RangeError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+KINDS: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8"),
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor lies: its file, offset in bytes, kind and shape."""
+
+    file: Path
+    offset: int
+    kind: str
+    shape: tuple[int, ...]
+
+
+class Checkpoint:
+    """The tensors of a folder, by the names that a model without a head gives them; heads by their own names.
+
+    prefix   what models with a head put before the names of their encoder's tensors, such as "bert."; names are found
+             with it and without it, and with the old `LayerNorm.gamma` and `.beta`
+    buffers  stored tensors, named without the prefix, that are not parameters
+
+    Opening reads headers only. Raises ModelError for missing, truncated or corrupt files.
+    """
+
+    def __init__(self, folder: Path, *, prefix: str = "", buffers: Collection[str] = ()):
+        self.folder, self._prefix, self._buffers = folder, prefix, buffers
+        self._stored: dict[str, Stored] = {}
+        self._used: set[str] = set()
+        for file, names in _files(folder):
+            header = _header(file)
+            if names is not None and (gone := sorted(names - header.keys())):
+                raise ModelError(f"{folder / INDEX} places {gone[0]!r} in {file.name}, which lacks it; copy the "
+                                 f"checkpoint again")
+            self._stored |= header
+
+    def __contains__(self, name: str) -> bool:
+        return self._find(name) is not None
+
+    def read(self, name: str, shape: Sequence[int]) -> np.ndarray:
+        """The tensor as float64, shape checked. Raises ModelError naming tensor, expected and found; also for NaN."""
+        values = _to_float(self._map(name, shape), self._where(name).kind)
+        finite = np.isfinite(values)
+        if not finite.all():
+            bad = int(values.size - np.count_nonzero(finite))
+            raise ModelError(
+                f"{self.folder}: tensor {name!r} holds {bad} value(s) that are NaN or infinite; weights must be "
+                f"finite: save the checkpoint again, or pick an earlier one"
+            )
+        return values
+
+    def rows(self, name: str, shape: Sequence[int], ids: np.ndarray) -> np.ndarray:
+        """Rows of a table (R, C) at ids (N,) as float64 (N, C), without reading the rest."""
+        return _to_float(self._map(name, shape)[ids], self._where(name).kind)
+
+    def reach(self, name: str, shape: Sequence[int], bound: float) -> float:
+        """Largest absolute value. Raises RangeError when it is not below `bound`, ModelError as `read`."""
+        top = float(np.abs(self.read(name, shape)).max(initial=0.0))
+        if not top < bound:
+            raise RangeError(
+                f"{self.folder}: tensor {name!r} holds the value {top:g}; fixed point takes |v| < {bound:g}. Rescale "
+                f"the model, or raise `magnitude` (and lower `frac`)"
+            )
+        return top
+
+    def digest(self, names: Iterable[str]) -> str:
+        """SHA-256 over names, kinds, shapes and bytes of tensors: says which weights a range profile belongs to."""
+        h = hashlib.sha256()
+        for name in sorted(set(names)):
+            where = self._where(name)
+            h.update(f"{name}:{where.kind}:{where.shape};".encode())
+            h.update(self._map(name, where.shape).reshape(-1).view(np.uint8).data)
+        return h.hexdigest()
+
+    def unused(self) -> list[str]:
+        """Stored tensors that nobody asked for."""
+        known = self._used | {prefix + n for n in self._buffers for prefix in ("", self._prefix)}
+        return sorted(self._stored.keys() - known)
+
+    def _find(self, name: str) -> str | None:
+        old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        return next((n for n in (name, self._prefix + name, old, self._prefix + old) if n in self._stored), None)
+
+    def _where(self, name: str) -> Stored:
+        found = self._find(name)
+        if found is None:
+            near = [n for n in self._stored if n.rsplit(".", 2)[-2:] == name.rsplit(".", 2)[-2:]][:3]
+            raise ModelError(
+                f"{self.folder}: the checkpoint lacks tensor {name!r}{self._either}; it has "
+                f"{len(self._stored)} tensors{', such as ' + ', '.join(near) if near else ''}. Does config.json name "
+                f"the right architecture?"
+            )
+        self._used.add(found)
+        return self._stored[found]
+
+    @property
+    def _either(self) -> str:
+        return f" (with or without {self._prefix!r})" if self._prefix else ""
+
+    def _map(self, name: str, shape: Sequence[int]) -> np.ndarray:
+        where = self._where(name)
+        if where.kind not in KINDS:
+            raise ModelError(
+                f"{self.folder}: tensor {name!r} is of kind {where.kind}; expected a float kind: {', '.join(KINDS)}"
+            )
+        if where.shape != tuple(shape):
+            raise ModelError(
+                f"{self.folder}: tensor {name!r} has shape {where.shape}; config.json asks for {tuple(shape)}"
+            )
+        if not np.prod(where.shape):
+            return np.zeros(where.shape, KINDS[where.kind])
+        try:
+            return np.memmap(where.file, KINDS[where.kind], "r", where.offset, where.shape)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"cannot read tensor {name!r} from {where.file}: {error}") from error
+
+
+def _to_float(raw: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "BF16":
+        raw = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return np.asarray(raw).astype(np.float64)
+
+
+def _files(folder: Path) -> list[tuple[Path, set[str] | None]]:
+    """The checkpoint's files, each with the names that an index promises in it."""
+    if (folder / SINGLE).is_file():
+        return [(folder / SINGLE, None)]
+    index = folder / INDEX
+    if not index.is_file():
+        hint = " It has pytorch_model.bin, which can run code when loaded: convert it to safetensors." if (
+            folder / "pytorch_model.bin").exists() else ""
+        raise ModelError(f"{folder} has neither {SINGLE} nor {INDEX}.{hint}")
+    try:
+        places = json.loads(index.read_text("utf-8"))["weight_map"]
+        by_file: dict[str, set[str]] = {}
+        for name, file in places.items():
+            by_file.setdefault(file, set()).add(name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"cannot read {index}: it needs a 'weight_map' ({type(error).__name__}: {error})") from error
+    for file in by_file:
+        if Path(file).name != file or not (folder / file).is_file():
+            raise ModelError(f"{index} names the file {file!r}, which is not in {folder}; copy the missing part")
+    return [(folder / file, names) for file, names in by_file.items()]
+
+
+def _header(file: Path) -> dict[str, Stored]:
+    """Names and places of a file's tensors. `safetensors` proves that the file is whole and well formed."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), framework="np") as handle:
+            names = set(handle.keys())
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header: dict[str, Any] = json.loads(stream.read(length))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{file} is not a readable safetensors file: {error}; copy or download it again") from error
+    start = 8 + length
+    return {
+        name: Stored(file, start + facts["data_offsets"][0], facts["dtype"], tuple(facts["shape"]))
+        for name, facts in header.items()
+        if name in names
+    }

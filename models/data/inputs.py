@@ -1,0 +1,106 @@
+"""How a batch of tokens enters the computation: shapes, streams and sharing of the client's input, in one place.
+
+Private: every token is a secret row with a 1 at its word and a 1 at its segment, which picks its row out of the secret
+tables. Client: the client holds the tables and shares the embedding sums. Party 1's share of either is expanded from a
+seed; party 0's is the value minus that.
+
+N tokens of all texts of a batch, V words, S segments, C hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from secformer.models.data.batch import Batch
+from secformer.models.data.shares import uniform
+from secformer.mpc.fixed import encode
+from secformer.mpc.ring import WORD_BITS
+
+ONE_HOT, SUMS = "one-hot", "embeddings"  # names of the seed's streams
+
+
+@dataclass(frozen=True)
+class Request:
+    """One batch's input, as a party gets it: `words()` makes its share when asked.
+
+    private  one-hot rows (N, V + S); no fractional bits, `width` bits a word
+    client   embedding sums (N, C) of the session's fractional bits
+    """
+
+    words: Callable[[], Any]
+    shape: tuple[int, int]
+    private: bool
+    width: int = WORD_BITS
+
+    def ghost(self) -> Request:
+        """The same request for the plan recorder, which looks at shapes alone."""
+        return replace(self, words=lambda: np.broadcast_to(np.uint64(0), self.shape))
+
+
+@dataclass(frozen=True)
+class TokenInputs:
+    """What a model takes of a text.
+
+    words     V, rows of its table of words: ids lie in 0..V-1
+    segments  S, rows of its table of segments; 0 where the family has none
+    longest   most tokens of one text
+    hidden    C, entries of an embedding sum
+    """
+
+    words: int
+    segments: int
+    longest: int
+    hidden: int
+
+    @property
+    def columns(self) -> int:
+        """Entries of a one-hot row."""
+        return self.words + self.segments
+
+    def one_hot(self, batch: Batch, dtype: Any) -> np.ndarray:
+        """(N, V + S): 1 at each token's word and at V plus its segment."""
+        rows = np.zeros((batch.tokens, self.columns), dtype)
+        each = np.arange(batch.tokens)
+        rows[each, batch.ids] = 1
+        if self.segments:
+            rows[each, self.words + batch.segments] = 1
+        return rows
+
+    def private_request(self, batch: Batch, width: int, words: Callable[[], Any]) -> Request:
+        """One-hot rows, or a share of them, as a request; `width` is the tables'."""
+        return Request(words, (batch.tokens, self.columns), True, width)
+
+    def client_request(self, batch: Batch, words: Callable[[], Any]) -> Request:
+        """Embedding sums, or a share of them, as a request."""
+        return Request(words, (batch.tokens, self.hidden), False)
+
+    def expanded(self, batch: Batch, width: int, seed: bytes) -> np.ndarray:
+        """Party 1's share of one-hot rows."""
+        return uniform(seed, ONE_HOT, (batch.tokens, self.columns), width)
+
+    def private_halves(self, batch: Batch, width: int, seed: bytes) -> tuple[Request, Request]:
+        """Both parties' shares of secret token ids."""
+
+        def party0() -> np.ndarray:
+            mask = self.expanded(batch, width, seed)
+            return np.asarray(self.one_hot(batch, mask.dtype) - mask)
+
+        def party1() -> np.ndarray:
+            return self.expanded(batch, width, seed)
+
+        return self.private_request(batch, width, party0), self.private_request(batch, width, party1)
+
+    def client_halves(self, batch: Batch, sums: np.ndarray, frac: int, seed: bytes) -> tuple[Request, Request]:
+        """Both parties' shares of embedding sums (N, C) that the client looked up itself."""
+
+        def party0() -> np.ndarray:
+            return np.asarray(encode(sums, frac) - uniform(seed, SUMS, sums.shape))
+
+        def party1() -> np.ndarray:
+            return uniform(seed, SUMS, sums.shape)
+
+        return self.client_request(batch, party0), self.client_request(batch, party1)

@@ -1,0 +1,88 @@
+"""What the model's owner hands to the parties: additive shares, expanded tensor by tensor when they are asked for.
+
+Party 1's share of everything is expanded from a seed; party 0's is the encoded value minus that. The twin gets the
+values themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from secformer.models.data.checkpoint import Checkpoint
+from secformer.models.data.tensors import Layout
+from secformer.mpc.fixed import encode
+from secformer.mpc.prg import Stream
+from secformer.mpc.ring import WORD_BITS
+
+BLOCK = 1 << 20  # elements encoded at a time
+
+
+class Tensors(Protocol):
+    """One party's view of a model's tensors, by the names of a layout."""
+
+    @property
+    def layout(self) -> Layout: ...
+
+    def get(self, name: str) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class SeedShares:
+    """Party 1's shares: uniform words of the seed. 32-bit words where a tensor needs no more."""
+
+    layout: Layout
+    seed: bytes
+
+    def get(self, name: str) -> np.ndarray:
+        tensor = self.layout[name]
+        return uniform(self.seed, name, tensor.shape, tensor.width)
+
+
+@dataclass(frozen=True)
+class OwnerShares:
+    """Party 0's shares: the model owner's encoded tensor minus party 1's share."""
+
+    layout: Layout
+    seed: bytes
+    checkpoint: Checkpoint
+    frac: int
+
+    def get(self, name: str) -> np.ndarray:
+        tensor = self.layout[name]
+        words = uniform(self.seed, name, tensor.shape, tensor.width)
+        flat, values = words.reshape(-1), tensor.build(self.checkpoint).reshape(-1)
+        for i in range(0, flat.size, BLOCK):
+            part = slice(i, i + BLOCK)
+            flat[part] = encode(values[part], self.frac).astype(words.dtype, copy=False) - flat[part]
+        return words
+
+
+@dataclass(frozen=True)
+class PlainTensors:
+    """The tensors themselves, for the twin."""
+
+    layout: Layout
+    checkpoint: Checkpoint
+
+    def get(self, name: str) -> np.ndarray:
+        return self.layout[name].build(self.checkpoint)
+
+
+@dataclass(frozen=True)
+class GhostTensors:
+    """Shapes, for the plan recorder."""
+
+    layout: Layout
+
+    def get(self, name: str) -> np.ndarray:
+        return np.broadcast_to(np.uint64(0), self.layout[name].shape)
+
+
+def uniform(seed: bytes, name: str, shape: tuple[int, ...], width: int = WORD_BITS) -> np.ndarray:
+    """Uniform words of a named stream: uint32 for widths up to 32, else uint64."""
+    dtype = np.dtype(np.uint32 if width <= 32 else np.uint64)
+    raw = Stream(seed, "share", name).read(int(np.prod(shape)) * dtype.itemsize)
+    return np.asarray(raw).view(dtype).reshape(shape)

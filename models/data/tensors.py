@@ -1,0 +1,94 @@
+"""The secret tensors of a model as the protocol uses them: names, shapes, and how each is built from a checkpoint.
+
+Matrices are stored (in, out), the transpose of PyTorch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from secformer.models.data.checkpoint import Checkpoint
+from secformer.mpc.errors import RangeError
+from secformer.mpc.ring import WORD_BITS
+
+TABLE = "embedding.table"  # what one-hot rows are multiplied with, in every family
+NARROW = (24, 32)          # widths, in whole bytes, at which a table may be looked up
+
+
+@dataclass(frozen=True)
+class Part:
+    """A checkpoint tensor (its first name that exists), its stored shape, and what is done to it."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    transpose: bool = False
+    factor: float = 1.0
+
+    def name(self, checkpoint: Checkpoint) -> str:
+        return next((n for n in self.names if n in checkpoint), self.names[0])
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Parts joined along `axis`. `standing`: a right operand whose mask is opened once; `width`: bits that its words
+    need."""
+
+    parts: tuple[Part, ...]
+    axis: int = -1
+    standing: bool = False
+    width: int = WORD_BITS
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shapes = [p.shape[::-1] if p.transpose else p.shape for p in self.parts]
+        joined = list(shapes[0])
+        joined[self.axis] = sum(s[self.axis] for s in shapes)
+        return tuple(joined)
+
+    def build(self, checkpoint: Checkpoint) -> np.ndarray:
+        """The tensor in float64. Raises ModelError as `Checkpoint.read`."""
+        arrays = [checkpoint.read(p.name(checkpoint), p.shape) for p in self.parts]
+        arrays = [(a.T if p.transpose else a) * p.factor if p.transpose or p.factor != 1.0 else a
+                  for a, p in zip(arrays, self.parts, strict=True)]
+        return np.ascontiguousarray(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, self.axis))
+
+
+Layout = Mapping[str, Tensor]
+
+
+def matrix(name: str, inner: int, outer: int) -> Tensor:
+    """A PyTorch linear layer's weight, (outer, inner) in the checkpoint, as a standing matrix (inner, outer)."""
+    return Tensor((Part((name,), (outer, inner), True),), standing=True)
+
+
+def vector(name: str, size: int) -> Tensor:
+    """A bias or a gain (size,)."""
+    return Tensor((Part((name,), (size,)),))
+
+
+def linear(here: str, there: str, inner: int, outer: int) -> dict[str, Tensor]:
+    """Weight and bias of the checkpoint's linear layer `there`, under the program's name `here`."""
+    return {f"{here}.weight": matrix(f"{there}.weight", inner, outer), f"{here}.bias": vector(f"{there}.bias", outer)}
+
+
+def norm(here: str, there: str, size: int) -> dict[str, Tensor]:
+    """Weight and bias of the checkpoint's LayerNorm `there`, under the program's name `here`."""
+    return {f"{here}.{k}": vector(f"{there}.{k}", size) for k in ("weight", "bias")}
+
+
+def parts(layout: Layout) -> Iterator[Part]:
+    for tensor in layout.values():
+        yield from tensor.parts
+
+
+def table_width(table: Tensor, checkpoint: Checkpoint, frac: int, bound: float) -> int:
+    """The narrowest width at which one row of each of the table's parts, added up, fits with a lift's headroom of two
+    bits. Raises RangeError where the sum is not below `bound`."""
+    reach = sum(checkpoint.reach(p.name(checkpoint), p.shape, bound) for p in table.parts)
+    if not reach < bound:
+        raise RangeError(f"rows of {' plus '.join(p.names[0] for p in table.parts)} reach {reach:g} together; fixed "
+                         f"point takes |v| < {bound:g}")
+    return next((w for w in NARROW if reach + 2.0**-frac < 2.0 ** (w - 2 - frac)), WORD_BITS)

@@ -1,0 +1,7 @@
+"""Model families: one file for each architecture, and what they share.
+
+What lives here: the contract that every family keeps (`architecture`), the table of families (`table`), a checkpoint's
+folder opened by it (`folder`, `config`), the blocks and heads that families are made of (`blocks`, `heads`), the
+program that every session runs (`program`), and the families themselves (`bert`). May import `secformer.models.data`,
+`secformer.protocols` and `secformer.mpc`; must not hold numerical coefficients, ranks or timers.
+"""

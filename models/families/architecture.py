@@ -1,0 +1,181 @@
+"""The contract of a model family: all that is public about a checkpoint, apart from its ranges, as one value.
+
+Loading, provisioning, served parties, rehearsals, range profiles, checks and distillation ask an `Architecture` and
+know no family. CONTRIBUTING has the contract on one page, with a worked example.
+
+B texts, N packed tokens, C hidden, V words, S segments, L labels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from secformer.models.data.batch import Batch
+from secformer.models.data.checkpoint import Checkpoint
+from secformer.models.data.inputs import TokenInputs
+from secformer.models.data.tensors import TABLE, Layout, Tensor
+from secformer.models.families.blocks import Forward
+from secformer.models.families.config import Config
+from secformer.models.families.heads import Head
+from secformer.mpc.errors import ModelError
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
+
+HEAD = "head"      # before the program's names of a head's tensors
+LAYERS = "layers"  # the size in which a student may differ from its teacher
+Rows = Callable[[str, tuple[int, int], np.ndarray], Any]  # rows of a checkpoint's table: its name, shape, and places
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """The public facts of a checkpoint that every family has; a family adds its own sizes.
+
+    architecture  Hugging Face's name of the class, which says the head
+    labels        names by label id (classifiers); one label without classes is a regression
+    problem       "single", "multi" or "regression": how logits turn into probabilities
+    recipe        the recipe that the checkpoint was trained for, where its config names one
+    constants     the numbers that it was trained around, as sorted JSON, where its config states them
+    """
+
+    architecture: str
+    labels: tuple[str, ...] = ()
+    problem: str = "single"
+    recipe: str | None = None
+    constants: str = ""
+
+
+@dataclass(frozen=True)
+class Architecture(ABC):
+    """One checkpoint of a family, as a value that compares and hashes by its spec.
+
+    A family is a subclass: its class attributes say what it is called, its methods what it needs and computes.
+
+    model_type  the family's name in config files
+    heads       the Hugging Face classes that it runs, and what their heads answer
+    spec_type   its subclass of Spec
+    prefix      what models with a head put before the names of their encoder's tensors
+    buffers     stored tensors, without the prefix, that are not parameters
+    """
+
+    model_type: ClassVar[str]
+    heads: ClassVar[Mapping[str, Head]]
+    spec_type: ClassVar[type[Spec]]
+    prefix: ClassVar[str] = ""
+    buffers: ClassVar[Sequence[str]] = ()
+
+    spec: Spec
+
+    # ---- from a config, and from its own description -----------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Config, architecture: str) -> Self:
+        """The value of a config whose class is `architecture`, one of `heads`. Raises ModelError, naming the key, for
+        a variant that the family does not run."""
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Self:
+        """The inverse of `facts`. Raises TypeError for other keys."""
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+        return cls(cls.spec_type(**values))
+
+    def facts(self) -> dict[str, Any]:
+        """The spec as plain values, for JSON."""
+        return asdict(self.spec)
+
+    def found_in(self, checkpoint: Checkpoint) -> tuple[Self, list[str]]:
+        """The value for the tensors that are there, and notes on what is missing: for parts that a checkpoint may do
+        without, such as a pooler."""
+        return self, []
+
+    # ---- tensors -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def tables(self) -> dict[str, Tensor]:
+        """What a private look-up reads: under the name TABLE the standing table (V + S, C) that one-hot rows are
+        multiplied with, and further tensors that the embedding adds."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """Every tensor behind the embedding sum, heads included, in the program's order."""
+
+    def layout(self, width: int | None) -> Layout:
+        """The tensors that the model owner shares: with tables of `width` bits, or, for None, without tables, for
+        clients that hold them."""
+        if width is None:
+            return self.weights()
+        tables = self.tables()
+        return {**tables, TABLE: replace(tables[TABLE], width=width)} | self.weights()
+
+    # ---- inputs ------------------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def inputs(self) -> TokenInputs:
+        """What the model takes of a text."""
+
+    @abstractmethod
+    def embedding_sums(self, rows: Rows, batch: Batch) -> Any:
+        """Embedding sums (N, C) of a batch, looked up in the checkpoint's own tables."""
+
+    # ---- the program -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def embed(self, s: Session, rows: Share, f: Forward) -> Share:
+        """Secret one-hot rows (N, V + S) to embedding sums (N, C), over the box."""
+
+    @abstractmethod
+    def answer(self, s: Session, x: Share, f: Forward) -> dict[str, Share]:
+        """Embedding sums (N, C) to every result in `results`, over the box."""
+
+    @property
+    @abstractmethod
+    def sites(self) -> tuple[str, ...]:
+        """The names of the call sites whose ranges are measured, in the order in which `answer` reaches them."""
+
+    # ---- results -----------------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def results(self) -> Mapping[str, bool]:
+        """The results by Hugging Face's names, and whether a result has one row for each token (else for each text)."""
+
+    @property
+    def head(self) -> Head:
+        """What the head answers."""
+        return self.heads[self.spec.architecture]
+
+    # ---- distillation (a family may leave this out) ------------------------------------------------------------------
+
+    @property
+    def hidden_sites(self) -> tuple[str, ...]:
+        """The sites whose results are the hidden states that a student learns: the embedding's and every layer's."""
+        raise self._not_trained()
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """What a student must have in common with its teacher, by the names that users know, and LAYERS, of which it
+        may have fewer."""
+        raise self._not_trained()
+
+    def classifier(self, labels: tuple[str, ...]) -> Self:
+        """The same encoder with a text classifier over `labels`; one label is a regression."""
+        raise self._not_trained()
+
+    @property
+    def head_tensors(self) -> frozenset[str]:
+        """The checkpoint's names of the head's tensors, which carry no prefix."""
+        return frozenset(p.names[0] for name, tensor in self.weights().items() if name.startswith(f"{HEAD}.")
+                         for p in tensor.parts)
+
+    def stored_name(self, name: str) -> str:
+        """The name under which a model with a head stores a tensor."""
+        return name if name in self.head_tensors else self.prefix + name
+
+    def _not_trained(self) -> ModelError:
+        return ModelError(f"models of type {self.model_type!r} can be run and measured, but not trained here")

@@ -1,0 +1,66 @@
+"""Blocks that families are made of: what a forward pass goes by, linear layers, norms, attention's reshapes.
+
+B texts, T tokens of the longest, N tokens of all texts packed without padding, C hidden, H heads, D = C / H, V words,
+S segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from secformer.models.data.batch import Batch
+from secformer.models.data.parameters import Parameters
+from secformer.models.data.tensors import TABLE
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
+from secformer.protocols.ranges import Site
+from secformer.protocols.recipes import Recipe
+
+Sites = Callable[[str], Site]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What one forward pass goes by beside its input. All of it but the parameters' values is public.
+
+    at   the measured ranges of a call site, by its name
+    """
+
+    batch: Batch
+    parameters: Parameters
+    recipe: Recipe
+    at: Sites
+
+
+def linear(s: Session, x: Share, f: Forward, name: str) -> Share:
+    """x (N, K) @ W (K, M) + b."""
+    return s.matmul(x, f.parameters.matrix(f"{name}.weight")) + f.parameters.vector(f"{name}.bias")
+
+
+def layernorm(s: Session, x: Share, f: Forward, site: str, eps: float) -> Share:
+    """LayerNorm of x (N, C); the site's name is also its parameters'."""
+    p = f.parameters.inside(site)
+    with s.scope("layernorm"):
+        return f.recipe.layernorm(s, x, p.vector("weight"), p.vector("bias"), eps, f.at(site))
+
+
+def look_up(s: Session, rows: Share, f: Forward) -> Share:
+    """Secret one-hot rows (N, V + S) times the secret table: (N, C). Looked up at the table's narrow width, then lifted
+    once."""
+    (found,) = s.lift(s.matmul(rows, f.parameters.matrix(TABLE)))
+    return found
+
+
+def split_heads(x: Share, batch: Batch, heads: int) -> Share:
+    """(N, C) to (B, H, T, D)."""
+    if batch.padded:
+        x = x[batch.unpacking]
+    return x.reshape(batch.size, batch.longest, heads, x.shape[-1] // heads).transpose(0, 2, 1, 3)
+
+
+def join_heads(x: Share, batch: Batch) -> Share:
+    """(B, H, T, D) to (N, C)."""
+    b, h, t, d = x.shape
+    x = x.transpose(0, 2, 1, 3).reshape(b * t, h * d)
+    return x[batch.packing] if batch.padded else x

@@ -1,0 +1,108 @@
+"""What a checkpoint says about itself: `config.json`, read and checked entry by entry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from secformer.models.data.library import quiet, transformers
+from secformer.models.families.heads import Head
+from secformer.mpc.errors import ModelError
+
+FILE = "config.json"
+KEY = "secformer"  # of the entry that says what a student was trained for
+
+
+@dataclass(frozen=True)
+class Config:
+    """The entries of a config file, as attributes of `entries`; every check names the file and the key."""
+
+    entries: Any
+    file: Path
+
+    @property
+    def model_type(self) -> str:
+        """The family, as Hugging Face names it."""
+        return str(self.get("model_type"))
+
+    @property
+    def architectures(self) -> list[str]:
+        """The classes that the checkpoint was saved from, as Hugging Face names them."""
+        return [str(name) for name in self.get("architectures") or ()]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """An entry, or the default where the file has none."""
+        return getattr(self.entries, key, default)
+
+    def require(self, key: str, holds: bool, wanted: str, came: object = None) -> None:
+        """Raises ModelError, with what was wanted and what came, unless `holds`."""
+        if not holds:
+            came = self.get(key) if came is None else came
+            raise ModelError(f"{self.file}: {key} must be {wanted}, got {came!r}; this model is not supported")
+
+    def size(self, key: str) -> int:
+        """A positive whole number."""
+        value = self.get(key)
+        self.require(key, isinstance(value, int) and not isinstance(value, bool) and value > 0, "a positive integer")
+        return int(value)
+
+    def labels(self) -> tuple[str, ...]:
+        """Names by label id."""
+        names = {int(k): str(v) for k, v in (self.get("id2label") or {}).items()}
+        self.require("id2label", bool(names) and sorted(names) == list(range(len(names))),
+                     "names for the label ids 0, 1, 2, ...")
+        return tuple(names[i] for i in range(len(names)))
+
+    def problem(self, head: Head, labels: int) -> str:
+        """How logits turn into probabilities: "single", "multi" or "regression"."""
+        if head is not Head.SEQUENCE:
+            return "single"
+        stated = self.get("problem_type")
+        if stated is None:
+            return "regression" if labels == 1 else "single"
+        return {"regression": "regression", "multi_label_classification": "multi"}.get(stated, "single")
+
+    def student(self) -> tuple[str | None, str]:
+        """The recipe that the checkpoint was trained for, and the constants that it was trained around, as JSON."""
+        entry = self.get(KEY)
+        constants = entry.get("constants") if isinstance(entry, dict) else None
+        recipe = entry.get("recipe") if isinstance(entry, dict) else entry
+        self.require(KEY, recipe is None or isinstance(recipe, str), 'a recipe: {"recipe": "name"}', recipe)
+        return recipe, "" if constants is None else json.dumps(constants, sort_keys=True)
+
+    def filled(self) -> Config:
+        """The same entries with the defaults that `transformers` has for this model type.
+
+        Raises ModelError for entries that the library refuses.
+        """
+        library = transformers()
+        with quiet("transformers"):
+            try:
+                filled = library.CONFIG_MAPPING[self.model_type].from_dict(vars(self.entries))
+            except Exception as error:  # the library raises many kinds; all of them mean an unusable config
+                raise ModelError(f"cannot read {self.file}: {_first_line(error)}") from error
+        return Config(filled, self.file)
+
+
+def read_config(folder: Path) -> Config:
+    """The config file of a local folder; never asks the network. Raises ModelError for a missing or unreadable one."""
+    file = folder / FILE
+    if not file.is_file():
+        raise ModelError(f"{folder} has no {FILE}; give a folder as Hugging Face's save_pretrained writes it")
+    try:
+        facts = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {file}: {_first_line(error)}") from error
+    if not isinstance(facts, Mapping) or not isinstance(facts.get("model_type"), str):
+        raise ModelError(f"{file} does not say its model_type; give a folder as Hugging Face's save_pretrained writes "
+                         f"it")
+    return Config(SimpleNamespace(**facts), file)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])}"

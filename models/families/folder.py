@@ -1,0 +1,64 @@
+"""A model folder, opened and proved usable before anything is shared."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from secformer.models.data.batch import Batch
+from secformer.models.data.checkpoint import Checkpoint
+from secformer.models.data.tensors import TABLE, Layout, parts, table_width
+from secformer.models.data.tokenizer import Tokenizer
+from secformer.models.families.config import read_config
+from secformer.models.families.table import architecture_of
+from secformer.mpc.errors import ModelError
+from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.ring import WORD_BITS
+
+
+class ModelFolder:
+    """Architecture, tokenizer and tensors of a local Hugging Face folder; nothing is fetched, and no code in it is
+    run."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        if not isinstance(path, str | os.PathLike):
+            raise ModelError(f"a model is a folder's path or a loaded SecureModel, got {type(path).__name__}")
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise ModelError(f"{self.path} is not a folder; give a local folder with config.json, model.safetensors "
+                             f"and tokenizer files (nothing is downloaded)")
+        stated = architecture_of(read_config(self.path))
+        self.checkpoint = Checkpoint(self.path, prefix=stated.prefix, buffers=stated.buffers)
+        self.architecture, self.notes = stated.found_in(self.checkpoint)
+        self.tokenizer = Tokenizer(self.path, self.architecture.inputs)
+
+    def verify(self, fixed: FixedPoint) -> None:
+        """Reads every tensor once: shape, kind, finite, below 2^magnitude. Adds a note on tensors that go unused."""
+        bound = 2.0**fixed.magnitude
+        for part in parts(self.architecture.layout(WORD_BITS)):
+            self.checkpoint.reach(part.name(self.checkpoint), part.shape, bound / max(1.0, part.factor))
+        if unused := self.checkpoint.unused():
+            shown = ", ".join(unused[:4]) + (", ..." if len(unused) > 4 else "")
+            user = self.architecture.spec.architecture
+            note = f"{len(unused)} tensor(s) of the checkpoint are not used by {user}: {shown}"
+            if note not in self.notes:
+                self.notes.append(note)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the tensors that the architecture uses."""
+        return self.checkpoint.digest(p.name(self.checkpoint) for p in parts(self.architecture.layout(WORD_BITS)))
+
+    def layout(self, fixed: FixedPoint, *, private: bool) -> Layout:
+        """The tensors that the model owner shares: all, or, where clients hold the tables, those behind them."""
+        if not private:
+            return self.architecture.layout(None)
+        table = self.architecture.tables()[TABLE]
+        return self.architecture.layout(table_width(table, self.checkpoint, fixed.frac, 2.0**fixed.magnitude))
+
+    def embeddings(self, batch: Batch) -> np.ndarray:
+        """Embedding sums (N, C) in float64 of a batch, from the tables in the folder."""
+        return np.asarray(self.architecture.embedding_sums(self.checkpoint.rows, batch))

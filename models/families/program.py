@@ -1,0 +1,34 @@
+"""The program of one batch, run by every session: accept the client's input, compute, reveal to the client.
+
+The only file that reveals results, and it reveals them to the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from secformer.models.data.inputs import Request
+from secformer.models.families.architecture import Architecture
+from secformer.models.families.blocks import Forward
+from secformer.mpc.session import CLIENT, Session
+from secformer.mpc.shares import Share
+
+Results = dict[str, Any]  # by name, words with the session's fractional bits (the twin: values)
+
+
+def infer(s: Session, architecture: Architecture, request: Request, f: Forward, names: Sequence[str]) -> Results:
+    """A request to the results of these names, as the client gets them from this session."""
+    with s.scope("embedding"):
+        x = s.accept(request.words(), frac=0 if request.private else None, width=request.width)
+        if request.private:
+            x = architecture.embed(s, x, f)
+    out = architecture.answer(s, x, f)
+    with s.scope("reveal"):
+        kept = s.lift(*(out[name] for name in names))
+        return {name: s.reveal(x, CLIENT) for name, x in zip(names, kept, strict=True)}
+
+
+def behind_embedding(s: Session, architecture: Architecture, sums: Any, f: Forward) -> dict[str, Share]:
+    """Embedding sums (N, C), or their shape, to every result: for measuring, rehearsing and writing plans down."""
+    return architecture.answer(s, s.accept(sums), f)

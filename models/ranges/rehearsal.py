@@ -1,0 +1,46 @@
+"""Rehearsals before anything is shared: will this model, recipe, profile and number format fit the words at all?
+
+The recorder finds what shapes and ranges alone forbid; the strict twin finds values that leave a promise which no range
+profile records, such as large attention values.
+"""
+
+from __future__ import annotations
+
+from secformer.models.data.batch import Batch
+from secformer.models.data.parameters import load_weights
+from secformer.models.data.shares import GhostTensors, PlainTensors
+from secformer.models.families.blocks import Forward
+from secformer.models.families.folder import ModelFolder
+from secformer.models.families.program import behind_embedding
+from secformer.models.ranges.profile import RangeProfile, builtin_rows
+from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.plain import PlainSession
+from secformer.mpc.recorder import PlanRecorder, ghost
+from secformer.protocols.recipes import Recipe
+
+EVERY = 7  # of the built-in texts, the strict twin takes each seventh and the longest
+
+
+def rehearse(folder: ModelFolder, recipe: Recipe, profile: RangeProfile, fixed: FixedPoint) -> None:
+    """Records one text's plan. Raises RangeError, with the place, where a protocol does not fit the number format or a
+    range is beyond its domain."""
+    architecture = folder.architecture
+    tensors = GhostTensors(folder.layout(fixed, private=False))
+    batch = Batch((max(builtin_rows(folder), key=len),))
+
+    def program(s: PlanRecorder) -> None:
+        forward = Forward(batch, load_weights(s, tensors), recipe, profile)
+        behind_embedding(s, architecture, ghost((batch.tokens, architecture.inputs.hidden)), forward)
+
+    PlanRecorder(fixed).record(program)
+
+
+def rehearse_values(folder: ModelFolder, recipe: Recipe, profile: RangeProfile, fixed: FixedPoint) -> None:
+    """Runs a few built-in texts through the strict twin. Raises RangeError, with the place, where a value leaves what
+    the protocols promise."""
+    s = PlainSession(fixed, strict=True)
+    parameters = load_weights(s, PlainTensors(folder.layout(fixed, private=False), folder.checkpoint))
+    rows = builtin_rows(folder)
+    for row in [*rows[::EVERY], max(rows, key=len)]:
+        batch = Batch((row,))
+        behind_embedding(s, folder.architecture, folder.embeddings(batch), Forward(batch, parameters, recipe, profile))

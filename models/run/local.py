@@ -1,0 +1,233 @@
+"""Folders and texts in, answers out, in one process: the caller plays client and model owner around two parties.
+
+The parties see shares only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from secformer.models.data.batch import Batch
+from secformer.models.data.inputs import Request
+from secformer.models.data.parameters import Parameters, load_weights
+from secformer.models.data.shares import GhostTensors, OwnerShares, PlainTensors, SeedShares, Tensors
+from secformer.models.data.tensors import TABLE
+from secformer.models.data.tokenizer import Texts
+from secformer.models.families.blocks import Forward
+from secformer.models.families.folder import ModelFolder
+from secformer.models.families.program import Results, infer
+from secformer.models.ranges.profile import RangeProfile
+from secformer.models.ranges.trained import plaintext
+from secformer.models.run.gather import gather
+from secformer.models.run.options import Settings, settings_of
+from secformer.models.run.output import SecureOutput, assemble
+from secformer.models.run.prepare import PathLike, Prepared, prepare
+from secformer.models.run.progress import Progress, shown, silent, sites_told
+from secformer.mpc.errors import SettingsError
+from secformer.mpc.fixed import decode
+from secformer.mpc.meter import Cost
+from secformer.mpc.plain import PlainSession
+from secformer.mpc.prg import fresh_seed
+from secformer.mpc.session import Session
+from secformer.mpc.simulate import World
+from secformer.protocols.ranges import Site
+from secformer.protocols.recipes import EXACT, Recipe
+
+
+class _Model:
+    """A prepared folder that answers texts; what the secure model and its twin have in common."""
+
+    def __init__(self, prepared: Prepared):
+        self.folder, self.settings, self.architecture = prepared.folder, prepared.settings, prepared.architecture
+        self.recipe, self.profile, self.profile_source = prepared.recipe, prepared.profile, prepared.source
+        self.names, self.notes, self.layout = prepared.names, list(prepared.notes), prepared.layout
+
+    @property
+    def private(self) -> bool:
+        """Whether token ids are secret, looked up in secret tables."""
+        return TABLE in self.layout
+
+    def _forward(self, batch: Batch, parameters: Parameters, tell: Progress = silent) -> Forward:
+        at = sites_told(self.profile or _no_ranges, tell, len(self.architecture.sites))
+        return Forward(batch, parameters, self.recipe, at)
+
+
+class SecureModel(_Model):
+    """A model whose weights two parties hold as shares, with their masks opened once; call it with texts.
+
+    Use it as a context manager, or call `close`. Not for several threads at once.
+    """
+
+    def __init__(self, folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
+                 settings: Settings, backend: str):
+        self.world: World | None = World(backend=backend, fixed=settings.fixed, deadline=settings.deadline)
+        super().__init__(prepare(folder, recipe, profile, settings, on_shares=True))
+        self.provisioning: Cost | None = None
+        self._parameters: dict[Session, Parameters] = {}
+
+    @classmethod
+    def from_pretrained(cls, folder: PathLike, *, recipe: Recipe | str = "auto", backend: str = "auto",
+                        profile: PathLike | RangeProfile | None = None, **settings: Any) -> Self:
+        """Opens and verifies a folder, then shares its weights between the parties. `settings` as in `Settings`.
+
+        Raises ModelError, RangeError, SettingsError, BackendUnavailable.
+        """
+        model = cls(ModelFolder(folder), recipe, profile, settings_of(settings), backend)
+        model.provision()
+        return model
+
+    def provision(self) -> Cost:
+        """Shares the weights and opens their masks, once; what that cost."""
+        if self.provisioning is None:
+            world, seed, layout = self._world(), fresh_seed(), self.layout
+
+            def program(s: Session, tensors: Tensors) -> None:
+                self._parameters[s] = load_weights(s, tensors)
+
+            plan = world.recorder.record(program, GhostTensors(layout))
+            owner = OwnerShares(layout, seed, self.folder.checkpoint, self.settings.frac)
+            self.provisioning = world.run(program, owner, SeedShares(layout, seed), plan=plan).cost
+        return self.provisioning
+
+    def __call__(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
+        """Answers in the order of the texts. Raises InputError for texts that the model cannot take."""
+        rows = self.folder.tokenizer.rows(texts, truncation=self.settings.truncation)
+        total = Cost()
+        with shown(progress) as tell:
+            if self.provisioning is None:
+                tell("sharing the weights", 0, 1)
+                total += self.provision()
+
+            def ask(batch: Batch, told: Progress) -> Mapping[str, np.ndarray]:
+                nonlocal total
+                answers, cost = self._ask(batch, told)
+                total += cost
+                return answers
+
+            results = gather(rows, self.settings.batch_tokens, self.architecture.results, ask, tell)
+        return assemble(self.architecture, rows, results, cost=total, notes=self.notes,
+                        profile_source=self.profile_source)
+
+    def _ask(self, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
+        world = self._world()
+
+        def program(s: Session, request: Request) -> Results:
+            told = tell if s is world.parties[0] else silent
+            return infer(s, self.architecture, request, self._forward(batch, self._parameters[s], told), self.names)
+
+        halves = self._halves(batch)
+        outcome = world.run(program, *halves, plan=world.recorder.record(program, halves[0].ghost()))
+        mine, theirs = outcome.results
+        return {name: decode(words + theirs[name], self.settings.frac) for name, words in mine.items()}, outcome.cost
+
+    def _halves(self, batch: Batch) -> tuple[Request, Request]:
+        inputs = self.architecture.inputs
+        if self.private:
+            return inputs.private_halves(batch, self.layout[TABLE].width, fresh_seed())
+        return inputs.client_halves(batch, self.folder.embeddings(batch), self.settings.frac, fresh_seed())
+
+    def _world(self) -> World:
+        if self.world is None:
+            raise SettingsError("this SecureModel is closed; load it again with SecureModel.from_pretrained")
+        return self.world
+
+    def close(self) -> None:
+        """Lets go of the parties and their shares. Closing twice is allowed."""
+        self.world = None
+        self._parameters.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+
+class PlainModel(_Model):
+    """The float64 twin of `SecureModel`: same programs, same recipe, no shares. Not secure, and not meant to be."""
+
+    def __init__(self, folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
+                 settings: Settings):
+        super().__init__(prepare(folder, recipe, profile, settings, on_shares=False))
+        self.session = PlainSession(settings.fixed, strict=self.recipe is not EXACT)
+        self._parameters = load_weights(self.session, PlainTensors(self.layout, folder.checkpoint))
+
+    @classmethod
+    def from_pretrained(cls, folder: PathLike, *, recipe: Recipe | str = "auto",
+                        profile: PathLike | RangeProfile | None = None, **settings: Any) -> Self:
+        """Opens and verifies a folder. The twin looks embeddings up directly unless `embedding` says otherwise."""
+        return cls(ModelFolder(folder), recipe, profile, settings_of({"embedding": "client"} | settings))
+
+    def __call__(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
+        """Answers in the order of the texts. Raises InputError for texts that the model cannot take."""
+        rows = self.folder.tokenizer.rows(texts, truncation=self.settings.truncation)
+
+        def ask(batch: Batch, told: Progress) -> Mapping[str, np.ndarray]:
+            forward = self._forward(batch, self._parameters, told)
+            return infer(self.session, self.architecture, self._request(batch), forward, self.names)
+
+        with shown(progress) as tell:
+            results = gather(rows, self.settings.batch_tokens, self.architecture.results, ask, tell)
+        return assemble(self.architecture, rows, results, cost=None, notes=self.notes,
+                        profile_source=self.profile_source)
+
+    def _request(self, batch: Batch) -> Request:
+        inputs = self.architecture.inputs
+        if self.private:
+            return inputs.private_request(batch, self.layout[TABLE].width, lambda: inputs.one_hot(batch, np.float64))
+        return inputs.client_request(batch, lambda: self.folder.embeddings(batch))
+
+
+def secure_bert(model: PathLike | SecureModel, texts: Texts, *, recipe: Recipe | str = "auto", backend: str = "auto",
+                profile: PathLike | RangeProfile | None = None, progress: bool | Progress = False,
+                **settings: Any) -> SecureOutput:
+    """Runs texts through a model on additive shares: what the plaintext model would have said.
+
+    model     a Hugging Face folder, or a SecureModel, which was given its recipe, backend and settings when loaded
+    texts     a text, a list of texts, a list of pairs, or a dict of token ids as a tokenizer returns it
+    recipe    a Recipe or its name; "auto" takes what the checkpoint says, else "faithful"
+    backend   "auto", "numpy" or "cupy"
+    profile   a RangeProfile or its file; by default the one beside the checkpoint, else one is measured
+    progress  True for a bar on stderr, or a callback (what, done, total)
+    settings  fields of `Settings`
+
+    Raises ModelError, InputError, SettingsError, RangeError, BackendUnavailable, ProtocolError; texts are checked
+    before anything is shared.
+    """
+    if isinstance(model, SecureModel):
+        if settings or (recipe, backend, profile) != ("auto", "auto", None):
+            raise SettingsError("a loaded SecureModel has its recipe, backend, profile and settings; give them to "
+                                "SecureModel.from_pretrained")
+        return model(texts, progress)
+    chosen = settings_of(settings)
+    folder = ModelFolder(model)
+    folder.tokenizer.rows(texts, truncation=chosen.truncation)
+    with SecureModel(folder, recipe, profile, chosen, backend) as loaded:
+        return loaded(texts, progress)
+
+
+def plain_bert(model: PathLike, texts: Texts, **settings: Any) -> SecureOutput:
+    """The reference: the same model in float64, in plaintext, with exact functions; for a checkpoint that was distilled
+    for other functions, with those."""
+    return reference(ModelFolder(model), **settings)(texts)
+
+
+def reference(folder: ModelFolder, **settings: Any) -> PlainModel:
+    """The model behind `plain_bert`."""
+    recipe = plaintext(folder.architecture.spec)
+    return PlainModel(folder, recipe, None, settings_of({"embedding": "client"} | settings))
+
+
+def twin(model: PathLike, texts: Texts, *, recipe: Recipe | str = "auto",
+         profile: PathLike | RangeProfile | None = None, **settings: Any) -> SecureOutput:
+    """What `secure_bert` computes, in float64 and in plaintext: a recipe's approximations without fixed point."""
+    return PlainModel.from_pretrained(model, recipe=recipe, profile=profile, **settings)(texts)
+
+
+def _no_ranges(site: str) -> Site:
+    return {}

@@ -1,0 +1,119 @@
+"""Results, named as Hugging Face names them.
+
+B texts, T tokens of the longest, C hidden, L labels, V vocabulary. Everything is zero beyond a text's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from secformer.models.data.batch import Row
+from secformer.models.families.architecture import Architecture, Spec
+from secformer.models.families.heads import Head
+from secformer.mpc.errors import InputError
+from secformer.mpc.meter import Cost
+
+
+@dataclass(frozen=True, eq=False)
+class SecureOutput:
+    """What the client learns; fields that the architecture does not have, or that were not asked for, are None.
+
+    logits              (B, L) text classes; (B, T, L) token classes; (B, T, V) masked words
+    start_logits, end_logits  (B, T) question answering
+    labels              a name a text, or a list of names a text for token classes
+    probabilities       softmax of class logits (sigmoid for multi-label models)
+    last_hidden_state   (B, T, C)
+    pooler_output       (B, C)
+    attention_mask      (B, T), 1 where a token is attended to
+    cost                the run's cost tree; None for the plaintext reference
+    notes               what a user should know about this result
+    profile_source      where the range profile came from
+    """
+
+    attention_mask: np.ndarray
+    logits: np.ndarray | None = None
+    start_logits: np.ndarray | None = None
+    end_logits: np.ndarray | None = None
+    labels: list[str] | list[list[str]] | None = None
+    probabilities: np.ndarray | None = None
+    last_hidden_state: np.ndarray | None = None
+    pooler_output: np.ndarray | None = None
+    cost: Cost | None = None
+    notes: list[str] = field(default_factory=list)
+    profile_source: str = ""
+    encoder_only: bool = False
+
+    @property
+    def embeddings(self) -> np.ndarray:
+        """Sentence embeddings (B, C): hidden states averaged over attended tokens, at unit length. Encoders only."""
+        if not self.encoder_only or self.last_hidden_state is None:
+            raise InputError("embeddings come from encoders without a head (such as BertModel); this model answers "
+                             "with logits")
+        weights = self.attention_mask[:, :, None].astype(np.float64)
+        mean = (self.last_hidden_state * weights).sum(1) / weights.sum(1)
+        return np.asarray(mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.finfo(np.float64).tiny))
+
+    def as_dict(self, *, hidden: bool = False) -> dict[str, Any]:
+        """Plain lists and numbers, for JSON. Hidden states, which are large, only on request; embeddings instead."""
+        out: dict[str, Any] = {}
+        names = ["labels", "probabilities", "logits", "start_logits", "end_logits"]
+        names += ["last_hidden_state", "pooler_output", "attention_mask"] if hidden else []
+        for name in names:
+            value = getattr(self, name)
+            if value is not None:
+                out[name] = value.tolist() if isinstance(value, np.ndarray) else value
+        if self.encoder_only and self.last_hidden_state is not None:
+            out["embeddings"] = self.embeddings.tolist()
+        out["cost"] = self.cost.as_dict() if self.cost is not None else None
+        return out | {"notes": list(self.notes), "profile": self.profile_source}
+
+
+def assemble(architecture: Architecture, rows: Sequence[Row], results: Sequence[Mapping[str, np.ndarray]], *,
+             cost: Cost | None, notes: Sequence[str], profile_source: str) -> SecureOutput:
+    """Puts the texts' own results, by name, (T, ...) or (...), into batched and padded arrays, with labels."""
+    spec, head, by_token = architecture.spec, architecture.head, architecture.results
+    fields: dict[str, Any] = {name: _stack([r[name] for r in results], rows, by_token[name]) for name in results[0]}
+    logits = fields.get("logits")
+    if logits is not None and head is Head.QUESTION:
+        del fields["logits"]
+        fields["start_logits"], fields["end_logits"] = logits[..., 0], logits[..., 1]
+    elif logits is not None and spec.labels and spec.problem != "regression":
+        mask = _stack([np.ones(len(r)) for r in rows], rows, True)[..., None] if head is Head.TOKEN else 1.0
+        fields["probabilities"] = mask * (_sigmoid(logits) if spec.problem == "multi" else _softmax(logits))
+        fields["labels"] = _labels(spec, head, logits, rows)
+    return SecureOutput(
+        attention_mask=_stack([r.mask for r in rows], rows, True).astype(np.int64),
+        cost=cost, notes=list(notes), profile_source=profile_source,
+        encoder_only=head is Head.ENCODER, **fields,
+    )
+
+
+def _stack(values: Sequence[np.ndarray], rows: Sequence[Row], tokens: bool) -> np.ndarray:
+    if not tokens:
+        return np.stack(values)
+    out = np.zeros((len(rows), max(map(len, rows)), *values[0].shape[1:]))
+    for there, value in zip(out, values, strict=True):
+        there[: len(value)] = value
+    return out
+
+
+def _labels(spec: Spec, head: Head, logits: np.ndarray, rows: Sequence[Row]) -> list[str] | list[list[str]] | None:
+    if spec.problem == "multi":
+        return [[n for n, v in zip(spec.labels, row, strict=True) if v > 0] for row in logits]
+    best = logits.argmax(axis=-1)
+    if head is Head.TOKEN:
+        return [[spec.labels[i] for i in some[: len(row)]] for some, row in zip(best, rows, strict=True)]
+    return [spec.labels[i] for i in best]
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.asarray(1.0 / (1.0 + np.exp(-x)))

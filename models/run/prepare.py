@@ -1,0 +1,127 @@
+"""The one load path: what a run goes by where the user leaves it open, chosen, checked and rehearsed.
+
+In-process models and the owner's provisioning both start here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from secformer.models.data.tensors import Layout
+from secformer.models.families.architecture import Architecture
+from secformer.models.families.folder import ModelFolder
+from secformer.models.families.heads import Head
+from secformer.models.ranges.profile import FILE, RangeProfile, design_of, measure
+from secformer.models.ranges.rehearsal import rehearse, rehearse_values
+from secformer.models.ranges.trained import require, trained_for
+from secformer.models.run.options import Settings
+from secformer.mpc.errors import ModelError, SettingsError
+from secformer.mpc.fixed import FixedPoint
+from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
+
+PathLike = str | os.PathLike[str]
+
+UNMEASURED = ("no range profile for this recipe beside the checkpoint: measured at load from built-in texts; for texts "
+              "unlike those, write one with: secformer profile")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A folder whose tensors were verified, with everything that a run goes by.
+
+    profile  None for exact functions, which take no ranges
+    source   where the profile came from
+    names    the results to reveal
+    layout   the tensors to share
+    """
+
+    folder: ModelFolder
+    settings: Settings
+    recipe: Recipe
+    profile: RangeProfile | None
+    source: str
+    names: tuple[str, ...]
+    layout: Layout
+    notes: tuple[str, ...] = ()
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.folder.architecture
+
+
+def prepare(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None, settings: Settings, *,
+            on_shares: bool) -> Prepared:
+    """Chooses recipe, results and profile and verifies the tensors; with `on_shares`, rehearses the run, too.
+
+    Raises ModelError, RangeError, SettingsError before anything is shared.
+    """
+    chosen = choose_recipe(recipe, folder, untrained=settings.untrained_recipe)
+    folder.verify(settings.fixed)
+    names = result_names(folder.architecture, settings)
+    ranges, source, notes = choose_profile(profile, folder, chosen, settings.fixed)
+    if on_shares:
+        if ranges is None:
+            raise SettingsError("the recipe 'exact' is the plaintext reference and cannot run on shares; use "
+                                "plain_bert for it, or the recipe 'faithful'")
+        rehearse(folder, chosen, ranges, settings.fixed)
+    layout = folder.layout(settings.fixed, private=settings.embedding == "private")
+    return Prepared(folder, settings, chosen, ranges, source, names, layout, (*folder.notes, *notes))
+
+
+def choose_recipe(recipe: Recipe | str, folder: ModelFolder, *, untrained: bool = False) -> Recipe:
+    """The recipe meant: "auto" is what the checkpoint says, else FAITHFUL.
+
+    Raises SettingsError for an unknown name and, unless `untrained`, for a recipe with other functions than the
+    checkpoint was trained for.
+    """
+    spec = folder.architecture.spec
+    if not isinstance(recipe, Recipe | str):
+        raise SettingsError(f"recipe must be a Recipe or its name, got {type(recipe).__name__}")
+    if recipe == "auto":
+        return trained_for(spec) or FAITHFUL
+    chosen = recipe_named(recipe) if isinstance(recipe, str) else recipe
+    if not untrained:
+        require(chosen, spec, folder.path)
+    return chosen
+
+
+def choose_profile(
+    given: PathLike | RangeProfile | None, folder: ModelFolder, recipe: Recipe, fixed: FixedPoint
+) -> tuple[RangeProfile | None, str, list[str]]:
+    """The profile to compute by, where it came from, and notes: the given one, else the file beside the checkpoint if
+    it suits the recipe, else one measured now; None for exact functions.
+
+    Raises ModelError for a profile of other weights or of other functions, and RangeError where the model's values on
+    the built-in texts leave what the recipe's protocols promise.
+    """
+    if recipe is EXACT:
+        return None, "none: exact functions take no ranges", []
+    beside, design = folder.path / FILE, design_of(recipe).name
+    if isinstance(given, RangeProfile):
+        profile, source = given, "given"
+    elif given is not None:
+        profile, source = RangeProfile.load(given), str(given)
+    elif beside.is_file() and (profile := RangeProfile.load(beside)).design == design:
+        source = str(beside)
+    else:
+        profile = measure(folder, recipe=recipe)
+        rehearse_values(folder, recipe, profile, fixed)
+        return profile, "measured at load from built-in texts", [UNMEASURED]
+    if profile.design != design:
+        raise ModelError(f"the range profile ({source}) was measured with {profile.design!r} functions, this recipe "
+                         f"needs {design!r}; leave `profile` out to have one measured at load")
+    if profile.model != folder.digest:
+        raise ModelError(f"the range profile ({source}) was measured on other weights than those in {folder.path}; "
+                         f"measure again: secformer profile")
+    return profile, source, []
+
+
+def result_names(architecture: Architecture, settings: Settings) -> tuple[str, ...]:
+    """The results to reveal: all that the architecture has, or its head's answer alone."""
+    if settings.output != "head":
+        return tuple(architecture.results)
+    if architecture.head is Head.ENCODER:
+        raise SettingsError(f"output='head' needs a model with a head; {architecture.spec.architecture} answers with "
+                            f"hidden states")
+    return ("logits",)

@@ -1,0 +1,168 @@
+"""The owner's step: a folder becomes two share files, one for each party, and a folder for clients.
+
+Party 1's file (or party 0's) is a seed; the other holds the encoded weights minus what the seed expands to, so either
+alone is uniform noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secformer.models.data.batch import blind_batch
+from secformer.models.data.parameters import load_weights
+from secformer.models.data.shares import GhostTensors, OwnerShares, SeedShares, Tensors
+from secformer.models.data.tensors import TABLE, Layout
+from secformer.models.families.blocks import Forward
+from secformer.models.families.folder import ModelFolder
+from secformer.models.families.program import behind_embedding
+from secformer.models.ranges.profile import RangeProfile
+from secformer.models.run.options import Settings
+from secformer.models.run.prepare import PathLike, choose_recipe, prepare
+from secformer.models.run.progress import Progress, silent
+from secformer.models.run.public import FORMAT, PUBLIC, PublicModel, length_class
+from secformer.mpc.errors import ModelError, SettingsError
+from secformer.mpc.ops.book import Writer
+from secformer.mpc.ops.series import Series
+from secformer.mpc.prg import SEED_BYTES, fresh_seed
+from secformer.mpc.recorder import PlanRecorder, ghost
+from secformer.protocols.recipes import EXACT, RECIPES, Recipe
+
+CLIENT = "client"  # folder for clients
+TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json",
+                   "added_tokens.json")
+
+
+def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto",
+                 profile: PathLike | RangeProfile | None = None, seed_rank: int = 1, output: str = "auto",
+                 frac: int = 16, magnitude: int = 14, untrained_recipe: bool = False,
+                 tell: Progress = silent) -> PublicModel:
+    """Writes `out`/party0.safetensors, `out`/party1.safetensors and `out`/client/ from a Hugging Face folder.
+
+    seed_rank  whose share file is a seed of 32 bytes: 0 or 1
+    untrained_recipe  allow a recipe with other functions than the checkpoint was trained for
+    output     "auto": clients receive everything that the architecture has; "head": the head's answer only
+
+    Raises ModelError, RangeError, SettingsError before anything is written; OSError.
+    """
+    out = Path(out)
+    if seed_rank not in (0, 1):
+        raise SettingsError(f"the party whose file is a seed is 0 or 1, got {seed_rank!r}")
+    if out.exists() and any(out.iterdir()):
+        raise SettingsError(f"{out} is not empty; give a new folder: shares of one model must not be mixed with "
+                            f"another's")
+    settings = Settings(frac=frac, magnitude=magnitude, output=output, untrained_recipe=untrained_recipe)
+    folder = ModelFolder(model)
+    tell("checking the model", 0, 3)
+    public = describe(folder, recipe, profile, settings)
+    tell("sharing the weights", 1, 3)
+    seed, layout = fresh_seed(), public.layout
+    owner = OwnerShares(layout, seed, folder.checkpoint, frac)
+    out.mkdir(parents=True, exist_ok=True)
+    _save(out / share_file(1 - seed_rank), {name: owner.get(name) for name in layout}, public, 1 - seed_rank)
+    _save(out / share_file(seed_rank), {"seed": np.frombuffer(seed, dtype=np.uint8)}, public, seed_rank)
+    tell("writing the clients' folder", 2, 3)
+    client = out / CLIENT
+    client.mkdir()
+    (client / PUBLIC).write_text(public.to_json() + "\n", "utf-8")
+    for name in TOKENIZER_FILES:
+        if (folder.path / name).is_file():
+            shutil.copyfile(folder.path / name, client / name)
+    tell("writing the clients' folder", 3, 3)
+    return public
+
+
+def share_file(rank: int) -> str:
+    return f"party{rank}.safetensors"
+
+
+def describe(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
+             settings: Settings) -> PublicModel:
+    """The public description of a folder, all checks made."""
+    chosen = choose_recipe(recipe, folder, untrained=settings.untrained_recipe)
+    if chosen is EXACT or RECIPES.get(chosen.name) is not chosen:
+        raise SettingsError(f"the recipe {chosen.name!r} cannot be provisioned: the parties know recipes by name, and "
+                            f"run them on shares")
+    prepared = prepare(folder, chosen, profile, settings, on_shares=True)
+    if prepared.profile is None:
+        raise SettingsError("a provisioned model needs a range profile; leave `profile` out to have one measured")
+    salt = fresh_seed().hex()
+    ranges = replace(prepared.profile, model=hashlib.sha256(salt.encode()).hexdigest())
+    public = PublicModel(folder.architecture, chosen, ranges, settings.fixed, prepared.layout[TABLE].width,
+                         prepared.names, {}, salt, prepared.notes)
+    most = public.inputs.longest
+    longest = sorted({min(2**k, most) for k in range(length_class(most) + 1)})
+    return replace(public, books={length_class(n): _fitted(public, n) for n in longest})
+
+
+def _fitted(public: PublicModel, longest: int) -> tuple[Series, ...]:
+    """The series that the model's program evaluates for a text of that length. They depend on the ranges and on the
+    length's class, never on the text."""
+    tensors, written = GhostTensors(public.architecture.layout(None)), Writer()
+    batch = blind_batch(np.array([longest]), np.ones((1, longest), dtype=bool))
+
+    def program(s: PlanRecorder) -> None:
+        s.agree = written
+        forward = Forward(batch, load_weights(s, tensors), public.recipe, public.profile)
+        behind_embedding(s, public.architecture, ghost((longest, public.inputs.hidden)), forward)
+
+    PlanRecorder(public.fixed).record(program)
+    return tuple(written.series)
+
+
+def _save(path: Path, tensors: Mapping[str, np.ndarray], public: PublicModel, rank: int) -> None:
+    from safetensors.numpy import save_file
+
+    part = path.with_suffix(".part")
+    part.touch(mode=0o600)
+    save_file(dict(tensors), part, metadata={"format": FORMAT, "rank": str(rank), "public": public.to_json()})
+    os.chmod(part, 0o600)
+    part.replace(path)
+
+
+class ShareFile:
+    """One party's share file: its rank, the public description, and the shares tensor by tensor."""
+
+    def __init__(self, path: PathLike):
+        """Reads the header. Raises ModelError for anything but a share file of this version."""
+        from safetensors import SafetensorError, safe_open
+
+        self.path = Path(path)
+        try:
+            file: Any = safe_open(str(self.path), framework="np")
+            metadata: dict[str, str] = file.metadata() or {}
+            names = set(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path} is not a readable share file: {error}; make it with: secformer "
+                             f"provision") from error
+        if metadata.get("format") != FORMAT or metadata.get("rank") not in ("0", "1"):
+            raise ModelError(f"{path} is not a share file of this version (format {metadata.get('format')!r}, rank "
+                             f"{metadata.get('rank')!r}); make it with: secformer provision")
+        self._file, self.rank = file, int(metadata["rank"])
+        self.public = PublicModel.from_json(metadata["public"], path)
+        self.layout: Layout = self.public.layout
+        self.shares: Tensors = self._seed() if names == {"seed"} else self
+        if self.shares is self and (odd := sorted(names ^ set(self.layout))):
+            raise ModelError(f"{path} lacks or adds tensors: {', '.join(odd[:4])}; make it again: secformer provision")
+
+    def _seed(self) -> SeedShares:
+        seed = self._file.get_tensor("seed")
+        if seed.dtype != np.uint8 or seed.shape != (SEED_BYTES,):
+            raise ModelError(f"{self.path}: a seed has {SEED_BYTES} bytes, got {seed.dtype} {seed.shape}")
+        return SeedShares(self.layout, seed.tobytes())
+
+    def get(self, name: str) -> np.ndarray:
+        """This party's words of a tensor."""
+        words, tensor = np.asarray(self._file.get_tensor(name)), self.layout[name]
+        dtype = np.uint32 if tensor.width <= 32 else np.uint64
+        if words.shape != tensor.shape or words.dtype != dtype:
+            raise ModelError(f"{self.path}: tensor {name!r} is {words.dtype} {words.shape}, expected "
+                             f"{np.dtype(dtype)} {tensor.shape}; make it again: secformer provision")
+        return words

@@ -1,0 +1,122 @@
+"""The public description of a provisioned model: all that parties and clients know of it, which is all but its weights.
+
+Its digest is drawn with fresh randomness: a digest of the weights themselves would let a party test a guess of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from secformer.models.data.inputs import TokenInputs
+from secformer.models.data.tensors import Layout
+from secformer.models.families.architecture import Architecture
+from secformer.models.families.table import architecture_from
+from secformer.models.ranges.profile import RangeProfile
+from secformer.models.run.prepare import PathLike
+from secformer.mpc.errors import ModelError
+from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.ops.book import series_from_list, series_to_list
+from secformer.mpc.ops.series import Series
+from secformer.mpc.ring import WORD_BITS
+from secformer.protocols.ranges import bits
+from secformer.protocols.recipes import Recipe, recipe_named
+
+FORMAT = "secformer model 1"
+PUBLIC = "public.json"
+
+
+@dataclass(frozen=True)
+class PublicModel:
+    """What every role may know of a model.
+
+    width   bits of the embedding table's words
+    names   results that clients receive
+    books   the numbers that the parties use for fitted functions (see `mpc/ops/book`): by the longest text's length
+            class, in the program's order
+    salt    random; makes the digest say nothing about the weights
+    """
+
+    architecture: Architecture
+    recipe: Recipe
+    profile: RangeProfile
+    fixed: FixedPoint
+    width: int
+    names: tuple[str, ...]
+    books: Mapping[int, tuple[Series, ...]]
+    salt: str
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the whole description: two roles that name the same one hold the same model."""
+        return hashlib.sha256(json.dumps(self._facts(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def inputs(self) -> TokenInputs:
+        """What the model takes of a text."""
+        return self.architecture.inputs
+
+    @property
+    def layout(self) -> Layout:
+        """The secret tensors."""
+        return self.architecture.layout(self.width)
+
+    def series(self, longest: int) -> tuple[Series, ...]:
+        """The series of a request whose longest text has so many tokens."""
+        return self.books[length_class(longest)]
+
+    def _facts(self) -> dict[str, Any]:
+        each = list(dict.fromkeys(f for book in self.books.values() for f in book))
+        books = {str(size): [each.index(f) for f in book] for size, book in self.books.items()}
+        return {
+            "format": FORMAT, "spec": self.architecture.facts(), "recipe": self.recipe.name,
+            "profile": self.profile.as_dict(), "frac": self.fixed.frac, "magnitude": self.fixed.magnitude,
+            "ring": WORD_BITS, "width": self.width, "names": list(self.names), "series": series_to_list(each),
+            "books": books, "salt": self.salt, "notes": list(self.notes),
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self._facts() | {"digest": self.digest})
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: PathLike) -> Self:
+        """Raises ModelError for anything that is not a whole description of this version."""
+        try:
+            facts = json.loads(text)
+            if facts["format"] != FORMAT:
+                raise ValueError(f"format {facts['format']!r}, this version reads {FORMAT!r}")
+            series = series_from_list(facts["series"])
+            public = cls(
+                architecture_from(facts["spec"]),
+                recipe_named(facts["recipe"]), RangeProfile.of(facts["profile"], where),
+                FixedPoint(facts["frac"], facts["magnitude"]), int(facts["width"]), tuple(facts["names"]),
+                {int(size): tuple(series[i] for i in book) for size, book in facts["books"].items()},
+                str(facts["salt"]), tuple(facts["notes"]),
+            )
+            if public.digest != facts["digest"]:
+                raise ValueError("its digest does not fit its content")
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"{where} does not describe a provisioned model ({type(error).__name__}: {error}); "
+                             f"make it with: secformer provision") from error
+        return public
+
+    @classmethod
+    def load(cls, folder: PathLike) -> Self:
+        """From the folder for clients."""
+        path = Path(folder) / PUBLIC
+        try:
+            return cls.from_json(path.read_bytes(), path)
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {error.strerror}; `secformer provision` writes this folder for "
+                             f"clients") from error
+
+
+def length_class(longest: int) -> int:
+    """The bits of a length: what a program's public numbers depend on beside the model."""
+    return bits(longest)

@@ -1,0 +1,71 @@
+"""One party's side of a provisioned model: its plan for a request, and its half of the answer."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+
+from secformer.models.data.batch import Batch
+from secformer.models.data.inputs import Request
+from secformer.models.data.parameters import Parameters, load_weights
+from secformer.models.data.shares import GhostTensors, Tensors
+from secformer.models.families.blocks import Forward
+from secformer.models.families.program import Results, infer
+from secformer.models.run.public import PublicModel
+from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.ops.book import Reader
+from secformer.mpc.recorder import PlanRecorder
+from secformer.mpc.secure import SecureSession
+from secformer.mpc.session import Session
+
+PLANS = 64  # plans kept, by shape of the request
+
+
+class PartyModel:
+    """What a party computes, apart from whom it talks to. Not thread-safe."""
+
+    def __init__(self, public: PublicModel, session: SecureSession):
+        self.public, self.session = public, session
+        self._recorder = PlanRecorder(public.fixed, chunk=session.party.chunk)
+        self._plans: OrderedDict[bytes, Plan] = OrderedDict()
+        self._parameters: dict[Session, Parameters] = {}
+
+        def program(s: PlanRecorder) -> None:
+            self._parameters[s] = load_weights(s, GhostTensors(public.layout))
+
+        self.provisioning = self._recorder.record(program)
+
+    def load_weights(self, shares: Tensors) -> None:
+        """Opens the weights' masks with the other party; the session must be in a run of `provisioning`."""
+        self.session.provisioned = 0
+        self._parameters[self.session] = load_weights(self.session, shares)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights' masks have been opened."""
+        return self.session in self._parameters
+
+    def plan(self, batch: Batch) -> Plan:
+        """The correlations of one request, known from its public shape."""
+        key = batch.lengths.tobytes() + b":" + batch.mask.tobytes()
+        if key not in self._plans:
+            ghost = self._request(batch, np.zeros(0, dtype=np.uint64)).ghost()
+            self._plans[key] = self._recorder.record(lambda s: self._infer(s, ghost, batch))
+            if len(self._plans) > PLANS:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(key)
+        return self._plans[key]
+
+    def answer(self, batch: Batch, words: np.ndarray) -> Results:
+        """This party's half of the answer, by result name; the session must be in a run of the batch's plan."""
+        return self._infer(self.session, self._request(batch, words), batch)
+
+    def _infer(self, s: Session, request: Request, batch: Batch) -> Results:
+        public = self.public
+        s.agree = Reader(public.series(batch.longest))
+        forward = Forward(batch, self._parameters[s], public.recipe, public.profile)
+        return infer(s, public.architecture, request, forward, public.names)
+
+    def _request(self, batch: Batch, words: np.ndarray) -> Request:
+        return self.public.inputs.private_request(batch, self.public.width, lambda: words)

@@ -1,0 +1,139 @@
+"""Texts and token ids: what is taken, and what is refused before anything is shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import MINILM, VOCAB, write_checkpoint
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secformer.models.data.batch import Batch, Row, batches
+from secformer.models.data.tokenizer import Tokenizer
+from secformer.models.families.folder import ModelFolder
+from secformer.mpc.errors import InputError, ModelError
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return ModelFolder(write_checkpoint(tmp_path_factory.mktemp("model"))).tokenizer
+
+
+def ids(*words: str) -> list[int]:
+    return [VOCAB.index(w) for w in words]
+
+
+def row(length: int, start: int = 1) -> Row:
+    return Row(np.arange(start, start + length), np.zeros(length, np.int64), np.ones(length, np.int64))
+
+
+def test_one_text_many_texts_and_pairs(tokenizer: Tokenizer) -> None:
+    (one,) = tokenizer.rows("The CAT sat!")
+    assert one.ids.tolist() == ids("[CLS]", "the", "cat", "sat", "!", "[SEP]")
+    assert [len(r) for r in tokenizer.rows(["cat", "", "cats"])] == [3, 2, 4]
+    for pairs in ([("cat", "dog")], [["cat", "dog"]]):
+        (pair,) = tokenizer.rows(pairs)  # type: ignore[arg-type]
+        assert pair.ids.tolist() == ids("[CLS]", "cat", "[SEP]", "dog", "[SEP]")
+        assert pair.segments.tolist() == [0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("texts", [
+    [], (), 7, None, b"bytes", 3.5, {"a", "b"}, [1, 2], ["a", None], ["a", ("b", "c")], [("a", "b"), "c"],
+    [("a", "b", "c")], [("a",)], [("a", 1)], [b"a"], iter(["a"]),
+])
+def test_wrong_types(texts: Any, tokenizer: Tokenizer) -> None:
+    with pytest.raises(InputError):
+        tokenizer.rows(texts)
+
+
+def test_too_long_is_an_error_unless_cut(tokenizer: Tokenizer) -> None:
+    long = "cat " * 40
+    with pytest.raises(InputError, match=r"text 1 has 42 tokens.*at most 32.*truncation=True"):
+        tokenizer.rows(["cat", long])
+    cut = tokenizer.rows([long], truncation=True)[0]
+    assert (len(cut), cut.ids[-1]) == (32, VOCAB.index("[SEP]"))
+    with pytest.raises(InputError, match="at most 32"):
+        tokenizer.rows({"input_ids": [[5] * 33]})
+    assert len(tokenizer.rows({"input_ids": [[5] * 33]}, truncation=True)[0]) == 32
+
+
+def test_dict_of_ids(tokenizer: Tokenizer) -> None:
+    given_ids = np.array([[2, 5, 6, 3, 0, 0], [2, 7, 3, 0, 0, 0]])
+    mask = (given_ids > 0).astype(np.int32)
+    a, b = tokenizer.rows({"input_ids": given_ids, "attention_mask": mask})
+    assert (a.ids.tolist(), b.ids.tolist()) == ([2, 5, 6, 3], [2, 7, 3])
+    assert [len(r) for r in tokenizer.rows({"input_ids": [[2, 5, 3], [2, 3]]})] == [3, 2]
+    assert [len(r) for r in tokenizer.rows({"input_ids": [2, 5, 3]})] == [3]
+    (holes,) = tokenizer.rows({"input_ids": [[2, 5, 6, 3]], "attention_mask": [[0, 1, 1, 0]]})
+    assert (holes.ids.tolist(), holes.mask.tolist()) == ([2, 5, 6], [0, 1, 1])
+
+
+@pytest.mark.parametrize(("tokens", "words"), [
+    ({}, "input_ids"),
+    ({"attention_mask": [[1]]}, "input_ids"),
+    ({"input_ids": [[2, 3]], "labels": [1]}, "labels"),
+    ({"input_ids": [[2, 999]]}, r"0\.\.38"),
+    ({"input_ids": [[-1, 3]]}, r"0\.\.38"),
+    ({"input_ids": [[2, 3]], "token_type_ids": [[0, 2]]}, r"0\.\.1"),
+    ({"input_ids": [[2.5, 3]]}, "whole numbers"),
+    ({"input_ids": [["a", "b"]]}, "whole numbers"),
+    ({"input_ids": [[[2, 3]]]}, "whole numbers"),
+    ({"input_ids": 4}, "list or an array"),
+    ({"input_ids": []}, "empty"),
+    ({"input_ids": [[]]}, "no token"),
+    ({"input_ids": [[2, 3]], "attention_mask": [[0, 0]]}, "no token"),
+    ({"input_ids": [[2, 3]], "attention_mask": [[1, 2]]}, "1 .attend. and 0"),
+    ({"input_ids": [[2, 3]], "attention_mask": [[1]]}, "same shape"),
+    ({"input_ids": [[2, 3]], "token_type_ids": [[0, 0], [0, 0]]}, "same shape"),
+])
+def test_bad_ids(tokens: dict[str, Any], words: str, tokenizer: Tokenizer) -> None:
+    with pytest.raises(InputError, match=words):
+        tokenizer.rows(tokens)
+
+
+def test_tokenizer_missing_or_broken(tmp_path: Path) -> None:
+    folder = ModelFolder(write_checkpoint(tmp_path, tokenizer=False))
+    with pytest.raises(ModelError, match="has no tokenizer"):
+        folder.tokenizer.rows("cat")
+    assert len(folder.tokenizer.rows({"input_ids": [[2, 3]]})) == 1
+    (tmp_path / "tokenizer.json").write_text("{broken", "utf-8")
+    with pytest.raises(ModelError, match="cannot read the tokenizer"):
+        ModelFolder(tmp_path).tokenizer.rows("cat")
+
+
+def test_tokenizer_with_more_words_than_the_model(tmp_path: Path) -> None:
+    folder = ModelFolder(write_checkpoint(tmp_path, vocab_size=20))
+    with pytest.raises(InputError, match="another model"):
+        folder.tokenizer.rows("it was !")
+
+
+@pytest.mark.skipif(not MINILM.is_dir(), reason="the pretrained MiniLM folder is not here")
+def test_a_real_tokenizer() -> None:
+    rows = ModelFolder(MINILM).tokenizer.rows(["Hello there!", ""])
+    assert [r.ids.tolist() for r in rows] == [[101, 7592, 2045, 999, 102], [101, 102]]
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=9), st.integers(1, 30))
+def test_batches_hold_every_text_once_within_the_limit(lengths: list[int], limit: int) -> None:
+    rows = [row(n) for n in lengths]
+    seen: list[int] = []
+    for places, batch in batches(rows, limit):
+        seen += places
+        assert [rows[i] for i in places] == list(batch.rows)
+        assert batch.size == 1 or batch.size * batch.longest <= limit
+    assert sorted(seen) == list(range(len(rows)))
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=5))
+def test_packing_and_unpacking(lengths: list[int]) -> None:
+    batch = Batch(tuple(row(n, start=10 * i) for i, n in enumerate(lengths)))
+    unpacked = batch.ids[batch.unpacking].reshape(batch.size, batch.longest)
+    for out, r in zip(unpacked, batch.rows, strict=True):
+        assert out[: len(r)].tolist() == r.ids.tolist()
+        assert set(out[len(r):].tolist()) <= {int(r.ids[0])}
+    assert unpacked.reshape(-1)[batch.packing].tolist() == batch.ids.tolist()
+    assert batch.positions.tolist() == [i for n in lengths for i in range(n)]
+    assert batch.padded == (len(set(lengths)) > 1)

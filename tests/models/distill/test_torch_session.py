@@ -1,0 +1,166 @@
+"""The torch session computes what the twin computes, through the same protocol code, and its gradients are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import write_checkpoint
+
+from secformer.models.data.batch import Batch
+from secformer.models.families.folder import ModelFolder
+from secformer.models.run.local import PlainModel, plain_bert
+from secformer.mpc.errors import RangeError, SettingsError, ShapeError
+from secformer.mpc.ops.series import Series
+from secformer.mpc.plain import PlainSession
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
+from secformer.protocols.gelu import CUT
+from secformer.protocols.ranges import Range, Site
+from secformer.protocols.recipes import EXACT, RECIPES, Recipe
+
+torch = pytest.importorskip("torch")
+from secformer.models.distill.exact import EXACT_TORCH  # noqa: E402
+from secformer.models.distill.model import load  # noqa: E402
+from secformer.models.distill.torch_session import BLOCK, TorchSession  # noqa: E402
+
+Program = Callable[..., Share]
+AT: Site = {"input": Range(-4.0, 4.0), "variance": Range(0.3, 3.0), "score": Range(-4.0, 4.0),
+            "spread": Range(-8.0, 0.0), "exp_sum": Range(1.0, 5.0), "quad_sum": Range(5.0, 400.0),
+            "relu_sum": Range(0.0, 20.0)}
+MASK = np.array([[True, True, True, True, True], [True, True, True, False, False]])
+ON_SHARES = [r for r in RECIPES.values() if r is not EXACT]
+TEXTS = ["the cat sat on the mat", "a good film", "it was not very bad!", "dog"]
+
+
+def double() -> TorchSession:
+    return TorchSession(dtype=torch.float64)
+
+
+def values(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0.0, scale, shape)
+
+
+def programs(recipe: Recipe) -> dict[str, tuple[Program, list[np.ndarray]]]:
+    """A recipe's functions with operands inside AT."""
+    def softmax(s: Session, x: Share, v: Share) -> Share:
+        return recipe.softmax(s, x, v, MASK, AT)
+
+    def layernorm(s: Session, x: Share, g: Share, b: Share) -> Share:
+        return recipe.layernorm(s, x, g, b, 1e-12, AT)
+
+    return {
+        "gelu": (lambda s, x: recipe.gelu(s, x, AT), [np.linspace(-3.9, 3.9, 41)]),
+        "tanh": (lambda s, x: recipe.tanh(s, x, AT), [np.linspace(-3.9, 3.9, 41)]),
+        "softmax": (softmax, [np.clip(values(2, 1, 5, 5), -3.0, 3.0), values(2, 1, 5, 2, seed=1)]),
+        "layernorm": (layernorm, [values(3, 8, seed=2), 1.0 + values(8, seed=3, scale=0.1), values(8, seed=4)]),
+    }
+
+
+@pytest.mark.parametrize("recipe", ON_SHARES, ids=lambda r: r.name)
+@pytest.mark.parametrize("name", ["gelu", "tanh", "softmax", "layernorm"])
+def test_equals_the_twin(recipe: Recipe, name: str) -> None:
+    program, operands = programs(recipe)[name]
+    plain, s = PlainSession(strict=False), double()
+    expected = program(plain, *map(plain.accept, operands))
+    found = program(s, *map(s.accept, operands))
+    assert found.data.dtype == torch.float64
+    np.testing.assert_allclose(found.data.numpy(), expected.data, rtol=1e-9, atol=1e-10)
+    books = ("shape", "frac", "width", "magnitude")
+    assert [getattr(found, b) for b in books] == [getattr(expected, b) for b in books]
+
+
+@pytest.mark.parametrize("recipe", ON_SHARES, ids=lambda r: r.name)
+@pytest.mark.parametrize("name", ["gelu", "tanh", "softmax", "layernorm"])
+def test_gradients(recipe: Recipe, name: str) -> None:
+    """Against differences of the function itself, at points off the places where it jumps."""
+    program, operands = programs(recipe)[name]
+    if name in ("gelu", "tanh"):
+        operands = [np.array([-3.7, -3.1, -2.2, -1.3, -0.4, 0.3, 1.1, 2.2, 3.2, 3.7])]  # off every recipe's thresholds
+        assert np.abs(np.abs(operands[0]) - CUT * np.sqrt(2.0)).min() > 0.1
+    inputs = [torch.tensor(v, requires_grad=True) for v in operands]
+
+    def function(*tensors: Any) -> Any:
+        s = double()
+        return program(s, *map(s.accept, tensors)).data
+
+    assert torch.autograd.gradcheck(function, inputs, eps=1e-6, atol=1e-5, rtol=1e-4)
+
+
+def test_series_of_many_harmonics_in_blocks() -> None:
+    rng = np.random.default_rng(5)
+    f = Series(4, tuple(rng.normal(size=31)), tuple(rng.normal(size=31)), linear=0.5)
+    x = rng.uniform(-8.0, 8.0, BLOCK + 77)
+    s = double()
+    (found,) = s.series(s.accept(x), [f])
+    np.testing.assert_allclose(found.data.numpy(), f(x), atol=1e-10)
+    leaf = torch.tensor(x, requires_grad=True)
+    s.series(s.accept(leaf), [f])[0].data.sum().backward()
+    step = 1e-6
+    np.testing.assert_allclose(leaf.grad.numpy(), (f(x + step) - f(x - step)) / (2 * step), atol=1e-5)
+
+
+def test_comparisons_stop_gradients_and_select_lets_them_through() -> None:
+    s = double()
+    x = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64, requires_grad=True)
+    (bit,) = s.less(s.accept(x), [1.0], bound=4.0)
+    assert bit.data.tolist() == [1.0, 1.0, 0.0] and not bit.data.requires_grad
+    s.select(bit, s.accept(x) * 3, s.accept(x)).data.sum().backward()
+    assert x.grad.tolist() == [3.0, 3.0, 1.0]
+    np.testing.assert_array_equal(s.relu(s.accept([-1.0, 2.0]), bound=4.0).data.numpy(), [0.0, 2.0])
+    np.testing.assert_array_equal(s.maximum(s.accept([[1.0, 3.0, 2.0]]), -1, bound=4.0).data.numpy(), [[3.0]])
+
+
+def test_products_in_bfloat16_come_back_in_float32() -> None:
+    s = TorchSession(products=torch.bfloat16)
+    x = s.accept(np.full((2, 3), 1.0 + 2.0**-10))
+    y = s.matmul(x, s.provision(np.eye(3)))
+    assert y.data.dtype == torch.float32
+    np.testing.assert_array_equal(y.data.numpy(), np.ones((2, 3)))  # bfloat16 has 8 bits
+    assert s.mul(x, x).data[0, 0] > 1.001  # element-wise products keep float32
+
+
+def test_misuse() -> None:
+    s = double()
+    with pytest.raises(RangeError, match="holds every value"):
+        s.share(None, 0, shape=(2,))
+    with pytest.raises(ShapeError, match="another session"):
+        s.mul(s.public(1.0), double().public(1.0))
+    with pytest.raises(ShapeError, match="matrix"):
+        s.provision(np.zeros(3))
+    twin = PlainSession()
+    with pytest.raises(SettingsError, match="TorchSession"):
+        EXACT_TORCH.gelu(twin, twin.accept([1.0]), AT)
+    with pytest.raises(SettingsError, match="float64 twin"):
+        EXACT.gelu(s, s.accept([1.0]), AT)
+
+
+# ---- a whole model ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("model"), "BertForSequenceClassification", prefix="bert.")
+
+
+def test_the_encoder_program_on_tensors_is_the_plaintext_model(classifier: Path) -> None:
+    folder = ModelFolder(classifier)
+    batch = Batch(tuple(folder.tokenizer.rows(TEXTS)))
+    assert batch.padded
+    found = load(folder)(double(), batch, EXACT_TORCH)
+    np.testing.assert_allclose(found.numpy(), plain_bert(classifier, TEXTS).logits, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["secformer", "mpcformer"])
+def test_students_in_training_are_students_in_use(classifier: Path, name: str) -> None:
+    """The twin's constants follow a profile, training's the batch: only what an iteration leaves open differs."""
+    folder = ModelFolder(classifier)
+    batch = Batch(tuple(folder.tokenizer.rows(TEXTS)))
+    expected = PlainModel.from_pretrained(classifier, recipe=name, untrained_recipe=True)(TEXTS).logits
+    found = load(folder)(double(), batch, RECIPES[name]).numpy()
+    tolerance = {"secformer": 2e-3, "mpcformer": 3e-2}[name]
+    assert np.abs(found - expected).max() < tolerance
+    assert np.abs(found - plain_bert(classifier, TEXTS).logits).max() > tolerance

@@ -1,0 +1,101 @@
+"""The plaintext reference against transformers' own models: stored vectors, and live where torch is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import MINILM, write_checkpoint
+
+from secformer.models.run.local import plain_bert
+
+VECTORS = sorted((Path(__file__).parent / "vectors").glob("*.npz"))
+CLOSE = {"rtol": 0.0, "atol": 1e-10}
+
+
+def load(path: Path, folder: Path) -> tuple[Path, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The checkpoint that a vector file describes, its token ids, and the answers."""
+    with np.load(path) as stored:
+        entries = json.loads(str(stored["config"]))
+        weights = {k.removeprefix("weight:"): stored[k] for k in stored if k.startswith("weight:")}
+        answers = {k.removeprefix("answer:"): stored[k] for k in stored if k.startswith("answer:")}
+        tokens = {k: stored[k] for k in ("input_ids", "attention_mask", "token_type_ids")}
+    architecture = entries["architectures"][0]
+    prefix = "" if architecture == "BertModel" else "bert."
+    write_checkpoint(folder, weights=weights, prefix=prefix, tokenizer=False,
+                     **(entries | {"architecture": architecture}))
+    return folder, tokens, answers
+
+
+def within(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values by token, zero beyond the last attended token."""
+    last = mask.shape[1] - mask[:, ::-1].argmax(axis=1)
+    there = np.arange(mask.shape[1]) < last[:, None]
+    return values * there.reshape(*there.shape, *(1,) * (values.ndim - 2))
+
+
+@pytest.mark.parametrize("path", VECTORS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("embedding", ["client", "private"])
+def test_stored_vectors(path: Path, embedding: str, tmp_path: Path) -> None:
+    folder, tokens, answers = load(path, tmp_path)
+    out = plain_bert(folder, tokens, embedding=embedding)
+    mask = tokens["attention_mask"]
+    assert answers
+    for name, expected in answers.items():
+        found = getattr(out, name)
+        by_token = expected.ndim > 1 and expected.shape[:2] == mask.shape
+        np.testing.assert_allclose(found, within(mask, expected) if by_token else expected, **CLOSE)
+
+
+def test_there_are_vectors_for_every_architecture() -> None:
+    assert {p.stem for p in VECTORS} >= {"encoder", "encoder_odd", "sequence", "regression", "token", "question",
+                                         "masked"}
+
+
+def test_batches_of_mixed_lengths_do_not_disturb_each_other(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path)
+    texts = ["the cat sat on the mat", "dog", "", "a good film is not a bad film !", "the dog ran"]
+    together = plain_bert(folder, texts, batch_tokens=14)
+    for i, text in enumerate(texts):
+        alone = plain_bert(folder, text)
+        n = alone.last_hidden_state.shape[1]
+        np.testing.assert_allclose(together.last_hidden_state[i, :n], alone.last_hidden_state[0], **CLOSE)
+        np.testing.assert_allclose(together.pooler_output[i], alone.pooler_output[0], **CLOSE)
+        assert not together.last_hidden_state[i, n:].any()
+        assert together.attention_mask[i].tolist() == [1] * n + [0] * (together.attention_mask.shape[1] - n)
+
+
+def reference(folder: Path, tokens: dict[str, np.ndarray]) -> Any:
+    torch = pytest.importorskip("torch")
+    from transformers import BertModel
+
+    model = BertModel.from_pretrained(str(folder)).double().eval()
+    with torch.no_grad():
+        return model(**{k: torch.from_numpy(v) for k, v in tokens.items()})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_random_model_against_torch(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    folder = write_checkpoint(tmp_path, seed=9, hidden_size=10, num_attention_heads=5, num_hidden_layers=4)
+    tokens = {"input_ids": rng.integers(5, 39, (3, 11)), "token_type_ids": rng.integers(0, 2, (3, 11)),
+              "attention_mask": np.ones((3, 11), np.int64)}
+    expected, out = reference(folder, tokens), plain_bert(folder, tokens)
+    np.testing.assert_allclose(out.last_hidden_state, expected.last_hidden_state.numpy(), **CLOSE)
+    np.testing.assert_allclose(out.pooler_output, expected.pooler_output.numpy(), **CLOSE)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(not MINILM.is_dir(), reason="the pretrained MiniLM folder is not here")
+def test_minilm_against_torch() -> None:
+    pytest.importorskip("torch")
+    from transformers import AutoTokenizer
+
+    texts = ["A man is playing a guitar on stage.", "Hello", "What is 7 times 8? Somebody wrote 56!"]
+    tokens = AutoTokenizer.from_pretrained(str(MINILM))(texts, padding=True, return_tensors="np")
+    expected, out = reference(MINILM, dict(tokens)), plain_bert(MINILM, texts)
+    hidden = within(tokens["attention_mask"], expected.last_hidden_state.numpy())
+    np.testing.assert_allclose(out.last_hidden_state, hidden, **CLOSE)

@@ -1,0 +1,101 @@
+"""Configs: what is read, and what is refused with a reason."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import config
+
+from secformer.models.data.library import transformers
+from secformer.models.families.architecture import Architecture
+from secformer.models.families.bert import Bert
+from secformer.models.families.config import read_config
+from secformer.models.families.table import architecture_of
+from secformer.mpc.errors import ModelError
+
+
+def write(folder: Path, architecture: str = "BertModel", **changes: Any) -> Path:
+    (folder / "config.json").write_text(json.dumps(config(architecture, **changes)), "utf-8")
+    return folder
+
+
+def read(folder: Path) -> Architecture:
+    return architecture_of(read_config(folder))
+
+
+def test_reads_sizes_labels_and_recipe(tmp_path: Path) -> None:
+    spec = read(write(tmp_path, "BertForSequenceClassification", labels=2, secformer={"recipe": "secformer"})).spec
+    assert (spec.hidden, spec.layers, spec.heads, spec.intermediate) == (12, 2, 3, 20)
+    assert spec.labels == ("label 0", "label 1")
+    assert spec.problem == "single"
+    assert spec.recipe == "secformer"
+    assert spec.pooler
+
+
+@pytest.mark.parametrize("architecture", Bert.heads)
+def test_supported_architectures(architecture: str, tmp_path: Path) -> None:
+    assert read(write(tmp_path, architecture)).spec.architecture == architecture
+
+
+@pytest.mark.parametrize(("changes", "problem"), [
+    ({"labels": 1}, "regression"),
+    ({"labels": 3}, "single"),
+    ({"labels": 3, "problem_type": "multi_label_classification"}, "multi"),
+    ({"labels": 3, "problem_type": "single_label_classification"}, "single"),
+    ({"labels": 2, "problem_type": "regression"}, "regression"),
+])
+def test_problem(changes: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    assert read(write(tmp_path, "BertForSequenceClassification", **changes)).spec.problem == problem
+
+
+@pytest.mark.parametrize(("changes", "word"), [
+    ({"hidden_act": "relu"}, "hidden_act"),
+    ({"hidden_act": "gelu_new"}, "hidden_act"),
+    ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
+    ({"is_decoder": True}, "is_decoder"),
+    ({"hidden_size": 13}, "hidden_size"),
+    ({"num_hidden_layers": 0}, "num_hidden_layers"),
+    ({"hidden_size": "many"}, "hidden_size"),
+    ({"secformer": 7}, "secformer"),
+])
+def test_refused(changes: dict[str, Any], word: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=word):
+        read(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("changes", [
+    {"architectures": ["BertForPreTraining"]}, {"architectures": None}, {"model_type": "gpt2"},
+    {"model_type": "roberta"},
+])
+def test_unsupported_architecture_lists_the_supported(changes: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        read(write(tmp_path, **changes))
+    assert all(name in str(caught.value) for name in Bert.heads)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"architectures": ["BertModel"]}', "\x00\x01"])
+def test_unreadable(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text, "utf-8")
+    with pytest.raises(ModelError, match=r"config\.json"):
+        read(tmp_path)
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        read(tmp_path)
+
+
+def test_importing_the_library_is_quiet_and_leaves_no_filter() -> None:
+    code = ("import logging\nfrom secformer.models.data.library import transformers\nt = transformers()\n"
+            "t.AutoConfig\nassert not logging.getLogger('transformers').filters")
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_library_is_imported_once() -> None:
+    assert transformers() is transformers()

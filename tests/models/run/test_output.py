@@ -1,0 +1,76 @@
+"""Results: padding, labels, probabilities, embeddings, JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from secformer.models.data.batch import Row
+from secformer.models.families.bert import Bert, BertSpec
+from secformer.models.run.output import assemble
+from secformer.mpc.errors import InputError
+
+SPEC = BertSpec(architecture="BertForSequenceClassification", labels=("no", "yes", "both"), vocab=10, types=2,
+                positions=8, hidden=4, layers=1, heads=2, intermediate=4, eps=1e-12)
+ROWS = [Row(np.arange(n), np.zeros(n, int), np.ones(n, int)) for n in (2, 3)]
+
+
+def out(spec: BertSpec, **values: list[np.ndarray]):
+    results = [dict(zip(values, some, strict=True)) for some in zip(*values.values(), strict=True)]
+    return assemble(Bert(spec), ROWS, results, cost=None, notes=["n"], profile_source="p")
+
+
+def test_sequence_classification() -> None:
+    found = out(SPEC, logits=[np.array([0.0, 2.0, -800.0]), np.array([900.0, 0.0, 0.0])])
+    assert found.labels == ["yes", "no"]
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1.0)
+    np.testing.assert_allclose(found.probabilities[0, 1], 1 / (1 + np.exp(-2.0)))
+    assert found.start_logits is None
+    with pytest.raises(InputError, match="BertModel"):
+        _ = found.embeddings
+
+
+def test_several_labels_and_regression() -> None:
+    logits = [np.array([1.0, -1.0, 2.0]), np.array([-1.0, -1.0, -1.0])]
+    several = out(replace(SPEC, problem="multi"), logits=logits)
+    assert several.labels == [["no", "both"], []]
+    np.testing.assert_allclose(several.probabilities[0, 0], 1 / (1 + np.exp(-1.0)))
+    plain = out(replace(SPEC, problem="regression", labels=("score",)), logits=[np.array([0.3]), np.array([-2.0])])
+    assert (plain.labels, plain.probabilities) == (None, None)
+    assert plain.logits.shape == (2, 1)
+
+
+def test_token_classification_pads_with_zeros() -> None:
+    spec = replace(SPEC, architecture="BertForTokenClassification")
+    found = out(spec, logits=[np.eye(3)[:2], np.eye(3)])
+    assert found.labels == [["no", "yes"], ["no", "yes", "both"]]
+    assert found.logits.shape == found.probabilities.shape == (2, 3, 3)
+    assert not found.probabilities[0, 2].any()
+    assert found.attention_mask.tolist() == [[1, 1, 0], [1, 1, 1]]
+
+
+def test_question_answering() -> None:
+    spec = replace(SPEC, architecture="BertForQuestionAnswering", labels=())
+    found = out(spec, logits=[np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros((3, 2))])
+    assert found.start_logits[0].tolist() == [1.0, 3.0, 0.0]
+    assert found.end_logits[0].tolist() == [2.0, 4.0, 0.0]
+    assert found.logits is None
+
+
+def test_embeddings_average_what_is_attended() -> None:
+    spec = replace(SPEC, architecture="BertModel", labels=())
+    found = out(spec, last_hidden_state=[np.array([[3.0, 0.0], [3.0, 8.0]]), np.ones((3, 2))])
+    np.testing.assert_allclose(found.embeddings[0], [0.6, 0.8])
+    np.testing.assert_allclose(np.linalg.norm(found.embeddings, axis=1), 1.0)
+
+
+def test_as_dict_is_json() -> None:
+    spec = replace(SPEC, architecture="BertModel", labels=())
+    found = out(spec, last_hidden_state=[np.ones((2, 2)), np.ones((3, 2))])
+    short = json.loads(json.dumps(found.as_dict()))
+    assert set(short) == {"embeddings", "cost", "notes", "profile"}
+    whole = json.loads(json.dumps(found.as_dict(hidden=True)))
+    assert np.shape(whole["last_hidden_state"]) == (2, 3, 2)

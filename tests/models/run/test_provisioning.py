@@ -1,0 +1,191 @@
+"""Share files: what each holds, what it says about the weights, and that two of them answer as the model does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from secformer import demo_model, plain_bert
+from secformer.models.data.batch import Batch, blind_batch
+from secformer.models.data.tokenizer import Tokenizer
+from secformer.models.run.provisioning import CLIENT, ShareFile, share_file, write_shares
+from secformer.models.run.public import PUBLIC, PublicModel
+from secformer.models.run.served import PartyModel
+from secformer.mpc.errors import Desync, ModelError, SettingsError
+from secformer.mpc.fixed import decode, encode
+from secformer.mpc.prg import fresh_seed
+from secformer.mpc.simulate import World
+
+TEXTS = ["A wonderful film.", "Dull, lifeless and far too long for its own good."]
+
+
+@pytest.fixture(scope="module")
+def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("provisioned") / "shares"
+    write_shares(demo_model(), out, recipe="auto")
+    return out
+
+
+def answers(out: Path, texts: list[str], world: World | None = None) -> np.ndarray:
+    """Logits of texts from both share files, through PartyModel in a world."""
+    world = world or World(backend="numpy")
+    shares = [ShareFile(out / share_file(rank)) for rank in (0, 1)]
+    public = PublicModel.load(out / CLIENT)
+    parties = {s: PartyModel(f.public, s) for s, f in zip(world.parties, shares, strict=True)}
+    plan = parties[world.parties[0]].provisioning
+    world.run(lambda s, inputs: parties[s].load_weights(inputs), shares[0].shares, shares[1].shares, plan=plan)
+    batch = Batch(tuple(Tokenizer(out / CLIENT, public.inputs).rows(texts)))
+    halves = public.inputs.private_halves(batch, public.width, fresh_seed())
+    blind = blind_batch(batch.lengths, batch.mask)
+    plan = parties[world.parties[0]].plan(blind)
+    assert plan == parties[world.parties[1]].plan(blind)
+    outcome = world.run(lambda s, words: parties[s].answer(blind, words), *(h.words() for h in halves), plan=plan)
+    a, b = outcome.results
+    assert set(a) == set(public.names)
+    return decode(a["logits"] + b["logits"], public.fixed.frac)
+
+
+def test_two_share_files_answer_as_the_model(provisioned: Path) -> None:
+    wanted = plain_bert(demo_model(), TEXTS).logits
+    assert np.abs(answers(provisioned, TEXTS) - wanted).max() < 0.01
+
+
+@pytest.mark.parametrize("seed_rank", [0, 1])
+def test_either_file_may_be_the_seed_and_they_add_up_to_the_weights(tmp_path: Path, seed_rank: int) -> None:
+    from secformer.models.families.folder import ModelFolder
+
+    public = write_shares(demo_model(), tmp_path / "out", seed_rank=seed_rank, recipe="auto")
+    small, large = (tmp_path / "out" / share_file(r) for r in (seed_rank, 1 - seed_rank))
+    assert list(load_file(small)) == ["seed"] and len(load_file(large)) > 20
+    a, b = ShareFile(small), ShareFile(large)
+    checkpoint = ModelFolder(demo_model()).checkpoint
+    for name, tensor in public.layout.items():
+        x, y = a.shares.get(name), b.shares.get(name)
+        assert np.array_equal(x + y, encode(tensor.build(checkpoint), 16).astype(x.dtype)), name
+
+
+def test_a_share_is_noise(provisioned: Path) -> None:
+    """Bits of either file's words are balanced, also where the weights' words have long runs of equal bits."""
+    for rank in (0, 1):
+        words = ShareFile(provisioned / share_file(rank)).shares.get("layer.0.qkv.weight")
+        ones = np.unpackbits(words.view(np.uint8).reshape(-1, 8), axis=1).mean(axis=0)
+        assert np.abs(ones - 0.5).max() < 6 * 0.5 / np.sqrt(words.size)
+
+
+def test_the_description_says_nothing_about_the_weights(tmp_path: Path, provisioned: Path) -> None:
+    """Two provisionings of one model have different digests, and the weights' own digest is in neither file."""
+    from secformer.models.families.folder import ModelFolder
+
+    again = write_shares(demo_model(), tmp_path / "again", recipe="auto")
+    first = PublicModel.load(provisioned / CLIENT)
+    assert again.digest != first.digest and again.books == first.books
+    own = ModelFolder(demo_model()).digest.encode()
+    for path in [*provisioned.rglob("*"), *(tmp_path / "again").rglob("*")]:
+        assert path.is_dir() or own not in path.read_bytes(), path
+
+
+def test_files_are_for_their_owner_only(provisioned: Path) -> None:
+    assert {p.stat().st_mode & 0o077 for p in provisioned.glob("*.safetensors")} == {0}
+
+
+def test_the_description_survives_json(provisioned: Path) -> None:
+    public = PublicModel.load(provisioned / CLIENT)
+    assert PublicModel.from_json(public.to_json(), "here") == public
+    assert all(ShareFile(provisioned / share_file(r)).public == public for r in (0, 1))
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda f: f.pop("spec"), "spec"),
+    (lambda f: f.update(format="secformer model 0"), "format"),
+    (lambda f: f.update(recipe="nonsense"), "nonsense"),
+    (lambda f: f.update(frac=15), "digest"),
+    (lambda f: f["series"][0][1].__setitem__(0, 0.25), "digest"),
+    (lambda f: f.update(series=[[1]]), "unpack"),
+    (lambda f: f["books"]["2"].__setitem__(0, 99), "IndexError"),
+    (lambda f: f.update(names=None), "TypeError"),
+])
+def test_an_altered_description_is_refused(provisioned: Path, tmp_path: Path, change: Any, said: str) -> None:
+    facts = json.loads((provisioned / CLIENT / PUBLIC).read_text())
+    change(facts)
+    (tmp_path / PUBLIC).write_text(json.dumps(facts))
+    with pytest.raises(ModelError, match=said):
+        PublicModel.load(tmp_path)
+
+
+def test_no_folder_and_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot read"):
+        PublicModel.load(tmp_path)
+    with pytest.raises(ModelError, match="readable share file"):
+        ShareFile(tmp_path / "nothing.safetensors")
+
+
+def test_odd_share_files_are_refused(provisioned: Path, tmp_path: Path) -> None:
+    public = PublicModel.load(provisioned / CLIENT)
+    good = {"format": "secformer model 1", "rank": "0", "public": public.to_json()}
+    path = tmp_path / "x.safetensors"
+
+    def refused(tensors: dict[str, np.ndarray], metadata: dict[str, str] | None, said: str) -> None:
+        save_file(tensors, path, metadata=metadata)
+        with pytest.raises(ModelError, match=said):
+            file = ShareFile(path)
+            for name in public.layout:
+                file.shares.get(name)
+
+    seed = np.zeros(32, np.uint8)
+    refused({"seed": seed}, None, "not a share file")
+    refused({"seed": seed}, good | {"rank": "2"}, "rank")
+    refused({"seed": seed[:31]}, good, "32 bytes")
+    refused({"seed": seed, "more": seed}, good, "lacks or adds")
+    tensors = load_file(provisioned / share_file(0))
+    refused(tensors | {"head.bias": tensors["head.bias"][:1]}, good, "head.bias")
+    refused(tensors | {"head.bias": tensors["head.bias"].astype(np.float64)}, good, "head.bias")
+
+
+def test_bad_provisioning_writes_nothing(tmp_path: Path, provisioned: Path) -> None:
+    from secformer import SECFORMER
+
+    for problem, settings in [("seed is 0 or 1", {"seed_rank": 2}), ("distilled for", {"recipe": "exact"}),
+                              ("cannot be provisioned", {"recipe": "exact", "untrained_recipe": True}),
+                              ("cannot be provisioned", {"recipe": replace(SECFORMER, name="mine")}),
+                              ("'auto' or 'head'", {"output": "all"})]:
+        with pytest.raises(SettingsError, match=problem):
+            write_shares(demo_model(), tmp_path / "new", **settings)  # type: ignore[arg-type]
+        assert not (tmp_path / "new").exists()
+    with pytest.raises(SettingsError, match="not empty"):
+        write_shares(demo_model(), provisioned)
+
+
+def test_parties_compute_with_the_written_series(provisioned: Path) -> None:
+    """A description with other coefficients makes another plan: they are read from it, not fitted again."""
+    public = PublicModel.load(provisioned / CLIENT)
+    moved = {size: tuple(replace(f, cos=(f.cos[0] + 2.0**-30, *f.cos[1:])) for f in book)
+             for size, book in public.books.items()}
+    batch = blind_batch(np.array([5]), np.ones((1, 5), dtype=bool))
+    session = World(backend="numpy").parties[0]
+    plan, other = (PartyModel(p, session).plan(batch) for p in (public, replace(public, books=moved)))
+    assert plan.kinds == other.kinds and plan.digest != other.digest
+
+
+@pytest.mark.parametrize("recipe", ["faithful", "secformer", "puma", "crypten", "mpcformer", "mpcformer_2relu"])
+def test_the_books_hold_every_length(tmp_path: Path, recipe: str) -> None:
+    public = write_shares(demo_model(), tmp_path / "out", recipe=recipe, untrained_recipe=True)
+    party = PartyModel(public, World(backend="numpy").parties[0])
+    for longest in (1, 2, 3, 4, 5, 8, 9, 31, 33, public.inputs.longest):
+        lengths = np.array([longest, 1])
+        party.plan(blind_batch(lengths, np.arange(longest) < lengths[:, None]))
+
+
+def test_other_functions_than_the_written_ones_are_a_desync(provisioned: Path) -> None:
+    public = PublicModel.load(provisioned / CLIENT)
+    batch = blind_batch(np.array([5]), np.ones((1, 5), dtype=bool))
+    session = World(backend="numpy").parties[0]
+    book = public.series(5)
+    for altered in (book[:-1], book[1:], tuple(replace(f, magnitude=3) for f in book)):
+        with pytest.raises(Desync, match="provision it again"):
+            PartyModel(replace(public, books=dict.fromkeys(public.books, altered)), session).plan(batch)
