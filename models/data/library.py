@@ -24,11 +24,14 @@ def transformers() -> Any:
 def quiet(logger: str) -> Iterator[None]:
     """Silences a logger below ERROR inside the block, and leaves its settings as they were."""
     log = logging.getLogger(logger)
-    log.addFilter(_errors_only)
+    filtered = [log, *log.handlers]  # what loggers below it say passes its handlers alone
+    for each in filtered:
+        each.addFilter(_errors_only)
     try:
         yield
     finally:
-        log.removeFilter(_errors_only)
+        for each in filtered:
+            each.removeFilter(_errors_only)
 
 
 def _errors_only(record: logging.LogRecord) -> bool:

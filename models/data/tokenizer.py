@@ -46,7 +46,8 @@ class Tokenizer:
                 truncation=truncation, max_length=self.inputs.longest if truncation else None,
                 return_token_type_ids=True, return_attention_mask=True,
             )
-        return id_rows({k: out[k] for k in KEYS}, self.inputs)
+        kept = KEYS if self.inputs.segments > 1 else KEYS[:2]  # one segment: a pair's second text is in it, too
+        return id_rows({k: out[k] for k in kept}, self.inputs)
 
     def _fitted(self, i: int, row: Row, truncation: bool) -> Row:
         most = self.inputs.longest
@@ -117,7 +118,7 @@ def _row(i: int, ids: np.ndarray, segments: np.ndarray, mask: np.ndarray, inputs
         raise InputError(f"text {i} has no token to attend to: its attention_mask is all 0, or it has no ids")
     end = int(np.flatnonzero(mask)[-1]) + 1
     ids, segments, mask = ids[:end], segments[:end], mask[:end]
-    for name, values, size in (("input_ids", ids, inputs.words), ("token_type_ids", segments, max(1, inputs.segments))):
+    for name, values, size in ((KEYS[0], ids, inputs.words), (KEYS[2], segments, max(1, inputs.segments))):
         if values.min() < 0 or values.max() >= size:
             raise InputError(f"text {i}: {name} must lie in 0..{size - 1} for this model; got "
                              f"{values.min()}..{values.max()}. Was it tokenised for another model?")
