@@ -90,12 +90,12 @@ def names(architecture: Architecture) -> dict[str, tuple[int, ...]]:
 
 def load(folder: ModelFolder, *, device: Any = "cpu") -> TorchModel:
     """A text classifier's tensors. Raises ModelError for another architecture."""
-    if folder.architecture.head is not Head.SEQUENCE:
-        raise ModelError(f"{folder.path} is a {folder.architecture.spec.architecture}; distillation takes a text "
-                         f"classifier: fine-tune it first with secformer finetune")
-    read = folder.checkpoint.read
-    return TorchModel(folder.architecture, {name: _tensor(read(name, shape), device)
-                                            for name, shape in names(folder.architecture).items()})
+    architecture, read = folder.architecture, folder.checkpoint.read
+    if architecture.head is not Head.SEQUENCE:
+        raise ModelError(f"{folder.path} is a {architecture.spec.architecture}; distillation takes a "
+                         f"{architecture.classes(Head.SEQUENCE)}: fine-tune it first with secformer finetune")
+    return TorchModel(architecture, {name: _tensor(read(name, shape), device)
+                                     for name, shape in names(architecture).items()})
 
 
 def start(folder: ModelFolder, labels: tuple[str, ...], *, seed: int, device: Any = "cpu") -> TorchModel:
@@ -105,8 +105,8 @@ def start(folder: ModelFolder, labels: tuple[str, ...], *, seed: int, device: An
     """
     source = folder.architecture
     if source.head not in (Head.ENCODER, Head.SEQUENCE):
-        raise ModelError(f"{folder.path} is a {source.spec.architecture}; fine-tuning takes an encoder without a head "
-                         f"or a text classifier")
+        raise ModelError(f"{folder.path} is a {source.spec.architecture}; fine-tuning takes "
+                         f"{source.classes(Head.ENCODER, Head.SEQUENCE)}")
     architecture = source.classifier(labels)
     rng = np.random.default_rng(seed)
     tensors = {}

@@ -97,8 +97,8 @@ def for_model(task: Task, architecture: Architecture, where: PathLike) -> Task:
     """The task with the model's label ids. Raises ModelError where its head does not fit the task."""
     spec = architecture.spec
     if architecture.head is not Head.SEQUENCE:
-        raise ModelError(f"{where} is a {spec.architecture}; the task {task.name} needs a text classifier: fine-tune "
-                         f"it first with secformer finetune")
+        raise ModelError(f"{where} is a {spec.architecture}; the task {task.name} needs a "
+                         f"{architecture.classes(Head.SEQUENCE)}: fine-tune it first with secformer finetune")
     if len(spec.labels) != len(task.labels):
         raise ModelError(f"{where} answers with {len(spec.labels)} label(s) ({', '.join(spec.labels)}), the task "
                          f"{task.name} has {len(task.labels)} ({', '.join(task.labels)}); take a model of this task")

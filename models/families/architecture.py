@@ -150,6 +150,10 @@ class Architecture(ABC):
         """What the head answers."""
         return self.heads[self.spec.architecture]
 
+    def classes(self, *heads: Head) -> str:
+        """The Hugging Face classes of this family with these heads, for messages."""
+        return " or ".join(name for name, head in self.heads.items() if head in heads)
+
     # ---- distillation (a family may leave this out) ------------------------------------------------------------------
 
     @property
