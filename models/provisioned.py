@@ -38,7 +38,7 @@ from secformer.mpc.ops.book import Writer, series_from_list, series_to_list
 from secformer.mpc.ops.series import Series
 from secformer.mpc.prg import SEED_BYTES, fresh_seed
 from secformer.mpc.recorder import PlanRecorder, ghost
-from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.ring import WORD_BITS, word_type
 from secformer.protocols.ranges import bits
 from secformer.protocols.recipes import EXACT, Recipe, recipe_named
 
@@ -266,7 +266,7 @@ class ShareFile:
     def get(self, name: str) -> np.ndarray:
         """This party's words of a tensor."""
         words, tensor = np.asarray(self._file.get_tensor(name)), self._layout[name]
-        dtype = np.uint32 if tensor.width <= 32 else np.uint64
+        dtype = word_type(tensor.width)
         if words.shape != tensor.shape or words.dtype != dtype:
             raise ModelError(f"{self.path}: tensor {name!r} is {words.dtype} {words.shape}, expected "
                              f"{np.dtype(dtype)} {tensor.shape}; make it again: secformer provision")

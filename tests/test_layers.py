@@ -17,9 +17,8 @@ from tree import ROOT, modules
 # Lowest first. A module belongs to the entry that is the longest prefix of its name.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc", "secformer.mpc.errors"),
-    ("secformer.mpc.backend",),
+    ("secformer.mpc.backend", "secformer.mpc.ring"),
     ("secformer.mpc.kernels",),
-    ("secformer.mpc.ring",),
     ("secformer.mpc.fixed", "secformer.mpc.prg"),
     ("secformer.mpc.shares",),
     ("secformer.mpc.meter",),

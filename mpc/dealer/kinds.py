@@ -18,7 +18,7 @@ import numpy as np
 
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.kernels.compose import STEP_BITS, whole_bytes
-from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.ring import WORD_BITS, mask, word_type
 
 Array = Any
 Shape = tuple[int, ...]
@@ -131,7 +131,7 @@ class MatMul(Bilinear):
         return (*self.shapes[i][:-1], self.shapes[j][-1])
 
     def product(self, a: Array, b: Array, width: int, kernels: NumpyKernels) -> Array:
-        dtype = np.uint32 if width <= 32 else np.uint64
+        dtype = word_type(width)
         return kernels.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False), width)
 
 
@@ -255,7 +255,7 @@ class Comparison(Kind):
         return [sum(self.blocks[i + 1 :]) for i in range(len(self.blocks))]
 
     def block_of(self, v: Array, b: int) -> Array:
-        return (v >> np.uint64(self.shifts()[b])) & np.uint64((1 << self.blocks[b]) - 1)
+        return (v >> np.uint64(self.shifts()[b])) & mask(self.blocks[b])
 
     def row_bytes(self, b: int) -> int:
         return max(1, (1 << self.blocks[b]) // 8)

@@ -18,6 +18,7 @@ import numpy as np
 
 from secformer.mpc.dealer.kinds import Bilinear, Hadamard, MatMul, WeightMask
 from secformer.mpc.party import Party
+from secformer.mpc.ring import word_type
 from secformer.mpc.shares import Share, Weight
 
 Operand = Share | Weight
@@ -73,7 +74,7 @@ def _products(
     e = {i: u.reshape(v.shape) for (i, v), u in zip(live, opened, strict=True)}
     results = []
     for p, (i, j, width) in enumerate(kind.pairs):                                                    # 2
-        dtype = np.uint32 if width <= 32 and isinstance(kind, MatMul) else np.uint64
+        dtype = word_type(width) if isinstance(kind, MatMul) else np.uint64
         left, left_mask = e[i].astype(dtype, copy=False), masks[i].astype(dtype, copy=False)
         right = operands[j]
         if isinstance(right, Weight):
@@ -94,7 +95,7 @@ def _products(
 def provision(party: Party, words: Any, index: int, width: int) -> ProvisionedWeight:
     """Opens a weight under its standing mask. One round at load, width bits an element; all of it offline."""
     kind = WeightMask(index, (words.shape[0], words.shape[1]), width)
-    dtype = np.uint32 if width <= 32 else np.uint64
+    dtype = word_type(width)
     with party.meter.offline():
         mask = party.take(kind).draw("mask").reshape(words.shape)
         (d,) = party.open("weight", [(words.astype(np.uint64, copy=False) - mask, width)])
