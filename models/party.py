@@ -46,7 +46,7 @@ class PartyModel:
 
     def provision(self, shares: Inputs) -> None:
         """Opens the weights' masks with the other party; the session must be in a run of `provisioning`."""
-        self.session.provisioned = 0
+        self.session.weights = 0
         self._parameters[self.session] = provision(self.session, shares, self.public.layout)
 
     @property

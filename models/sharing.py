@@ -90,7 +90,7 @@ def provision(s: Session, inputs: Inputs, layout: Layout) -> Parameters:
         for name, tensor in layout.items():
             words = inputs.get(name)
             if tensor.standing:
-                parameters.matrices[name] = s.provision(words, width=tensor.width)
+                parameters.matrices[name] = s.open_weight(words, width=tensor.width)
             else:
                 parameters.vectors[name] = s.accept(words, width=tensor.width)
     return parameters

@@ -18,7 +18,8 @@ from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series
 from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import Job, Session, Threshold
+from secformer.mpc.scales import Truncation
+from secformer.mpc.session import Session, Threshold
 from secformer.mpc.shares import Share, Weight
 
 
@@ -34,11 +35,11 @@ class PlainSession(Session):
         """An exact float64 function of x: for plaintext references only, no secure session has it."""
         return self._wrap(fn(x.data), self.fixed.frac)
 
-    def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
+    def open_weight(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
         data = np.asarray(data, dtype=np.float64)
-        self.provisioned += 1
+        self.weights += 1
         frac = self.fixed.frac if frac is None else frac
-        return Weight(self, self.provisioned - 1, (data.shape[0], data.shape[1]), frac, width, data)
+        return Weight(self, self.weights - 1, (data.shape[0], data.shape[1]), frac, width, data)
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -99,10 +100,10 @@ class PlainSession(Session):
     def _broadcast(self, a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return np.broadcast_to(a, shape)
 
-    def _truncate(self, jobs: list[Job]) -> list[np.ndarray]:
-        for x, _, window, _ in jobs:
-            self._check(x.data, window - 2 - x.frac, "a truncation window")
-        return [x.data for x, *_ in jobs]
+    def _truncate(self, jobs: list[Truncation]) -> list[np.ndarray]:
+        for job in jobs:
+            self._check(job.x.data, job.window - 2 - job.x.frac, "a truncation window")
+        return [job.x.data for job in jobs]
 
     def _mul(self, pairs: list[tuple[Share, Share]], widths: list[int]) -> list[np.ndarray]:
         return [a.data * b.data for a, b in pairs]

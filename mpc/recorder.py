@@ -17,7 +17,8 @@ from secformer.mpc.ops import exponential, linear, truncate
 from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series, kind_of, linear_factor
 from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import CLIENT, Job, Session, Threshold
+from secformer.mpc.scales import Truncation
+from secformer.mpc.session import CLIENT, Session, Threshold
 from secformer.mpc.shares import Share, Weight
 
 _GHOST = np.zeros((), dtype=np.bool_)
@@ -43,11 +44,11 @@ class PlanRecorder(Session):
         """The plan of `program(session, *inputs)`. A recording that fails leaves no weights behind."""
         self._kinds, self._rounds, self._bytes, self._constants = [], 0, 0, hashlib.sha256()
         self._note(self.fixed)
-        before = self.provisioned
+        before = self.weights
         try:
             program(self, *inputs)
         except BaseException:
-            self.provisioned = before
+            self.weights = before
             raise
         return Plan(tuple(self._kinds), self._rounds, self._bytes, self._constants.hexdigest())
 
@@ -77,9 +78,9 @@ class PlanRecorder(Session):
         self._rounds += 1
         self._bytes += 8 * count
 
-    def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
-        index, (rows, columns) = self.provisioned, np.shape(data)
-        self.provisioned += 1
+    def open_weight(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
+        index, (rows, columns) = self.weights, np.shape(data)
+        self.weights += 1
         self._take([WeightMask(index, (rows, columns), width)], 1)
         return Weight(self, index, (rows, columns), self.fixed.frac if frac is None else frac, width, None)
 
@@ -130,9 +131,9 @@ class PlanRecorder(Session):
     def _broadcast(self, a: Any, shape: tuple[int, ...]) -> Any:
         return ghost(shape)
 
-    def _truncate(self, jobs: list[Job]) -> list[Any]:
-        self._take([truncate.kind_of(x.size, *facts) for x, *facts in jobs], 1)
-        return [x.data for x, *_ in jobs]
+    def _truncate(self, jobs: list[Truncation]) -> list[Any]:
+        self._take([truncate.kind_of(job) for job in jobs], 1)
+        return [job.x.data for job in jobs]
 
     def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
         return self._bilinear(Hadamard, pairs, widths)

@@ -15,7 +15,8 @@ from secformer.mpc.ops.exponential import Exponential, exponential
 from secformer.mpc.ops.series import Series, series
 from secformer.mpc.party import Party
 from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import CLIENT, Job, Session, Threshold
+from secformer.mpc.scales import Truncation
+from secformer.mpc.session import CLIENT, Session, Threshold
 from secformer.mpc.shares import Share, Weight
 
 
@@ -34,11 +35,11 @@ class SecureSession(Session):
 
     # ---- in and out -----------------------------------------------------------------------------------------------
 
-    def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
-        index, frac = self.provisioned, self.fixed.frac if frac is None else frac
-        self.provisioned += 1
+    def open_weight(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
+        index, frac = self.weights, self.fixed.frac if frac is None else frac
+        self.weights += 1
         words = self.xp.asarray(data)
-        kept = linear.provision(self.party, words, index, width)
+        kept = linear.open_weight(self.party, words, index, width)
         return Weight(self, index, (words.shape[0], words.shape[1]), frac, width, kept)
 
     def _share(self, x: Any, owner: int, shape: tuple[int, ...]) -> Any:
@@ -101,8 +102,8 @@ class SecureSession(Session):
 
     # ---- verbs ----------------------------------------------------------------------------------------------------
 
-    def _truncate(self, jobs: list[Job]) -> list[Any]:
-        return truncate.truncate(self.party, [(x.data, *facts) for x, *facts in jobs])
+    def _truncate(self, jobs: list[Truncation]) -> list[Any]:
+        return truncate.truncate(self.party, jobs)
 
     def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
         return linear.hadamard(self.party, pairs, widths)

@@ -21,11 +21,11 @@ from secformer.mpc.ops.book import Agree, as_fitted
 from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import LEAST_BITS, Series, opening_bits
 from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.scales import Truncation
 from secformer.mpc.shares import Public, Share, Weight
 
 CLIENT = "client"
 Pair = tuple[Share, "Share | Weight"]
-Job = tuple[Share, int, int, int]  # of a truncation: a share, its shift, the window that it lies in, its new width
 Threshold = tuple[float, int]  # its value, and in units of the compared share's last place
 
 
@@ -34,7 +34,7 @@ class Session(ABC):
 
     def __init__(self, fixed: FixedPoint | None = None):
         self.fixed = fixed or FixedPoint()
-        self.provisioned = 0  # weights so far; numbers them, the same at both parties
+        self.weights = 0  # weights so far; numbers them, the same at both parties
         self.agree: Agree = as_fitted  # which numbers the parties use for a fitted series
 
     # ---- bringing values in and out -------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ class Session(ABC):
                           self.fixed.frac)
 
     @abstractmethod
-    def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
+    def open_weight(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
         """Makes a (K, N) matrix, shared beforehand, a standing right operand of `matmul`: opens it masked, once.
 
         Price: one round at load, `width` bits an element; none at request time.
@@ -288,7 +288,7 @@ class Session(ABC):
         wanted: dict[int, int] = {}
         for x, width in zip(xs, widths or [WORD_BITS] * len(xs), strict=True):
             wanted[id(x)] = max(width, wanted.get(id(x), 0))
-        due: dict[int, Job] = {}
+        due: dict[int, Truncation] = {}
         for x in xs:
             shift = max(0, x.frac - self.fixed.frac)
             if shift or x.width < wanted[id(x)]:
@@ -299,11 +299,11 @@ class Session(ABC):
                         f"{x.width}. State the product's magnitude, or settle before scaling"
                     )
                 window = min(x.width, shift + self.fixed.window(x.frac - shift, x.magnitude))
-                due[id(x)] = (x, shift, window, max(window - shift, wanted[id(x)]))
+                due[id(x)] = Truncation(x, shift, window, max(window - shift, wanted[id(x)]))
         jobs = list(due.values())
         done = {
-            id(x): Share(self, data, x.frac - shift, width, x.magnitude)
-            for (x, shift, _, width), data in zip(jobs, self._truncate(jobs) if jobs else [], strict=True)
+            id(job.x): Share(self, data, job.x.frac - job.shift, job.width, job.x.magnitude)
+            for job, data in zip(jobs, self._truncate(jobs) if jobs else [], strict=True)
         }
         return [done.get(id(x), x) for x in xs]
 
@@ -375,7 +375,7 @@ class Session(ABC):
     @abstractmethod
     def _broadcast(self, a: Any, shape: tuple[int, ...]) -> Any: ...
     @abstractmethod
-    def _truncate(self, jobs: list[Job]) -> list[Any]: ...
+    def _truncate(self, jobs: list[Truncation]) -> list[Any]: ...
     @abstractmethod
     def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]: ...
     @abstractmethod

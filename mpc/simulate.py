@@ -81,7 +81,7 @@ class World:
         Raises the first error of any role; the others are stopped.
         """
         self._wait_for_the_last()
-        before = self.parties[0].provisioned
+        before = self.parties[0].weights
         serial, self._serial = self._serial, self._serial + 1
         try:
             plan = plan or self.recorder.record(program, inputs0)
@@ -100,7 +100,7 @@ class World:
                 results = run.join()
         except BaseException:
             for s in (self.recorder, *self.parties):
-                s.provisioned = before  # what a failed run provisioned does not exist
+                s.weights = before  # what a failed run opened does not exist
             raise
         self._unfinished = []
         cost = meters[0].cost.merged(meters[1].cost, parallel=True)

@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc.kernels",),
     ("secformer.mpc.fixed", "secformer.mpc.prg"),
     ("secformer.mpc.shares",),
+    ("secformer.mpc.scales",),
     ("secformer.mpc.meter",),
     ("secformer.mpc.net",),
     ("secformer.mpc.dealer",),

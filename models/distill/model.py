@@ -57,7 +57,7 @@ class TorchBert:
         found = Parameters()
         for name, laid in encoder_layout(self.spec).items():
             if laid.standing:
-                found.matrices[name] = s.provision(self._built(laid))
+                found.matrices[name] = s.open_weight(self._built(laid))
             else:
                 found.vectors[name] = s.accept(self._built(laid))
         return found

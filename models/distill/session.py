@@ -19,7 +19,8 @@ from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.ops.exponential import Exponential
 from secformer.mpc.ops.series import Series
 from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import Job, Session, Threshold
+from secformer.mpc.scales import Truncation
+from secformer.mpc.session import Session, Threshold
 from secformer.mpc.shares import Share, Weight
 
 BLOCK = 1 << 14  # values of a series at a time
@@ -41,13 +42,13 @@ class TorchSession(Session):
         """A function of tensors: for exact references only, no secure session has it."""
         return self._wrap(fn(x.data), self.fixed.frac)
 
-    def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
+    def open_weight(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
         data = self._accept(data)
         if data.ndim != 2:
             raise ShapeError(f"a standing operand is a (K, N) matrix, got {tuple(data.shape)}")
-        self.provisioned += 1
+        self.weights += 1
         frac = self.fixed.frac if frac is None else frac
-        return Weight(self, self.provisioned - 1, (data.shape[0], data.shape[1]), frac, width, data)
+        return Weight(self, self.weights - 1, (data.shape[0], data.shape[1]), frac, width, data)
 
     def _share(self, x: Any, owner: int, shape: tuple[int, ...]) -> Tensor:
         if x is None:
@@ -95,8 +96,8 @@ class TorchSession(Session):
     def _transpose(self, a: Tensor, axes: tuple[int, ...]) -> Tensor:
         return a.permute(axes)
 
-    def _truncate(self, jobs: list[Job]) -> list[Tensor]:
-        return [x.data for x, *_ in jobs]
+    def _truncate(self, jobs: list[Truncation]) -> list[Tensor]:
+        return [job.x.data for job in jobs]
 
     def _mul(self, pairs: list[tuple[Share, Share]], widths: list[int]) -> list[Tensor]:
         return [a.data * b.data for a, b in pairs]

@@ -73,7 +73,7 @@ def test_maximum_costs_two_rounds_a_level(n: int, precision: int | None) -> None
 def test_provisioning_is_offline_and_requests_open_only_the_input() -> None:
     def program(s: Any, x: Share, w: Share) -> list[Share]:
         with s.scope("load"):
-            kept = [s.provision(w.data, width=width) for width in (64, 32)]
+            kept = [s.open_weight(w.data, width=width) for width in (64, 32)]
         with s.scope("use"):
             return s.matmul_many([(x, kept[0])]) + s.matmul_many([(x, kept[1])], magnitude=2)
 

@@ -137,14 +137,14 @@ def test_shares_of_another_session_are_refused(verb: str, mine: int, theirs: int
 def test_weights_of_another_session_are_refused(which: int) -> None:
     """Its index would name another standing mask: a wrong result without a word."""
     session, x = sessions()[which]
-    other = PlainSession().provision(np.ones((3, 2)))
+    other = PlainSession().open_weight(np.ones((3, 2)))
     with pytest.raises(ShapeError, match="another session"):
         session.matmul(x.reshape(1, 3), other)
 
 
 def test_a_weight_is_for_matmul_only() -> None:
     for s in (PlainSession(), PlanRecorder()):
-        w = s.provision(np.ones((3, 3)))
+        w = s.open_weight(np.ones((3, 3)))
         with pytest.raises((SecformerError, TypeError, AttributeError)):
             s.matmul(w, s.public(np.ones((3, 3))))  # type: ignore[arg-type]
 

@@ -124,7 +124,7 @@ def test_apply_is_only_in_the_twin() -> None:
 def test_recording_huge_shapes_takes_no_memory() -> None:
     def program(s: Any) -> None:
         x = s.share(None, 0, shape=(10**6, 10**4))
-        w = s.provision(ghost((10**4, 10**4)))
+        w = s.open_weight(ghost((10**4, 10**4)))
         y = s.matmul(x, w)
         y = s.mul(y, y) * 0.5 + y
         y = s.series(y, [F])[0].reshape(10**4, 10**6).transpose(1, 0)[:, ::2].swapaxes(0, 1)

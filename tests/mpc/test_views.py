@@ -40,13 +40,13 @@ Program = Callable[..., Any]
 
 
 def product_with_weight(s: Any, x: Share) -> Share:
-    return s.matmul(x.reshape(N // 60, 60), s.provision(x.data[:3600].reshape(60, 60)))
+    return s.matmul(x.reshape(N // 60, 60), s.open_weight(x.data[:3600].reshape(60, 60)))
 
 
 def narrow_product_with_weight(s: Any, x: Share) -> Share:
     """As private embeddings: integers times a table, both known modulo 2^24 only."""
     rows = Share(s, x.data, 0, 24, 6)
-    return s.matmul(rows.reshape(N // 60, 60), s.provision(x.data[:3600].reshape(60, 60), width=24))
+    return s.matmul(rows.reshape(N // 60, 60), s.open_weight(x.data[:3600].reshape(60, 60), width=24))
 
 
 VERBS: dict[str, Program] = {

@@ -32,7 +32,7 @@ EVEN = Series(5, (0.5, 1.0, -0.25), (0.0, 0.5, 0.125))
 
 def layer(s: Any, x: Share, w: Share) -> list[Share]:
     """A small network: products with a weight, a series, a maximum, comparisons; truncations run by themselves."""
-    kept = s.provision(w.data)
+    kept = s.open_weight(w.data)
     h = s.matmul(x, kept) + 0.5
     g = s.series(h, [F])[0]
     m = s.maximum(h, 1, bound=16.0, precision=4)
@@ -225,7 +225,7 @@ def test_a_connection_that_fails_leaves_the_parties_in_step() -> None:
     eye = encode(np.eye(2), 16)
 
     def program(s: Any, words: np.ndarray) -> Any:
-        return s.reveal(s.matmul(s.public(np.array([[1.0, 2.0]])), s.provision(words)), CLIENT)
+        return s.reveal(s.matmul(s.public(np.array([[1.0, 2.0]])), s.open_weight(words)), CLIENT)
 
     with pytest.raises(OSError, match="no route"):
         world.run(program, eye, np.zeros_like(eye))
