@@ -13,9 +13,9 @@ from secformer.models.sharing import GhostTensors, Inputs, Request, provision
 from secformer.models.tokens import Batch, Row
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.ops.book import Reader
-from secformer.mpc.recorder import PlanRecorder
-from secformer.mpc.secure import SecureSession
 from secformer.mpc.session import Session
+from secformer.mpc.sessions.recorder import PlanRecorder
+from secformer.mpc.sessions.secure import SecureSession
 
 PLANS = 64  # plans kept, by shape of the request
 
@@ -46,7 +46,7 @@ class PartyModel:
 
     def provision(self, shares: Inputs) -> None:
         """Opens the weights' masks with the other party; the session must be in a run of `provisioning`."""
-        self.session.weights = 0
+        self.session.forget_weights()
         self._parameters[self.session] = provision(self.session, shares, self.public.layout)
 
     @property
@@ -70,9 +70,9 @@ class PartyModel:
         return self._infer(self.session, self._request(batch, words), batch)
 
     def _infer(self, s: Session, request: Request, batch: Batch) -> Results:
-        s.agree = Reader(self.public.series(batch.longest))
         bert = Bert(self.public.spec, self._parameters[s], self.public.recipe, self.public.profile)
-        return infer(s, request, batch, bert, self.public.names)
+        with s.agreeing(Reader(self.public.series(batch.longest))):
+            return infer(s, request, batch, bert, self.public.names)
 
     def _shape(self, batch: Batch) -> tuple[int, int]:
         return batch.tokens, self.public.spec.vocab + self.public.spec.types

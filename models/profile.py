@@ -22,8 +22,8 @@ from secformer.models.samples import ODD, PAIRS, PROSE, long_text
 from secformer.models.sharing import PlainTensors, provision
 from secformer.models.tokens import Batch, Row, Texts
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
-from secformer.mpc.plain import PlainSession
 from secformer.mpc.session import Session
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named

@@ -34,11 +34,11 @@ from secformer.models.sharing import provision as bring
 from secformer.models.tokens import Batch, Row
 from secformer.mpc.errors import ModelError, SettingsError
 from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.functions import Series
 from secformer.mpc.ops.book import Writer, series_from_list, series_to_list
-from secformer.mpc.ops.series import Series
 from secformer.mpc.prg import SEED_BYTES, fresh_seed
-from secformer.mpc.recorder import PlanRecorder, ghost
 from secformer.mpc.ring import WORD_BITS, word_type
+from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.protocols.ranges import bits
 from secformer.protocols.recipes import EXACT, Recipe, recipe_named
 
@@ -214,9 +214,9 @@ def _fitted(public: PublicModel, longest: int) -> tuple[Series, ...]:
     batch = Batch((Row(nothing, nothing, nothing + 1),))
 
     def program(s: PlanRecorder) -> None:
-        s.agree = written
         bert = Bert(public.spec, bring(s, GhostTensors(layout), layout), public.recipe, public.profile)
-        answer(s, s.accept(ghost((longest, public.spec.hidden))), batch, bert)
+        with s.agreeing(written):
+            answer(s, s.accept(ghost((longest, public.spec.hidden))), batch, bert)
 
     PlanRecorder(public.fixed).record(program)
     return tuple(written.series)

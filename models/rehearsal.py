@@ -13,8 +13,8 @@ from secformer.models.profile import RangeProfile, builtin_rows
 from secformer.models.sharing import GhostTensors, PlainTensors, provision
 from secformer.models.tokens import Batch
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.plain import PlainSession
-from secformer.mpc.recorder import PlanRecorder, ghost
+from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.protocols.recipes import Recipe
 
 EVERY = 7  # of the built-in texts, the strict twin takes each seventh and the longest

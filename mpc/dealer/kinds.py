@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,7 +25,6 @@ Shape = tuple[int, ...]
 Values = Mapping[str, Array]
 Standing = Callable[[int], Array]
 CHUNK = NumpyKernels.chunk  # elements whose series or comparison material is made, sent and used at once
-STEP = 1 << STEP_BITS  # by which the exponents of an exponential's table differ
 MAX_BLOCK_BITS = 8    # bits that one comparison table resolves
 
 
@@ -44,7 +43,12 @@ class Field:
 
 @dataclass(frozen=True)
 class Kind(ABC):
-    """A correlation to be asked for."""
+    """A correlation to be asked for.
+
+    rounds  message exchanges of the verb that uses it
+    """
+
+    rounds: ClassVar[int] = 1
 
     @abstractmethod
     def fields(self) -> Iterator[Field]:
@@ -299,6 +303,8 @@ class Less(Comparison):
     """Law, for every element and threshold: bit e of the row table_t is msb(r) xor L(e xor alpha_t) xor beta_t,
     xor-shared, and bit_t is beta_t, shared additively; beta_t is the bit of alpha_t above the outcome bits."""
 
+    rounds = 3
+
     @property
     def alpha_bits(self) -> int:
         return self.outcome_bits + 1
@@ -332,6 +338,8 @@ class Less(Comparison):
 class Relu(Comparison):
     """Law, for every element: entry e of the table, with L = L(e xor alpha) and c = msb(r) xor L, is c; then what turns
     u into relu: (1 - c)(r - L 2^window) and, when width > window, c r. One threshold, which is 0."""
+
+    rounds = 2
 
     @property
     def columns(self) -> int:

@@ -14,13 +14,12 @@ from mpc_lab import KERNELS, SEEDS, Tap, Words, compute, duo, kernels_named, qui
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import Desync, PeerLost, ProtocolError, ReusedRandomness, ShapeError
 from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import local_pair
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.ops.series import Series
 from secformer.mpc.party import Party
-from secformer.mpc.secure import SecureSession
 from secformer.mpc.session import CLIENT
+from secformer.mpc.sessions.secure import SecureSession
 from secformer.mpc.simulate import World, _Run
 
 F = Series(5, (0.0, 1.0), (0.0, 0.5))

@@ -11,9 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpc_lab import ULP, Sent, examples, run, tapped
 
-from secformer.mpc.dealer.kinds import Comparison
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.ops.series import Series
+from secformer.mpc.dealer.kinds import (
+    Comparison,
+    ExpMask,
+    Hadamard,
+    Kind,
+    Less,
+    Lift,
+    MatMul,
+    Relu,
+    SeriesMask,
+    WeightMask,
+)
+from secformer.mpc.dealer.plan import KINDS
+from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.session import CLIENT
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
@@ -58,6 +69,21 @@ def test_label_plan_meter_and_wire_agree(verb: str, pair: Any) -> None:
     assert plan.dealer_bytes == cost.dealer_bytes
     assert [sum(p.size for _, p in log) for log in logs] == [sent, sent]
     assert len(logs[0]) == len(logs[1]) == rounds
+
+
+ALONE: dict[type[Kind], Any] = {
+    **{kind: PRICES[verb][0] for kind, verb in ((Hadamard, "mul"), (MatMul, "matmul"), (SeriesMask, "series"),
+                                                (ExpMask, "exponential"), (Less, "less"), (Relu, "relu"))},
+    Lift: lambda s, x: s.settle(x * 0.3)[0],
+    WeightMask: lambda s, x: [s.open_weight(x.data.reshape(1, N)), x][1],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_the_rounds_stated_on_a_kind_are_those_of_its_verb(kind: type[Kind]) -> None:
+    _, outcome = run(ALONE[kind], np.linspace(-3, 3, N), raw=True)
+    assert [type(k) for k in outcome.plan.kinds] == [kind]
+    assert outcome.cost.rounds + outcome.cost.offline_rounds == outcome.plan.rounds == kind.rounds
 
 
 @examples(15)

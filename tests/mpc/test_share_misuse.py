@@ -11,11 +11,10 @@ import pytest
 from mpc_lab import compute
 
 from secformer.mpc.errors import SecformerError, ShapeError
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.ops.series import Series
-from secformer.mpc.plain import PlainSession
-from secformer.mpc.recorder import PlanRecorder, ghost
+from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.session import Session
+from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
 

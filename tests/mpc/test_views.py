@@ -29,8 +29,7 @@ from mpc_lab import (
 )
 
 from secformer.mpc.fixed import encode
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.ops.series import Series
+from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
 

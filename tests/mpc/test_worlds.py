@@ -14,14 +14,14 @@ from mpc_lab import KERNELS, SEEDS, Sent, Words, fix_private, kernels_named, qui
 from secformer.mpc.backend import Backend, choose_backend
 from secformer.mpc.errors import BackendUnavailable, ProtocolError, SettingsError
 from secformer.mpc.fixed import decode, encode
+from secformer.mpc.functions import Series
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.meter import COUNTERS, Cost, Meter
 from secformer.mpc.net.channel import Channel, local_pair
-from secformer.mpc.ops.series import Series
 from secformer.mpc.party import Party
-from secformer.mpc.plain import PlainSession
-from secformer.mpc.secure import SecureSession
 from secformer.mpc.session import CLIENT
+from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.secure import SecureSession
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World, _Run
 

@@ -14,9 +14,9 @@ from secformer.models.folder import ModelFolder
 from secformer.models.pipeline import PlainModel, plain_bert
 from secformer.models.tokens import Batch
 from secformer.mpc.errors import RangeError, SettingsError, ShapeError
-from secformer.mpc.ops.series import Series
-from secformer.mpc.plain import PlainSession
+from secformer.mpc.functions import Series
 from secformer.mpc.session import Session
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.protocols.gelu import CUT
 from secformer.protocols.ranges import Range, Site
@@ -132,9 +132,9 @@ def test_misuse() -> None:
     with pytest.raises(ShapeError, match="matrix"):
         s.open_weight(np.zeros(3))
     twin = PlainSession()
-    with pytest.raises(SettingsError, match="TorchSession"):
+    with pytest.raises(SettingsError, match="values of type Tensor, got a PlainSession"):
         EXACT_TORCH.gelu(twin, twin.accept([1.0]), AT)
-    with pytest.raises(SettingsError, match="float64 twin"):
+    with pytest.raises(SettingsError, match="float64 twin, got a TorchSession"):
         EXACT.gelu(s, s.accept([1.0]), AT)
 
 

@@ -10,9 +10,8 @@ from cuda_lab import device
 from mpc_lab import PAIRS, SEEDS, close_sockets
 
 from secformer.mpc.fixed import decode, encode
+from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.ops.series import Series
 from secformer.mpc.session import CLIENT
 from secformer.mpc.simulate import World
 
