@@ -24,8 +24,8 @@ from report import RESULTS, record
 
 from secformer.models.ranges.profile import MARGIN, Probe, observed
 from secformer.mpc.errors import SecformerError
-from secformer.mpc.plain import PlainSession
 from secformer.mpc.session import Session
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
 from secformer.protocols import newton, octaves, reciprocal, rsqrt

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.fixed import encode
-from secformer.mpc.plain import PlainSession
 from secformer.mpc.session import Session
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
 from secformer.protocols import reciprocal, rsqrt

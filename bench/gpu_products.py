@@ -13,6 +13,7 @@ import numpy as np
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.kernels.choice import BYTES, INTEGER, TABLE, WAYS, Product, digits
 from secformer.mpc.kernels.cuda_ import CudaKernels
+from secformer.mpc.ring import word_type
 
 TARGET = Product(1, 4096, 4096, 4096)
 AT_LEAST = 10e12  # multiplications of words a second, of TARGET
@@ -57,7 +58,7 @@ def verify(cuda: CudaKernels, reference: NumpyKernels, wanted: Iterable[Product]
 
 def operands(cuda: CudaKernels, shape: Product) -> tuple[Any, Any, np.ndarray, np.ndarray]:
     """Uniform words on the device, and the rows that NumPy checks: the first batch's first, the last one's last."""
-    dtype = np.dtype(np.uint32 if shape.bits <= 32 else np.uint64)
+    dtype = np.dtype(word_type(shape.bits))
     sizes = shape.batch * shape.n * shape.k, shape.batch * shape.k * shape.m
     a, b = (cuda.keystream(bytes([i] * 32), 0, size * dtype.itemsize).view(dtype) for i, size in enumerate(sizes))
     a, b = a.reshape(shape.batch, shape.n, shape.k), b.reshape(shape.batch, shape.k, shape.m)

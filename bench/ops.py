@@ -19,8 +19,8 @@ from report import record
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.fixed import FixedPoint, decode, encode
+from secformer.mpc.functions import Series
 from secformer.mpc.kernels import NumpyKernels, kernels_for
-from secformer.mpc.ops.series import Series
 from secformer.mpc.session import CLIENT
 from secformer.mpc.simulate import World
 

@@ -10,16 +10,29 @@ magnitude  promise |value| < 2^magnitude, from the session's format or from a pr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from abc import ABC, abstractmethod
+from typing import Any, NoReturn
 
 import numpy as np
 
 from secformer.mpc.errors import ShapeError
 
-if TYPE_CHECKING:
-    from secformer.mpc.session import Session
-
 Public = float | int | np.ndarray
+
+
+class Operators(ABC):
+    """The local operators that shares are added, scaled and turned with; every session has them."""
+
+    @abstractmethod
+    def add(self, x: Share, y: Share | Public) -> Share: ...
+    @abstractmethod
+    def negate(self, x: Share) -> Share: ...
+    @abstractmethod
+    def scale(self, x: Share, c: Public) -> Share: ...
+    @abstractmethod
+    def sum(self, x: Share, axis: int, keepdims: bool = False) -> Share: ...
+    @abstractmethod
+    def transpose(self, x: Share, axes: tuple[int, ...]) -> Share: ...
 
 
 class Share:
@@ -29,7 +42,7 @@ class Share:
     __array_ufunc__ = None  # numpy arrays on the left defer to our reflected operators
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, session: Session, data: Any, frac: int, width: int, magnitude: int):
+    def __init__(self, session: Operators, data: Any, frac: int, width: int, magnitude: int):
         self.session, self.data, self.frac, self.width, self.magnitude = session, data, frac, width, magnitude
 
     @property
@@ -90,7 +103,7 @@ class Share:
         return self.like(self.data.reshape(*shape))
 
     def transpose(self, *axes: int) -> Share:
-        return self.like(self.session._transpose(self.data, axes))
+        return self.session.transpose(self, axes)
 
     def swapaxes(self, a: int, b: int) -> Share:
         return self.like(self.data.swapaxes(a, b))
@@ -118,11 +131,11 @@ def _negated(c: Public) -> np.ndarray:
 
 
 class Weight:
-    """A provisioned right operand of `matmul`: (K, N), masked once for the life of the model."""
+    """A standing right operand of `matmul`: (K, N), masked once for as long as the model is loaded."""
 
     __slots__ = ("data", "frac", "index", "session", "shape", "width")
 
-    def __init__(self, session: Session, index: int, shape: tuple[int, int], frac: int, width: int, data: Any):
+    def __init__(self, session: Operators, index: int, shape: tuple[int, int], frac: int, width: int, data: Any):
         self.session, self.index, self.shape = session, index, shape
         self.frac, self.width, self.data = frac, width, data
 

@@ -26,8 +26,8 @@ from secformer.mpc.meter import Cost, Meter
 from secformer.mpc.net.channel import DEADLINE, Channel, local_pair
 from secformer.mpc.party import Party
 from secformer.mpc.prg import fresh_seed
-from secformer.mpc.recorder import PlanRecorder
-from secformer.mpc.secure import SecureSession
+from secformer.mpc.sessions.recorder import PlanRecorder
+from secformer.mpc.sessions.secure import SecureSession
 
 Program = Callable[[Any, Any], Any]
 Connect = Callable[[str, str], tuple[Channel, Channel]]
@@ -44,7 +44,7 @@ class Outcome:
 
 
 class World:
-    """Two parties and a dealer that stay together over several runs, so that provisioned weights last.
+    """Two parties and a dealer that stay together over several runs, so that opened weights last.
 
     seeds     fixed seeds of party 0 and party 1, for repeatable tests only: a world that uses them twice reuses masks
     connect   makes the channel pair of a run, (party 0's end, party 1's end)
@@ -81,9 +81,8 @@ class World:
         Raises the first error of any role; the others are stopped.
         """
         self._wait_for_the_last()
-        before = self.parties[0].provisioned
         serial, self._serial = self._serial, self._serial + 1
-        try:
+        with self.parties[0].taking_back(self.parties[1], self.recorder):
             plan = plan or self.recorder.record(program, inputs0)
             ends = self._connect("party 0", "party 1")
             dealer_end, party1_end = local_pair("the dealer", "party 1", capacity=self.kernels.ahead,
@@ -98,10 +97,6 @@ class World:
                     run.start(f"party {rank}", _party_job(program, session, inputs, meters[rank]))
                 run.start("dealer", lambda: self._dealer.deal(plan, serial, dealer_end))
                 results = run.join()
-        except BaseException:
-            for s in (self.recorder, *self.parties):
-                s.provisioned = before  # what a failed run provisioned does not exist
-            raise
         self._unfinished = []
         cost = meters[0].cost.merged(meters[1].cost, parallel=True)
         return Outcome((results["party 0"], results["party 1"]), cost, plan)

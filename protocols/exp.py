@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from secformer.mpc.errors import RangeError
-from secformer.mpc.ops.exponential import HIGHEST, LEAST_PERIOD_BITS, Exponential
+from secformer.mpc.functions import HIGHEST, LEAST_PERIOD_BITS, Exponential
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.clip import floor_at

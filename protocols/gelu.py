@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from secformer.mpc.ops.series import Series
+from secformer.mpc.functions import Series
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.clip import clip

@@ -13,7 +13,6 @@ from types import MappingProxyType
 import numpy as np
 
 from secformer.mpc.errors import SettingsError
-from secformer.mpc.plain import PlainSession
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.crypten import gelu_tanh, layernorm_newton, softmax_limit, tanh_sigmoid
@@ -57,33 +56,26 @@ def recipe_named(name: str) -> Recipe:
 @cite("hendrycks2016gelu", "GeLU")
 def exact_gelu(s: Session, x: Share, at: Site) -> Share:
     """GeLU in float64, in the twin only."""
-    return _twin(s).apply(gelu_exact, x)
+    return s.apply(gelu_exact, x)
 
 
 @cite("devlin2019bert", "the pooler's tanh")
 def exact_tanh(s: Session, x: Share, at: Site) -> Share:
     """tanh in float64, in the twin only."""
-    return _twin(s).apply(tanh_exact, x)
+    return s.apply(tanh_exact, x)
 
 
 @cite("vaswani2017attention", "scaled dot-product attention")
 def exact_softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values in float64, in the twin only."""
-    weights = _twin(s).apply(lambda x: softmax_exact(x, mask), scores)
+    weights = s.apply(lambda x: softmax_exact(x, mask), scores)
     return s.matmul(weights, values)
 
 
 @cite("ba2016layernorm", "layer normalisation")
 def exact_layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm in float64, in the twin only."""
-    return s.mul(_twin(s).apply(lambda v: layernorm_exact(v, eps), x), gamma) + beta
-
-
-def _twin(s: Session) -> PlainSession:
-    if not isinstance(s, PlainSession):
-        raise SettingsError(f"the recipe 'exact' computes on plain numbers and runs only in the float64 twin, got a "
-                            f"{type(s).__name__}; use 'faithful'")
-    return s
+    return s.mul(s.apply(lambda v: layernorm_exact(v, eps), x), gamma) + beta
 
 
 SECFORMER = Recipe("secformer", gelu_segmented, softmax_2quad, layernorm_goldschmidt, tanh)

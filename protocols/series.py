@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from secformer.mpc.errors import RangeError
-from secformer.mpc.ops.series import Series
+from secformer.mpc.functions import Series
 from secformer.protocols.papers import cite
 
 Function = Callable[[np.ndarray], np.ndarray]

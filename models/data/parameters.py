@@ -38,7 +38,7 @@ def load_weights(s: Session, tensors: Tensors) -> Parameters:
         for name, tensor in tensors.layout.items():
             words = tensors.get(name)
             if tensor.standing:
-                parameters.matrices[name] = s.provision(words, width=tensor.width)
+                parameters.matrices[name] = s.open_weight(words, width=tensor.width)
             else:
                 parameters.vectors[name] = s.accept(words, width=tensor.width)
     return parameters

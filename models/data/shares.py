@@ -15,7 +15,7 @@ from secformer.models.data.checkpoint import Checkpoint
 from secformer.models.data.tensors import Layout
 from secformer.mpc.fixed import encode
 from secformer.mpc.prg import Stream
-from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.ring import WORD_BITS, word_type
 
 BLOCK = 1 << 20  # elements encoded at a time
 
@@ -83,6 +83,6 @@ class GhostTensors:
 
 def uniform(seed: bytes, name: str, shape: tuple[int, ...], width: int = WORD_BITS) -> np.ndarray:
     """Uniform words of a named stream: uint32 for widths up to 32, else uint64."""
-    dtype = np.dtype(np.uint32 if width <= 32 else np.uint64)
+    dtype = np.dtype(word_type(width))
     raw = Stream(seed, "share", name).read(int(np.prod(shape)) * dtype.itemsize)
     return np.asarray(raw).view(dtype).reshape(shape)

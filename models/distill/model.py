@@ -59,7 +59,7 @@ class TorchModel:
         found = Parameters()
         for name, laid in self.architecture.layout(None).items():
             if laid.standing:
-                found.matrices[name] = s.provision(self._built(laid))
+                found.matrices[name] = s.open_weight(self._built(laid))
             else:
                 found.vectors[name] = s.accept(self._built(laid))
         return found

@@ -1,25 +1,25 @@
-"""The third session: the same programs on torch tensors, differentiable, so that what is trained is what is run.
+"""A session on torch tensors, differentiable: the same programs, so that what is trained is what is run.
 
-It keeps the books of every session (fractional bits, widths, when a value is settled), and computes on reals without
-rounding, as the float64 twin does. Training may use float32 and take matrix products in bfloat16.
+It counts fractional bits and widths as every session does, and computes on reals without rounding, as the float64 twin
+does. Training may use float32 and take matrix products in bfloat16.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from secformer.mpc.errors import RangeError, ShapeError
+from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.ops.series import Series
-from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import Job, Session, Threshold
+from secformer.mpc.functions import Exponential, Series
+from secformer.mpc.primitives import Threshold
+from secformer.mpc.scales import Truncation
+from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
 
 BLOCK = 1 << 14  # values of a series at a time
@@ -32,22 +32,16 @@ class TorchSession(Session):
     products  kind in which matrix products are taken; results are brought back to `dtype`
     """
 
+    numbers = Tensor
+
     def __init__(self, fixed: FixedPoint | None = None, *, dtype: Any = torch.float32, products: Any = None,
                  device: Any = "cpu"):
         super().__init__(fixed)
         self.dtype, self.products, self.device = dtype, products or dtype, device
 
-    def apply(self, fn: Callable[[Tensor], Tensor], x: Share) -> Share:
-        """A function of tensors: for exact references only, no secure session has it."""
-        return self._wrap(fn(x.data), self.fixed.frac)
-
-    def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
-        data = self._accept(data)
-        if data.ndim != 2:
-            raise ShapeError(f"a standing operand is a (K, N) matrix, got {tuple(data.shape)}")
-        self.provisioned += 1
-        frac = self.fixed.frac if frac is None else frac
-        return Weight(self, self.provisioned - 1, (data.shape[0], data.shape[1]), frac, width, data)
+    def values(self, x: Share) -> Tensor:
+        tensor: Tensor = x.data
+        return tensor
 
     def _share(self, x: Any, owner: int, shape: tuple[int, ...]) -> Tensor:
         if x is None:
@@ -58,6 +52,9 @@ class TorchSession(Session):
         if isinstance(data, Tensor):
             return data.to(self.device, self.dtype)
         return torch.tensor(np.asarray(data), dtype=self.dtype, device=self.device)
+
+    def _open_weight(self, data: Any, index: int, width: int) -> Tensor:
+        return self._accept(data)
 
     def _public(self, x: np.ndarray, frac: int) -> Tensor:
         return torch.tensor(x, dtype=self.dtype, device=self.device)
@@ -95,8 +92,8 @@ class TorchSession(Session):
     def _transpose(self, a: Tensor, axes: tuple[int, ...]) -> Tensor:
         return a.permute(axes)
 
-    def _truncate(self, jobs: list[Job]) -> list[Tensor]:
-        return [x.data for x, *_ in jobs]
+    def _truncate(self, jobs: list[Truncation]) -> list[Tensor]:
+        return [job.x.data for job in jobs]
 
     def _mul(self, pairs: list[tuple[Share, Share]], widths: list[int]) -> list[Tensor]:
         return [a.data * b.data for a, b in pairs]
@@ -104,8 +101,8 @@ class TorchSession(Session):
     def _matmul(self, pairs: list[tuple[Share, Share | Weight]], widths: list[int]) -> list[Tensor]:
         return [(a.data.to(self.products) @ b.data.to(self.products)).to(self.dtype) for a, b in pairs]
 
-    def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]:
-        return [f.wrap(self, FourierSum.apply(x.data, f)) for f in functions]
+    def _series(self, x: Share, functions: list[Series], bits: int, keep: int, width: int) -> list[Tensor]:
+        return [FourierSum.apply(x.data, f) for f in functions]
 
     def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> Tensor:
         return torch.exp(x.data)
@@ -114,8 +111,8 @@ class TorchSession(Session):
         value = x.data.detach()
         return [(value < c).to(self.dtype) for c, _ in thresholds]
 
-    def _relu(self, x: Share, window: int, width: int) -> Share:
-        return Share(self, torch.relu(x.data), x.frac, width, x.magnitude)
+    def _relu(self, x: Share, window: int, width: int) -> Tensor:
+        return torch.relu(x.data)
 
 
 class FourierSum(torch.autograd.Function):

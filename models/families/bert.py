@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from secformer.models.data.batch import Batch
 from secformer.models.data.checkpoint import Checkpoint
@@ -61,7 +61,7 @@ class Bert(Architecture):
     """A BERT encoder, with the heads that Hugging Face has for it."""
 
     model_type = "bert"
-    heads: Mapping[str, Head] = MappingProxyType({  # type: ignore[misc]
+    heads: ClassVar[Mapping[str, Head]] = MappingProxyType({
         "BertModel": Head.ENCODER, "BertForSequenceClassification": Head.SEQUENCE,
         "BertForTokenClassification": Head.TOKEN, "BertForQuestionAnswering": Head.QUESTION,
         "BertForMaskedLM": Head.MASKED,

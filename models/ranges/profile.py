@@ -24,8 +24,8 @@ from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import behind_embedding
 from secformer.models.ranges.samples import ODD, PAIRS, PROSE, long_text
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
-from secformer.mpc.plain import PlainSession
 from secformer.mpc.session import Session
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named

@@ -14,8 +14,8 @@ from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import behind_embedding
 from secformer.models.ranges.profile import RangeProfile, builtin_rows
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.plain import PlainSession
-from secformer.mpc.recorder import PlanRecorder, ghost
+from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.protocols.recipes import Recipe
 
 EVERY = 7  # of the built-in texts, the strict twin takes each seventh and the longest

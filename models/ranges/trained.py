@@ -12,7 +12,7 @@ import numpy as np
 from secformer.models.families.architecture import Spec
 from secformer.models.ranges.profile import MARGIN, Probe, observed
 from secformer.mpc.errors import ModelError, SettingsError
-from secformer.mpc.plain import PlainSession
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.protocols.gelu import gelu_exact
 from secformer.protocols.mpcformer import QUAD
 from secformer.protocols.ranges import Range

@@ -30,9 +30,9 @@ from secformer.models.run.progress import Progress, shown, silent, sites_told
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.fixed import decode
 from secformer.mpc.meter import Cost
-from secformer.mpc.plain import PlainSession
 from secformer.mpc.prg import fresh_seed
 from secformer.mpc.session import Session
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.simulate import World
 from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import EXACT, Recipe

@@ -29,10 +29,11 @@ from secformer.models.run.prepare import PathLike, choose_recipe, prepare
 from secformer.models.run.progress import Progress, silent
 from secformer.models.run.public import FORMAT, PUBLIC, PublicModel, length_class
 from secformer.mpc.errors import ModelError, SettingsError
+from secformer.mpc.functions import Series
 from secformer.mpc.ops.book import Writer
-from secformer.mpc.ops.series import Series
 from secformer.mpc.prg import SEED_BYTES, fresh_seed
-from secformer.mpc.recorder import PlanRecorder, ghost
+from secformer.mpc.ring import word_type
+from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.protocols.recipes import EXACT, RECIPES, Recipe
 
 CLIENT = "client"  # folder for clients
@@ -109,9 +110,9 @@ def _fitted(public: PublicModel, longest: int) -> tuple[Series, ...]:
     batch = blind_batch(np.array([longest]), np.ones((1, longest), dtype=bool))
 
     def program(s: PlanRecorder) -> None:
-        s.agree = written
         forward = Forward(batch, load_weights(s, tensors), public.recipe, public.profile)
-        behind_embedding(s, public.architecture, ghost((longest, public.inputs.hidden)), forward)
+        with s.agreeing(written):
+            behind_embedding(s, public.architecture, ghost((longest, public.inputs.hidden)), forward)
 
     PlanRecorder(public.fixed).record(program)
     return tuple(written.series)
@@ -161,7 +162,7 @@ class ShareFile:
     def get(self, name: str) -> np.ndarray:
         """This party's words of a tensor."""
         words, tensor = np.asarray(self._file.get_tensor(name)), self.layout[name]
-        dtype = np.uint32 if tensor.width <= 32 else np.uint64
+        dtype = word_type(tensor.width)
         if words.shape != tensor.shape or words.dtype != dtype:
             raise ModelError(f"{self.path}: tensor {name!r} is {words.dtype} {words.shape}, expected "
                              f"{np.dtype(dtype)} {tensor.shape}; make it again: secformer provision")

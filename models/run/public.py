@@ -21,8 +21,8 @@ from secformer.models.ranges.profile import RangeProfile
 from secformer.models.run.prepare import PathLike
 from secformer.mpc.errors import ModelError
 from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.functions import Series
 from secformer.mpc.ops.book import series_from_list, series_to_list
-from secformer.mpc.ops.series import Series
 from secformer.mpc.ring import WORD_BITS
 from secformer.protocols.ranges import bits
 from secformer.protocols.recipes import Recipe, recipe_named

@@ -15,9 +15,9 @@ from secformer.models.families.program import Results, infer
 from secformer.models.run.public import PublicModel
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.ops.book import Reader
-from secformer.mpc.recorder import PlanRecorder
-from secformer.mpc.secure import SecureSession
 from secformer.mpc.session import Session
+from secformer.mpc.sessions.recorder import PlanRecorder
+from secformer.mpc.sessions.secure import SecureSession
 
 PLANS = 64  # plans kept, by shape of the request
 
@@ -38,7 +38,7 @@ class PartyModel:
 
     def load_weights(self, shares: Tensors) -> None:
         """Opens the weights' masks with the other party; the session must be in a run of `provisioning`."""
-        self.session.provisioned = 0
+        self.session.forget_weights()
         self._parameters[self.session] = load_weights(self.session, shares)
 
     @property
@@ -63,9 +63,9 @@ class PartyModel:
 
     def _infer(self, s: Session, request: Request, batch: Batch) -> Results:
         public = self.public
-        s.agree = Reader(public.series(batch.longest))
         forward = Forward(batch, self._parameters[s], public.recipe, public.profile)
-        return infer(s, public.architecture, request, forward, public.names)
+        with s.agreeing(Reader(public.series(batch.longest))):
+            return infer(s, public.architecture, request, forward, public.names)
 
     def _request(self, batch: Batch, words: np.ndarray) -> Request:
         return self.public.inputs.private_request(batch, self.public.width, lambda: words)

@@ -12,20 +12,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.kernels.compose import STEP_BITS, whole_bytes
-from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.ring import WORD_BITS, mask, word_type
 
 Array = Any
 Shape = tuple[int, ...]
 Values = Mapping[str, Array]
 Standing = Callable[[int], Array]
 CHUNK = NumpyKernels.chunk  # elements whose series or comparison material is made, sent and used at once
-STEP = 1 << STEP_BITS  # by which the exponents of an exponential's table differ
 MAX_BLOCK_BITS = 8    # bits that one comparison table resolves
 
 
@@ -44,7 +43,12 @@ class Field:
 
 @dataclass(frozen=True)
 class Kind(ABC):
-    """A correlation to be asked for."""
+    """A correlation to be asked for.
+
+    rounds  message exchanges of the verb that uses it
+    """
+
+    rounds: ClassVar[int] = 1
 
     @abstractmethod
     def fields(self) -> Iterator[Field]:
@@ -131,7 +135,7 @@ class MatMul(Bilinear):
         return (*self.shapes[i][:-1], self.shapes[j][-1])
 
     def product(self, a: Array, b: Array, width: int, kernels: NumpyKernels) -> Array:
-        dtype = np.uint32 if width <= 32 else np.uint64
+        dtype = word_type(width)
         return kernels.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False), width)
 
 
@@ -255,7 +259,7 @@ class Comparison(Kind):
         return [sum(self.blocks[i + 1 :]) for i in range(len(self.blocks))]
 
     def block_of(self, v: Array, b: int) -> Array:
-        return (v >> np.uint64(self.shifts()[b])) & np.uint64((1 << self.blocks[b]) - 1)
+        return (v >> np.uint64(self.shifts()[b])) & mask(self.blocks[b])
 
     def row_bytes(self, b: int) -> int:
         return max(1, (1 << self.blocks[b]) // 8)
@@ -299,6 +303,8 @@ class Less(Comparison):
     """Law, for every element and threshold: bit e of the row table_t is msb(r) xor L(e xor alpha_t) xor beta_t,
     xor-shared, and bit_t is beta_t, shared additively; beta_t is the bit of alpha_t above the outcome bits."""
 
+    rounds = 3
+
     @property
     def alpha_bits(self) -> int:
         return self.outcome_bits + 1
@@ -332,6 +338,8 @@ class Less(Comparison):
 class Relu(Comparison):
     """Law, for every element: entry e of the table, with L = L(e xor alpha) and c = msb(r) xor L, is c; then what turns
     u into relu: (1 - c)(r - L 2^window) and, when width > window, c r. One threshold, which is 0."""
+
+    rounds = 2
 
     @property
     def columns(self) -> int:

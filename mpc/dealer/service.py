@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from secformer.mpc.dealer.kinds import Field, WeightMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import ProtocolError
@@ -16,6 +14,7 @@ from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.prg import Name, Stream
+from secformer.mpc.ring import word_type
 
 
 class Dealer:
@@ -32,7 +31,7 @@ class Dealer:
             masks = {f.name: self._combined(f, run, index) for f in kind.fields() if not f.derived}
             if isinstance(kind, WeightMask):
                 mask = masks["mask"].reshape(kind.shape)
-                self._standing[kind.index] = mask.astype(np.uint32) if kind.width <= 32 else mask
+                self._standing[kind.index] = mask.astype(word_type(kind.width), copy=False)
             for field, value in zip(kind.derived(), kind.correlate(masks, self._kernels, self._mask_of), strict=True):
                 correction = self._stream(0, run, index, field).correction(value, field.bits, xor=field.xor)
                 party1.send(Tag(index, field.name, field.bits, field.count), self._kernels.backend.outgoing(correction))

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from secformer.mpc.ring import mask
+
 Array = Any
 BLOCK_BYTES = 64  # of a keystream
 STEP_BITS = 4     # e^x is a public power, of an exponent below 2^this, times an entry of a table
@@ -64,7 +66,7 @@ class Compositions:
             words = stream.view(np.uint64)[:count]
         else:
             words = self.joined(self.planes(stream, count, bits, BLOCK_BYTES), count)
-        return words & np.uint64((1 << bits) - 1) if bits % 8 else words
+        return words & mask(bits) if bits % 8 else words
 
     def planes(self, data: Array, count: int, bits: int, unit: int = 1) -> list[Array]:
         """The planes of `count` words of fewer than eight bytes in a payload or a keystream, in which each starts at a
@@ -102,7 +104,7 @@ class Compositions:
         dealer knows it."""
         a, b = (self.uniform(key, 0, count, bits) for key in keys)
         total = a ^ b if xor else a + b
-        return total & np.uint64((1 << bits) - 1) if bits < 64 and not (xor or carries) else total
+        return total & mask(bits) if bits < 64 and not (xor or carries) else total
 
     def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
         """The payload that turns party 1's share into value minus (xor: bytes) the stream's first words."""
@@ -114,7 +116,7 @@ class Compositions:
         """mine + theirs (or xor) mod 2^bits, flat, with theirs as it came from the peer."""
         mine, theirs = mine.reshape(-1), self.unpack(payload, mine.size, bits)
         total = mine ^ theirs if xor else mine + theirs
-        return total if bits == 64 else total & np.uint64((1 << bits) - 1)
+        return total if bits == 64 else total & mask(bits)
 
     def wraps(self, r: Array, window: int) -> Array:
         """The values of `Lift`, (2 n,) words, of mask words' sums r (n,)."""
@@ -138,7 +140,7 @@ class Compositions:
 
         tables (n, bytes) uint8; v, share (n,) uint64, share contiguous.
         """
-        block = (v >> np.uint64(down)) & np.uint64((1 << bits) - 1)
+        block = (v >> np.uint64(down)) & mask(bits)
         equal, less = self.look_up(tables, block)
         share ^= less.astype(np.uint64) << np.uint64(place)
         if not last:
@@ -164,7 +166,7 @@ class Compositions:
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         """The values of the last tables of `Less`, (n * bytes,) uint8."""
         bits = 2 * blocks - 1
-        own = (alpha & np.uint64((1 << bits) - 1)).astype(np.int64)
+        own = (alpha & mask(bits)).astype(np.int64)
         rows = self.xp.asarray(outcome_patterns(blocks))[own]
         flipped = (r >> np.uint64(window - 1)) ^ (alpha >> np.uint64(bits))
         return (rows ^ (flipped * np.uint64(255)).astype(np.uint8)[:, None]).reshape(-1)

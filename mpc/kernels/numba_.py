@@ -18,6 +18,7 @@ from secformer.mpc.kernels.compose import STEP_BITS, outcome_patterns, outcomes,
 from secformer.mpc.kernels.notice import announce
 from secformer.mpc.kernels.numpy_ import _COS, _ROUND, _SIN, SQUARINGS, NumpyKernels
 from secformer.mpc.kernels.parts import products
+from secformer.mpc.ring import mask
 
 Array = Any
 BLOCK_N = 256  # elements whose recurrences stay in the first cache
@@ -101,14 +102,14 @@ class NumbaKernels(NumpyKernels):
         if nbytes == 8 or flat.dtype != np.uint64:
             return super().pack(words, bits)
         out = np.empty(flat.size * nbytes, dtype=np.uint8)
-        numba_words.pack(flat, _low(bits), self._planes(out, flat.size, bits))
+        numba_words.pack(flat, mask(bits), self._planes(out, flat.size, bits))
         return out
 
     def unpack(self, payload: Array, count: int, bits: int) -> Array:
         if whole_bytes(bits) == 8:
             return super().unpack(payload, count, bits)
         words = np.empty(count, dtype=np.uint64)
-        numba_words.unpack(self._planes(payload, count, bits), _low(bits), words)
+        numba_words.unpack(self._planes(payload, count, bits), mask(bits), words)
         return words
 
     def _planes(self, data: Array, count: int, bits: int, unit: int = 1) -> numba_words.Planes:
@@ -163,7 +164,7 @@ class NumbaKernels(NumpyKernels):
 
     def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
         out = np.empty(count, dtype=np.uint64)
-        numba_chacha.uniform(_words(key), block, whole_bytes(bits), _low(bits), out)
+        numba_chacha.uniform(_words(key), block, whole_bytes(bits), mask(bits), out)
         return out
 
     def combined(
@@ -172,7 +173,7 @@ class NumbaKernels(NumpyKernels):
         if xor:
             return super().combined(keys, count, bits, xor)
         out = np.empty(count, dtype=np.uint64)
-        numba_chacha.combined(*map(_words, keys), whole_bytes(bits), _low(bits), _low(64 if carries else bits), out)
+        numba_chacha.combined(*map(_words, keys), whole_bytes(bits), mask(bits), mask(64 if carries else bits), out)
         return out
 
     def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
@@ -184,14 +185,14 @@ class NumbaKernels(NumpyKernels):
             numba_chacha.correction_xor(_words(key), flat, out)
         else:
             out = np.empty(flat.size * nbytes, dtype=np.uint8)
-            numba_chacha.correction(_words(key), nbytes, flat, _low(bits), self._planes(out, flat.size, bits))
+            numba_chacha.correction(_words(key), nbytes, flat, mask(bits), self._planes(out, flat.size, bits))
         return out
 
     def opened(self, mine: Array, payload: Array, bits: int, xor: bool = False) -> Array:
         if xor or whole_bytes(bits) == 8:  # whole words come as they are: the payload is the peer's
             return super().opened(mine, payload, bits, xor)
         total = np.empty(mine.size, dtype=np.uint64)
-        numba_words.add(mine.reshape(-1), self._planes(payload, mine.size, bits), _low(bits), total)
+        numba_words.add(mine.reshape(-1), self._planes(payload, mine.size, bits), mask(bits), total)
         return total
 
     # ---- lifts ----------------------------------------------------------------------------------------------------
@@ -205,7 +206,7 @@ class NumbaKernels(NumpyKernels):
         if wraps is None:
             return super().lifted(u, z, masked, wraps, window, first)
         out = np.empty_like(u)
-        numba_words.lifted(u, z, masked, wraps, np.uint64(window), _low(64 if first else 0), out)
+        numba_words.lifted(u, z, masked, wraps, np.uint64(window), mask(64 if first else 0), out)
         return out
 
     # ---- comparison tables ----------------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ class NumbaKernels(NumpyKernels):
         return equal, less
 
     def outcome(self, tables: Array, v: Array, down: int, bits: int, place: int, last: bool, share: Array) -> None:
-        numba_compare.outcome(_widest(tables), v, np.uint64(down), _low(bits), np.uint64(place), last, share)
+        numba_compare.outcome(_widest(tables), v, np.uint64(down), mask(bits), np.uint64(place), last, share)
 
     def rectified(self, tables: Array, e: Array, u: Array, r: Array, window: int, first: bool) -> Array:
         out = np.empty(e.size, dtype=np.uint64)
@@ -250,7 +251,3 @@ def _widest(rows: Array) -> Array:
 
 def _words(key: bytes) -> Array:
     return np.frombuffer(key, dtype="<u4")
-
-
-def _low(bits: int) -> np.uint64:
-    return np.uint64((1 << bits) - 1)

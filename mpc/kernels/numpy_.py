@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.compose import PLANES, STEP_BITS, Compositions, power_factors, whole_bytes
 from secformer.mpc.kernels.limbs import product
+from secformer.mpc.ring import mask
 
 Array = Any
 
@@ -86,7 +87,7 @@ class NumpyKernels(Compositions):
         """The words behind `pack`, reduced mod 2^bits: (count,) uint64."""
         whole = whole_bytes(bits) == 8
         words = payload.view(np.uint64) if whole else self.joined(self.planes(payload, count, bits), count)
-        return words & np.uint64((1 << bits) - 1) if bits % 8 else words
+        return words & mask(bits) if bits % 8 else words
 
     def _view(self, payload: Array, dtype: Any) -> Array:
         """Bytes as wider numbers, copied where they are not aligned."""
@@ -216,7 +217,7 @@ class NumpyKernels(Compositions):
     def powers(self, r: Array, bits: int, period_bits: int, top: int, frac: int) -> Array:
         """The tables of `ExpMask`, (entries, n) words of e^(16 U - r) with `frac` fractional bits."""
         down = bits - period_bits + STEP_BITS
-        up = np.uint64(1 << down) - (r & np.uint64((1 << down) - 1))
+        up = np.uint64(1 << down) - (r & mask(down))
         e, factors = self.growth(up, bits - period_bits), power_factors(period_bits, frac)
         out = self.xp.empty((factors.size, r.size), dtype=np.uint64)
         entry, columns = (r >> np.uint64(down)).astype(np.int64), self.xp.arange(r.size)
@@ -229,7 +230,7 @@ class NumpyKernels(Compositions):
         """One party's shares of e^x for x = u - r: table (entries, n) its shares of `powers`, `frac` the fractional
         bits of the public factor. u (n,) opened -> (n,) words."""
         down = bits - period_bits + STEP_BITS
-        e = self.growth(u & np.uint64((1 << down) - 1), bits - period_bits)
+        e = self.growth(u & mask(down), bits - period_bits)
         return self._rounded(e * 2.0**frac) * table[(u >> np.uint64(down)).astype(np.int64), self.xp.arange(u.size)]
 
     # ---- comparison tables ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from secformer.mpc.errors import Desync
-from secformer.mpc.ops.series import Series
+from secformer.mpc.functions import Series
 
 Agree = Callable[[Series], Series]
 

@@ -20,6 +20,7 @@ import numpy as np
 from secformer.mpc.dealer.expand import Material
 from secformer.mpc.dealer.kinds import Comparison, Less, Relu
 from secformer.mpc.party import Party
+from secformer.mpc.ring import mask
 
 OCTET = 8  # thresholds whose masked answers share a byte
 
@@ -29,7 +30,7 @@ def less(party: Party, x: Any, thresholds: Sequence[int], window: int, width: in
     kind = Less(x.size, window, width, len(thresholds), party.chunk)
     material = party.take(kind)
     (u,) = party.open("compare", [(material.masked("mask", x), window)])                                # 1
-    shifted = [(u - np.uint64(c % 2**64)) & np.uint64((1 << window) - 1) for c in thresholds]
+    shifted = [(u - np.uint64(c % 2**64)) & mask(window) for c in thresholds]
     answers = _answers(party, kind, material, _outcomes(party, kind, material, shifted))
     results = []
     for t, (v, d) in enumerate(zip(shifted, answers, strict=True)):                                     # 3

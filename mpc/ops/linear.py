@@ -5,7 +5,7 @@ For every pair x, y with masks a, b and c = a b from the dealer (Beaver 1991):
 1. open e = x - a, d = y - b                                     one round; an operand of several pairs opens once
 2. z = e d [party 0 only] + e b + a d + c
 
-For a weight y, d was opened when the model was provisioned; a d does not depend on the input: offline.
+For a weight y, d was opened when the model was loaded; a d does not depend on the input: offline.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import numpy as np
 
 from secformer.mpc.dealer.kinds import Bilinear, Hadamard, MatMul, WeightMask
 from secformer.mpc.party import Party
+from secformer.mpc.ring import word_type
 from secformer.mpc.shares import Share, Weight
 
 Operand = Share | Weight
 
 
 @dataclass(frozen=True)
-class ProvisionedWeight:
+class OpenedWeight:
     """What a party keeps of a weight: the opened d = W - b, and b_i + [i = 0] d, the factor of e in step 2."""
 
     opened: Any
@@ -73,7 +74,7 @@ def _products(
     e = {i: u.reshape(v.shape) for (i, v), u in zip(live, opened, strict=True)}
     results = []
     for p, (i, j, width) in enumerate(kind.pairs):                                                    # 2
-        dtype = np.uint32 if width <= 32 and isinstance(kind, MatMul) else np.uint64
+        dtype = word_type(width) if isinstance(kind, MatMul) else np.uint64
         left, left_mask = e[i].astype(dtype, copy=False), masks[i].astype(dtype, copy=False)
         right = operands[j]
         if isinstance(right, Weight):
@@ -91,12 +92,12 @@ def _products(
     return results
 
 
-def provision(party: Party, words: Any, index: int, width: int) -> ProvisionedWeight:
+def open_weight(party: Party, words: Any, index: int, width: int) -> OpenedWeight:
     """Opens a weight under its standing mask. One round at load, width bits an element; all of it offline."""
     kind = WeightMask(index, (words.shape[0], words.shape[1]), width)
-    dtype = np.uint32 if width <= 32 else np.uint64
+    dtype = word_type(width)
     with party.meter.offline():
         mask = party.take(kind).draw("mask").reshape(words.shape)
         (d,) = party.open("weight", [(words.astype(np.uint64, copy=False) - mask, width)])
         d, mask = d.reshape(words.shape).astype(dtype, copy=False), mask.astype(dtype, copy=False)
-        return ProvisionedWeight(d, mask + d if party.rank == 0 else mask)
+        return OpenedWeight(d, mask + d if party.rank == 0 else mask)

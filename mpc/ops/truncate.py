@@ -21,13 +21,12 @@ import numpy as np
 from secformer.mpc.dealer.kinds import Lift
 from secformer.mpc.kernels.compose import unsealed
 from secformer.mpc.party import Party
+from secformer.mpc.scales import Truncation
 
-Job = tuple[Any, int, int, int]  # words, shift, window, width
 
-
-def kind_of(size: int, shift: int, window: int, width: int) -> Lift:
+def kind_of(job: Truncation) -> Lift:
     """The correlation of a truncation: a lift of what dropping leaves of the window."""
-    return Lift(size, window - shift, width)
+    return Lift(job.x.size, job.window - job.shift, job.width)
 
 
 def drop(words: Any, bits: int, up: bool) -> Any:
@@ -39,17 +38,17 @@ def drop(words: Any, bits: int, up: bool) -> Any:
     return np.uint64(0) - ((np.uint64(0) - words) >> np.uint64(bits))
 
 
-def truncate(party: Party, jobs: Sequence[Job]) -> list[Any]:
-    """Shares mod 2^width of z >> s for each (z, s, k, width). One round for all; k - s bits an element."""
+def truncate(party: Party, jobs: Sequence[Truncation]) -> list[Any]:
+    """Shares mod 2^width of x >> shift for each job. One round for all; window - shift bits per element."""
     first = party.rank == 0
-    wanted = [kind_of(z.size, s, k, width) for z, s, k, width in jobs]
+    wanted = [kind_of(job) for job in jobs]
     materials = [party.take(kind) for kind in wanted]
-    kept = [drop(z.reshape(-1), s, not first) for z, s, _, _ in jobs]                                  # 1
+    kept = [drop(job.x.data.reshape(-1), job.shift, not first) for job in jobs]                         # 1
     masked = [material.masked("mask", z, 1 << (kind.window - 2) if first else 0)
               for z, kind, material in zip(kept, wanted, materials, strict=True)]
     opened = party.open("truncate", [(m, kind.window) for m, kind in zip(masked, wanted, strict=True)])  # 2
     done = []
-    for (x, *_), z, kind, material, m, u in zip(jobs, kept, wanted, materials, masked, opened, strict=True):  # 3
+    for job, z, kind, material, m, u in zip(jobs, kept, wanted, materials, masked, opened, strict=True):  # 3
         wraps = material.draw("wraps") if kind.wrap_bits else None
-        done.append(party.kernels.lifted(u, z, unsealed(m), wraps, kind.window, first).reshape(x.shape))
+        done.append(party.kernels.lifted(u, z, unsealed(m), wraps, kind.window, first).reshape(job.x.shape))
     return done

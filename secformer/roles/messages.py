@@ -17,6 +17,7 @@ import numpy as np
 from secformer.mpc.errors import InputError, ProtocolError
 from secformer.mpc.meter import Cost
 from secformer.mpc.prg import SEED_BYTES
+from secformer.mpc.ring import word_type
 
 REQUEST, ANSWER = "secformer request 1", "secformer answer 1"
 MAX_HEADER = 1 << 20  # bytes of a body's own header
@@ -97,7 +98,7 @@ def unpack_half(body: bytes, *, columns: int, width: int, longest: int, max_toke
             raise InputError(f"a seed has {SEED_BYTES} bytes, got {seed.dtype} {seed.shape}")
         return Half(request, model, lengths, attend, seed=seed.tobytes())
     words, shape = tensors["words"], (int(lengths.sum()), columns)
-    dtype = np.dtype(np.uint32 if width <= 32 else np.uint64)
+    dtype = np.dtype(word_type(width))
     if words.dtype != dtype or words.shape != shape:
         raise InputError(f"words are {dtype} {shape}, got {words.dtype} {words.shape}")
     return Half(request, model, lengths, attend, words=words)

@@ -17,7 +17,7 @@ from secformer.mpc.errors import InputError, SettingsError
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.net.tls import client_context
 from secformer.mpc.party import Party
-from secformer.mpc.secure import SecureSession
+from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.dealing import DealerClient
 from secformer.roles.settings import PartySettings
 

@@ -27,9 +27,9 @@ from secformer.mpc.net.tcp import UnsafePlainTCP, unsafe_connect, unsafe_listen
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.party import Party
 from secformer.mpc.prg import Stream
-from secformer.mpc.recorder import PlanRecorder
-from secformer.mpc.secure import SecureSession
 from secformer.mpc.session import CLIENT
+from secformer.mpc.sessions.recorder import PlanRecorder
+from secformer.mpc.sessions.secure import SecureSession
 from secformer.mpc.simulate import Outcome, World
 
 KERNELS = ["numpy", *(["numba"] if importlib.util.find_spec("numba") else [])]

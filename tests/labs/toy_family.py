@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from checkpoints import VOCAB, write_tokenizer
@@ -39,7 +39,7 @@ class ToySpec(Spec):
 
 class Toy(Architecture):
     model_type = "toy_mlp"
-    heads = {"ToyForSequenceClassification": Head.SEQUENCE, "ToyModel": Head.ENCODER}
+    heads: ClassVar = {"ToyForSequenceClassification": Head.SEQUENCE, "ToyModel": Head.ENCODER}
     spec_type = ToySpec
     prefix = "toy."
 

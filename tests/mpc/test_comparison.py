@@ -216,7 +216,7 @@ def test_coarse_maximum_is_within_its_bound(n: int, precision: int, seed: int) -
 
 def test_scores_minus_a_coarse_maximum_feed_a_series() -> None:
     """The softmax pattern: right modulo the width of the coarse maximum is enough for a period below it."""
-    from secformer.mpc.ops.series import Series
+    from secformer.mpc.functions import Series
 
     rng, bound = np.random.default_rng(3), 15.0
     x = np.rint(rng.uniform(-bound, bound, size=(5, 9)) / ULP) * ULP

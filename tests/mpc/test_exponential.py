@@ -14,9 +14,8 @@ from mpc_lab import KERNELS, ULP, Words, compute, examples, kernels_named, run, 
 from secformer.mpc.dealer.kinds import CHUNK, ExpMask
 from secformer.mpc.errors import RangeError, ShapeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.ops.exponential import MASK_FRAC, PUBLIC_FRAC, SLACK, Exponential
-from secformer.mpc.ops.series import opening_bits
-from secformer.mpc.plain import PlainSession
+from secformer.mpc.functions import MASK_FRAC, PUBLIC_FRAC, SLACK, Exponential, opening_bits
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 
 TABLE = math.exp(16.0) * 2.0 ** -(MASK_FRAC + 1)  # half a unit of the table under the largest public factor: 2.1e-6

@@ -14,13 +14,12 @@ from mpc_lab import KERNELS, SEEDS, Tap, Words, compute, duo, kernels_named, qui
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import Desync, PeerLost, ProtocolError, ReusedRandomness, ShapeError
 from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import local_pair
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.ops.series import Series
 from secformer.mpc.party import Party
-from secformer.mpc.secure import SecureSession
 from secformer.mpc.session import CLIENT
+from secformer.mpc.sessions.secure import SecureSession
 from secformer.mpc.simulate import World, _Run
 
 F = Series(5, (0.0, 1.0), (0.0, 0.5))
@@ -149,14 +148,14 @@ def test_weights_can_be_provisioned_after_a_failed_run(when: str) -> None:
     world = World()
 
     def broken(s: Any, x: Any) -> Any:
-        s.provision(x)
+        s.open_weight(x)
         if when == "recording" or rank_of(s) == 1:
             raise ShapeError("once")
 
     with pytest.raises(ShapeError, match="once"):
         world.run(broken, np.zeros((2, 2), np.uint64), np.zeros((2, 2), np.uint64))
     x = np.array([[1.0, 2.0]])
-    got = compute(lambda s, x, w: s.matmul(x, s.provision(w.data)), x, np.eye(2), world=world)
+    got = compute(lambda s, x, w: s.matmul(x, s.open_weight(w.data)), x, np.eye(2), world=world)
     np.testing.assert_array_equal(got, x)
 
 

@@ -243,8 +243,7 @@ def test_scalars_without_axes() -> None:
 
 
 def test_empty_arrays_go_through_every_verb() -> None:
-    from secformer.mpc.ops.exponential import Exponential
-    from secformer.mpc.ops.series import Series
+    from secformer.mpc.functions import Exponential, Series
 
     f = Series(6, (0.0, 1.0), (0.0, 0.0))
 

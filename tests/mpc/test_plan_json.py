@@ -26,9 +26,9 @@ from secformer.mpc.dealer.kinds import (
 )
 from secformer.mpc.dealer.plan import KINDS, Plan
 from secformer.mpc.errors import Desync
+from secformer.mpc.functions import Series
 from secformer.mpc.meter import COUNTERS, Cost
 from secformer.mpc.ops.book import Reader, Writer, as_fitted, series_from_list, series_to_list
-from secformer.mpc.ops.series import Series
 
 PLAN = Plan((
     MatMul(((1, 2, 3), (3, 4)), (48, 64), ((0, 1, 48),), (None, 7)), Hadamard(((5,), (5,)), (40, 40), ((0, 0, 40),),

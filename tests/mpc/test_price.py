@@ -11,9 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpc_lab import ULP, Sent, examples, run, tapped
 
-from secformer.mpc.dealer.kinds import Comparison
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.ops.series import Series
+from secformer.mpc.dealer.kinds import (
+    Comparison,
+    ExpMask,
+    Hadamard,
+    Kind,
+    Less,
+    Lift,
+    MatMul,
+    Relu,
+    SeriesMask,
+    WeightMask,
+)
+from secformer.mpc.dealer.plan import KINDS
+from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.session import CLIENT
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
@@ -60,6 +71,21 @@ def test_label_plan_meter_and_wire_agree(verb: str, pair: Any) -> None:
     assert len(logs[0]) == len(logs[1]) == rounds
 
 
+ALONE: dict[type[Kind], Any] = {
+    **{kind: PRICES[verb][0] for kind, verb in ((Hadamard, "mul"), (MatMul, "matmul"), (SeriesMask, "series"),
+                                                (ExpMask, "exponential"), (Less, "less"), (Relu, "relu"))},
+    Lift: lambda s, x: s.settle(x * 0.3)[0],
+    WeightMask: lambda s, x: [s.open_weight(x.data.reshape(1, N)), x][1],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_the_rounds_stated_on_a_kind_are_those_of_its_verb(kind: type[Kind]) -> None:
+    _, outcome = run(ALONE[kind], np.linspace(-3, 3, N), raw=True)
+    assert [type(k) for k in outcome.plan.kinds] == [kind]
+    assert outcome.cost.rounds + outcome.cost.offline_rounds == outcome.plan.rounds == kind.rounds
+
+
 @examples(15)
 @given(n=st.integers(1, 40), precision=st.sampled_from([0, 3, None]))
 def test_maximum_costs_two_rounds_a_level(n: int, precision: int | None) -> None:
@@ -73,7 +99,7 @@ def test_maximum_costs_two_rounds_a_level(n: int, precision: int | None) -> None
 def test_provisioning_is_offline_and_requests_open_only_the_input() -> None:
     def program(s: Any, x: Share, w: Share) -> list[Share]:
         with s.scope("load"):
-            kept = [s.provision(w.data, width=width) for width in (64, 32)]
+            kept = [s.open_weight(w.data, width=width) for width in (64, 32)]
         with s.scope("use"):
             return s.matmul_many([(x, kept[0])]) + s.matmul_many([(x, kept[1])], magnitude=2)
 

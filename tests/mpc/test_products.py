@@ -150,7 +150,7 @@ def with_weights(
     """x @ W for each weight (integers, frac, width), provisioned and used in one run."""
 
     def program(s: Any, x: Share, *ws: Share) -> list[Share]:
-        kept = [s.provision(w.data, frac=frac, width=width) for w, (_, frac, width) in zip(ws, weights, strict=True)]
+        kept = [s.open_weight(w.data, frac=frac, width=width) for w, (_, frac, width) in zip(ws, weights, strict=True)]
         return s.matmul_many([(x, w) for w in kept])
 
     return run(
@@ -200,7 +200,7 @@ def test_a_narrow_product_is_lifted_and_revealed() -> None:
     table = np.array([[1.5, -3.25], [100.0, -100.0]])
 
     def program(s: Any, hot: Share, table: Share) -> Share:
-        return s.matmul(hot, s.provision(table.data, width=32), magnitude=7)
+        return s.matmul(hot, s.open_weight(table.data, width=32), magnitude=7)
 
     got = compute(program, Words(words_of([[0, 1], [1, 0], [1, 1]]), 0), table)
     np.testing.assert_array_equal(got, [table[1], table[0], table[0] + table[1]])
@@ -223,7 +223,7 @@ def test_a_weight_serves_many_runs_and_pays_once(pair: Any) -> None:
     world = World(kernels=kernels_named(KERNELS[-1]), connect=pair)
 
     def load(s: Any, words: np.ndarray) -> None:
-        table[s] = s.provision(words)
+        table[s] = s.open_weight(words)
 
     mask = rng.integers(0, 2**64, size=w.shape, dtype=np.uint64)
     loaded = world.run(load, mask, encode(w, 16) - mask)
@@ -257,7 +257,7 @@ def test_matrices_that_do_not_fit_are_refused(a: tuple[int, ...], b: tuple[int, 
 
 def test_a_batch_times_a_weight_is_refused() -> None:
     with pytest.raises(ShapeError):
-        compute(lambda s, x, w: s.matmul(x, s.provision(w.data)), np.zeros((2, 3, 4)), np.zeros((4, 2)))
+        compute(lambda s, x, w: s.matmul(x, s.open_weight(w.data)), np.zeros((2, 3, 4)), np.zeros((4, 2)))
 
 
 def test_select_takes_either_side_exactly() -> None:

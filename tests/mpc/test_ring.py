@@ -10,7 +10,7 @@ from mpc_lab import KERNELS, examples, kernels_named, words_of
 
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.kernels.numpy_ import EXACT_K, EXACT_K_NARROW, LIMB_SHIFTS
-from secformer.mpc.ring import window_mask
+from secformer.mpc.ring import mask, word_type
 
 ALL_ONES, TOP = 2**64 - 1, 2**63
 LIMB = 1 << 21  # the largest magnitude of a balanced limb; as the low 22 bits it stands for -2^21
@@ -117,5 +117,9 @@ def test_columns_split_over_threads_give_the_same() -> None:
     np.testing.assert_array_equal(wide.matmul(a[0], b[0]), kernels_named("numpy").matmul(a[0], b[0]))
 
 
-def test_window_mask() -> None:
-    assert [int(window_mask(b)) for b in (0, 1, 24, 64)] == [0, 1, 2**24 - 1, ALL_ONES]
+def test_mask() -> None:
+    assert [int(mask(b)) for b in (0, 1, 24, 64)] == [0, 1, 2**24 - 1, ALL_ONES]
+
+
+def test_words_that_need_be_right_in_few_bits_are_short() -> None:
+    assert [word_type(width) for width in (1, 32, 33, 64)] == [np.uint32, np.uint32, np.uint64, np.uint64]

@@ -14,7 +14,7 @@ from mpc_lab import KERNELS, ULP, Words, compute, examples, kernels_named, run, 
 from secformer.mpc.dealer.kinds import CHUNK, SeriesMask
 from secformer.mpc.errors import RangeError, ShapeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.ops.series import Series, opening_bits
+from secformer.mpc.functions import Series, opening_bits
 from secformer.mpc.shares import Share
 
 

@@ -11,11 +11,10 @@ import pytest
 from mpc_lab import compute
 
 from secformer.mpc.errors import SecformerError, ShapeError
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.ops.series import Series
-from secformer.mpc.plain import PlainSession
-from secformer.mpc.recorder import PlanRecorder, ghost
+from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.session import Session
+from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
 
@@ -137,14 +136,14 @@ def test_shares_of_another_session_are_refused(verb: str, mine: int, theirs: int
 def test_weights_of_another_session_are_refused(which: int) -> None:
     """Its index would name another standing mask: a wrong result without a word."""
     session, x = sessions()[which]
-    other = PlainSession().provision(np.ones((3, 2)))
+    other = PlainSession().open_weight(np.ones((3, 2)))
     with pytest.raises(ShapeError, match="another session"):
         session.matmul(x.reshape(1, 3), other)
 
 
 def test_a_weight_is_for_matmul_only() -> None:
     for s in (PlainSession(), PlanRecorder()):
-        w = s.provision(np.ones((3, 3)))
+        w = s.open_weight(np.ones((3, 3)))
         with pytest.raises((SecformerError, TypeError, AttributeError)):
             s.matmul(w, s.public(np.ones((3, 3))))  # type: ignore[arg-type]
 

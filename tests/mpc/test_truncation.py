@@ -14,6 +14,7 @@ from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.ops.truncate import drop
+from secformer.mpc.scales import Truncation
 from secformer.mpc.shares import Share
 
 
@@ -23,7 +24,7 @@ def truncate_all(
     """Truncates every (words, shift, window) in one round."""
 
     def program(s: Any, *xs: Share) -> list[Share]:
-        data = s._truncate([(x, shift, window, 64) for x, (_, shift, window) in zip(xs, jobs, strict=True)])
+        data = s._truncate([Truncation(x, shift, window, 64) for x, (_, shift, window) in zip(xs, jobs, strict=True)])
         return [Share(s, d, 0, 64, 14) for d in data]
 
     settings = {} if kernels is None else {"kernels": kernels}

@@ -29,8 +29,7 @@ from mpc_lab import (
 )
 
 from secformer.mpc.fixed import encode
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.ops.series import Series
+from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
 
@@ -40,13 +39,13 @@ Program = Callable[..., Any]
 
 
 def product_with_weight(s: Any, x: Share) -> Share:
-    return s.matmul(x.reshape(N // 60, 60), s.provision(x.data[:3600].reshape(60, 60)))
+    return s.matmul(x.reshape(N // 60, 60), s.open_weight(x.data[:3600].reshape(60, 60)))
 
 
 def narrow_product_with_weight(s: Any, x: Share) -> Share:
     """As private embeddings: integers times a table, both known modulo 2^24 only."""
     rows = Share(s, x.data, 0, 24, 6)
-    return s.matmul(rows.reshape(N // 60, 60), s.provision(x.data[:3600].reshape(60, 60), width=24))
+    return s.matmul(rows.reshape(N // 60, 60), s.open_weight(x.data[:3600].reshape(60, 60), width=24))
 
 
 VERBS: dict[str, Program] = {

@@ -14,14 +14,14 @@ from mpc_lab import KERNELS, SEEDS, Sent, Words, fix_private, kernels_named, qui
 from secformer.mpc.backend import Backend, choose_backend
 from secformer.mpc.errors import BackendUnavailable, ProtocolError, SettingsError
 from secformer.mpc.fixed import decode, encode
+from secformer.mpc.functions import Series
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.meter import COUNTERS, Cost, Meter
 from secformer.mpc.net.channel import Channel, local_pair
-from secformer.mpc.ops.series import Series
 from secformer.mpc.party import Party
-from secformer.mpc.plain import PlainSession
-from secformer.mpc.secure import SecureSession
 from secformer.mpc.session import CLIENT
+from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.secure import SecureSession
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World, _Run
 
@@ -32,7 +32,7 @@ EVEN = Series(5, (0.5, 1.0, -0.25), (0.0, 0.5, 0.125))
 
 def layer(s: Any, x: Share, w: Share) -> list[Share]:
     """A small network: products with a weight, a series, a maximum, comparisons; truncations run by themselves."""
-    kept = s.provision(w.data)
+    kept = s.open_weight(w.data)
     h = s.matmul(x, kept) + 0.5
     g = s.series(h, [F])[0]
     m = s.maximum(h, 1, bound=16.0, precision=4)
@@ -225,7 +225,7 @@ def test_a_connection_that_fails_leaves_the_parties_in_step() -> None:
     eye = encode(np.eye(2), 16)
 
     def program(s: Any, words: np.ndarray) -> Any:
-        return s.reveal(s.matmul(s.public(np.array([[1.0, 2.0]])), s.provision(words)), CLIENT)
+        return s.reveal(s.matmul(s.public(np.array([[1.0, 2.0]])), s.open_weight(words)), CLIENT)
 
     with pytest.raises(OSError, match="no route"):
         world.run(program, eye, np.zeros_like(eye))

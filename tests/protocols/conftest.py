@@ -10,7 +10,7 @@ from mpc_lab import Words
 from mpc_lab import run as run_at_parties
 
 from secformer.mpc.fixed import encode
-from secformer.mpc.plain import PlainSession
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 
 PENDING = 32  # fractional bits of a product that has not been settled

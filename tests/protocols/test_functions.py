@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from mpc_lab import examples
 
 from secformer.mpc.errors import RangeError
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.plain import PlainSession
-from secformer.mpc.recorder import PlanRecorder, ghost
+from secformer.mpc.functions import Exponential
+from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.protocols import reciprocal, rsqrt
 from secformer.protocols.clip import clip
 from secformer.protocols.exp import MOST_PERIOD_BITS, SPARE, exp, table

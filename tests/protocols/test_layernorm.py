@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mpc_lab import examples
 
 from secformer.mpc.errors import RangeError
-from secformer.mpc.plain import PlainSession
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.protocols.layernorm import layernorm_exact, layernorm_goldschmidt, layernorm_series
 from secformer.protocols.ranges import Range, Site

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from secformer.mpc.errors import SettingsError
-from secformer.mpc.plain import PlainSession
-from secformer.mpc.recorder import PlanRecorder
+from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.recorder import PlanRecorder
 from secformer.mpc.shares import Share
 from secformer.protocols.gelu import gelu_exact
 from secformer.protocols.layernorm import layernorm_exact

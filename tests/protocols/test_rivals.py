@@ -13,7 +13,7 @@ from checkpoints import write_checkpoint
 from secformer.models.run.local import secure_bert
 from secformer.models.run.local import twin as twin_of
 from secformer.mpc.errors import RangeError
-from secformer.mpc.plain import PlainSession
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.protocols.crypten import gelu_tanh, layernorm_newton, one_less_sigmoid, softmax_limit, tanh_sigmoid
 from secformer.protocols.gelu import gelu_exact

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mpc_lab import examples
 
 from secformer.mpc.errors import RangeError
-from secformer.mpc.plain import PlainSession
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.protocols.limit import exp_limit
 from secformer.protocols.newton import reciprocal_newton, reciprocal_plan, root_plan, rsqrt_newton

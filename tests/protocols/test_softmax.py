@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mpc_lab import examples
 
 from secformer.mpc.errors import RangeError, ShapeError
-from secformer.mpc.plain import PlainSession
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.softmax import QUAD_SHIFT, quad_sum, softmax_2quad, softmax_exact, softmax_series

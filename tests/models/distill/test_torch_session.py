@@ -14,9 +14,9 @@ from secformer.models.data.batch import Batch
 from secformer.models.families.folder import ModelFolder
 from secformer.models.run.local import PlainModel, plain_bert
 from secformer.mpc.errors import RangeError, SettingsError, ShapeError
-from secformer.mpc.ops.series import Series
-from secformer.mpc.plain import PlainSession
+from secformer.mpc.functions import Series
 from secformer.mpc.session import Session
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.protocols.gelu import CUT
 from secformer.protocols.ranges import Range, Site
@@ -117,7 +117,7 @@ def test_comparisons_stop_gradients_and_select_lets_them_through() -> None:
 def test_products_in_bfloat16_come_back_in_float32() -> None:
     s = TorchSession(products=torch.bfloat16)
     x = s.accept(np.full((2, 3), 1.0 + 2.0**-10))
-    y = s.matmul(x, s.provision(np.eye(3)))
+    y = s.matmul(x, s.open_weight(np.eye(3)))
     assert y.data.dtype == torch.float32
     np.testing.assert_array_equal(y.data.numpy(), np.ones((2, 3)))  # bfloat16 has 8 bits
     assert s.mul(x, x).data[0, 0] > 1.001  # element-wise products keep float32
@@ -130,11 +130,11 @@ def test_misuse() -> None:
     with pytest.raises(ShapeError, match="another session"):
         s.mul(s.public(1.0), double().public(1.0))
     with pytest.raises(ShapeError, match="matrix"):
-        s.provision(np.zeros(3))
+        s.open_weight(np.zeros(3))
     twin = PlainSession()
-    with pytest.raises(SettingsError, match="TorchSession"):
+    with pytest.raises(SettingsError, match="values of type Tensor, got a PlainSession"):
         EXACT_TORCH.gelu(twin, twin.accept([1.0]), AT)
-    with pytest.raises(SettingsError, match="float64 twin"):
+    with pytest.raises(SettingsError, match="float64 twin, got a TorchSession"):
         EXACT.gelu(s, s.accept([1.0]), AT)
 
 

@@ -108,7 +108,7 @@ def test_bad_input_is_refused_by_its_own_limits(toy: Path) -> None:
 
 
 def test_training_says_that_it_cannot(toy: Path) -> None:
-    with pytest.raises(ModelError, match="'toy_mlp'.*not trained here"):
+    with pytest.raises(ModelError, match=r"'toy_mlp'.*not trained here"):
         _ = ModelFolder(toy).architecture.classifier(("a", "b"))
 
 
@@ -132,7 +132,7 @@ def test_an_installed_family_cannot_replace_one_of_the_package(path: Path, tmp_p
 
 @pytest.mark.parametrize("architecture", Bert.heads)
 def test_sites_and_results_are_those_of_the_program(tmp_path: Path, architecture: str) -> None:
-    folder = ModelFolder(write_checkpoint(tmp_path, architecture, prefix="" if architecture == "BertModel" else "bert."))
+    folder = ModelFolder(write_checkpoint(tmp_path, architecture))
     profile = measure(folder, ["the cat sat", "dog"])
     assert tuple(profile.sites) == folder.architecture.sites
     with SecureModel.from_pretrained(tmp_path, backend="numpy") as model:

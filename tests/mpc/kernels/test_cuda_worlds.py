@@ -10,9 +10,8 @@ from cuda_lab import device
 from mpc_lab import PAIRS, SEEDS, close_sockets
 
 from secformer.mpc.fixed import decode, encode
+from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.ops.series import Series
 from secformer.mpc.session import CLIENT
 from secformer.mpc.simulate import World
 
@@ -22,7 +21,7 @@ WAVE = Series(4, (0.1, 0.5, 0.25), (0.0, -0.3, 0.2), linear=0.5)
 def program(s: Any, mine: np.ndarray) -> Any:
     """Every verb once; two openings of several items; narrow words; a provisioned weight."""
     y = s.accept(mine)
-    w = s.provision(mine[:, :5].copy())
+    w = s.open_weight(mine[:, :5].copy())
     a, b = s.mul_many([(y, y), (y, s.negate(y))])
     out = a + b + s.relu(y, bound=8.0) + s.lift(s.maximum(y, 1, bound=8.0, precision=8))[0]
     (waved,) = s.series(y, [WAVE])
@@ -62,7 +61,7 @@ def test_worlds_on_a_device(reference: NumpyKernels, connect: str) -> None:
     weights: dict[Any, Any] = {}
 
     def load(s: Any, mine: np.ndarray) -> None:
-        weights[s] = s.provision(mine)
+        weights[s] = s.open_weight(mine)
 
     def use(s: Any, mine: np.ndarray) -> Any:
         y = s.accept(mine)

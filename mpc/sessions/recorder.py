@@ -1,4 +1,4 @@
-"""The plan recorder: runs a program on shapes alone and writes down its correlations and its price."""
+"""The plan recorder: runs a program on shapes alone, and lists its correlations and its price."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from secformer.mpc.dealer.kinds import CHUNK, Bilinear, Hadamard, Kind, Less, Ma
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.ops import exponential, linear, truncate
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.ops.series import Series, kind_of, linear_factor
-from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import CLIENT, Job, Session, Threshold
-from secformer.mpc.shares import Share, Weight
+from secformer.mpc.functions import Exponential, Series
+from secformer.mpc.ops import exponential, linear, series, truncate
+from secformer.mpc.primitives import Threshold
+from secformer.mpc.scales import Truncation
+from secformer.mpc.session import CLIENT, Session
+from secformer.mpc.shares import Share
 
 _GHOST = np.zeros((), dtype=np.bool_)
 
@@ -29,7 +29,7 @@ def ghost(shape: Sequence[int]) -> np.ndarray:
 
 
 class PlanRecorder(Session):
-    """The third session: data are ghosts, verbs write correlations down."""
+    """Data are ghosts, arrays of shapes alone; verbs list their correlations."""
 
     def __init__(self, fixed: FixedPoint | None = None, *, chunk: int = CHUNK):
         super().__init__(fixed)
@@ -43,12 +43,8 @@ class PlanRecorder(Session):
         """The plan of `program(session, *inputs)`. A recording that fails leaves no weights behind."""
         self._kinds, self._rounds, self._bytes, self._constants = [], 0, 0, hashlib.sha256()
         self._note(self.fixed)
-        before = self.provisioned
-        try:
+        with self.taking_back():
             program(self, *inputs)
-        except BaseException:
-            self.provisioned = before
-            raise
         return Plan(tuple(self._kinds), self._rounds, self._bytes, self._constants.hexdigest())
 
     def _note(self, *constants: Any) -> None:
@@ -68,20 +64,15 @@ class PlanRecorder(Session):
         except RangeError as error:
             raise RangeError(f"{name}: {error}") from error
 
-    def _take(self, kinds: Sequence[Kind], rounds: int) -> None:
+    def _take(self, *kinds: Kind) -> None:
+        """Correlations that one verb uses side by side."""
         self._kinds.extend(kinds)
-        self._rounds += rounds
+        self._rounds += max(kind.rounds for kind in kinds)
         self._bytes += 2 * sum(kind.opened for kind in kinds)
 
     def _message(self, count: int) -> None:
         self._rounds += 1
         self._bytes += 8 * count
-
-    def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
-        index, (rows, columns) = self.provisioned, np.shape(data)
-        self.provisioned += 1
-        self._take([WeightMask(index, (rows, columns), width)], 1)
-        return Weight(self, index, (rows, columns), self.fixed.frac if frac is None else frac, width, None)
 
     def _share(self, x: Any, owner: int, shape: tuple[int, ...]) -> Any:
         self._message(int(np.prod(shape, dtype=np.int64)))
@@ -89,6 +80,10 @@ class PlanRecorder(Session):
 
     def _accept(self, data: Any) -> Any:
         return ghost(np.shape(data))
+
+    def _open_weight(self, data: Any, index: int, width: int) -> None:
+        rows, columns = np.shape(data)
+        self._take(WeightMask(index, (rows, columns), width))
 
     def _public(self, x: np.ndarray, frac: int) -> Any:
         self._note(x, frac)
@@ -130,9 +125,9 @@ class PlanRecorder(Session):
     def _broadcast(self, a: Any, shape: tuple[int, ...]) -> Any:
         return ghost(shape)
 
-    def _truncate(self, jobs: list[Job]) -> list[Any]:
-        self._take([truncate.kind_of(x.size, *facts) for x, *facts in jobs], 1)
-        return [x.data for x, *_ in jobs]
+    def _truncate(self, jobs: list[Truncation]) -> list[Any]:
+        self._take(*(truncate.kind_of(job) for job in jobs))
+        return [job.x.data for job in jobs]
 
     def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
         return self._bilinear(Hadamard, pairs, widths)
@@ -142,28 +137,27 @@ class PlanRecorder(Session):
 
     def _bilinear(self, cls: type[Bilinear], pairs: list[Any], widths: list[int]) -> list[Any]:
         kind, _ = linear.bilinear(cls, pairs, widths)
-        self._take([kind], 1)
+        self._take(kind)
         return [ghost(kind.product_shape(i, j)) for i, j, _ in kind.pairs]
 
-    def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]:
+    def _series(self, x: Share, functions: list[Series], bits: int, keep: int, width: int) -> list[Any]:
         self._note(*functions)
-        results = [f.wrap(self, x.data) for f in functions]
         for f in functions:
             if f.linear:
-                linear_factor(f, x.frac)
-        self._take([kind_of(x.size, bits, functions, max(r.width for r in results), self._chunk)], 1)
-        return results
+                f.linear_factor(x.frac)  # refuses here what a party could not compute
+        self._take(series.kind_of(x.size, bits, functions, width, self._chunk))
+        return [x.data for _ in functions]
 
     def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> Any:
         self._note(function)
-        self._take([exponential.kind_of(x.size, bits, function, self._chunk)], 1)
+        self._take(exponential.kind_of(x.size, bits, function, self._chunk))
         return x.data
 
     def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Any]:
         self._note(*thresholds)
-        self._take([Less(x.size, window, width, len(thresholds), self._chunk)], 3)
+        self._take(Less(x.size, window, width, len(thresholds), self._chunk))
         return [x.data for _ in thresholds]
 
-    def _relu(self, x: Share, window: int, width: int) -> Share:
-        self._take([Relu(x.size, window, width, chunk=self._chunk)], 2)
-        return Share(self, x.data, x.frac, width, x.magnitude)
+    def _relu(self, x: Share, window: int, width: int) -> Any:
+        self._take(Relu(x.size, window, width, chunk=self._chunk))
+        return x.data

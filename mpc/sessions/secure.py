@@ -1,4 +1,4 @@
-"""One party of two: the session that computes on shares."""
+"""The session of one party of two: computes on shares, and talks to the peer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from secformer.mpc.errors import ShapeError
 from secformer.mpc.fixed import decode, encode
-from secformer.mpc.ops import compare, linear, truncate
-from secformer.mpc.ops.exponential import Exponential, exponential
-from secformer.mpc.ops.series import Series, series
+from secformer.mpc.functions import Exponential, Series
+from secformer.mpc.ops import compare, exponential, linear, series, truncate
 from secformer.mpc.party import Party
-from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import CLIENT, Job, Session, Threshold
-from secformer.mpc.shares import Share, Weight
+from secformer.mpc.primitives import Threshold
+from secformer.mpc.scales import Truncation
+from secformer.mpc.session import CLIENT, Session
+from secformer.mpc.shares import Share
 
 
 class SecureSession(Session):
@@ -34,13 +34,6 @@ class SecureSession(Session):
 
     # ---- in and out -----------------------------------------------------------------------------------------------
 
-    def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
-        index, frac = self.provisioned, self.fixed.frac if frac is None else frac
-        self.provisioned += 1
-        words = self.xp.asarray(data)
-        kept = linear.provision(self.party, words, index, width)
-        return Weight(self, index, (words.shape[0], words.shape[1]), frac, width, kept)
-
     def _share(self, x: Any, owner: int, shape: tuple[int, ...]) -> Any:
         count = int(np.prod(shape, dtype=np.int64))
         if self.party.rank != owner:
@@ -55,6 +48,9 @@ class SecureSession(Session):
         if words.dtype.kind != "u":
             raise ShapeError(f"shares are unsigned words, got {words.dtype}; encode and split values first")
         return words.astype(np.uint64)  # a copy: the caller's buffer may change later
+
+    def _open_weight(self, data: Any, index: int, width: int) -> Any:
+        return linear.open_weight(self.party, self.xp.asarray(data), index, width)
 
     def _reveal(self, x: Share, to: int | str) -> Any:
         host = self.party.kernels.backend.to_host
@@ -101,8 +97,8 @@ class SecureSession(Session):
 
     # ---- verbs ----------------------------------------------------------------------------------------------------
 
-    def _truncate(self, jobs: list[Job]) -> list[Any]:
-        return truncate.truncate(self.party, [(x.data, *facts) for x, *facts in jobs])
+    def _truncate(self, jobs: list[Truncation]) -> list[Any]:
+        return truncate.truncate(self.party, jobs)
 
     def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
         return linear.hadamard(self.party, pairs, widths)
@@ -110,18 +106,15 @@ class SecureSession(Session):
     def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
         return linear.matmul(self.party, pairs, widths)
 
-    def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]:
-        facts = [f.wrap(self, None) for f in functions]
-        results = series(self.party, x, functions, bits, keep, max(f.width for f in facts))
-        return [fact.like(data) for fact, data in zip(facts, results, strict=True)]
+    def _series(self, x: Share, functions: list[Series], bits: int, keep: int, width: int) -> list[Any]:
+        return series.series(self.party, x, functions, bits, keep, width)
 
     def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> Any:
         words = self._drop(x.data.reshape(-1), x.frac - keep)  # exact mod the period, up to one unit in the last place
-        return exponential(self.party, words, function, bits).reshape(x.shape)
+        return exponential.exponential(self.party, words, function, bits).reshape(x.shape)
 
     def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Any]:
         return compare.less(self.party, x.data, [c for _, c in thresholds], window, width)
 
-    def _relu(self, x: Share, window: int, width: int) -> Share:
-        return Share(self, compare.relu(self.party, x.data, window, width), x.frac, width, x.magnitude)
-
+    def _relu(self, x: Share, window: int, width: int) -> Any:
+        return compare.relu(self.party, x.data, window, width)

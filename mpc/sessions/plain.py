@@ -1,13 +1,13 @@
 """The float64 twin: the same programs on plain numbers.
 
-It is the oracle of the tests, the source of range profiles and the reference of every bench. It keeps the books that
-the secure session keeps (fractional bits, widths), so both settle at the same places, and with `strict` it refuses a
-value that a truncation window could not hold, which the secure session cannot see.
+It is the oracle of the tests, the source of range profiles and the reference of every bench. It counts fractional bits
+and widths as the secure session does, so both settle at the same places. With `strict` it refuses a value that a
+truncation's window could not hold; the secure session cannot see such a value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,30 +15,25 @@ import numpy as np
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.ops.series import Series
-from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.session import Job, Session, Threshold
+from secformer.mpc.functions import Exponential, Series
+from secformer.mpc.primitives import Threshold
+from secformer.mpc.scales import Truncation
+from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
 
 
 class PlainSession(Session):
     """Runs a program on float64 arrays. Not secure, and not meant to be."""
 
+    numbers = np.ndarray
+
     def __init__(self, fixed: FixedPoint | None = None, *, strict: bool = True):
         super().__init__(fixed)
         self.strict = strict
         self._path: list[str] = []
 
-    def apply(self, fn: Callable[[np.ndarray], np.ndarray], x: Share) -> Share:
-        """An exact float64 function of x: for plaintext references only, no secure session has it."""
-        return self._wrap(fn(x.data), self.fixed.frac)
-
-    def provision(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
-        data = np.asarray(data, dtype=np.float64)
-        self.provisioned += 1
-        frac = self.fixed.frac if frac is None else frac
-        return Weight(self, self.provisioned - 1, (data.shape[0], data.shape[1]), frac, width, data)
+    def values(self, x: Share) -> np.ndarray:
+        return np.asarray(x.data)
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -65,6 +60,9 @@ class PlainSession(Session):
 
     def _accept(self, data: Any) -> np.ndarray:
         return np.asarray(data, dtype=np.float64)
+
+    def _open_weight(self, data: Any, index: int, width: int) -> np.ndarray:
+        return self._accept(data)
 
     def _public(self, x: np.ndarray, frac: int) -> np.ndarray:
         return x
@@ -99,10 +97,10 @@ class PlainSession(Session):
     def _broadcast(self, a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return np.broadcast_to(a, shape)
 
-    def _truncate(self, jobs: list[Job]) -> list[np.ndarray]:
-        for x, _, window, _ in jobs:
-            self._check(x.data, window - 2 - x.frac, "a truncation window")
-        return [x.data for x, *_ in jobs]
+    def _truncate(self, jobs: list[Truncation]) -> list[np.ndarray]:
+        for job in jobs:
+            self._check(job.x.data, job.window - 2 - job.x.frac, "a truncation window")
+        return [job.x.data for job in jobs]
 
     def _mul(self, pairs: list[tuple[Share, Share]], widths: list[int]) -> list[np.ndarray]:
         return [a.data * b.data for a, b in pairs]
@@ -110,8 +108,8 @@ class PlainSession(Session):
     def _matmul(self, pairs: list[tuple[Share, Share | Weight]], widths: list[int]) -> list[np.ndarray]:
         return [a.data @ b.data for a, b in pairs]
 
-    def _series(self, x: Share, functions: list[Series], bits: int, keep: int) -> list[Share]:
-        return [f.wrap(self, f(x.data)) for f in functions]
+    def _series(self, x: Share, functions: list[Series], bits: int, keep: int, width: int) -> list[np.ndarray]:
+        return [f(x.data) for f in functions]
 
     def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> np.ndarray:
         if self.strict and x.size and not (function.low <= x.data.min() and x.data.max() <= function.high):
@@ -123,6 +121,6 @@ class PlainSession(Session):
         self._check(x.data, window - 1 - x.frac, "a comparison")
         return [(x.data < c).astype(np.float64) for c, _ in thresholds]
 
-    def _relu(self, x: Share, window: int, width: int) -> Share:
+    def _relu(self, x: Share, window: int, width: int) -> np.ndarray:
         self._check(x.data, window - 1 - x.frac, "a comparison")
-        return Share(self, np.maximum(x.data, 0.0), x.frac, width, x.magnitude)
+        return np.asarray(np.maximum(x.data, 0.0))

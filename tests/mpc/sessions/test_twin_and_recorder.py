@@ -1,4 +1,4 @@
-"""The float64 twin and the plan recorder: the same programs, the same books, no memory."""
+"""The float64 twin and the plan recorder: the same programs, the same scales, no memory."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpc_lab import ULP, compute, examples, run
+from mpc_lab import F16, ULP, compute, examples, kernels_named, run
 
 from secformer.mpc.dealer.kinds import MatMul
-from secformer.mpc.errors import RangeError, SecformerError, SettingsError
+from secformer.mpc.errors import Desync, RangeError, SecformerError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.ops.exponential import Exponential
-from secformer.mpc.ops.series import Series
-from secformer.mpc.plain import PlainSession
-from secformer.mpc.recorder import PlanRecorder, ghost
-from secformer.mpc.session import CLIENT
+from secformer.mpc.functions import Exponential, Series
+from secformer.mpc.ops.book import Reader, Writer
+from secformer.mpc.party import Party
+from secformer.mpc.session import CLIENT, Session
+from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.recorder import PlanRecorder, ghost
+from secformer.mpc.sessions.secure import SecureSession
 from secformer.mpc.shares import Share
 
 F = Series(5, (0.5, 1.0, -0.25), (0.0, 0.5, 0.125), linear=0.5)
@@ -113,9 +115,53 @@ def test_the_twin_needs_every_value() -> None:
 def test_apply_is_only_in_the_twin() -> None:
     twin = PlainSession()
     np.testing.assert_array_equal(twin.apply(np.exp, twin.accept(np.zeros(2))).data, [1.0, 1.0])
-    assert not hasattr(PlanRecorder(), "apply")
-    with pytest.raises(AttributeError):
-        compute(lambda s, x: s.apply(np.exp, x), np.zeros(2))
+    np.testing.assert_array_equal(twin.values(twin.accept(np.arange(2))), [0.0, 1.0])
+    party = SecureSession(Party(0, F16, kernels_named("numpy")))
+    for s, data in ((PlanRecorder(), ghost((2,))), (party, np.zeros(2, dtype=np.uint64))):
+        refused = f"only in the float64 twin, got a {type(s).__name__}; .* 'faithful'"
+        with pytest.raises(SettingsError, match=refused):
+            s.apply(np.exp, s.accept(data))
+        with pytest.raises(SettingsError, match=refused):
+            s.values(s.accept(data))
+
+
+@pytest.mark.parametrize("session", [PlainSession, PlanRecorder])
+def test_a_book_s_numbers_count_inside_only(session: Callable[[], Session]) -> None:
+    s, f = session(), Series(4, (0.0, 1.0), (0.0, 0.0))
+    for book in (writer := Writer(), Reader([f])):
+        with s.agreeing(book):
+            s.series(s.public(1.0), [f])
+    s.series(s.public(1.0), [f])
+    assert writer.series == [f]
+    with pytest.raises(Desync), s.agreeing(Reader([])):
+        s.series(s.public(1.0), [f])
+    s.series(s.public(1.0), [f])  # the book is closed after an error too
+
+
+def test_weights_of_a_failed_run_are_taken_back() -> None:
+    first, second = PlainSession(), PlainSession()
+    w = np.eye(2)
+    first.open_weight(w)
+    second.open_weight(w)
+    with first.taking_back(second):
+        first.open_weight(w)
+        second.open_weight(w)
+    assert first.weights == second.weights == 2
+    with pytest.raises(ZeroDivisionError), first.taking_back(second):
+        first.open_weight(w)
+        second.open_weight(w)
+        raise ZeroDivisionError
+    assert first.weights == second.weights == 2
+    first.forget_weights()
+    assert first.open_weight(w).index == 0
+
+
+@pytest.mark.parametrize("session", [PlainSession, PlanRecorder])
+def test_a_weight_is_a_matrix(session: Callable[[], Session]) -> None:
+    s = session()
+    with pytest.raises(ShapeError, match=r"a \(K, N\) matrix, got \(3,\)"):
+        s.open_weight(np.zeros(3))
+    assert s.weights == 0
 
 
 # ---- the recorder ---------------------------------------------------------------------------------------------------
@@ -124,7 +170,7 @@ def test_apply_is_only_in_the_twin() -> None:
 def test_recording_huge_shapes_takes_no_memory() -> None:
     def program(s: Any) -> None:
         x = s.share(None, 0, shape=(10**6, 10**4))
-        w = s.provision(ghost((10**4, 10**4)))
+        w = s.open_weight(ghost((10**4, 10**4)))
         y = s.matmul(x, w)
         y = s.mul(y, y) * 0.5 + y
         y = s.series(y, [F])[0].reshape(10**4, 10**6).transpose(1, 0)[:, ::2].swapaxes(0, 1)

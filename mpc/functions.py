@@ -1,0 +1,115 @@
+"""Functions that one masked opening evaluates, described: a Fourier series and the exponential.
+
+Facts alone, for whoever fits, plans or evaluates them; how two parties do it is in `ops/series` and `ops/exponential`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from secformer.mpc.errors import RangeError
+from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.kernels.compose import STEP_BITS
+
+LEAST_BITS = 3  # of an opening: what a turn can be cut into quarters of
+
+# Of the exponential:
+MASK_FRAC = 41      # fractional bits of the dealer's table: e^16 times its rounding is 2^-19
+PUBLIC_FRAC = 18    # fractional bits of the public factor
+HIGHEST = 2.0       # the upper end of a domain is at most this
+SLACK = 2.0**-4     # room above the domain, so that rounding x does not lead out of it
+LOW_SLACK = 2.0**-8  # the same below
+LEAST_PERIOD_BITS = STEP_BITS + 1
+
+
+@dataclass(frozen=True)
+class Series:
+    """f(x) = linear x + sum over k = 0..K of cos[k] cos(k w x) + sin[k] sin(k w x), w = 2 pi / 2^period_bits.
+
+    `cos` and `sin` have K + 1 entries (sin[0] counts for nothing); |f| < 2^magnitude on its domain. The dealer's
+    cosines have `mask_frac` fractional bits, coefficients times public cosines `public_frac`: together those of the
+    result, whose window is what the dealer's words must be right in, so fewer make them shorter.
+    """
+
+    period_bits: int
+    cos: tuple[float, ...]
+    sin: tuple[float, ...]
+    linear: float = 0.0
+    magnitude: int = 8
+    mask_frac: int = 20
+    public_frac: int = 18
+
+    @property
+    def frac(self) -> int:
+        """Fractional bits of the result."""
+        return self.mask_frac + self.public_frac
+
+    @property
+    def harmonics(self) -> int:
+        return len(self.cos) - 1
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """The series in float64, for the twin and for measuring fits."""
+        w = 2.0 * np.pi / 2.0**self.period_bits
+        out = self.linear * x + self.cos[0]
+        for k in range(1, len(self.cos)):
+            if self.cos[k]:
+                out = out + self.cos[k] * np.cos((k * w) * x)
+            if self.sin[k]:
+                out = out + self.sin[k] * np.sin((k * w) * x)
+        return out
+
+    def linear_factor(self, frac: int) -> int:
+        """The slope as an integer with the fractional bits that the result has and x, with `frac` of them, lacks.
+
+        Raises RangeError when the slope is not representable there.
+        """
+        scaled = self.linear * 2.0 ** (self.frac - frac)
+        if scaled != round(scaled):
+            raise RangeError(
+                f"a series' linear term must be a multiple of 2^{frac - self.frac} for x with {frac} fractional bits, "
+                f"got {self.linear}; use a multiple of a power of two, or settle x first"
+            )
+        return round(scaled)
+
+    def needed_width(self, fixed: FixedPoint, frac: int) -> int:
+        """Bits of x, given with `frac` fractional bits, that the linear term needs to be right in the result."""
+        if not self.linear:
+            return 0
+        factor = self.linear_factor(frac)
+        return fixed.window(self.frac, self.magnitude) - ((factor & -factor).bit_length() - 1)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """e^x on the domain [high + 17/256 - 2^period_bits + 16, high]; anywhere else the result is arbitrary.
+
+    Raises RangeError for a high end above 2 or below 0, or a period below 32.
+    """
+
+    period_bits: int
+    high: float
+
+    frac: ClassVar[int] = MASK_FRAC + PUBLIC_FRAC  # fractional bits of the result
+    magnitude: ClassVar[int] = 3                   # results stay below 2^3
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.high <= HIGHEST or self.period_bits < LEAST_PERIOD_BITS:
+            raise RangeError(f"a masked exponential takes a domain that ends in [0, {HIGHEST:g}] and a period of 32 or "
+                             f"more, got {self.high:g} and 2^{self.period_bits}; subtract the row maximum first")
+
+    @property
+    def low(self) -> float:
+        """The lower end of the domain."""
+        return self.high + SLACK + LOW_SLACK - 2.0**self.period_bits + 2.0**STEP_BITS
+
+
+def opening_bits(period_bits: int, frac: int) -> tuple[int, int]:
+    """Bits to open and fractional bits to keep, for x with `frac` fractional bits: at least 16 of them where x has
+    them, and as many more as the whole bytes give."""
+    whole = -(-(period_bits + min(frac, 16)) // 8) * 8
+    keep = min(frac, whole - period_bits)
+    return period_bits + keep, keep

@@ -1,0 +1,116 @@
+"""What a session must be able to do, beneath the verbs: every primitive takes shares or their data and returns data.
+
+Which scale, width and magnitude the data have is decided by `Session`, which wraps them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from secformer.mpc.functions import Exponential, Series
+from secformer.mpc.scales import Truncation
+from secformer.mpc.shares import Share
+
+Data = Any  # words at a party, values in the twin, a shape in the recorder
+Threshold = tuple[float, int]  # its value, and in units of the compared share's last place
+
+
+class Primitives(ABC):
+    """The interface between the verbs and a session's kind of data. `frac` and `bits` count fractional bits."""
+
+    # ---- in and out
+
+    @abstractmethod
+    def _share(self, x: Any, owner: int, shape: tuple[int, ...]) -> Data:
+        """Data of party `owner`'s float64 array x; x is None at the other party."""
+
+    @abstractmethod
+    def _accept(self, data: Any) -> Data:
+        """Data that were shared beforehand."""
+
+    @abstractmethod
+    def _open_weight(self, data: Any, index: int, width: int) -> Any:
+        """What is kept of weight number `index`, a (K, N) matrix shared beforehand."""
+
+    @abstractmethod
+    def _public(self, x: np.ndarray, frac: int) -> Data:
+        """Data of a public float64 array."""
+
+    @abstractmethod
+    def _reveal(self, x: Share, to: int | str) -> Any:
+        """As `Session.reveal`, of a settled x."""
+
+    # ---- local
+
+    @abstractmethod
+    def _add(self, a: Data, b: Data) -> Data:
+        """a + b of one scale, broadcasting."""
+
+    @abstractmethod
+    def _negate(self, a: Data) -> Data:
+        """-a."""
+
+    @abstractmethod
+    def _shift(self, a: Data, bits: int) -> Data:
+        """a with `bits` more fractional bits."""
+
+    @abstractmethod
+    def _drop(self, a: Data, bits: int) -> Data:
+        """a with `bits` fewer fractional bits, each share rounded down."""
+
+    @abstractmethod
+    def _scale(self, a: Data, c: np.ndarray, bits: int) -> Data:
+        """a times public c, which adds `bits` fractional bits."""
+
+    @abstractmethod
+    def _point(self, a: Data, exponent: int) -> Data:
+        """a times 2^exponent by moving the point."""
+
+    @abstractmethod
+    def _sum(self, a: Data, axis: int, keepdims: bool) -> Data:
+        """Sum along an axis."""
+
+    @abstractmethod
+    def _concatenate(self, parts: list[Data], axis: int) -> Data:
+        """Parts of one scale, joined along an axis."""
+
+    @abstractmethod
+    def _broadcast(self, a: Data, shape: tuple[int, ...]) -> Data:
+        """a, repeated to a shape."""
+
+    def _transpose(self, a: Data, axes: tuple[int, ...]) -> Data:
+        """Axes permuted, as NumPy's arrays spell it."""
+        return a.transpose(*axes)
+
+    # ---- verbs
+
+    @abstractmethod
+    def _truncate(self, jobs: list[Truncation]) -> list[Data]:
+        """Every job's result. One round."""
+
+    @abstractmethod
+    def _mul(self, pairs: list[Any], widths: list[int]) -> list[Data]:
+        """Element-wise products of settled (Share, Share), each mod 2^width. One round."""
+
+    @abstractmethod
+    def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Data]:
+        """Matrix products of settled (Share, Share or Weight), each mod 2^width. One round."""
+
+    @abstractmethod
+    def _series(self, x: Share, functions: list[Series], bits: int, keep: int, width: int) -> list[Data]:
+        """f(x) for each f, mod 2^width, from one opening of x's low `bits` bits, of which `keep` are fractional."""
+
+    @abstractmethod
+    def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> Data:
+        """e^x, from one opening as in `_series`."""
+
+    @abstractmethod
+    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Data]:
+        """[x < c] for each threshold, 0 or 1 mod 2^width, for an x that lies in the window."""
+
+    @abstractmethod
+    def _relu(self, x: Share, window: int, width: int) -> Data:
+        """max(x, 0) mod 2^width, for an x that lies in the window."""

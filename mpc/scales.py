@@ -1,0 +1,90 @@
+"""Fixed-point bookkeeping: which truncations are due, and in how many bits a verb computes.
+
+Pure functions of public facts, so that both parties, the twin and the recorder decide alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from secformer.mpc.errors import RangeError
+from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.shares import Share, Weight
+
+WIDEST_COMPARISON = 33  # bits of a window: the sign, and four tables' blocks of at most 8 bits
+
+
+class Truncation(NamedTuple):
+    """A truncation that is due.
+
+    x       the share, promised to lie in the window
+    shift   fractional bits to drop
+    window  bits that hold x with the truncation's headroom
+    width   the result is right modulo 2^width
+    """
+
+    x: Share
+    shift: int
+    window: int
+    width: int
+
+    def result(self, data: Any) -> Share:
+        """The share that the truncation makes."""
+        return Share(self.x.session, data, self.x.frac - self.shift, self.width, self.x.magnitude)
+
+
+def truncations(xs: Sequence[Share], widths: Sequence[int], fixed: FixedPoint) -> list[Truncation]:
+    """What settles every x and makes it at least as wide as asked; a share that occurs twice is truncated once, to its
+    largest width. Raises RangeError where a share cannot hold what it promises."""
+    wanted: dict[int, int] = {}
+    for x, width in zip(xs, widths, strict=True):
+        wanted[id(x)] = max(width, wanted.get(id(x), 0))
+    due: dict[int, Truncation] = {}
+    for x in xs:
+        shift = max(0, x.frac - fixed.frac)
+        if not shift and x.width >= wanted[id(x)]:
+            continue
+        need = x.frac + x.magnitude + 2
+        if x.width < need:
+            raise RangeError(
+                f"{x!r} promises values below 2^{x.magnitude}, which takes {need} bits to truncate; it has {x.width}. "
+                f"State the product's magnitude, or settle before scaling"
+            )
+        window = min(x.width, shift + fixed.window(x.frac - shift, x.magnitude))
+        due[id(x)] = Truncation(x, shift, window, max(window - shift, wanted[id(x)]))
+    return list(due.values())
+
+
+def product_width(x: Share | Weight, y: Share | Weight, magnitude: int, fixed: FixedPoint) -> int:
+    """Bits that a product of x and y, once they are settled, is computed in."""
+    if isinstance(y, Weight) and y.width < WORD_BITS:
+        return y.width if x.frac > fixed.frac else min(x.width, y.width)
+    fracs = (v.frac if isinstance(v, Weight) else min(v.frac, fixed.frac) for v in (x, y))
+    return fixed.window(max(sum(fracs), 2 * fixed.frac), magnitude)
+
+
+def comparison_window(x: Share, reach: float, precision: int) -> tuple[int, int]:
+    """For a comparison of |x| < reach that keeps `precision` fractional bits: fractional bits to drop from x, and the
+    window that holds the rest. Raises RangeError where it is too wide."""
+    keep = min(x.frac, precision)
+    dropped = x.frac - keep
+    if dropped:
+        reach += 2.0 ** (1 - keep)  # rounding down must not leave the window
+    window = keep + 1 + max(0, math.ceil(math.log2(reach)))
+    most = min(x.width - dropped, WIDEST_COMPARISON)
+    if window > most:
+        raise RangeError(
+            f"a comparison of |x| < {reach:g} at {keep} fractional bits needs a window of {window} bits; at most "
+            f"{most} are there. Lower the bound or the precision"
+        )
+    return dropped, window
+
+
+def positive(bound: float) -> float:
+    """The bound itself. Raises RangeError for one that is not positive and finite."""
+    if not (math.isfinite(bound) and bound > 0):
+        raise RangeError(f"a bound must be positive and finite, got {bound}; take it from the range profile")
+    return bound
