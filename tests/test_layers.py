@@ -6,13 +6,12 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from tree import ROOT, modules
+from tree import ROOT, imports, modules
 
 # Lowest first. A module belongs to the entry that is the longest prefix of its name.
 LAYERS: tuple[tuple[str, ...], ...] = (
@@ -32,7 +31,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc.simulate",),
     ("secformer.protocols",),
     ("secformer.models",),
-    ("secformer",),
+    ("secformer", "secformer.memory", "secformer.shipped"),
+    ("secformer.roles",),
+    ("secformer.views",),
+    ("secformer.commands",),
+    ("secformer.cli",),
+    ("secformer.__main__",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
@@ -62,27 +66,6 @@ def layer(module: str) -> int:
     while name not in RANK:
         name = name.rpartition(".")[0]
     return RANK[name]
-
-
-def imports(path: Path) -> Iterator[str]:
-    """Modules that a file imports when it runs (not those for type checkers only), as full names."""
-    known = modules()
-
-    def visit(node: ast.AST) -> Iterator[str]:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            for other in node.orelse:
-                yield from visit(other)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                submodule = f"{node.module}.{alias.name}"
-                yield submodule if submodule in known else node.module
-        else:
-            for child in ast.iter_child_nodes(node):
-                yield from visit(child)
-
-    yield from visit(ast.parse((ROOT / path).read_text("utf-8")))
 
 
 @cache

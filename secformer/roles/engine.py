@@ -32,7 +32,7 @@ from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.tls import Listener, TLSChannel, client_context, connect, server_context
 from secformer.mpc.party import Party
 from secformer.mpc.secure import SecureSession
-from secformer.roles.dealer import WEIGHTS
+from secformer.roles.dealer_server import WEIGHTS
 from secformer.roles.dealing import DealerClient
 from secformer.roles.epochs import LIVE, Epoch, State
 from secformer.roles.jobs import Job, Jobs

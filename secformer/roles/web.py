@@ -20,10 +20,10 @@ from secformer.models.provisioned import PublicModel
 from secformer.mpc.errors import InputError, SecformerError
 from secformer.mpc.net.tcp import listening
 from secformer.mpc.net.tls import server_context
-from secformer.roles.guard import PEER, PatientLoop, guarded, refused
+from secformer.roles.connections import PEER, PatientLoop, guarded, refused
 from secformer.roles.jobs import DuplicateRequest, Expired, Jobs, QueueFull
 from secformer.roles.messages import Answer, Half, pack_answer, unpack_half
-from secformer.roles.metrics import Metrics, Status
+from secformer.roles.monitoring import Metrics, Status
 from secformer.roles.settings import PartySettings
 
 BODY = "application/octet-stream"

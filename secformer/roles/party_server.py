@@ -7,7 +7,7 @@ import logging
 from secformer.mpc.meter import Cost
 from secformer.roles.engine import Engine, in_thread
 from secformer.roles.jobs import Jobs
-from secformer.roles.metrics import Metrics, Status
+from secformer.roles.monitoring import Metrics, Status
 from secformer.roles.settings import PartySettings
 from secformer.roles.signals import share_the_interpreter
 from secformer.roles.web import Web, serve

@@ -13,7 +13,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("a", "the", "cat", "dog", "sat", "ran", "on", "mat", "good", "bad", "film", "not", "very", "is", "was", "it",
          "##s", "##ing", "##ly", "!", "?", ".", ",", "b", "c", "d", "e", "i", "o", "t", "##a", "##e", "##o", "##t")
 VOCAB = (*SPECIAL, *WORDS)
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 MINILM = PROJECT / "../shared/models/all-MiniLM-L6-v2"
 
 SIZES: dict[str, Any] = {
