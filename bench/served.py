@@ -30,9 +30,9 @@ from secformer import SecureModel, connect, demo_model, plain_bert
 from secformer.models.run.local import twin
 from secformer.models.run.networks import LAN, NETWORKS, WAN
 from secformer.mpc.net.tcp import free_ports
-from secformer.roles.local import LocalRoles
 from secformer.roles.settings import load_party
 from secformer.roles.stocking import stock
+from secformer.roles.trial import LocalRoles
 
 TARGETS = {"overhead": 1.3, "prediction": 0.2}
 SENTENCE = ("a wonderful film full of warmth and wit that never once outstays its welcome although the plot is thin "

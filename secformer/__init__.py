@@ -1,14 +1,16 @@
 """Two-party secure Transformer inference: secret inputs, secret weights, the plaintext model's answer.
 
-The front door. Names are loaded when first touched, so that importing the package costs next to nothing:
+The public interface. A name is loaded when it is first used, so importing the package is fast:
 
     from secformer import secure_bert
     out = secure_bert("path/to/model-folder", ["a sentence", "another"])
 
-`SecureModel` keeps a provisioned model for repeated calls; `plain_bert` is the float64 twin; `FAITHFUL`, `SECFORMER`,
-`MPCFORMER`, `MPCFORMER_2RELU`, `PUMA` and `CRYPTEN` are recipes, values of `Recipe`; every error derives from
-`SecformerError`. What lives here: this list, the command line (`cli`, `render`, `page`), the place of the shipped model
-(`shipped`). It may import everything below, and nothing below imports it.
+`SecureModel` keeps a provisioned model for repeated calls. `plain_bert` is the float64 plaintext model.
+`FAITHFUL`, `SECFORMER`, `MPCFORMER`, `MPCFORMER_2RELU`, `PUMA` and `CRYPTEN` are recipes, values of `Recipe`. Every
+error derives from `SecformerError`.
+
+This folder holds the list of public names, the command line (`cli`, `commands`, `views`), the served roles (`roles`)
+and the place of the shipped model (`shipped`). It may import `mpc`, `protocols` and `models`; they must not import it.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a public name from its home on first use (PEP 562)."""
+    """Loads a public name from its module on first use (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it exports {', '.join(__all__)}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

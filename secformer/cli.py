@@ -1,8 +1,8 @@
-"""The command line: puts the groups of `commands` together, runs one, and says how it ended.
+"""The command line: joins the groups of `commands`, runs one command, and reports how it ended.
 
 Exit codes: 0 fine, 1 an error (one line on stderr; --debug shows the traceback), 2 wrong usage, 130 Ctrl-C.
-Everything heavy is imported inside the command that needs it, after its input was read, so that --help and a misuse
-are answered at once; what the output looks like is `render`'s business.
+Heavy modules are imported inside the command that needs them, after its input was read. So --help and usage errors are
+fast. `views` decides what the output looks like.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from secformer import __version__
-from secformer.commands import certificates, local, query, serving, training
+from secformer.commands import certify, inference, query, serving, training
 from secformer.commands.common import Commands
 from secformer.memory import keep_memory
 from secformer.mpc.errors import SecformerError
@@ -32,13 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("interrupted", args.debug)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has left: nobody to tell
+    except BrokenPipeError:  # the reader of our output has left, so nobody would see a message
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ERROR
     except (SecformerError, OSError) as error:
         _complain(f"error: {error}", args.debug)
         return ERROR
-    except Exception as error:  # a defect of ours, still told in one line
+    except Exception as error:  # a defect of ours, still reported in one line
         _complain(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", args.debug)
         return ERROR
     return FINE
@@ -53,18 +53,18 @@ def _complain(message: str, debug: bool) -> None:
 # ---- the parser ------------------------------------------------------------------------------------------------------
 
 _ABOUT = """\
-Run BERT on texts that nobody sees, with weights that nobody sees: two servers compute on additive shares, a dealer
-that sees no data supplies randomness. Here all three run in this process, each with its own data; the answers are the
-plaintext model's, and the cost of the protocol is printed with them.
+Runs BERT on secret texts with secret weights. Two servers compute on additive shares; a dealer, which sees no data,
+supplies randomness. The answers are those of the plaintext model. Except with the served roles (init to query), all
+three run in this process, each with its own data, and the cost of the protocol is printed with the answers.
 """
 _EXAMPLES = """\
 start here:
   secformer demo                                  the shipped sentiment model on three sentences
   secformer infer ./my-bert "A sentence."         any local Hugging Face BERT folder
-  secformer check ./my-bert "A sentence."         will this text stay within the model's measured ranges?
-  secformer compare ./my-bert "A sentence."       what does each recipe answer, and what does it cost?
-  secformer distill --help                        from your classifier to one made for secure inference
-  secformer infer --help                          every command explains itself
+  secformer check ./my-bert "A sentence."         does this text stay within the model's measured ranges?
+  secformer compare ./my-bert "A sentence."       what does each recipe answer, and at what cost?
+  secformer distill --help                        how to train a model for secure inference from yours
+  secformer infer --help                          every command has a help page like this
 
 exit codes: 0 fine, 1 error (one line on stderr; --debug shows the traceback), 2 wrong usage, 130 interrupted
 """
@@ -78,6 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"secformer {__version__}")
     commands = Commands(parser)
-    for group in (local, training, certificates, serving, query):
+    for group in (inference, training, certify, serving, query):
         group.add(commands)
     return parser

@@ -1,16 +1,16 @@
-"""Memory of a process that computes: kept rather than given back."""
+"""Memory of a process that computes: the C library keeps it instead of returning it to the system."""
 
 from __future__ import annotations
 
 import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of malloc.h
-KEPT = 1 << 30  # bytes of free memory at the heap's end, and of one array, that stay in the heap
+KEPT = 1 << 30  # bytes: free memory at the end of the heap up to this size is kept, arrays up to it lie in the heap
 
 
 def keep_memory() -> None:
-    """Asks the C library to keep freed memory instead of giving it back: a request's arrays are as large as the last
-    one's, and fetching their pages anew costs as much as moving them. Does nothing where the library is not glibc."""
+    """Asks the C library to keep freed memory. The arrays of a request are as large as those of the request before, and
+    getting new pages for them costs as much as moving them. Does nothing if the C library is not glibc."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):

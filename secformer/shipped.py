@@ -1,4 +1,4 @@
-"""Where the model that ships with the package lies."""
+"""The place of the model that ships with the package."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ import secformer.models
 
 
 def demo_model() -> Path:
-    """Folder of the small film-review sentiment classifier inside the installed package. Its README is its model
+    """Folder of the small film-review sentiment classifier inside the installed package. Its README is the model
     card."""
     return Path(secformer.models.__path__[0]) / "demo"

@@ -17,7 +17,7 @@ import pytest
 from checkpoints import write_checkpoint
 from tree import but_the_notice
 
-from secformer import demo_model, plain_bert, render
+from secformer import demo_model, plain_bert
 from secformer.cli import main
 from secformer.models.ranges.trained import stands_in
 from secformer.models.run.comparison import PARTS, Comparison, Row, compare, parts, verdicts
@@ -26,9 +26,10 @@ from secformer.mpc.errors import InputError, ModelError, RangeError, SettingsErr
 from secformer.mpc.meter import Cost
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
-from secformer.page import page
 from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import EXACT, FAITHFUL, RECIPES, SECFORMER
+from secformer.views.comparison import comparison_json
+from secformer.views.page import page
 
 TEXTS = ["A wonderful film.", "I want <b>my</b> two hours & this script's author back."]
 ON_SHARES = [r.name for r in RECIPES.values() if r is not EXACT]
@@ -151,7 +152,7 @@ def test_rows(compared: Comparison) -> None:
 
 
 def test_json_schema(compared: Comparison) -> None:
-    data = json.loads(json.dumps(render.compare_json(TEXTS, compared), allow_nan=False))
+    data = json.loads(json.dumps(comparison_json(TEXTS, compared), allow_nan=False))
     assert set(data) == {"texts", "model", "trained_for", "answer", "networks", "plaintext", "recipes", "notes"}
     assert set(data["networks"]) == {"LAN", "WAN"} and data["plaintext"]["labels"] == ["positive", "negative"]
     base = {"recipe", "ran", "problem", "needs_distilled_model"}
@@ -231,7 +232,7 @@ def test_networks() -> None:
 
 
 def test_page_is_self_contained(compared: Comparison) -> None:
-    text = page(compared, TEXTS, render.comparison_notes(compared))
+    text = page(compared, TEXTS)
     reader = read(text)
     assert not reader.addresses and not {"script", "link", "img", "iframe"} & reader.tags
     assert not re.search(r"https?:|//|url\(|@import", text)
@@ -243,14 +244,14 @@ def test_page_is_self_contained(compared: Comparison) -> None:
 
 
 def test_page_where_nothing_ran(compared: Comparison) -> None:
-    text = page(replace(compared, rows=compared.rows[2:]), TEXTS, [])
+    text = page(replace(compared, rows=compared.rows[2:]), TEXTS)
     assert "did not run" in text and "<svg" not in read(text).tags and "Answers" in text
 
 
 def test_page_of_an_exact_answer(compared: Comparison) -> None:
     """An error of 0 has a place on the logarithmic axis."""
     rows: tuple[Row, ...] = (replace(compared.rows[0], error=0.0), replace(compared.rows[1], error=np.pi))
-    read(page(replace(compared, rows=rows), TEXTS, []))
+    read(page(replace(compared, rows=rows), TEXTS))
 
 
 # ---- the benches that draw the comparison ----------------------------------------------------------------------------

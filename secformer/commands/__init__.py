@@ -1,1 +1,4 @@
-"""The commands of the command line, one file for each group; `cli` puts them together."""
+"""The commands of the command line, one file for each group; `cli` joins them.
+
+May import everything else in the package; only `cli` may import it.
+"""

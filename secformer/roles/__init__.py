@@ -1,5 +1,5 @@
-"""Served roles: party, dealer and client as processes of their own, joined by mutual TLS.
+"""Served roles: party, dealer and client as separate processes, connected by mutual TLS.
 
-Operators start them with `secformer party` and `secformer dealer`; clients call `secformer.connect`. Needs the extra
-`serve`.
+Operators start them with `secformer party` and `secformer dealer`; clients call `secformer.connect`. The parties need
+the extra `serve`. May import `mpc`, `protocols` and `models`; only `views` and `commands` may import it.
 """

@@ -1,4 +1,4 @@
-"""A client's connection to one party: HTTPS whose other end must prove that it is this party."""
+"""A client's connection to one party: HTTPS, where the server must prove that it is this party."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerE
 from secformer.mpc.net.tls import CertificateRefused, Context, hang_up, host_name
 from secformer.roles.messages import Answer, Half, pack_half, unpack_answer
 
-GRACE = 10.0  # seconds beyond the deadline in which a party may say that it has passed
+GRACE = 10.0  # seconds after the deadline in which a party may still report that the deadline has passed
 BODY = "application/octet-stream"
-MAX_ERROR = 1 << 16  # bytes of an error's description that are read
+MAX_ERROR = 1 << 16  # bytes: longer descriptions of errors are cut
 
 
 class Busy(ProtocolError):
-    """A party is not ready, or has too many requests waiting: try again later."""
+    """A party is not ready, or too many requests wait there. Try again later."""
 
 
 class Left(ProtocolError):
-    """This client hung up, because the other party failed."""
+    """This client hung up because the other party failed."""
 
 
 class PartyConnection:
-    """One party, as a client reaches it. The connection is kept between requests and made anew when it is gone."""
+    """One party, as a client reaches it. The connection is kept between requests; a lost one is replaced."""
 
     def __init__(self, rank: int, address: tuple[str, int], context: Context, deadline: float):
         self._role, self._address, self._context = f"party{rank}", address, context
@@ -38,21 +38,22 @@ class PartyConnection:
         try:
             return str(json.loads(body)["digest"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ProtocolError(f"{self._role} describes no model ({error}); does it run the same version?") from error
+            raise ProtocolError(f"{self._role} sent a description of its model that cannot be read ({error}); does it "
+                                f"run the same version?") from error
 
     def infer(self, half: Half) -> Answer:
-        """Its half of the answer. Raises ProtocolError, PeerLost, InputError."""
+        """The party's half of the answer. Raises ProtocolError, PeerLost, InputError."""
         _, body = self._exchange("POST", "/v1/infer", pack_half(half))
         return unpack_answer(body, half.request)
 
     def hang_up(self) -> None:
-        """Ends what runs in another thread."""
+        """Ends a request that runs in another thread."""
         self._left = True
         if (connection := self._connection) is not None and connection.sock is not None:
             hang_up(connection.sock)
 
     def close(self) -> None:
-        """Lets go of the connection; nothing may run."""
+        """Closes the connection. No request may be running."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -65,7 +66,7 @@ class PartyConnection:
         except PeerLost:
             if not kept or self._left:
                 raise
-        return self._once(method, path, body)  # the party had closed the kept connection meanwhile
+        return self._once(method, path, body)  # the party had closed the connection since the last request
 
     def _once(self, method: str, path: str, body: bytes) -> tuple[HTTPResponse, bytes]:
         try:
@@ -76,15 +77,15 @@ class PartyConnection:
         except (OSError, HTTPException, AttributeError, ValueError) as error:
             self.close()
             if self._left:
-                raise Left(f"the request to {self._role} was given up") from error
+                raise Left(f"the request to {self._role} was abandoned") from error
             if isinstance(error, CertificateRefused):
-                raise ProtocolError(f"whoever answers at {self._shown} is not {self._role}: {error.verify_message}; "
+                raise ProtocolError(f"the server at {self._shown} is not {self._role}: {error.verify_message}; "
                                     f"check the address and the certificates") from error
             if isinstance(error, TimeoutError):
                 raise PeerLost(f"{self._role} at {self._shown} did not answer within "
                                f"{self._deadline + GRACE:g} s") from error
-            raise PeerLost(f"{self._role} at {self._shown} does not answer or hung up ({error}); is it running, and "
-                           f"does it accept this client's certificate? See its log") from error
+            raise PeerLost(f"{self._role} at {self._shown} does not answer or hung up ({error}); check that it is "
+                           f"running and, in its log, that it accepts this client's certificate") from error
         if response.status != 200:
             raise self._problem(response.status, content[:MAX_ERROR])
         return response, content
@@ -101,7 +102,7 @@ class PartyConnection:
             message = str(facts["message"])
         except (ValueError, KeyError, TypeError):
             message = content.decode("utf-8", "replace").strip()[:200] or "no reason given"
-        text = f"{self._role} answers {status}: {message}"
+        text = f"{self._role} answered {status}: {message}"
         return InputError(text) if status in (400, 413) else Busy(text) if status == 503 else ProtocolError(text)
 
     @property

@@ -1,6 +1,6 @@
 """`secformer init` and `secformer certify`: a private authority, a certificate for each role, and settings files.
 
-Keys are on the curve P-256. A certificate says its role as a DNS name (see `mpc/net/tls`), one and no other.
+Keys are on the curve P-256. A certificate names exactly one role, as a DNS name (see `mpc/net/tls`).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from secformer.roles.settings import ClientSettings, DealerSettings, PartySettin
 
 AUTHORITY = "authority"
 AUTHORITY_DAYS, ROLE_DAYS = 3650, 398
-SKEW = timedelta(days=1)  # certificates are good since yesterday, for clocks that are behind
+SKEW = timedelta(days=1)  # certificates are valid from a day before they are made, for clocks that are behind
 PORTS = {"dealer": 8440, "link": 8441, "party0": 8442, "party1": 8443, "metrics0": 9442, "metrics1": 9443}
 LOOPBACK = "127.0.0.1"
-HERE = {LOOPBACK: LOOPBACK, "localhost": LOOPBACK, "::1": "::1"}  # names of this machine, and what binds them
+HERE = {LOOPBACK: LOOPBACK, "localhost": LOOPBACK, "::1": "::1"}  # names of this machine, and the addresses to bind
 EVERYWHERE, EVERYWHERE_IPV6 = "0.0.0.0", "::"
 MODEL, CLIENT_MODEL = "model.safetensors", "model"
-LONGEST_NAME = 64  # of a common name (RFC 5280)
+LONGEST_NAME = 64  # characters of a common name (RFC 5280)
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}")
 _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _TAKEN = frozenset({AUTHORITY, *ROLES} - {"client"})
@@ -40,7 +40,7 @@ _TAKEN = frozenset({AUTHORITY, *ROLES} - {"client"})
 
 @dataclass(frozen=True)
 class Issued:
-    """A certificate that was made."""
+    """A certificate that was issued, valid until `until`."""
 
     role: str
     name: str
@@ -50,24 +50,25 @@ class Issued:
 
 def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping[str, int] | None = None,
          parties: Mapping[str, Any] | None = None, days: int = ROLE_DAYS) -> list[Issued]:
-    """Makes `folder` with a sub-folder for the authority and for each role: key, certificate, the authority's
-    certificate, and a settings file. Each role's folder goes to its machine; the authority's stays with the operator.
+    """Makes `folder` with a sub-folder for the authority and for each role. A role's folder holds its key, its
+    certificate, the authority's certificate and a settings file, and goes to the role's machine. The authority's folder
+    stays with the operator.
 
-    hosts    names or IP addresses of the machines of `party0`, `party1`, `dealer`; by default all are this machine
-    ports    instead of `PORTS`
+    hosts    names or IP addresses of the machines of `party0`, `party1`, `dealer`; default: this machine
+    ports    replacements for single `PORTS`
     parties  further settings of both parties
 
-    Raises SettingsError where the folder is not empty, or for anything that cannot be meant.
+    Raises SettingsError if the folder is not empty, and for hosts, ports or days that are not valid.
     """
     _check_days(days)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingsError(f"{folder} is no empty folder; give a new folder, or renew one certificate with `secformer "
-                            f"certify`")
+        raise SettingsError(f"{folder} is not an empty folder; give a new folder, or renew one certificate with "
+                            f"`secformer certify`")
     unknown = set(hosts or {}) - {"party0", "party1", "dealer"}
     if unknown:
-        raise SettingsError(f"hosts are given for party0, party1 and dealer; got {', '.join(sorted(unknown))}")
+        raise SettingsError(f"hosts may be given for party0, party1 and dealer; got {', '.join(sorted(unknown))}")
     if unknown := set(ports or {}) - set(PORTS):
-        raise SettingsError(f"ports are given for {', '.join(PORTS)}; got {', '.join(sorted(unknown))}")
+        raise SettingsError(f"ports may be given for {', '.join(PORTS)}; got {', '.join(sorted(unknown))}")
     for role, host in (hosts or {}).items():
         _check_host(role, host)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -90,20 +91,20 @@ def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping
 
 
 def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_DAYS) -> Issued:
-    """A new key and certificate from the authority in `folder`, for a role or, with `name`, for one more client; a
-    role's former ones are replaced, and still good until they expire. One more client also gets a settings file, with
-    the addresses of the first one's.
+    """Makes a new key and certificate for a role or, with `name`, for one more client, signed by the authority in
+    `folder`. They replace the role's old files; the old certificate stays valid until it expires. One more client also
+    gets a settings file, with the addresses of the first client's.
 
-    Raises SettingsError for an unknown role, a name that is another's or where only clients have one, or a missing
+    Raises SettingsError for an unknown role, for a name that is taken or that is not a client's, and for a missing
     authority.
     """
     if role not in ROLES:
-        raise SettingsError(f"a certificate is for one of {', '.join(ROLES)}, got {role!r}")
+        raise SettingsError(f"the role of a certificate must be one of {', '.join(ROLES)}, got {role!r}")
     if name is not None and (role != "client" or not _NAME.fullmatch(name)):
-        raise SettingsError(f"only clients have names of their own, of up to {LONGEST_NAME} letters, digits, - and _; "
+        raise SettingsError(f"a name may be given for clients only, as 1 to {LONGEST_NAME} letters, digits, - and _; "
                             f"got {name!r} for {role}")
     if name in _TAKEN:  # its folder holds another key, which would be overwritten
-        raise SettingsError(f"a client cannot be called {name!r}: that name is taken; give another one")
+        raise SettingsError(f"the name {name!r} is taken by a role or the authority; give the client another name")
     _check_days(days)
     name = name or role
     first_file = folder / "client" / "client.toml"
@@ -113,7 +114,7 @@ def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_
     now = datetime.now(UTC)
     until = min(now + timedelta(days=days), authority.not_valid_after_utc)
     if until <= now:
-        raise SettingsError(f"the authority in {folder / AUTHORITY} expired on {until:%Y-%m-%d}; begin anew with "
+        raise SettingsError(f"the authority in {folder / AUTHORITY} expired on {until:%Y-%m-%d}; make a new one with "
                             f"`secformer init` in a new folder")
     usage = [ExtendedKeyUsageOID.CLIENT_AUTH] + ([] if role == "client" else [ExtendedKeyUsageOID.SERVER_AUTH])
     certificate = (
@@ -138,7 +139,7 @@ def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_
 
 def _check_days(days: int) -> None:
     if not 1 <= days <= AUTHORITY_DAYS:
-        raise SettingsError(f"a certificate is good for 1 to {AUTHORITY_DAYS} days, got {days}")
+        raise SettingsError(f"a certificate must be valid for 1 to {AUTHORITY_DAYS} days, got {days}")
 
 
 def _check_host(role: str, host: str) -> None:
@@ -146,12 +147,12 @@ def _check_host(role: str, host: str) -> None:
         ipaddress.ip_address(host)
     except ValueError:
         if not _HOST.fullmatch(host):
-            raise SettingsError(f"the machine of {role} is a name or an IP address, without a port or brackets; got "
-                                f"{host!r}") from None
+            raise SettingsError(f"the machine of {role} must be a host name or an IP address, without a port or "
+                                f"brackets; got {host!r}") from None
 
 
 def _listens(host: str) -> str:
-    """The address that a role binds which others reach at `host`."""
+    """The address that a role must bind so that others reach it at `host`."""
     return HERE.get(host) or (EVERYWHERE_IPV6 if ":" in host else EVERYWHERE)
 
 
@@ -176,10 +177,11 @@ def _load_authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePri
         certificate = x509.load_pem_x509_certificate((folder / "authority.pem").read_bytes())
         key = serialization.load_pem_private_key((folder / "authority.key").read_bytes(), password=None)
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{folder} holds no readable authority (authority.pem and authority.key): {error}; "
+        raise SettingsError(f"{folder} does not hold a readable authority (authority.pem and authority.key): {error}; "
                             f"`secformer init` makes one") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise SettingsError(f"{folder / 'authority.key'} is no key of `secformer init`, which are on the curve P-256")
+        raise SettingsError(f"{folder / 'authority.key'} must be a key on the curve P-256; use the folder that "
+                            f"`secformer init` made")
     return certificate, key
 
 
@@ -190,7 +192,7 @@ def _certificate(name: str, issuer: x509.Name, key: Any, now: datetime, until: d
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    """Readable by its owner alone, from the first byte on."""
+    """Writes a key to a file that only its owner can read, from the first byte on."""
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

@@ -1,4 +1,4 @@
-"""A client of served parties: tokenises and shares, sends one half to each party, puts the answer together."""
+"""A client of served parties: tokenises and shares texts, sends one half to each party, joins the halves of answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SOURCE = "the provisioned model's own"
 
 
 def connect(settings: str | Path | ClientSettings) -> RemoteModel:
-    """A served model, from a client's settings file. Nothing is sent before the first question.
+    """A served model, from a client's settings file. Nothing is sent before the first request.
 
     Raises SettingsError, ModelError.
     """
@@ -38,7 +38,7 @@ def connect(settings: str | Path | ClientSettings) -> RemoteModel:
 
 
 class RemoteModel:
-    """A model that two served parties hold. Use it as a context manager, or call `close`; not for several threads."""
+    """A model that two served parties hold. Use it as a context manager, or call `close`. Not thread-safe."""
 
     def __init__(self, settings: ClientSettings):
         self._settings = settings
@@ -51,9 +51,9 @@ class RemoteModel:
         self._compared = False
 
     def infer(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
-        """Answers in the order of the texts, as `secure_bert` gives them.
+        """Answers in the order of the texts, as `secure_bert` returns them.
 
-        Raises InputError for texts that the model cannot take, before anything is sent; ProtocolError where a party
+        Raises InputError for texts that the model cannot take, before anything is sent. Raises ProtocolError if a party
         fails or does not answer within the deadline.
         """
         rows = self._tokenizer.rows(texts, truncation=self._settings.truncation)
@@ -76,7 +76,7 @@ class RemoteModel:
     __call__ = infer
 
     def _ask(self, batch: Batch) -> tuple[dict[str, np.ndarray], Cost]:
-        """One request: a half to each party, at once. Party 1's half is a seed."""
+        """One request: a half to each party, at the same time. Party 1's half is a seed."""
         public, seed, request = self.public, fresh_seed(), fresh_seed().hex()[:ID_DIGITS]
         share = public.inputs.private_halves(batch, public.width, seed)[0].words()
         halves = (Half(request, public.digest, batch.lengths, batch.mask, words=share),
@@ -84,8 +84,8 @@ class RemoteModel:
         first, second = self._both(lambda rank: self._parties[rank].infer(halves[rank]))
         for names in (set(first.words), set(second.words)):
             if names != set(public.names):
-                raise ProtocolError(f"a party answered with {sorted(names)}, the model has {sorted(public.names)}; do "
-                                    f"all roles run the same version?")
+                raise ProtocolError(f"a party answered with {sorted(names)}, but the model has {sorted(public.names)}; "
+                                    f"do all roles run the same version?")
         answers = {}
         for name, words in first.words.items():
             if words.shape != second.words[name].shape:
@@ -95,17 +95,17 @@ class RemoteModel:
         return answers, first.cost.merged(second.cost, parallel=True)
 
     def _compare(self) -> None:
-        """Once: do both parties hold the model that this client knows?"""
+        """Checks once that both parties hold the model that this client knows."""
         if self._compared:
             return
         for rank, digest in enumerate(self._both(lambda rank: self._parties[rank].model())):
             if digest != self.public.digest:
-                raise ProtocolError(f"party {rank} holds model {digest}, this client knows {self.public.digest}; "
-                                    f"take the clients' folder of the same provisioning")
+                raise ProtocolError(f"party {rank} holds model {digest}, but this client knows {self.public.digest}; "
+                                    f"use the clients' folder of the same provisioning")
         self._compared = True
 
     def _both(self, ask: Callable[[int], T]) -> tuple[T, T]:
-        """Both parties' answers. When one party fails, the other is not waited for."""
+        """Both parties' answers. If one party fails, this does not wait for the other."""
         running = [self._threads.submit(ask, rank) for rank in (0, 1)]
         problems: list[SecformerError] = []
         for future in as_completed(running):

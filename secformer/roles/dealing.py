@@ -1,11 +1,11 @@
-"""What the dealer and the parties say to each other: joining an epoch, and asking for corrections.
+"""The conversation of the dealer and the parties: joining an epoch, and asking for corrections.
 
 A connection starts with the party's note {"version", "ask"}:
 
 - "join" {"model", "weights": the plan of provisioning} -> {"epoch", "seeds": the party's own}
 - "deal" {"model", "weights", "epoch", "space", "after", "count", "plan"} -> {"serial": the first}, then the corrections
-  of `count` runs, in order. Party 1 only. Serials are the dealer's to give, above `after`, and burn before anything is
-  sent.
+  of `count` runs, in order. Party 1 only. The dealer chooses serials above `after` and burns them before it sends
+  anything.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from secformer.mpc.net.tls import Context, TLSChannel, connect
 from secformer.roles.epochs import Epoch, epoch_of
 
 T = TypeVar("T")
+WEIGHTS = "weights"  # the run that masks a model's weights
 MAX_PLAN = 1 << 26  # bytes of a note that carries a plan
-JOIN_PATIENCE = 2.0  # seconds that joining tries to reach the dealer, where an epoch is known already
+JOIN_PATIENCE = 2.0  # seconds that a party tries to reach the dealer if it already knows an epoch
 
 
 class DealerClient:
-    """A party's way to the dealer, for one provisioned model. Every call is a connection of its own, so that requests
-    do not wait for others.
+    """A party's access to the dealer, for one provisioned model. Each call makes its own connection, so that one
+    request does not wait for another.
 
     weights   the plan of provisioning
     """
@@ -37,7 +38,7 @@ class DealerClient:
         self._model = {"version": __version__, "model": model, "weights": weights.as_dict()}
 
     def join(self, *, patience: float) -> Epoch:
-        """The model's epoch, with this party's seed. Raises PeerLost when the dealer stays away."""
+        """The model's epoch, with this party's seed. Raises PeerLost if the dealer is unreachable."""
         channel = self._ask({"ask": "join"}, patience)
         try:
             return _read(channel, epoch_of)
@@ -46,7 +47,7 @@ class DealerClient:
 
     def deal(self, epoch: Epoch, space: str, after: int, plan: Plan, *, count: int = 1,
              patience: float) -> tuple[int, TLSChannel]:
-        """The first serial of `count` runs and the channel that their corrections come through; close it."""
+        """The first serial of `count` runs, and the channel of their corrections. The caller closes the channel."""
         channel = self._ask({"ask": "deal", "epoch": epoch.name, "space": space, "after": after, "count": count,
                              "plan": plan.as_dict()}, patience)
         try:
@@ -66,5 +67,5 @@ def _read(channel: TLSChannel, read: Callable[[dict[str, Any]], T]) -> T:
     try:
         return read(note)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Desync(f"{channel.peer} answered with a note of the keys {sorted(note)}; do both sides run the same "
-                     f"version?") from error
+        raise Desync(f"{channel.peer} answered with a note that cannot be read (keys {sorted(note)}); do both sides "
+                     f"run the same version?") from error

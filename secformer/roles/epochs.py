@@ -1,7 +1,8 @@
-"""Epochs: the pairing of two parties and a dealer under one pair of seeds, and what each keeps of it on disk.
+"""Epochs: two parties and a dealer under one pair of seeds, and what each role keeps of an epoch on disk.
 
-An epoch belongs to one provisioned model, since its weights' masks come from the epoch's seeds and must never mask
-anything else. It outlives every process; a role that lost its state starts a new one, and older material is worthless.
+An epoch belongs to one provisioned model: the masks of the weights come from its seeds and must never mask anything
+else. An epoch outlives every process. If the dealer loses its state, it starts a new epoch, and older material becomes
+worthless.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from secformer.mpc.errors import StoreError
 from secformer.mpc.prg import SEED_BYTES, fresh_seed
 
 NAME_BYTES = 16
-LIVE = "live"  # runs whose corrections come straight from the dealer are named live/SERIAL
+LIVE = "live"  # a run whose corrections come directly from the dealer is named live/SERIAL
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """A role's view: the public name, and the seeds that it holds by rank (a party its own, the dealer both)."""
+    """An epoch as one role knows it: the public name, and seeds by rank. A party holds its own, the dealer both."""
 
     name: str
     seeds: dict[int, bytes]
 
 
 class State:
-    """A role's folder on disk: its epochs, one file for each model and plan of provisioning, and its used serials."""
+    """A role's folder on disk: one file per epoch, named by model and plan of provisioning, and the used serials."""
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -37,7 +38,8 @@ class State:
         self.serials = Serials(folder / "serials.log")
 
     def epoch(self, model: str, plan: str) -> Epoch | None:
-        """The epoch of a provisioned model, if this role knows one. Raises StoreError for an unreadable file."""
+        """The epoch of a provisioned model, or None if this role knows none. Raises StoreError for an unreadable
+        file."""
         path = self._path(model, plan)
         try:
             facts = json.loads(path.read_text("utf-8"))
@@ -49,7 +51,7 @@ class State:
                              f"epoch") from error
 
     def keep(self, model: str, plan: str, epoch: Epoch) -> None:
-        """Writes an epoch down before it is used."""
+        """Writes an epoch to disk, before it is used."""
         path = self._path(model, plan)
         part = path.with_suffix(".part")
         part.unlink(missing_ok=True)
@@ -60,7 +62,7 @@ class State:
         part.replace(path)
 
     def fresh(self, model: str, plan: str) -> Epoch:
-        """A new epoch under new seeds, written down: the dealer's part."""
+        """A new epoch with new seeds, written to disk. Only the dealer calls this."""
         epoch = Epoch(fresh_seed()[:NAME_BYTES].hex(), {0: fresh_seed(), 1: fresh_seed()})
         self.keep(model, plan, epoch)
         return epoch
@@ -70,14 +72,14 @@ class State:
 
 
 def as_note(epoch: Epoch, rank: int | None = None) -> dict[str, Any]:
-    """An epoch as JSON; with `rank`, that party's view of it."""
+    """An epoch as JSON; with `rank`, as that party knows it."""
     seeds = {str(r): seed.hex() for r, seed in epoch.seeds.items() if rank in (None, r)}
     return {"epoch": epoch.name, "seeds": seeds}
 
 
 def epoch_of(note: dict[str, Any]) -> Epoch:
-    """The inverse. Raises KeyError, TypeError, ValueError, AttributeError."""
+    """The inverse of `as_note`. Raises KeyError, TypeError, ValueError, AttributeError."""
     seeds = {int(rank): bytes.fromhex(seed) for rank, seed in note["seeds"].items()}
     if len(bytes.fromhex(note["epoch"])) != NAME_BYTES or any(len(seed) != SEED_BYTES for seed in seeds.values()):
-        raise ValueError("an epoch has a name of 16 bytes and seeds of 32")
+        raise ValueError(f"an epoch has a name of {NAME_BYTES} bytes and seeds of {SEED_BYTES} bytes")
     return Epoch(note["epoch"], seeds)

@@ -1,4 +1,4 @@
-"""The requests that wait at a party: in order for each client, and clients in turn."""
+"""The requests that wait at a party: each client's in their order, and the clients in turn."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from secformer.mpc.errors import SecformerError
 from secformer.roles.messages import Answer, Half
 
-REMEMBERED = 4096  # ids of ended requests that are known as duplicates
+REMEMBERED = 4096  # ids of ended requests that are remembered, to refuse duplicates
 
 
 class QueueFull(SecformerError):
-    """As many requests wait as may."""
+    """The queue already holds as many requests as may wait."""
 
 
 class DuplicateRequest(SecformerError):
-    """A request id that was used before."""
+    """The id of a request was used before."""
 
 
 class Expired(SecformerError):
@@ -38,26 +38,27 @@ class Job:
 
 
 class Jobs:
-    """Thread-safe. `candidates` lists requests in fair order; `take` starts one.
+    """A queue. `candidates` lists the requests in fair order; `take` starts one. Thread-safe.
 
     most   requests that may wait; more are refused
     """
 
     def __init__(self, most: int):
         self._most = most
-        self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()  # by client; the first is whose turn it is
+        self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()  # by client; it is the first one's turn
         self._known: OrderedDict[str, None] = OrderedDict()
         self._changed = threading.Condition()
 
     def submit(self, half: Half, client: str, deadline: float) -> Future[Answer]:
-        """Queues a half; its answer, or the error that ended it. Raises QueueFull, DuplicateRequest."""
+        """Queues a half that must be answered within `deadline` seconds. The future holds its answer, or the error that
+        ended it. Raises QueueFull, DuplicateRequest."""
         job = Job(half, client, time.monotonic() + deadline)
         with self._changed:
             if half.request in self._known:
-                raise DuplicateRequest(f"request {half.request} was sent before; a request is answered once: send it "
-                                       f"again under a new id")
+                raise DuplicateRequest(f"request {half.request} was sent before, and each request is answered once; "
+                                       f"send it again under a new id")
             if self._count() >= self._most:
-                raise QueueFull(f"{self._most} requests wait already; try again later")
+                raise QueueFull(f"{self._most} requests already wait; try again later")
             self._known[half.request] = None
             while len(self._known) > REMEMBERED + self._most:
                 self._known.popitem(last=False)
@@ -66,7 +67,7 @@ class Jobs:
         return job.done
 
     def cancel(self, request: str) -> None:
-        """Forgets a request that has not started; nobody waits for it any more."""
+        """Removes a request that has not started, because nobody waits for its answer any more."""
         with self._changed:
             job = self._remove(request)
         if job is not None:
@@ -78,19 +79,19 @@ class Jobs:
             return self._count()
 
     def candidates(self, most: int, patience: float = 0.0) -> list[str]:
-        """Ids of the first `most` requests, clients in turn; waits up to `patience` seconds for one. Requests past
-        their deadline end here."""
+        """Ids of the first `most` requests, clients in turn. Waits up to `patience` seconds until there is one. Ends
+        requests that are past their deadline."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._waiting), timeout=patience)
             late = self._expire()
             ids = [job.half.request for job, _ in zip(self._in_turn(), range(most), strict=False)]
         for job in late:
             job.done.set_exception(Expired("the request waited until its deadline: the parties were busy, or the other "
-                                           "party never got its half; send it again"))
+                                           "party did not receive its half; send it again"))
         return ids
 
     def first_of(self, ids: Collection[str], patience: float) -> str | None:
-        """The first of these ids that waits here; waits up to `patience` seconds until one does."""
+        """The first of these ids that is in the queue. Waits up to `patience` seconds until there is one."""
         def found() -> str | None:
             here = {job.half.request for jobs in self._waiting.values() for job in jobs}
             return next((i for i in ids if i in here), None)
@@ -99,7 +100,8 @@ class Jobs:
             return self._changed.wait_for(found, timeout=patience) if ids else None
 
     def take(self, request: str) -> Job | None:
-        """Starts a request: it no longer waits, and its client goes to the end of the turn. None if it is gone."""
+        """Starts a request: removes it from the queue and moves its client to the end of the turn. None if the request
+        is gone."""
         with self._changed:
             job = self._remove(request)
             if job is not None and job.client in self._waiting:

@@ -1,8 +1,9 @@
-"""What the two parties say to each other over their link, before and between requests. Party 0 leads.
+"""The conversation of the two parties over their link, before and between requests. Party 0 leads.
 
-1. both: hello, all that must be the same
-2. unless both still hold the weights opened: the run that opens them
-3. party 0: offer {"requests": ids in fair order, "last": {"live": its last used serial}}; no ids are a sign of life
+1. both: hello, with everything that must be the same
+2. unless both parties still hold the opened weights: the run that opens them
+3. party 0: offer {"requests": ids in fair order, "last": {"live": its last used serial}}; without ids it is a sign of
+   life
 4. party 1: {"take": id, "shape", "plan", "space", "serial"}, or {"take": id, "error"}, or {"take": null}
 5. party 0: {"go": true}, and both run the program; or {"go": false, "error"}
 """
@@ -21,12 +22,12 @@ from secformer.mpc.net.tcp import StreamChannel
 from secformer.mpc.ring import WORD_BITS
 
 OFFERED = 32      # requests named in one offer
-HEARTBEAT = 5.0   # seconds between signs of life
-LATE_HALF = 0.05  # seconds that party 1 waits for its half of an offered request
+HEARTBEAT = 5.0   # seconds between offers if no request waits
+LATE_HALF = 0.05  # seconds that party 1 waits for its half of an offered request to arrive
 
 
 def hello(public: PublicModel, plan: Plan, epoch: str, *, rank: int, opened: bool) -> dict[str, Any]:
-    """What a party is and runs. `opened`: it holds the weights opened in this epoch."""
+    """What a party is and runs. `opened`: it holds weights that were opened in this epoch."""
     return {
         "same": {"version": __version__, "ring": WORD_BITS, "fractional bits": public.fixed.frac,
                  "magnitude": public.fixed.magnitude, "recipe": public.recipe.name, "model": public.digest,
@@ -36,21 +37,21 @@ def hello(public: PublicModel, plan: Plan, epoch: str, *, rank: int, opened: boo
 
 
 def compare(mine: Mapping[str, Any], theirs: Mapping[str, Any], peer: str) -> None:
-    """Raises Desync that names both values of everything that should be the same and is not."""
+    """Raises Desync if two values differ that must be the same; the error names both values."""
     same, other = mine["same"], theirs.get("same")
     if not isinstance(other, Mapping):
-        raise Desync(f"{peer} said no hello; do both sides run the same version?")
+        raise Desync(f"{peer} did not say hello first; do both sides run the same version?")
     odd = [f"{name}: {same[name]!r} here, {other.get(name)!r} at {peer}" for name in same
            if same[name] != other.get(name)]
     if theirs.get("rank") != 1 - int(mine["rank"]):
-        odd.append(f"rank: {mine['rank']} here, {theirs.get('rank')!r} at {peer}; one is 0, the other 1")
+        odd.append(f"rank: {mine['rank']} here, {theirs.get('rank')!r} at {peer}; one must be 0, the other 1")
     if odd:
-        raise Desync(f"the parties differ, so they cannot compute together: {'; '.join(odd)}")
+        raise Desync(f"the parties cannot compute together because they differ: {'; '.join(odd)}")
 
 
 @dataclass(frozen=True)
 class Taken:
-    """Party 1's answer to an offer: which request runs, under which run's streams; or why it cannot."""
+    """Party 1's answer to an offer: which request runs, and under which run's streams; or why it cannot run."""
 
     request: str
     shape: str = ""
@@ -61,6 +62,7 @@ class Taken:
 
     @property
     def run(self) -> str:
+        """The name of the run."""
         return f"{self.space}/{self.serial}"
 
     def tell(self, channel: StreamChannel) -> None:
@@ -69,7 +71,7 @@ class Taken:
 
 
 def hear_taken(channel: StreamChannel) -> Taken | None:
-    """What the other party takes of an offer; None for nothing."""
+    """What the other party takes of an offer, or None if it takes nothing. Raises Desync."""
     note = channel.hear()
     if note.get("take") is None:
         return None
@@ -77,12 +79,12 @@ def hear_taken(channel: StreamChannel) -> Taken | None:
         return Taken(str(note["take"]), str(note["shape"]), str(note["plan"]), str(note["space"]), int(note["serial"]),
                      str(note["error"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise Desync(f"{channel.peer} answered an offer with the keys {sorted(note)}; do both sides run the same "
-                     f"version?") from error
+        raise Desync(f"{channel.peer} answered an offer with a note that cannot be read (keys {sorted(note)}); do both "
+                     f"sides run the same version?") from error
 
 
 def hear_offer(channel: StreamChannel) -> tuple[list[str], dict[str, int]]:
-    """The offered request ids, and the leader's last used serials by space."""
+    """The offered request ids, and party 0's last used serials by space. Raises Desync."""
     note = channel.hear()
     try:
         ids, last = note["requests"], {str(k): int(v) for k, v in note["last"].items()}
@@ -90,5 +92,5 @@ def hear_offer(channel: StreamChannel) -> tuple[list[str], dict[str, int]]:
             raise TypeError("ids are strings")
         return list(ids), last
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Desync(f"{channel.peer} made an offer with the keys {sorted(note)}; do both sides run the same "
-                     f"version?") from error
+        raise Desync(f"{channel.peer} made an offer that cannot be read (keys {sorted(note)}); do both sides run the "
+                     f"same version?") from error

@@ -1,4 +1,4 @@
-"""Logs of the served roles: a JSON object a line on stderr. Never a share, a seed, a key or a text."""
+"""Logs of the served roles: one JSON object per line on stderr, never with a share, a seed, a key or a text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 
 class JSONLines(logging.Formatter):
-    """time, level, role, event, and the fields that `extra={"fields": {...}}` gave."""
+    """Formats a record as time, level, role, event, and the fields given by `extra={"fields": {...}}`."""
 
     def __init__(self, role: str):
         super().__init__()
@@ -27,7 +27,7 @@ class JSONLines(logging.Formatter):
 
 
 def log_to_stderr(role: str, level: str) -> None:
-    """Sends everything from `level` on to stderr; of other packages, warnings and worse."""
+    """Logs this package's events of at least `level` to stderr, and warnings and errors of other packages."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONLines(role))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -1,4 +1,4 @@
-"""What clients and parties send each other: halves of requests and of answers, as safetensors bodies.
+"""The messages of clients and parties: halves of requests and of answers, as safetensors bodies.
 
 B texts, T tokens of the longest, N tokens of all, V vocabulary, S segments.
 """
@@ -20,15 +20,15 @@ from secformer.mpc.prg import SEED_BYTES
 from secformer.mpc.ring import word_type
 
 REQUEST, ANSWER = "secformer request 1", "secformer answer 1"
-MAX_HEADER = 1 << 20  # bytes of a body's own header
-ID_DIGITS = 32        # of a request id: 128 random bits in hexadecimal
+MAX_HEADER = 1 << 20  # bytes of the header of a body
+ID_DIGITS = 32        # hexadecimal digits of a request id, 128 random bits
 
 
 @dataclass(frozen=True, eq=False)
 class Half:
     """One party's half of a request. Lengths (B,) and mask (B, T) are public and must be the same in both halves.
 
-    Exactly one of: words (N, V + S), this party's share of the one-hot rows; seed, which the share is expanded from.
+    A half holds either words (N, V + S), this party's share of the one-hot rows, or the seed of that share.
     """
 
     request: str
@@ -40,7 +40,7 @@ class Half:
 
     @cached_property
     def shape_digest(self) -> str:
-        """What both halves must agree on."""
+        """A digest of everything that must be the same in both halves."""
         h = hashlib.sha256(f"{self.model}:{self.mask.shape}:".encode())
         h.update(np.ascontiguousarray(self.lengths, dtype="<i8").tobytes() + np.packbits(self.mask).tobytes())
         return h.hexdigest()
@@ -48,7 +48,7 @@ class Half:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """One party's half of an answer: words with `frac` fractional bits by result name, and what it cost."""
+    """One party's half of an answer: words by result name, with `frac` fractional bits, and the cost."""
 
     words: Mapping[str, np.ndarray]
     frac: int
@@ -56,6 +56,7 @@ class Answer:
 
 
 def pack_half(half: Half) -> bytes:
+    """A half as a body."""
     from safetensors.numpy import save
 
     tensors = {"lengths": half.lengths.astype(np.int64), "mask": half.mask.astype(np.uint8)}
@@ -69,42 +70,43 @@ def pack_half(half: Half) -> bytes:
 def unpack_half(body: bytes, *, columns: int, width: int, longest: int, max_tokens: int) -> Half:
     """A half from a body. `columns` is V + S, `width` the bits of its words, `longest` the model's positions.
 
-    Raises InputError for anything else than a well-formed half within the limits.
+    Raises InputError for anything but a well-formed half within the limits.
     """
     tensors, metadata = _unpack(body, REQUEST, InputError)
     request, model = metadata.get("request", ""), metadata.get("model", "")
     if len(request) != ID_DIGITS or set(request) - set("0123456789abcdef"):
-        raise InputError(f"a request id has {ID_DIGITS} hexadecimal digits, got {request[:64]!r}")
+        raise InputError(f"a request id must have {ID_DIGITS} hexadecimal digits, got {request[:64]!r}")
     if set(tensors) not in ({"lengths", "mask", "words"}, {"lengths", "mask", "seed"}):
-        raise InputError(f"a request holds lengths, mask, and words or seed; got {sorted(tensors)}")
+        raise InputError(f"a request must hold lengths, mask, and words or seed; got {sorted(tensors)}")
     lengths, mask = tensors["lengths"], tensors["mask"]
     if lengths.dtype != np.int64 or lengths.ndim != 1 or not lengths.size:
-        raise InputError(f"lengths are whole numbers (B,), got {lengths.dtype} {lengths.shape}")
+        raise InputError(f"lengths must be whole numbers of shape (B,), got {lengths.dtype} {lengths.shape}")
     if lengths.min() < 1 or lengths.max() > longest:
-        raise InputError(f"texts have 1 to {longest} tokens, got {lengths.min()} to {lengths.max()}")
+        raise InputError(f"texts must have 1 to {longest} tokens, got {lengths.min()} to {lengths.max()}")
     texts, most = lengths.size, int(lengths.max())
     if texts * most > max_tokens:
-        raise InputError(f"a request has at most {max_tokens} positions here, got {texts} texts of up to {most} "
-                         f"tokens; send fewer texts together")
+        raise InputError(f"a request may have at most {max_tokens} positions here, got {texts} texts of up to {most} "
+                         f"tokens; send fewer texts per request")
     if mask.dtype != np.uint8 or mask.shape != (texts, most) or mask.max() > 1:
-        raise InputError(f"the mask is 0 and 1 of shape {(texts, most)}, got {mask.dtype} {mask.shape}")
+        raise InputError(f"the mask must be 0 and 1 of shape {(texts, most)}, got {mask.dtype} {mask.shape}")
     present = np.arange(most) < lengths[:, None]
     attend = mask.astype(bool)
     if (attend & ~present).any() or not attend.any(axis=1).all():
-        raise InputError("the mask attends to tokens beyond a text's end, or to none of a text")
+        raise InputError("the mask must attend to at least one token of each text, and to none beyond its end")
     if "seed" in tensors:
         seed = tensors["seed"]
         if seed.dtype != np.uint8 or seed.shape != (SEED_BYTES,):
-            raise InputError(f"a seed has {SEED_BYTES} bytes, got {seed.dtype} {seed.shape}")
+            raise InputError(f"a seed must have {SEED_BYTES} bytes, got {seed.dtype} {seed.shape}")
         return Half(request, model, lengths, attend, seed=seed.tobytes())
     words, shape = tensors["words"], (int(lengths.sum()), columns)
     dtype = np.dtype(word_type(width))
     if words.dtype != dtype or words.shape != shape:
-        raise InputError(f"words are {dtype} {shape}, got {words.dtype} {words.shape}")
+        raise InputError(f"words must be {dtype} of shape {shape}, got {words.dtype} {words.shape}")
     return Half(request, model, lengths, attend, words=words)
 
 
 def pack_answer(answer: Answer, request: str) -> bytes:
+    """An answer to a request, as a body."""
     from safetensors.numpy import save
 
     cost = json.dumps(answer.cost.as_dict())
@@ -119,7 +121,7 @@ def unpack_answer(body: bytes, request: str) -> Answer:
         if metadata["request"] != request:
             raise ValueError(f"it answers request {metadata['request']}")
         if odd := [name for name, words in tensors.items() if words.dtype != np.uint64]:
-            raise ValueError(f"{odd[0]} holds {tensors[odd[0]].dtype}, shares are uint64")
+            raise ValueError(f"{odd[0]} holds {tensors[odd[0]].dtype}, but shares are uint64")
         return Answer(tensors, int(metadata["frac"]), Cost.from_dict(json.loads(metadata["cost"])))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ProtocolError(f"the party's answer cannot be read ({type(error).__name__}: {error}); do all roles run "
@@ -132,13 +134,13 @@ def _unpack(body: bytes, form: str, problem: type[InputError] | type[ProtocolErr
     from safetensors.numpy import load
 
     if len(body) < 8 or not 2 <= (size := int.from_bytes(body[:8], "little")) <= min(MAX_HEADER, len(body) - 8):
-        raise problem("the body is no safetensors file")
+        raise problem("the body is not a safetensors file")
     try:
         header: Any = json.loads(body[8 : 8 + size])
         tensors: dict[str, np.ndarray] = load(body)
         metadata = header.get("__metadata__", {})
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise problem(f"the body is no safetensors file ({error})") from error
+        raise problem(f"the body is not a safetensors file ({error})") from error
     if not isinstance(metadata, dict) or metadata.get("format") != form:
-        raise problem(f"the body is not of the form {form!r}; do client and parties run the same version?")
+        raise problem(f"the body is not of the form {form!r}; do the client and the parties run the same version?")
     return tensors, {str(k): str(v) for k, v in metadata.items()}

@@ -1,7 +1,7 @@
-"""Settings files of the served roles: TOML, one file a role, read into frozen values.
+"""Settings files of the served roles: TOML, one file per role, read into frozen values.
 
-The same table of fields reads a file, refuses what it does not know, and writes the commented templates of
-`secformer init`, so that these cannot drift apart. Paths are relative to the file that names them.
+One table of fields per role reads the file, refuses unknown keys, and writes the commented template of `secformer
+init`, so these cannot drift apart. Paths are relative to the file that names them.
 """
 
 from __future__ import annotations
@@ -14,114 +14,124 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from secformer.mpc.backend import BACKENDS
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.tcp import split_address
 from secformer.mpc.net.tls import Identity
 
 Address = tuple[str, int]
 S = TypeVar("S")
-LONGEST = 365 * 86400.0  # seconds, of any deadline
+LONGEST = 365 * 86400.0  # seconds: no deadline may be longer
 LEVELS = ("debug", "info", "warning", "error")
-BACKENDS = ("auto", "numpy", "cupy")
 TLS = "tls"
-OFF = ""
+OFF = ""  # the address of something that is turned off
 
 
 def _key(kind: str, about: str, **limits: Any) -> dict[str, Any]:
-    """What a settings file holds under a field's name: how it is read, what it means, what it may be."""
+    """What a settings file holds under a field's name: how it is read, what it means, which values are allowed."""
     return {"kind": kind, "about": about, **limits}
+
+
+DEADLINE = _key("seconds", "how many seconds one message between roles may take")
+BACKEND = _key("choice", "array library that computes", choices=BACKENDS)
+THREADS = _key("whole", "how many cores compute; 0 means half of the machine's cores", least=0)
+LOG_LEVEL = _key("choice", "lowest severity that is logged", choices=LEVELS)
 
 
 @dataclass(frozen=True)
 class PartySettings:
     """One party."""
 
-    rank: int = field(metadata=_key("whole", "which party this is: 0 or 1", least=0, most=1))
-    model: Path = field(metadata=_key("path", "this party's share file, as `secformer provision` wrote it"))
+    rank: int = field(metadata=_key("whole", "rank of this party: 0 or 1", least=0, most=1))
+    model: Path = field(metadata=_key("path", "this party's share file, written by `secformer provision`"))
     state: Path = field(
-        metadata=_key("path", "folder for what must outlive the process: the epoch's seed, used serials"))
-    clients: Address = field(metadata=_key("address", "where clients reach this party (HTTPS)"))
-    link: Address = field(
-        metadata=_key("address", "party 0: where it listens for party 1; party 1: where party 0 listens"))
-    dealer: Address = field(metadata=_key("address", "where the dealer listens"))
-    tls: Identity = field(metadata=_key(TLS, "who this role is"))
-    metrics: Address | None = field(
-        default=None, metadata=_key("address?", 'health and Prometheus metrics over plain HTTP; "" turns it off'))
+        metadata=_key("path", "folder for what must outlive the process: the epoch's seed and the used serials"))
+    clients: Address = field(metadata=_key("address", "address that this party listens on for clients (HTTPS)"))
+    link: Address = field(metadata=_key("address", "address where party 0 listens for party 1"))
+    dealer: Address = field(metadata=_key("address", "address of the dealer"))
+    tls: Identity = field(metadata=_key(TLS, "certificate and key of this role"))
+    metrics: Address | None = field(default=None, metadata=_key(
+        "address?", 'address for health checks and Prometheus metrics over plain HTTP; "" turns both off'))
     store: Path = field(
-        default=Path("store"), metadata=_key("path", "party 1: folder of material that `secformer deal` made ahead"))
-    deadline: float = field(default=60.0, metadata=_key("seconds", "that one message between roles may take"))
-    dealer_wait: float = field(
-        default=30.0, metadata=_key("seconds", "that a request waits for an absent dealer; below `deadline`"))
-    request_deadline: float = field(
-        default=600.0, metadata=_key("seconds", "that a request may take in all, waiting included"))
-    header_deadline: float = field(default=30.0, metadata=_key("seconds", "that a client may take to send a request"))
-    queue: int = field(default=1000, metadata=_key("whole", "requests that may wait; more are refused", least=1))
-    max_body_mb: int = field(default=256, metadata=_key("whole", "size of a request's body", least=1))
-    max_tokens: int = field(
-        default=4096, metadata=_key("whole", "positions (texts times longest text) of one request", least=1))
-    backend: str = field(default="auto", metadata=_key("choice", "which array library computes", choices=BACKENDS))
-    threads: int = field(default=0, metadata=_key("whole", "cores to compute with; 0: half of the machine's", least=0))
-    log_level: str = field(default="info", metadata=_key("choice", "least severity that is logged", choices=LEVELS))
+        default=Path("store"), metadata=_key("path", "party 1: folder of the material that `secformer deal` stored"))
+    deadline: float = field(default=60.0, metadata=DEADLINE)
+    dealer_wait: float = field(default=30.0, metadata=_key(
+        "seconds", "how many seconds a request waits for an unreachable dealer; must be below `deadline`"))
+    request_deadline: float = field(default=600.0, metadata=_key(
+        "seconds", "how many seconds a request may take in total, including the time that it waits"))
+    header_deadline: float = field(
+        default=30.0, metadata=_key("seconds", "how many seconds a client may take to send a request"))
+    queue: int = field(
+        default=1000, metadata=_key("whole", "how many requests may wait; further ones are refused", least=1))
+    max_body_mb: int = field(default=256, metadata=_key("whole", "largest size of a request's body, in MB", least=1))
+    max_tokens: int = field(default=4096, metadata=_key(
+        "whole", "most positions in one request: the number of texts times the tokens of the longest text", least=1))
+    backend: str = field(default="auto", metadata=BACKEND)
+    threads: int = field(default=0, metadata=THREADS)
+    log_level: str = field(default="info", metadata=LOG_LEVEL)
+
+    def __post_init__(self) -> None:
+        if self.dealer_wait >= self.deadline:  # else the other party ends the link first
+            raise SettingsError(f"dealer_wait must be below deadline, got {self.dealer_wait:g} and {self.deadline:g} "
+                                f"seconds")
 
 
 @dataclass(frozen=True)
 class DealerSettings:
     """The dealer."""
 
-    listen: Address = field(metadata=_key("address", "where the parties reach the dealer"))
+    listen: Address = field(metadata=_key("address", "address that the dealer listens on for the parties"))
     state: Path = field(
-        metadata=_key("path", "folder for what must outlive the process: seeds of both parties, used serials"))
-    tls: Identity = field(metadata=_key(TLS, "who this role is"))
-    deadline: float = field(default=60.0, metadata=_key("seconds", "that one message between roles may take"))
-    max_streams: int = field(default=8, metadata=_key("whole", "requests that are dealt for at once", least=1))
-    backend: str = field(default="auto", metadata=_key("choice", "which array library computes", choices=BACKENDS))
-    threads: int = field(default=0, metadata=_key("whole", "cores to compute with; 0: half of the machine's", least=0))
-    log_level: str = field(default="info", metadata=_key("choice", "least severity that is logged", choices=LEVELS))
+        metadata=_key("path", "folder for what must outlive the process: both parties' seeds and the used serials"))
+    tls: Identity = field(metadata=_key(TLS, "certificate and key of this role"))
+    deadline: float = field(default=60.0, metadata=DEADLINE)
+    max_streams: int = field(
+        default=8, metadata=_key("whole", "how many requests the dealer serves at the same time", least=1))
+    backend: str = field(default="auto", metadata=BACKEND)
+    threads: int = field(default=0, metadata=THREADS)
+    log_level: str = field(default="info", metadata=LOG_LEVEL)
 
 
 @dataclass(frozen=True)
 class ClientSettings:
     """A client."""
 
-    party0: Address = field(metadata=_key("address", "where party 0 answers clients"))
-    party1: Address = field(metadata=_key("address", "where party 1 answers clients"))
-    model: Path = field(metadata=_key("path", "the clients' folder, as `secformer provision` wrote it"))
-    tls: Identity = field(metadata=_key(TLS, "who this client is"))
-    deadline: float = field(default=600.0, metadata=_key("seconds", "that a request may take in all"))
-    batch_tokens: int = field(
-        default=1024, metadata=_key("whole", "positions (texts times longest text) that are sent together", least=1))
-    truncation: bool = field(default=False, metadata=_key("flag", "cut texts that are too long for the model"))
+    party0: Address = field(metadata=_key("address", "address of party 0"))
+    party1: Address = field(metadata=_key("address", "address of party 1"))
+    model: Path = field(metadata=_key("path", "the clients' folder, written by `secformer provision`"))
+    tls: Identity = field(metadata=_key(TLS, "certificate and key of this client"))
+    deadline: float = field(default=600.0, metadata=_key("seconds", "how many seconds a request may take in total"))
+    batch_tokens: int = field(default=1024, metadata=_key(
+        "whole", "most positions in one request: the number of texts times the tokens of the longest text", least=1))
+    truncation: bool = field(
+        default=False, metadata=_key("flag", "true: cut texts that are too long for the model; false: refuse them"))
 
 
 def load_party(path: str | Path) -> PartySettings:
-    """Raises SettingsError with the file, the key and what holds."""
-    settings = _load(PartySettings, Path(path))
-    if settings.dealer_wait >= settings.deadline:  # the other party would give the link up first
-        raise SettingsError(f"{path}: dealer_wait must be below deadline, got {settings.dealer_wait:g} and "
-                            f"{settings.deadline:g} seconds")
-    return settings
+    """A party's settings. Raises SettingsError that names the file, the key and the allowed values."""
+    return _load(PartySettings, Path(path))
 
 
 def load_dealer(path: str | Path) -> DealerSettings:
-    """Raises SettingsError with the file, the key and what holds."""
+    """The dealer's settings. Raises SettingsError that names the file, the key and the allowed values."""
     return _load(DealerSettings, Path(path))
 
 
 def load_client(path: str | Path) -> ClientSettings:
-    """Raises SettingsError with the file, the key and what holds."""
+    """A client's settings. Raises SettingsError that names the file, the key and the allowed values."""
     return _load(ClientSettings, Path(path))
 
 
 def template(cls: type, values: Mapping[str, Any], tls: Mapping[str, str]) -> str:
-    """A settings file with every key explained; keys without a value in `values` stand as comments with their
-    default."""
+    """The text of a settings file with a comment for every key. A key without a value in `values` is a comment itself,
+    with its default."""
     lines = [f"# Settings of secformer: {(cls.__doc__ or '').strip().rstrip('.').lower()}. Paths are relative to this "
              f"file.", ""]
     for f in fields(cls):
         if f.name == TLS:
             continue
-        unit = "seconds " if f.metadata["kind"] == "seconds" else ""
-        lines.append(f"# {unit}{f.metadata['about']}")
+        choices = f": {', '.join(f.metadata['choices'])}" if f.metadata["kind"] == "choice" else ""
+        lines.append(f"# {f.metadata['about']}{choices}")
         if f.name in values:
             lines.append(f"{f.name} = {_toml(values[f.name])}")
         else:
@@ -140,7 +150,7 @@ def _load(cls: type[S], path: Path) -> S:
         raise SettingsError(f"cannot read the settings file {path}: {error.strerror}; `secformer init` writes "
                             f"one") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is no TOML file: {error}") from error
+        raise SettingsError(f"{path} is not a TOML file: {error}") from error
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     _refuse_unknown(path, "", given, list(known))
     values = {}
@@ -151,7 +161,10 @@ def _load(cls: type[S], path: Path) -> S:
             raise SettingsError(f"{path} lacks the key {name!r}: {f.metadata['about']}")
         elif isinstance(f.default, Path):
             values[name] = path.parent / f.default
-    return cls(**values)
+    try:
+        return cls(**values)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
 
 
 def _refuse_unknown(path: Path, where: str, given: Mapping[str, Any], known: list[str]) -> None:
@@ -163,7 +176,7 @@ def _refuse_unknown(path: Path, where: str, given: Mapping[str, Any], known: lis
 
 
 def _read(path: Path, name: str, value: Any, limits: Mapping[str, Any]) -> Any:
-    """A key's value in its own type. Raises SettingsError."""
+    """The value of a key, in the type of its field. Raises SettingsError."""
     def wrong(wanted: str) -> SettingsError:
         return SettingsError(f"{path}: {name} must be {wanted}, got {value!r}")
 
@@ -177,12 +190,12 @@ def _read(path: Path, name: str, value: Any, limits: Mapping[str, Any]) -> Any:
     if kind == "whole":
         least, most = limits["least"], limits.get("most", math.inf)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise wrong(f"a whole number from {least}" + (f" to {most}" if most < math.inf else " on"))
+            raise wrong(f"a whole number {f'from {least} to {most}' if most < math.inf else f'of at least {least}'}")
         return value
     if kind == "seconds":
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 < value <= LONGEST:
-            raise wrong("a positive number of seconds, of a year at most")
+            raise wrong("a positive number of seconds, at most a year")
         return float(value)
     if not isinstance(value, str):
         raise wrong("a string")
@@ -205,7 +218,7 @@ def _read(path: Path, name: str, value: Any, limits: Mapping[str, Any]) -> Any:
 def _identity(path: Path, given: Any) -> Identity:
     names = [f.name for f in fields(Identity)]
     if not isinstance(given, dict):
-        raise SettingsError(f"{path}: [tls] is a table with the keys {', '.join(names)}")
+        raise SettingsError(f"{path}: [tls] must be a table with the keys {', '.join(names)}")
     _refuse_unknown(path, "tls.", given, names)
     for name in names:
         if not isinstance(given.get(name), str) or not given[name]:

@@ -1,4 +1,4 @@
-"""How a server's process behaves: SIGINT and SIGTERM end it in order, and its threads take turns quickly."""
+"""The behaviour of a server process: SIGINT and SIGTERM end it in order, and its threads take turns quickly."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import sys
 import threading
 from types import FrameType
 
-SWITCH = 5e-4  # seconds that a thread may hold the interpreter while others wait (Python's default: ten times that)
+SWITCH = 5e-4  # seconds that a thread may hold the interpreter while others wait; Python's default is 5e-3
 
 
 def share_the_interpreter() -> None:
-    """Threads that encrypt and decrypt must not wait long for the one that computes, nor it for them."""
+    """Makes threads take turns more often: those that encrypt and the one that computes must not wait long."""
     sys.setswitchinterval(SWITCH)
 
 
 def wait_for_signal() -> None:
-    """Returns when the process is asked to end. Main thread only."""
+    """Returns when SIGINT or SIGTERM comes. Main thread only."""
     asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -24,11 +24,11 @@ def wait_for_signal() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)
-    while not asked.wait(0.5):  # a wait without end would not be woken by a signal everywhere
+    while not asked.wait(0.5):  # on some systems a signal does not interrupt an endless wait
         pass
 
 
 def term_is_interrupt() -> None:
-    """Makes SIGTERM raise KeyboardInterrupt as Ctrl-C does, so that `finally` runs. Main thread only."""
+    """Makes SIGTERM raise KeyboardInterrupt, as Ctrl-C does, so that `finally` blocks run. Main thread only."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""`secformer deal`: fills party 1's store ahead of time."""
+"""`secformer deal`: fills the store of party 1 ahead of time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from secformer.roles.settings import PartySettings
 
 @dataclass(frozen=True)
 class Stocked:
-    """What `stock` did: runs added, runs of this plan that are now left, bytes of a run, and what stopped it early."""
+    """What `stock` did: runs added, runs of this plan now in the store, bytes per run, and what stopped it early."""
 
     plan: str
     lengths: tuple[int, ...]
@@ -35,16 +35,16 @@ class Stocked:
 
 
 def stock(settings: PartySettings, lengths: Sequence[int], count: int, tell: Progress = silent) -> Stocked:
-    """Asks the dealer for `count` requests of texts of these lengths and stores the corrections.
+    """Asks the dealer for the corrections of `count` requests whose texts have these lengths, and stores them.
 
-    Raises SettingsError, InputError, PeerLost when the dealer is away, StoreError when not one run could be stored.
+    Raises SettingsError, InputError, PeerLost if the dealer is unreachable, StoreError if no run could be stored.
     """
     if settings.rank != 1:
-        raise SettingsError("the store is party 1's: corrections go to it alone; run this with party 1's settings")
+        raise SettingsError("only party 1 receives and stores corrections; run this with party 1's settings")
     share = ShareFile(settings.model)
     most = share.public.inputs.longest
     if count < 1 or not lengths or not all(1 <= n <= most for n in lengths):
-        raise InputError(f"give a count of 1 or more and lengths of 1 to {most} tokens; got {count} and "
+        raise InputError(f"the count must be at least 1 and each length 1 to {most} tokens; got {count} and "
                          f"{list(lengths)}")
     kernels = NumpyKernels(choose_backend("numpy"))
     model = PartyModel(share.public, SecureSession(Party(1, share.public.fixed, kernels)))

@@ -1,4 +1,4 @@
-"""A party's web server: requests of clients over HTTPS, health and metrics over a port of their own."""
+"""A party's web server: requests of clients over HTTPS, health and metrics on a separate port."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from secformer.models.run.public import PublicModel
 from secformer.mpc.errors import InputError, SecformerError
 from secformer.mpc.net.tcp import listening
 from secformer.mpc.net.tls import server_context
-from secformer.roles.guard import PEER, PatientLoop, guarded, refused
+from secformer.roles.connections import PEER, PatientLoop, client_protocol, refused
 from secformer.roles.jobs import DuplicateRequest, Expired, Jobs, QueueFull
 from secformer.roles.messages import Answer, Half, pack_answer, unpack_half
-from secformer.roles.metrics import Metrics, Status
+from secformer.roles.monitoring import Metrics, Status
 from secformer.roles.settings import PartySettings
 
 BODY = "application/octet-stream"
-GRACE = 5          # seconds that running requests get when the server ends
-SPARE = 64         # connections beside those of waiting requests
-PACKERS = 2        # threads that read and write bodies; more would take cores from the engine
-RETRY_AFTER = "2"  # seconds, for clients of a party that is not ready
+GRACE = 5          # seconds in which running requests may end when the server stops
+SPARE = 64         # connections in addition to those of waiting requests
+PACKERS = 2        # threads that pack and unpack bodies; more would take cores from the engine
+RETRY_AFTER = "2"  # seconds after which a client may try again if the party is not ready
 MEGABYTE = 1 << 20
 
 
 class Refusal(Exception):
-    """An HTTP answer that is no answer."""
+    """A request that is refused, with an HTTP status and a kind for clients and metrics."""
 
     def __init__(self, status: int, kind: str, message: str):
         super().__init__(message)
@@ -43,7 +43,7 @@ class Refusal(Exception):
 
 
 class Web:
-    """The client's side of a party: takes halves of requests, gives halves of answers."""
+    """What clients see of a party: it takes halves of requests and returns halves of answers."""
 
     def __init__(self, settings: PartySettings, public: PublicModel, jobs: Jobs, status: Status, metrics: Metrics):
         self._settings, self._public = settings, public
@@ -51,12 +51,12 @@ class Web:
         self._description = public.to_json().encode()
 
     def app(self) -> Starlette:
-        """For clients."""
+        """The application for clients."""
         return Starlette(routes=[Route("/v1/infer", self._infer, methods=["POST"]),
                                  Route("/v1/model", self._model, methods=["GET"])])
 
     def health(self) -> Starlette:
-        """For operators."""
+        """The application for operators."""
         return Starlette(routes=[
             Route("/healthz", self._alive), Route("/readyz", self._ready), Route("/metrics", self._counts)])
 
@@ -83,7 +83,7 @@ class Web:
             return Response(body, media_type=BODY, headers={"X-Request-Id": half.request})
         except ClientDisconnect:
             outcome = "client left"
-            return Response(status_code=499)  # nobody reads it
+            return Response(status_code=499)  # the client has left, so nobody reads this
         except Refusal as refusal:
             outcome = refusal.kind
             return _error(refusal, half)
@@ -91,10 +91,10 @@ class Web:
             self._metrics.ended(outcome, time.monotonic() - started)
 
     async def _half(self, request: Request) -> Half:
-        """The request's half, checked. Raises Refusal."""
+        """The half of a request, after all checks. Raises Refusal."""
         role, _ = request.scope[PEER]
         if role != "client":
-            raise Refusal(403, "role", f"requests come from clients, this certificate is {role}'s")
+            raise Refusal(403, "role", f"requests come from clients, but this certificate is {role}'s")
         if reason := self._status.reason:
             raise Refusal(503, "not ready", f"this party is not ready: {reason}")
         most = self._settings.max_body_mb * MEGABYTE
@@ -102,8 +102,8 @@ class Web:
         async for piece in request.stream():
             body += piece
             if len(body) > most:
-                raise Refusal(413, "too large", f"a request's body has at most {self._settings.max_body_mb} MB here; "
-                                                f"send fewer texts together")
+                raise Refusal(413, "too large", f"a body may have at most {self._settings.max_body_mb} MB here; send "
+                                                f"fewer texts per request")
         inputs = self._public.inputs
         try:
             half = await asyncio.to_thread(unpack_half, bytes(body), columns=inputs.columns,
@@ -112,12 +112,13 @@ class Web:
         except InputError as error:
             raise Refusal(400, "bad request", str(error)) from error
         if half.model != self._public.digest:
-            raise Refusal(409, "other model", f"this party holds model {self._public.digest}, the request is for "
-                                              f"{half.model}; take the clients' folder of the same provisioning")
+            raise Refusal(409, "other model", f"this party holds model {self._public.digest}, but the request is for "
+                                              f"{half.model}; use the clients' folder of the same provisioning")
         return half
 
     async def _answer(self, request: Request, half: Half) -> Answer:
-        """Waits for a half's answer, its deadline, or its client's leaving. Raises Refusal, ClientDisconnect."""
+        """Waits until the half is answered, its deadline passes, or its client leaves. Raises Refusal,
+        ClientDisconnect."""
         patience, (_, name) = self._settings.request_deadline, request.scope[PEER]
         try:
             running = asyncio.wrap_future(self._jobs.submit(half, name, patience))
@@ -144,7 +145,7 @@ class Web:
             leaving.cancel()
             self._jobs.cancel(half.request)
             if running.done() and not running.cancelled():
-                running.exception()  # seen, so that nobody complains about it
+                running.exception()  # reads it, so that asyncio does not report it as never retrieved
 
 
 async def _left(request: Request) -> None:
@@ -160,7 +161,7 @@ def _error(refusal: Refusal, half: Half | None) -> Response:
 
 
 class _Quiet(Server):
-    """A server that leaves signals to whoever runs several."""
+    """A server that handles no signals, since two of them run in one process."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -168,12 +169,12 @@ class _Quiet(Server):
 
 
 def serve(settings: PartySettings, web: Web) -> None:
-    """Serves until SIGINT or SIGTERM. Main thread only. Raises SettingsError where an address is taken."""
+    """Serves until SIGINT or SIGTERM. Main thread only. Raises SettingsError if an address is taken."""
     context = server_context(settings.tls, refused)
     common = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none", "server_header": False,
               "timeout_graceful_shutdown": GRACE}
     clients = _Quiet(Config(
-        web.app(), http=guarded(settings.header_deadline), ssl_context_factory=lambda *_: context,
+        web.app(), http=client_protocol(settings.header_deadline), ssl_context_factory=lambda *_: context,
         limit_concurrency=settings.queue + SPARE, **common))  # type: ignore[arg-type]
     parts = [(clients, listening(settings.clients))]
     if settings.metrics is not None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from secformer import connect, demo_model, plain_bert
 from secformer.models.run.output import SecureOutput
-from secformer.roles.local import LocalRoles
+from secformer.roles.trial import LocalRoles
 
 TEXT = "A wonderful film."
 LONG = ["the plot " * 30, "a dull and lifeless mess of a film " * 10, "warm and funny " * 25] * 2

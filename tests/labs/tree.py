@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +30,24 @@ def modules() -> dict[str, Path]:
             name = package if path.stem == "__init__" else f"{package}.{path.stem}"
             found[name] = path.relative_to(ROOT)
     return found
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Modules that a file imports, those for type checkers too, as full names."""
+    known = modules()
+
+    def visit(node: ast.AST) -> Iterator[str]:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield submodule if submodule in known else node.module
+        else:
+            for child in ast.iter_child_nodes(node):
+                yield from visit(child)
+
+    yield from visit(ast.parse((ROOT / path).read_text("utf-8")))
 
 
 def but_the_notice(stderr: str) -> str:

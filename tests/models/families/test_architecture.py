@@ -87,7 +87,7 @@ def test_profile_check_and_compare(toy: Path) -> None:
 def test_served(toy: Path, tmp_path: Path) -> None:
     pytest.importorskip("uvicorn")
     from secformer import connect
-    from secformer.roles.local import LocalRoles
+    from secformer.roles.trial import LocalRoles
 
     with LocalRoles(tmp_path / "served", toy) as roles:
         roles.wait_ready()

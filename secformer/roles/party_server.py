@@ -1,24 +1,25 @@
-"""A party as a process: its engine in one thread, its web server in another, joined by a queue of requests."""
+"""A party as a server process: its engine in one thread, its web server in another, a queue of requests between."""
 
 from __future__ import annotations
 
 import logging
+import threading
 
 from secformer.mpc.meter import Cost
-from secformer.roles.engine import Engine, in_thread
+from secformer.roles.engine import Engine
 from secformer.roles.jobs import Jobs
-from secformer.roles.metrics import Metrics, Status
+from secformer.roles.monitoring import Metrics, Status
 from secformer.roles.settings import PartySettings
 from secformer.roles.signals import share_the_interpreter
 from secformer.roles.web import Web, serve
 
-ENDING = 10.0  # seconds that the engine gets to end
+ENDING = 10.0  # seconds in which the engine must end
 
 log = logging.getLogger(__name__)
 
 
 class Reports:
-    """What the engine tells, as readiness and metrics."""
+    """Turns what the engine reports into readiness and metrics."""
 
     def __init__(self, status: Status, metrics: Metrics):
         self._status, self._metrics = status, metrics
@@ -42,7 +43,8 @@ def run_party(settings: PartySettings) -> None:
     jobs, status = Jobs(settings.queue), Status()
     metrics = Metrics(status, jobs)
     engine = Engine(settings, jobs, Reports(status, metrics))
-    thread = in_thread(engine.run, "engine")
+    thread = threading.Thread(target=engine.run, name="engine", daemon=True)
+    thread.start()
     try:
         serve(settings, Web(settings, engine.public, jobs, status, metrics))
     finally:

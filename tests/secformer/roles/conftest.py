@@ -11,7 +11,7 @@ pytest.importorskip("uvicorn", reason="the served roles need the extra `serve`")
 pytest.importorskip("prometheus_client", reason="the served roles need the extra `serve`")
 
 from secformer import demo_model
-from secformer.roles.local import LocalRoles
+from secformer.roles.trial import LocalRoles
 
 SHORT = {"deadline": 20.0, "dealer_wait": 2.0, "request_deadline": 60.0, "header_deadline": 2.0, "queue": 300,
          "max_body_mb": 64, "max_tokens": 1024}

@@ -1,4 +1,4 @@
-"""All three roles as processes of this machine, with temporary certificates: for trying them, for tests and benches."""
+"""All three roles as processes on this machine, with temporary certificates: for trials, tests and benches."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from secformer.mpc.net.tcp import free_ports
 from secformer.roles.certificates import init
 
 ROLES = ("dealer", "party0", "party1")
-START = 120.0  # seconds that the roles get to be ready
-END = 10.0     # seconds that a role gets to end before it is killed
+START = 120.0  # seconds in which the roles must become ready
+END = 10.0     # seconds in which a role must end before it is killed
 LISTENERS = ("dealer", "link", "party0", "party1", "metrics0", "metrics1")
 
 
 class LocalRoles:
     """A folder with certificates, settings, share files and logs, and the three roles as processes.
 
-    Use it as a context manager: leaving it ends the processes.
+    Use it as a context manager: entering it starts the processes, leaving it ends them.
     """
 
     def __init__(self, folder: Path, model: Any, *, settings: Mapping[str, Any] | None = None, **provisioning: Any):
-        """Makes everything but the processes. `settings` go into the parties' settings files, `provisioning` to
+        """Makes the files; starts no process. `settings` go into the parties' settings files, `provisioning` to
         `write_shares`. Raises ModelError, SettingsError, OSError."""
         self.folder = folder
         self.ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
@@ -65,7 +65,7 @@ class LocalRoles:
         )
 
     def wait_ready(self, seconds: float = START, told: Callable[[str], None] = lambda reason: None) -> None:
-        """Waits until both parties answer requests. Raises ProtocolError with the reason that they give."""
+        """Waits until both parties answer requests. Raises ProtocolError with the reason if they do not."""
         end, reason = time.monotonic() + seconds, ""
         while True:
             states = [self.ready(rank) for rank in (0, 1)]
@@ -82,7 +82,7 @@ class LocalRoles:
             time.sleep(0.05)
 
     def ready(self, rank: int) -> str:
-        """"" when a party answers requests, else why it does not."""
+        """Why a party does not answer requests; "" if it does."""
         from http.client import HTTPConnection
 
         connection = HTTPConnection("127.0.0.1", self.ports[f"metrics{rank}"], timeout=5.0)
@@ -103,7 +103,7 @@ class LocalRoles:
         _wait(process)
 
     def watch(self, stop: threading.Event) -> None:
-        """Waits until `stop`. Raises ProtocolError when a role ends by itself."""
+        """Waits until `stop` is set. Raises ProtocolError if a role ends by itself."""
         while not stop.wait(0.5):
             for role, process in self.processes.items():
                 if process.poll() is not None:
@@ -131,11 +131,11 @@ class LocalRoles:
                 return str(facts.get("problem") or facts.get("event"))
             except (ValueError, AttributeError):
                 return line
-        return "without a word"
+        return "its log is empty"
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
-    """For a process that was asked to end; one that does not is killed."""
+    """Waits for a process that was asked to end, and kills it if it does not."""
     try:
         process.wait(END)
     except subprocess.TimeoutExpired:

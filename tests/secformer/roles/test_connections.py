@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from secformer.mpc.net.tls import Identity, client_context, host_name, server_context
-from secformer.roles import guard
+from secformer.roles import connections
 from secformer.roles.certificates import init
-from secformer.roles.guard import PatientLoop, refused
+from secformer.roles.connections import PatientLoop, refused
 
 
 def identity(folder: Path, role: str) -> Identity:
@@ -27,7 +27,7 @@ def roles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_who_never_shakes_hands_is_hung_up_on(roles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "HANDSHAKE", 0.3)
+    monkeypatch.setattr(connections, "HANDSHAKE", 0.3)
 
     async def silence() -> bytes:
         context = server_context(identity(roles, "party0"))

@@ -18,7 +18,7 @@ from secformer import SecureModel, connect, demo_model
 from secformer.cli import main
 from secformer.mpc.errors import InputError, ProtocolError
 from secformer.roles.certificates import issue
-from secformer.roles.local import LocalRoles
+from secformer.roles.trial import LocalRoles
 
 MIXED = ["Bad.", "A clumsy script, saved by two brilliant performances.", "", "so so", "great " * 40]
 

@@ -1,4 +1,4 @@
-"""The HTTP protocol of a party: who is at the other end, and how long it may take to say what it wants."""
+"""Connections of clients to a party: whom a connection belongs to, and how long a request may take to arrive."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from secformer.mpc.errors import AuthError
 from secformer.mpc.net.tls import HANDSHAKE, name_of, role_of
 
 App = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
-PEER = "secformer.peer"  # the key of (role, name) in a request's scope
+PEER = "secformer.peer"  # a request's scope holds (role, name) under this key
 
 log = logging.getLogger(__name__)
 
 
 class PatientLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop, with `HANDSHAKE` seconds for a client to prove who it is, where uvicorn gives a minute."""
+    """asyncio's loop, which gives clients `HANDSHAKE` seconds for the TLS handshake; uvicorn would give a minute."""
 
     async def create_server(self, *args: Any, **settings: Any) -> asyncio.Server:
         if settings.get("ssl") is not None:
@@ -29,15 +29,15 @@ class PatientLoop(asyncio.SelectorEventLoop):
 
 
 def refused(problem: str) -> None:
-    """A client could not prove that it is one. asyncio does not say where it came from."""
+    """Logs that a TLS handshake failed. asyncio does not tell the client's address."""
     log.warning("connection refused", extra={"fields": {"problem": f"handshake failed: {problem}"}})
 
 
-def guarded(patience: float) -> type[H11Protocol]:
-    """uvicorn's protocol, with the peer's proven role in the scope. A connection on which a request has not come whole
-    within `patience` seconds is dropped."""
+def client_protocol(patience: float) -> type[H11Protocol]:
+    """uvicorn's protocol, with the role that the peer has proven in the scope of its requests. If a request has not
+    arrived completely within `patience` seconds, the connection is dropped."""
 
-    class Guarded(H11Protocol):
+    class ClientProtocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -50,13 +50,13 @@ def guarded(patience: float) -> type[H11Protocol]:
                 log.warning("connection refused", extra={"fields": {"from": str(self.client), "problem": str(error)}})
                 transport.abort()
                 return
-            self.app = _known(self.app, peer)
+            self.app = _with_peer(self.app, peer)
             self._arm()
 
         def data_received(self, data: bytes) -> None:
             self._arm()
             super().data_received(data)
-            if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):  # it came whole, or is refused
+            if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):  # it is complete, or refused
                 self._disarm()
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -75,13 +75,13 @@ def guarded(patience: float) -> type[H11Protocol]:
         def _late(self) -> None:
             self._timer = None
             log.warning("connection dropped", extra={"fields": {
-                "from": str(self.client), "problem": f"no whole request within {patience:g} s"}})
+                "from": str(self.client), "problem": f"no complete request within {patience:g} s"}})
             self.transport.abort()
 
-    return Guarded
+    return ClientProtocol
 
 
-def _known(app: Any, peer: tuple[str, str]) -> App:
+def _with_peer(app: Any, peer: tuple[str, str]) -> App:
     async def identified(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         await app({**scope, PEER: peer}, receive, send)
 

@@ -33,9 +33,9 @@ from secformer.mpc.net.tls import Identity, client_context, host_name
 from secformer.mpc.net.wire import HEADER_BYTES
 from secformer.roles import certificates
 from secformer.roles.certificates import init, issue
-from secformer.roles.local import LocalRoles
 from secformer.roles.messages import Half, pack_half
 from secformer.roles.settings import load_client
+from secformer.roles.trial import LocalRoles
 
 ROLES = ("dealer", "party0", "party1")
 

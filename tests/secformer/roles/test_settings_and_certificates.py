@@ -20,12 +20,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from secformer.cli import main
+from secformer.mpc.backend import BACKENDS
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.tls import ROLES, Identity, client_context, host_name, server_context
 from secformer.roles import certificates
 from secformer.roles.certificates import PORTS, init, issue
 from secformer.roles.settings import (
-    BACKENDS,
     LEVELS,
     LONGEST,
     ClientSettings,
@@ -166,7 +166,7 @@ def test_the_tls_table_is_closed_too(tmp_path: Path, key: str) -> None:
     with pytest.raises(SettingsError, match=rf"unknown key tls\.'{key}s': did you mean '{key}'"):
         load_dealer(path)
     path.write_text("tls = 3\n" + whole.partition("[tls]")[0], "utf-8")
-    with pytest.raises(SettingsError, match=r"\[tls\] is a table with the keys authority, certificate, key"):
+    with pytest.raises(SettingsError, match=r"\[tls\] must be a table with the keys authority, certificate, key"):
         load_dealer(path)
 
 
@@ -189,7 +189,7 @@ def test_files_that_cannot_be_read_are_settings_errors(tmp_path: Path) -> None:
         load_dealer(tmp_path)
     for raw in (b"listen = ", b"listen = 'a'\nlisten = 'b'", b"\xff\xfe"):
         (tmp_path / "role.toml").write_bytes(raw)
-        with pytest.raises(SettingsError, match="is no TOML file"):
+        with pytest.raises(SettingsError, match="is not a TOML file"):
             load_dealer(tmp_path / "role.toml")
 
 
@@ -279,7 +279,7 @@ def test_machines_are_also_met_over_ipv6(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["", "10.0.0.1:8442", "[::1]", "a b", "https://party0", "a/b", "a..b", "ho\nst"])
 def test_a_host_that_is_no_host_is_refused(tmp_path: Path, host: str) -> None:
-    with pytest.raises(SettingsError, match="the machine of party1 is a name or an IP address"):
+    with pytest.raises(SettingsError, match="the machine of party1 must be a host name or an IP address"):
         init(tmp_path / "new", hosts={"party0": "party0.example", "party1": host})
     assert not (tmp_path / "new").exists()
 
@@ -290,7 +290,7 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
     (used / "mine").write_text("mine")
     file.write_text("mine")
     for target in (used, file):
-        with pytest.raises(SettingsError, match=r"no empty folder.*secformer certify"):
+        with pytest.raises(SettingsError, match=r"not an empty folder.*secformer certify"):
             init(target)
     assert [p.name for p in used.iterdir()] == ["mine"] and file.read_text() == "mine"
     (empty := tmp_path / "empty").mkdir()
@@ -298,9 +298,9 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("wrong", "said"), [
-    ({"days": 0}, "good for 1 to 3650 days, got 0"), ({"days": 10**9}, "good for 1 to 3650 days"),
-    ({"hosts": {"client": "x"}}, "hosts are given for party0, party1 and dealer; got client"),
-    ({"ports": {"party2": 1}}, "ports are given for .*; got party2"),
+    ({"days": 0}, "valid for 1 to 3650 days, got 0"), ({"days": 10**9}, "valid for 1 to 3650 days"),
+    ({"hosts": {"client": "x"}}, "hosts may be given for party0, party1 and dealer; got client"),
+    ({"ports": {"party2": 1}}, "ports may be given for .*; got party2"),
 ])
 def test_init_with_something_wrong_makes_nothing(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
@@ -371,18 +371,18 @@ def test_a_client_cannot_take_the_folder_of_a_role_or_of_the_authority(authority
 
 
 def test_what_certify_refuses(authority: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="one of party0, party1, dealer, client, got 'king'"):
+    with pytest.raises(SettingsError, match="must be one of party0, party1, dealer, client, got 'king'"):
         issue(authority, "king")
-    with pytest.raises(SettingsError, match="only clients have names"):
+    with pytest.raises(SettingsError, match="a name may be given for clients only"):
         issue(authority, "party0", name="alice")
     with pytest.raises(SettingsError, match="1 to 3650 days, got -1"):
         issue(authority, "party0", days=-1)
-    with pytest.raises(SettingsError, match=r"no readable authority.*secformer init"):
+    with pytest.raises(SettingsError, match=r"does not hold a readable authority.*secformer init"):
         issue(tmp_path, "party0")
     (tmp_path / "authority").mkdir()
     (tmp_path / "authority" / "authority.pem").write_text("no PEM")
     (tmp_path / "authority" / "authority.key").write_text("no PEM")
-    with pytest.raises(SettingsError, match="no readable authority"):
+    with pytest.raises(SettingsError, match="does not hold a readable authority"):
         issue(tmp_path, "party0")
     assert not (tmp_path / "party0").exists()
 
@@ -429,6 +429,6 @@ def test_init_and_certify_say_what_they_made_as_json(tmp_path: Path, capsys: pyt
 
     assert main(["init", str(folder), "--json"]) == 1
     caught = capsys.readouterr()
-    assert "no empty folder" in caught.err and not caught.out
+    assert "not an empty folder" in caught.err and not caught.out
     assert main(["certify", str(folder), "client", "--name", "authority"]) == 1
     assert "taken" in capsys.readouterr().err

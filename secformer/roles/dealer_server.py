@@ -1,4 +1,7 @@
-"""The dealer as a server: gives each party its seed, and party 1 its corrections. It sees no share and no opening."""
+"""The dealer as a server process: it gives each party its seed, and party 1 its corrections.
+
+It never receives a share or an opened value.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,19 @@ from secformer.mpc.kernels import kernels_for
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.tls import Listener, TLSChannel, server_context
 from secformer.mpc.net.wire import Tag
-from secformer.roles.dealing import MAX_PLAN
+from secformer.roles.dealing import MAX_PLAN, WEIGHTS
 from secformer.roles.epochs import LIVE, Epoch, State, as_note
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
 
-WEIGHTS = "weights"  # the run that masks a model's weights
-MOST_RUNS = 1 << 20  # runs that one ask may name
-EPOCHS = 4           # whose weights' masks are kept expanded
+MOST_RUNS = 1 << 20  # runs that may be asked for at once
+EPOCHS = 4           # epochs for which the masks of the weights are kept in memory
 
 log = logging.getLogger(__name__)
 
 
 class DealerServer:
-    """Listens from its making until `close`."""
+    """Listens from its construction until `close`."""
 
     def __init__(self, settings: DealerSettings):
         self._kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
@@ -56,14 +58,14 @@ class DealerServer:
     def _serve(self, channel: TLSChannel) -> None:
         ask = channel.hear(most=MAX_PLAN)
         if ask.get("version") != __version__:
-            raise Desync(f"the dealer runs version {__version__}, {channel.role} runs {ask.get('version')!r}; run the "
-                         f"same version everywhere")
+            raise Desync(f"the dealer runs version {__version__}, {channel.role} runs {ask.get('version')!r}; install "
+                         f"the same version everywhere")
         if ask.get("ask") == "join":
             self._join(channel, ask)
         elif ask.get("ask") == "deal":
             self._deal(channel, ask)
         else:
-            raise Desync(f"{channel.role} asks for {ask.get('ask')!r}; the dealer knows join and deal")
+            raise Desync(f"{channel.role} asks for {ask.get('ask')!r}; the dealer answers join and deal")
 
     def _join(self, channel: TLSChannel, ask: Mapping[str, Any]) -> None:
         with self._lock:
@@ -71,10 +73,11 @@ class DealerServer:
         channel.tell(as_note(epoch, 0 if channel.role == "party0" else 1))
 
     def _epoch(self, ask: Mapping[str, Any]) -> tuple[Epoch, Dealer]:
-        """The epoch of the model that a note names, begun if it is new, with the weights' masks expanded."""
+        """The epoch of the model that a note names, and a dealer that holds the masks of its weights. If the model has
+        no epoch yet, a new one begins."""
         plan, model = Plan.from_dict(_field(ask, "weights", dict)), _field(ask, "model", str)
         if not (len(model) == 64 and set(model) <= set("0123456789abcdef")):
-            raise Desync(f"a model is named by its digest, got {model!r}")
+            raise Desync(f"a note must name the model by its digest, 64 hexadecimal digits; got {model!r}")
         epoch = self._state.epoch(model, plan.digest)
         if epoch is None:
             epoch = self._state.fresh(model, plan.digest)
@@ -88,7 +91,7 @@ class DealerServer:
 
     def _dealer(self, epoch: Epoch, provisioning: Plan) -> Dealer:
         if provisioning.dealer_bytes:
-            raise Desync("the plan of provisioning holds more than weights' masks; do both sides run the same version?")
+            raise Desync("the plan of provisioning must hold masks of weights only; do all roles run the same version?")
         dealer = Dealer((epoch.seeds[0], epoch.seeds[1]), self._kernels)
         with self._kernels.backend.lane(), np.errstate(over="ignore"):  # words wrap by design
             dealer.deal(provisioning, WEIGHTS, _Nobody("nobody"))
@@ -96,20 +99,20 @@ class DealerServer:
 
     def _deal(self, channel: TLSChannel, ask: Mapping[str, Any]) -> None:
         if channel.role != "party1":
-            raise AuthError(f"corrections are party 1's; {channel.role} asked for them")
+            raise AuthError(f"only party 1 receives corrections; {channel.role} asked for them")
         plan, epoch, space = (Plan.from_dict(_field(ask, "plan", dict)), _field(ask, "epoch", str),
                               _field(ask, "space", str))
         count, after = _field(ask, "count", int), _field(ask, "after", int)
         if space not in (LIVE, SPACE) or not 1 <= count <= MOST_RUNS or after < -1:
-            raise Desync(f"party1 asks for {count} run(s) of {space!r} after {after}; the dealer knows {LIVE} and "
-                         f"{SPACE}")
+            raise Desync(f"party1 asks for {count} run(s) of {space!r} after {after}; the dealer gives 1 to "
+                         f"{MOST_RUNS} runs of {LIVE} or {SPACE} after -1 or more")
         if not self._dealing.acquire(timeout=self._patience):
-            raise Desync("the dealer is busy with as many requests as it may serve at once; try again later")
+            raise Desync("the dealer already serves as many requests as it may; try again later")
         try:
             with self._lock:
                 known, dealer = self._epoch(ask)
                 if known.name != epoch:
-                    raise Desync(f"the model's epoch is {known.name} at the dealer and {epoch} at party 1; join again")
+                    raise Desync(f"the model's epoch is {known.name} at the dealer but {epoch} at party 1; join again")
                 first = max(self._state.serials.last(epoch, space), after) + 1
                 self._state.serials.burn(epoch, space, first + count - 1)
             channel.tell({"serial": first})
@@ -123,10 +126,10 @@ class DealerServer:
 
 
 class _Nobody(Channel):
-    """Where the corrections of a plan go that has none."""
+    """The channel for a plan without corrections: nothing may pass."""
 
     def send(self, tag: Tag, payload: Any) -> None:
-        raise Desync("weights' masks have no corrections")
+        raise Desync("masks of weights have no corrections")
 
     def receive(self, tag: Tag, nbytes: int) -> Any:
         raise Desync("nobody answers")
@@ -139,8 +142,8 @@ class _Nobody(Channel):
 def _field(note: Mapping[str, Any], name: str, kind: type) -> Any:
     value = note.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise Desync(f"the note lacks {name!r} or holds {type(value).__name__} there; do both sides run the same "
-                     f"version?")
+        raise Desync(f"a note must hold {name!r} as {kind.__name__}, got {type(value).__name__}; do both sides run the "
+                     f"same version?")
     return value
 
 

@@ -1,27 +1,26 @@
-"""The page of `secformer compare --html`: one file with its pictures inside, for a desk or a phone, by day or night.
+"""The page of `secformer compare --html`: one HTML file with its pictures inside.
 
-Nothing is loaded from anywhere and nothing runs. Pictures are SVG drawn here, in colours that follow the reader's light
-or dark setting.
+It loads nothing, runs no script, fits wide and narrow screens, and follows the reader's light or dark setting. The
+pictures are SVG, drawn here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
+from secformer.models.run.comparison import PARTS, Comparison, Row, parts
 from secformer.models.run.networks import LAN, WAN, Network
-
-if TYPE_CHECKING:
-    from secformer.models.run.comparison import Comparison, Row
-    from secformer.mpc.meter import Cost
+from secformer.mpc.meter import Cost
+from secformer.views.comparison import notes, notes_by_recipe
+from secformer.views.texts import Texts, one_line
 
 Bar = tuple[str, Sequence[float]]  # a name, and the lengths of the pieces laid end to end
 
-WIDTH, LEFT, RIGHT = 400.0, 136.0, 58.0  # of a picture, of its names, of its figures
-LINE, BAR = 30.0, 16.0
-TINY = 1e-9  # errors below are drawn there
+WIDTH, LEFT, RIGHT = 400.0, 136.0, 58.0  # pixels: a picture, its names on the left, its figures on the right
+LINE, BAR = 30.0, 16.0                   # pixels: a row of a picture, a bar within it
+TINY = 1e-9  # a smaller error is drawn here, since the axis is logarithmic
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --paper: #ffffff; --card: #f5f6f8; --rule: #d9dde3;
   --c0: #2f6fb3; --c1: #e08a1e; --c2: #3d9970; --c3: #b5477f; --c4: #7a6bc4; --c5: #8a929c; --bad: #b3261e; }
@@ -49,22 +48,20 @@ svg text { font: 14px system-ui, sans-serif; fill: var(--ink); }
 """.strip()
 
 
-def page(compared: Comparison, texts: Sequence[str], notes: Sequence[str],
-         single: Mapping[str, Sequence[str]] | None = None) -> str:
-    """The whole document. `texts` as they are shown, `notes` what a reader should know, `single` what is to be said of
-    some recipes only: a note and their names."""
+def page(compared: Comparison, texts: Texts) -> str:
+    """The whole document."""
     ran = [row for row in compared.rows if row.cost is not None]
     body = [
         "<h1>Secure inference, recipe by recipe</h1>",
         f'<p class="soft">Model {_text(compared.model)}; {len(texts)} text(s). Two parties and a dealer computed on '
-        f"shares of the input and of the weights; the model in plaintext is what answers are compared with.</p>",
+        f"shares of the input and of the weights. Answers are compared with those of the plaintext model.</p>",
         "<h2>Side by side</h2>", _table(compared),
-        *(f'<p class="soft">{_text(note)}</p>' for note in notes),
+        *(f'<p class="soft">{_text(note)}</p>' for note in notes(compared)),
     ]
     if ran:
         body += ["<h2>Pictures</h2>", f'<div class="pictures">{"".join(_pictures(ran))}</div>']
     body += ["<h2>Answers</h2>", _answers(compared, texts)]
-    said = [f"<li>{_text(', '.join(names))}: {_text(note)}</li>" for note, names in (single or {}).items()]
+    said = [f"<li>{_text(', '.join(names))}: {_text(note)}</li>" for note, names in notes_by_recipe(compared).items()]
     if said:
         body += ["<h2>Notes on single recipes</h2>", f"<ul>{''.join(said)}</ul>"]
     return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -92,8 +89,8 @@ def _table(compared: Comparison) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _answers(compared: Comparison, texts: Sequence[str]) -> str:
-    """What each recipe says of each text, where the model says it in words."""
+def _answers(compared: Comparison, texts: Texts) -> str:
+    """Each recipe's label for each text; a model without labels gets a sentence instead."""
     outs = [("plaintext", compared.plain), *((r.recipe, r.output) for r in compared.rows if r.output is not None)]
     if compared.plain.labels is None:
         return (f'<p class="soft">This model answers with numbers ({_text(compared.answer)}); '
@@ -104,7 +101,7 @@ def _answers(compared: Comparison, texts: Sequence[str]) -> str:
         said = [out.labels[i] if out.labels is not None else "-" for _, out in outs]
         words = [each if isinstance(each, str) else " ".join(each) for each in said]
         cells = "".join(f"<td{'' if w == words[0] else ' class=bad'}>{_text(w)}</td>" for w in words)
-        rows.append(f'<tr><td class="text">{_text(text)}</td>{cells}</tr>')
+        rows.append(f'<tr><td class="text">{_text(one_line(text))}</td>{cells}</tr>')
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
@@ -112,8 +109,6 @@ def _answers(compared: Comparison, texts: Sequence[str]) -> str:
 
 
 def _pictures(rows: Sequence[Row]) -> list[str]:
-    from secformer.models.run.comparison import PARTS, parts
-
     costs = [(row.recipe, row.cost) for row in rows if row.cost is not None]
     split = [(name, parts(cost)) for name, cost in costs]
 
@@ -124,16 +119,16 @@ def _pictures(rows: Sequence[Row]) -> list[str]:
     return [
         *(_network(costs, network) for network in (LAN, WAN)),
         _figure("Traffic by part", "MB, both directions", by_part(lambda c: c.bytes / 1e6), PARTS),
-        _figure("Rounds by part", "exchanges that wait on each other", by_part(lambda c: c.rounds), PARTS),
-        _figure("Dealer's corrections by part", "MB, sent before the input is there",
+        _figure("Rounds by part", "exchanges that must wait for each other", by_part(lambda c: c.rounds), PARTS),
+        _figure("Dealer's corrections by part", "MB, sent before the input arrives",
                 by_part(lambda c: c.dealer_bytes / 1e6), PARTS),
-        _points("Largest error of an answer", "against plaintext, powers of ten", errors),
+        _points("Largest error of an answer", "against plaintext, logarithmic", errors),
     ]
 
 
 def _network(costs: Sequence[tuple[str, Cost]], network: Network) -> str:
     bars = [(name, [c.seconds, network.moving(c), network.waiting(c)]) for name, c in costs]
-    return _figure(f"Predicted time on a {network.name}", f"seconds at {network} a round", bars,
+    return _figure(f"Predicted time on a {network.name}", f"seconds at {network} per round", bars,
                    ("computing", "moving bytes", "waiting for rounds"))
 
 
@@ -158,7 +153,7 @@ def _figure(title: str, unit: str, bars: Sequence[Bar], pieces: Sequence[str]) -
 
 
 def _points(title: str, unit: str, values: Sequence[tuple[str, float]]) -> str:
-    """A point a name on a logarithmic axis, with a line at every power of ten."""
+    """One point per name on a logarithmic axis, with a line at every power of ten."""
     exponents = [math.log10(max(value, TINY)) for _, value in values]
     low, high = math.floor(min(exponents)), max(math.ceil(max(exponents)), math.floor(min(exponents)) + 1)
     scale = (WIDTH - LEFT - RIGHT) / (high - low)
@@ -184,7 +179,7 @@ def _framed(title: str, unit: str, height: float, drawn: Sequence[str], said: st
 
 
 def _short(value: float) -> str:
-    """Three digits, enough for the end of a bar."""
+    """Three significant digits."""
     if value == 0.0:
         return "0"
     if value < 1e-2:

@@ -1,4 +1,4 @@
-"""What the operators' commands show: rich tables for people, plain dicts for `--json`."""
+"""Results of the operators' commands: the files of `provision`, the material of `deal`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def provision(public: PublicModel, out: Path) -> RenderableType:
         table.add_row(f"party {rank}", str(path), f"{path.stat().st_size:,}")
     table.add_row("clients", str(out / CLIENT), f"{sum(p.stat().st_size for p in (out / CLIENT).iterdir()):,}")
     lines = [f"model {public.digest[:16]}, recipe {public.recipe.name}, {public.architecture.spec.architecture}",
-             "Keep each share file from the other party: the two together are the weights.",
+             "Give each share file to its own party only: the two files together are the weights.",
              *(f"Note: {note}." for note in public.notes)]
     return Group(table, *(Text(line) for line in lines))
 
@@ -42,4 +42,4 @@ def deal_json(stocked: Stocked) -> dict[str, Any]:
 def deal(stocked: Stocked) -> RenderableType:
     lengths = ", ".join(map(str, stocked.lengths))
     return Text(f"Stored material for {stocked.added} request(s) of {lengths} tokens, "
-                f"{stocked.run_bytes / 1e6:.1f} MB each; {stocked.left} are left.")
+                f"{stocked.run_bytes / 1e6:.1f} MB per request. The store now serves {stocked.left} such request(s).")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from secformer.mpc.meter import Meter
 from secformer.roles.jobs import Jobs
-from secformer.roles.metrics import Metrics, Status
+from secformer.roles.monitoring import Metrics, Status
 
 PLANS = "0123456789abcdef" * 4, "fedcba9876543210" * 4
 

@@ -1,4 +1,4 @@
-"""What operators watch: readiness, and Prometheus metrics of a party."""
+"""What operators monitor at a party: its readiness, and metrics in Prometheus' format."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from secformer.mpc.meter import Cost
 from secformer.roles.jobs import Jobs
 
-SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 180.0, 600.0)  # bounds of the histogram's bins
+SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 180.0, 600.0)  # upper bounds of the histogram's bins
 
 
 class Status:
-    """Whether a party answers requests, and if not, why. Thread-safe."""
+    """Whether a party answers requests, and if it does not, why. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -22,7 +22,7 @@ class Status:
 
     @property
     def reason(self) -> str:
-        """"" when ready."""
+        """Why the party does not answer requests; "" if it does."""
         with self._lock:
             return self._reason
 
@@ -36,17 +36,17 @@ class Status:
 
 
 class Metrics:
-    """A party's counters, in a registry of their own."""
+    """A party's metrics, in their own registry."""
 
     def __init__(self, status: Status, jobs: Jobs):
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("secformer_requests", "Requests that ended", ["outcome"], registry=registry)
-        self._seconds = Histogram("secformer_request_seconds", "From a request's arrival to its answer",
+        self._seconds = Histogram("secformer_request_seconds", "Time from a request's arrival to its answer",
                                   buckets=SECONDS, registry=registry)
-        self._online = Counter("secformer_online_seconds", "Spent computing online", registry=registry)
-        self._bytes = Counter("secformer_sent_bytes", "Sent to the other party, online", registry=registry)
+        self._online = Counter("secformer_online_seconds", "Time spent on computing online", registry=registry)
+        self._bytes = Counter("secformer_sent_bytes", "Bytes sent to the other party online", registry=registry)
         self._rounds = Counter("secformer_rounds", "Message exchanges with the other party", registry=registry)
-        self._dealer = Counter("secformer_dealer_bytes", "Corrections received or read", registry=registry)
+        self._dealer = Counter("secformer_dealer_bytes", "Bytes of corrections received or read", registry=registry)
         self._material = Gauge("secformer_material_left", "Requests that the store has material for", ["plan"],
                                registry=registry)
         self._plans: set[str] = set()
@@ -55,24 +55,24 @@ class Metrics:
             lambda: float(not status.reason))
 
     def ended(self, outcome: str, seconds: float) -> None:
-        """A request ended after so many seconds."""
+        """Counts a request that ended after this many seconds."""
         self._requests.labels(outcome).inc()
         self._seconds.observe(seconds)
 
     def answered(self, cost: Cost) -> None:
-        """What an answer cost this party."""
+        """Adds what an answer cost this party."""
         self._online.inc(cost.seconds)
         self._bytes.inc(cost.bytes)
         self._rounds.inc(cost.rounds)
         self._dealer.inc(cost.dealer_bytes)
 
     def material(self, left: Mapping[str, int]) -> None:
-        """Requests left in the store, by plan digest. A plan whose material is used up stays, at 0: an alert can see
-        that, and cannot see what is missing."""
+        """Sets how many requests the store has material for, by plan digest. A plan whose material is used up is kept
+        at 0, because an alert cannot see a plan that is missing."""
         self._plans |= left.keys()
         for plan in self._plans:
             self._material.labels(plan[:16]).set(left.get(plan, 0))
 
     def text(self) -> bytes:
-        """In Prometheus' format."""
+        """The metrics in Prometheus' format."""
         return generate_latest(self._registry)

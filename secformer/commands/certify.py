@@ -1,0 +1,63 @@
+"""Commands for certificates: init, certify."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from secformer.commands.common import Commands, show
+
+
+def init(args: argparse.Namespace) -> None:
+    from secformer.roles.certificates import init as make
+    from secformer.views.issued import issued, issued_json
+
+    hosts = {role: getattr(args, role) for role in ("party0", "party1", "dealer") if getattr(args, role)}
+    made = make(Path(args.folder), hosts=hosts, days=args.days)
+    show(args, issued_json(made), issued(made, f"Copy each role's folder in {args.folder} to the machine of that role. "
+                                               f"Keep the folder authority to yourself: its key can forge a "
+                                               f"certificate for any role."))
+
+
+def certify(args: argparse.Namespace) -> None:
+    from secformer.roles.certificates import issue
+    from secformer.views.issued import issued, issued_json
+
+    made = [issue(Path(args.folder), args.role, name=args.name, days=args.days)]
+    show(args, issued_json(made), issued(made, "Copy the certificate and its key to the machine of the role, and "
+                                               "restart the role. The old certificate stays valid until it expires."))
+
+
+# ---- how they are called ---------------------------------------------------------------------------------------------
+
+_INIT = """\
+Creates a private certificate authority. Creates a certificate and a commented settings file for each of party 0,
+party 1, the dealer and a client. If no hosts are given, the files are for four roles on this machine.
+
+examples:
+  secformer init certs
+  secformer init certs --party0 10.0.0.1 --party1 10.0.0.2 --dealer 10.0.0.3
+"""
+_CERTIFY = """\
+Issues a certificate from the authority that `secformer init` made. It renews the certificate of a role or, with
+--name, certifies one more client.
+
+examples:
+  secformer certify certs party0
+  secformer certify certs client --name alice --days 30
+"""
+
+
+def add(commands: Commands) -> None:
+    """Adds these commands to the command line."""
+    p = commands.add("init", init, "make certificates and settings files for the served roles", _INIT)
+    p.add_argument("folder", metavar="DIR", help="a new folder")
+    for role in ("party0", "party1", "dealer"):
+        p.add_argument(f"--{role}", metavar="HOST", help=f"host name or IP address of {role} (default: this machine)")
+    p.add_argument("--days", type=int, default=398, metavar="D", help="days that certificates are valid (default 398)")
+
+    p = commands.add("certify", certify, "renew a certificate, or make one for another client", _CERTIFY)
+    p.add_argument("folder", metavar="DIR", help="the folder that `secformer init` made")
+    p.add_argument("role", choices=("party0", "party1", "dealer", "client"), help="role that the certificate is for")
+    p.add_argument("--name", metavar="N", help="name of a further client")
+    p.add_argument("--days", type=int, default=398, metavar="D", help="days that it is valid (default 398)")

@@ -1,0 +1,199 @@
+"""Commands for a model on this machine: demo, infer, check, compare, profile; and papers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from secformer.commands import arguments
+from secformer.commands.common import Commands, inputs, lines, show, texts_of
+from secformer.mpc.errors import InputError, RangeError, SettingsError
+
+DEMO_TEXTS = (
+    "A wonderful film, warm and funny from start to finish.",
+    "The plot makes no sense and the acting is worse.",
+    "A clumsy script, saved by two brilliant performances.",
+)
+
+
+def demo(args: argparse.Namespace) -> None:
+    texts = texts_of(args.texts) or list(DEMO_TEXTS)
+    from secformer import demo_model, plain_bert, secure_bert
+    from secformer.views import answers
+
+    secure = secure_bert(demo_model(), texts, recipe=args.recipe, backend=args.backend, progress=args.progress,
+                         untrained_recipe=args.untrained_recipe)
+    plain = plain_bert(demo_model(), texts)
+    show(args, answers.demo_json(texts, secure, plain), answers.demo(texts, secure, plain))
+
+
+def infer(args: argparse.Namespace) -> None:
+    texts = inputs(args)
+    from secformer import secure_bert
+    from secformer.views import answers
+
+    out = secure_bert(
+        args.model, texts, recipe=args.recipe, backend=args.backend, profile=args.profile, progress=args.progress,
+        embedding=args.embedding, truncation=args.truncation, untrained_recipe=args.untrained_recipe,
+    )
+    show(args, answers.infer_json(texts, out), answers.infer(texts, out))
+
+
+def check(args: argparse.Namespace) -> None:
+    texts = inputs(args)
+    from secformer.models.run.check import check as check_texts
+    from secformer.views import ranges
+
+    report = check_texts(args.model, texts, recipe=args.recipe, profile=args.profile, truncation=args.truncation,
+                         untrained_recipe=args.untrained_recipe)
+    show(args, ranges.check_json(texts, report), ranges.check(texts, report))
+    if not report.ok:
+        raise RangeError("these texts leave the model's range profile, so secure answers may be wrong without a "
+                         "warning; measure the model on such texts: secformer profile MODEL --texts FILE")
+
+
+def compare(args: argparse.Namespace) -> None:
+    texts = inputs(args)
+    from secformer.models.run.comparison import compare as side_by_side
+    from secformer.protocols.recipes import recipe_named
+    from secformer.views.comparison import comparison, comparison_json
+    from secformer.views.page import page
+
+    recipes = None
+    if args.recipes != "all":
+        recipes = [recipe_named(name.strip()) for name in args.recipes.split(",") if name.strip()]
+        if not recipes:
+            raise SettingsError("--recipes names no recipe; give names separated by commas, or all")
+    if args.html and not (folder := Path(args.html).resolve().parent).is_dir():
+        raise InputError(f"--html {args.html}: the folder {folder} does not exist; create it first")
+    compared = side_by_side(args.model, texts, recipes, backend=args.backend, runs=args.runs, progress=args.progress,
+                            truncation=args.truncation, embedding=args.embedding)
+    if args.html:
+        Path(args.html).write_text(page(compared, texts), encoding="utf-8")
+    show(args, comparison_json(texts, compared), comparison(texts, compared))
+
+
+def profile(args: argparse.Namespace) -> None:
+    texts = lines(Path(args.texts))
+    from secformer.models.families.folder import ModelFolder
+    from secformer.models.ranges.profile import FILE, measure
+    from secformer.models.run.prepare import choose_recipe
+    from secformer.views import ranges
+
+    folder = ModelFolder(args.model)
+    measured = measure(folder, texts, recipe=choose_recipe(args.recipe, folder, untrained=True), truncation=True)
+    path = Path(args.out) if args.out else folder.path / FILE
+    measured.save(path)
+    show(args, ranges.profile_json(measured, path), ranges.profile(measured, path))
+
+
+def papers(args: argparse.Namespace) -> None:
+    from secformer.views import papers as view
+
+    show(args, view.papers_json(), view.papers())
+
+
+# ---- how they are called --------------------------------------------------------------------------------------------
+
+_DEMO = """\
+Classifies the sentiment of film-review sentences securely, with the model that ships with the package. Shows the
+plaintext model's answer beside the secure one.
+
+examples:
+  secformer demo
+  secformer demo "What a waste of two hours." "Loved every minute."
+  echo "It has its moments." | secformer demo -
+"""
+_INFER = """\
+Runs a local Hugging Face BERT folder (config.json, model.safetensors, tokenizer files) on texts, securely. Supported
+are plain encoders, sequence and token classification, question answering, and masked language modelling.
+
+examples:
+  secformer infer ./my-bert "First text." "Second text."
+  secformer infer ./my-bert --pairs questions.tsv --json > answers.json     two texts per line, separated by a tab
+  secformer infer ./my-bert --recipe secformer --progress - < texts.txt     the paper's protocols; texts from stdin
+"""
+_CHECK = """\
+Runs the recipe in plaintext. Reports whether these texts stay within the model's range profile, and how far the
+recipe's answer is from the exact one. A secure run cannot detect a value outside its range, so check typical texts
+once. The exit code is 1 if a text is outside.
+
+examples:
+  secformer check ./my-bert "A typical text." "An extreme one!!!"
+  secformer check ./my-bert --recipe secformer --json - < texts.txt
+"""
+_COMPARE = """\
+Runs each recipe securely on the model and these texts, and the exact model in plaintext. Reports agreement, seconds,
+bytes, rounds, and the predicted time on a LAN and a WAN. If a recipe cannot run on this model, its row says why.
+Recipes with quadratic functions need a model distilled for them; on another model only their cost is meaningful.
+
+examples:
+  secformer compare ./my-bert "A typical text." "Another one."
+  secformer compare ./my-bert --recipes faithful,secformer,puma --html page.html - < texts.txt
+  secformer compare ./my-bert --json "A typical text." > comparison.json
+"""
+_PROFILE = """\
+Runs the model in plaintext on sample texts and measures the ranges of its values. Writes them as a range profile
+beside the checkpoint, where later runs find it. The profile is public: do not measure secret texts. Texts that are too
+long for the model are cut.
+
+examples:
+  secformer profile ./my-bert --texts samples.txt
+  secformer profile ./my-bert --texts samples.txt --recipe secformer --out profile.json
+"""
+_PAPERS = """\
+Lists the papers behind the protocols, and what each function takes from them.
+
+example:
+  secformer papers
+"""
+
+
+def add(commands: Commands) -> None:
+    """Adds these commands to the command line."""
+    p = commands.add("demo", demo, "classify sentiment securely with the shipped model", _DEMO)
+    p.add_argument("texts", nargs="*", metavar="TEXT",
+                   help="sentences to classify; `-` reads one sentence per line from standard input")
+    _running(p)
+
+    p = commands.add("infer", infer, "run a model folder on texts securely", _INFER)
+    _model_and_texts(p)
+    arguments.profile(p)
+    _running(p)
+    arguments.embedding(p)
+
+    p = commands.add("check", check, "check that texts stay within the profile, and the accuracy of the recipe", _CHECK)
+    _model_and_texts(p)
+    arguments.profile(p)
+    arguments.recipe(p)
+
+    p = commands.add("compare", compare, "compare the recipes on your model and texts", _COMPARE)
+    _model_and_texts(p)
+    p.add_argument("--recipes", default="all", metavar="R,R",
+                   help="names of recipes, separated by commas (default: all that `secformer infer --help` lists)")
+    p.add_argument("--html", metavar="FILE", help="also write a web page with pictures, as a single file")
+    p.add_argument("--runs", type=int, default=2, metavar="N",
+                   help="number of runs per recipe; the cost is that of the last run (default 2)")
+    arguments.backend(p)
+    arguments.progress(p)
+    arguments.embedding(p)
+
+    p = commands.add("profile", profile, "measure a model's ranges on sample texts", _PROFILE)
+    arguments.model(p)
+    p.add_argument("--texts", required=True, metavar="FILE", help="UTF-8 text file, one text per line")
+    arguments.recipe(p, purpose="measure for this recipe. ", untrained=False)
+    p.add_argument("--out", metavar="FILE", help="file to write (default: beside the checkpoint)")
+
+    commands.add("papers", papers, "list the papers behind the protocols", _PAPERS)
+
+
+def _model_and_texts(p: argparse.ArgumentParser) -> None:
+    arguments.model(p)
+    arguments.texts(p)
+    arguments.truncation(p)
+
+
+def _running(p: argparse.ArgumentParser) -> None:
+    arguments.recipe(p)
+    arguments.backend(p)
+    arguments.progress(p)

@@ -1,0 +1,93 @@
+"""Answers of a model: those of `demo`, beside plaintext, and those of `infer` and `query`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from secformer.models.run.output import SecureOutput
+from secformer.views.costs import ending
+from secformer.views.texts import Texts, one_line, texts_json
+
+ANSWERS = ("labels", "probabilities", "logits", "start_logits", "end_logits", "embeddings")  # keys of JSON
+
+
+def demo(texts: Texts, secure: SecureOutput, plain: SecureOutput) -> RenderableType:
+    table = Table()
+    table.add_column("text", overflow="fold", max_width=48)
+    for name in ("secure", "probability", "plaintext", "probability"):
+        table.add_column(name, justify="right" if name == "probability" else "left")
+    for i, text in enumerate(texts):
+        table.add_row(Text(one_line(text)), *_verdict(secure, i), *_verdict(plain, i))
+    heading = Text("Computed on shares, with the plaintext model's answer beside it")
+    far = Text(f"largest difference between two probabilities: {_farthest(secure, plain):.1e}")
+    return Group(heading, table, far, *ending(secure))
+
+
+def demo_json(texts: Texts, secure: SecureOutput, plain: SecureOutput) -> dict[str, Any]:
+    return {
+        "texts": texts_json(texts),
+        "secure": secure.as_dict(),
+        "plaintext": {k: v for k, v in plain.as_dict().items() if k in ("labels", "probabilities", "logits")},
+        "max_probability_difference": _farthest(secure, plain),
+    }
+
+
+def infer(texts: Texts, out: SecureOutput) -> RenderableType:
+    return Group(answer_table(texts, out), *ending(out))
+
+
+def infer_json(texts: Texts, out: SecureOutput) -> dict[str, Any]:
+    return {"texts": texts_json(texts), **out.as_dict()}
+
+
+def answer_table(texts: Texts, out: SecureOutput) -> Table:
+    """A row per text; which columns depends on what the model's head answers with."""
+    table = Table()
+    table.add_column("text", overflow="fold", max_width=48)
+    if out.start_logits is not None and out.end_logits is not None:
+        rows = [(str(s.argmax()), str(e.argmax())) for s, e in zip(out.start_logits, out.end_logits, strict=True)]
+        names = ("start token", "end token")
+    elif out.labels is not None and out.probabilities is not None:
+        rows = [_labelled(label, p) for label, p in zip(out.labels, out.probabilities, strict=True)]
+        names = ("label", "probability")
+    elif out.encoder_only:
+        unit = out.embeddings
+        rows = [(" ".join(f"{v:+.3f}" for v in e[:4]) + " ...", f"{e @ unit[0]:.4f}") for e in unit]
+        names = (f"embedding ({unit.shape[1]} numbers)", "cosine to the first")
+    else:
+        logits = np.zeros((len(texts), 1)) if out.logits is None else out.logits
+        rows = [(" x ".join(map(str, each.shape)), " ".join(f"{v:.4f}" for v in each.reshape(-1)[:4]))
+                for each in logits]
+        names = ("logits", "the first four (--json has all)")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for text, row in zip(texts, rows, strict=True):
+        table.add_row(Text(one_line(text)), *map(Text, row))
+    return table
+
+
+def _labelled(label: Sequence[str], probabilities: np.ndarray) -> tuple[str, str]:
+    if isinstance(label, str):
+        return label, f"{probabilities.max():.4f}"
+    if probabilities.ndim == 1:  # several labels per text
+        return ", ".join(label) or "(none)", " ".join(f"{p:.4f}" for p in probabilities)
+    best = probabilities.max(axis=-1)[: len(label)]  # one label per token
+    return " ".join(label), f"{best.min():.4f} to {best.max():.4f}"
+
+
+def _verdict(out: SecureOutput, i: int) -> tuple[str, str]:
+    if out.labels is None or out.probabilities is None:
+        return "-", "-"
+    return str(out.labels[i]), f"{out.probabilities[i].max():.4f}"
+
+
+def _farthest(a: SecureOutput, b: SecureOutput) -> float:
+    if a.probabilities is None or b.probabilities is None:
+        return 0.0
+    return float(np.abs(a.probabilities - b.probabilities).max())
