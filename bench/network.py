@@ -1,11 +1,11 @@
-"""Where which recipe wins: predicted online seconds over latency and bandwidth, from a recorded comparison.
+"""Where the seconds go over a network: each recipe's predicted online time by cause, from a recorded comparison.
 
     python bench/bert.py --shape base --tokens 128 --recipe all
     python bench/network.py bench/results/comparison-base-128.json
 
 The prediction is measured online compute (all roles in one process), plus the latency times the rounds, plus each
-direction's bytes at the bandwidth. The picture has two maps: the fastest recipe among those that keep an unmodified
-checkpoint's answers and among all, and the ratio of two recipes.
+direction's bytes at the bandwidth. The picture stacks the three causes for a LAN and for a WAN; below them stand times
+that other systems' authors published. Those were measured in other settings and are there for orientation only.
 """
 
 from __future__ import annotations
@@ -14,22 +14,43 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pictures import FIGURES, canvas, colour, save
+from pictures import FIGURES, causes, save
 from report import RESULTS, record
 
-from secformer.models.ranges.trained import stands_in
-from secformer.models.run.networks import LAN, NETWORKS, WAN, Network
+from secformer.models.run.networks import LAN, NETWORKS, Network
 from secformer.mpc.meter import Cost
-from secformer.protocols.recipes import recipe_named
 
-LATENCIES = np.geomspace(2e-5, 0.2, 121)   # s, that a round waits
-BANDWIDTHS = np.geomspace(1e7, 1e11, 121)  # bit/s
-PAIR = "puma", "secformer"                 # whose ratio the last map has: the paper's headline
-LEVELS = (0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.56, 5.0)
+SHOWN = "faithful", "secformer", "puma", "crypten"  # in the picture, from the top; the record has every recipe
+COMPUTING, MOVING, WAITING = "computing", "moving bytes", "waiting for rounds"
+NOTES = ("This engine. Computing: measured on two CPU cores, all roles in one process. Bytes and rounds: predicted.",
+         "Published by the authors, on their own hardware and networks (scale of the LAN bars). Not like for like.")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A time for BERT_BASE from a system's own publication: seconds from `low` to `high`, where it was measured."""
+
+    system: str
+    tokens: int
+    low: float
+    high: float
+    setting: str
+    source: str
+
+
+PUBLISHED = (
+    Published("SecFormer", 512, 19.513, 19.513, "2 parties and an assistant, three V100 servers",
+              "Luo et al., Findings of ACL 2024, arXiv:2401.00793"),
+    Published("SIGMA", 512, 7.7, 7.7, "2 parties on GPUs, function secret sharing", "Gupta et al., PoPETs 2024"),
+    Published("FuseFSS", 512, 5.3, 5.3, "function secret sharing, public weights", "FuseFSS, 2026"),
+    Published("PUMA", 128, 33.9, 33.9, "3 parties on CPUs, 5 Gbit/s", "Dong et al., 2023, arXiv:2307.12533"),
+    Published("SIGMA", 128, 1.6, 1.8, "2 parties on GPUs, function secret sharing", "Gupta et al., PoPETs 2024"),
+    Published("FuseFSS", 128, 1.15, 1.15, "function secret sharing, public weights", "FuseFSS, 2026"),
+)
 
 
 def cost_of(row: Mapping[str, Any]) -> Cost:
@@ -37,71 +58,21 @@ def cost_of(row: Mapping[str, Any]) -> Cost:
                 rounds=row["rounds"])
 
 
-def surface(cost: Cost) -> np.ndarray:
-    """Predicted seconds, (latencies, bandwidths)."""
-    return np.array([[Network("", t, b).online(cost) for b in BANDWIDTHS] for t in LATENCIES])
+def seconds_of(cost: Cost, network: Network) -> dict[str, float]:
+    """Predicted online seconds by cause, and in all."""
+    parts = {COMPUTING: cost.seconds, MOVING: network.moving(cost), WAITING: network.waiting(cost)}
+    return {name: round(value, 3) for name, value in (parts | {"online": network.online(cost)}).items()}
 
 
-def winners(surfaces: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """Index into names of the least, (latencies, bandwidths)."""
-    return np.argmin([surfaces[name] for name in names], axis=0)
-
-
-def winning(surfaces: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """Names of the fastest, (latencies, bandwidths)."""
-    return np.array(names)[winners(surfaces, names)]
-
-
-def same(a: np.ndarray, b: np.ndarray) -> bool:
-    return bool((a == b).all())
-
-
-def summary(surfaces: Mapping[str, np.ndarray], costs: Mapping[str, Cost], names: Sequence[str]) -> dict[str, Any]:
-    best = winners(surfaces, names)
-    return {
-        "recipes": list(names),
-        "share_of_the_map_won": {name: round(float((best == i).mean()), 3) for i, name in enumerate(names)},
-        "seconds": {n.name: {name: round(n.online(costs[name]), 3) for name in names} for n in NETWORKS},
-    }
-
-
-def draw(name: str, source: str, surfaces: Mapping[str, np.ndarray], groups: Mapping[str, Sequence[str]],
-         folder: Path) -> Path:
-    from matplotlib.colors import ListedColormap, TwoSlopeNorm
-    from matplotlib.patches import Patch
-
-    pair = all(name in surfaces for name in PAIR)
-    figure, panels = canvas(len(groups) + pair, width=5.0, height=4.6,
-                            title=f"Predicted online time over the network, {source}")
-    for panel, (title, names) in zip(panels, groups.items(), strict=False):
-        best = winners(surfaces, names)
-        won = [i for i in range(len(names)) if (best == i).any()]
-        index = np.searchsorted(won, best)
-        panel.pcolormesh(BANDWIDTHS, LATENCIES * 1e3, index, cmap=ListedColormap([colour(names[i]) for i in won]),
-                         vmin=-0.5, vmax=len(won) - 0.5, alpha=0.75, shading="nearest")
-        fastest = np.min([surfaces[name] for name in names], axis=0)
-        lines = panel.contour(BANDWIDTHS, LATENCIES * 1e3, fastest, levels=[2, 5, 10, 30, 100, 300], colors="black",
-                              linewidths=0.7)
-        panel.clabel(lines, fmt=lambda v: f"{v:g} s", fontsize=8)
-        panel.legend(handles=[Patch(color=colour(names[i]), alpha=0.75, label=names[i]) for i in won],
-                     loc="lower left", fontsize=8, title="fastest")
-        panel.set_title(title, fontsize=10)
-    if pair:
-        slow, fast = PAIR
-        ratio = surfaces[slow] / surfaces[fast]
-        shades = panels[-1].contourf(BANDWIDTHS, LATENCIES * 1e3, ratio, levels=LEVELS, cmap="PuOr", extend="both",
-                                      norm=TwoSlopeNorm(1.0, LEVELS[0], LEVELS[-1]))
-        lines = panels[-1].contour(BANDWIDTHS, LATENCIES * 1e3, ratio, levels=LEVELS, colors="black", linewidths=0.5)
-        panels[-1].clabel(lines, fmt="%g", fontsize=8)
-        figure.colorbar(shades, ax=panels[-1], label=f"seconds of {slow} / seconds of {fast}")
-        panels[-1].set_title(f"how many times faster is {fast} than {slow}?", fontsize=10)
-    for panel in panels:
-        for network in (LAN, WAN):
-            panel.plot(network.bandwidth, network.latency * 1e3, "k*", markersize=9)
-            panel.annotate(network.name, (network.bandwidth, network.latency * 1e3), xytext=(6, 5),
-                           textcoords="offset points", fontsize=9)
-        panel.set(xscale="log", yscale="log", xlabel="bandwidth, bit/s each way", ylabel="latency, ms a round")
-    return save(figure, name, folder)
+def draw(name: str, compared: Mapping[str, Any], found: Mapping[str, Any], folder: Path) -> Path:
+    """Stacked bars for each network, and published times of the same shape and length on the LAN's scale."""
+    tokens, base = compared["tokens"], compared["shape"] == "base"
+    shown = [recipe for recipe in SHOWN if recipe in found[LAN.name]]
+    panels = {f"{n.name}: {n} per round": {recipe: found[n.name][recipe] for recipe in shown} for n in NETWORKS}
+    others = [(p.system, p.low, p.high, p.setting) for p in PUBLISHED if base and p.tokens == tokens]
+    title = f"BERT_BASE, {tokens} tokens" if base else f"BERT of the shape {compared['shape']}, {tokens} tokens"
+    figure = causes(f"{title}: seconds to the answer", panels, (COMPUTING, MOVING, WAITING), others, NOTES)
+    return save(figure, name, folder, dpi=150)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,20 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{args.comparison} is not there; run bench/bert.py with several recipes first", file=sys.stderr)
         return 1
     compared = json.loads(args.comparison.read_text("utf-8"))
-    rows = compared["rows"]
-    costs = {name: cost_of(row) for name, row in rows.items()}
-    surfaces = {name: surface(cost) for name, cost in costs.items()}
-    kept = [name for name in rows if stands_in(recipe_named(name))]
-    groups = {"recipes for any checkpoint": kept, "all recipes": list(rows)}
-    groups = {title: names for title, names in groups.items() if names}
-    if len(groups) == 2 and same(*(winning(surfaces, names) for names in groups.values())):
-        groups = {"all recipes": list(rows)}  # students win nowhere
-    facts = {title: summary(surfaces, costs, names) for title, names in groups.items()}
+    costs = {name: cost_of(row) for name, row in compared["rows"].items()}
+    found = {n.name: {name: seconds_of(cost, n) for name, cost in costs.items()} for n in NETWORKS}
     name = f"network-{args.comparison.stem.removeprefix('comparison-')}"
-    record(name, {"from": args.comparison.name, **facts}, args.out)
-    source = f"BERT of the shape {compared['shape']}, {compared['tokens']} tokens"
-    draw(name, source, surfaces, groups, FIGURES if args.out == RESULTS else args.out)
-    print(json.dumps(facts, indent=1))
+    record(name, {"from": args.comparison.name, "networks": [str(n) for n in NETWORKS], "seconds": found}, args.out)
+    draw(name, compared, found, FIGURES if args.out == RESULTS else args.out)
+    print(json.dumps(found, indent=1))
     return 0
 
 

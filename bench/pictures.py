@@ -1,8 +1,9 @@
-"""How the benches draw: one colour a recipe, the same in every picture, on a canvas of its own (matplotlib)."""
+"""How the benches draw: one colour per recipe or cause, the same in every picture, on its own canvas (matplotlib)."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ MARKERS = {
     "faithful": "o", "secformer": "s", "puma": "^", "crypten": "D", "mpcformer": "v", "mpcformer_2relu": "P",
 }
 LINES = {"mpcformer": (0, (5, 3)), "mpcformer_2relu": (0, (1, 2))}  # which others may lie upon: the rest are solid
+CAUSE_COLOURS = "#1f5f9e", "#f0a202", "#b9c0c7"  # dark, middle, light: told apart without colours too
+TEXT, QUIET = "#1f2328", "#59636e"
+PANELS = (0.1, 0.4), (0.58, 0.41)  # left end and width of two networks' bars, in shares of the picture
 DPI = 80
 COLOURS_KEPT = 96
 
@@ -36,7 +40,81 @@ def canvas(panels: int, *, width: float = 4.3, height: float = 3.9, title: str =
     return figure, list(axes[0])
 
 
-def save(figure: Any, name: str, folder: Path = FIGURES) -> Path:
+def causes(title: str, panels: Mapping[str, Mapping[str, Mapping[str, float]]], parts: Sequence[str],
+           published: Sequence[tuple[str, float, float, str]], notes: tuple[str, str]) -> Any:
+    """Stacked bars: a panel for each network, a bar for each system, cut into its parts. `published` times (system,
+    low, high, setting) stand below on the first panel's scale, outlined and hatched. `notes` say what the stacked bars
+    are, and what the outlined ones."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.patches import Patch
+
+    systems = list(next(iter(panels.values())))
+    bars, others, head, foot = 0.42 * len(systems), 0.42 * len(published), 1.2, 0.1
+    gap = 0.7 if published else 0.0  # inches, as are all of these
+    height = head + bars + gap + others + foot
+    figure = pyplot.figure(figsize=(11.0, height))
+
+    def say(inches: float, text: str, **look: Any) -> None:
+        figure.text(0.012, 1.0 - inches / height, text, va="top", **({"color": QUIET, "fontsize": 11.5} | look))
+
+    say(0.12, title, color=TEXT, fontsize=15, weight="bold")
+    say(0.5, notes[0])
+    handles = [Patch(color=colour, label=part) for colour, part in zip(CAUSE_COLOURS, parts, strict=True)]
+    figure.legend(handles=handles, loc="upper right", ncols=len(parts), fontsize=12, frameon=False, handlelength=1.0,
+                  columnspacing=1.2, bbox_to_anchor=(1.0, 1.0 - 0.04 / height))
+    bottom = 1.0 - (head + bars) / height
+    per_second = 0.0  # of the figure's width, in the first panel
+    for number, ((name, rows), (left, width)) in enumerate(zip(panels.items(), PANELS, strict=True)):
+        axis = figure.add_axes((left, bottom, width, bars / height))
+        longest = max(sum(row[part] for part in parts) for row in rows.values())
+        for place, row in enumerate(rows.values()):
+            start = 0.0
+            for colour, part in zip(CAUSE_COLOURS, parts, strict=True):
+                axis.barh(place, row[part], left=start, height=0.66, color=colour)
+                start += row[part]
+            axis.annotate(seconds(start), (start, place), xytext=(5, 0), textcoords="offset points", va="center",
+                          fontsize=12, weight="bold", color=TEXT)
+        axis.set(xlim=(0.0, longest * 1.17), ylim=(len(systems) - 0.5, -0.5))
+        axis.set_title(name, fontsize=12, color=TEXT, loc="left", pad=5)
+        axis.set_yticks(range(len(systems)), systems if number == 0 else [""] * len(systems), fontsize=12, color=TEXT)
+        bare(axis)
+        per_second = per_second or width / (longest * 1.17)
+    if published:
+        say(head + bars + 0.32, notes[1], style="italic")
+        left, room = PANELS[0][0], 1.0 - PANELS[0][0]
+        axis = figure.add_axes((left, foot / height, room, others / height))
+        axis.set(xlim=(0.0, room / per_second), ylim=(len(published) - 0.5, -0.5))
+        axis.set_yticks(range(len(published)), [system for system, *_ in published], fontsize=12, color=QUIET)
+        for place, (_, low, high, setting) in enumerate(published):
+            axis.barh(place, high, height=0.6, facecolor="white", edgecolor=QUIET, hatch="////", linewidth=1.2)
+            inside = high > 0.5 * room / per_second  # no room for words behind the bar
+            said = f"{high:.3g} s" if low == high else f"{low:.3g} to {high:.3g} s"
+            axis.annotate(said if inside else f"{said}   {setting}", (high, place), xytext=(5, 0), va="center",
+                          textcoords="offset points", fontsize=12, color=QUIET)
+            if inside:
+                axis.annotate(setting, (high / 2, place), va="center", ha="center", fontsize=12, color=QUIET,
+                              bbox={"facecolor": "white", "edgecolor": "none", "pad": 2.5})
+        bare(axis)
+    return figure
+
+
+def seconds(value: float) -> str:
+    """To three digits where there are fewer than a hundred."""
+    return f"{value:.0f} s" if value >= 20 else f"{value:.1f} s" if value >= 3 else f"{value:.2f} s"
+
+
+def bare(axis: Any) -> None:
+    """An axis with labels for its bars and nothing else."""
+    axis.tick_params(left=False, bottom=False, labelbottom=False)
+    for side in ("top", "right", "bottom"):
+        axis.spines[side].set_visible(False)
+    axis.spines["left"].set_color("#d0d7de")
+
+
+def save(figure: Any, name: str, folder: Path = FIGURES, *, dpi: int = DPI) -> Path:
     """Writes <folder>/<name>.png and lets go of the figure."""
     from matplotlib import pyplot
     from PIL import Image
@@ -44,7 +122,7 @@ def save(figure: Any, name: str, folder: Path = FIGURES) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
     drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=DPI)
+    figure.savefig(drawn, dpi=dpi)
     pyplot.close(figure)
     Image.open(drawn).convert("RGB").quantize(COLOURS_KEPT).save(path, optimize=True)  # a third of the size
     print(f"drawn: {path.name}, {path.stat().st_size / 1e3:.0f} kB")

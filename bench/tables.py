@@ -97,7 +97,7 @@ def students(tasks: Mapping[str, Rows]) -> str:
             lines.append([task, COLUMNS[name], whole, plain, secure, agreed, f"{row['max_logit_error']:.1e}",
                           f"{row['online_bytes'] / row['examples'] / 1e6:.1f}", f"{row['rounds']:,}"])
     return table(["task", "model", "plaintext, all of dev", "plaintext, first examples", "secure, first examples",
-                  "same labels, %", "largest logit error", "online MB an example", "rounds of all"], lines)
+                  "same labels, %", "largest logit error", "online MB per example", "rounds of all"], lines)
 
 
 def tables(path: Path) -> str:

@@ -1,8 +1,9 @@
-"""The documents keep up with the code: the module map, links, the README's examples, and no blank left open."""
+"""The documents keep up with the code: the module map, links, examples, named functions, and no blank left open."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from tree import ROOT, modules
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+MANUAL = ROOT / "docs/using.md"
+EXAMPLES = ROOT / "README.md", MANUAL
+LONGEST_README = 800  # words
 BLANK = "TB" + "D"
 FILLED = "bench/results"  # blanks are filled from the recorded results
 
@@ -25,8 +29,11 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_module_map_is_the_tree() -> None:
-    text = (ROOT / "docs/design.md").read_text("utf-8").partition("## Module map")[2]
+def test_module_map_is_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python docs/make_map.py` makes the page that is there, and the page has every module once."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    text = (ROOT / "docs/modules.md").read_text("utf-8")
+    assert text == importlib.import_module("make_map").page(), "run: python docs/make_map.py"
     mapped = re.findall(r"^\| `([^`]+\.py)` \|", text, re.MULTILINE)
     assert len(mapped) == len(set(mapped))
     assert set(mapped) == {path.as_posix() for path in modules().values()}
@@ -54,23 +61,57 @@ def test_no_blank_is_left(path: Path) -> None:
 
 def test_readme_begins_with_the_threat_model() -> None:
     paragraphs = [p for p in (ROOT / "README.md").read_text("utf-8").split("\n\n") if not p.startswith("#")]
-    assert all(word in paragraphs[0] for word in ("Threat model", "dealer", "collude", "Public"))
+    assert all(word in paragraphs[0] for word in ("Threat model", "dealer", "collude", "public"))
 
 
-@pytest.mark.parametrize("source", blocks(ROOT / "README.md", "python"))
-def test_readme_examples_run(source: str, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(source, "README.md", "exec"), {"__name__": "readme"})
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").split()) <= LONGEST_README
+
+
+@pytest.mark.parametrize("source", [block for page in EXAMPLES for block in blocks(page, "python")])
+def test_examples_run(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(source, "an example", "exec"), {"__name__": "example"})
     assert capsys.readouterr().out
 
 
-def test_readme_names_the_commands_that_exist() -> None:
+def test_the_manual_names_the_commands_that_exist() -> None:
     from secformer.cli import main
 
-    text = (ROOT / "README.md").read_text("utf-8")
-    for name in set(re.findall(r"^\| `secformer (\w+)", text, re.MULTILINE)):
+    named = set(re.findall(r"^\| `secformer (\w+)", MANUAL.read_text("utf-8"), re.MULTILINE))
+    assert {"demo", "infer", "check", "compare", "profile", "evaluate", "query"} <= named
+    for name in named:
         with pytest.raises(SystemExit) as left:
             main([name, "--help"])
         assert left.value.code == 0
+
+
+def defined(path: Path) -> set[str]:
+    """Names that a module defines at its top, and its classes' methods as Class.method."""
+    names = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{method.name}" for method in node.body if isinstance(method, ast.FunctionDef)}
+        if isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
+
+
+def stations() -> list[tuple[str, str]]:
+    """What the walk names as `file.py: name`, or as `file.py` alone."""
+    text = " ".join((ROOT / "docs/walk.md").read_text("utf-8").split())
+    return re.findall(r"`([^`\s]+\.py)(?:: ([\w.]+))?`", text)
+
+
+@pytest.mark.parametrize(("file", "name"), sorted(set(stations())))
+def test_stations_of_the_walk_exist(file: str, name: str) -> None:
+    assert (ROOT / file).is_file(), f"docs/walk.md names {file}, which does not exist"
+    assert not name or name in defined(ROOT / file), f"docs/walk.md names {name}, which {file} does not define"
+
+
+def test_the_walk_has_stations() -> None:
+    assert len({station for station in stations() if station[1]}) >= 30
 
 
 def test_exported_names_exist() -> None:

@@ -211,9 +211,9 @@ def test_long_questions_come_in_one_piece(up: LocalRoles) -> None:
     assert out.probabilities is not None and np.isfinite(out.probabilities).all()
 
 
-def test_the_readmes_client(up: LocalRoles, root: Path, monkeypatch: pytest.MonkeyPatch,
+def test_the_manuals_client(up: LocalRoles, root: Path, monkeypatch: pytest.MonkeyPatch,
                             capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(up.role_folder("client"))
-    source = (root / "README.md").read_text("utf-8").split("```py\n")[1].split("```")[0]
-    exec(compile(source, "README.md", "exec"), {"__name__": "readme"})
+    source = (root / "docs/using.md").read_text("utf-8").split("```py\n")[1].split("```")[0]
+    exec(compile(source, "using.md", "exec"), {"__name__": "manual"})
     assert capsys.readouterr().out == "['positive']\n"
