@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/labs"))
 
 from tree import modules, package_dirs  # noqa: E402  (the one reader of setup.cfg's packages lives with the tests)
 
