@@ -44,7 +44,7 @@ from secformer.mpc.dealer.kinds import Kind, MatMul
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import kernels_for
-from secformer.mpc.kernels.compose import BLOCK_BYTES, drawn
+from secformer.mpc.kernels.words import BLOCK_BYTES, drawn
 from secformer.mpc.session import Session
 from secformer.mpc.sessions.recorder import PlanRecorder
 from secformer.protocols.recipes import recipe_named

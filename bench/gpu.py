@@ -26,11 +26,11 @@ import numpy as np
 from gpu_clock import PEAKS, DeviceClock, peaks
 from report import RESULTS, record
 
-import secformer.mpc.kernels
+import secformer.mpc.kernels.cuda
 from secformer.mpc.backend import Backend, choose_backend
 from secformer.mpc.errors import BackendUnavailable
 from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.cuda_ import CudaKernels
+from secformer.mpc.kernels.cuda.launch import CudaKernels
 
 NO_GPU = 2
 PARTS = ("kernels", "products", "bert")
@@ -95,7 +95,7 @@ def measured(kernels: CudaKernels, cupy: Any, args: argparse.Namespace) -> dict[
         print(gpu_products.table(rows))
         print(gpu_products.target(rows))
         if not args.keep_table:
-            folder = Path(secformer.mpc.kernels.__file__).parent
+            folder = Path(secformer.mpc.kernels.cuda.__file__).parent
             print(f"winners written to {gpu_products.write_table(rows, kernels.device.name, folder).name}")
     if "bert" in only:
         result["bert"] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.kernels.cuda_ import OPTIONS, header
+from secformer.mpc.kernels.cuda.device import OPTIONS, header
 
 CHAINS, THREADS = 8, 256  # as in peaks.cu
 ROUNDS = 2000

@@ -29,8 +29,9 @@ from secformer.models.ranges.profile import measure
 from secformer.mpc.backend import Backend
 from secformer.mpc.dealer.kinds import Comparison, ExpMask, Kind, MatMul, SeriesMask
 from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.kernels.choice import digits
-from secformer.mpc.kernels.cuda_ import CudaKernels, Device
+from secformer.mpc.kernels.cuda.device import Device
+from secformer.mpc.kernels.cuda.launch import CudaKernels
+from secformer.mpc.kernels.cuda.ways import digits
 from secformer.mpc.simulate import World
 from secformer.protocols.recipes import recipe_named
 

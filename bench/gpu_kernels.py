@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.compose import Sealed
+from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.words import Sealed
 
 KEY, OTHER = bytes(range(32)), bytes(range(32, 64))
 HARMONICS, TURN_BITS, BLOCK_BITS, WINDOW, BLOCKS = 20, 24, 8, 24, 3
@@ -35,7 +35,7 @@ class Case:
 
     name: str
     inputs: Callable[[np.random.Generator, int], dict[str, np.ndarray]]
-    run: Callable[[NumpyKernels, Arrays, int], Any]
+    run: Callable[[Kernels, Arrays, int], Any]
     moved: float
     work: float = 0.0
     unit: str = ""
@@ -134,19 +134,19 @@ def tables(row: int) -> Callable[[np.random.Generator, int], dict[str, np.ndarra
     return lambda rng, n: {"rows": rng.integers(0, 256, n * row, dtype=np.uint8), "v": random_words(rng, n, BLOCK_BITS)}
 
 
-def flipped(k: NumpyKernels, a: Arrays, n: int) -> Any:
+def flipped(k: Kernels, a: Arrays, n: int) -> Any:
     rows = a["rows"].reshape(n, -1)
     k.flip_bits(rows, a["v"])
     return rows
 
 
-def looked_up(k: NumpyKernels, a: Arrays, n: int) -> Any:
+def looked_up(k: Kernels, a: Arrays, n: int) -> Any:
     share = a["v"].copy()
     k.outcome(a["rows"].reshape(n, -1), a["v"], 0, BLOCK_BITS, 2, False, share)
     return share
 
 
-def picked(k: NumpyKernels, a: Arrays, n: int) -> Any:
+def picked(k: Kernels, a: Arrays, n: int) -> Any:
     share = a["v"].copy()
     k.pick(a["rows"].reshape(n, -1), a["v"] & np.uint64(7), 0, share)
     return share
@@ -160,7 +160,7 @@ def outcome_inputs(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
     return {"r": random_words(rng, n, WINDOW), "alpha": random_words(rng, n, 2 * BLOCKS - 1)}
 
 
-def verify(cuda: NumpyKernels, reference: NumpyKernels, n: int) -> list[str]:
+def verify(cuda: Kernels, reference: Kernels, n: int) -> list[str]:
     """The names of kernels whose answers differ from the reference's in any bit."""
     wrong = []
     for case in cases():
@@ -180,7 +180,7 @@ def same(x: np.ndarray, y: np.ndarray) -> bool:
     return x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
 
 
-def measure(cuda: NumpyKernels, clock: Any, peaks: Mapping[str, float]) -> list[dict[str, Any]]:
+def measure(cuda: Kernels, clock: Any, peaks: Mapping[str, float]) -> list[dict[str, Any]]:
     """A row for every kernel: seconds, and the shares of the memory's and of the unit's ceiling."""
     rows = []
     for case in cases():

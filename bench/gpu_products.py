@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.choice import BYTES, INTEGER, TABLE, WAYS, Product, digits
-from secformer.mpc.kernels.cuda_ import CudaKernels
+from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.cuda.launch import CudaKernels
+from secformer.mpc.kernels.cuda.ways import BYTES, INTEGER, TABLE, WAYS, Product, digits
 from secformer.mpc.ring import word_type
 
 TARGET = Product(1, 4096, 4096, 4096)
@@ -39,7 +39,7 @@ def measured_shapes() -> list[Product]:
     return [*squares, *small, *bert]
 
 
-def verify(cuda: CudaKernels, reference: NumpyKernels, wanted: Iterable[Product]) -> list[str]:
+def verify(cuda: CudaKernels, reference: Kernels, wanted: Iterable[Product]) -> list[str]:
     """Shapes and ways whose first and last rows differ from NumPy's, or that differ among themselves."""
     wrong = []
     for shape in wanted:

@@ -12,7 +12,7 @@ import numpy as np
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.kernels.compose import STEP_BITS
+from secformer.mpc.kernels.tables import STEP_BITS
 
 LEAST_BITS = 3  # of an opening: what a turn can be cut into quarters of
 

@@ -10,8 +10,8 @@ from secformer.mpc.dealer.kinds import CHUNK, Kind
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.compose import Sealed, unsealed, whole_bytes
+from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.words import Sealed, unsealed, whole_bytes
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag
@@ -24,7 +24,7 @@ class Party:
     chunk   elements of material that are made, sent and used at once: both parties and the plan must have the same
     """
 
-    def __init__(self, rank: int, fixed: FixedPoint, kernels: NumpyKernels, *, private_seed: bytes | None = None,
+    def __init__(self, rank: int, fixed: FixedPoint, kernels: Kernels, *, private_seed: bytes | None = None,
                  chunk: int = CHUNK):
         self.rank, self.fixed, self.kernels, self.chunk = rank, fixed, kernels, chunk
         self.private = Stream(private_seed or fresh_seed(), "private", kernels=kernels)

@@ -12,8 +12,8 @@ from typing import Any
 
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.errors import RangeError
-from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.compose import BLOCK_BYTES, Sealed, drawn
+from secformer.mpc.kernels import Kernels, NumpyKernels
+from secformer.mpc.kernels.words import BLOCK_BYTES, Sealed, drawn
 
 SEED_BYTES = 32
 MAX_BLOCKS = 1 << 32  # RFC 8439 counts blocks in 32 bits: 256 GiB a stream
@@ -38,7 +38,7 @@ def derive(seed: bytes, *name: Name) -> bytes:
 class Stream:
     """A named stream, read in order. Each read starts at a fresh 64-byte block."""
 
-    def __init__(self, seed: bytes, *name: Name, kernels: NumpyKernels | None = None):
+    def __init__(self, seed: bytes, *name: Name, kernels: Kernels | None = None):
         self._key = derive(seed, *name)
         self._kernels = kernels if kernels is not None else NumpyKernels(choose_backend("numpy"))
         self._block = 0

@@ -21,7 +21,7 @@ from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.kernels import NumpyKernels, kernels_for
+from secformer.mpc.kernels import Kernels, kernels_for
 from secformer.mpc.meter import Cost, Meter
 from secformer.mpc.net.channel import DEADLINE, Channel, local_pair
 from secformer.mpc.party import Party
@@ -56,7 +56,7 @@ class World:
         backend: str = "auto",
         fixed: FixedPoint | None = None,
         deadline: float = DEADLINE,
-        kernels: NumpyKernels | None = None,
+        kernels: Kernels | None = None,
         unsafe_seeds: tuple[bytes, bytes] | None = None,
         connect: Connect | None = None,
     ):

@@ -17,6 +17,10 @@ from tree import ROOT, imports, modules
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc", "secformer.mpc.errors"),
     ("secformer.mpc.backend", "secformer.mpc.ring"),
+    tuple(f"secformer.mpc.kernels.{name}" for name in ("blas", "tables", "taylor", "threads", "words")),
+    ("secformer.mpc.kernels.interface", "secformer.mpc.kernels.limbs"),
+    ("secformer.mpc.kernels.reference",),
+    ("secformer.mpc.kernels.cpu", "secformer.mpc.kernels.cuda"),
     ("secformer.mpc.kernels",),
     ("secformer.mpc.fixed", "secformer.mpc.prg"),
     ("secformer.mpc.functions", "secformer.mpc.shares"),
@@ -49,9 +53,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # What may stand where: a pattern of code (comments and strings are left out), and the places that may hold it.
 PLACES = [
-    ("CuPy", r"\bimport cupy\b|\bfrom cupy\b", ("mpc/backend.py", "mpc/kernels/cuda_.py")),
-    ("numba", r"\bimport (numba|llvmlite)\b|\bfrom (numba|llvmlite)\b",
-     ("mpc/kernels/numba_", "mpc/kernels/notice.py")),
+    ("CuPy", r"\bimport cupy\b|\bfrom cupy\b", ("mpc/backend.py", "mpc/kernels/cuda/")),
+    ("numba", r"\bimport (numba|llvmlite)\b|\bfrom (numba|llvmlite)\b", ("mpc/kernels/cpu/",)),
     ("a party's rank", r"\brank == 0\b", ("mpc/ops/", "mpc/dealer/", "mpc/sessions/secure.py", "secformer/roles/")),
     ("sockets", r"\bimport (socket|ssl)\b|\bfrom (socket|ssl)\b", ("mpc/net/tcp.py", "mpc/net/tls.py")),
     ("the system's randomness", r"\burandom\b|\b(import|from) (secrets|random)\b",

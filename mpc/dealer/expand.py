@@ -9,7 +9,7 @@ import numpy as np
 
 from secformer.mpc.dealer.kinds import Field, Kind
 from secformer.mpc.errors import ReusedRandomness
-from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.kernels import Kernels
 from secformer.mpc.meter import Meter
 from secformer.mpc.prg import Stream
 
@@ -25,7 +25,7 @@ def expand(stream: Stream, field: Field) -> Any:
 class Material:
     """One correlation in one party's hands. A field burns when it is drawn."""
 
-    def __init__(self, kind: Kind, expand_from: Expand, receive: Receive | None, kernels: NumpyKernels, meter: Meter):
+    def __init__(self, kind: Kind, expand_from: Expand, receive: Receive | None, kernels: Kernels, meter: Meter):
         self.kind = kind
         self._fields = {f.name: f for f in kind.fields()}
         self._stream, self._receive = expand_from, receive

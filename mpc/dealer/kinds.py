@@ -16,15 +16,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.compose import STEP_BITS, whole_bytes
+from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.tables import STEP_BITS
+from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.ring import WORD_BITS, mask, word_type
 
 Array = Any
 Shape = tuple[int, ...]
 Values = Mapping[str, Array]
 Standing = Callable[[int], Array]
-CHUNK = NumpyKernels.chunk  # elements whose series or comparison material is made, sent and used at once
+CHUNK = Kernels.chunk  # elements whose series or comparison material is made, sent and used at once
 MAX_BLOCK_BITS = 8    # bits that one comparison table resolves
 
 
@@ -55,7 +56,7 @@ class Kind(ABC):
         """Masks first, then derived fields in the order in which they are dealt and used."""
 
     @abstractmethod
-    def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
+    def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         """The derived fields' values, in order, from the masks' values (both parties' shares combined)."""
 
     @property
@@ -92,7 +93,7 @@ class Bilinear(Kind):
     def product_shape(self, i: int, j: int) -> Shape: ...
 
     @abstractmethod
-    def product(self, a: Array, b: Array, width: int, kernels: NumpyKernels) -> Array:
+    def product(self, a: Array, b: Array, width: int, kernels: Kernels) -> Array:
         """The product of two arrays of words, right mod 2^width."""
 
     def fields(self) -> Iterator[Field]:
@@ -102,7 +103,7 @@ class Bilinear(Kind):
         for p, (i, j, width) in enumerate(self.pairs):
             yield Field(f"product{p}", math.prod(self.product_shape(i, j)), width, derived=True)
 
-    def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
+    def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         operands = [
             masks[f"mask{i}"].reshape(shape) if (w := self.weights[i]) is None else standing(w)
             for i, shape in enumerate(self.shapes)
@@ -123,7 +124,7 @@ class Hadamard(Bilinear):
     def product_shape(self, i: int, j: int) -> Shape:
         return np.broadcast_shapes(self.shapes[i], self.shapes[j])
 
-    def product(self, a: Array, b: Array, width: int, kernels: NumpyKernels) -> Array:
+    def product(self, a: Array, b: Array, width: int, kernels: Kernels) -> Array:
         return a * b
 
 
@@ -134,7 +135,7 @@ class MatMul(Bilinear):
     def product_shape(self, i: int, j: int) -> Shape:
         return (*self.shapes[i][:-1], self.shapes[j][-1])
 
-    def product(self, a: Array, b: Array, width: int, kernels: NumpyKernels) -> Array:
+    def product(self, a: Array, b: Array, width: int, kernels: Kernels) -> Array:
         dtype = word_type(width)
         return kernels.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False), width)
 
@@ -157,7 +158,7 @@ class Lift(Kind):
         if self.wrap_bits:
             yield Field("wraps", 2 * self.count, self.wrap_bits, derived=True)
 
-    def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
+    def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         if self.wrap_bits:
             yield kernels.wraps(masks["mask"], self.window)
 
@@ -183,7 +184,7 @@ class SeriesMask(Kind):
         for j, (start, stop) in enumerate(chunks(self.count, self.chunk)):
             yield Field(f"words{j}", 2 * self.harmonics * (stop - start), self.width, derived=True)
 
-    def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
+    def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         for start, stop in chunks(self.count, self.chunk):
             yield kernels.harmonics(masks["mask"][start:stop], self.bits, self.harmonics, self.frac).reshape(-1)
 
@@ -214,7 +215,7 @@ class ExpMask(Kind):
         for j, (start, stop) in enumerate(chunks(self.count, self.chunk)):
             yield Field(f"table{j}", self.entries * (stop - start), 64, derived=True)
 
-    def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
+    def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         for start, stop in chunks(self.count, self.chunk):
             yield kernels.powers(masks["mask"][start:stop], self.bits, self.period_bits, self.top,
                                  self.frac).reshape(-1)
@@ -277,7 +278,7 @@ class Comparison(Kind):
                 yield Field(f"equal{j}.{b}", (stop - start) * self.row_bytes(b), 8, derived=True, xor=True)
         yield from self.outcome_fields()
 
-    def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
+    def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         r = masks["mask"]
         for _, start, stop in self.parts():
             for b in range(len(self.blocks)):
@@ -291,7 +292,7 @@ class Comparison(Kind):
         """What turns opened outcome bits into shares."""
 
     @abstractmethod
-    def outcomes(self, masks: Values, kernels: NumpyKernels) -> Iterator[Array]: ...
+    def outcomes(self, masks: Values, kernels: Kernels) -> Iterator[Array]: ...
 
     @property
     def opened(self) -> int:
@@ -321,7 +322,7 @@ class Less(Comparison):
         for t in range(self.thresholds):
             yield Field(f"bit{t}", self.count, self.width, derived=True)
 
-    def outcomes(self, masks: Values, kernels: NumpyKernels) -> Iterator[Array]:
+    def outcomes(self, masks: Values, kernels: Kernels) -> Iterator[Array]:
         for _, start, stop in self.parts():
             for t in range(self.thresholds):
                 yield kernels.outcome_rows(masks["mask"][start:stop], masks[f"alpha{t}"][start:stop], self.window,
@@ -350,7 +351,7 @@ class Relu(Comparison):
         for j, start, stop in self.parts():
             yield Field(f"table{j}", (stop - start) * size, self.width, derived=True)
 
-    def outcomes(self, masks: Values, kernels: NumpyKernels) -> Iterator[Array]:
+    def outcomes(self, masks: Values, kernels: Kernels) -> Iterator[Array]:
         for _, start, stop in self.parts():
             yield kernels.outcome_tables(masks["mask"][start:stop], masks["alpha0"][start:stop], self.window,
                                          len(self.blocks), self.columns)
@@ -367,7 +368,7 @@ class WeightMask(Kind):
     def fields(self) -> Iterator[Field]:
         yield Field("mask", math.prod(self.shape), self.width)
 
-    def correlate(self, masks: Values, kernels: NumpyKernels, standing: Standing) -> Iterator[Array]:
+    def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         return iter(())
 
     @property

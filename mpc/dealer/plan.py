@@ -20,7 +20,7 @@ from secformer.mpc.dealer.kinds import (
     WeightMask,
 )
 from secformer.mpc.errors import Desync
-from secformer.mpc.kernels.compose import whole_bytes
+from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.net.wire import Tag
 
 FORMAT = "secformer plan 3"  # raise it when a kind's fields or their order change

@@ -10,7 +10,7 @@ from typing import Any
 from secformer.mpc.dealer.kinds import Field, WeightMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import ProtocolError
-from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.kernels import Kernels
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.prg import Name, Stream
@@ -20,7 +20,7 @@ from secformer.mpc.ring import word_type
 class Dealer:
     """Holds the two parties' seeds and the standing masks of provisioned weights."""
 
-    def __init__(self, seeds: tuple[bytes, bytes], kernels: NumpyKernels):
+    def __init__(self, seeds: tuple[bytes, bytes], kernels: Kernels):
         self._seeds, self._kernels = seeds, kernels
         self._standing: dict[int, Any] = {}
 

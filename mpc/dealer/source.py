@@ -9,8 +9,8 @@ from secformer.mpc.dealer.expand import Material
 from secformer.mpc.dealer.kinds import Field, Kind
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync, ReusedRandomness
-from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.compose import whole_bytes
+from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag
@@ -24,7 +24,7 @@ class Source:
     """
 
     def __init__(
-        self, seed: bytes, run: Name, plan: Plan, dealer: Channel | None, kernels: NumpyKernels, meter: Meter
+        self, seed: bytes, run: Name, plan: Plan, dealer: Channel | None, kernels: Kernels, meter: Meter
     ):
         self._seed, self._run, self._plan = seed, run, plan
         self._dealer, self._kernels, self._meter = dealer, kernels, meter

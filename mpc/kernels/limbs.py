@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.kernels.blas import one_thread
-from secformer.mpc.kernels.parts import products
+from secformer.mpc.kernels.threads import threaded
 
 Array = Any
 COLUMNS = 1024  # of a block
@@ -70,7 +70,7 @@ def product(a: Array, b: Array, width: int, pool: ThreadPoolExecutor | None = No
         _add_product(x, y[:, start:stop], z[:, start:stop], width)
 
     with one_thread() as blas:
-        return products(part, a, b, pool if blas.found else None, threads)
+        return threaded(part, a, b, pool if blas.found else None, threads)
 
 
 def _add_product(a: Array, b: Array, out: Array, width: int) -> None:

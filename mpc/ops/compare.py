@@ -45,7 +45,7 @@ def relu(party: Party, x: Any, window: int, width: int) -> Any:
     """Shares mod 2^width of max(x, 0). Two rounds.
 
     With b = 1 - [x < 0] and the wrap w = [u < r], relu = b (u - r + w 2^k): the table holds b, and b's products with
-    the terms that are not public (see `Compositions.rectified`).
+    the terms that are not public (see `Kernels.rectified`).
     """
     kind = Relu(x.size, window, width, chunk=party.chunk)
     material = party.take(kind)

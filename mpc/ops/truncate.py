@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.dealer.kinds import Lift
-from secformer.mpc.kernels.compose import unsealed
+from secformer.mpc.kernels.words import unsealed
 from secformer.mpc.party import Party
 from secformer.mpc.scales import Truncation
 

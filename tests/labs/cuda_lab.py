@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import secformer.mpc.kernels
+import secformer.mpc.kernels.cuda
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.errors import BackendUnavailable
-from secformer.mpc.kernels import NumpyKernels, kernels_for
+from secformer.mpc.kernels import Kernels, kernels_for
 
-FOLDER = Path(secformer.mpc.kernels.__file__).parent
+FOLDER = Path(secformer.mpc.kernels.cuda.__file__).parent
 HERE = Path(__file__).parent
 FILES = sorted(p.stem for p in FOLDER.glob("*.cu"))
 TYPES = {"u8": np.uint8, "u16": np.uint16, "u32": np.uint32, "u64": np.uint64, "int": np.int32, "i64": np.int64,
@@ -33,7 +33,7 @@ def compiler() -> str | None:
     return shutil.which("g++") or shutil.which("clang++")
 
 
-def device() -> NumpyKernels:
+def device() -> Kernels:
     """The CUDA kernels on a GPU; skips the test where none answers."""
     try:
         return kernels_for(choose_backend("cupy"))

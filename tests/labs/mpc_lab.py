@@ -20,7 +20,7 @@ from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.fixed import FixedPoint, decode, encode
-from secformer.mpc.kernels import NumpyKernels, kernels_for
+from secformer.mpc.kernels import Kernels, kernels_for
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel, local_pair
 from secformer.mpc.net.tcp import UnsafePlainTCP, unsafe_connect, unsafe_listen
@@ -44,7 +44,7 @@ def examples(count: int) -> Any:
 
 
 @cache
-def kernels_named(name: str) -> NumpyKernels:
+def kernels_named(name: str) -> Kernels:
     return kernels_for(Backend("numpy", np, 1), compiled=name == "numba")
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from mpc_lab import KERNELS, PAIRS, close_sockets, kernels_named
 
-from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.kernels import Kernels
 
 
 @pytest.fixture(params=KERNELS, scope="session")
-def kernels(request: pytest.FixtureRequest) -> NumpyKernels:
+def kernels(request: pytest.FixtureRequest) -> Kernels:
     """Kernels under test: the reference, and the compiled ones where numba is there."""
     return kernels_named(request.param)
 

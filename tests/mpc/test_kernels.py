@@ -17,7 +17,7 @@ from tree import ROOT
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.dealer.kinds import Less, Relu
-from secformer.mpc.kernels import NumpyKernels, kernels_for
+from secformer.mpc.kernels import Kernels, kernels_for
 
 needs_numba = pytest.mark.skipif("numba" not in KERNELS, reason="numba is not installed")
 SIZES = [0, 1, 2, 3, 255, 256, 257, 1000]
@@ -127,8 +127,8 @@ def test_low_bits_of_a_product(bits: int, n: int, k: int, m: int, extreme: bool,
 
 PRODUCTS_ELSEWHERE = """
 import numpy as np
-from secformer.mpc.kernels.numba_products import multiply
-from secformer.mpc.kernels.numba_processor import FUSED, WIDE
+from secformer.mpc.kernels.cpu.products import multiply
+from secformer.mpc.kernels.cpu.processor import FUSED, WIDE
 assert (WIDE, FUSED) == WANTED, (WIDE, FUSED)
 rng = np.random.default_rng(0)
 for dtype in (np.uint64, np.uint32):
@@ -273,19 +273,19 @@ def test_pack_round_trip_is_reduction(name: str, bits: int, size: int, seed: int
     np.testing.assert_array_equal(k.unpack(moved, size, bits), reduced(x, bits))
 
 
-def test_pack_flattens_and_takes_any_shape(kernels: NumpyKernels) -> None:
+def test_pack_flattens_and_takes_any_shape(kernels: Kernels) -> None:
     x = words(np.random.default_rng(1), 3, 4).T
     np.testing.assert_array_equal(kernels.unpack(kernels.pack(x, 40), 12, 40), reduced(x.reshape(-1), 40))
 
 
 @pytest.mark.parametrize("bits", [1, 5, 8, 13, 22, 24, 31, 33, 48, 61, 64])
-def test_pack_drops_bits_above(kernels: NumpyKernels, bits: int) -> None:
+def test_pack_drops_bits_above(kernels: Kernels, bits: int) -> None:
     """A mask covers `bits` bits: the rest of the last byte must not travel."""
     carried = wire_words(kernels.pack(np.full(9, 2**64 - 1, dtype=np.uint64), bits), bits)
     assert carried.tolist() == [2**bits - 1] * 9
 
 
-def test_unpack_ignores_bits_above(kernels: NumpyKernels) -> None:
+def test_unpack_ignores_bits_above(kernels: Kernels) -> None:
     payload = np.full(3 * 5, 255, dtype=np.uint8)
     assert kernels.unpack(payload, 5, 22).tolist() == [2**22 - 1] * 5
 
@@ -294,7 +294,7 @@ def test_unpack_ignores_bits_above(kernels: NumpyKernels) -> None:
 
 
 @pytest.mark.parametrize("bits", [3, 4, 8, 21, 24, 38, 52])
-def test_turn_is_accurate_and_exact_at_the_quarters(kernels: NumpyKernels, bits: int) -> None:
+def test_turn_is_accurate_and_exact_at_the_quarters(kernels: Kernels, bits: int) -> None:
     rng, full = np.random.default_rng(bits), 1 << bits
     some = [0, 1, full // 8, full // 8 - 1, full // 4, full // 2, 3 * full // 4, full - 1, full - full // 8]
     u = np.concatenate([np.array(some, dtype=np.uint64), rng.integers(0, full, size=2000, dtype=np.uint64)])
@@ -307,7 +307,7 @@ def test_turn_is_accurate_and_exact_at_the_quarters(kernels: NumpyKernels, bits:
 
 
 @pytest.mark.parametrize("count", [16, 64, 256])
-def test_harmonics_stay_within_half_a_unit(kernels: NumpyKernels, count: int) -> None:
+def test_harmonics_stay_within_half_a_unit(kernels: Kernels, count: int) -> None:
     bits, frac = 24, 20
     rng = np.random.default_rng(3)
     r = np.concatenate([np.arange(40, dtype=np.uint64), rng.integers(0, 1 << bits, size=200, dtype=np.uint64)])
@@ -322,7 +322,7 @@ def test_harmonics_stay_within_half_a_unit(kernels: NumpyKernels, count: int) ->
 
 
 @pytest.mark.parametrize("frac", [0, 5, 16, 19, 23, 30])
-def test_growth_is_accurate_and_exact_at_nothing(kernels: NumpyKernels, frac: int) -> None:
+def test_growth_is_accurate_and_exact_at_nothing(kernels: Kernels, frac: int) -> None:
     rng, top = np.random.default_rng(frac), 16 << frac
     v = np.concatenate([np.array([0, 1, top - 1, top], dtype=np.uint64), rng.integers(0, top, 50_000, dtype=np.uint64)])
     expected = np.exp(v.astype(np.longdouble) / np.longdouble(2.0**frac))
@@ -332,7 +332,7 @@ def test_growth_is_accurate_and_exact_at_nothing(kernels: NumpyKernels, frac: in
 
 
 @pytest.mark.parametrize(("bits", "period"), [(8, 5), (9, 6), (9, 8)])
-def test_every_exponent_and_every_mask_of_a_short_period(kernels: NumpyKernels, bits: int, period: int) -> None:
+def test_every_exponent_and_every_mask_of_a_short_period(kernels: Kernels, bits: int, period: int) -> None:
     """Exhaustive: a public power of e times an entry of the table is e^x for all x of the domain, whatever the mask."""
     keep, full, frac = bits - period, 1 << bits, 41
     top = 2 << keep
@@ -350,7 +350,7 @@ def test_every_exponent_and_every_mask_of_a_short_period(kernels: NumpyKernels, 
 
 
 @pytest.mark.parametrize("block", range(9))
-def test_tables_answer_every_question(kernels: NumpyKernels, block: int) -> None:
+def test_tables_answer_every_question(kernels: Kernels, block: int) -> None:
     """Exhaustive: for all r and v, the xor of two shares of a one-hot table says [v = r] and [v < r]."""
     side = 1 << block
     r, v = (g.reshape(-1).astype(np.uint64) for g in np.meshgrid(np.arange(side), np.arange(side), indexing="ij"))
@@ -362,7 +362,7 @@ def test_tables_answer_every_question(kernels: NumpyKernels, block: int) -> None
     np.testing.assert_array_equal(l0 ^ l1, (v < r).astype(np.uint8))
 
 
-def test_gather_picks_entries(kernels: NumpyKernels) -> None:
+def test_gather_picks_entries(kernels: Kernels) -> None:
     tables = np.arange(5 * 4 * 3, dtype=np.uint64).reshape(5, 4, 3)
     e = np.array([0, 3, 1, 2, 3], dtype=np.uint64)
     np.testing.assert_array_equal(kernels.gather(tables, e), np.stack([tables[i, int(e[i])] for i in range(5)], axis=1))
@@ -373,7 +373,7 @@ def test_gather_picks_entries(kernels: NumpyKernels) -> None:
 
 @pytest.mark.parametrize("window", [2, 3, 4])
 @pytest.mark.parametrize("width", [5, 8, 64])
-def test_lift_identity_for_every_value_and_masks(kernels: NumpyKernels, window: int, width: int) -> None:
+def test_lift_identity_for_every_value_and_masks(kernels: Kernels, window: int, width: int) -> None:
     """Exhaustive over small windows: whatever z and the parties' masks, what comes out is z mod 2^width."""
     bound, each = 1 << (window - 2), np.arange(1 << window)
     z, mask0, mask1 = (g.reshape(-1).astype(np.uint64) for g in np.meshgrid(np.arange(-bound, bound), each, each))

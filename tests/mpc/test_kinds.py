@@ -40,7 +40,7 @@ from secformer.mpc.dealer.kinds import (
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.errors import ProtocolError
-from secformer.mpc.kernels.compose import whole_bytes
+from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.prg import Stream
 
 Values = dict[str, np.ndarray]

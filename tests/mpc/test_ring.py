@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpc_lab import KERNELS, examples, kernels_named, words_of
 
-from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.numpy_ import EXACT_K, EXACT_K_NARROW, LIMB_SHIFTS
+from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.reference import EXACT_K, EXACT_K_NARROW, LIMB_SHIFTS
 from secformer.mpc.ring import mask, word_type
 
 ALL_ONES, TOP = 2**64 - 1, 2**63
@@ -64,7 +64,7 @@ def test_random_and_extreme_words(
 
 @pytest.mark.parametrize("k", [EXACT_K - 1, EXACT_K, EXACT_K + 1, 2 * EXACT_K + 3])
 @pytest.mark.parametrize("left", range(len(WORST)))
-def test_the_limb_bound_at_its_worst(kernels: NumpyKernels, k: int, left: int) -> None:
+def test_the_limb_bound_at_its_worst(kernels: Kernels, k: int, left: int) -> None:
     """Constant rows make every float64 sum k times the largest product of limbs: 2^53 at k = 2048, odd just below."""
     a = np.full((2, k), WORST[left], dtype=np.uint64)
     b = np.array([[w] * k for w in WORST], dtype=np.uint64).T
@@ -84,7 +84,7 @@ def test_limbs_are_balanced_and_add_up() -> None:
     np.testing.assert_array_equal(words_of([int(t) for t in total]), words)
 
 
-def test_narrow_words_beyond_the_narrow_bound(kernels: NumpyKernels) -> None:
+def test_narrow_words_beyond_the_narrow_bound(kernels: Kernels) -> None:
     k = EXACT_K_NARROW + 5
     a = np.full((1, k), 0x8000_8000, dtype=np.uint32)
     b = np.full((k, 1), 0x8000_8000, dtype=np.uint32)
@@ -93,7 +93,7 @@ def test_narrow_words_beyond_the_narrow_bound(kernels: NumpyKernels) -> None:
     assert int(kernels.matmul(a, b)[0, 0]) == expected
 
 
-def test_views_and_read_only_arrays(kernels: NumpyKernels) -> None:
+def test_views_and_read_only_arrays(kernels: Kernels) -> None:
     rng = np.random.default_rng(5)
     a = rng.integers(0, 2**64, size=(9, 14), dtype=np.uint64)[::2, ::-2]
     b = rng.integers(0, 2**64, size=(5, 7), dtype=np.uint64).T
@@ -107,7 +107,7 @@ def test_columns_split_over_threads_give_the_same() -> None:
     if "numba" not in KERNELS:
         pytest.skip("numba is not installed")
     from secformer.mpc.backend import Backend
-    from secformer.mpc.kernels.numba_ import NumbaKernels
+    from secformer.mpc.kernels.cpu.compiled import NumbaKernels
 
     rng = np.random.default_rng(6)
     shape = ((3, 130, 161), (3, 161, 257))  # 16 million multiplications: worth splitting, odd everywhere

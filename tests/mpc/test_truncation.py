@@ -12,14 +12,14 @@ from mpc_lab import ULP, Raw, Words, compute, examples, integers, run, words_of
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.kernels import Kernels
 from secformer.mpc.ops.truncate import drop
 from secformer.mpc.scales import Truncation
 from secformer.mpc.shares import Share
 
 
 def truncate_all(
-    jobs: list[tuple[np.ndarray, int, int]], kernels: NumpyKernels | None = None, seed: int = 0
+    jobs: list[tuple[np.ndarray, int, int]], kernels: Kernels | None = None, seed: int = 0
 ) -> list[Raw]:
     """Truncates every (words, shift, window) in one round."""
 
@@ -47,7 +47,7 @@ def check(z: list[int], shift: int, got: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("window", [2, 3, 8, 9, 24, 31, 32, 33, 40, 48, 56, 63, 64])
-def test_every_shift_of_a_window_is_below_one_unit(kernels: NumpyKernels, window: int) -> None:
+def test_every_shift_of_a_window_is_below_one_unit(kernels: Kernels, window: int) -> None:
     rng = np.random.default_rng(window)
     shifts = [s for s in sorted({0, 1, 7, 8, 15, 16, 22, 32, window - 3, window - 2}) if 0 <= s <= window - 2]
     values = [edges(window, rng) for _ in shifts]
@@ -133,7 +133,7 @@ def test_only_what_is_kept_is_opened() -> None:
 
 
 @pytest.mark.parametrize("width", [24, 33, 40, 48, 64])
-def test_settled_words_are_as_wide_as_asked(kernels: NumpyKernels, width: int) -> None:
+def test_settled_words_are_as_wide_as_asked(kernels: Kernels, width: int) -> None:
     """What is narrower than the window that is left anyway is as wide as that."""
     x = np.array([1.5, -3.0, 100.0, -127.75, 0.0])
     (got,), outcome = run(lambda s, x: list(s.settle(s.square(x), width=width)), x, raw=True, kernels=kernels)
@@ -143,7 +143,7 @@ def test_settled_words_are_as_wide_as_asked(kernels: NumpyKernels, width: int) -
     np.testing.assert_array_equal(got.value, x * x)
 
 
-def test_operands_are_settled_to_their_products_width(kernels: NumpyKernels) -> None:
+def test_operands_are_settled_to_their_products_width(kernels: Kernels) -> None:
     """The widest of a round, each operand once; a narrower share that nothing is pending in is widened with them."""
     values = np.array([1.5, -3.0, 100.0, -127.75])
 

@@ -15,7 +15,7 @@ from secformer.mpc.backend import Backend, choose_backend
 from secformer.mpc.errors import BackendUnavailable, ProtocolError, SettingsError
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.functions import Series
-from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.kernels import Kernels
 from secformer.mpc.meter import COUNTERS, Cost, Meter
 from secformer.mpc.net.channel import Channel, local_pair
 from secformer.mpc.party import Party
@@ -45,7 +45,7 @@ def inputs() -> tuple[np.ndarray, np.ndarray]:
     return rng.uniform(-2, 2, size=(5, 4)), rng.uniform(-1, 1, size=(4, 6))
 
 
-def test_a_program_gives_the_twins_answer_in_every_world(kernels: NumpyKernels, pair: Any) -> None:
+def test_a_program_gives_the_twins_answer_in_every_world(kernels: Kernels, pair: Any) -> None:
     x, w = inputs()
     twin = PlainSession()
     expected = [y.data for y in layer(twin, twin.accept(x), twin.accept(w))]
@@ -59,7 +59,7 @@ def test_a_program_gives_the_twins_answer_in_every_world(kernels: NumpyKernels, 
 
 
 def transcript(
-    kernels: NumpyKernels, pair: Any, seeds: tuple[bytes, bytes], private: bytes
+    kernels: Kernels, pair: Any, seeds: tuple[bytes, bytes], private: bytes
 ) -> tuple[list[bytes], list[bytes]]:
     logs: tuple[list[Sent], list[Sent]] = ([], [])
     world = fix_private(World(kernels=kernels, unsafe_seeds=seeds, connect=tapped(logs, pair)), private)
@@ -76,7 +76,7 @@ def transcript(
     return [p.tobytes() for log in logs for _, p in log], shares
 
 
-def test_seeds_determine_every_byte_whatever_channel_and_kernels(kernels: NumpyKernels, pair: Any) -> None:
+def test_seeds_determine_every_byte_whatever_channel_and_kernels(kernels: Kernels, pair: Any) -> None:
     reference = transcript(kernels_named("numpy"), quick_local_pair, SEEDS, SEEDS[0])
     assert transcript(kernels, pair, SEEDS, SEEDS[0]) == reference
 

@@ -11,8 +11,9 @@ from cuda_lab import NO_COMPILER, HostModule, compiler, device
 from mpc_lab import kernels_named
 
 from secformer.mpc.backend import Backend
-from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.cuda_ import CudaKernels, Device
+from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.cuda.device import Device
+from secformer.mpc.kernels.cuda.launch import CudaKernels
 
 DEVICES = ["device"] if importlib.util.find_spec("cupy") else []
 ORDERS = {"host": 0, "host, threads backwards": 1, "host, threads shuffled": 2}
@@ -34,25 +35,25 @@ def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], CudaKer
     return ordered
 
 
-def chosen(request: pytest.FixtureRequest) -> NumpyKernels:
+def chosen(request: pytest.FixtureRequest) -> Kernels:
     if request.param == "device":
         return device()
-    kernels: NumpyKernels = request.getfixturevalue("on_host")(ORDERS[request.param])
+    kernels: Kernels = request.getfixturevalue("on_host")(ORDERS[request.param])
     return kernels
 
 
 @pytest.fixture(params=["host", *DEVICES])
-def cuda(request: pytest.FixtureRequest) -> NumpyKernels:
+def cuda(request: pytest.FixtureRequest) -> Kernels:
     """The CUDA kernels under test whose threads go their own ways."""
     return chosen(request)
 
 
 @pytest.fixture(params=[*ORDERS, *DEVICES])
-def ordered_cuda(request: pytest.FixtureRequest) -> NumpyKernels:
+def ordered_cuda(request: pytest.FixtureRequest) -> Kernels:
     """The CUDA kernels under test whose threads wait for each other: the host runs them in several orders."""
     return chosen(request)
 
 
 @pytest.fixture
-def reference() -> NumpyKernels:
+def reference() -> Kernels:
     return kernels_named("numpy")

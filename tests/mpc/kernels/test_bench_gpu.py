@@ -20,9 +20,9 @@ from cuda_lab import HostModule
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.kinds import ExpMask, Less, Lift, MatMul, SeriesMask
 from secformer.mpc.errors import BackendUnavailable
-from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.choice import BYTES, FLOAT64, INTEGER, WAYS, Choice, Product
-from secformer.mpc.kernels.cuda_ import CudaKernels
+from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.cuda.launch import CudaKernels
+from secformer.mpc.kernels.cuda.ways import BYTES, FLOAT64, INTEGER, WAYS, Choice, Product
 
 PEAKS = {"memory": 1e12, "bytes": 1e15, "words": 1e12, "numbers": 1e13, "doubles": 1e13}
 SMALL = [Product(1, 9, 33, 5, 64), Product(2, 8, 20, 8, 48), Product(1, 12, 40, 10, 32)]
@@ -54,7 +54,7 @@ def test_without_a_gpu_it_says_so(root: Path, tmp_path: Path) -> None:
 
 
 def test_kernels_are_verified_and_counted(
-    bench: Callable[[str], ModuleType], host: CudaKernels, reference: NumpyKernels, monkeypatch: pytest.MonkeyPatch
+    bench: Callable[[str], ModuleType], host: CudaKernels, reference: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kernels, clock = bench("gpu_kernels"), bench("gpu_clock").HostClock()
     assert kernels.verify(host, reference, 40) == []
@@ -70,7 +70,7 @@ def test_kernels_are_verified_and_counted(
 
 
 def test_products_are_verified_timed_and_chosen(
-    bench: Callable[[str], ModuleType], host: CudaKernels, reference: NumpyKernels, tmp_path: Path,
+    bench: Callable[[str], ModuleType], host: CudaKernels, reference: Kernels, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     products, clock = bench("gpu_products"), bench("gpu_clock").HostClock()
@@ -81,8 +81,8 @@ def test_products_are_verified_timed_and_chosen(
     for device in ("one", "another"):
         path = products.write_table(rows, device, tmp_path)
     assert set(json.loads(path.read_text())) == {"one", "another"}
-    monkeypatch.setattr("secformer.mpc.kernels.choice.files", lambda package: tmp_path)
-    measured = importlib.import_module("secformer.mpc.kernels.choice").recorded("another")
+    monkeypatch.setattr("secformer.mpc.kernels.cuda.ways.files", lambda package: tmp_path)
+    measured = importlib.import_module("secformer.mpc.kernels.cuda.ways").recorded("another")
     assert [shape for shape, _ in measured] == SMALL
     assert Choice(90, measured)(SMALL[0]) == rows[0]["fastest"]
     wide = 10 * products.AT_LEAST

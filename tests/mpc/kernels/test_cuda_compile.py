@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from cuda_lab import FILES, FOLDER
 
-from secformer.mpc.kernels.cuda_ import EXPANDERS, FUNCTIONS, OPTIONS, SOURCES, source
-from secformer.mpc.kernels.cuda_products import SIDE, STAGES, STEP, TILE
+from secformer.mpc.kernels.cuda.device import OPTIONS, SOURCES, source
+from secformer.mpc.kernels.cuda.launch import EXPANDERS, FUNCTIONS
+from secformer.mpc.kernels.cuda.products import SIDE, STAGES, STEP, TILE
 
 WANTED = ("70", "80", "90")  # compute capabilities; a compiler that dropped one says so itself
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from secformer.mpc.dealer.kinds import Less, Relu
-from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.kernels.compose import Sealed
+from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.words import Sealed
 
 SIZES = [0, 1, 7, 64, 255, 257, 1025, 2049]
 EXTREMES = np.array([0, 1, 2**63, 2**63 - 1, 2**64 - 1, 2**32, 2**32 - 1], dtype=np.uint64)
@@ -33,7 +33,7 @@ def parts(result: Any) -> tuple[Any, ...]:
     return result if isinstance(result, tuple) else (result,)
 
 
-def compared(cuda: NumpyKernels, reference: NumpyKernels) -> Callable[..., None]:
+def compared(cuda: Kernels, reference: Kernels) -> Callable[..., None]:
     """same(name, *arguments): both kernels answer alike. Arrays of words are given to the device first."""
 
     def same(name: str, *arguments: Any, **named: Any) -> None:
@@ -50,12 +50,12 @@ def compared(cuda: NumpyKernels, reference: NumpyKernels) -> Callable[..., None]
 
 
 @pytest.fixture
-def same(cuda: NumpyKernels, reference: NumpyKernels) -> Callable[..., None]:
+def same(cuda: Kernels, reference: Kernels) -> Callable[..., None]:
     return compared(cuda, reference)
 
 
 @pytest.fixture
-def same_in_any_order(ordered_cuda: NumpyKernels, reference: NumpyKernels) -> Callable[..., None]:
+def same_in_any_order(ordered_cuda: Kernels, reference: Kernels) -> Callable[..., None]:
     return compared(ordered_cuda, reference)
 
 
@@ -105,7 +105,7 @@ def test_words_of_any_shape_are_masked(same: Callable[..., None]) -> None:
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("offset", [0, 1, 4])
 def test_packing_and_opening(
-    same: Callable[..., None], reference: NumpyKernels, bits: int, n: int, offset: int
+    same: Callable[..., None], reference: Kernels, bits: int, n: int, offset: int
 ) -> None:
     x = words(n + bits, n)
     payload = np.empty(n * -(-bits // 8) + offset, dtype=np.uint8)[offset:]  # wherever it starts in its message
@@ -190,7 +190,7 @@ def test_look_up(same: Callable[..., None], n: int, block: int) -> None:
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize(("block", "down", "place", "last"), [(8, 15, 0, False), (8, 0, 4, True), (1, 3, 2, False)])
 def test_outcome(
-    cuda: NumpyKernels, reference: NumpyKernels, n: int, block: int, down: int, place: int, last: bool
+    cuda: Kernels, reference: Kernels, n: int, block: int, down: int, place: int, last: bool
 ) -> None:
     """In place, and on a part of the shares: what lies around it stays."""
     tables = words(n, n, max(1, (1 << block) // 8), bits=8).astype(np.uint8)
@@ -203,7 +203,7 @@ def test_outcome(
 
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("block", [1, 3, 5, 8])
-def test_flip_bits(cuda: NumpyKernels, reference: NumpyKernels, n: int, block: int) -> None:
+def test_flip_bits(cuda: Kernels, reference: Kernels, n: int, block: int) -> None:
     tables = words(n, n, max(1, (1 << block) // 8), bits=8).astype(np.uint8)
     other, v = cuda.backend.asarray(tables.copy()), words(n, n, bits=block)
     reference.flip_bits(tables, v)
@@ -228,7 +228,7 @@ def test_outcome_tables(same: Callable[..., None], n: int, window: int, width: i
 @pytest.mark.parametrize("n", [0, 1, 3, 65])
 @pytest.mark.parametrize("window", [2, 9, 16, 24, 33])
 def test_rows_of_less(
-    same: Callable[..., None], cuda: NumpyKernels, reference: NumpyKernels, n: int, window: int
+    same: Callable[..., None], cuda: Kernels, reference: Kernels, n: int, window: int
 ) -> None:
     kind = Less(n, window, 48)
     alpha, e = words(n, n, bits=kind.alpha_bits), words(n, n, bits=kind.outcome_bits)

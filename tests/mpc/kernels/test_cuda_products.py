@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from cuda_lab import device
 
-from secformer.mpc.kernels import NumpyKernels, cuda_products
-from secformer.mpc.kernels.choice import BYTES, FLOAT64, INTEGER, WAYS, Choice, Product
-from secformer.mpc.kernels.cuda_ import CudaKernels
-from secformer.mpc.kernels.cuda_products import Products, longest
+from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.cuda import products as cuda_products
+from secformer.mpc.kernels.cuda.launch import CudaKernels
+from secformer.mpc.kernels.cuda.products import Products, longest
+from secformer.mpc.kernels.cuda.ways import BYTES, FLOAT64, INTEGER, WAYS, Choice, Product
 
 EXTREMES = np.array([0, 1, 2**63, 2**63 - 1, 2**64 - 1, 2**32 - 1, 0x8080808080808080, 0x7F7F7F7F7F7F7F7F],
                     dtype=np.uint64)
@@ -41,7 +42,7 @@ def agree(
 @pytest.mark.parametrize("bits", [8, 32, 40, 48, 56, 64])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 2), (65, 40, 9), (3, 100, 17)])
 def test_each_way_gives_the_reference(
-    ordered_cuda: CudaKernels, reference: NumpyKernels, shape: tuple[int, int, int], bits: int
+    ordered_cuda: CudaKernels, reference: Kernels, shape: tuple[int, int, int], bits: int
 ) -> None:
     n, k, m = shape
     rng = np.random.default_rng(sum(shape) + bits)
@@ -51,7 +52,7 @@ def test_each_way_gives_the_reference(
 
 
 @pytest.mark.parametrize("dtype", [np.uint64, np.uint32])
-def test_blocks_batches_and_views(cuda: CudaKernels, reference: NumpyKernels, dtype: type) -> None:
+def test_blocks_batches_and_views(cuda: CudaKernels, reference: Kernels, dtype: type) -> None:
     """More than one block in each direction, batches, and operands that are not contiguous."""
     rng = np.random.default_rng(3)
     bits = 64 if dtype == np.uint64 else 32
@@ -61,7 +62,7 @@ def test_blocks_batches_and_views(cuda: CudaKernels, reference: NumpyKernels, dt
 
 
 @pytest.mark.parametrize(("n", "m"), [(640, 128), (579, 70), (1100, 1)])
-def test_every_block_finds_its_place(cuda: CudaKernels, reference: NumpyKernels, n: int, m: int) -> None:
+def test_every_block_finds_its_place(cuda: CudaKernels, reference: Kernels, n: int, m: int) -> None:
     """More blocks than run in one band, and a last band that is lower."""
     rng = np.random.default_rng(n)
     a, b = words(rng, n, 5).astype(np.uint32), words(rng, 5, m).astype(np.uint32)

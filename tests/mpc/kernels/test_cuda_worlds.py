@@ -11,7 +11,7 @@ from mpc_lab import PAIRS, SEEDS, close_sockets
 
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.functions import Exponential, Series
-from secformer.mpc.kernels import NumpyKernels
+from secformer.mpc.kernels import Kernels
 from secformer.mpc.session import CLIENT
 from secformer.mpc.simulate import World
 
@@ -32,7 +32,7 @@ def program(s: Any, mine: np.ndarray) -> Any:
     return [s.reveal(x, CLIENT) for x in (out, waved, grown, s.mul(small, y), own, square)]
 
 
-def test_a_world_gives_the_reference_s_words(ordered_cuda: NumpyKernels, reference: NumpyKernels) -> None:
+def test_a_world_gives_the_reference_s_words(ordered_cuda: Kernels, reference: Kernels) -> None:
     rng = np.random.default_rng(1)
     x = rng.uniform(-3, 3, (6, 8))
     mask = rng.integers(0, 2**64, x.shape, dtype=np.uint64)
@@ -51,7 +51,7 @@ def test_on_a_device() -> None:
 
 
 @pytest.mark.parametrize("connect", sorted(PAIRS))
-def test_worlds_on_a_device(reference: NumpyKernels, connect: str) -> None:
+def test_worlds_on_a_device(reference: Kernels, connect: str) -> None:
     """Several runs on streams that last, with provisioned weights, larger than a block, in process and over sockets."""
     kernels = device()
     rng = np.random.default_rng(4)
@@ -79,7 +79,7 @@ def test_worlds_on_a_device(reference: NumpyKernels, connect: str) -> None:
         assert np.abs(mine - expected).max() < 2.0**-10  # chunks, and so masks, differ from the reference's
 
 
-def test_chunks_of_material_change_no_answer(reference: NumpyKernels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_material_change_no_answer(reference: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU takes material in larger pieces than a CPU: plan, dealer and parties follow."""
     x = np.random.default_rng(2).uniform(-3, 3, (6, 8))
     shares = encode(x, 16) - np.uint64(5), np.full(x.shape, 5, dtype=np.uint64)

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("numba")
 
-from secformer.mpc.kernels.notice import NOTICE, CompileNotice
+from secformer.mpc.kernels.cpu.compile_notice import NOTICE, CompileNotice
 
 ROOT = Path(__file__).resolve().parents[3]
 FIRST_USE = """

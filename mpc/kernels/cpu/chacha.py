@@ -2,7 +2,7 @@
 
 A vector has one word of the state of each of LANES consecutive blocks, so that the rounds are vector operations; a
 transposition brings the blocks' own words together. Consumers draw GROUP words at a time into memory that stays in the
-first cache. Streams have planes as payloads do, each from a fresh block (see `Compositions.planes`).
+first cache. Streams have planes as payloads do, each from a fresh block (see `Kernels.planes`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from secformer.mpc.kernels.numba_processor import WIDE
-from secformer.mpc.kernels.numba_words import Planes, cut, join
+from secformer.mpc.kernels.cpu.packing import Planes, cut, join
+from secformer.mpc.kernels.cpu.processor import WIDE
 
 Array = Any
 LANES = 16 if WIDE else 8

@@ -1,63 +1,108 @@
-"""What kernels do in one pass where they can: here each as its plain steps, which is what it must agree with.
+"""The interface of all kernels: hot loops on arrays of words.
 
-A backend with fused kernels overrides these names; results are the same, bit for bit.
+What every backend must have is abstract; what is made of that stands here as its plain steps. A backend with fused
+kernels overrides those steps: results are the same, bit for bit.
+
+Words are uint64 arrays (uint32 where a caller works mod 2^32). Letters: n elements or rows, k inner, m columns,
+K harmonics. `key` is a stream's 256-bit key, `block` the 64-byte block that it starts at.
 """
 
 from __future__ import annotations
 
-import math
-from abc import abstractmethod
-from dataclasses import dataclass
-from functools import lru_cache
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 
+from secformer.mpc.backend import Backend
+from secformer.mpc.kernels.tables import outcome_patterns, outcomes
+from secformer.mpc.kernels.words import BLOCK_BYTES, PLANES, Array, Sealed, drawn, whole_bytes
 from secformer.mpc.ring import mask
 
-Array = Any
-BLOCK_BYTES = 64  # of a keystream
-STEP_BITS = 4     # e^x is a public power, of an exponent below 2^this, times an entry of a table
-PLANES = ((4, np.uint32), (2, np.uint16), (1, np.uint8))  # what words of fewer than eight bytes are cut into
 
+class Kernels(ABC):
+    """What a role computes with."""
 
-@dataclass(frozen=True)
-class Sealed:
-    """Masked words, and their low bits as the payload that opens them."""
-
-    words: Array
-    payload: Array
-
-    @property
-    def size(self) -> int:
-        return int(self.words.size)
-
-
-def unsealed(words: Array | Sealed) -> Array:
-    """Masked words, whether they are sealed or not."""
-    return words.words if isinstance(words, Sealed) else words
-
-
-class Compositions:
-    """Names made of other kernels' names. `key` is a stream's 256-bit key, `block` the 64-byte block it starts at."""
-
-    xp: Any
+    name: str
+    backend: Backend
+    xp: Any  # the backend's array module
     ahead = 1 << 29  # bytes of material, or one message, that may wait for a party: how far the dealer may run ahead
     fuses = False  # whether a mask is better expanded into the sum that it masks than ahead of it
     chunk = 8192  # elements of material that are best made, sent and used at once: here what stays in a core's cache
 
+    # ---- what every backend has -----------------------------------------------------------------------------------
+
     @abstractmethod
-    def keystream(self, key: bytes, block: int, nbytes: int) -> Array: ...
+    def keystream(self, key: bytes, block: int, nbytes: int) -> Array:
+        """`nbytes` of the ChaCha20 keystream (RFC 8439, zero nonce) from 64-byte block number `block` on, as uint8."""
+
     @abstractmethod
-    def pack(self, words: Array, bits: int) -> Array: ...
+    def pack(self, words: Array, bits: int) -> Array:
+        """The low `bits` bits of flat words, in whole bytes, as planes of 8, or 4, 2 and 1 bytes: (n * bytes,) uint8.
+
+        Bits above are cut off: they are not covered by the mask of whoever opens `bits` bits, so they must not travel.
+        """
+
     @abstractmethod
-    def unpack(self, payload: Array, count: int, bits: int) -> Array: ...
+    def unpack(self, payload: Array, count: int, bits: int) -> Array:
+        """The words behind `pack`, reduced mod 2^bits: (count,) uint64."""
+
     @abstractmethod
-    def _view(self, payload: Array, dtype: Any) -> Array: ...
+    def _view(self, payload: Array, dtype: Any) -> Array:
+        """Bytes as wider numbers, copied where they are not aligned."""
+
     @abstractmethod
-    def gather(self, tables: Array, e: Array) -> Array: ...
+    def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
+        """Exact (..., n, k) @ (..., k, m) of words mod 2^64, or mod 2^32 for uint32.
+
+        `bits` says that the caller wants the product mod 2^bits only; what stands above is then anything.
+        """
+
     @abstractmethod
-    def look_up(self, tables: Array, v: Array) -> tuple[Array, Array]: ...
+    def turn(self, u: Array, bits: int) -> tuple[Array, Array]:
+        """cos and sin of 2 pi u / 2^bits for u < 2^bits (bits <= 52), the same bits on every backend. Error < 2^-51."""
+
+    @abstractmethod
+    def harmonics(self, r: Array, bits: int, count: int, frac: int) -> Array:
+        """Words of cos(k t), then of sin(k t), k = 1..count, t = 2 pi r / 2^bits, with `frac` fractional bits:
+        (2 count, n)."""
+
+    @abstractmethod
+    def series(self, u: Array, bits: int, cos: np.ndarray, sin: np.ndarray, words: Array, frac: int) -> Array:
+        """One party's sum over the harmonics of x = u - r for F functions: (F, n) words.
+
+        u (n,) opened; cos, sin (F, K) coefficients; words (2K, n) this party's shares of cos(k r), sin(k r).
+        """
+
+    @abstractmethod
+    def growth(self, v: Array, frac: int) -> Array:
+        """e^(v / 2^frac) for v <= 2^(frac + 4), the same bits on every backend. Relative error < 2^-45."""
+
+    @abstractmethod
+    def powers(self, r: Array, bits: int, period_bits: int, top: int, frac: int) -> Array:
+        """The tables of `ExpMask`, (entries, n) words of e^(16 U - r) with `frac` fractional bits."""
+
+    @abstractmethod
+    def exponential(self, u: Array, bits: int, period_bits: int, table: Array, frac: int) -> Array:
+        """One party's shares of e^x for x = u - r: table (entries, n) its shares of `powers`, `frac` the fractional
+        bits of the public factor. u (n,) opened -> (n,) words."""
+
+    @abstractmethod
+    def flip_bits(self, tables: Array, block: Array) -> None:
+        """Flips bit `block[i]` of row i in place: tables (n, bytes) uint8."""
+
+    @abstractmethod
+    def look_up(self, tables: Array, v: Array) -> tuple[Array, Array]:
+        """Bit v[i] of row i, and the parity of the bits above it: this party's xor shares of [v = r] and [v < r].
+
+        tables (n, bytes) uint8, v (n,) uint64 -> two (n,) uint8.
+        """
+
+    @abstractmethod
+    def gather(self, tables: Array, e: Array) -> Array:
+        """Row i's entry e[i]: tables (n, entries, columns), e (n,) -> (columns, n)."""
+
+    # ---- what is made of it: masks --------------------------------------------------------------------------------
 
     def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
         """`count` uniform words below 2^bits as uint64, of as many bytes as hold them (see `drawn`)."""
@@ -112,6 +157,8 @@ class Compositions:
             return value ^ self.keystream(key, 0, value.size)
         return self.pack(value - self.uniform(key, 0, value.size, bits), bits)
 
+    # ---- openings, lifts ------------------------------------------------------------------------------------------
+
     def opened(self, mine: Array, payload: Array, bits: int, xor: bool = False) -> Array:
         """mine + theirs (or xor) mod 2^bits, flat, with theirs as it came from the peer."""
         mine, theirs = mine.reshape(-1), self.unpack(payload, mine.size, bits)
@@ -133,6 +180,8 @@ class Compositions:
             return share
         low, high = wraps.reshape(2, -1)
         return share + (self.xp.where((u >> np.uint64(window - 1)) == 1, high, low) << np.uint64(window))
+
+    # ---- comparisons ----------------------------------------------------------------------------------------------
 
     def outcome(self, tables: Array, v: Array, down: int, bits: int, place: int, last: bool, share: Array) -> None:
         """Looks one block of v up, the `bits` bits from bit `down` on, and xors this party's shares of [block < r's]
@@ -182,43 +231,3 @@ class Compositions:
         wrap = lower << np.uint64(window) if columns == 3 else np.uint64(0)
         table = [flipped, (np.uint64(1) - flipped) * (part - wrap), flipped * part]
         return self.xp.stack(table[:columns], axis=-1).reshape(-1)
-
-
-def outcomes(blocks: int) -> np.ndarray:
-    """[value < r's], L of `Comparison`, for every pattern of outcome bits: (2^(2 blocks - 1),) words."""
-    e = np.arange(1 << (2 * blocks - 1), dtype=np.uint64)
-    below, tied = np.zeros_like(e), np.ones_like(e)
-    for b in range(blocks):
-        below |= tied & (e >> np.uint64(2 * b)) & np.uint64(1)
-        tied &= e >> np.uint64(2 * b + 1)
-    return below
-
-
-def power_factors(period_bits: int, frac: int) -> np.ndarray:
-    """What makes the entry m places above r's own of e^(s - rho), rho = r mod s and s = 2^STEP_BITS: (entries,).
-
-    The entry is e^(m s - rho) modulo the period; entries from 1 on lie a period lower, but for values of entry 1 that
-    are in the domain, which takes 2^frac.
-    """
-    entries, step = 1 << (period_bits - STEP_BITS), 1 << STEP_BITS
-    turns = [-1, *(m - entries - 1 for m in range(1, entries))]
-    return np.array([math.ldexp(math.exp(step * turn), frac) for turn in turns])
-
-
-@lru_cache(maxsize=8)
-def outcome_patterns(blocks: int) -> np.ndarray:
-    """For every alpha, without beta, the row of [value < r's] by opened outcome bits: (2^(2 blocks - 1), bytes)."""
-    below = outcomes(blocks).astype(np.uint8)
-    e = np.arange(below.size)
-    return np.packbits(below[e[:, None] ^ e[None, :]], axis=1, bitorder="little")
-
-
-def whole_bytes(bits: int) -> int:
-    return -(-bits // 8)
-
-
-def drawn(count: int, bits: int) -> int:
-    """Blocks of a stream that `count` uniform words of so many bits are drawn from: words of eight bytes, or planes as
-    a payload has them, each of which starts at a block."""
-    widths = [8] if whole_bytes(bits) == 8 else [width for width, _ in PLANES if whole_bytes(bits) & width]
-    return sum(-(-count * width // BLOCK_BYTES) for width in widths)

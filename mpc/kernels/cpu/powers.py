@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from secformer.mpc.kernels.numpy_ import _EXP, _ROUND, SQUARINGS
+from secformer.mpc.kernels.taylor import EXP, ROUND, SQUARINGS
 
 Array = Any
 BLOCK = 512  # elements whose powers stay in the first cache
@@ -18,9 +18,9 @@ def _grow(v: Array, unit: float, out: Array) -> None:
     """out = e^(v unit 2^SQUARINGS), in the reference's order."""
     for i in range(v.size):
         y = np.float64(np.int64(v[i])) * unit
-        e = _EXP[11]
-        e = (((((e * y + _EXP[10]) * y + _EXP[9]) * y + _EXP[8]) * y + _EXP[7]) * y + _EXP[6]) * y + _EXP[5]
-        e = ((((e * y + _EXP[4]) * y + _EXP[3]) * y + _EXP[2]) * y + _EXP[1]) * y + _EXP[0]
+        e = EXP[11]
+        e = (((((e * y + EXP[10]) * y + EXP[9]) * y + EXP[8]) * y + EXP[7]) * y + EXP[6]) * y + EXP[5]
+        e = ((((e * y + EXP[4]) * y + EXP[3]) * y + EXP[2]) * y + EXP[1]) * y + EXP[0]
         for _ in range(SQUARINGS):
             e = e * e
         out[i] = e
@@ -47,7 +47,7 @@ def powers(r: Array, down: int, unit: float, top: int, factors: Array, one: floa
             factor = factors[m]
             for i in range(part.size):
                 chosen = one if m == 1 and v[i] <= top else factor
-                word = np.uint64(np.int64((grown[i] * chosen + _ROUND) - _ROUND))
+                word = np.uint64(np.int64((grown[i] * chosen + ROUND) - ROUND))
                 out[np.int64(((part[i] >> down) + np.uint64(m)) & last), start + i] = word
 
 
@@ -62,5 +62,5 @@ def exponential(u: Array, down: int, unit: float, table: Array, one: float, out:
             v[i] = part[i] & low
         _grow(v, unit, grown)
         for i in range(part.size):
-            factor = np.uint64(np.int64((grown[i] * one + _ROUND) - _ROUND))
+            factor = np.uint64(np.int64((grown[i] * one + ROUND) - ROUND))
             out[start + i] = factor * table[np.int64(part[i] >> down), start + i]

@@ -1,4 +1,4 @@
-// Words as balanced limbs for float64 matrix products, and back: one pass each (bounds: see numpy_.py).
+// Words as balanced limbs for float64 matrix products, and back: one pass each (bounds: see reference.py).
 #include "common.cuh"
 
 // The low `bits` bits as a signed number; rest = what is left above them.

@@ -1,8 +1,7 @@
-"""Reference kernels on the array library alone.
+"""The reference: kernels on the array library alone, NumPy or CuPy.
 
-Words are uint64 arrays (uint32 where a caller works mod 2^32). Letters: n elements or rows, k inner, m columns,
-K harmonics. Floating point is used only through IEEE additions and multiplications, so that every backend, and so
-both parties, compute the same public coefficients to the last bit.
+Floating point is used only through IEEE additions and multiplications, so that every backend, and so both parties,
+compute the same public coefficients to the last bit.
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from secformer.mpc.backend import Backend
-from secformer.mpc.kernels.compose import PLANES, STEP_BITS, Compositions, power_factors, whole_bytes
+from secformer.mpc.kernels.interface import Kernels
 from secformer.mpc.kernels.limbs import product
+from secformer.mpc.kernels.tables import STEP_BITS, power_factors
+from secformer.mpc.kernels.taylor import COS, EXP, ROUND, SIN, SQUARINGS
+from secformer.mpc.kernels.words import PLANES, Array, whole_bytes
 from secformer.mpc.ring import mask
-
-Array = Any
 
 # Balanced limbs of 22, 21 and 21 bits: |limb| <= 2^21, so a float64 sum of k products is exact while k 2^42 <= 2^53.
 LIMB_SHIFTS = (0, 22, 43)
@@ -29,16 +29,9 @@ EXACT_K = 2048
 EXACT_K_NARROW = 1 << 22
 
 _ZEROS = bytes(1 << 16)
-_ROUND = 6755399441055744.0  # 1.5 * 2^52: adding and subtracting it rounds to the nearest even integer
-# Taylor coefficients of sine and cosine; beyond y^16 the terms vanish below 2^-57 for |y| <= pi/4.
-_SIN = tuple((-1.0) ** i / math.factorial(2 * i + 1) for i in range(8))
-_COS = tuple((-1.0) ** i / math.factorial(2 * i) for i in range(9))
-# Of the exponential; beyond y^11 they vanish below 2^-52 for y <= 1/4, and six squarings make e^16 of e^(1/4).
-_EXP = tuple(1.0 / math.factorial(i) for i in range(12))
-SQUARINGS = 6
 
 
-class NumpyKernels(Compositions):
+class NumpyKernels(Kernels):
     """Kernels that need nothing but the array library."""
 
     name = "numpy"
@@ -51,7 +44,6 @@ class NumpyKernels(Compositions):
     # ---- randomness -----------------------------------------------------------------------------------------------
 
     def keystream(self, key: bytes, block: int, nbytes: int) -> Array:
-        """`nbytes` of the ChaCha20 keystream (RFC 8439, zero nonce) from 64-byte block number `block` on, as uint8."""
         cipher = Cipher(algorithms.ChaCha20(key, block.to_bytes(4, "little") + bytes(12)), mode=None).encryptor()
         out = np.empty(nbytes, dtype=np.uint8)
         view = memoryview(out)  # type: ignore[arg-type]
@@ -63,10 +55,6 @@ class NumpyKernels(Compositions):
     # ---- packing --------------------------------------------------------------------------------------------------
 
     def pack(self, words: Array, bits: int) -> Array:
-        """The low `bits` bits of flat words, in whole bytes, as planes of 8, or 4, 2 and 1 bytes: (n * bytes,) uint8.
-
-        Bits above are cut off: they are not covered by the mask of whoever opens `bits` bits, so they must not travel.
-        """
         nbytes = whole_bytes(bits)
         words = words.reshape(-1)
         if bits % 8:
@@ -84,13 +72,11 @@ class NumpyKernels(Compositions):
         return out
 
     def unpack(self, payload: Array, count: int, bits: int) -> Array:
-        """The words behind `pack`, reduced mod 2^bits: (count,) uint64."""
         whole = whole_bytes(bits) == 8
         words = payload.view(np.uint64) if whole else self.joined(self.planes(payload, count, bits), count)
         return words & mask(bits) if bits % 8 else words
 
     def _view(self, payload: Array, dtype: Any) -> Array:
-        """Bytes as wider numbers, copied where they are not aligned."""
         if self.backend.on_gpu:
             return (payload.copy() if payload.data.ptr % np.dtype(dtype).itemsize else payload).view(dtype)
         found = payload.view(dtype)
@@ -99,10 +85,6 @@ class NumpyKernels(Compositions):
     # ---- products -------------------------------------------------------------------------------------------------
 
     def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
-        """Exact (..., n, k) @ (..., k, m) of words mod 2^64, or mod 2^32 for uint32, by float64 limbs.
-
-        `bits` says that the caller wants the product mod 2^bits only; what stands above is then anything.
-        """
         if not self.backend.on_gpu:
             return product(a, b, min(bits, 8 * a.dtype.itemsize), self._pool, self.backend.threads)
         return self.plain_matmul(a, b)
@@ -150,12 +132,11 @@ class NumpyKernels(Compositions):
     # ---- trigonometry of the public part --------------------------------------------------------------------------
 
     def turn(self, u: Array, bits: int) -> tuple[Array, Array]:
-        """cos and sin of 2 pi u / 2^bits for u < 2^bits (bits <= 52), the same bits on every backend. Error < 2^-51."""
         quarter = (u + np.uint64(1 << (bits - 3))) >> np.uint64(bits - 2)
         rest = (u - (quarter << np.uint64(bits - 2))).view(np.int64)
         y = rest.astype(np.float64) * (2.0 * math.pi / 2.0**bits)
         z = y * y
-        s, c = self._horner(_SIN, z) * y, self._horner(_COS, z)
+        s, c = self._horner(SIN, z) * y, self._horner(COS, z)
         odd, turned = (quarter & np.uint64(1)) == 1, quarter & np.uint64(3)
         cos, sin = self.xp.where(odd, s, c), self.xp.where(odd, c, s)
         cos = self.xp.where((turned == 1) | (turned == 2), -cos, cos)
@@ -168,8 +149,6 @@ class NumpyKernels(Compositions):
         return total
 
     def harmonics(self, r: Array, bits: int, count: int, frac: int) -> Array:
-        """Words of cos(k t), then of sin(k t), k = 1..count, t = 2 pi r / 2^bits, with `frac` fractional bits:
-        (2 count, n)."""
         out = self.xp.empty((2 * count, r.size), dtype=np.uint64)
         one = 2.0**frac
         for k, (c, s) in enumerate(self._multiples(r, bits, count)):
@@ -178,10 +157,6 @@ class NumpyKernels(Compositions):
         return out
 
     def series(self, u: Array, bits: int, cos: np.ndarray, sin: np.ndarray, words: Array, frac: int) -> Array:
-        """One party's sum over the harmonics of x = u - r for F functions: (F, n) words.
-
-        u (n,) opened; cos, sin (F, K) coefficients; words (2K, n) this party's shares of cos(k r), sin(k r).
-        """
         functions, count = cos.shape
         out = self.xp.zeros((functions, u.size), dtype=np.uint64)
         one = 2.0**frac
@@ -203,19 +178,17 @@ class NumpyKernels(Compositions):
             before_s, s = s, twice * s - before_s
 
     def _rounded(self, x: Array) -> Array:
-        return ((x + _ROUND) - _ROUND).astype(np.int64).view(np.uint64)
+        return ((x + ROUND) - ROUND).astype(np.int64).view(np.uint64)
 
     # ---- powers of e ------------------------------------------------------------------------------------------------
 
     def growth(self, v: Array, frac: int) -> Array:
-        """e^(v / 2^frac) for v <= 2^(frac + 4), the same bits on every backend. Relative error < 2^-45."""
-        e = self._horner(_EXP, v.view(np.int64).astype(np.float64) * 2.0 ** -(frac + SQUARINGS))
+        e = self._horner(EXP, v.view(np.int64).astype(np.float64) * 2.0 ** -(frac + SQUARINGS))
         for _ in range(SQUARINGS):
             e = e * e
         return e
 
     def powers(self, r: Array, bits: int, period_bits: int, top: int, frac: int) -> Array:
-        """The tables of `ExpMask`, (entries, n) words of e^(16 U - r) with `frac` fractional bits."""
         down = bits - period_bits + STEP_BITS
         up = np.uint64(1 << down) - (r & mask(down))
         e, factors = self.growth(up, bits - period_bits), power_factors(period_bits, frac)
@@ -227,8 +200,6 @@ class NumpyKernels(Compositions):
         return out
 
     def exponential(self, u: Array, bits: int, period_bits: int, table: Array, frac: int) -> Array:
-        """One party's shares of e^x for x = u - r: table (entries, n) its shares of `powers`, `frac` the fractional
-        bits of the public factor. u (n,) opened -> (n,) words."""
         down = bits - period_bits + STEP_BITS
         e = self.growth(u & mask(down), bits - period_bits)
         return self._rounded(e * 2.0**frac) * table[(u >> np.uint64(down)).astype(np.int64), self.xp.arange(u.size)]
@@ -236,15 +207,10 @@ class NumpyKernels(Compositions):
     # ---- comparison tables ----------------------------------------------------------------------------------------
 
     def flip_bits(self, tables: Array, block: Array) -> None:
-        """Flips bit `block[i]` of row i in place: tables (n, bytes) uint8."""
         rows = self.xp.arange(block.size)
         tables[rows, (block >> np.uint64(3)).astype(np.int64)] ^= np.uint8(1) << (block & np.uint64(7)).astype(np.uint8)
 
     def look_up(self, tables: Array, v: Array) -> tuple[Array, Array]:
-        """Bit v[i] of row i, and the parity of the bits above it: this party's xor shares of [v = r] and [v < r].
-
-        tables (n, bytes) uint8, v (n,) uint64 -> two (n,) uint8.
-        """
         rows, size = self.xp.arange(v.size), tables.shape[1]
         at = (v >> np.uint64(3)).astype(np.int64)
         own, low = tables[rows, at], (v & np.uint64(7)).astype(np.uint8)
@@ -257,5 +223,4 @@ class NumpyKernels(Compositions):
         return equal, folded & np.uint8(1)
 
     def gather(self, tables: Array, e: Array) -> Array:
-        """Row i's entry e[i]: tables (n, entries, columns), e (n,) -> (columns, n)."""
         return self.xp.ascontiguousarray(tables[self.xp.arange(e.size), e.astype(np.int64)].T)

@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from secformer.mpc.kernels.numba_processor import FUSED, WIDE
+from secformer.mpc.kernels.cpu.processor import FUSED, WIDE
 
 Array = Any
 ROWS = 4                     # of a tile

@@ -13,7 +13,7 @@ Part = Callable[[Array, Array, Array, int, int], None]  # (a, b, c, start, stop)
 WORTH_SPLITTING = 1 << 22  # multiplications below which threads cost more than they bring
 
 
-def products(part: Part, a: Array, b: Array, pool: ThreadPoolExecutor | None, threads: int) -> Array:
+def threaded(part: Part, a: Array, b: Array, pool: ThreadPoolExecutor | None, threads: int) -> Array:
     """(..., n, k) @ (..., k, m) in the type of a, by `part` of one matrix after the other."""
     batch, (n, k), m = a.shape[:-2], a.shape[-2:], b.shape[-1]
     out = np.zeros((*batch, n, m), dtype=a.dtype)

@@ -1,4 +1,4 @@
-"""Which way of an exact matrix product is fastest for a shape: looked up in a table that `bench/gpu.py` measures."""
+"""The ways of an exact matrix product, and which is fastest for a shape, by a table that `bench/gpu.py` measures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 
-from secformer.mpc.kernels.compose import whole_bytes
+from secformer.mpc.kernels.words import whole_bytes
 
 BYTES, FLOAT64, INTEGER = "bytes", "float64", "integer"
 WAYS = (BYTES, FLOAT64, INTEGER)

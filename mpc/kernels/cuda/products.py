@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.kernels.choice import BYTES, FLOAT64, INTEGER, Choice, Product, digits
-from secformer.mpc.kernels.numpy_ import EXACT_K, EXACT_K_NARROW
+from secformer.mpc.kernels.cuda.ways import BYTES, FLOAT64, INTEGER, Choice, Product, digits
+from secformer.mpc.kernels.reference import EXACT_K, EXACT_K_NARROW
 
 Array = Any
-Kernels = Mapping[str, Any]
+Launched = Mapping[str, Any]  # kernels by name
 THREADS = 256
 SIDE, STEP, STAGES = 64, 32, 3  # as in digits.cu: a block's rows and columns, inner steps of a stage, stages in flight
 TILE = 64                       # as in integer.cu
@@ -25,7 +25,7 @@ MOST_BLOCKS = 65535             # of a grid's second and third dimension
 class Products:
     """Multiplies by the way that `choice` names, or by one that the caller names."""
 
-    def __init__(self, xp: Any, kernels: Kernels, choice: Choice):
+    def __init__(self, xp: Any, kernels: Launched, choice: Choice):
         self.xp, self._kernel, self.choice = xp, kernels, choice
         self._ways: dict[str, Callable[[Array, Array, Array, Product], None]] = {
             BYTES: self._bytes, FLOAT64: self._float64, INTEGER: self._integer,
