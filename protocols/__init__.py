@@ -1,7 +1,7 @@
 """Protocols: the functions of a Transformer written in a session's verbs, each with its paper, price and error bound.
 
 What lives here: one file a function (`exp`, `reciprocal`, `rsqrt`, `tanh`, `gelu`, `softmax`, `layernorm`), the fits
-that they share (`series`), the functions of the systems that the paper compares with (`mpcformer`, `puma`, `crypten`)
+that they share (`fits`), the functions of the systems that the paper compares with (`mpcformer`, `puma`, `crypten`)
 and what those share (`limit`, `newton`, `octaves`), the ranges that they are chosen by (`ranges`), the recipes that a
 model runs (`recipes`) and where everything comes from (`papers`). All numerical coefficients of the package are here.
 

@@ -11,9 +11,9 @@ from secformer.mpc.ops.series import Series
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.clip import clip
+from secformer.protocols.fits import WIDE, Fit, choose
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Site, bits, measured, rounded_out
-from secformer.protocols.series import WIDE, Fit, choose
 
 TOLERANCE = 1e-4
 NARROW = 17, 16  # fractional bits of masks and factors: results below 2^5 in five bytes

@@ -9,9 +9,9 @@ import numpy as np
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.clip import clip
+from secformer.protocols.fits import Fit, choose
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Site, measured, rounded_out
-from secformer.protocols.series import Fit, choose
 
 TOLERANCE = 3e-5
 WIDEST = 28.0   # reach that is worth a series of its own
