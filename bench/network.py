@@ -21,7 +21,6 @@ import numpy as np
 from pictures import FIGURES, canvas, colour, save
 from report import RESULTS, record
 
-from secformer.models.design import stands_in
 from secformer.models.networks import LAN, NETWORKS, WAN, Network
 from secformer.mpc.meter import Cost
 from secformer.protocols.recipes import recipe_named
@@ -117,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = compared["rows"]
     costs = {name: cost_of(row) for name, row in rows.items()}
     surfaces = {name: surface(cost) for name, cost in costs.items()}
-    kept = [name for name in rows if stands_in(recipe_named(name))]
+    kept = [name for name in rows if recipe_named(name).ordinary]
     groups = {"recipes for any checkpoint": kept, "all recipes": list(rows)}
     groups = {title: names for title, names in groups.items() if names}
     if len(groups) == 2 and same(*(winning(surfaces, names) for names in groups.values())):

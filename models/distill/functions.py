@@ -10,20 +10,28 @@ from secformer.models.distill.session import TorchSession
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.fidelity import faithful
+from secformer.protocols.quantities import needs
 from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import Recipe
 
 
+@faithful
+@needs()
 def gelu(s: Session, x: Share, at: Site) -> Share:
     """GeLU of every entry."""
     return _on_tensors(s).apply(functional.gelu, x)
 
 
+@faithful
+@needs()
 def tanh(s: Session, x: Share, at: Site) -> Share:
     """tanh of every entry."""
     return _on_tensors(s).apply(torch.tanh, x)
 
 
+@faithful
+@needs()
 def softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real columns: scores (B, H, T, T), values (B, H, T, D), mask (B, T)."""
     hidden = torch.from_numpy(~mask).to(scores.data.device)[:, None, None, :]
@@ -31,6 +39,8 @@ def softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site
     return s.matmul(weights, values)
 
 
+@faithful
+@needs()
 def layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm over the last axis."""
     return _on_tensors(s).apply(lambda v: functional.layer_norm(v, v.shape[-1:], gamma.data, beta.data, eps), x)

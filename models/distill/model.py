@@ -41,7 +41,7 @@ class TorchBert:
                  dropout: float = 0.0) -> Tensor:
         """Logits (B, L)."""
         trace = trace if trace is not None else Trace()
-        told = traced(recipe, trace, ranges=recipe.name != "exact", dropout=dropout)
+        told = traced(recipe, trace, dropout=dropout)
         bert = Bert(self.spec, self._parameters(s), told, trace.site)
         logits: Tensor = answer(s, s.accept(self._embeddings(batch)), batch, bert)["logits"].data
         return logits
