@@ -22,7 +22,8 @@ from functions import PENDING, WIDTHS, Array, split
 from pictures import FIGURES, canvas, look, marker, plain_ticks, save
 from report import RESULTS, record
 
-from secformer.models.ranges.profile import MARGIN, Probe, observed
+from secformer.models.ranges.observe import observed
+from secformer.models.ranges.profile import MARGIN, Probe, probe
 from secformer.mpc.errors import SecformerError
 from secformer.mpc.session import Session
 from secformer.mpc.sessions.plain import PlainSession
@@ -208,9 +209,9 @@ FIGURES_OF: Mapping[str, Callable[[], Figure]] = {
 
 def ranges(recipe: Recipe, run: Callable[[Recipe, Session, Probe], Any]) -> Mapping[str, Range]:
     """What a model's range profile would say of these inputs."""
-    probe = Probe(MARGIN)
-    run(observed(recipe), PlainSession(strict=False), probe)
-    return dict(probe.sofar())
+    at = Probe(MARGIN)
+    run(observed(recipe, np, probe), PlainSession(strict=False), at)
+    return at.widened
 
 
 # ---- measuring -------------------------------------------------------------------------------------------------------

@@ -29,8 +29,9 @@ from secformer.protocols import reciprocal, rsqrt
 from secformer.protocols.exp import exp
 from secformer.protocols.gelu import gelu_exact, gelu_segmented, gelu_series
 from secformer.protocols.layernorm import layernorm_exact, layernorm_goldschmidt, layernorm_series
+from secformer.protocols.quantities import QUAD_SHIFT
 from secformer.protocols.ranges import Range
-from secformer.protocols.softmax import QUAD_SHIFT, quad_sum, softmax_2quad, softmax_exact, softmax_series
+from secformer.protocols.softmax import softmax_2quad, softmax_exact, softmax_series
 from secformer.protocols.tanh import tanh
 
 Array = np.ndarray
@@ -129,7 +130,7 @@ def composed() -> Iterator[Case]:
         name = f"T = {t}, scores to {np.abs(scores).max():.0f}"
         yield Case("softmax_series @ V", name, 1e-3, lambda s, x, v, m=mask, at=at: softmax_series(s, x, v, m, at),
                    (scores, values), (PENDING, 16), softmax_exact(scores, mask) @ values)
-        total = quad_sum(scores)
+        total = ((scores + QUAD_SHIFT) ** 2).sum(axis=-1)
         at = {"score": Range(scores.min(), scores.max()), "quad_sum": Range(total.min() / 1.5, total.max() * 1.5)}
         weights = (scores + QUAD_SHIFT) ** 2 / total[..., None]
         yield Case("softmax_2quad @ V", name, 1e-3, lambda s, x, v, m=mask, at=at: softmax_2quad(s, x, v, m, at),

@@ -19,7 +19,8 @@ from secformer.protocols.layernorm import layernorm_by
 from secformer.protocols.limit import exp_limit, least_bound
 from secformer.protocols.newton import SQUARINGS, reciprocal_newton, rsqrt_newton
 from secformer.protocols.papers import cite
-from secformer.protocols.ranges import Range, Site, bits, measured
+from secformer.protocols.quantities import EXP_SUM, INPUT, SCORE, SPREAD, VARIANCE, measured, needs
+from secformer.protocols.ranges import Range, Site, bits
 from secformer.protocols.softmax import EXP_BITS, below_maximum, exp_total, real_columns, weighted_mean
 
 TANH_GELU = math.sqrt(2.0 / math.pi), 0.044715  # GeLU is x/2 (1 + tanh(a (x + b x^3)))
@@ -36,6 +37,7 @@ FLOOR = -128.0          # where deeper domains are cut to 0: exp(-128) is 1e-56
 
 @cite("hendrycks2016gelu", "GeLU by tanh")
 @cite("knott2021crypten", "tanh and sigmoid by exponential and reciprocal")
+@needs(INPUT)
 def gelu_tanh(s: Session, x: Share, at: Site) -> Share:
     """x/2 (1 + tanh(z)), z = sqrt(2/pi) (x + 0.044715 x^3), for x in at["input"].   33 rounds; about 200 bytes.
 
@@ -51,7 +53,7 @@ def gelu_tanh(s: Session, x: Share, at: Site) -> Share:
     with either. Error against the formula with published exp and reciprocal: 5e-4 (rounding, which 8 squarings
     enlarge); against GeLU: 2e-3. Takes a pending x; the result has a truncation pending.
     """
-    reach = max(1.0, measured(at, "input").reach)
+    reach = max(1.0, measured(at, INPUT).reach)
     most = LIMIT if reach > WIDEST else reach
     (x,) = s.settle(x)
     if reach > WIDEST:
@@ -96,6 +98,7 @@ def one_less_sigmoid(s: Session, w: Share, high: float) -> Share:
 
 
 @cite("knott2021crypten", "tanh by sigmoid")
+@needs(INPUT)
 def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
     """2 sigmoid(2x) - 1 for x in at["input"].   29 rounds; about 165 bytes an element.
 
@@ -107,7 +110,7 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
     Any domain. Error against its formula with published exp and reciprocal: 1e-3; against tanh: 5e-3.
     Takes a pending x; the result is settled.
     """
-    reach = max(1.0, measured(at, "input").reach)
+    reach = max(1.0, measured(at, INPUT).reach)
     if reach > TANH_WIDEST:
         x, _ = clip(s, x, TANH_LIMIT, reach=reach)                                               # 1
         reach = TANH_LIMIT
@@ -120,6 +123,7 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
 
 
 @cite("knott2021crypten", "softmax: tree maximum, exponential, reciprocal")
+@needs(SCORE, SPREAD, EXP_SUM)
 def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^8)^(2^8), x = scores less their row maximum: (B, H, T, D).
 
@@ -136,7 +140,7 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     """
     columns = real_columns(scores, values, mask)
     x, domain = below_maximum(s, scores, columns, at,
-                              least_bound=least_bound(measured(at, "score"), SQUARINGS))         # 1
+                              least_bound=least_bound(measured(at, SCORE), SQUARINGS))           # 1
     if columns is not None:
         x = x * columns  # padding at 0, where exp is 1, until it is taken out
     floor = FLOOR if domain.low < DEEPEST else DEEPEST
@@ -148,6 +152,7 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
 
 @cite("knott2021crypten", "inverse square root by Newton's iteration")
 @cite("ba2016layernorm", "layer normalisation")
+@needs(VARIANCE)
 def layernorm_newton(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with CrypTen's Newton inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
 

@@ -11,9 +11,11 @@ from secformer.mpc.functions import Series
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.clip import clip
+from secformer.protocols.fidelity import faithful
+from secformer.protocols.fits import WIDE, Fit, choose
 from secformer.protocols.papers import cite
-from secformer.protocols.ranges import Site, bits, measured, rounded_out
-from secformer.protocols.series import WIDE, Fit, choose
+from secformer.protocols.quantities import INPUT, measured, needs
+from secformer.protocols.ranges import Site, bits, rounded_out
 
 TOLERANCE = 1e-4
 NARROW = 17, 16  # fractional bits of masks and factors: results below 2^5 in five bytes
@@ -33,6 +35,8 @@ FOLD = 2.0**FOLDED_BITS / PERIOD   # v FOLD has that period
 @cite("hendrycks2016gelu", "GeLU")
 @cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of GeLU")
+@faithful
+@needs(INPUT)
 def gelu_series(s: Session, x: Share, at: Site) -> Share:
     """GeLU(x) = x/2 + g(x) for x in at["input"], g by a Fourier series.   1 round; 3 bytes an element.
 
@@ -42,7 +46,7 @@ def gelu_series(s: Session, x: Share, at: Site) -> Share:
     Any domain. Error, absolute: at most 1e-4 in the twin (the fit's tolerance), 2e-4 on shares. Takes a pending x; the
     result has a truncation pending, unless x was cut.
     """
-    r = measured(at, "input")
+    r = measured(at, INPUT)
     r = rounded_out(r, 1.0 if r.reach < COARSE else 2.0)
     if r.reach > WIDEST:
         x, over = clip(s, x, LIMIT, reach=r.reach)                                               # 1
@@ -67,6 +71,7 @@ def segment() -> Series:
 
 @cite("luo2024secformer", "GeLU protocol: segmented Fourier series for erf")
 @cite("zheng2023sine", "sine from one masked opening")
+@needs(INPUT)
 def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     """GeLU(x), v = x / sqrt 2: erf(v) is -1 below -1.7, 1 above 1.7, seven sines between.
 
@@ -79,7 +84,7 @@ def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     Any domain at["input"]. Error, absolute: at most 2e-2, the paper's own approximation.
     The result has a truncation pending.
     """
-    reach = max(4.0, measured(at, "input").reach)
+    reach = max(4.0, measured(at, INPUT).reach)
     cut = CUT * math.sqrt(2.0)
     (x,) = s.settle(x)
     # a threshold may move by 2^-10: both segments are equally wrong there
@@ -91,9 +96,10 @@ def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
 
 
 @cite("vaswani2017attention", "feed-forward networks with ReLU")
+@needs(INPUT)
 def relu(s: Session, x: Share, at: Site) -> Share:
     """max(x, 0) for x in at["input"], exact.   2 rounds; about 6 bytes an element. Takes a pending x."""
-    return s.relu(x, bound=2.0 ** bits(measured(at, "input").reach + 1.0))
+    return s.relu(x, bound=2.0 ** bits(measured(at, INPUT).reach + 1.0))
 
 
 def gelu_exact(x: np.ndarray) -> np.ndarray:

@@ -14,8 +14,10 @@ import numpy as np
 from secformer.mpc.errors import RangeError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.fidelity import faithful
 from secformer.protocols.papers import cite
-from secformer.protocols.ranges import Range, Site, bits, positive
+from secformer.protocols.quantities import VARIANCE, needs, positive
+from secformer.protocols.ranges import Range, Site, bits
 from secformer.protocols.rsqrt import deflation, rsqrt_goldschmidt, rsqrt_series
 
 GAMMA_BITS = 3       # |gamma| is promised below 2^3 times what a row's largest deviation leaves unused
@@ -31,6 +33,8 @@ class InverseRoot(Protocol):
 
 @cite("ba2016layernorm", "layer normalisation")
 @cite("luo2024secformer", "masked sine, taken to 1/sqrt")
+@faithful
+@needs(VARIANCE)
 def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with 1/sqrt by series: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
@@ -41,13 +45,14 @@ def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share, eps: float
 
 
 @cite("luo2024secformer", "LayerNorm protocol")
+@needs(VARIANCE)
 def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with SecFormer's Goldschmidt inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
     3 iterations + 5 rounds, 38 with the paper's 11 (eta = 2000, where at["variance"] allows); about 28 bytes an
     element. Error: that of `rsqrt_goldschmidt`, relative to the result. Takes a pending x.
     """
-    variance = positive(at, "variance")
+    variance = positive(at, VARIANCE)
     eta, iterations = deflation(Range(variance.low + eps, variance.high + eps))
 
     def root(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Share:
@@ -69,7 +74,7 @@ def layernorm_by(
     4. r <- 1 / sqrt(v), one a row
     5. return g r + beta, since C cancels                                        three rounds
     """
-    channels, variance = x.shape[-1], positive(at, "variance")
+    channels, variance = x.shape[-1], positive(at, VARIANCE)
     c = bits(channels)
     # where deviations are small, x settles finer: times 2^near, as far as whole words allow; where they are so large
     # that their squares would leave whole words, coarser

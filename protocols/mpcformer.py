@@ -11,9 +11,11 @@ import numpy as np
 
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.fidelity import student
 from secformer.protocols.newton import reciprocal_newton
 from secformer.protocols.papers import cite
-from secformer.protocols.ranges import Range, Site, bits, measured
+from secformer.protocols.quantities import INPUT, QUAD_SHIFT, QUAD_SUM, RELU_SUM, SCORE, measured, needs
+from secformer.protocols.ranges import Range, Site, bits
 from secformer.protocols.softmax import EXP_BITS, quad_mean, real_columns, weighted_mean
 
 QUAD = 0.125, 0.25, 0.5  # of x^2, x and 1
@@ -22,6 +24,8 @@ WINDOW = 17              # bits of a comparison that two tables serve
 
 
 @cite("li2023mpcformer", "Quad")
+@student("Quad", quad=list(QUAD))
+@needs(INPUT)
 def gelu_quad(s: Session, x: Share, at: Site) -> Share:
     """0.125 x^2 + 0.25 x + 0.5 for x in at["input"].   2 rounds, 1 where x is settled; 9 bytes an element.
 
@@ -31,7 +35,7 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
     against GeLU: 0.5 at 0, and growing as x^2: MPCFormer's networks are trained with it.
     Takes a pending x; the result has a truncation pending.
     """
-    reach = max(1.0, measured(at, "input").reach)
+    reach = max(1.0, measured(at, INPUT).reach)
     (x,) = s.settle(x)
     square, slope, constant = QUAD
     most = bits(1.01 * (square * reach**2 + slope * reach + constant))
@@ -41,6 +45,8 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
 
 @cite("li2023mpcformer", "2Quad")
 @cite("knott2021crypten", "reciprocal by Newton's iteration")
+@student("2Quad", quad_shift=QUAD_SHIFT)
+@needs(SCORE, QUAD_SUM)
 def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real tokens: (B, H, T, D).
 
@@ -60,6 +66,8 @@ def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndar
 @cite("li2023mpcformer", "2ReLU")
 @cite("mohassel2017secureml", "softmax by ReLU")
 @cite("knott2021crypten", "reciprocal by Newton's iteration")
+@student("2ReLU")
+@needs(SCORE, RELU_SUM)
 def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """(relu(x) + e/n) / (sum relu(x) + e) @ values over the n real tokens of a text: (B, H, T, D).
 
@@ -77,7 +85,7 @@ def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     Takes pending scores; the result has a truncation pending.
     """
     columns = real_columns(scores, values, mask)
-    score, total = measured(at, "score"), measured(at, "relu_sum")
+    score, total = measured(at, SCORE), measured(at, RELU_SUM)
     unit = 2.0**EXP_BITS  # weights are kept times this, so that rounding them costs little
     share = np.asarray(unit * E / mask.sum(axis=-1), dtype=np.float64)[:, None, None, None]
     bound = unit * (score.reach + 1.0)

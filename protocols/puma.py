@@ -19,7 +19,8 @@ from secformer.protocols.layernorm import layernorm_by
 from secformer.protocols.limit import exp_limit, least_bound
 from secformer.protocols.octaves import reciprocal_octaves, rsqrt_octaves
 from secformer.protocols.papers import cite
-from secformer.protocols.ranges import Site, measured
+from secformer.protocols.quantities import EXP_SUM, INPUT, SCORE, SPREAD, VARIANCE, measured, needs
+from secformer.protocols.ranges import Site
 from secformer.protocols.softmax import EXP_BITS, below_maximum, exp_total, real_columns, weighted_mean
 
 BREAKS = -4.0, -1.95, 3.0
@@ -35,6 +36,7 @@ SQUARINGS = 5
 
 
 @cite("dong2023puma", "GeLU by piecewise polynomials")
+@needs(INPUT)
 def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
     """0 below -4, P3(x) below -1.95, P6(x) up to 3, x above.   12 rounds; about 73 bytes an element.
 
@@ -48,7 +50,7 @@ def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
     pieces being equally wrong there. Error against its formula: 2e-4 (and within 2^-10 of a breakpoint the formula's
     own gap: 6e-4 at -4, 7e-3 at -1.95, 1.6e-2 at 3); against GeLU: 2e-2. Takes a pending x; the result is settled.
     """
-    reach = max(8.0, measured(at, "input").reach)
+    reach = max(8.0, measured(at, INPUT).reach)
     (x,) = s.settle(x)
     thresholds = [*BREAKS[:2], math.nextafter(BREAKS[2], math.inf)]
     below, middle, inside = s.less(x, thresholds, bound=reach, precision=PRECISION)              # 1
@@ -68,6 +70,7 @@ def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
 
 
 @cite("dong2023puma", "softmax: clipped exponential, one reciprocal a row")
+@needs(SCORE, SPREAD, EXP_SUM)
 def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^5)^(2^5), 0 below -14, x = scores less their row maximum: (B, H, T, D).
 
@@ -85,7 +88,7 @@ def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, 
     """
     columns = real_columns(scores, values, mask)
     x, domain = below_maximum(s, scores, columns, at,
-                              least_bound=least_bound(measured(at, "score"), SQUARINGS))         # 1
+                              least_bound=least_bound(measured(at, SCORE), SQUARINGS))           # 1
     if columns is not None:
         x = x * columns  # padding at 0, where exp is 1, until it is taken out
     e = exp_limit(s, x, domain, squarings=SQUARINGS, floor=CLIP)                                 # 2, 3
@@ -96,6 +99,7 @@ def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, 
 
 @cite("dong2023puma", "LayerNorm")
 @cite("ba2016layernorm", "layer normalisation")
+@needs(VARIANCE)
 def layernorm_octaves(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with the inverse root of PUMA's framework: x (N, C), gamma, beta (C,) -> (N, C), settled.
 

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from secformer.mpc.errors import RangeError
-
 
 @dataclass(frozen=True)
 class Range:
@@ -21,34 +19,8 @@ class Range:
         """The largest absolute value inside."""
         return max(abs(self.low), abs(self.high))
 
-    def widened(self, factor: float) -> Range:
-        """Both ends moved out so that the length grows by `factor` around the same centre."""
-        more = (factor - 1.0) * (self.high - self.low) / 2.0
-        return Range(self.low - more, self.high + more)
-
 
 Site = Mapping[str, Range]  # quantity -> its range at one call site
-
-
-def measured(at: Site, quantity: str) -> Range:
-    """The range of a quantity that a protocol needs. Raises RangeError where it is missing or no interval of reals."""
-    if quantity not in at:
-        raise RangeError(f"this protocol needs the range of {quantity!r} at its call site, got {sorted(at)}; "
-                         f"measure the model again: secformer profile")
-    found = at[quantity]
-    if not (math.isfinite(found.low) and math.isfinite(found.high) and found.low <= found.high):
-        raise RangeError(f"the range of {quantity!r} must be finite with low <= high, got {found.low} to {found.high}; "
-                         f"measure the model again: secformer profile")
-    return found
-
-
-def positive(at: Site, quantity: str) -> Range:
-    """`measured`, for a quantity that must not be negative and not always zero. Raises RangeError otherwise."""
-    found = measured(at, quantity)
-    if found.low < 0.0 or found.high <= 0.0:
-        raise RangeError(f"the range of {quantity!r} must be positive, got {found.low:g} to {found.high:g}; "
-                         f"check the model's weights, then measure it again")
-    return found
 
 
 def bits(value: float) -> int:

@@ -2,13 +2,17 @@
 
     from dataclasses import replace
     mine = replace(FAITHFUL, name="mine", gelu=my_gelu)
+
+What else is to be known of a recipe, its protocols declare: what they need measured (`quantities.needs`), and whether
+they compute a BERT's own functions (`fidelity`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +20,13 @@ from secformer.mpc.errors import SettingsError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.crypten import gelu_tanh, layernorm_newton, softmax_limit, tanh_sigmoid
+from secformer.protocols.fidelity import faithful, is_faithful, student_of
 from secformer.protocols.gelu import gelu_exact, gelu_segmented, gelu_series
 from secformer.protocols.layernorm import layernorm_exact, layernorm_goldschmidt, layernorm_series
 from secformer.protocols.mpcformer import gelu_quad, softmax_2quad_newton, softmax_2relu
 from secformer.protocols.papers import cite
 from secformer.protocols.puma import gelu_piecewise, layernorm_octaves, softmax_clipped
+from secformer.protocols.quantities import ATTENTION, INPUT, VARIANCE, Quantity, needed
 from secformer.protocols.ranges import Site
 from secformer.protocols.softmax import softmax_2quad, softmax_exact, softmax_series
 from secformer.protocols.tanh import tanh, tanh_exact
@@ -28,6 +34,9 @@ from secformer.protocols.tanh import tanh, tanh_exact
 Elementwise = Callable[[Session, Share, Site], Share]
 Softmax = Callable[[Session, Share, Share, np.ndarray, Site], Share]
 LayerNorm = Callable[[Session, Share, Share, Share, float, Site], Share]
+Needs = Mapping[str, tuple[Quantity, ...]]  # function of a recipe -> the quantities that its call sites must know
+# of functions that declare nothing
+DEFAULTS: Needs = MappingProxyType({"gelu": (INPUT,), "softmax": ATTENTION, "layernorm": (VARIANCE,), "tanh": (INPUT,)})
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,40 @@ class Recipe:
     layernorm: LayerNorm
     tanh: Elementwise
 
+    @property
+    def functions(self) -> Mapping[str, Callable[..., Share]]:
+        """The protocols by the names of their fields."""
+        return {"gelu": self.gelu, "softmax": self.softmax, "layernorm": self.layernorm, "tanh": self.tanh}
+
+    @property
+    def needs(self) -> Needs:
+        """The quantities that must be measured: what each function declares, or its default."""
+        return {name: needed(function, DEFAULTS[name]) for name, function in self.functions.items()}
+
+    @property
+    def trained_for(self) -> tuple[str, ...]:
+        """Names of the functions that checkpoints must have been trained for, such as 2Quad."""
+        return tuple(found.function for f in self.functions.values() if (found := student_of(f)))
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """The numbers that the weights of those checkpoints are trained around."""
+        found: dict[str, Any] = {}
+        for function in self.functions.values():
+            if student := student_of(function):
+                found |= student.constants
+        return found
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether all functions compute or approximate a BERT's own, so that any checkpoint keeps its answers."""
+        return not self.trained_for
+
+    @property
+    def faithful(self) -> bool:
+        """Whether all functions are so near the exact ones that ranges measured with exact functions hold."""
+        return all(map(is_faithful, self.functions.values()))
+
 
 def recipe_named(name: str) -> Recipe:
     """The recipe of that name. Raises SettingsError that lists the names."""
@@ -53,19 +96,26 @@ def recipe_named(name: str) -> Recipe:
     return RECIPES[name]
 
 
+# The exact functions choose nothing by ranges, and declare no needs: a profile that is measured for them holds the
+# defaults, which are all quantities, so that it serves every faithful recipe.
+
+
 @cite("hendrycks2016gelu", "GeLU")
+@faithful
 def exact_gelu(s: Session, x: Share, at: Site) -> Share:
     """GeLU in float64, in the twin only."""
     return s.apply(gelu_exact, x)
 
 
 @cite("devlin2019bert", "the pooler's tanh")
+@faithful
 def exact_tanh(s: Session, x: Share, at: Site) -> Share:
     """tanh in float64, in the twin only."""
     return s.apply(tanh_exact, x)
 
 
 @cite("vaswani2017attention", "scaled dot-product attention")
+@faithful
 def exact_softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values in float64, in the twin only."""
     weights = s.apply(lambda x: softmax_exact(x, mask), scores)
@@ -73,6 +123,7 @@ def exact_softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at
 
 
 @cite("ba2016layernorm", "layer normalisation")
+@faithful
 def exact_layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm in float64, in the twin only."""
     return s.mul(s.apply(lambda v: layernorm_exact(v, eps), x), gamma) + beta

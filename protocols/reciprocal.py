@@ -15,10 +15,10 @@ import numpy as np
 from secformer.mpc.errors import RangeError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.fits import Fit, choose
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range, bits
 from secformer.protocols.rsqrt import PRODUCT_MAGNITUDE, ROW_HARMONICS, deflated, rsqrt_series
-from secformer.protocols.series import Fit, choose
 
 TOLERANCE = 1.2e-4      # relative, of one series
 WIDEST = 320.0          # high/low that one series is tried for

@@ -14,9 +14,9 @@ import numpy as np
 from secformer.mpc.errors import RangeError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.fits import Fit, choose
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range
-from secformer.protocols.series import Fit, choose
 
 TOLERANCE = 2e-5            # relative, of a series
 PERIOD_BITS = 8             # v is moved by a power of two so that its domain fills this period

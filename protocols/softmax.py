@@ -16,11 +16,12 @@ from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.exp import exp
+from secformer.protocols.fidelity import faithful, student
 from secformer.protocols.papers import cite
-from secformer.protocols.ranges import Range, Site, bits, measured, positive
+from secformer.protocols.quantities import EXP_SUM, QUAD_SHIFT, QUAD_SUM, SCORE, SPREAD, measured, needs, positive
+from secformer.protocols.ranges import Range, Site, bits
 from secformer.protocols.reciprocal import Reciprocal, deflation, reciprocal_goldschmidt, reciprocal_series
 
-QUAD_SHIFT = 5.0     # c of 2Quad: weights are (score + c)^2
 VALUE_BITS = 7       # values, and so their weighted means, are promised below 2^7
 EXP_BITS = 4         # weights are kept times 2^4, so that rounding them costs little
 SERIES_WIDTH = 56    # of row sums that a series takes without a lift
@@ -35,6 +36,8 @@ OCTET = 8, 2         # one byte, one table: for scores below 15
 
 @cite("vaswani2017attention", "scaled dot-product attention")
 @cite("luo2024secformer", "baseline softmax; exponential from one masked opening")
+@faithful
+@needs(SCORE, SPREAD, EXP_SUM)
 def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real tokens: (B, H, T, D).
 
@@ -77,7 +80,7 @@ def below_maximum(
     2. m <- coarse row maximum
     Takes pending scores; x stays pending, and is right modulo 4 max(least_bound, largest score) or more.
     """
-    score, spread = measured(at, "score"), measured(at, "spread")
+    score, spread = measured(at, SCORE), measured(at, SPREAD)
     bound = max(least_bound, score.reach + 1.0)
     precision = coarsest(bound, windows)
     if columns is not None:
@@ -98,7 +101,7 @@ def coarsest(bound: float, windows: Windows) -> int:
 
 def exp_total(scores: Share, domain: Range, at: Site) -> Range:
     """Where row sums of 2^EXP_BITS exp(x) lie, x being what `below_maximum` gave with that domain."""
-    most = min(2.0 ** bits(scores.shape[-1]), max(1.0, measured(at, "exp_sum").high))
+    most = min(2.0 ** bits(scores.shape[-1]), max(1.0, measured(at, EXP_SUM).high))
     return Range(2.0**EXP_BITS * LEAST_SUM, 2.0**EXP_BITS * math.exp(domain.high) * most)
 
 
@@ -126,6 +129,8 @@ def weighted_mean(
 
 @cite("luo2024secformer", "2Quad softmax protocol")
 @cite("li2023mpcformer", "2Quad")
+@student("2Quad", quad_shift=QUAD_SHIFT)
+@needs(SCORE, QUAD_SUM)
 def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real tokens: (B, H, T, D).
 
@@ -152,10 +157,10 @@ def quad_mean(
     """p @ values / row sums of p, p = (scores + 5)^2, with the reciprocal given: 5 rounds beside the reciprocal's;
     about 22 bytes a score, 18 a value."""
     columns = real_columns(scores, values, mask)
-    total = positive(at, "quad_sum")
+    total = positive(at, QUAD_SUM)
     if total.low == 0.0:
         raise RangeError("a 2Quad row must not sum to 0: this checkpoint was not trained for 2Quad; use FAITHFUL")
-    largest = (measured(at, "score").reach + QUAD_SHIFT) ** 2
+    largest = (measured(at, SCORE).reach + QUAD_SHIFT) ** 2
     p = s.square(scores + QUAD_SHIFT, magnitude=bits(min(total.high, largest)))
     if columns is not None:
         p = p * columns
@@ -167,16 +172,6 @@ def softmax_exact(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
     x = np.where(mask[:, None, None, :], scores, -np.inf)
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
-
-
-def quad_sum(scores: np.ndarray) -> np.ndarray:
-    """Row sums of 2Quad in float64, for range profiles: (..., T) to (...)."""
-    return np.asarray(((scores + QUAD_SHIFT) ** 2).sum(axis=-1))
-
-
-def relu_sum(scores: np.ndarray) -> np.ndarray:
-    """Row sums of max(score, 0) in float64, for range profiles: (..., T) to (...)."""
-    return np.asarray(np.maximum(scores, 0.0).sum(axis=-1))
 
 
 def real_columns(scores: Share, values: Share, mask: np.ndarray) -> np.ndarray | None:

@@ -9,9 +9,11 @@ import numpy as np
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.clip import clip
+from secformer.protocols.fidelity import faithful
+from secformer.protocols.fits import Fit, choose
 from secformer.protocols.papers import cite
-from secformer.protocols.ranges import Site, measured, rounded_out
-from secformer.protocols.series import Fit, choose
+from secformer.protocols.quantities import INPUT, measured, needs
+from secformer.protocols.ranges import Site, rounded_out
 
 TOLERANCE = 3e-5
 WIDEST = 28.0   # reach that is worth a series of its own
@@ -21,6 +23,8 @@ LIMIT = 10.0    # |tanh| is 1 to 4e-9 from here on
 @cite("devlin2019bert", "the pooler's tanh")
 @cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of tanh")
+@faithful
+@needs(INPUT)
 def tanh(s: Session, x: Share, at: Site) -> Share:
     """tanh(x) for x in at["input"].   1 round; 3 bytes an element.
 
@@ -30,7 +34,7 @@ def tanh(s: Session, x: Share, at: Site) -> Share:
     Any domain. Error, absolute: at most 3e-5 (the fit's tolerance). Takes a pending x; the result has a truncation
     pending.
     """
-    reach = max(2.0, rounded_out(measured(at, "input"), 1.0).reach)
+    reach = max(2.0, rounded_out(measured(at, INPUT), 1.0).reach)
     if reach > WIDEST:
         x, _ = clip(s, x, LIMIT, reach=reach)                                                    # 1
         reach = LIMIT

@@ -19,7 +19,6 @@ from tree import but_the_notice
 
 from secformer import demo_model, plain_bert
 from secformer.cli import main
-from secformer.models.ranges.trained import stands_in
 from secformer.models.run.comparison import PARTS, Comparison, Row, compare, parts, verdicts
 from secformer.models.run.networks import LAN, WAN, Network
 from secformer.mpc.errors import InputError, ModelError, RangeError, SettingsError
@@ -192,7 +191,7 @@ def test_the_reference_is_no_recipe_on_shares(encoder: Path) -> None:
 
 @pytest.mark.parametrize("recipe", [r for r in RECIPES.values() if r is not EXACT], ids=lambda r: r.name)
 def test_who_needs_a_distilled_model(recipe: Any) -> None:
-    assert stands_in(recipe) == (recipe.name in ("faithful", "puma", "crypten"))
+    assert recipe.ordinary == (recipe.name in ("faithful", "puma", "crypten"))
 
 
 @pytest.mark.parametrize(("architecture", "count"), [

@@ -9,20 +9,28 @@ from torch.nn import functional
 
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.fidelity import faithful
+from secformer.protocols.quantities import needs
 from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import Recipe
 
 
+@faithful
+@needs()
 def gelu(s: Session, x: Share, at: Site) -> Share:
     """GeLU of every entry."""
     return s.apply(functional.gelu, x, on=Tensor)
 
 
+@faithful
+@needs()
 def tanh(s: Session, x: Share, at: Site) -> Share:
     """tanh of every entry."""
     return s.apply(torch.tanh, x, on=Tensor)
 
 
+@faithful
+@needs()
 def softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real columns: scores (B, H, T, T), values (B, H, T, D), mask (B, T)."""
     hidden = torch.from_numpy(~mask)[:, None, None, :]
@@ -30,6 +38,8 @@ def softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site
     return s.matmul(weights, values)
 
 
+@faithful
+@needs()
 def layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm over the last axis."""
     def normalised(v: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class TorchModel:
                  dropout: float = 0.0) -> Tensor:
         """Logits (B, L)."""
         trace = trace if trace is not None else Trace()
-        told = traced(recipe, trace, ranges=recipe.name != "exact", dropout=dropout)
+        told = traced(recipe, trace, self.architecture.hidden_sites, dropout=dropout)
         forward = Forward(batch, self._parameters(s), told, trace.site)
         sums = self.architecture.embedding_sums(self._rows, batch)
         logits: Tensor = behind_embedding(s, self.architecture, sums, forward)["logits"].data

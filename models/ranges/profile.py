@@ -7,9 +7,10 @@ silently, as in every fixed-point system. A profile is public.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,19 @@ from secformer.models.data.tokenizer import Texts
 from secformer.models.families.blocks import Forward
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import behind_embedding
+from secformer.models.ranges.observe import observed
 from secformer.models.ranges.samples import ODD, PAIRS, PROSE, long_text
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
-from secformer.mpc.session import Session
 from secformer.mpc.sessions.plain import PlainSession
-from secformer.mpc.shares import Share
+from secformer.protocols.quantities import DISTANCE, KNOWN, Quantity, Widening
 from secformer.protocols.ranges import Range, Site
-from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
-from secformer.protocols.softmax import quad_sum, relu_sum
+from secformer.protocols.recipes import EXACT, FAITHFUL, Needs, Recipe, recipe_named
 
 FILE = "secformer_profile.json"
 FORMAT = 1
 MARGIN = 1.25
 KEYS = ("format", "model", "design", "texts", "tokens", "margin", "sites")
-# positive quantities: widened by a factor, the others by a distance
-RATIOS = ("variance", "quad_sum", "relu_sum", "exp_sum")
-SLACK = 0.25  # distance added to both ends, so that a range measured as a point is not one
+WIDENINGS = "widenings"  # a further key, where a recipe declares quantities that the package does not know
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,9 @@ class Violation:
 class RangeProfile:
     """Measured ranges by call site and quantity, and the margin that they are widened by when they are used.
 
-    model   digest of the tensors that they were measured on
-    design  whose functions the twin computed with: "exact", or a recipe that means other functions than exact ones
+    model      digest of the tensors that they were measured on
+    design     whose functions the twin computed with: "exact" for recipes that are faithful to those, else the recipe's
+    widenings  how quantities are widened that the package does not know; known ones have their own
     """
 
     model: str
@@ -68,30 +67,37 @@ class RangeProfile:
     tokens: int
     margin: float = MARGIN
     sites: Mapping[str, Mapping[str, Range]] = field(default_factory=dict)
+    widenings: Mapping[str, Widening] = field(default_factory=dict)
 
     def __call__(self, site: str) -> Site:
-        """The widened ranges of a call site."""
+        """The widened ranges of a call site. Raises SettingsError for a site that was not measured."""
         if site not in self.sites:
             raise SettingsError(f"the range profile has no site {site!r}; measure this model again: secformer profile")
-        return {quantity: widened(quantity, found, self.margin) for quantity, found in self.sites[site].items()}
+        return {name: self._widening(name)(found, self.margin) for name, found in self.sites[site].items()}
+
+    def _widening(self, name: str) -> Widening:
+        return KNOWN[name].widening if name in KNOWN else self.widenings.get(name, DISTANCE)
 
     def violations(self, measured: RangeProfile) -> list[Violation]:
-        """Where another measurement leaves this profile's widened ranges."""
+        """Where another measurement leaves this profile's widened ranges. Raises SettingsError where this profile lacks
+        a site or a quantity of the other."""
         found = []
         for site, quantities in measured.sites.items():
             allowed = self(site)
-            found += [
-                Violation(site, quantity, r, allowed[quantity])
-                for quantity, r in quantities.items()
-                if quantity not in allowed or r.low < allowed[quantity].low or r.high > allowed[quantity].high
-            ]
+            for name, r in quantities.items():
+                if name not in allowed:
+                    raise SettingsError(f"the range profile has no {name!r} at {site}, which the recipe needs; measure "
+                                        f"this model again: secformer profile")
+                if r.low < allowed[name].low or r.high > allowed[name].high:
+                    found.append(Violation(site, name, r, allowed[name]))
         return found
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and names, for JSON; `of` is the inverse."""
         sites = {s: {q: [r.low, r.high] for q, r in quantities.items()} for s, quantities in self.sites.items()}
-        return {"format": FORMAT, "model": self.model, "design": self.design, "texts": self.texts,
-                "tokens": self.tokens, "margin": self.margin, "sites": sites}
+        facts = {"format": FORMAT, "model": self.model, "design": self.design, "texts": self.texts,
+                 "tokens": self.tokens, "margin": self.margin, "sites": sites}
+        return facts | ({WIDENINGS: {q: _facts(w) for q, w in self.widenings.items()}} if self.widenings else {})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes JSON; a file is there whole or not at all."""
@@ -114,40 +120,43 @@ class RangeProfile:
         """A profile from plain numbers and names; `path` is where they come from. Raises ModelError."""
         if not isinstance(facts, dict) or facts.get("format") != FORMAT:
             raise ModelError(f"{path} is not a range profile of format {FORMAT}; write one with: secformer profile")
-        if set(facts) != set(KEYS):
-            odd = sorted(set(facts) ^ set(KEYS))
+        if set(facts) - {WIDENINGS} != set(KEYS):
+            odd = sorted((set(facts) - {WIDENINGS}) ^ set(KEYS))
             raise ModelError(f"{path}: a range profile has the keys {', '.join(KEYS)}; unknown or missing: "
                              f"{', '.join(odd)}")
         try:
             sites = {str(s): {str(q): Range(float(low), float(high)) for q, (low, high) in quantities.items()}
                      for s, quantities in facts["sites"].items()}
             margin = float(facts["margin"])
+            widenings = {str(q): _widening(w) for q, w in facts.get(WIDENINGS, {}).items()}
             profile = cls(str(facts["model"]), str(facts["design"]), int(facts["texts"]), int(facts["tokens"]),
-                          margin, sites)
+                          margin, sites, widenings)
         except (TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"{path}: a range profile maps sites to quantities to [low, high]: {error}") from error
+            raise ModelError(f"{path}: a range profile maps sites to quantities to [low, high], and {WIDENINGS} to "
+                             f"their rules: {error}") from error
         ends = [end for quantities in sites.values() for r in quantities.values() for end in (r.low, r.high)]
         if not np.isfinite(ends).all() or not 1.0 <= margin < 100.0:
             raise ModelError(f"{path}: ranges must be finite and the margin at least 1; measure again")
         return profile
 
 
-def widened(quantity: str, r: Range, margin: float) -> Range:
-    """A range with its margin: positive quantities by a factor at both ends (which also allows for longer texts),
-    others by a share of their width and a little more. A spread never rises above 0."""
-    if quantity in RATIOS:
-        factor = 2.0 * margin - 1.0
-        lowest = min(1.0, r.low) if quantity == "exp_sum" else 0.0  # the row maximum itself adds 1
-        return Range(max(lowest, r.low / factor), r.high * factor)
-    more = (margin - 1.0) * (r.high - r.low) / 2.0 + (SLACK if margin > 1.0 else 0.0)
-    if quantity == "spread":  # weights so far below a row's largest are 0 in any case
-        return Range(r.low - more, r.high)
-    return Range(r.low - more, r.high + more)
+def _facts(widening: Widening) -> dict[str, bool | float]:
+    """A widening as plain numbers, without infinite bounds. `_widening` is the inverse."""
+    bounds = {"least": widening.least, "most": widening.most}
+    return {"ratio": widening.ratio} | {key: bound for key, bound in bounds.items() if math.isfinite(bound)}
+
+
+def _widening(facts: Mapping[str, Any]) -> Widening:
+    """Raises ValueError or TypeError for anything else than what `_facts` gives."""
+    ratio, bounds = facts.get("ratio"), {key: float(bound) for key, bound in facts.items() if key != "ratio"}
+    if not isinstance(ratio, bool) or not all(map(math.isfinite, bounds.values())):
+        raise ValueError(f"not a rule for widening: {facts}")
+    return Widening(ratio, **bounds)
 
 
 def design_of(recipe: Recipe) -> Recipe:
-    """Whose functions a profile for `recipe` is measured with: exact ones for those that stand in for exact ones."""
-    return EXACT if recipe is FAITHFUL else recipe
+    """Whose functions a profile for `recipe` is measured with: exact ones where the recipe is faithful to them."""
+    return EXACT if recipe.faithful else recipe
 
 
 def measure(folder: ModelFolder, texts: Texts | None = None, *, recipe: Recipe | None = None,
@@ -165,21 +174,34 @@ def measure_rows(folder: ModelFolder, rows: Sequence[Row], *, recipe: Recipe | N
                  margin: float = MARGIN) -> RangeProfile:
     """`measure` of tokenised texts."""
     architecture, named = folder.architecture, folder.architecture.spec.recipe
-    design = design_of(recipe if recipe is not None else recipe_named(named) if named else FAITHFUL)
+    wanted = recipe if recipe is not None else recipe_named(named) if named else FAITHFUL
+    design, widenings = design_of(wanted), _unknown(wanted.needs)
     layout = folder.layout(PlainSession().fixed, private=False)
     s = PlainSession(strict=False)
     probes: dict[str, Probe] = {}
     parameters = load_weights(s, PlainTensors(layout, folder.checkpoint))
+    watched = observed(design, np, probe, needs=wanted.needs)
     for row in rows:
         batch = Batch((row,))
-        forward = Forward(batch, parameters, observed(design), lambda site: probes.setdefault(site, Probe(margin)))
+        forward = Forward(batch, parameters, watched, lambda site: probes.setdefault(site, Probe(margin)))
         with np.errstate(over="ignore", invalid="ignore"):
             behind_embedding(s, architecture, folder.embeddings(batch), forward)
     for site, quantities in probes.items():
         if not np.isfinite([e for r in quantities.values() for e in (r.low, r.high)]).all():
             raise RangeError(f"{folder.path}: values at {site} overflow even in float64; this model cannot be run")
     return RangeProfile(folder.digest, design.name, len(rows), sum(map(len, rows)), margin,
-                        {site: dict(probe) for site, probe in probes.items()})
+                        {site: dict(found) for site, found in probes.items()}, widenings)
+
+
+def _unknown(needs: Needs) -> dict[str, Widening]:
+    """How the quantities that a recipe's own functions declare are widened. Raises SettingsError where two of its
+    functions mean different quantities by one name."""
+    found: dict[str, Quantity] = {}
+    for quantity in (q for quantities in needs.values() for q in quantities if q.name not in KNOWN):
+        if found.setdefault(quantity.name, quantity) != quantity:
+            raise SettingsError(f"two functions of this recipe declare different quantities named {quantity.name!r}; "
+                                f"rename one of them")
+    return {name: quantity.widening for name, quantity in found.items()}
 
 
 def builtin_rows(folder: ModelFolder) -> list[Row]:
@@ -195,46 +217,22 @@ class Probe(dict[str, Range]):
     def __init__(self, margin: float):
         super().__init__()
         self.margin = margin
+        self.widened: dict[str, Range] = {}
 
-    def sofar(self) -> Site:
-        """The ranges met so far, widened: what a recipe may count on for the values that were just seen."""
-        return {quantity: widened(quantity, r, self.margin) for quantity, r in self.items()}
-
-    def see(self, quantity: str, values: np.ndarray) -> None:
+    def see(self, quantity: Quantity, values: np.ndarray) -> None:
+        """Counts values in: the range covers them from now on, and so does the widened one, which is what a protocol
+        may choose its constants by for the values that were just seen."""
         low, high = float(values.min()), float(values.max())
-        if quantity in self:
-            low, high = min(low, self[quantity].low), max(high, self[quantity].high)
-        self[quantity] = Range(low, high)
+        if quantity.name in self:
+            low, high = min(low, self[quantity.name].low), max(high, self[quantity.name].high)
+        self[quantity.name] = Range(low, high)
+        self.widened[quantity.name] = quantity.widening(self[quantity.name], self.margin)
 
 
-def observed(recipe: Recipe) -> Recipe:
-    """The recipe with functions that first tell their site, a Probe, what they are given, and then compute with the
-    ranges met so far."""
-
-    def gelu(s: Session, x: Share, at: Site) -> Share:
-        return recipe.gelu(s, x, _seen(at, input=x.data))
-
-    def tanh(s: Session, x: Share, at: Site) -> Share:
-        return recipe.tanh(s, x, _seen(at, input=x.data))
-
-    def layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
-        return recipe.layernorm(s, x, gamma, beta, eps, _seen(at, variance=x.data.var(axis=-1)))
-
-    def softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
-        for each, attend in zip(scores.data, mask, strict=True):
-            some = each[..., attend]  # (H, T, n): attended columns
-            spread = some - some.max(axis=-1, keepdims=True)
-            _seen(at, score=some, spread=spread, exp_sum=np.exp(spread).sum(axis=-1))
-            if recipe is not EXACT:  # exact softmax has no 2Quad and no 2ReLU sums
-                _seen(at, quad_sum=quad_sum(some), relu_sum=relu_sum(some))
-        return recipe.softmax(s, scores, values, mask, _seen(at))
-
-    return replace(recipe, gelu=gelu, tanh=tanh, layernorm=layernorm, softmax=softmax)
-
-
-def _seen(at: Site, **quantities: np.ndarray) -> Site:
+def probe(at: Site, quantities: tuple[Quantity, ...], *inputs: np.ndarray) -> Site:
+    """For `observed`: tells the site, a Probe, what a function is given, and answers with the widened ranges so far."""
     if not isinstance(at, Probe):
-        return at
-    for quantity, values in quantities.items():
-        at.see(quantity, values)
-    return at.sofar()
+        raise SettingsError(f"an observed recipe runs at sites that are a Probe, got a {type(at).__name__}")
+    for quantity in quantities:
+        at.see(quantity, quantity.of(np, *inputs))
+    return at.widened

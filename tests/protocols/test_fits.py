@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from mpc_lab import examples
 
 from secformer.mpc.errors import RangeError
-from secformer.protocols import series
+from secformer.protocols import fits
 from secformer.protocols.gelu import gelu_exact, gelu_fit
 from secformer.protocols.reciprocal import reciprocal_fit
 from secformer.protocols.rsqrt import rsqrt_fit
 from secformer.protocols.tanh import tanh_fit
 
 
-def worst(found: series.Fit, fn: series.Function, relative: bool = False) -> float:
+def worst(found: fits.Fit, fn: fits.Function, relative: bool = False) -> float:
     """The largest error on a grid that the fit has not seen."""
     x = np.linspace(found.low, found.high, 30_011)
     wrong = np.abs(found.series(x) - fn(x))
@@ -32,15 +32,15 @@ def test_a_series_is_found_again(period_bits: int, harmonic: int, phase: float) 
     """What is a Fourier series of that period comes back to rounding, over a whole period less a little."""
     w = 2.0 * math.pi * harmonic / 2.0**period_bits
     half = 0.49 * 2.0**period_bits
-    found = series.fit(lambda x: 0.5 + np.cos(w * x + phase), -half, half, period_bits=period_bits, harmonics=4)
+    found = fits.fit(lambda x: 0.5 + np.cos(w * x + phase), -half, half, period_bits=period_bits, harmonics=4)
     x = np.linspace(-half, half, 500)
     assert np.abs(found(x) - 0.5 - np.cos(w * x + phase)).max() < 1e-5
     assert found.cos[0] == pytest.approx(0.5, abs=1e-4)
 
 
 def test_parity() -> None:
-    even = series.fit(np.abs, -2.0, 2.0, period_bits=3, harmonics=12, sin=False)
-    odd = series.fit(np.tanh, -2.0, 2.0, period_bits=3, harmonics=12, cos=False)
+    even = fits.fit(np.abs, -2.0, 2.0, period_bits=3, harmonics=12, sin=False)
+    odd = fits.fit(np.tanh, -2.0, 2.0, period_bits=3, harmonics=12, cos=False)
     assert set(even.sin) == {0.0} and any(even.cos)
     assert set(odd.cos[1:]) == {0.0} and any(odd.sin)
     x = np.linspace(-2.0, 2.0, 101)
@@ -49,7 +49,7 @@ def test_parity() -> None:
 
 
 def test_linear_term_is_kept_out_of_the_fit() -> None:
-    found = series.fit(lambda x: 3.0 * x + np.cos(np.pi * x), -0.9, 0.9, period_bits=1, harmonics=3, linear=3.0)
+    found = fits.fit(lambda x: 3.0 * x + np.cos(np.pi * x), -0.9, 0.9, period_bits=1, harmonics=3, linear=3.0)
     assert found.linear == 3.0
     assert found.cos[1] == pytest.approx(1.0, abs=1e-5)
     assert np.abs(found.sin).max() < 1e-4
@@ -57,9 +57,9 @@ def test_linear_term_is_kept_out_of_the_fit() -> None:
 
 def test_the_ridge_keeps_coefficients_small() -> None:
     """Half a period of an exponential: without the ridge, the coefficients would be beyond any use."""
-    found = series.fit(np.exp, -1.0, 1.0, period_bits=2, harmonics=40)
+    found = fits.fit(np.exp, -1.0, 1.0, period_bits=2, harmonics=40)
     size = math.sqrt(sum(c * c for c in (*found.cos, *found.sin)))
-    assert size * series.NOISE * 2.0**-20 < 1e-5
+    assert size * fits.NOISE * 2.0**-20 < 1e-5
     assert size < 20.0
 
 
@@ -106,13 +106,13 @@ def test_times_scales() -> None:
 @pytest.mark.parametrize("low, high", [(1.0, 1.0), (2.0, 1.0), (0.0, 4.0), (-math.inf, 0.0), (0.0, math.nan)])
 def test_impossible_domains(low: float, high: float) -> None:
     with pytest.raises(RangeError, match="shorter and not empty"):
-        series.fit(np.exp, low, high, period_bits=2, harmonics=4)
+        fits.fit(np.exp, low, high, period_bits=2, harmonics=4)
 
 
 def test_what_is_reachable_is_told() -> None:
     with pytest.raises(RangeError, match=r"error of 1e-12 on \[-1, 1\]; reachable: \d.* with \d+ harmonics"):
-        series.choose(np.abs, -1.0, 1.0, tolerance=1e-12, counts=(4, 8))
-    best = series.choose(np.abs, -1.0, 1.0, tolerance=1e-12, counts=(4, 8), strict=False)
+        fits.choose(np.abs, -1.0, 1.0, tolerance=1e-12, counts=(4, 8))
+    best = fits.choose(np.abs, -1.0, 1.0, tolerance=1e-12, counts=(4, 8), strict=False)
     assert best.series.harmonics == 8 and 1e-12 < best.error < 0.1
 
 

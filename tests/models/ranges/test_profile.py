@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secformer.models.families.folder import ModelFolder
-from secformer.models.ranges.profile import FORMAT, RangeProfile, measure, widened
+from secformer.models.ranges.observe import observed
+from secformer.models.ranges.profile import FILE, FORMAT, Probe, RangeProfile, measure, probe
 from secformer.models.ranges.samples import BUILTIN_TEXTS
-from secformer.mpc.errors import ModelError, SettingsError
-from secformer.protocols.ranges import Range
-from secformer.protocols.recipes import SECFORMER
+from secformer.models.run.local import secure_bert, twin
+from secformer.mpc.errors import ModelError, RangeError, SettingsError
+from secformer.mpc.session import Session
+from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.shares import Share
+from secformer.protocols.quantities import EXP_SUM, KNOWN, SCORE, SPREAD, Quantity, Widening, measured, needs
+from secformer.protocols.ranges import Range, Site
+from secformer.protocols.recipes import CRYPTEN, EXACT, FAITHFUL, MPCFORMER, MPCFORMER_2RELU, PUMA, SECFORMER, Recipe
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -117,6 +125,138 @@ def test_widening_keeps_positive_quantities_positive(a: float, b: float) -> None
     np.testing.assert_allclose((w.low, w.high), (r.low / 1.5, r.high * 1.5))
     assert widened("exp_sum", Range(1.0, 5.0), 1.25).low == 1.0
     assert widened("spread", Range(-8.0, 0.0), 1.25).high == 0.0
+
+
+def widened(quantity: str, r: Range, margin: float) -> Range:
+    """As a profile widens it."""
+    return RangeProfile("", "exact", 1, 1, margin, {"here": {quantity: r}})("here")[quantity]
+
+
+# ---- what recipes declare --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe, design, softmax", [
+    (FAITHFUL, "exact", {"score", "spread", "exp_sum"}), (EXACT, "exact", set(KNOWN) - {"input", "variance"}),
+    (SECFORMER, "secformer", {"score", "quad_sum"}), (MPCFORMER, "mpcformer", {"score", "quad_sum"}),
+    (MPCFORMER_2RELU, "mpcformer_2relu", {"score", "relu_sum"}), (PUMA, "puma", {"score", "spread", "exp_sum"}),
+    (CRYPTEN, "crypten", {"score", "spread", "exp_sum"}), (replace(FAITHFUL, name="mine"), "exact",
+                                                           {"score", "spread", "exp_sum"}),
+    (replace(FAITHFUL, name="mine", gelu=PUMA.gelu), "mine", {"score", "spread", "exp_sum"}),
+], ids=lambda v: v.name if isinstance(v, Recipe) else None)
+def test_a_profile_holds_what_its_recipe_declares(folder: ModelFolder, recipe: Recipe, design: str,
+                                                  softmax: set[str]) -> None:
+    """Quantities are the recipe's, functions those of its design."""
+    profile = measure(folder, ["the cat sat", "dog"], recipe=recipe)
+    assert profile.design == design and not profile.widenings
+    assert {name: set(q) for name, q in profile.sites.items()} == {
+        site: softmax if site.endswith("softmax") else {"input" if site.endswith("gelu") else "variance"}
+        for site in profile.sites}
+
+
+def test_a_profile_of_exact_functions_is_the_faithful_ones(folder: ModelFolder) -> None:
+    exact, faithful = (measure(folder, ["the cat sat"], recipe=r) for r in (EXACT, FAITHFUL))
+    assert exact.design == faithful.design
+    for site, quantities in faithful.sites.items():
+        assert quantities.items() <= exact.sites[site].items()
+
+
+def test_observing_changes_nothing_else() -> None:
+    s, rng = PlainSession(), np.random.default_rng(0)
+    x, v = s.accept(rng.normal(size=(2, 1, 4, 4))), s.accept(rng.normal(size=(2, 1, 4, 3)))
+    mask, at = np.array([[True] * 4, [True, True, False, False]]), Probe(1.25)
+    watched = observed(FAITHFUL, np, probe)
+    got = watched.softmax(s, x, v, mask, at)
+    np.testing.assert_array_equal(got.data, FAITHFUL.softmax(s, x, v, mask, at.widened).data)
+    assert set(at) == {q.name for q in (SCORE, SPREAD, EXP_SUM)} and watched.needs == FAITHFUL.needs
+    assert watched.faithful and watched.softmax.__doc__ == FAITHFUL.softmax.__doc__
+    for q in (SCORE, SPREAD, EXP_SUM):
+        assert at.widened[q.name] == q.widening(at[q.name], 1.25)
+    with pytest.raises(SettingsError, match="sites that are a Probe, got a dict"):
+        watched.gelu(s, x, {})
+
+
+def test_missing_quantities_are_told(folder: ModelFolder) -> None:
+    """A profile of one recipe, texts checked for another that needs more."""
+    less, more = (measure(folder, ["the cat sat"], recipe=r) for r in (FAITHFUL, EXACT))
+    assert more.violations(less) == []
+    with pytest.raises(SettingsError, match=r"no 'quad_sum' at layer\.0\.softmax.*secformer profile"):
+        less.violations(more)
+
+
+def test_files_of_earlier_versions(folder: ModelFolder, tmp_path: Path) -> None:
+    """They hold all quantities of attention, whatever the recipe, and no rules; unknown names widen by distance."""
+    facts = measure(folder, ["the cat sat"], recipe=SECFORMER).as_dict()
+    assert set(facts) == {"format", "model", "design", "texts", "tokens", "margin", "sites"}
+    facts["sites"]["layer.0.softmax"] |= {"spread": [-8.0, 0.0], "exp_sum": [1.0, 6.0], "relu_sum": [0.0, 4.0],
+                                          "older": [1.0, 2.0]}
+    (tmp_path / FILE).write_text(json.dumps(facts), "utf-8")
+    at = RangeProfile.load(tmp_path / FILE)("layer.0.softmax")
+    assert (at["spread"], at["exp_sum"], at["relu_sum"]) == (Range(-9.25, 0.0), Range(1.0, 9.0), Range(0.0, 6.0))
+    assert at["older"] == Range(1.0 - 0.375, 2.0 + 0.375)
+
+
+def test_the_shipped_profile() -> None:
+    """Ranges as a file of format 1 gives them since it was written."""
+    from secformer import demo_model
+
+    profile = RangeProfile.load(Path(demo_model()) / FILE)
+    found, at = profile.sites["layer.0.softmax"], profile("layer.0.softmax")
+    assert profile.design == "secformer" and set(found) >= {"score", "quad_sum"}
+    length = found["score"].high - found["score"].low
+    assert at["score"] == Range(found["score"].low - (0.125 * length + 0.25),
+                                found["score"].high + (0.125 * length + 0.25))
+    assert at["quad_sum"] == Range(found["quad_sum"].low / 1.5, found["quad_sum"].high * 1.5)
+
+
+# ---- quantities of one's own -----------------------------------------------------------------------------------------
+
+PEAK = Quantity("peak", lambda xp, scores, values, real: xp.amax(xp.abs(values), axis=-1),
+                Widening(ratio=True, least=0.0, most=1000.0))
+
+
+@needs(*FAITHFUL.needs["softmax"], PEAK)
+def softmax_of_scaled_values(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+    """Softmax of values that are scaled to at most 1 first, by a power of two that the range profile gives."""
+    scale = 2.0 ** np.ceil(np.log2(measured(at, PEAK).high))
+    return FAITHFUL.softmax(s, scores, values * (1.0 / scale), mask, at) * scale
+
+
+SCALED = replace(FAITHFUL, name="scaled", softmax=softmax_of_scaled_values)
+
+
+def test_a_quantity_of_ones_own_from_end_to_end(tmp_path: Path) -> None:
+    """Measured because the function declares it, kept in the file with its rule, widened by that, used on shares."""
+    folder = ModelFolder(write_checkpoint(tmp_path / "m", "BertForSequenceClassification"))
+    texts = ["the cat sat on the mat", "a bad film", "dog"]
+    profile = measure(folder, texts, recipe=SCALED)
+    assert profile.design == "scaled" and profile.widenings == {"peak": PEAK.widening}
+    profile.save(tmp_path / "p.json")
+    read = RangeProfile.load(tmp_path / "p.json")
+    assert read == profile
+    at, found = read("layer.1.softmax"), read.sites["layer.1.softmax"]["peak"]
+    assert at["peak"] == Range(found.low / 1.5, found.high * 1.5)
+    assert {q.name for q in FAITHFUL.needs["softmax"]} | {"peak"} == set(at)
+    settings: dict[str, Any] = {"recipe": SCALED, "profile": tmp_path / "p.json"}
+    got, expected = secure_bert(folder.path, texts, backend="numpy", **settings), twin(folder.path, texts, **settings)
+    np.testing.assert_allclose(got.logits, expected.logits, atol=5e-3)
+    np.testing.assert_allclose(got.logits, twin(folder.path, texts, recipe="faithful").logits, atol=5e-3)
+    with pytest.raises(RangeError, match=r"needs the range of 'peak' at its call site.*secformer profile"):
+        twin(folder.path, texts, recipe=SCALED, profile=replace(measure(folder, texts), design="scaled"))
+
+
+def test_two_quantities_of_one_name_are_refused(folder: ModelFolder) -> None:
+    other = needs(Quantity("peak", lambda xp, x: x))(lambda s, x, at: FAITHFUL.gelu(s, x, at))
+    with pytest.raises(SettingsError, match="different quantities named 'peak'; rename one"):
+        measure(folder, ["cat"], recipe=replace(SCALED, gelu=other))
+
+
+@pytest.mark.parametrize("rule", [3, {}, {"ratio": 1}, {"ratio": True, "least": "x"}, {"ratio": True, "odd": 1.0},
+                                  {"ratio": True, "most": float("nan")}])
+def test_bad_rules(rule: object, folder: ModelFolder, tmp_path: Path) -> None:
+    facts = measure(folder, ["cat"]).as_dict() | {"widenings": {"peak": rule}}
+    (tmp_path / "p.json").write_text(json.dumps(facts), "utf-8")
+    with pytest.raises(ModelError, match="widenings to their rules"):
+        RangeProfile.load(tmp_path / "p.json")
 
 
 def test_builtin_texts_are_varied() -> None:

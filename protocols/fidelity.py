@@ -1,0 +1,52 @@
+"""How near a protocol comes to a BERT's own function: declared on the protocol, as its citations are.
+
+    @faithful                                computes it: ranges measured with the exact function hold for the protocol
+    (neither)                                approximates it: any checkpoint keeps its answers, but ranges are measured
+                                             with the protocol itself
+    @student("2Quad", quad_shift=5.0)        computes another function: checkpoints must have been trained for it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Student:
+    """The function that a protocol computes in place of a BERT's own, and the constants that weights are trained
+    around."""
+
+    function: str
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+
+def student(function: str, **constants: Any) -> Callable[[F], F]:
+    """Decorator: the protocol computes the function of that name. A checkpoint must have been trained for it, around
+    these constants, which its config.json records: they are plain numbers and lists."""
+
+    def mark(protocol: F) -> F:
+        protocol.__student__ = Student(function, MappingProxyType(constants))  # type: ignore[attr-defined]
+        return protocol
+
+    return mark
+
+
+def faithful(protocol: F) -> F:
+    """Decorator: the protocol differs from the exact function by 2e-4 at most (LayerNorm relative to its result)."""
+    protocol.__faithful__ = True  # type: ignore[attr-defined]
+    return protocol
+
+
+def student_of(protocol: Callable[..., Any]) -> Student | None:
+    """What a protocol declares with `student`; None where it computes a BERT's own function."""
+    return getattr(protocol, "__student__", None)
+
+
+def is_faithful(protocol: Callable[..., Any]) -> bool:
+    """Whether a protocol declares itself `faithful`."""
+    return getattr(protocol, "__faithful__", False)

@@ -1,0 +1,180 @@
+"""Quantities: what a protocol needs measured at its call site, declared on the protocol itself.
+
+    @needs(SCORE, SPREAD, EXP_SUM)
+    def softmax_series(s, scores, values, mask, at): ...
+
+A quantity says how it is computed from the function's inputs, and how its measured range is widened by a margin. A
+protocol of one's own may declare quantities of its own. A function without a declaration is measured for the defaults
+that `recipes.DEFAULTS` lists.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from secformer.mpc.errors import RangeError, SettingsError
+from secformer.protocols.ranges import Range, Site
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+QUAD_SHIFT = 5.0  # c of 2Quad: weights are (score + c)^2
+SLACK = 0.25      # distance added to both ends, so that a range measured as a point is not one
+
+
+@dataclass(frozen=True)
+class Widening:
+    """How a measured range is widened.
+
+    ratio        whether ratios count, as for positive sums (which also allows for longer texts), or distances
+    least, most  bounds that the quantity never leaves: widening stops there
+    """
+
+    ratio: bool = False
+    least: float = -math.inf
+    most: float = math.inf
+
+    def __call__(self, r: Range, margin: float) -> Range:
+        """The range with its margin (1: as it is). By distance, a share of its length and SLACK are added at both ends;
+        by ratio, the ends are divided and multiplied by 2 margin - 1."""
+        if self.ratio:
+            factor = 2.0 * margin - 1.0
+            low, high = r.low / factor, r.high * factor
+        else:
+            more = (margin - 1.0) * (r.high - r.low) / 2.0 + (SLACK if margin > 1.0 else 0.0)
+            low, high = r.low - more, r.high + more
+        return Range(min(r.low, max(self.least, low)), max(r.high, min(self.most, high)))
+
+    def coarse(self, r: Range) -> Range:
+        """The ends moved outward, to powers of two for ratios (or to 0), else to whole numbers: similar ranges become
+        the same one, so that constants chosen by them are chosen once."""
+        if self.ratio:
+            return Range(_power(r.low, math.floor), _power(r.high, math.ceil))
+        return Range(float(math.floor(r.low)), float(math.ceil(r.high)))
+
+
+def _power(x: float, rounded: Callable[[float], int]) -> float:
+    return float(2.0 ** rounded(math.log2(x))) if x > 0.0 else 0.0
+
+
+DISTANCE, RATIO = Widening(), Widening(ratio=True, least=0.0)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A quantity whose range a protocol chooses its constants by.
+
+    name      of its range in a profile, and at a call site
+    of        (xp, *inputs) -> the values whose extremes count. xp is `numpy` or `torch`: spell keywords as both do
+              (axis, keepdims). Inputs are the arrays that the function is given:
+                gelu, tanh  x, of any shape
+                layernorm   x (N, C), gamma (C,), beta (C,)
+                softmax     scores (B, H, T, T), values (B, H, T, D), real (B, 1, 1, T), which is True where a token is
+                            real. Columns of padding hold their row's largest real score: extremes ignore them; sums
+                            multiply by `real`.
+    widening  how a margin widens the measured range
+    """
+
+    name: str
+    of: Callable[..., Any]
+    widening: Widening = DISTANCE
+
+
+def needs(*quantities: Quantity) -> Callable[[F], F]:
+    """Decorator: declares what a protocol asks its call site for. Raises SettingsError for a name that stands for
+    something else: two quantities of one name, or another one under the name of a known one."""
+    for quantity in quantities:
+        others = [q for q in (*quantities, *KNOWN.values()) if q.name == quantity.name and q != quantity]
+        if others:
+            raise SettingsError(f"the name {quantity.name!r} stands for another quantity already; choose a name of "
+                                f"your own. Known: {', '.join(KNOWN)}")
+
+    def mark(function: F) -> F:
+        function.__needs__ = quantities  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def needed(function: Callable[..., Any], default: tuple[Quantity, ...]) -> tuple[Quantity, ...]:
+    """What a function declares with `needs`, or the default where it declares nothing."""
+    return getattr(function, "__needs__", default)
+
+
+def measured(at: Site, quantity: Quantity) -> Range:
+    """The range of a quantity that a protocol needs. Raises RangeError where it is missing or not an interval of real
+    numbers."""
+    name = quantity.name
+    if name not in at:
+        raise RangeError(f"this protocol needs the range of {name!r} at its call site, got {sorted(at)}; "
+                         f"measure the model again: secformer profile")
+    found = at[name]
+    if not (math.isfinite(found.low) and math.isfinite(found.high) and found.low <= found.high):
+        raise RangeError(f"the range of {name!r} must be finite with low <= high, got {found.low} to {found.high}; "
+                         f"measure the model again: secformer profile")
+    return found
+
+
+def positive(at: Site, quantity: Quantity) -> Range:
+    """`measured`, for a quantity that is never negative and not always zero. Raises RangeError otherwise."""
+    found = measured(at, quantity)
+    if found.low < 0.0 or found.high <= 0.0:
+        raise RangeError(f"the range of {quantity.name!r} must be positive, got {found.low:g} to {found.high:g}; "
+                         f"check the model's weights, then measure it again")
+    return found
+
+
+def real_scores(xp: Any, scores: Any, real: Any) -> Any:
+    """Scores (B, H, T, T) whose columns of padding hold the largest real score of their row. real (B, 1, 1, T)."""
+    largest = xp.amax(xp.where(real, scores, -math.inf), axis=-1, keepdims=True)
+    return xp.where(real, scores, largest)
+
+
+def _input(xp: Any, x: Any) -> Any:
+    return x
+
+
+def _variance(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
+    """Of every row."""
+    centred = x - xp.mean(x, axis=-1, keepdims=True)
+    return xp.mean(centred * centred, axis=-1)
+
+
+def _score(xp: Any, scores: Any, values: Any, real: Any) -> Any:
+    return scores
+
+
+def _spread(xp: Any, scores: Any, values: Any, real: Any) -> Any:
+    """Scores less their row's largest."""
+    return scores - xp.amax(scores, axis=-1, keepdims=True)
+
+
+def _exp_sum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
+    return _row_sums(xp, xp.exp(_spread(xp, scores, values, real)), real)
+
+
+def _quad_sum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
+    return _row_sums(xp, (scores + QUAD_SHIFT) ** 2, real)
+
+
+def _relu_sum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
+    return _row_sums(xp, xp.clip(scores, 0.0, None), real)
+
+
+def _row_sums(xp: Any, weights: Any, real: Any) -> Any:
+    """Sums over real columns, from left to right, so that a profile's last bits do not depend on memory layout."""
+    return xp.cumsum(weights * real, axis=-1)[..., -1]
+
+
+INPUT = Quantity("input", _input)
+VARIANCE = Quantity("variance", _variance, RATIO)
+SCORE = Quantity("score", _score)
+SPREAD = Quantity("spread", _spread, Widening(most=0.0))               # the row's largest score is 0 below itself
+EXP_SUM = Quantity("exp_sum", _exp_sum, Widening(ratio=True, least=1.0))  # the row's largest score adds 1
+QUAD_SUM = Quantity("quad_sum", _quad_sum, RATIO)
+RELU_SUM = Quantity("relu_sum", _relu_sum, RATIO)
+ATTENTION = SCORE, SPREAD, EXP_SUM, QUAD_SUM, RELU_SUM
+KNOWN = MappingProxyType({q.name: q for q in (INPUT, VARIANCE, *ATTENTION)})
