@@ -10,7 +10,7 @@ from secformer.protocols.ranges import Range
 
 @cite("luo2024secformer", "segments outside which a function is a line")
 def clip(s: Session, x: Share, limit: float, *, reach: float) -> tuple[Share, Share]:
-    """(x cut to [-limit, limit], max(x - limit, 0)) for |x| <= reach.   2 rounds; about 10 bytes an element.
+    """(x cut to [-limit, limit], max(x - limit, 0)) for |x| <= reach.   2 rounds; about 10 bytes per element.
 
     1. over, up <- relu(x - limit), relu(x + limit)           one batch
     2. return up - over - limit, over
@@ -24,5 +24,5 @@ def clip(s: Session, x: Share, limit: float, *, reach: float) -> tuple[Share, Sh
 
 @cite("luo2024secformer", "segments outside which a function is a line")
 def floor_at(s: Session, x: Share, low: float, domain: Range) -> Share:
-    """max(x, low) for x in the domain.   2 rounds; about 5 bytes an element. Takes a pending x; settled."""
+    """max(x, low) for x in the domain.   2 rounds; about 5 bytes per element. Takes a pending x; settled."""
     return s.relu(x - low, bound=max(low - domain.low, domain.high - low) + 1.0) + low

@@ -1,9 +1,9 @@
 """CrypTen's functions: GeLU by its tanh formula, tanh by the sigmoid, softmax by the limit exponential and a tree
 maximum, LayerNorm by Newton's inverse root.
 
-Fair here: all comparisons of an input are made from one opening, |x| and max(x, 0) share another; Newton's iterations
-are coupled (see `newton`); the maximum is compared at a few fractional bits, as softmax allows; one reciprocal a row,
-after the product with the values; truncations are exact where CrypTen's can wrap.
+As optimised as we could make them: all comparisons of an input are made from one opening, |x| and max(x, 0) share
+another; Newton's iterations are coupled (see `newton`); the maximum is compared at a few fractional bits, as softmax
+allows; one reciprocal per row, after the product with the values; truncations are exact where CrypTen's can wrap.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from secformer.protocols.softmax import EXP_BITS, below_maximum, exp_total, real
 TANH_GELU = math.sqrt(2.0 / math.pi), 0.044715  # GeLU is x/2 (1 + tanh(a (x + b x^3)))
 WIDE = 30               # magnitude of a product that is scaled before it settles: whole words
 PRECISION = 10          # fractional bits of GeLU's comparisons
-WIDEST = 8.0            # |x| that GeLU is evaluated at as it is; beyond, at
-LIMIT = 5.0             # where x less GeLU is 2e-7
-TANH_WIDEST = 64.0      # the same for tanh
+WIDEST = 8.0            # the widest reach for which GeLU's inputs are not cut
+LIMIT = 5.0             # where they are cut otherwise: x - GeLU(x) is 2e-7 there
+TANH_WIDEST = 64.0      # the same two for tanh
 TANH_LIMIT = 10.0
-SIGMOID_START = 0.75    # of the sigmoid's reciprocal, with three iterations
+SIGMOID_START = 0.75    # first approximation of the sigmoid's reciprocal, for three iterations
 DEEPEST = -480.0        # exp's domain: (1 - 480/256)^256 is 1e-15, and 1 at -512
-FLOOR = -128.0          # where deeper domains are cut to 0: exp(-128) is 1e-56
+FLOOR = -128.0          # in deeper domains, exp is 0 below: exp(-128) is 1e-56
 
 
 @cite("hendrycks2016gelu", "GeLU by tanh")
@@ -49,8 +49,8 @@ def gelu_tanh(s: Session, x: Share, at: Site) -> Share:
     5. return r - a g                                                            two rounds
 
     Any domain. As published, exp diverges for |x| above 18; step 2 keeps it where it works. The term left out is below
-    2e-7, but that three Newton steps leave 2e-5 |x| of it. A sign may be wrong for |x| < 2^-10, where the formula holds
-    with either. Error against the formula with published exp and reciprocal: 5e-4 (rounding, which 8 squarings
+    2e-7 (2e-5 |x| as three Newton steps compute it). A sign may be wrong for |x| < 2^-10, where the formula holds with
+    either sign. Error against the formula with published exp and reciprocal: 5e-4 (rounding, which 8 squarings
     enlarge); against GeLU: 2e-3. Takes a pending x; the result has a truncation pending.
     """
     reach = max(1.0, measured(at, INPUT).reach)
@@ -76,7 +76,7 @@ def gelu_tanh(s: Session, x: Share, at: Site) -> Share:
 
 @cite("knott2021crypten", "sigmoid by exponential and reciprocal")
 def one_less_sigmoid(s: Session, w: Share, high: float) -> Share:
-    """1 - 1/(1 + exp(-w)) for w in [0, high].   22 rounds; about 125 bytes an element.
+    """1 - 1/(1 + exp(-w)) for w in [0, high].   22 rounds; about 125 bytes per element.
 
     1. e <- exp(-w) by 8 squarings                                                               16 rounds
     2. y <- 1/(1 + e) by Newton from 0.75, three iterations. With f = 1 - 0.75 (1 + e):
@@ -100,7 +100,7 @@ def one_less_sigmoid(s: Session, w: Share, high: float) -> Share:
 @cite("knott2021crypten", "tanh by sigmoid")
 @needs(INPUT)
 def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
-    """2 sigmoid(2x) - 1 for x in at["input"].   29 rounds; about 165 bytes an element.
+    """2 sigmoid(2x) - 1 for x in at["input"].   29 rounds; about 165 bytes per element.
 
     1. where the range exceeds [-64, 64]: cut x to [-10, 10]                                     two rounds
     2. b <- [x < 0]; a <- (1 - 2 b) x                                                            five rounds
@@ -127,12 +127,12 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
 def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^8)^(2^8), x = scores less their row maximum: (B, H, T, D).
 
-    2 ceil(log2 T) + 58 rounds with the published 10 iterations; about 77 bytes a score, 18 a value, 610 a row.
+    2 ceil(log2 T) + 58 rounds with the published 10 iterations; about 77 bytes per score, 18 per value, 610 per row.
     1. x <- scores - m, m a coarse row maximum                                   2 ceil(log2 T) rounds
     2. keep <- [x >= -128], where the range goes below -480                      three rounds
     3. e <- keep (1 + x/2^8)^(2^8), padding times 0                              17 rounds (18 with keep)
     4. c <- e @ values; z <- row sums of e                                       one round
-    5. return c / z by `reciprocal_newton`, one a row                            40 rounds
+    5. return c / z by `reciprocal_newton`, one per row                          40 rounds
 
     Ranges: at["score"], at["spread"], at["exp_sum"]. As published, e diverges for x below -512. Error of a weight
     against softmax: 1e-2 of the row's largest at most (x^2/512 relative, largest near x = -2); against its formula with
@@ -156,7 +156,7 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
 def layernorm_newton(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with CrypTen's Newton inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
-    33 rounds with the published 3 iterations; about 28 bytes an element. Range: at["variance"]. Error: that of
+    33 rounds with the published 3 iterations; about 28 bytes per element. Range: at["variance"]. Error: that of
     `rsqrt_newton`, at most 5e-3 relative to the result. Takes a pending x.
     """
     return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_newton)

@@ -12,17 +12,17 @@ from secformer.protocols.clip import floor_at
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range
 
-SPARE = 1.125           # a domain reaches so many times deeper than what was asked for
-MOST_PERIOD_BITS = 9    # of one table: 32 words an element
+SPARE = 1.125           # a table reaches deeper than the domain that was asked for, by this factor
+MOST_PERIOD_BITS = 9    # of one table: 32 words per element
 FLOOR = -12.0           # deeper domains are cut here: exp(-12) is 6e-6
 
 
 @cite("luo2024secformer", "one masked opening, here of an exponent instead of an angle")
 def exp(s: Session, x: Share, domain: Range, *, scale_bits: int = 0) -> Share:
-    """2^scale_bits exp(x) for x in the domain, whose upper end is at most 2.   1 round; 3 bytes an element, 4 where the
-    domain goes below about -213.
+    """2^scale_bits exp(x) for x in the domain, whose upper end is at most 2.   1 round; 3 bytes per element, 4 where
+    the domain goes below about -213.
 
-    1. where no table reaches the domain's low end (about -440): cut x at -12    two rounds, about 5 bytes an element
+    1. where no table reaches the domain's low end (about -440): cut x at -12    two rounds, about 5 bytes per element
     2. open x mod P, a power of two longer than the domain; a public power of e times an entry of the dealer's table
 
     Error: 2.1e-6 times 2^scale_bits, and 3.3e-5 relative, nearly all of which comes from rounding a pending x; where x

@@ -63,7 +63,7 @@ def fit(
     """
     period = 2.0**period_bits
     if not (math.isfinite(low) and math.isfinite(high) and low < high and high - low < period):
-        raise RangeError(f"a series of period {period:g} fits a domain that is shorter and not empty, "
+        raise RangeError(f"the domain of a series must not be empty and must be shorter than its period {period:g}, "
                          f"got [{low:g}, {high:g}]; take a longer period")
     n = max(8 * harmonics, 256)
     x = (low + high) / 2.0 - (high - low) / 2.0 * np.cos(np.pi * (np.arange(n) + 0.5) / n)

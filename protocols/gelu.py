@@ -21,8 +21,8 @@ TOLERANCE = 1e-4
 NARROW = 17, 16  # fractional bits of masks and factors: results below 2^5 in five bytes
 NARROW_REACH = 14.0
 COARSE = 8.0    # reach from which domains are rounded to even numbers, so that layers share fits
-WIDEST = 112.0 # reach that is worth a series of its own
-LIMIT = 6.0     # GeLU is 0 or x to 6e-9 outside
+WIDEST = 112.0  # the widest reach for which x is not cut
+LIMIT = 6.0     # where x is cut otherwise: outside, GeLU is 0 or x to 6e-9
 
 # SecFormer's segment: erf(v) = -1 below -CUT, 1 above CUT, sum of BETA[k] sin(k pi v / 10) between
 CUT = 1.7
@@ -38,7 +38,7 @@ FOLD = 2.0**FOLDED_BITS / PERIOD   # v FOLD has that period
 @faithful
 @needs(INPUT)
 def gelu_series(s: Session, x: Share, at: Site) -> Share:
-    """GeLU(x) = x/2 + g(x) for x in at["input"], g by a Fourier series.   1 round; 3 bytes an element.
+    """GeLU(x) = x/2 + g(x) for x in at["input"], g by a Fourier series.   1 round; 3 bytes per element.
 
     1. where the range exceeds [-112, 112]: cut x to [-6, 6], GeLU being 0 and x outside    two rounds, about 10 bytes
     2. open x mod P; sum the harmonics of the fit of g; add x/2, which is local
@@ -75,7 +75,7 @@ def segment() -> Series:
 def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     """GeLU(x), v = x / sqrt 2: erf(v) is -1 below -1.7, 1 above 1.7, seven sines between.
 
-    8 rounds (one less where x has no truncation pending); about 38 bytes an element.
+    8 rounds (one less where x has no truncation pending); about 38 bytes per element.
     1. lower, upper <- [v < -1.7], [v < 1.7]                                            three rounds, one opening
     2. f <- sum over k of beta_k sin(k pi v / 10), the argument folded by 16/20         one round
     3. e <- (upper - lower) f + (1 - upper) - lower                                     two rounds
@@ -98,7 +98,7 @@ def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
 @cite("vaswani2017attention", "feed-forward networks with ReLU")
 @needs(INPUT)
 def relu(s: Session, x: Share, at: Site) -> Share:
-    """max(x, 0) for x in at["input"], exact.   2 rounds; about 6 bytes an element. Takes a pending x."""
+    """max(x, 0) for x in at["input"], exact.   2 rounds; about 6 bytes per element. Takes a pending x."""
     return s.relu(x, bound=2.0 ** bits(measured(at, INPUT).reach + 1.0))
 
 

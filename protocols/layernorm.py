@@ -38,7 +38,7 @@ class InverseRoot(Protocol):
 def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with 1/sqrt by series: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
-    6 rounds (11 where at["variance"] spans a ratio above about 250); about 28 bytes an element.
+    6 rounds (11 where at["variance"] spans a ratio above about 250); about 28 bytes per element.
     Error: that of `rsqrt_series`, 2e-5 relative to the result. Takes a pending x.
     """
     return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_series)
@@ -66,12 +66,12 @@ def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share, eps: 
 def layernorm_by(
     s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site, inverse_root: InverseRoot
 ) -> Share:
-    """LayerNorm with the inverse root given: 5 rounds beside the root's; about 28 bytes an element.
+    """LayerNorm with the inverse root given: 5 rounds beside the root's; about 28 bytes per element.
 
     1. t <- row sums of x                                                     one round, which settles x
     2. x^2, t^2, x gamma, t gamma                                                one round
     3. v <- C sum(x^2) - t^2 = C^2 variance;  g <- C x gamma - t gamma
-    4. r <- 1 / sqrt(v), one a row
+    4. r <- 1 / sqrt(v), one per row
     5. return g r + beta, since C cancels                                        three rounds
     """
     channels, variance = x.shape[-1], positive(at, VARIANCE)
@@ -101,7 +101,7 @@ def layernorm_by(
 def _fitting(magnitude: int, variance: Range) -> int:
     if magnitude > MOST_MAGNITUDE:
         raise RangeError(f"LayerNorm's products would need magnitude {magnitude} for variances in [{variance.low:g}, "
-                         f"{variance.high:g}], words hold {MOST_MAGNITUDE}; check the range profile")
+                         f"{variance.high:g}], but words hold {MOST_MAGNITUDE}; check the range profile")
     return magnitude
 
 

@@ -10,7 +10,7 @@ from secformer.mpc.shares import Share
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range, bits
 
-FINER = 2                # bits that an element's base has beyond the session's: 18 as in PUMA, five bytes an opening
+FINER = 2                # bits that an element's base has beyond the session's: 18 as in PUMA, five bytes per opening
 FLOOR_PRECISION = 3      # fractional bits of the comparison with the floor
 LARGEST_BASE = 0.97      # even powers of a negative base below -0.97 are no longer near 0: 0.97^256 is 4e-4
 
@@ -23,16 +23,16 @@ def exp_limit(
 ) -> Share:
     """(1 + x/2^t)^(2^t), t = squarings, for x in the domain, and 0 for x below the floor.
 
-    2 t rounds, about 10 t bytes an element; where the domain goes below the floor, 4 rounds and 14 bytes more.
+    2 t rounds, about 10 t bytes per element; where the domain goes below the floor, 4 rounds and 14 bytes more.
     1. b <- 1 + x/2^t, local                                             one round, its truncation
     2. where the domain goes below the floor: b <- b [x >= floor]        four rounds
     3. t times: b <- b^2                                                 two rounds each, the last truncation pending
 
-    Domain, down to the floor: above -1.97 2^t, since a base below -1 diverges, as the published formula does. At the
-    floor x counts with three fractional bits; let exp be next to nothing there. Error, relative to exp: x^2 / 2^(t+1)
-    to first order (t = 8: 5e-2 at x = -5, of an exp of 7e-3). Rounding: bases carry `finer` bits beyond the session's;
-    the first one's rounding counts 2^t times. `spare` bits of the windows are left for factors that the caller
-    multiplies the result by. Takes a pending x; the result has a truncation pending.
+    Domain, down to the floor: above -1.97 2^t, since a base below -1 diverges, as the published formula does. The
+    comparison with the floor sees three fractional bits of x: choose a floor where exp is almost 0. Error, relative to
+    exp: x^2 / 2^(t+1) to first order (t = 8: 5e-2 at x = -5, of an exp of 7e-3). Rounding: bases carry `finer` bits
+    beyond the session's; the first one's rounding counts 2^t times. `spare` bits of the windows are left for factors
+    that the caller multiplies the result by. Takes a pending x; the result has a truncation pending.
     """
     n = 2.0**squarings
     low, high = 1.0 + max(domain.low, floor) / n, 1.0 + domain.high / n
@@ -52,6 +52,6 @@ def exp_limit(
 
 
 def least_bound(score: Range, squarings: int) -> float:
-    """Of the scores whose coarse maximum is subtracted from x: x is right modulo 4 times this, which must hold a base
-    at its fractional bits, with a truncation's headroom."""
+    """The least bound of scores to give to `below_maximum`: its x is right modulo 4 times that, which must hold a base
+    with its fractional bits and a truncation's headroom."""
     return max(2.0 ** (squarings + 1), 2.0 * (score.reach + 1.0))

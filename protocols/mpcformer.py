@@ -1,8 +1,8 @@
 """MPCFormer's functions: quadratic GeLU, 2Quad and 2ReLU, with CrypTen's reciprocal and root, as in the paper.
 
-They are other functions than a BERT's own: a checkpoint must have been distilled for them. Fair here: one reciprocal a
-row, after the product with the values; public powers of two move rows to where CrypTen's reciprocal starts well.
-LayerNorm and the pooler's tanh are CrypTen's, on which MPCFormer is built.
+They are other functions than a BERT's own: a checkpoint must have been distilled for them. As optimised as we could
+make them: one reciprocal per row, after the product with the values; public powers of two move rows to where CrypTen's
+reciprocal starts well. LayerNorm and the pooler's tanh are CrypTen's, on which MPCFormer is built.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WINDOW = 17              # bits of a comparison that two tables serve
 @student("Quad", quad=list(QUAD))
 @needs(INPUT)
 def gelu_quad(s: Session, x: Share, at: Site) -> Share:
-    """0.125 x^2 + 0.25 x + 0.5 for x in at["input"].   2 rounds, 1 where x is settled; 9 bytes an element.
+    """0.125 x^2 + 0.25 x + 0.5 for x in at["input"].   2 rounds, 1 where x is settled; 9 bytes per element.
 
     1. x^2; the rest is local, all three constants being powers of two
 
@@ -50,10 +50,10 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
 def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real tokens: (B, H, T, D).
 
-    44 rounds with the published 10 iterations; about 21 bytes a score, 18 a value, 610 a row.
+    44 rounds with the published 10 iterations; about 21 bytes per score, 18 per value, 610 per row.
     1. p <- (scores + 5)^2, padding times 0                                      two rounds
     2. c <- p @ values; q <- row sums of p                                       two rounds
-    3. n <- 1 / q by `reciprocal_newton`, one a row                              38 rounds
+    3. n <- 1 / q by `reciprocal_newton`, one per row                            38 rounds
     4. return c n                                                                two rounds
 
     Ranges: at["score"]; at["quad_sum"], the row sums q. The released benchmark starts Newton's iteration at q itself
@@ -71,18 +71,17 @@ def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndar
 def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """(relu(x) + e/n) / (sum relu(x) + e) @ values over the n real tokens of a text: (B, H, T, D).
 
-    43 rounds with the published 10 iterations; about 11 bytes a score, 18 a value, 610 a row.
+    43 rounds with the published 10 iterations; about 11 bytes per score, 18 per value, 610 per row.
     1. w <- relu(scores) + e/n, padding times 0                                  two rounds
        Scores count with 16 bits in all (11 fractional ones for scores below 31), which two small tables compare.
     2. c <- w @ values; q <- row sums of w                                       one round
-    3. n <- 1 / q by `reciprocal_newton`, one a row                              38 rounds
+    3. n <- 1 / q by `reciprocal_newton`, one per row                            38 rounds
     4. return c n                                                                two rounds
 
-    Ranges: at["score"], at["relu_sum"], the row sums of relu. e = 2^-6: the released training code has 1e-12, there
-    only to keep a row without positive scores (which becomes uniform) from dividing by 0; fixed point needs one that
-    can be inverted, and 2^-6 changes a row that sums to 1 by 1.6 %. Error against this formula, of a
-    weight: 1e-3, for rows that sum to 1 or more.
-    Takes pending scores; the result has a truncation pending.
+    Ranges: at["score"], at["relu_sum"], the row sums of relu. e = 2^-6. The released training code has 1e-12, which
+    only keeps a row without positive scores (it becomes uniform) from dividing by 0. Fixed point needs an e that can be
+    inverted; 2^-6 changes a row that sums to 1 by 1.6 %. Error of a weight against this formula: 1e-3, for rows that
+    sum to 1 or more. Takes pending scores; the result has a truncation pending.
     """
     columns = real_columns(scores, values, mask)
     score, total = measured(at, SCORE), measured(at, RELU_SUM)

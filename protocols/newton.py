@@ -1,9 +1,9 @@
-"""1/y and 1/sqrt(v) by Newton's iteration from CrypTen's starting values, one value a row.
+"""1/y and 1/sqrt(v) by Newton's iteration from CrypTen's starting values, one value per row.
 
 CrypTen's starting values suit a fixed interval. Where a checkpoint's range leaves it, values are moved by a public
 power of two. Newton's sequence y <- y (2 - x y) is computed in its coupled form, which keeps d = x y up to date as
 d <- d (2 - d): the same sequence with two products side by side instead of one after the other; likewise the root.
-That is two and three rounds an iteration on this engine instead of four and six.
+That is two and three rounds per iteration on this engine instead of four and six.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ ROOT_ITERATIONS = 3
 ROOT_START = 2.2, 0.2, 1024.0  # 2.2 exp(-(v/2 + 0.2)) + 0.2 - v/1024
 ROOT_ERROR = 5e-3
 MOST_ITERATIONS = 40
-ROOT_FINER = 9                 # as ROW_FINER, which leaves room in a word for the factor 2.2,
-SLOPE_BITS = 10                # taken with so many fractional bits
+ROOT_FINER = 9                 # as ROW_FINER, for a root's bases: leaves room in a word for the factor 2.2
+SLOPE_BITS = 10                # fractional bits of that factor
 ROOT_BITS = 11                 # bits beyond the session's that a root carries
-LIFT = 14                      # the same of v and of the square of a root
+LIFT = 14                      # bits beyond the session's that v and the square of a root carry
 
 
 @cite("knott2021crypten", "reciprocal by Newton's iteration")
 @cite("markstein2004", "Newton's and Goldschmidt's iterations are one sequence")
 def reciprocal_newton(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / y for y in the domain.   38 rounds with the published 10 iterations; about 610 bytes a row.
+    """2^scale_bits / y for y in the domain.   38 rounds with the published 10 iterations; about 610 bytes per row.
 
     1. z <- y 2^-k, public k so that z <= 2^7 (0 where the domain fits)          one round
     2. n <- 3 exp(1 - 2 z) + 0.003, exp by 8 squarings; d <- z n                 17 rounds
     3. 10 times: m <- 2 - d;  n <- n m;  d <- d m                                two rounds each
 
-    Domain: high/low up to about 1e5 with 10 iterations; `reciprocal_plan` makes more where that does not do. Error,
-    relative: 1e-3 at the lower end of the widest domains, below 1e-6 for high/low up to 10^4, and 2^-16 of rounding.
+    Domain: high/low up to about 1e5 with 10 iterations; `reciprocal_plan` takes more for wider ones. Error, relative:
+    1e-3 at the lower end of the widest domains, below 1e-6 for high/low up to 10^4, and 2^-16 of rounding.
     Takes a pending y; the result has a truncation pending. Raises RangeError for a domain that is not positive or too
     wide.
     """
@@ -94,17 +94,17 @@ def reciprocal_plan(domain: Range) -> tuple[int, int]:
 @cite("knott2021crypten", "inverse square root by Newton's iteration")
 @cite("markstein2004", "Newton's and Goldschmidt's iterations are one sequence")
 def rsqrt_newton(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / sqrt(v) for v in the domain.   28 rounds with the published 3 iterations; about 310 bytes a row.
+    """2^scale_bits / sqrt(v) for v in the domain.   28 rounds with the published 3 iterations; about 310 bytes per row.
 
     1. z <- v 4^-k, public k where the starting value is best                    one round
     2. p <- 2.2 exp(-(z/2 + 0.2)) + 0.2 - z/1024, exp by 8 squarings             16 rounds
     3. q <- z p^2                                                                four rounds
     4. 3 times: m <- (3 - q)/2;  p <- p m;  q <- q m^2                           three rounds each, the last one two
 
-    Domain: high/low up to about 1000 with 3 iterations; `root_plan` makes more where that does not do. Error,
-    relative: 5e-3. CrypTen's square root is this times v, and its reciprocal would lead back here in 40 rounds more:
-    we stop here. Takes a pending v; the result has a truncation pending. Raises RangeError for a domain that is not
-    positive or too wide.
+    Domain: high/low up to about 1000 with 3 iterations; `root_plan` takes more for wider ones. Error, relative: 5e-3.
+    CrypTen goes on to the square root, which is this times v, and to its reciprocal, which takes 40 rounds and leads
+    back to this value: we leave both out. Takes a pending v; the result has a truncation pending. Raises RangeError for
+    a domain that is not positive or too wide.
     """
     move, iterations = root_plan(domain)
     high = domain.high * 4.0**-move

@@ -24,10 +24,10 @@ ROOT_CONSTANT_BITS = 14, 12    # fractional bits of the constants of u and u^2, 
 ROOT_STEP_BITS = 16            # fractional bits of the powers of sqrt 2
 
 
-@cite("dong2023puma", "softmax: one reciprocal a row")
+@cite("dong2023puma", "softmax: one reciprocal per row")
 @cite("ma2023secretflow", "division: normalisation and Goldschmidt's iteration")
 def reciprocal_octaves(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / y for y in the domain.   12 rounds, 1 more for a pending y; about 110 bytes a row.
+    """2^scale_bits / y for y in the domain.   12 rounds, 1 more for a pending y; about 110 bytes per row.
 
     1. below_i <- [y < top 2^-i] for all octaves of the domain                   three rounds, one opening
     2. c <- the power of two that brings y to u = y c in [0.5, 1), linear in the below_i;  u     one round
@@ -35,9 +35,9 @@ def reciprocal_octaves(s: Session, y: Share, domain: Range, *, scale_bits: int) 
     4. r <- r (1 + e);  e <- e^2;  r <- r (1 + e)                                four rounds
     5. return r c                                                                two rounds
 
-    Domain: up to 20 octaves. Error, relative: 2e-4 for up to 10 octaves (an octave more
-    costs a bit), of which the framework's two iterations 5.5e-5. Takes a pending y; the
-    result may have a truncation pending. Raises RangeError for a domain that is not positive or too wide.
+    Domain: up to 20 octaves. Error, relative: 2e-4 for up to 10 octaves, 5.5e-5 of it from the framework's two
+    iterations; every further octave costs a bit. Takes a pending y; the result may have a truncation pending. Raises
+    RangeError for a domain that is not positive or too wide.
     """
     y, move, below = _compared(s, y, domain)                                                     # 1
     c = _stepped(s, y, below, [2**i for i in range(len(below) + 1)])
@@ -58,7 +58,7 @@ def reciprocal_octaves(s: Session, y: Share, domain: Range, *, scale_bits: int) 
 @cite("ma2023secretflow", "inverse square root: normalisation and a polynomial")
 @cite("lu2020root", "polynomial for 1/sqrt within two octaves")
 def rsqrt_octaves(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / sqrt(v) for v in the domain.   10 rounds, 1 more for a pending v; about 85 bytes a row.
+    """2^scale_bits / sqrt(v) for v in the domain.   10 rounds, 1 more for a pending v; about 85 bytes per row.
 
     1. below_i <- [v < top 2^-i] for all octaves of the domain                   three rounds, one opening
     2. c <- the power of two that brings v to u = v c in [0.25, 0.5);  u         one round
@@ -94,8 +94,8 @@ def _compared(s: Session, y: Share, domain: Range) -> tuple[Share, int, list[Sha
     top = bits(domain.high * (1.0 + 2.0**-SLACK))
     count = top - math.floor(math.log2(domain.low))
     if count > MOST_OCTAVES:
-        raise RangeError(f"a normalisation covers {MOST_OCTAVES} octaves, the range profile has {count}; check the "
-                         f"model's weights")
+        raise RangeError(f"a normalisation covers {MOST_OCTAVES} octaves, but the range profile has {count}; check "
+                         f"the model's weights")
     move = TOP_BITS - top
     (y,) = s.settle((y * 2.0**move).promise(TOP_BITS))
     if count == 1:

@@ -1,10 +1,11 @@
 """PUMA's functions: GeLU in four polynomial pieces, softmax by a clipped limit exponential, LayerNorm by one inverse
 root.
 
-Fair here: all breakpoints are compared from one opening, inputs outside of the polynomials' interval are set to 0, so
-that windows are narrow and one product selects; powers share their openings; the maximum is compared at a few
-fractional bits, as softmax allows; one reciprocal a row, after the product with the values. Reciprocal and root are
-those of PUMA's framework (see `octaves`). The paper has no tanh: the pooler's is ours, `tanh`, in PUMA's favour.
+As optimised as we could make them: all breakpoints are compared from one opening, inputs outside of the polynomials'
+interval are set to 0, so that windows are narrow and one product selects; powers share their openings; the maximum is
+compared at a few fractional bits, as softmax allows; one reciprocal per row, after the product with the values.
+Reciprocal and root are those of PUMA's framework (see `octaves`). The paper has no tanh: the pooler's is ours, `tanh`,
+in PUMA's favour.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ SQUARINGS = 5
 @cite("dong2023puma", "GeLU by piecewise polynomials")
 @needs(INPUT)
 def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
-    """0 below -4, P3(x) below -1.95, P6(x) up to 3, x above.   12 rounds; about 73 bytes an element.
+    """0 below -4, P3(x) below -1.95, P6(x) up to 3, x above.   12 rounds; about 73 bytes per element.
 
     1. b1, b2, b3 <- [x < -4], [x < -1.95], [x <= 3]                             four rounds, one opening
     2. c <- x (b3 - b1); over <- x (1 - b3)                                      one round
@@ -69,17 +70,17 @@ def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
     return s.mul(middle, difference) + p6 + over - outside
 
 
-@cite("dong2023puma", "softmax: clipped exponential, one reciprocal a row")
+@cite("dong2023puma", "softmax: clipped exponential, one reciprocal per row")
 @needs(SCORE, SPREAD, EXP_SUM)
 def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^5)^(2^5), 0 below -14, x = scores less their row maximum: (B, H, T, D).
 
-    2 ceil(log2 T) + 30 rounds; about 67 bytes a score, 18 a value, 110 a row.
+    2 ceil(log2 T) + 30 rounds; about 67 bytes per score, 18 per value, 110 per row.
     1. x <- scores - m, m a coarse row maximum                                   2 ceil(log2 T) rounds
     2. keep <- [x >= -14], where the range goes below                            three rounds, one opening of 2 bytes
     3. e <- keep (1 + x/2^5)^(2^5), padding times 0                              12 rounds
     4. c <- e @ values; z <- row sums of e                                       one round
-    5. return c / z by `reciprocal_octaves`, one a row                           14 rounds
+    5. return c / z by `reciprocal_octaves`, one per row                         14 rounds
 
     Ranges: at["score"], at["spread"], at["exp_sum"]. Error of a weight against softmax: 3e-2 of the row's largest at
     most (x^2/64 relative, largest near x = -2); against its formula with the same m: 5e-4. m lies up to 2^-2 below
@@ -103,7 +104,7 @@ def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, 
 def layernorm_octaves(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with the inverse root of PUMA's framework: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
-    16 rounds; about 28 bytes an element. Range: at["variance"], up to 20 octaves. Error: that of `rsqrt_octaves`, 2e-4
+    16 rounds; about 28 bytes per element. Range: at["variance"], up to 20 octaves. Error: that of `rsqrt_octaves`, 2e-4
     relative to the result. Takes a pending x.
     """
     return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_octaves)

@@ -1,4 +1,4 @@
-"""1/y for positive y, one value a row: by series, and by SecFormer's Goldschmidt iteration.
+"""1/y for positive y, one value per row: by series, and by SecFormer's Goldschmidt iteration.
 
 Results are scaled by a public power of two, 2^j / y, so that what is settled to 16 fractional bits is never small;
 whoever multiplies with the result moves the point back, which is free.
@@ -42,9 +42,9 @@ class Reciprocal(Protocol):
 def reciprocal_series(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
     """2^scale_bits / y for y in the domain.   1 round where one series reaches 1.2e-4, else 3 (or 8, see rsqrt).
 
-    One series (high/low up to about 250), 3 to 4 bytes a row:
+    One series (high/low up to about 250), 3 to 4 bytes per row:
     1. open y mod P; sum the harmonics
-    Else, since 1/sqrt(y) spans half as many octaves, about 20 bytes a row more:
+    Else, since 1/sqrt(y) spans half as many octaves, about 20 bytes per row more:
     1. r <- 2^j / sqrt(y) by series
     2. return r^2                                                                        two rounds
 
@@ -84,7 +84,7 @@ def reciprocal_fit(low: float, high: float, scale_bits: int) -> Fit:
 @cite("luo2024secformer", "2Quad softmax: division by Goldschmidt with deflation")
 @cite("goldschmidt1964", "division")
 def reciprocal_goldschmidt(s: Session, y: Share, *, eta: float, iterations: int, scale_bits: int) -> Share:
-    """2^scale_bits / y for 0 < y < 2 eta.   2 rounds an iteration, 1 more for a pending y; whole words a row.
+    """2^scale_bits / y for 0 < y < 2 eta.   2 rounds per iteration, 1 more for a pending y; whole words per row.
 
     1. n <- 1, d <- y / eta                         public deflation
     2. repeat: m <- 2 - d;  n <- n m;  d <- d m
@@ -105,7 +105,7 @@ def reciprocal_goldschmidt(s: Session, y: Share, *, eta: float, iterations: int,
 
 @cite("goldschmidt1964", "division")
 def converged(s: Session, n: Share, d: Share, iterations: int) -> Share:
-    """n / d by n <- n m, d <- d m with m = 2 - d, for d in (0, 2) kept times 2^16.   2 rounds an iteration.
+    """n / d by n <- n m, d <- d m with m = 2 - d, for d in (0, 2) kept times 2^16.   2 rounds per iteration.
 
     Takes pending values; the result has a truncation pending.
     """
@@ -118,7 +118,7 @@ def converged(s: Session, n: Share, d: Share, iterations: int) -> Share:
 
 def deflation(domain: Range) -> tuple[float, int]:
     """eta and iterations for a domain: the paper's, 5000 and 13, where y / eta stays in [0.001, 1.999]; else the
-    domain's own, converging to 2e-5. Raises RangeError where 40 iterations would not do."""
+    domain's own, converging to 2e-5. Raises RangeError where 40 iterations do not suffice."""
     _check(domain)
     if domain.low >= VALID.low * PAPER_ETA and domain.high <= VALID.high * PAPER_ETA:
         return PAPER_ETA, PAPER_ITERATIONS

@@ -1,4 +1,4 @@
-"""1/sqrt(v) for positive v, one value a row: by series, and by SecFormer's Goldschmidt iteration.
+"""1/sqrt(v) for positive v, one value per row: by series, and by SecFormer's Goldschmidt iteration.
 
 Results are scaled by a public power of two, 2^j / sqrt(v), so that what is settled to 16 fractional bits is never
 small; whoever multiplies with the result moves the point back, which is free.
@@ -40,9 +40,9 @@ PRODUCT_MAGNITUDE = 30                    # row-wise products use whole words
 def rsqrt_series(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Share:
     """2^scale_bits / sqrt(v) for v in the domain.   1 round where one series reaches 2e-5, else 6.
 
-    One series (high/low up to 362, with a domain's ends on half octaves), 3 to 4 bytes a row:
+    One series (high/low up to 362, with a domain's ends on half octaves), 3 to 4 bytes per row:
     1. z <- v 2^a, local, so that z fills a period of 2^8; open z mod 2^8; sum the harmonics
-    Else m segments of ratio 16, about 8 m + 12 bytes a row:
+    Else m segments of ratio 16, about 8 m + 12 bytes per row:
     1. z likewise; below_i <- [z < h 16^-i], i = 1..m-1                         three rounds, one opening
     2. f_i <- the series of z 16^i, right where that is in [h/16, h]            one round for all i
     3. return f_0 + sum of below_i (4^i f_i - 4^(i-1) f_(i-1))                  two rounds
@@ -92,8 +92,8 @@ def _unit_fit(low: float, high: float) -> Fit:
 def _by_segments(s: Session, z: Share, low: float, high: float, gain: int, odd: int) -> Share:
     count = math.ceil(math.log2(high / low) / SEGMENT_BITS)
     if count > MOST_SEGMENTS:
-        raise RangeError(f"an inverse square root covers ratios up to 2^{SEGMENT_BITS * MOST_SEGMENTS} in one place, "
-                         f"the range profile has {high / low:.3g}; check the model's weights")
+        raise RangeError(f"an inverse square root covers ratios up to 2^{SEGMENT_BITS * MOST_SEGMENTS} at one call "
+                         f"site, but the range profile has {high / low:.3g}; check the model's weights")
     fit = rsqrt_fit(high * 2.0**-SEGMENT_BITS / SEGMENT_SLACK, high, gain, odd)
     cuts = [high * 2.0 ** (-SEGMENT_BITS * i) for i in range(1, count)]
     below = s.less(z, cuts, bound=high)                                                          # 1
@@ -112,7 +112,7 @@ def _by_segments(s: Session, z: Share, low: float, high: float, gain: int, odd: 
 def rsqrt_goldschmidt(
     s: Session, v: Share, domain: Range, *, eta: float, iterations: int, scale_bits: int
 ) -> Share:
-    """2^scale_bits / sqrt(v) for v in the domain.   3 rounds an iteration; whole words a row.
+    """2^scale_bits / sqrt(v) for v in the domain.   3 rounds per iteration; whole words per row.
 
     1. q <- v / eta, p <- 1                         public deflation
     2. repeat: m <- (3 - q)/2;  p <- p m;  q <- q m^2
@@ -132,9 +132,9 @@ def rsqrt_goldschmidt(
 
 @cite("markstein2004", "Goldschmidt's square root")
 def converged(s: Session, p: Share, q: Share, iterations: int) -> Share:
-    """p / sqrt(q) by p <- p m, q <- q m^2 with m = (3 - q)/2, for q in (0, 3) kept times 2^12.   3 rounds an iteration.
+    """p / sqrt(q) by p <- p m, q <- q m^2 with m = (3 - q)/2, for q in (0, 3) kept times 2^12.
 
-    Takes pending values; the result has a truncation pending.
+    3 rounds per iteration. Takes pending values; the result has a truncation pending.
     """
     for _ in range(iterations - 1):
         m = (3 - q * 2.0**-Q_BITS) * 0.5
@@ -152,7 +152,7 @@ def deflated(y: Share, eta: float, finer_bits: int) -> Share:
 
 def deflation(domain: Range) -> tuple[float, int]:
     """eta and iterations for a domain: the paper's, 2000 and 11, where v / eta stays in [0.001, 2.94]; else its own,
-    converging to 2e-5. Raises RangeError where 60 iterations would not do."""
+    converging to 2e-5. Raises RangeError where 60 iterations do not suffice."""
     _check(domain)
     if domain.low >= VALID.low * PAPER_ETA and domain.high <= VALID.high * PAPER_ETA:
         return PAPER_ETA, PAPER_ITERATIONS

@@ -1,7 +1,7 @@
 """Attention's softmax(scores) @ values, normalised after the product: exact softmax, and SecFormer's 2Quad.
 
-B texts, H heads, T tokens, D values a head. scores (B, H, T, T), values (B, H, T, D), mask (B, T) public: True where a
-token is real. Dividing the D values of a row after the product is cheaper than dividing its T weights before it.
+B texts, H heads, T tokens, D values per head. scores (B, H, T, T), values (B, H, T, D), mask (B, T) public: True where
+a token is real. Dividing the D values of a row after the product is cheaper than dividing its T weights before it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LEAST_SUM = 0.99     # of a row's weights, the largest of which is 1 or more
 RECIPROCAL_BITS = 3  # reciprocals of row sums settle at 2^3 or more
 LEAST_BOUND = 7.75   # so that a coarse maximum is wide enough for exp's shortest period, 32
 MOST_PRECISION = 6   # fractional bits of a comparison
-Windows = Sequence[tuple[int, int]]  # bits that a comparison of the maximum may take, least fractional bits among them
+Windows = Sequence[tuple[int, int]]  # to try in order: bits of a comparison, and the least fractional bits among them
 WINDOW = 14, 3       # two bytes, two small tables
 OCTET = 8, 2         # one byte, one table: for scores below 15
 
@@ -42,12 +42,12 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     """softmax(scores) @ values over real tokens: (B, H, T, D).
 
     2 ceil(log2 T) + 6 rounds where row sums stay below about 180, as with T = 128 (2 or 7 more beyond); about 17 bytes
-    a score, 18 a value.
+    per score, 18 per value.
     1. x <- scores, padding columns at a public low constant
     2. m <- coarse row maximum of x: within a public delta of it                 2 ceil(log2 T) rounds
     3. e <- exp(x - m) in exp's domain widened by delta, padding times 0         two rounds
     4. c <- e @ values; z <- row sums of e                                       one round
-    5. return c / z, by one reciprocal a row                                     three rounds
+    5. return c / z, by one reciprocal per row                                   three rounds
 
     Ranges: at["score"], at["spread"] (score minus row maximum), at["exp_sum"] of real columns.
     Error: a weight's is at most 3.1e-6 of the row's largest and 3.3e-5 of itself, a row's scale 1.2e-4. Measured for
@@ -73,7 +73,7 @@ def below_maximum(
 ) -> tuple[Share, Range]:
     """x = scores - m, and its domain over real columns: m is the row maximum, or a little less.
 
-    2 ceil(log2 T) rounds, a byte a score more than the window. A tree of comparisons at a few fractional bits: m lies
+    2 ceil(log2 T) rounds, a byte per score more than the window. A tree of comparisons at a few fractional bits: m lies
     less than a public delta below the row's maximum and never above it, and softmax does not depend on m.
 
     1. padding columns <- a public low constant
@@ -90,8 +90,10 @@ def below_maximum(
 
 
 def coarsest(bound: float, windows: Windows) -> int:
-    """Fractional bits at which comparisons of differences below 2 bound fit the first of the windows that holds as many
-    as it says: at most 6; where none does, those of the last."""
+    """Fractional bits of comparisons of differences below 2 bound: as many as the window leaves room for, 6 at most.
+
+    The first window that leaves room for its least fractional bits is taken; where none does, the least of the last.
+    """
     for window, least in windows:
         for precision in range(MOST_PRECISION, least - 1, -1):
             if precision + 1 + bits(2.0 * bound + 2.0 ** (1 - precision)) <= window:
@@ -110,9 +112,9 @@ def weighted_mean(
     s: Session, weights: Share, values: Share, total: Range, reciprocal: Reciprocal,
     spare_bits: int = RECIPROCAL_BITS, width: int = WORD_BITS,
 ) -> Share:
-    """weights @ values / row sums of weights, which lie in `total`, by one reciprocal a row.
+    """weights @ values / row sums of weights, which lie in `total`, by one reciprocal per row.
 
-    3 rounds beside the reciprocal's, one less for settled weights; about 11 bytes a weight and 18 a value.
+    3 rounds beside the reciprocal's, one less for settled weights; about 11 bytes per weight and 18 per value.
     1. c <- weights @ values;  z <- row sums of the weights
     2. return c / z
     Reciprocals settle at 2^spare_bits or more, of sums of `width` bits or more. Takes pending weights; the result has a
@@ -134,10 +136,10 @@ def weighted_mean(
 def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real tokens: (B, H, T, D).
 
-    2 iterations + 6 rounds, 32 with the paper's 13; about 22 bytes a score, 18 a value.
+    2 iterations + 6 rounds, 32 with the paper's 13; about 22 bytes per score, 18 per value.
     1. p <- (scores + 5)^2, padding times 0                                      two rounds
     2. c <- p @ values; q <- row sums of p                                       two rounds
-    3. n <- 1 / q by Goldschmidt, one a row: eta = 5000, 13 iterations where at["quad_sum"] allows
+    3. n <- 1 / q by Goldschmidt, one per row: eta = 5000, 13 iterations where at["quad_sum"] allows
     4. return c n                                                                two rounds
 
     Ranges: at["score"]; at["quad_sum"], the row sums q. Error, relative: 3e-4 (see `reciprocal_goldschmidt`).
@@ -155,7 +157,7 @@ def quad_mean(
     s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site, reciprocal: Reciprocal
 ) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, with the reciprocal given: 5 rounds beside the reciprocal's;
-    about 22 bytes a score, 18 a value."""
+    about 22 bytes per score, 18 per value."""
     columns = real_columns(scores, values, mask)
     total = positive(at, QUAD_SUM)
     if total.low == 0.0:

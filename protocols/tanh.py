@@ -16,8 +16,8 @@ from secformer.protocols.quantities import INPUT, measured, needs
 from secformer.protocols.ranges import Site, rounded_out
 
 TOLERANCE = 3e-5
-WIDEST = 28.0   # reach that is worth a series of its own
-LIMIT = 10.0    # |tanh| is 1 to 4e-9 from here on
+WIDEST = 28.0   # the widest reach for which x is not cut
+LIMIT = 10.0    # where x is cut otherwise: outside, |tanh| is 1 to 4e-9
 
 
 @cite("devlin2019bert", "the pooler's tanh")
@@ -26,9 +26,9 @@ LIMIT = 10.0    # |tanh| is 1 to 4e-9 from here on
 @faithful
 @needs(INPUT)
 def tanh(s: Session, x: Share, at: Site) -> Share:
-    """tanh(x) for x in at["input"].   1 round; 3 bytes an element.
+    """tanh(x) for x in at["input"].   1 round; 3 bytes per element.
 
-    1. where the range exceeds [-28, 28]: cut x to [-10, 10]                 two rounds, about 10 bytes an element
+    1. where the range exceeds [-28, 28]: cut x to [-10, 10]                 two rounds, about 10 bytes per element
     2. open x mod P; sum the sines of the fit (tanh is odd)
 
     Any domain. Error, absolute: at most 3e-5 (the fit's tolerance). Takes a pending x; the result has a truncation

@@ -1,6 +1,6 @@
 """What distillation looks at inside a model: hidden states and attention maps, taken where a recipe's functions run.
 
-N packed tokens, C hidden, B texts, H heads, T tokens of the longest, D values a head. The encoder's program is the one
+N packed tokens, C hidden, B texts, H heads, T tokens of the longest, D values per head. The encoder's program is that
 of secure inference and knows nothing of this: a traced recipe notes what its functions are given and what they answer.
 """
 

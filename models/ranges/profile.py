@@ -100,7 +100,7 @@ class RangeProfile:
         return facts | ({WIDENINGS: {q: _facts(w) for q, w in self.widenings.items()}} if self.widenings else {})
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes JSON; a file is there whole or not at all."""
+        """Writes JSON. The file appears whole or not at all."""
         path = Path(path)
         part = path.with_name(path.name + ".part")
         part.write_text(json.dumps(self.as_dict(), indent=1) + "\n", "utf-8")
@@ -161,10 +161,13 @@ def design_of(recipe: Recipe) -> Recipe:
 
 def measure(folder: ModelFolder, texts: Texts | None = None, *, recipe: Recipe | None = None,
             margin: float = MARGIN, truncation: bool = True) -> RangeProfile:
-    """Runs texts (default: the built-in ones) through the float64 twin, each text by itself so that padding counts for
-    nothing. `recipe` (default: what the checkpoint was trained for) says whose functions: see `design_of`.
+    """Runs texts (default: the built-in ones) through the float64 twin, each by itself, so that there is no padding.
 
-    Raises RangeError where values are not finite, InputError for bad texts.
+    recipe  which quantities are measured, and with whose functions (see `design_of`); default: the recipe that the
+            checkpoint was trained for, else FAITHFUL
+
+    Raises RangeError where values are not finite, InputError for bad texts, SettingsError for a recipe whose functions
+    declare different quantities under one name.
     """
     rows = builtin_rows(folder) if texts is None else folder.tokenizer.rows(texts, truncation=truncation)
     return measure_rows(folder, rows, recipe=recipe, margin=margin)

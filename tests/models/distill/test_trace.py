@@ -35,10 +35,10 @@ def test_functions_run_at_the_ranges_that_they_declare() -> None:
         seen.append(at)
         return s.matmul(scores, values)
 
-    recipe, trace, s = traced(SECFORMER, Trace()), Trace(maps=True), TorchSession(dtype=torch.float64)
+    recipe, trace, s = traced(SECFORMER, Trace(), ()), Trace(maps=True), TorchSession(dtype=torch.float64)
     assert recipe.needs == SECFORMER.needs and recipe.trained_for == SECFORMER.trained_for
     x, v = s.accept(np.linspace(-2.0, 2.0, 9).reshape(1, 1, 3, 3)), s.accept(np.full((1, 1, 3, 2), 50.0))
-    mine = traced(type(SECFORMER)("mine", SECFORMER.gelu, softmax, SECFORMER.layernorm, SECFORMER.tanh), trace)
+    mine = traced(type(SECFORMER)("mine", SECFORMER.gelu, softmax, SECFORMER.layernorm, SECFORMER.tanh), trace, ())
     mine.softmax(s, x, v, np.ones((1, 3), dtype=bool), trace.site("layer.0.softmax"))
     assert seen == [{"score": Range(-3.0, 3.0)}]
     np.testing.assert_array_equal(trace.attention_maps[0].numpy(), x.data.numpy())
