@@ -40,13 +40,13 @@ class Party:
     @property
     def peer(self) -> Channel:
         if self._peer is None:
-            raise ProtocolError("this party is not in a run; programs are run by a World")
+            raise ProtocolError("this party is not in a run: call Party.begin first, or let a World run the program")
         return self._peer
 
     def take(self, kind: Kind) -> Material:
         """The next correlation of the run."""
         if self._source is None:
-            raise ProtocolError("this party is not in a run; programs are run by a World")
+            raise ProtocolError("this party is not in a run: call Party.begin first, or let a World run the program")
         return self._source.take(kind)
 
     def open(self, verb: str, items: Sequence[tuple[Any, int]], *, xor: bool = False) -> list[Any]:
