@@ -193,6 +193,6 @@ def _cupy() -> tuple[ModuleType | None, str]:
     try:
         module = importlib.import_module("cupy")
         count = int(module.cuda.runtime.getDeviceCount())
-    except Exception as error:  # CuPy raises its own kinds for a missing driver
+    except Exception as error:  # CuPy raises errors of its own for a missing driver
         return None, f"CuPy found no usable device ({error})"
     return (module, "") if count else (None, "no device is present")

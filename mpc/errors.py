@@ -10,7 +10,7 @@ class RangeError(SecformerError, ValueError):
 
 
 class ShapeError(SecformerError, ValueError):
-    """Shapes or kinds of operands that do not fit together."""
+    """Shapes or types of operands that do not fit together."""
 
 
 class SettingsError(SecformerError, ValueError):

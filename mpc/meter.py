@@ -54,7 +54,7 @@ class Cost:
         return self.merged(other)
 
     def predict(self, *, latency: float, bandwidth: float) -> float:
-        """Online seconds on a network: measured compute, plus a one-way latency (s) a round, plus each direction's
+        """Online seconds on a network: measured compute, plus a one-way latency (s) per round, plus each direction's
         bytes at `bandwidth` (bits/s)."""
         return self.seconds + self.rounds * latency + self.bytes / 2 * 8 / bandwidth
 
@@ -107,7 +107,7 @@ class Cost:
 
 
 class Meter:
-    """One party's books. Counts into the current scope and all that hold it."""
+    """Counts what one party spends, into the current scope and all that hold it."""
 
     def __init__(self, name: str = "total"):
         self.cost = Cost(name)
@@ -159,6 +159,6 @@ class Meter:
             node.dealer_bytes += nbytes
 
     def close(self, started: float) -> Cost:
-        """Ends the books of a run that started at perf_counter time `started`."""
+        """Ends the counting of a run that started at perf_counter time `started`."""
         self.cost.seconds = time.perf_counter() - started - self.cost.offline_seconds
         return self.cost

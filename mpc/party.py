@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from secformer.mpc.dealer.expand import Material
+from secformer.mpc.dealer.correlations import Correlations, Material
 from secformer.mpc.dealer.kinds import CHUNK, Kind
-from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import Kernels
@@ -19,7 +18,7 @@ from secformer.mpc.prg import Stream, fresh_seed
 
 
 class Party:
-    """Rank, peer, number format, kernels and books of one party. `begin` binds the source of one run.
+    """Rank, peer, number format, kernels and meter of one party. `begin` binds what belongs to one run.
 
     chunk   elements of material that are made, sent and used at once: both parties and the plan must have the same
     """
@@ -30,24 +29,24 @@ class Party:
         self.private = Stream(private_seed or fresh_seed(), "private", kernels=kernels)
         self.meter = Meter()
         self._peer: Channel | None = None
-        self._source: Source | None = None
+        self._source: Correlations | None = None
         self._step = 0
 
-    def begin(self, peer: Channel, source: Source, meter: Meter) -> None:
-        """Starts a run: a connected channel, its correlations, its books."""
+    def begin(self, peer: Channel, source: Correlations, meter: Meter) -> None:
+        """Starts a run: a connected channel, its correlations, its meter."""
         peer.buffer = self.kernels.backend.buffer
         self._peer, self._source, self.meter, self._step = peer, source, meter, 0
 
     @property
     def peer(self) -> Channel:
         if self._peer is None:
-            raise ProtocolError("this party is not in a run; programs are run by a World")
+            raise ProtocolError("this party is not in a run: call Party.begin first, or let a World run the program")
         return self._peer
 
     def take(self, kind: Kind) -> Material:
         """The next correlation of the run."""
         if self._source is None:
-            raise ProtocolError("this party is not in a run; programs are run by a World")
+            raise ProtocolError("this party is not in a run: call Party.begin first, or let a World run the program")
         return self._source.take(kind)
 
     def open(self, verb: str, items: Sequence[tuple[Any, int]], *, xor: bool = False) -> list[Any]:

@@ -16,7 +16,7 @@ from secformer.mpc.kernels import Kernels, NumpyKernels
 from secformer.mpc.kernels.words import BLOCK_BYTES, Sealed, drawn
 
 SEED_BYTES = 32
-MAX_BLOCKS = 1 << 32  # RFC 8439 counts blocks in 32 bits: 256 GiB a stream
+MAX_BLOCKS = 1 << 32  # RFC 8439 counts blocks in 32 bits: 256 GiB per stream
 
 Name = str | int
 
@@ -84,4 +84,4 @@ class Stream:
     def _whole(self, blocks: int) -> None:
         """Uses up the first blocks, of a stream that nothing was read from."""
         if self._advance(blocks):
-            raise RangeError("this takes a stream that nothing was read from; give it a name of its own")
+            raise RangeError("this needs a stream that nothing was read from; give the stream a name of its own")

@@ -48,7 +48,7 @@ class Session(LocalOperators):
         if owner not in (0, 1):
             raise SettingsError(f"a value is shared by party 0 or party 1, got owner {owner!r}")
         if x is None and shape is None:
-            raise ShapeError("the party that does not own the value must say its public shape")
+            raise ShapeError("the party that does not own the value must state its public shape: pass `shape`")
         shape = shape if shape is not None else np.asarray(x).shape
         return self._wrap(self._share(x, owner, tuple(shape)), self.fixed.frac)
 
@@ -63,7 +63,7 @@ class Session(LocalOperators):
         """
         shape = np.shape(data)
         if len(shape) != 2:
-            raise ShapeError(f"a standing operand is a (K, N) matrix, got {tuple(shape)}")
+            raise ShapeError(f"a weight must be a (K, N) matrix, got {tuple(shape)}")
         index, self.weights = self.weights, self.weights + 1
         kept = self._open_weight(data, index, width)
         return Weight(self, index, (shape[0], shape[1]), self.fixed.frac if frac is None else frac, width, kept)
@@ -118,8 +118,8 @@ class Session(LocalOperators):
     def mul(self, x: Share, y: Share, *, magnitude: int | None = None) -> Share:
         """Element-wise product, broadcasting. `magnitude` bounds the result and what is summed from it.
 
-        Price: one round, window(frac, magnitude) bits per element of x and of y; a round more where an operand has a
-        truncation pending.
+        Price: one round, window(frac, magnitude) bits per element of x and of y; one round more where an operand has
+        a truncation pending.
         """
         return self.mul_many([(x, y)], magnitude=magnitude)[0]
 
@@ -158,7 +158,8 @@ class Session(LocalOperators):
         also when x has a truncation pending: low bits are dropped locally, which is exact modulo the period.
         """
         if len({(f.period_bits, f.mask_frac, f.public_frac) for f in functions}) != 1:
-            raise ShapeError("the series of one opening must have one period and one precision: fold by public factors")
+            raise ShapeError("the series of one opening must have one period and one precision: scale x by public "
+                             "factors")
         self._own(x)
         functions = [self._agree(f) for f in functions]
         period = functions[0].period_bits
@@ -244,7 +245,7 @@ class Session(LocalOperators):
 
     @contextmanager
     def taking_back(self, *others: Session) -> Iterator[None]:
-        """Where what is inside fails, forgets the weights that it opened, here and in the other sessions."""
+        """Where what is inside fails, forgets the weights that were opened there, here and in the other sessions."""
         before = self.weights
         try:
             yield

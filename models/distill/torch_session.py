@@ -26,10 +26,10 @@ BLOCK = 1 << 14  # values of a series at a time
 
 
 class TorchSession(Session):
-    """Runs a program on tensors of one kind and device. Not secure, and not meant to be.
+    """Runs a program on tensors of one number type and device. Not secure, and not meant to be.
 
     dtype     of every value
-    products  kind in which matrix products are taken; results are brought back to `dtype`
+    products  number type in which matrix products are taken; results are brought back to `dtype`
     """
 
     numbers = Tensor

@@ -1,12 +1,11 @@
-"""A party's side of a correlation: fields drawn one by one, each once."""
+"""A party's side of a correlation, expanded from its seed: fields are drawn one by one, each once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from secformer.mpc.dealer.correlations import Material
 from secformer.mpc.dealer.kinds import Field, Kind
 from secformer.mpc.errors import ReusedRandomness
 from secformer.mpc.kernels import Kernels
@@ -22,8 +21,8 @@ def expand(stream: Stream, field: Field) -> Any:
     return stream.read(field.count) if field.xor and field.derived else stream.words(field.count, field.bits)
 
 
-class Material:
-    """One correlation in one party's hands. A field burns when it is drawn."""
+class Expansion(Material):
+    """A correlation whose fields are streams; with `receive`, derived fields are what the dealer sends."""
 
     def __init__(self, kind: Kind, expand_from: Expand, receive: Receive | None, kernels: Kernels, meter: Meter):
         self.kind = kind
@@ -32,10 +31,6 @@ class Material:
         self._kernels, self._meter = kernels, meter
 
     def draw(self, name: str) -> Any:
-        """This party's share of the field, flat. Derived fields must be drawn in the kind's order.
-
-        Raises ReusedRandomness when the field was drawn before.
-        """
         field = self._fields.pop(name, None)
         if field is None:
             raise ReusedRandomness(
@@ -49,13 +44,8 @@ class Material:
             return payload if field.xor else self._kernels.unpack(payload, field.count, field.bits)
 
     def masked(self, name: str, words: Any, constant: int = 0) -> Any:
-        """Flat words + constant + this party's share of a mask, which burns: for a mask that is needed nowhere else,
-        to be opened in all its bits.
-
-        Where kernels fuse, sealed already; elsewhere expanding stays offline work that nobody waits for.
-        """
+        """Where kernels fuse, sealed already; elsewhere expanding stays offline work that nobody waits for."""
         field = self._fields.get(name)
         if not self._kernels.fuses or field is None or field.derived:
-            total = words.reshape(-1) + self.draw(name)
-            return total + np.uint64(constant) if constant else total
+            return super().masked(name, words, constant)
         return self._stream(self._fields.pop(name)).sealed(words, field.bits, constant)

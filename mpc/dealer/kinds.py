@@ -312,7 +312,7 @@ class Less(Comparison):
 
     @property
     def table_bytes(self) -> int:
-        """Of an element's row of a table."""
+        """Bytes of one element's row of a table."""
         return max(1, (1 << self.outcome_bits) // 8)
 
     def outcome_fields(self) -> Iterator[Field]:
@@ -359,7 +359,7 @@ class Relu(Comparison):
 
 @dataclass(frozen=True)
 class WeightMask(Kind):
-    """The standing mask of weight number `index`: uniform, known to the dealer as long as the model is provisioned."""
+    """The standing mask of weight number `index`: uniform, known to the dealer for as long as the weight is open."""
 
     index: int
     shape: tuple[int, int]

@@ -74,7 +74,7 @@ class Plan:
                        str(facts["constants"]))
             stated, version = facts["digest"], facts["format"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise Desync(f"this is no plan ({type(error).__name__}: {error}); do both sides run the same "
+            raise Desync(f"this is not a plan ({type(error).__name__}: {error}); do both sides run the same "
                          f"version?") from error
         if version != FORMAT or plan.digest != stated:
             raise Desync(f"the plan states format {version!r} and digest {stated}, but reads as {FORMAT!r} and "

@@ -13,7 +13,7 @@ _LINE = re.compile(r"(\S+) (\S+) (=?)(\d+)(?:-(\d+))?")
 
 
 class Serials:
-    """A journal of used serials, a line each: epoch, space ("live" or "stored"), serial.
+    """A journal of used serials, one per line: epoch, space ("live" or "stored"), serial.
 
     Live serials only rise, so that the last one says what is used. Stored ones are used in whatever order requests of
     different shapes come: such a line, "=5" or of several serials "=5-9", says nothing of the serials below it.
@@ -76,7 +76,7 @@ class Serials:
 
     def _read(self, line: str) -> None:
         if not (found := _LINE.fullmatch(line)) or (found[5] and not found[3]):
-            raise self._unreadable(f"the line {line[:80]!r} is no used serial")
+            raise self._unreadable(f"the line {line[:80]!r} is not a used serial")
         epoch, space, alone, first, last = found.groups()
         if alone:
             self._mark(epoch, space, int(first), int(last or first))
@@ -98,8 +98,8 @@ class Serials:
         part.replace(self._path)
 
     def _unreadable(self, why: str) -> StoreError:
-        return StoreError(f"{self._path} cannot be read ({why}), and without it nobody knows what was used: remove "
-                          f"this role's state folder to start a new epoch")
+        return StoreError(f"{self._path} cannot be read ({why}). It says which randomness was used, so nothing may be "
+                          f"used without it: remove this role's state folder to start a new epoch")
 
     def _reused(self, epoch: str, space: str, serial: int) -> ReusedRandomness:
         return ReusedRandomness(f"serial {serial} ({space}) of epoch {epoch} was used before; a mask serves once: was "

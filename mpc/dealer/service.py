@@ -18,7 +18,7 @@ from secformer.mpc.ring import word_type
 
 
 class Dealer:
-    """Holds the two parties' seeds and the standing masks of provisioned weights."""
+    """Holds the two parties' seeds and the standing masks of opened weights."""
 
     def __init__(self, seeds: tuple[bytes, bytes], kernels: Kernels):
         self._seeds, self._kernels = seeds, kernels

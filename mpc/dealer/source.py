@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from secformer.mpc.dealer.expand import Material
+from secformer.mpc.dealer.expand import Expansion
 from secformer.mpc.dealer.kinds import Field, Kind
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync, ReusedRandomness
@@ -18,7 +18,7 @@ from secformer.mpc.prg import Name, Stream
 
 
 class Source:
-    """The correlations of one run, in the plan's order. The cursor moves before anything is handed out.
+    """The `Correlations` of one run, in the plan's order. The cursor moves before anything is handed out.
 
     run   names the run's streams: use a name once under a seed
     """
@@ -32,7 +32,7 @@ class Source:
         if dealer is not None:
             dealer.buffer = kernels.backend.buffer
 
-    def take(self, kind: Kind) -> Material:
+    def take(self, kind: Kind) -> Expansion:
         """The next correlation, which must be `kind`. Raises Desync when the plan says otherwise."""
         with self._lock:
             index, self._cursor = self._cursor, self._cursor + 1
@@ -52,7 +52,7 @@ class Source:
 
         dealer = self._dealer
         if dealer is None:
-            return Material(kind, stream, None, self._kernels, self._meter)
+            return Expansion(kind, stream, None, self._kernels, self._meter)
 
         def receive(field: Field) -> Any:
             nbytes = field.count * whole_bytes(field.bits)
@@ -61,4 +61,4 @@ class Source:
                 dealer.receive(Tag(index, field.name, field.bits, field.count), nbytes)
             )
 
-        return Material(kind, stream, receive, self._kernels, self._meter)
+        return Expansion(kind, stream, receive, self._kernels, self._meter)

@@ -28,7 +28,7 @@ from secformer.mpc.prg import derive
 MAGIC = b"SFST"
 VERSION = 1
 SPACE = "stored"  # runs from a store are named stored/SERIAL
-_HEADER = struct.Struct("<4sHHQQQ16s32s")  # magic, version, rank, first serial, count, bytes a run, epoch, plan
+_HEADER = struct.Struct("<4sHHQQQ16s32s")  # magic, version, rank, first serial, count, bytes per run, epoch, plan
 MAC_BYTES = 16
 Receive = Callable[[Tag, int], Any]
 
@@ -50,16 +50,16 @@ class Shelf:
 
     @classmethod
     def read(cls, path: Path) -> Shelf:
-        """Raises StoreError for a file that is no store of this version, or shorter than its header says."""
+        """Raises StoreError for a file that is not a store of this version, or shorter than its header says."""
         try:
             with path.open("rb") as file:
                 raw, size = file.read(_HEADER.size), os.fstat(file.fileno()).st_size
             magic, version, rank, first, count, each, epoch, plan = _HEADER.unpack(raw)
         except (OSError, struct.error) as error:
-            raise StoreError(f"{path} is no readable store ({error}); remove it and deal again") from error
+            raise StoreError(f"{path} is not a readable store ({error}); remove it and deal again") from error
         if (magic, version) != (MAGIC, VERSION) or size != _HEADER.size + count * each:
-            raise StoreError(f"{path} is no whole store of version {VERSION} (it starts with {magic!r}, version "
-                             f"{version}, and has {size} bytes where {_HEADER.size + count * each} belong); remove it "
+            raise StoreError(f"{path} is not a complete store of version {VERSION} (it starts with {magic!r}, version "
+                             f"{version}, and has {size} bytes instead of {_HEADER.size + count * each}); remove it "
                              f"and deal again")
         return cls(rank, first, count, each, epoch.hex(), plan.hex())
 

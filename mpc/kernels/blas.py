@@ -22,7 +22,7 @@ NAMES = ("scipy_openblas_{}_num_threads64_", "scipy_openblas_{}_num_threads", "o
 class OneThread:
     """`with` it, the BLAS computes in the thread that calls it; the last to leave restores what was set.
 
-    Where the BLAS is no OpenBLAS, or the system does not let us find it, nothing changes and `found` is False.
+    Where the BLAS is not OpenBLAS, or the system does not let us find it, nothing changes and `found` is False.
     """
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from secformer.mpc.ring import mask
 
 
 class Kernels(ABC):
-    """What a role computes with."""
+    """What parties and the dealer compute with."""
 
     name: str
     backend: Backend
@@ -115,7 +115,7 @@ class Kernels(ABC):
 
     def planes(self, data: Array, count: int, bits: int, unit: int = 1) -> list[Array]:
         """The planes of `count` words of fewer than eight bytes in a payload or a keystream, in which each starts at a
-        multiple of `unit` bytes: of four, two and one byte a word, empty where the words have none."""
+        multiple of `unit` bytes: of four, two and one byte per word, empty where the words have none."""
         found, start = [], 0
         for width, dtype in PLANES:
             end = start + (count * width if whole_bytes(bits) & width else 0)
@@ -171,8 +171,8 @@ class Kernels(ABC):
         return self.xp.concatenate([carry + ((r >> np.uint64(window - 1)) & np.uint64(1)), carry])
 
     def lifted(self, u: Array, z: Array, masked: Array, wraps: Array | None, window: int, first: bool) -> Array:
-        """One party's share of z's value from the opened u: z (n,) its share, `masked` what it masked (see `lift`),
-        wraps (2 n,) its share of those of `Lift`, None where nothing wraps: (n,) words."""
+        """One party's share of z's value from the opened u (see `ops/truncate`): z (n,) its share, `masked` what it
+        masked, wraps (2 n,) its share of those of `Lift`, None where nothing wraps: (n,) words."""
         share = z - masked
         if first:
             share += u

@@ -90,7 +90,7 @@ class NumpyKernels(Kernels):
         return self.plain_matmul(a, b)
 
     def plain_matmul(self, a: Array, b: Array) -> Array:
-        """The same in whole arrays, three limbs a word whatever is wanted: any array library, and the reference."""
+        """The same in whole arrays, three limbs per word whatever is wanted: any array library, and the reference."""
         narrow = a.dtype == np.uint32
         limit = EXACT_K_NARROW if narrow else EXACT_K
         multiply = self._matmul32 if narrow else self._matmul64

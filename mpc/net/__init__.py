@@ -1,4 +1,4 @@
-"""Messages between roles: frames (`wire`), channels within a process (`channel`) and over sockets (`tcp`).
+"""Messages between roles: frames (`wire`), channels within a process (`channel`) and over sockets (`tcp`, `tls`).
 
-May import errors and meter. Sockets are used in `tcp` only.
+May import errors and meter. Sockets are used in `tcp` and `tls` only.
 """

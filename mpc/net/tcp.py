@@ -114,7 +114,7 @@ class StreamChannel(Channel):
         except (ValueError, RecursionError):
             note = None
         if not isinstance(note, dict):
-            story = f"{self.peer} sent a note that is no JSON object; do both sides run the same version?"
+            story = f"{self.peer} sent a note that is not a JSON object; do both sides run the same version?"
             self.abort(story)
             raise Desync(story)
         return note
@@ -227,8 +227,8 @@ def listening(address: tuple[str, int]) -> socket.socket:
     try:
         return socket.create_server(address, backlog=256, family=family)
     except OSError as error:
-        raise SettingsError(f"cannot listen on {address[0]}:{address[1]} ({error.strerror or error}); is another "
-                            f"process there?") from error
+        raise SettingsError(f"cannot listen on {address[0]}:{address[1]} ({error.strerror or error}); does another "
+                            f"process use the port?") from error
 
 
 def free_ports(count: int) -> list[int]:

@@ -92,8 +92,8 @@ def role_of(certificate: Mapping[str, Any] | None) -> str:
     names = [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"]
     roles = [role for role in ROLES if host_name(role) in names]
     if len(roles) != 1:
-        raise AuthError(f"a certificate names exactly one role ({', '.join(map(host_name, ROLES))}), this one has "
-                        f"{names or 'no DNS name'}; make it with `secformer certify`")
+        raise AuthError(f"a certificate must name exactly one role ({', '.join(map(host_name, ROLES))}); this one "
+                        f"names {names or 'no DNS name'}. Make a new one with `secformer certify`")
     return roles[0]
 
 
@@ -137,7 +137,7 @@ class TLSStream:
             except ssl.SSLWantReadError:
                 self._socket.sendall(self._outgoing.read())
                 if not self._take():
-                    raise ConnectionError("closed while shaking hands") from None
+                    raise ConnectionError("the connection was closed during the handshake") from None
 
     def _take(self) -> int:
         data = self._socket.recv(PIECE)
@@ -175,7 +175,7 @@ class TLSStream:
                 break
             data = self._socket.recv(PIECE)
             if not data:
-                raise ConnectionError("it was cut")
+                raise ConnectionError("the connection was cut")
             with self._lock:
                 self._incoming.write(data)
         return 0
@@ -237,7 +237,8 @@ def connect(address: tuple[str, int], expected: str, context: ssl.SSLContext, *,
         connection.close()
         if isinstance(error, AuthError):
             raise
-        raise PeerLost(f"{expected} at {address[0]}:{address[1]} hung up ({error}); see its log") from error
+        raise PeerLost(f"{expected} at {address[0]}:{address[1]} closed the connection ({error}); see its "
+                       f"log") from error
     except BaseException:
         connection.close()
         raise
@@ -290,8 +291,8 @@ class Listener:
                 raise
             try:
                 if channel.role not in self._allowed:
-                    raise AuthError(f"{channel.role} ({channel.name}) has no business here; expected "
-                                    f"{' or '.join(self._allowed)}")
+                    raise AuthError(f"{channel.role} ({channel.name}) is not allowed to connect here; only "
+                                    f"{' or '.join(self._allowed)} may")
                 self._serve(channel)
             except SecformerError as error:
                 channel.abort(str(error))

@@ -5,7 +5,7 @@ x is known to lie in a k-bit window; r uniform in k bits; the dealer's tables ar
 1. open u = (x + r) mod 2^k                                        one round, k bits; serves every threshold
 2. for each threshold c, u_c = u - c; look up this party's xor shares of [u_b = r_b] and [u_b < r_b] in each block,
    xor the shares of alpha, open the outcome bits e                          one round, 2 blocks - 1 bits
-3. less: open entry e of the last table, a bit d under the mask beta                 one round, a bit a threshold
+3. less: open entry e of the last table, a bit d under the mask beta             one round, one bit per threshold
    [x < c] = d xor msb(u_c) xor beta, and beta is shared additively
    relu: its share is entry e of the last table, flipped publicly where msb(u) is set
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.dealer.expand import Material
+from secformer.mpc.dealer.correlations import Material
 from secformer.mpc.dealer.kinds import Comparison, Less, Relu
 from secformer.mpc.party import Party
 from secformer.mpc.ring import mask

@@ -5,7 +5,7 @@ For every pair x, y with masks a, b and c = a b from the dealer (Beaver 1991):
 1. open e = x - a, d = y - b                                     one round; an operand of several pairs opens once
 2. z = e d [party 0 only] + e b + a d + c
 
-For a weight y, d was opened when the model was loaded; a d does not depend on the input: offline.
+For a weight y, d was opened when the weight was opened; a d does not depend on the input: offline.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _products(
 
 
 def open_weight(party: Party, words: Any, index: int, width: int) -> OpenedWeight:
-    """Opens a weight under its standing mask. One round at load, width bits an element; all of it offline."""
+    """Opens a weight under its standing mask. One round at load, width bits per element; all of it offline."""
     kind = WeightMask(index, (words.shape[0], words.shape[1]), width)
     dtype = word_type(width)
     with party.meter.offline():

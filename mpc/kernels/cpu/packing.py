@@ -1,6 +1,6 @@
 """Packing, opening and lifting of words, compiled: each in one pass, where the plain steps write whole arrays between.
 
-Payloads come as planes of four, two and one byte a word (see `Kernels.planes`); planes that a width
+Payloads come as planes of four, two and one byte per word (see `Kernels.planes`); planes that a width
 lacks are empty. Words are joined and cut in blocks that stay in the first cache, so that every loop is a vector's.
 """
 

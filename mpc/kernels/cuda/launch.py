@@ -19,7 +19,7 @@ from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, power_fact
 from secformer.mpc.kernels.taylor import SQUARINGS
 from secformer.mpc.kernels.words import Array, Sealed, whole_bytes
 
-THREADS = 256          # of kernels with one thread an element
+THREADS = 256          # of kernels with one thread per element
 EXPANDERS = 128        # of kernels that expand a keystream, and words that a block of them makes: as in random.cu
 GROUP = 2048
 FUNCTIONS = 4          # series that one launch sums up: as in series.cu
@@ -44,7 +44,7 @@ class CudaKernels(NumpyKernels):
     # ---- launching ------------------------------------------------------------------------------------------------
 
     def _each(self, name: str, n: int, *args: Any) -> None:
-        """One thread an element."""
+        """One thread per element."""
         if n:
             self._kernel[name]((-(-n // THREADS),), (THREADS,), args)
 
@@ -149,7 +149,7 @@ class CudaKernels(NumpyKernels):
     # ---- products -------------------------------------------------------------------------------------------------
 
     def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
-        """(..., n, k) @ (..., k, m) of words, right mod 2^bits (uint32: mod 2^32): above, it says nothing."""
+        """(..., n, k) @ (..., k, m) of words, right mod 2^bits (uint32: mod 2^32); bits above are anything."""
         batch, (n, k), m = a.shape[:-2], a.shape[-2:], b.shape[-1]
         bits = min(bits, 32) if a.dtype == np.uint32 else bits
         return self.products(a, b, Product(math.prod(batch), n, k, m, bits))

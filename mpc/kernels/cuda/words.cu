@@ -1,4 +1,4 @@
-// Words on the wire and after it: packing, opening, lifting. One thread an element, one pass over memory each.
+// Words on the wire and after it: packing, opening, lifting. One thread per element, one pass over memory each.
 #include "common.cuh"
 
 // payload = the low bits of n words in whole bytes. Words are 64 or 32 bits wide.

@@ -199,7 +199,7 @@ def test_the_wrong_role_is_hung_up_on(up: LocalRoles, role: str, port: str, expe
     with connected(up, role, port, expected) as connection:
         assert ends(connection)
     logged(up, "dealer" if port == "dealer" else "party0",
-           lambda line: "has no business here" in str(line.get("problem")))
+           lambda line: "is not allowed to connect here" in str(line.get("problem")))
     all_well(up)
 
 

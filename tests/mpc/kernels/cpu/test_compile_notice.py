@@ -14,7 +14,7 @@ pytest.importorskip("numba")
 
 from secformer.mpc.kernels.cpu.compile_notice import NOTICE, CompileNotice
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 FIRST_USE = """
 import numpy as np
 from secformer.mpc.backend import Backend

@@ -269,7 +269,7 @@ def test_a_file_that_is_no_whole_store_is_named(folder: Path, change: str) -> No
                       "version": raw[:4] + b"\2" + raw[5:], "count": raw[:16] + b"\4" + raw[17:],
                       "header": raw[:40]}[change])
     for use in (lambda: store(folder).take(PLAN), store(folder).left):
-        with pytest.raises(StoreError, match=rf"{path.name} is no .* store.*remove it and deal again"):
+        with pytest.raises(StoreError, match=rf"{path.name} is not a .* store.*remove it and deal again"):
             use()
 
 
