@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from secformer.models.run.comparison import Comparison
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,3 +30,11 @@ def shared(root: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("no folder ../shared with real checkpoints here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def compared() -> Comparison:
+    """Three recipes side by side on the shipped model; the third cannot run."""
+    from comparison_lab import three_recipes
+
+    return three_recipes()

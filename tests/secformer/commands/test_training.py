@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import write_checkpoint
+from commands_lab import complaint, help_of
 
 from secformer.cli import main
+from secformer.models.ranges.trained import DESIGNS
 from secformer.models.distill import needs
 
 WORDS = ["the", "cat", "sat", "on", "film", "was", "it", "very"]
@@ -26,13 +29,6 @@ def write_rows(path: Path, count: int, seed: int) -> Path:
         lines.append(f"{label}\t{' '.join([*map(str, rng.choice(WORDS, 3)), label])}")
     path.write_text("\n".join(lines) + "\n", "utf-8")
     return path
-
-
-def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(arguments) == 1
-    out, err = capsys.readouterr()
-    assert out == "" and err.startswith("secformer: ") and err.count("\n") == 1 and "Traceback" not in err
-    return err
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +50,22 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("command", ["finetune", "distill", "evaluate"])
 def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys, command)
+    assert f"secformer {command} " in text and "--text-columns" in text
+
+
+def test_help_names_every_design(capsys: pytest.CaptureFixture[str]) -> None:
+    """The help is a text of its own, so that it needs no NumPy."""
+    words = set(re.findall(r"[a-z0-9_]+(?=:)", help_of(capsys, "distill").partition("--design D")[2]))
+    assert set(DESIGNS) <= words
+
+
+def test_an_unknown_design_is_a_usage_error(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        main([command, "--help"])
-    text = capsys.readouterr().out
-    assert left.value.code == 0 and f"secformer {command} " in text and "--text-columns" in text
-    assert max(map(len, text.splitlines())) <= 120
+        main(["distill", "m", "--design", "puma", "--out", "o", *data])
+    err = capsys.readouterr().err
+    assert left.value.code == 2 and "usage" in err
+    assert f"--design must be one of {', '.join(DESIGNS)}, got 'puma'" in err
 
 
 @pytest.mark.parametrize("arguments", [

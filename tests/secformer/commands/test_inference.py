@@ -1,0 +1,155 @@
+"""demo, infer, check, profile, papers and compare on the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from checkpoints import write_checkpoint
+from commands_lab import answer, complaint, help_of, run
+from comparison_lab import TEXTS
+from tree import but_the_notice
+
+from secformer import demo_model
+from secformer.cli import main
+from secformer.models.run.networks import LAN, WAN
+from secformer.protocols.recipes import EXACT, RECIPES
+
+ON_SHARES = [r.name for r in RECIPES.values() if r is not EXACT]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("encoder"), "BertModel")
+
+
+def test_demo_on_the_shipped_model() -> None:
+    done = run("demo", "A wonderful film.", "-", stdin="A dull and lifeless mess.\n\n")
+    assert (done.returncode, but_the_notice(done.stderr)) == (0, "")
+    for word in ("positive", "negative", "plaintext", "rounds", "dealer MB", "softmax", "A wonderful film."):
+        assert word in done.stdout
+
+
+def test_demo_json(capsys: pytest.CaptureFixture[str]) -> None:
+    data = answer(capsys, "demo", "A wonderful film.", "A dull and lifeless mess.")
+    assert data["secure"]["labels"] == data["plaintext"]["labels"] == ["positive", "negative"]
+    assert data["max_probability_difference"] < 5e-3
+    assert data["secure"]["cost"]["rounds"] > 0 and data["secure"]["cost"]["bytes"] > 0
+
+
+def test_infer_encoder(capsys: pytest.CaptureFixture[str], encoder: Path) -> None:
+    data = answer(capsys, "infer", str(encoder), "the cat sat", "a dog ran", "--recipe", "faithful")
+    (embedding, other) = data["embeddings"]
+    assert len(embedding) == len(other) and data["texts"] == ["the cat sat", "a dog ran"]
+    assert main(["infer", str(encoder), "the cat sat", "--embedding", "client", "--progress"]) == 0
+    assert "embedding" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("architecture", "field", "shown"), [
+    ("BertForSequenceClassification", "labels", "label"), ("BertForTokenClassification", "labels", "label"),
+    ("BertForQuestionAnswering", "start_logits", "start token"), ("BertForMaskedLM", "logits", "logits"),
+])
+def test_infer_heads(architecture: str, field: str, shown: str, capsys: pytest.CaptureFixture[str],
+                     tmp_path: Path) -> None:
+    folder = str(write_checkpoint(tmp_path, architecture))
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("the cat sat\ton the mat\r\n\na dog\tran\n", "utf-8")
+    data = answer(capsys, "infer", folder, "--pairs", str(pairs))
+    assert len(data[field]) == 2 and data["texts"] == [["the cat sat", "on the mat"], ["a dog", "ran"]]
+    assert main(["infer", folder, "the cat sat"]) == 0
+    assert shown in capsys.readouterr().out
+
+
+def test_profile_then_check(capsys: pytest.CaptureFixture[str], encoder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(encoder, tmp_path / "model")
+    texts = tmp_path / "texts.txt"
+    texts.write_text("the cat sat on the mat\na dog ran\nnot a very good film !\n", "utf-8")
+    written = answer(capsys, "profile", str(folder), "--texts", str(texts))
+    assert Path(written["path"]).parent == folder and Path(written["path"]).is_file() and written["texts"] == 3
+    report = answer(capsys, "check", str(folder), "the cat sat on the mat")
+    assert report["within"] and report["profile"] == written["path"] and report["errors"]["last_hidden_state"] < 1e-2
+    assert main(["check", str(folder), "the cat sat on the mat"]) == 0
+    assert "within" in capsys.readouterr().out
+
+
+def test_profile_for_another_recipe(capsys: pytest.CaptureFixture[str], encoder: Path, tmp_path: Path) -> None:
+    texts, out = tmp_path / "texts.txt", tmp_path / "profile.json"
+    texts.write_text("the cat sat on the mat\n", "utf-8")
+    arguments = ("profile", str(encoder), "--texts", str(texts), "--out", str(out))
+    assert answer(capsys, *arguments, "--recipe", "secformer")["design"] == "secformer"
+    assert "secformer" in complaint(capsys, "check", str(encoder), "the cat", "--profile", str(out))
+
+
+def test_check_tells_what_is_outside(capsys: pytest.CaptureFixture[str], encoder: Path, tmp_path: Path) -> None:
+    texts, narrow = tmp_path / "texts.txt", tmp_path / "narrow.json"
+    texts.write_text("cat\n", "utf-8")
+    assert main(["profile", str(encoder), "--texts", str(texts), "--out", str(narrow)]) == 0
+    facts = json.loads(narrow.read_text("utf-8"))
+    facts["sites"] = {site: {q: [low, low + (high - low) * 1e-3] for q, (low, high) in quantities.items()}
+                      for site, quantities in facts["sites"].items()}
+    narrow.write_text(json.dumps(facts), "utf-8")
+    capsys.readouterr()
+    assert main(["check", str(encoder), "the dog ran , the cat sat !", "--profile", str(narrow), "--json"]) == 1
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert not report["within"] and report["violations"] and "range profile" in err
+
+
+def test_papers(capsys: pytest.CaptureFixture[str]) -> None:
+    data = answer(capsys, "papers")
+    assert any("SecFormer" in paper["title"] for paper in data["papers"])
+    assert main(["papers"]) == 0
+    assert "SecFormer" in capsys.readouterr().out
+
+
+# ---- compare ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_all_recipes_on_the_shipped_model(tmp_path: Path) -> None:
+    """As users run it: every recipe has a row in the JSON and on the page."""
+    html = tmp_path / "page.html"
+    done = run("compare", str(demo_model()), *TEXTS, "--json", "--html", str(html))
+    assert (done.returncode, but_the_notice(done.stderr)) == (0, "")
+    data = json.loads(done.stdout)
+    assert [row["recipe"] for row in data["recipes"]] == ON_SHARES
+    for row in data["recipes"]:
+        assert row["ran"] or row["problem"], row
+        if not row["needs_distilled_model"]:
+            assert row["label_agreement"] == 1.0 and row["max_error"] < 0.2 and row["min_cosine"] > 0.99, row
+    text = html.read_text("utf-8")
+    assert all(f"<td>{name}" in text for name in ON_SHARES)
+
+
+def test_help_of_compare_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys, "compare")
+    assert "secformer compare ./my-bert" in text and "distilled" in text
+
+
+def test_table_of_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(demo_model()), TEXTS[0], "--recipes", "faithful, secformer", "--runs", "1"]) == 0
+    out = capsys.readouterr().out
+    for word in ("faithful *", "secformer", "100%", "LAN s", "WAN s", "distilled", str(LAN), str(WAN)):
+        assert word in out
+
+
+def test_encoder_as_json(capsys: pytest.CaptureFixture[str], encoder: Path) -> None:
+    """An encoder has no labels to agree on."""
+    assert main(["compare", str(encoder), "the cat sat", "--recipes", "faithful", "--runs", "1", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    (row,) = data["recipes"]
+    assert data["answer"] == "last_hidden_state" and row["label_agreement"] is None
+    assert row["max_error"] < 0.01 and row["min_cosine"] > 0.9999 and len(row["answers"]["embeddings"]) == 1
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["--recipes", "faithful,fathful"], "fathful"), (["--recipes", ", "], "no recipe"), (["--runs", "0"], "runs"),
+    (["--html", "nowhere/at/all/page.html"], "nowhere"),
+])
+def test_misuse_is_told_before_anything_runs(arguments: list[str], says: str,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(demo_model()), TEXTS[0], *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and says in err and err.count("\n") == 1

@@ -1,0 +1,69 @@
+"""provision, party, deal and up on the command line, as far as they go without starting roles."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import write_checkpoint
+from commands_lab import answer, complaint
+
+from secformer.cli import main
+from secformer.roles import stocking
+from secformer.roles.certificates import init
+from secformer.roles.stocking import Stocked
+
+
+def test_provision_says_where_the_files_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_checkpoint(tmp_path / "model", "BertForSequenceClassification")
+    said = answer(capsys, "provision", str(model), "--out", str(tmp_path / "shares"), "--output", "head")
+    assert set(said["files"]) == {"party0", "party1", "client"}
+    assert all(Path(path).exists() for path in said["files"].values())
+    assert said["recipe"] == "faithful" and said["results"] == ["logits"]
+    assert main(["provision", str(model), "--out", str(tmp_path / "again")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "party 0" in out and "the two files together are the weights" in out
+
+
+@pytest.fixture
+def party(tmp_path: Path) -> str:
+    """Party 1's settings file."""
+    init(tmp_path / "roles")
+    return str(tmp_path / "roles" / "party1" / "party1.toml")
+
+
+def test_the_rank_must_be_that_of_the_settings(party: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("uvicorn")
+    said = complaint(capsys, "party", "--settings", party, "--rank", "0")
+    assert "is for party 1, but --rank is 0" in said
+
+
+@pytest.mark.parametrize("command", [["party", "--settings", "no.toml"], ["up", "no-model"]], ids=" ".join)
+def test_serving_names_the_extra_that_is_missing(command: list[str], capsys: pytest.CaptureFixture[str],
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else object())
+    assert 'not installed: uvicorn. Install it: pip install "secformer[serve]"' in complaint(capsys, *command)
+
+
+def test_lengths_are_numbers(party: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = complaint(capsys, "deal", "--settings", party, "--count", "1", "--lengths", "16,x")
+    assert "--lengths must be token counts separated by commas, got '16,x'" in said
+
+
+def test_too_little_material_is_an_error(party: str, capsys: pytest.CaptureFixture[str],
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could be stored is still told."""
+    asked: list[Any] = []
+
+    def stock(settings: Any, lengths: list[int], count: int, tell: Any) -> Stocked:
+        asked.extend([settings.rank, lengths, count])
+        return Stocked("plan", tuple(lengths), 2, 2, 10, "the disk is full")
+
+    monkeypatch.setattr(stocking, "stock", stock)
+    assert main(["deal", "--settings", party, "--count", "3", "--lengths", "16, 3", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert asked == [1, [16, 3], 3] and json.loads(out)["added"] == 2
+    assert "only 2 of 3 runs could be stored: the disk is full" in err
