@@ -14,8 +14,8 @@ from checkpoints import write_checkpoint
 from commands_lab import complaint, help_of
 
 from secformer.cli import main
-from secformer.models.ranges.trained import DESIGNS
 from secformer.models.distill import needs
+from secformer.models.ranges.trained import DESIGNS
 
 WORDS = ["the", "cat", "sat", "on", "film", "was", "it", "very"]
 

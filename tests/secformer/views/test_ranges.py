@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from views_lab import printed, rows
 
+from secformer.models.ranges.profile import RangeProfile, Violation
 from secformer.models.run.check import Check
 from secformer.models.run.output import SecureOutput
-from secformer.models.ranges.profile import RangeProfile, Violation
 from secformer.protocols.ranges import Range
 from secformer.views.ranges import check, check_json, profile, profile_json
 
