@@ -50,7 +50,10 @@ class DealerServer:
         log.info("listening", extra={"fields": {"port": self.port}})
 
     def close(self) -> None:
+        """Stops listening, and gives no serial any more."""
         self._listener.close()
+        with self._lock:
+            self._state.close()
 
     def _report(self, where: str, problem: str) -> None:
         log.warning("connection refused or lost", extra={"fields": {"from": where, "problem": problem}})

@@ -81,9 +81,12 @@ class Engine:
         return self._public
 
     def run(self) -> None:
-        """Serves until `stop`."""
-        with self._party.kernels.backend.lane(), np.errstate(over="ignore"):  # words wrap by design
-            self._run()
+        """Serves until `stop`. Runs once."""
+        try:
+            with self._party.kernels.backend.lane(), np.errstate(over="ignore"):  # words wrap by design
+                self._run()
+        finally:
+            self._supply.close()
 
     def _run(self) -> None:
         pause = RETRY[0]

@@ -67,6 +67,10 @@ class State:
         self.keep(model, plan, epoch)
         return epoch
 
+    def close(self) -> None:
+        """Closes the journal of used serials."""
+        self.serials.close()
+
     def _path(self, model: str, plan: str) -> Path:
         return self.folder / f"epoch-{model[:16]}-{plan[:16]}.json"
 

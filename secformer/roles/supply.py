@@ -102,5 +102,9 @@ class Supply:
         """How many runs the store has material for, by plan. Raises StoreError for an unreadable store."""
         return self._store().left()
 
+    def close(self) -> None:
+        """Closes the files. Nothing can be taken any more."""
+        self._state.close()
+
     def _store(self) -> Store:
         return Store(self._folder, self.seed, self.epoch.name)

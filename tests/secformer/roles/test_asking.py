@@ -1,0 +1,185 @@
+"""A client's connection to one party, against a server that says what the test wants."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from links_lab import identity
+
+from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
+from secformer.mpc.meter import Cost
+from secformer.mpc.net.tls import client_context, server_context
+from secformer.roles import asking
+from secformer.roles.asking import Busy, Left, PartyConnection
+from secformer.roles.certificates import init
+from secformer.roles.messages import Answer, Half, pack_answer
+
+ID = "0123456789abcdef" * 2
+HALF = Half(ID, "m" * 64, np.array([2]), np.ones((1, 2), bool), seed=bytes(32))
+
+
+class Server(ThreadingHTTPServer):
+    """A party's place: `reply` gives the status and the body of every answer."""
+
+    daemon_threads = True
+
+    def __init__(self, roles: Path, role: str) -> None:
+        self.reply: Callable[[], tuple[int, bytes]] = lambda: (200, b"")
+        self.closing = False  # whether a connection ends after its answer, without a word
+        self.connections = 0
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.socket = server_context(identity(roles, role)).wrap_socket(self.socket, server_side=True,
+                                                                        do_handshake_on_connect=False)
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def handle_error(self, *args: Any) -> None:
+        """A client that hangs up is no event."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def setup(self) -> None:
+        self.server.connections += 1
+        super().setup()
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status, body = self.server.reply()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = self.server.closing
+
+    do_POST = do_GET
+
+    def log_message(self, *args: Any) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def roles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    init(folder := tmp_path_factory.mktemp("asking") / "roles")
+    return folder
+
+
+@pytest.fixture
+def server(roles: Path) -> Iterator[Server]:
+    server = Server(roles, "party0")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def party(roles: Path, server: Server) -> Iterator[PartyConnection]:
+    party = PartyConnection(0, server.server_address, client_context(identity(roles, "client")), 20.0)  # type: ignore[arg-type]
+    yield party
+    party.close()
+
+
+def test_an_answer_and_a_digest(server: Server, party: PartyConnection) -> None:
+    sent = Answer({"logits": np.arange(2, dtype=np.uint64)}, 16, Cost("total", rounds=3))
+    server.reply = lambda: (200, pack_answer(sent, ID))
+    came = party.infer(HALF)
+    assert np.array_equal(came.words["logits"], sent.words["logits"]) and came.cost == sent.cost
+    server.reply = lambda: (200, b'{"digest": "abc"}')
+    assert party.model() == "abc"
+    assert server.connections == 1, "the connection is kept"
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"<html>"])
+def test_a_description_that_cannot_be_read(server: Server, party: PartyConnection, body: bytes) -> None:
+    server.reply = lambda: (200, body)
+    with pytest.raises(ProtocolError, match="party0 sent a description of its model that cannot be read"):
+        party.model()
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, InputError), (413, InputError), (503, Busy), (500, ProtocolError),
+                                              (409, ProtocolError), (504, ProtocolError)])
+def test_a_refusal_says_what_the_party_said(server: Server, party: PartyConnection, status: int,
+                                            kind: type[SecformerError]) -> None:
+    server.reply = lambda: (status, json.dumps({"error": {"message": "so and so"}}).encode())
+    with pytest.raises(kind, match=f"party0 answered {status}: so and so") as caught:
+        party.infer(HALF)
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(("body", "said"), [(b"plain words", "plain words"), (b"", "no reason given"),
+                                            (b'{"error": 3}', '{"error": 3}'), (b"\xff", "\ufffd")])
+def test_a_refusal_of_another_form(server: Server, party: PartyConnection, body: bytes, said: str) -> None:
+    server.reply = lambda: (502, body)
+    with pytest.raises(ProtocolError) as caught:
+        party.infer(HALF)
+    assert str(caught.value) == f"party0 answered 502: {said}"
+
+
+def test_a_kept_connection_that_the_party_closed_is_made_anew(server: Server, party: PartyConnection) -> None:
+    server.reply, server.closing = lambda: (200, b'{"digest": "abc"}'), True
+    assert [party.model() for _ in range(3)] == ["abc"] * 3
+    assert server.connections == 3
+
+
+def test_another_role_at_the_address(roles: Path) -> None:
+    server = Server(roles, "party1")
+    party = PartyConnection(0, server.server_address, client_context(identity(roles, "client")), 20.0)  # type: ignore[arg-type]
+    try:
+        with pytest.raises(ProtocolError, match=r"the server at 127\.0\.0\.1:\d+ is not party0: .*check the address"):
+            party.model()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_nobody_at_the_address(roles: Path, server: Server, party: PartyConnection) -> None:
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(PeerLost, match=r"does not answer or hung up .*check that it is running"):
+        party.model()
+
+
+def test_a_party_that_takes_too_long(roles: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "GRACE", 0.0)
+    released = threading.Event()
+    server.reply = lambda: ((released.wait(20) and 200) or 500, b"")
+    party = PartyConnection(0, server.server_address, client_context(identity(roles, "client")), 0.5)  # type: ignore[arg-type]
+    with pytest.raises(PeerLost, match=r"did not answer within 0\.5 s"):
+        party.model()
+    released.set()
+    party.close()
+
+
+def test_hanging_up_ends_a_running_request(server: Server, party: PartyConnection) -> None:
+    began, released = threading.Event(), threading.Event()
+
+    def reply() -> tuple[int, bytes]:
+        began.set()
+        released.wait(20)
+        return 200, b""
+
+    server.reply = reply
+    errors: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            party.model()
+        except SecformerError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert began.wait(20)
+    started = time.monotonic()
+    party.hang_up()
+    thread.join(20)
+    released.set()
+    assert time.monotonic() - started < 10 and isinstance(errors[0], Left) and "was abandoned" in str(errors[0])

@@ -1,0 +1,134 @@
+"""The dealer's server and the parties' way to it, in one process over TLS: who gets what, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from links_lab import MODEL, PLAN, WEIGHTS, identity
+
+from secformer import __version__
+from secformer.mpc.dealer.store import SPACE
+from secformer.mpc.errors import Desync, PeerLost
+from secformer.mpc.net.tls import client_context
+from secformer.roles.certificates import init
+from secformer.roles.dealer_server import MOST_RUNS, DealerServer
+from secformer.roles.dealing import DealerClient
+from secformer.roles.epochs import LIVE, Epoch
+from secformer.roles.settings import DealerSettings
+
+PATIENCE = 5.0
+
+
+@pytest.fixture(scope="module")
+def roles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    init(folder := tmp_path_factory.mktemp("dealer") / "roles")
+    return folder
+
+
+def serve(roles: Path, state: Path) -> DealerServer:
+    return DealerServer(DealerSettings(("127.0.0.1", 0), state, identity(roles, "dealer"), deadline=10.0,
+                                       backend="numpy"))
+
+
+@pytest.fixture
+def dealer(roles: Path, tmp_path: Path) -> Iterator[DealerServer]:
+    server = serve(roles, tmp_path / "state")
+    yield server
+    server.close()
+
+
+def party(roles: Path, dealer: DealerServer, rank: int = 1, model: str = MODEL, weights: Any = WEIGHTS) -> DealerClient:
+    return DealerClient(("127.0.0.1", dealer.port), client_context(identity(roles, f"party{rank}")), model, weights,
+                        deadline=10.0)
+
+
+def test_each_party_gets_its_own_seed_of_one_epoch(roles: Path, dealer: DealerServer, tmp_path: Path) -> None:
+    first, second = (party(roles, dealer, rank).join(patience=PATIENCE) for rank in (0, 1))
+    assert first.name == second.name and set(first.seeds) == {0} and set(second.seeds) == {1}
+    assert party(roles, dealer, model="cd" * 32).join(patience=PATIENCE).name != first.name
+    dealer.close()
+    again = serve(roles, tmp_path / "state")
+    try:
+        assert party(roles, again, 0).join(patience=PATIENCE) == first, "an epoch outlives the dealer's process"
+    finally:
+        again.close()
+
+
+def dealt(client: DealerClient, epoch: Epoch, **changes: Any) -> int:
+    """The first serial; everything that the plan promises has come."""
+    asked = {"space": LIVE, "after": -1, "plan": PLAN, "count": 1} | changes
+    space, after, plan = asked.pop("space"), asked.pop("after"), asked.pop("plan")
+    serial, channel = client.deal(epoch, space, after, plan, patience=PATIENCE, **asked)
+    try:
+        for _ in range(asked["count"]):
+            for tag, nbytes in plan.corrections():
+                assert channel.receive(tag, nbytes).size == nbytes
+    finally:
+        channel.close()
+    return serial
+
+
+def test_serials_ascend_above_what_either_has_used(roles: Path, dealer: DealerServer) -> None:
+    client = party(roles, dealer)
+    epoch = client.join(patience=PATIENCE)
+    assert dealt(client, epoch, count=3) == 0
+    assert dealt(client, epoch) == 3
+    assert dealt(client, epoch, after=9) == 10
+    assert dealt(client, epoch) == 11
+    assert dealt(client, epoch, space=SPACE) == 0, "every space has serials of its own"
+
+
+def test_only_party_1_receives_corrections(roles: Path, dealer: DealerServer) -> None:
+    client = party(roles, dealer, 0)
+    with pytest.raises(Desync, match="only party 1 receives corrections; party0 asked for them"):
+        dealt(client, client.join(patience=PATIENCE))
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"space": "other"}, "asks for 1 run.* of 'other' after -1; the dealer gives 1 to"),
+    ({"count": 0}, "asks for 0 run"), ({"count": MOST_RUNS + 1}, f"the dealer gives 1 to {MOST_RUNS} runs"),
+    ({"after": -2}, "after -2"),
+])
+def test_what_the_dealer_does_not_give(roles: Path, dealer: DealerServer, changes: dict[str, Any], said: str) -> None:
+    client = party(roles, dealer)
+    with pytest.raises(Desync, match=said):
+        dealt(client, client.join(patience=PATIENCE), **changes)
+    assert dealt(client, client.join(patience=PATIENCE)) == 0, "what was refused used no serial"
+
+
+def test_another_epoch_is_refused(roles: Path, dealer: DealerServer) -> None:
+    client = party(roles, dealer)
+    epoch = client.join(patience=PATIENCE)
+    with pytest.raises(Desync, match=f"epoch is {epoch.name} at the dealer but old at party 1; join again"):
+        dealt(client, Epoch("old", epoch.seeds))
+
+
+@pytest.mark.parametrize(("note", "said"), [
+    ({"version": "0.0.9"}, f"the dealer runs version {__version__}, party1 runs '0.0.9'"),
+    ({"ask": "sing"}, "party1 asks for 'sing'; the dealer answers join and deal"),
+    ({"model": "short"}, "must name the model by its digest, 64 hexadecimal digits; got 'short'"),
+    ({"model": 3}, "must hold 'model' as str, got int"),
+    ({"weights": None}, "must hold 'weights' as dict, got NoneType"),
+    ({"weights": PLAN.as_dict()}, "must hold masks of weights only"),
+])
+def test_notes_that_mean_nothing_are_refused(roles: Path, dealer: DealerServer, note: dict[str, Any],
+                                             said: str) -> None:
+    client = party(roles, dealer)
+    client._model |= note
+    with pytest.raises(Desync, match=said):
+        channel = client._ask({"ask": "join"} | note, PATIENCE)
+        try:
+            channel.hear()
+        finally:
+            channel.close()
+    assert party(roles, dealer).join(patience=PATIENCE)
+
+
+def test_a_dealer_that_is_away(roles: Path, dealer: DealerServer) -> None:
+    client = party(roles, dealer)
+    dealer.close()
+    with pytest.raises(PeerLost, match="dealer"):
+        client.join(patience=0.2)
