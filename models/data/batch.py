@@ -1,6 +1,6 @@
 """Tokens of texts, and texts that run together.
 
-B texts, T tokens of the longest text (of a batch), N tokens of all texts together, packed without padding.
+B texts of a batch, T tokens of the longest text, N tokens of all texts together, packed without padding.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Texts that run together. Public: lengths and masks. Tokens are packed (N, ...), so padding costs nothing in
-    token-wise work; attention unpacks them to (B, T, ...), where padding repeats each text's first token and so stays
-    within every measured range."""
+    """Texts that run together. Their lengths and masks are public.
+
+    Tokens are packed as (N, ...), so token-wise work spends nothing on padding. Attention unpacks the tokens to
+    (B, T, ...). There, padding repeats each text's first token, so the padding stays within every measured range.
+    """
 
     rows: tuple[Row, ...]
 
@@ -50,7 +52,7 @@ class Batch:
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """(B, T) bool: tokens that may be attended to."""
+        """(B, T) bool: the tokens that may be attended to."""
         mask = np.zeros((self.size, self.longest), dtype=bool)
         for out, row in zip(mask, self.rows, strict=True):
             out[: len(row)] = row.mask
@@ -58,23 +60,23 @@ class Batch:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """(B,) packed index of each text's first token."""
+        """(B,): the packed index of each text's first token."""
         return np.asarray(np.cumsum(self.lengths) - self.lengths)
 
     @cached_property
     def present(self) -> np.ndarray:
-        """(B, T) bool: positions that hold a token rather than padding."""
+        """(B, T) bool: the positions that hold a token rather than padding."""
         return np.asarray(np.arange(self.longest) < self.lengths[:, None])
 
     @cached_property
     def unpacking(self) -> np.ndarray:
-        """(B T,) packed index for every position; padding takes its text's first token."""
+        """(B T,): the packed index of the token at each position. Padding takes the first token of its text."""
         steps = np.where(self.present, np.arange(self.longest), 0)
         return np.asarray(self.starts[:, None] + steps).reshape(-1)
 
     @cached_property
     def packing(self) -> np.ndarray:
-        """(N,) index of every token among the B T positions."""
+        """(N,): the index of each token among the B T positions."""
         return np.flatnonzero(self.present)
 
     @property
@@ -95,8 +97,10 @@ class Batch:
 
 
 def batches(rows: Sequence[Row], limit: int) -> Iterator[tuple[list[int], Batch]]:
-    """Texts of similar length together, at most `limit` positions a batch (a longer text runs alone), with the places
-    that they had in `rows`."""
+    """Puts texts of similar length into batches. Yields each batch with the places of its texts in `rows`.
+
+    limit  the most positions (texts times longest text) per batch; a text that is longer runs alone
+    """
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
     chunk: list[int] = []
     for i in order:
@@ -109,7 +113,7 @@ def batches(rows: Sequence[Row], limit: int) -> Iterator[tuple[list[int], Batch]
 
 
 def blind_batch(lengths: np.ndarray, mask: np.ndarray) -> Batch:
-    """A batch as a party knows it: lengths (B,) and attention mask (B, T), every id 0."""
+    """A batch as a party knows it: lengths (B,) and attention mask (B, T). Every id is 0."""
     rows = []
     for length, attend in zip(lengths, mask, strict=True):
         nothing = np.zeros(int(length), dtype=np.int64)

@@ -34,13 +34,13 @@ class Stored:
 
 
 class Checkpoint:
-    """The tensors of a folder, by the names that a model without a head gives them; heads by their own names.
+    """The tensors of a folder, read by name. An encoder's tensors have the names of a model without a head.
 
-    prefix   what models with a head put before the names of their encoder's tensors, such as "bert."; names are found
-             with it and without it, and with the old `LayerNorm.gamma` and `.beta`
+    prefix   what models with a head put before the names of their encoder's tensors, such as "bert.". A tensor is found
+             with the prefix and without it, and also under the old names `LayerNorm.gamma` and `LayerNorm.beta`
     buffers  stored tensors, named without the prefix, that are not parameters
 
-    Opening reads headers only. Raises ModelError for missing, truncated or corrupt files.
+    Opening a checkpoint reads the headers only. Raises ModelError for missing, truncated or corrupt files.
     """
 
     def __init__(self, folder: Path, *, prefix: str = "", buffers: Collection[str] = ()):
@@ -50,31 +50,38 @@ class Checkpoint:
         for file, names in _files(folder):
             header = _header(file)
             if names is not None and (gone := sorted(names - header.keys())):
-                raise ModelError(f"{folder / INDEX} places {gone[0]!r} in {file.name}, which lacks it; copy the "
-                                 f"checkpoint again")
+                raise ModelError(f"{folder / INDEX} says that tensor {gone[0]!r} is in {file.name}, but that file does "
+                                 f"not have it; copy the checkpoint again")
             self._stored |= header
 
     def __contains__(self, name: str) -> bool:
         return self._find(name) is not None
 
     def read(self, name: str, shape: Sequence[int]) -> np.ndarray:
-        """The tensor as float64, shape checked. Raises ModelError naming tensor, expected and found; also for NaN."""
+        """The tensor of this shape, in float64.
+
+        Raises ModelError where the tensor is missing, has another shape, is not of a float kind, or holds a value that
+        is NaN or infinite.
+        """
         values = _to_float(self._map(name, shape), self._where(name).kind)
         finite = np.isfinite(values)
         if not finite.all():
             bad = int(values.size - np.count_nonzero(finite))
             raise ModelError(
                 f"{self.folder}: tensor {name!r} holds {bad} value(s) that are NaN or infinite; weights must be "
-                f"finite: save the checkpoint again, or pick an earlier one"
+                f"finite. Save the checkpoint again, or use an earlier one"
             )
         return values
 
     def rows(self, name: str, shape: Sequence[int], ids: np.ndarray) -> np.ndarray:
-        """Rows of a table (R, C) at ids (N,) as float64 (N, C), without reading the rest."""
+        """The rows of a table (R, C) at ids (N,), as float64 (N, C). Other rows are not read.
+
+        Raises ModelError as `read`, but does not look for NaN.
+        """
         return _to_float(self._map(name, shape)[ids], self._where(name).kind)
 
     def reach(self, name: str, shape: Sequence[int], bound: float) -> float:
-        """Largest absolute value. Raises RangeError when it is not below `bound`, ModelError as `read`."""
+        """The largest absolute value. Raises RangeError where it is not below `bound`, and ModelError as `read`."""
         top = float(np.abs(self.read(name, shape)).max(initial=0.0))
         if not top < bound:
             raise RangeError(
@@ -84,7 +91,7 @@ class Checkpoint:
         return top
 
     def digest(self, names: Iterable[str]) -> str:
-        """SHA-256 over names, kinds, shapes and bytes of tensors: says which weights a range profile belongs to."""
+        """SHA-256 of the names, kinds, shapes and bytes of tensors. A range profile names its weights by it."""
         h = hashlib.sha256()
         for name in sorted(set(names)):
             where = self._where(name)
@@ -93,7 +100,7 @@ class Checkpoint:
         return h.hexdigest()
 
     def unused(self) -> list[str]:
-        """Stored tensors that nobody asked for."""
+        """The names of the stored tensors that nobody has asked for."""
         known = self._used | {prefix + n for n in self._buffers for prefix in ("", self._prefix)}
         return sorted(self._stored.keys() - known)
 
@@ -121,7 +128,8 @@ class Checkpoint:
         where = self._where(name)
         if where.kind not in KINDS:
             raise ModelError(
-                f"{self.folder}: tensor {name!r} is of kind {where.kind}; expected a float kind: {', '.join(KINDS)}"
+                f"{self.folder}: tensor {name!r} is of kind {where.kind}; weights must be of a float kind: "
+                f"{', '.join(KINDS)}"
             )
         if where.shape != tuple(shape):
             raise ModelError(
@@ -142,13 +150,13 @@ def _to_float(raw: np.ndarray, kind: str) -> np.ndarray:
 
 
 def _files(folder: Path) -> list[tuple[Path, set[str] | None]]:
-    """The checkpoint's files, each with the names that an index promises in it."""
+    """The checkpoint's files, each with the names of the tensors that an index says are in it."""
     if (folder / SINGLE).is_file():
         return [(folder / SINGLE, None)]
     index = folder / INDEX
     if not index.is_file():
         hint = " It has pytorch_model.bin, which can run code when loaded: convert it to safetensors." if (
-            folder / "pytorch_model.bin").exists() else ""
+            folder / "pytorch_model.bin").exists() else " Give a folder that holds the model's weights."
         raise ModelError(f"{folder} has neither {SINGLE} nor {INDEX}.{hint}")
     try:
         places = json.loads(index.read_text("utf-8"))["weight_map"]
@@ -159,7 +167,7 @@ def _files(folder: Path) -> list[tuple[Path, set[str] | None]]:
         raise ModelError(f"cannot read {index}: it needs a 'weight_map' ({type(error).__name__}: {error})") from error
     for file in by_file:
         if Path(file).name != file or not (folder / file).is_file():
-            raise ModelError(f"{index} names the file {file!r}, which is not in {folder}; copy the missing part")
+            raise ModelError(f"{index} names the file {file!r}, which is not in {folder}; copy the missing file")
     return [(folder / file, names) for file, names in by_file.items()]
 
 

@@ -1,8 +1,8 @@
 """How a batch of tokens enters the computation: shapes, streams and sharing of the client's input, in one place.
 
-Private: every token is a secret row with a 1 at its word and a 1 at its segment, which picks its row out of the secret
-tables. Client: the client holds the tables and shares the embedding sums. Party 1's share of either is expanded from a
-seed; party 0's is the value minus that.
+There are two ways. Private: the client shares a one-hot row per token, with a 1 at the token's word and a 1 at its
+segment, and the parties multiply the row with the secret tables. Client: the client holds the tables and shares the
+embedding sums. Either way, party 1's share is expanded from a seed, and party 0's share is the value minus party 1's.
 
 N tokens of all texts of a batch, V words, S segments, C hidden.
 """
@@ -20,15 +20,17 @@ from secformer.models.data.shares import uniform
 from secformer.mpc.fixed import encode
 from secformer.mpc.ring import WORD_BITS
 
-ONE_HOT, SUMS = "one-hot", "embeddings"  # names of the seed's streams
+ONE_HOT, SUMS = "one-hot", "embeddings"  # the names of the streams that party 1's share is expanded from
 
 
 @dataclass(frozen=True)
 class Request:
-    """One batch's input, as a party gets it: `words()` makes its share when asked.
+    """One batch's input, as a party gets it.
 
-    private  one-hot rows (N, V + S); no fractional bits, `width` bits a word
-    client   embedding sums (N, C) of the session's fractional bits
+    words    makes the party's share when it is called
+    shape    (N, V + S) for one-hot rows, (N, C) for embedding sums
+    private  True: one-hot rows, without fractional bits; False: embedding sums with the session's fractional bits
+    width    bits per word
     """
 
     words: Callable[[], Any]
@@ -43,12 +45,12 @@ class Request:
 
 @dataclass(frozen=True)
 class TokenInputs:
-    """What a model takes of a text.
+    """The sizes of a model's input.
 
-    words     V, rows of its table of words: ids lie in 0..V-1
-    segments  S, rows of its table of segments; 0 where the family has none
-    longest   most tokens of one text
-    hidden    C, entries of an embedding sum
+    words     V, the number of rows of the word table: ids lie in 0..V-1
+    segments  S, the number of rows of the segment table; 0 where the family has none
+    longest   the largest number of tokens that one text may have
+    hidden    C, the number of entries of an embedding sum
     """
 
     words: int
@@ -58,7 +60,7 @@ class TokenInputs:
 
     @property
     def columns(self) -> int:
-        """Entries of a one-hot row."""
+        """V + S, the number of entries of a one-hot row."""
         return self.words + self.segments
 
     def one_hot(self, batch: Batch, dtype: Any) -> np.ndarray:
@@ -71,19 +73,19 @@ class TokenInputs:
         return rows
 
     def private_request(self, batch: Batch, width: int, words: Callable[[], Any]) -> Request:
-        """One-hot rows, or a share of them, as a request; `width` is the tables'."""
+        """A request of one-hot rows, or of a share of such rows. `width` is the word table's, in bits."""
         return Request(words, (batch.tokens, self.columns), True, width)
 
     def client_request(self, batch: Batch, words: Callable[[], Any]) -> Request:
-        """Embedding sums, or a share of them, as a request."""
+        """A request of embedding sums, or of a share of such sums."""
         return Request(words, (batch.tokens, self.hidden), False)
 
     def expanded(self, batch: Batch, width: int, seed: bytes) -> np.ndarray:
-        """Party 1's share of one-hot rows."""
+        """Party 1's share (N, V + S) of one-hot rows."""
         return uniform(seed, ONE_HOT, (batch.tokens, self.columns), width)
 
     def private_halves(self, batch: Batch, width: int, seed: bytes) -> tuple[Request, Request]:
-        """Both parties' shares of secret token ids."""
+        """Both parties' shares of one-hot rows, for token ids that stay secret: party 0's and party 1's."""
 
         def party0() -> np.ndarray:
             mask = self.expanded(batch, width, seed)
@@ -95,7 +97,7 @@ class TokenInputs:
         return self.private_request(batch, width, party0), self.private_request(batch, width, party1)
 
     def client_halves(self, batch: Batch, sums: np.ndarray, frac: int, seed: bytes) -> tuple[Request, Request]:
-        """Both parties' shares of embedding sums (N, C) that the client looked up itself."""
+        """Both parties' shares of embedding sums (N, C) that the client looked up: party 0's and party 1's."""
 
         def party0() -> np.ndarray:
             return np.asarray(encode(sums, frac) - uniform(seed, SUMS, sums.shape))

@@ -12,19 +12,20 @@ from secformer.mpc.errors import ModelError
 
 
 def transformers() -> Any:
-    """The module. Raises ModelError where it is not installed."""
+    """The module `transformers`. Raises ModelError where it is not installed."""
     with quiet("transformers"):
         try:
             return importlib.import_module("transformers")
         except ImportError as error:
-            raise ModelError(f"reading a model folder needs the package `transformers`: {error}") from error
+            raise ModelError(f"reading a model folder needs the package `transformers`, which cannot be imported here "
+                             f"({error}); install it with: pip install transformers") from error
 
 
 @contextmanager
 def quiet(logger: str) -> Iterator[None]:
-    """Silences a logger below ERROR inside the block, and leaves its settings as they were."""
+    """Inside the block, silences a logger below ERROR. The logger's own settings do not change."""
     log = logging.getLogger(logger)
-    filtered = [log, *log.handlers]  # what loggers below it say passes its handlers alone
+    filtered = [log, *log.handlers]  # messages of child loggers reach the handlers without passing the logger's filters
     for each in filtered:
         each.addFilter(_errors_only)
     try:

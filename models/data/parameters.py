@@ -11,8 +11,12 @@ from secformer.mpc.shares import Share, Weight
 
 @dataclass(frozen=True)
 class Parameters:
-    """A model's tensors in a session: `matrices` are standing right operands, `vectors` plain shares. `inside` narrows
-    the view to names under a prefix, such as one layer's."""
+    """A model's tensors in a session, by name.
+
+    matrices  right operands of products, each opened under its standing mask
+    vectors   all other tensors, as ordinary shares
+    prefix    what `matrix` and `vector` put before the names that they look up
+    """
 
     matrices: dict[str, Weight] = field(default_factory=dict)
     vectors: dict[str, Share] = field(default_factory=dict)
@@ -25,13 +29,14 @@ class Parameters:
         return self.vectors[self.prefix + name]
 
     def inside(self, name: str) -> Parameters:
+        """The same tensors, looked up under a longer prefix, such as that of one layer."""
         return replace(self, prefix=f"{self.prefix}{name}.")
 
 
 def load_weights(s: Session, tensors: Tensors) -> Parameters:
-    """Brings a model's tensors into a session: matrices as standing operands, the rest as plain shares.
+    """Brings a model's tensors into a session: opens each matrix under its standing mask, and keeps the rest as shares.
 
-    Price: one round for each matrix, its width in bits an element; nothing at request time.
+    Price: one round per matrix, and the matrix's width in bits per element. Requests pay nothing for it.
     """
     parameters = Parameters()
     with s.scope("provision"):

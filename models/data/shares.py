@@ -1,7 +1,7 @@
-"""What the model's owner hands to the parties: additive shares, expanded tensor by tensor when they are asked for.
+"""What the model's owner hands to the parties: additive shares, made tensor by tensor when they are asked for.
 
-Party 1's share of everything is expanded from a seed; party 0's is the encoded value minus that. The twin gets the
-values themselves.
+One party's shares (party 1's, unless the owner chooses party 0) are expanded from a seed. The other party's shares are
+the encoded values minus those. The twin gets the values themselves.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Tensors(Protocol):
 
 @dataclass(frozen=True)
 class SeedShares:
-    """Party 1's shares: uniform words of the seed. 32-bit words where a tensor needs no more."""
+    """The shares that are expanded from a seed: uniform words, of 32 bits where a tensor needs no more."""
 
     layout: Layout
     seed: bytes
@@ -43,7 +43,7 @@ class SeedShares:
 
 @dataclass(frozen=True)
 class OwnerShares:
-    """Party 0's shares: the model owner's encoded tensor minus party 1's share."""
+    """The other party's shares: the owner's encoded tensors minus the shares of `SeedShares`, from the same seed."""
 
     layout: Layout
     seed: bytes
@@ -73,7 +73,7 @@ class PlainTensors:
 
 @dataclass(frozen=True)
 class GhostTensors:
-    """Shapes, for the plan recorder."""
+    """Zeros of the tensors' shapes, for the plan recorder."""
 
     layout: Layout
 
@@ -82,7 +82,7 @@ class GhostTensors:
 
 
 def uniform(seed: bytes, name: str, shape: tuple[int, ...], width: int = WORD_BITS) -> np.ndarray:
-    """Uniform words of a named stream: uint32 for widths up to 32, else uint64."""
+    """Uniform words of a named stream: uint32 for widths up to 32 bits, else uint64."""
     dtype = np.dtype(word_type(width))
     raw = Stream(seed, "share", name).read(int(np.prod(shape)) * dtype.itemsize)
     return np.asarray(raw).view(dtype).reshape(shape)

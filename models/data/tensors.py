@@ -14,13 +14,19 @@ from secformer.models.data.checkpoint import Checkpoint
 from secformer.mpc.errors import RangeError
 from secformer.mpc.ring import WORD_BITS
 
-TABLE = "embedding.table"  # what one-hot rows are multiplied with, in every family
-NARROW = (24, 32)          # widths, in whole bytes, at which a table may be looked up
+TABLE = "embedding.table"  # the table that one-hot rows are multiplied with, in every family
+NARROW = (24, 32)          # widths in bits, a whole number of bytes, at which a table may be looked up
 
 
 @dataclass(frozen=True)
 class Part:
-    """A checkpoint tensor (its first name that exists), its stored shape, and what is done to it."""
+    """A tensor of the checkpoint, and what is done to its values.
+
+    names      the names that the tensor may have; the first one that the checkpoint has is used
+    shape      the shape in which the tensor is stored
+    transpose  whether the stored tensor is transposed
+    factor     what the values are multiplied with
+    """
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
@@ -33,8 +39,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Tensor:
-    """Parts joined along `axis`. `standing`: a right operand whose mask is opened once; `width`: bits that its words
-    need."""
+    """A secret tensor: parts, joined along `axis`.
+
+    standing  the tensor is a right operand of products, opened once under a standing mask
+    width     bits per word
+    """
 
     parts: tuple[Part, ...]
     axis: int = -1
@@ -85,10 +94,14 @@ def parts(layout: Layout) -> Iterator[Part]:
 
 
 def table_width(table: Tensor, checkpoint: Checkpoint, frac: int, bound: float) -> int:
-    """The narrowest width at which one row of each of the table's parts, added up, fits with a lift's headroom of two
-    bits. Raises RangeError where the sum is not below `bound`."""
+    """The narrowest width, in bits, at which the table may be looked up.
+
+    A result is the sum of one row per part of the table. The width holds such a sum, with two bits of headroom for a
+    lift. Raises RangeError where a sum may reach `bound`.
+    """
     reach = sum(checkpoint.reach(p.name(checkpoint), p.shape, bound) for p in table.parts)
     if not reach < bound:
-        raise RangeError(f"rows of {' plus '.join(p.names[0] for p in table.parts)} reach {reach:g} together; fixed "
-                         f"point takes |v| < {bound:g}")
+        raise RangeError(f"rows of {' plus '.join(p.names[0] for p in table.parts)} add up to values as large as "
+                         f"{reach:g}; fixed point takes |v| < {bound:g}. Rescale the model, or raise `magnitude` (and "
+                         f"lower `frac`)")
     return next((w for w in NARROW if reach + 2.0**-frac < 2.0 ** (w - 2 - frac)), WORD_BITS)

@@ -1,4 +1,4 @@
-"""Texts to token ids, checked: what the client holds before it shares anything.
+"""Texts as token ids, checked before the client shares anything.
 
 B texts, T tokens of the longest.
 """
@@ -22,14 +22,17 @@ KEYS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class Tokenizer:
-    """A folder's own tokenizer, opened when first needed; dicts of ids need none."""
+    """A folder's own tokenizer. It is opened when first needed; dicts of token ids do not need it."""
 
     def __init__(self, folder: Path, inputs: TokenInputs):
         self.folder, self.inputs = folder, inputs
         self._loaded: Any = None
 
     def rows(self, texts: Texts, *, truncation: bool = False) -> list[Row]:
-        """Checked rows, in the order given. Raises InputError for anything that the model cannot take."""
+        """Checked rows, in the order of the texts.
+
+        Raises InputError for texts that the model cannot take, and ModelError for a tokenizer that cannot be read.
+        """
         if isinstance(texts, Mapping):
             rows = id_rows(texts, self.inputs)
         else:
@@ -58,7 +61,8 @@ class Tokenizer:
                              f"truncation=True to cut it")
         cut = Row(row.ids[:most], row.segments[:most], row.mask[:most])
         if not cut.mask.any():
-            raise InputError(f"text {i} has no token left to attend to among its first {most}")
+            raise InputError(f"text {i} has no token to attend to among the first {most}, which truncation keeps; "
+                             f"shorten the text yourself")
         return cut
 
     def _tokenizer(self) -> Any:
@@ -70,14 +74,14 @@ class Tokenizer:
             with quiet("transformers"):
                 try:
                     self._loaded = library.AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
-                except Exception as error:  # the library raises many kinds; all mean an unusable tokenizer
+                except Exception as error:  # the library raises many types; each means an unusable tokenizer
                     raise ModelError(f"cannot read the tokenizer in {self.folder}: {type(error).__name__}: "
                                      f"{str(error).splitlines()[0] if str(error) else ''}") from error
         return self._loaded
 
 
 def text_list(texts: Any) -> list[str] | list[tuple[str, str]]:
-    """One text, texts, or pairs, as a list. Raises InputError for an empty list, other types, or a mixture."""
+    """One text, several texts, or pairs, as a list. Raises InputError for an empty list, other types, or a mixture."""
     if isinstance(texts, str):
         return [texts]
     if not isinstance(texts, Sequence) or isinstance(texts, bytes | bytearray):
@@ -90,17 +94,20 @@ def text_list(texts: Any) -> list[str] | list[tuple[str, str]]:
     for i, t in enumerate(texts):
         pair = isinstance(t, Sequence) and not isinstance(t, str | bytes) and len(t) == 2
         if not pair or not all(isinstance(part, str) for part in t):
-            raise InputError(f"text {i} must be a str (all of them) or a pair of str (all of them); got {_shown(t)}")
+            raise InputError(f"texts must be all str, or all pairs of str; text {i} is {_shown(t)}")
     return [(a, b) for a, b in texts]
 
 
 def id_rows(tokens: Mapping[str, Any], inputs: TokenInputs) -> list[Row]:
-    """Rows of a dict as a tokenizer returns it: `input_ids` and, where given, `attention_mask` (1 or 0) and
-    `token_type_ids`; lists or arrays, (T,) or (B, T), or lists of different lengths. Padding at the end is dropped."""
+    """Rows of a dict as a tokenizer returns it. Padding at the end is dropped.
+
+    The dict has `input_ids` and may have `attention_mask` (1 or 0) and `token_type_ids`. Each is a list or an array,
+    (T,) or (B, T), or a list of lists of different lengths. Raises InputError for anything else.
+    """
     if "input_ids" not in tokens:
         raise InputError(f"a dict of token ids needs 'input_ids'; got {sorted(map(str, tokens))}")
     if unknown := sorted(str(k) for k in tokens if k not in KEYS):
-        raise InputError(f"a dict of token ids takes {', '.join(KEYS)}; got {', '.join(unknown)} too")
+        raise InputError(f"a dict of token ids may have the keys {', '.join(KEYS)} only; got {', '.join(unknown)} too")
     ids = _integer_rows("input_ids", tokens["input_ids"])
     mask = _integer_rows("attention_mask", tokens["attention_mask"]) if tokens.get("attention_mask") is not None else [
         np.ones_like(r) for r in ids]
@@ -113,7 +120,7 @@ def id_rows(tokens: Mapping[str, Any], inputs: TokenInputs) -> list[Row]:
 
 def _row(i: int, ids: np.ndarray, segments: np.ndarray, mask: np.ndarray, inputs: TokenInputs) -> Row:
     if not np.isin(mask, (0, 1)).all():
-        raise InputError(f"text {i}: attention_mask holds 1 (attend) and 0 (ignore) only; got {_shown(mask)}")
+        raise InputError(f"text {i}: attention_mask must hold 1 (attend) and 0 (ignore) only; got {_shown(mask)}")
     if not mask.any():
         raise InputError(f"text {i} has no token to attend to: its attention_mask is all 0, or it has no ids")
     end = int(np.flatnonzero(mask)[-1]) + 1

@@ -1,7 +1,7 @@
 """The contract of a model family: all that is public about a checkpoint, apart from its ranges, as one value.
 
-Loading, provisioning, served parties, rehearsals, range profiles, checks and distillation ask an `Architecture` and
-know no family. CONTRIBUTING has the contract on one page, with a worked example.
+Loading, provisioning, served parties, rehearsals, range profiles, checks and distillation ask an `Architecture`; none
+of them knows a family. CONTRIBUTING has the contract on one page, with a worked example.
 
 B texts, N packed tokens, C hidden, V words, S segments, L labels.
 """
@@ -26,20 +26,20 @@ from secformer.mpc.errors import ModelError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 
-HEAD = "head"      # before the program's names of a head's tensors
+HEAD = "head"      # what the program's names of a head's tensors begin with
 LAYERS = "layers"  # the size in which a student may differ from its teacher
-Rows = Callable[[str, tuple[int, int], np.ndarray], Any]  # rows of a checkpoint's table: its name, shape, and places
+Rows = Callable[[str, tuple[int, int], np.ndarray], Any]  # looks up a table's rows, by its name, shape and places
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """The public facts of a checkpoint that every family has; a family adds its own sizes.
 
-    architecture  Hugging Face's name of the class, which says the head
-    labels        names by label id (classifiers); one label without classes is a regression
+    architecture  Hugging Face's name of the model's class, which determines the head
+    labels        names by label id, for classifiers; a single label means a regression
     problem       "single", "multi" or "regression": how logits turn into probabilities
-    recipe        the recipe that the checkpoint was trained for, where its config names one
-    constants     the numbers that it was trained around, as sorted JSON, where its config states them
+    recipe        name of the recipe that the checkpoint was trained for, where its config names one
+    constants     constants of the functions that it was trained for, as sorted JSON, where its config states them
     """
 
     architecture: str
@@ -53,11 +53,12 @@ class Spec:
 class Architecture(ABC):
     """One checkpoint of a family, as a value that compares and hashes by its spec.
 
-    A family is a subclass: its class attributes say what it is called, its methods what it needs and computes.
+    A family is a subclass. Its class attributes identify its checkpoints. Its methods say which tensors it needs and
+    what it computes.
 
     model_type  the family's name in config files
-    heads       the Hugging Face classes that it runs, and what their heads answer
-    spec_type   its subclass of Spec
+    heads       the Hugging Face classes that the family runs, each with its head
+    spec_type   the family's subclass of Spec
     prefix      what models with a head put before the names of their encoder's tensors
     buffers     stored tensors, without the prefix, that are not parameters
     """
@@ -75,8 +76,10 @@ class Architecture(ABC):
     @classmethod
     @abstractmethod
     def from_config(cls, config: Config, architecture: str) -> Self:
-        """The value of a config whose class is `architecture`, one of `heads`. Raises ModelError, naming the key, for
-        a variant that the family does not run."""
+        """The architecture of a config whose class is `architecture`, one of `heads`.
+
+        Raises ModelError, which names the key, for a variant that the family does not run.
+        """
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Self:
@@ -89,24 +92,29 @@ class Architecture(ABC):
         return asdict(self.spec)
 
     def found_in(self, checkpoint: Checkpoint) -> tuple[Self, list[str]]:
-        """The value for the tensors that are there, and notes on what is missing: for parts that a checkpoint may do
-        without, such as a pooler."""
+        """The architecture without the optional parts, such as a pooler, whose tensors the checkpoint lacks; and one
+        note per such part."""
         return self, []
 
     # ---- tensors -----------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def tables(self) -> dict[str, Tensor]:
-        """What a private look-up reads: under the name TABLE the standing table (V + S, C) that one-hot rows are
-        multiplied with, and further tensors that the embedding adds."""
+        """The tensors that a private look-up reads.
+
+        The name TABLE stands for the standing table (V + S, C) that one-hot rows are multiplied with. Other names are
+        those of tensors that the embedding adds, such as positions.
+        """
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
-        """Every tensor behind the embedding sum, heads included, in the program's order."""
+        """Every tensor that is used after the embedding sum, heads included, in the program's order."""
 
     def layout(self, width: int | None) -> Layout:
-        """The tensors that the model owner shares: with tables of `width` bits, or, for None, without tables, for
-        clients that hold them."""
+        """The tensors that the model's owner shares.
+
+        width  bits per word of the table; None: without tables, for clients that hold them
+        """
         if width is None:
             return self.weights()
         tables = self.tables()
@@ -117,21 +125,21 @@ class Architecture(ABC):
     @property
     @abstractmethod
     def inputs(self) -> TokenInputs:
-        """What the model takes of a text."""
+        """The sizes of the model's input."""
 
     @abstractmethod
     def embedding_sums(self, rows: Rows, batch: Batch) -> Any:
-        """Embedding sums (N, C) of a batch, looked up in the checkpoint's own tables."""
+        """The embedding sums (N, C) of a batch. `rows` looks them up in the checkpoint's own tables."""
 
     # ---- the program -------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def embed(self, s: Session, rows: Share, f: Forward) -> Share:
-        """Secret one-hot rows (N, V + S) to embedding sums (N, C), over the box."""
+        """The embedding sums (N, C) of secret one-hot rows (N, V + S), in any session."""
 
     @abstractmethod
     def answer(self, s: Session, x: Share, f: Forward) -> dict[str, Share]:
-        """Embedding sums (N, C) to every result in `results`, over the box."""
+        """Every result in `results`, computed from embedding sums (N, C), in any session."""
 
     @property
     @abstractmethod
@@ -143,7 +151,8 @@ class Architecture(ABC):
     @property
     @abstractmethod
     def results(self) -> Mapping[str, bool]:
-        """The results by Hugging Face's names, and whether a result has one row for each token (else for each text)."""
+        """The results by Hugging Face's names: True where a result has one row per token, False where it has one row
+        per text."""
 
     @property
     def head(self) -> Head:
@@ -158,13 +167,16 @@ class Architecture(ABC):
 
     @property
     def hidden_sites(self) -> tuple[str, ...]:
-        """The sites whose results are the hidden states that a student learns: the embedding's and every layer's."""
+        """The sites whose results are the hidden states that a student learns: the embedding's, and one per layer.
+
+        Raises ModelError for a family that is not trained here; so do `sizes` and `classifier`.
+        """
         raise self._not_trained()
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """What a student must have in common with its teacher, by the names that users know, and LAYERS, of which it
-        may have fewer."""
+        """The sizes that a student must share with its teacher, by the names that users know; and LAYERS, of which a
+        student may have fewer."""
         raise self._not_trained()
 
     def classifier(self, labels: tuple[str, ...]) -> Self:
@@ -173,7 +185,7 @@ class Architecture(ABC):
 
     @property
     def head_tensors(self) -> frozenset[str]:
-        """The checkpoint's names of the head's tensors, which carry no prefix."""
+        """The checkpoint's names of the head's tensors. These names have no prefix."""
         return frozenset(p.names[0] for name, tensor in self.weights().items() if name.startswith(f"{HEAD}.")
                          for p in tensor.parts)
 

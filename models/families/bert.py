@@ -81,7 +81,7 @@ class Bert(Architecture):
         kind = config.get("position_embedding_type") or "absolute"
         config.require("position_embedding_type", kind == "absolute", "'absolute'")
         decoder = bool(config.get("is_decoder") or config.get("add_cross_attention"))
-        config.require("is_decoder or add_cross_attention", not decoder, "an encoder (false)", True)
+        config.require("is_decoder or add_cross_attention", not decoder, "false (an encoder)", True)
         hidden, heads = config.size("hidden_size"), config.size("num_attention_heads")
         config.require("hidden_size", hidden % heads == 0, f"a multiple of num_attention_heads = {heads}")
         labels = config.labels() if head in (Head.SEQUENCE, Head.TOKEN) else ()

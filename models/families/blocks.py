@@ -1,4 +1,4 @@
-"""Blocks that families are made of: what a forward pass goes by, linear layers, norms, attention's reshapes.
+"""Blocks that families are made of: the context of a forward pass, linear layers, norms, attention's reshapes.
 
 B texts, T tokens of the longest, N tokens of all texts packed without padding, C hidden, H heads, D = C / H, V words,
 S segments.
@@ -22,9 +22,9 @@ Sites = Callable[[str], Site]
 
 @dataclass(frozen=True)
 class Forward:
-    """What one forward pass goes by beside its input. All of it but the parameters' values is public.
+    """What one forward pass needs beside its input. Everything here is public, except the parameters' values.
 
-    at   the measured ranges of a call site, by its name
+    at   returns the measured ranges of a site, by the site's name
     """
 
     batch: Batch
@@ -39,15 +39,17 @@ def linear(s: Session, x: Share, f: Forward, name: str) -> Share:
 
 
 def layernorm(s: Session, x: Share, f: Forward, site: str, eps: float) -> Share:
-    """LayerNorm of x (N, C); the site's name is also its parameters'."""
+    """LayerNorm of x (N, C). The names of its parameters begin with the site's name."""
     p = f.parameters.inside(site)
     with s.scope("layernorm"):
         return f.recipe.layernorm(s, x, p.vector("weight"), p.vector("bias"), eps, f.at(site))
 
 
 def look_up(s: Session, rows: Share, f: Forward) -> Share:
-    """Secret one-hot rows (N, V + S) times the secret table: (N, C). Looked up at the table's narrow width, then lifted
-    once."""
+    """Secret one-hot rows (N, V + S) times the secret table (V + S, C): (N, C).
+
+    The product has the table's narrow width; one lift widens it.
+    """
     (found,) = s.lift(s.matmul(rows, f.parameters.matrix(TABLE)))
     return found
 

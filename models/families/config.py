@@ -14,12 +14,12 @@ from secformer.models.families.heads import Head
 from secformer.mpc.errors import ModelError
 
 FILE = "config.json"
-KEY = "secformer"  # of the entry that says what a student was trained for
+KEY = "secformer"  # the key of the entry that says what a student was trained for
 
 
 @dataclass(frozen=True)
 class Config:
-    """The entries of a config file, as attributes of `entries`; every check names the file and the key."""
+    """The entries of a config file, as attributes of `entries`. Every error names the file and the key."""
 
     entries: Any
     file: Path
@@ -39,19 +39,19 @@ class Config:
         return getattr(self.entries, key, default)
 
     def require(self, key: str, holds: bool, wanted: str, came: object = None) -> None:
-        """Raises ModelError, with what was wanted and what came, unless `holds`."""
+        """Raises ModelError, which says what was wanted and what came, unless `holds`."""
         if not holds:
             came = self.get(key) if came is None else came
             raise ModelError(f"{self.file}: {key} must be {wanted}, got {came!r}; this model is not supported")
 
     def size(self, key: str) -> int:
-        """A positive whole number."""
+        """An entry that is a positive whole number. Raises ModelError for anything else."""
         value = self.get(key)
         self.require(key, isinstance(value, int) and not isinstance(value, bool) and value > 0, "a positive integer")
         return int(value)
 
     def labels(self) -> tuple[str, ...]:
-        """Names by label id."""
+        """The names of the labels, by label id. Raises ModelError where an id has no name."""
         names = {int(k): str(v) for k, v in (self.get("id2label") or {}).items()}
         self.require("id2label", bool(names) and sorted(names) == list(range(len(names))),
                      "names for the label ids 0, 1, 2, ...")
@@ -67,15 +67,15 @@ class Config:
         return {"regression": "regression", "multi_label_classification": "multi"}.get(stated, "single")
 
     def student(self) -> tuple[str | None, str]:
-        """The recipe that the checkpoint was trained for, and the constants that it was trained around, as JSON."""
+        """The name of the recipe that the checkpoint was trained for, and its functions' constants, as sorted JSON."""
         entry = self.get(KEY)
         constants = entry.get("constants") if isinstance(entry, dict) else None
         recipe = entry.get("recipe") if isinstance(entry, dict) else entry
-        self.require(KEY, recipe is None or isinstance(recipe, str), 'a recipe: {"recipe": "name"}', recipe)
+        self.require(KEY, recipe is None or isinstance(recipe, str), 'a recipe, as in {"recipe": "name"}', recipe)
         return recipe, "" if constants is None else json.dumps(constants, sort_keys=True)
 
     def filled(self) -> Config:
-        """The same entries with the defaults that `transformers` has for this model type.
+        """The same entries, completed with the defaults that `transformers` has for this model type.
 
         Raises ModelError for entries that the library refuses.
         """
@@ -83,13 +83,13 @@ class Config:
         with quiet("transformers"):
             try:
                 filled = library.CONFIG_MAPPING[self.model_type].from_dict(vars(self.entries))
-            except Exception as error:  # the library raises many kinds; all of them mean an unusable config
+            except Exception as error:  # the library raises many types; each means an unusable config
                 raise ModelError(f"cannot read {self.file}: {_first_line(error)}") from error
         return Config(filled, self.file)
 
 
 def read_config(folder: Path) -> Config:
-    """The config file of a local folder; never asks the network. Raises ModelError for a missing or unreadable one."""
+    """Reads a local folder's config file, without network. Raises ModelError for a missing or unreadable file."""
     file = folder / FILE
     if not file.is_file():
         raise ModelError(f"{folder} has no {FILE}; give a folder as Hugging Face's save_pretrained writes it")

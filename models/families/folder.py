@@ -20,12 +20,14 @@ from secformer.mpc.ring import WORD_BITS
 
 
 class ModelFolder:
-    """Architecture, tokenizer and tensors of a local Hugging Face folder; nothing is fetched, and no code in it is
-    run."""
+    """The architecture, tokenizer and tensors of a local Hugging Face folder.
+
+    Nothing is downloaded, and no code in the folder is run. Raises ModelError for a folder that cannot be used.
+    """
 
     def __init__(self, path: str | os.PathLike[str]):
         if not isinstance(path, str | os.PathLike):
-            raise ModelError(f"a model is a folder's path or a loaded SecureModel, got {type(path).__name__}")
+            raise ModelError(f"a model must be a folder's path or a loaded SecureModel, got {type(path).__name__}")
         self.path = Path(path)
         if not self.path.is_dir():
             raise ModelError(f"{self.path} is not a folder; give a local folder with config.json, model.safetensors "
@@ -36,7 +38,11 @@ class ModelFolder:
         self.tokenizer = Tokenizer(self.path, self.architecture.inputs)
 
     def verify(self, fixed: FixedPoint) -> None:
-        """Reads every tensor once: shape, kind, finite, below 2^magnitude. Adds a note on tensors that go unused."""
+        """Reads every tensor once. Adds a note on tensors that the architecture does not use.
+
+        Raises ModelError where a tensor is missing, has another shape or kind, or is not finite; RangeError where a
+        value is not below 2^magnitude.
+        """
         bound = 2.0**fixed.magnitude
         for part in parts(self.architecture.layout(WORD_BITS)):
             self.checkpoint.reach(part.name(self.checkpoint), part.shape, bound / max(1.0, part.factor))
@@ -53,12 +59,12 @@ class ModelFolder:
         return self.checkpoint.digest(p.name(self.checkpoint) for p in parts(self.architecture.layout(WORD_BITS)))
 
     def layout(self, fixed: FixedPoint, *, private: bool) -> Layout:
-        """The tensors that the model owner shares: all, or, where clients hold the tables, those behind them."""
+        """The tensors that the owner shares: with the tables where look-ups are `private`, else without them."""
         if not private:
             return self.architecture.layout(None)
         table = self.architecture.tables()[TABLE]
         return self.architecture.layout(table_width(table, self.checkpoint, fixed.frac, 2.0**fixed.magnitude))
 
     def embeddings(self, batch: Batch) -> np.ndarray:
-        """Embedding sums (N, C) in float64 of a batch, from the tables in the folder."""
+        """The embedding sums (N, C) of a batch, in float64, from the tables in the folder."""
         return np.asarray(self.architecture.embedding_sums(self.checkpoint.rows, batch))

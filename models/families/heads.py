@@ -1,4 +1,4 @@
-"""Heads: what models answer with beside hidden states, whatever the family.
+"""Heads: what models of every family answer beside hidden states.
 
 B texts, N packed tokens, C hidden, L labels, V vocabulary.
 """
@@ -23,18 +23,20 @@ class Head(Enum):
 
     @property
     def by_token(self) -> bool:
-        """Whether logits have one row for each token (else one for each text)."""
+        """Whether logits have one row per token (else one row per text)."""
         return self in (Head.TOKEN, Head.QUESTION, Head.MASKED)
 
 
 def affine(s: Session, x: Share, f: Forward) -> Share:
-    """(..., L) by the head's one matrix: classes of pooled texts (B, C) or of tokens (N, C); with two outputs, start
-    and end of an answer."""
+    """Logits (..., L) by the head's one matrix, of pooled texts (B, C) or of tokens (N, C).
+
+    With two outputs, the logits say where an answer starts and where it ends.
+    """
     return linear(s, x, f, "head")
 
 
 def word_logits(s: Session, x: Share, f: Forward, eps: float) -> Share:
-    """(N, V) from hidden states (N, C): dense, GeLU, LayerNorm, decoder."""
+    """Logits (N, V) of hidden states (N, C): dense, GeLU, LayerNorm, decoder."""
     x = linear(s, x, f, "head.transform")
     with s.scope("gelu"):
         x = f.recipe.gelu(s, x, f.at("head.gelu"))

@@ -1,6 +1,6 @@
 """The program of one batch, run by every session: accept the client's input, compute, reveal to the client.
 
-The only file that reveals results, and it reveals them to the client.
+This is the only file that reveals results. It reveals them to the client.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from secformer.models.families.blocks import Forward
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
 
-Results = dict[str, Any]  # by name, words with the session's fractional bits (the twin: values)
+Results = dict[str, Any]  # by name: words with the session's fractional bits (in the twin: values)
 
 
 def infer(s: Session, architecture: Architecture, request: Request, f: Forward, names: Sequence[str]) -> Results:
-    """A request to the results of these names, as the client gets them from this session."""
+    """Runs a request. Returns the results of these names, as the client gets them from this session."""
     with s.scope("embedding"):
         x = s.accept(request.words(), frac=0 if request.private else None, width=request.width)
         if request.private:
@@ -30,5 +30,5 @@ def infer(s: Session, architecture: Architecture, request: Request, f: Forward, 
 
 
 def behind_embedding(s: Session, architecture: Architecture, sums: Any, f: Forward) -> dict[str, Share]:
-    """Embedding sums (N, C), or their shape, to every result: for measuring, rehearsing and writing plans down."""
+    """Every result of embedding sums (N, C), or of their shape: to measure ranges, to rehearse and to record plans."""
     return architecture.answer(s, s.accept(sums), f)

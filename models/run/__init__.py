@@ -1,6 +1,7 @@
 """Runs: a folder and texts in, secure answers out; in one process, or split between the owner, parties and clients.
 
-What lives here: what a run goes by (`options`, `prepare`), the loop that every client runs (`gather`), the in-process
-model (`local`), a model for served parties (`public`, `provisioning`, `served`), answers (`output`), and what is built
-on them (`check`, `comparison`, `networks`, `progress`). May import `secformer.models.ranges` and what that may import.
+What lives here: a run's settings and its preparation (`options`, `prepare`), the loop that every client runs
+(`gather`), the in-process model (`local`), a model for served parties (`public`, `provisioning`, `served`), answers
+(`output`), and what is built on them (`check`, `comparison`, `networks`, `progress`). May import
+`secformer.models.ranges` and what that may import.
 """

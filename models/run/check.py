@@ -1,4 +1,4 @@
-"""Before anything is shared: do texts stay within a model's range profile, and how far is the recipe from exact?"""
+"""Checks in plaintext: whether texts stay within a model's range profile, and how far the recipe is from exact."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ FIELDS = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_o
 class Check:
     """What the twin says about texts.
 
-    violations      quantities that leave the profile's ranges: the secure result would be wrong without a sign
-    problem         what stopped the twin, where a value would not fit a word's window
-    errors          largest absolute difference of the recipe's twin from exact functions, by result
-    reference       the answer in plaintext, as of `plain_bert`
+    violations      quantities that leave the profile's ranges; a secure run would be wrong without a warning
+    problem         the error that stopped the twin, where a value does not fit its window; else empty
+    errors          largest absolute difference between the recipe's twin and `reference`, by result
+    reference       the plaintext answer, as `plain_bert` gives it
+    profile_source  where the range profile came from
     """
 
     violations: tuple[Violation, ...]
@@ -42,7 +43,10 @@ class Check:
 
 def check(model: PathLike, texts: Texts, *, recipe: Recipe | str = "auto",
           profile: PathLike | RangeProfile | None = None, **settings: Any) -> Check:
-    """Compares texts with a profile and a recipe's twin with exact functions; raises as `secure_bert` does."""
+    """Compares the texts' values with a range profile, and a recipe's twin with exact functions.
+
+    Raises as `secure_bert` does, before anything is shared.
+    """
     loaded = PlainModel.from_pretrained(model, recipe=recipe, profile=profile, **settings)
     reference = plaintext_model(loaded.folder, **settings)(texts)
     found: list[Violation] = []
@@ -58,8 +62,8 @@ def check(model: PathLike, texts: Texts, *, recipe: Recipe | str = "auto",
 
 
 def differences(a: SecureOutput, b: SecureOutput) -> dict[str, float]:
-    """Largest absolute difference of each result that both have."""
+    """The largest absolute difference of each result that both outputs have. Raises InputError for different texts."""
     if a.attention_mask.shape != b.attention_mask.shape:
-        raise InputError("outputs of different texts were compared")
+        raise InputError("the two outputs are not of the same texts; compare outputs of the same texts")
     pairs = {name: (getattr(a, name), getattr(b, name)) for name in FIELDS}
     return {n: float(np.abs(x - y).max()) for n, (x, y) in pairs.items() if x is not None and y is not None}

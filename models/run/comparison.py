@@ -22,18 +22,18 @@ from secformer.mpc.meter import COUNTERS, Cost
 from secformer.protocols.recipes import EXACT, RECIPES, Recipe
 
 PARTS = ("embedding", "gelu", "softmax", "layernorm", "linear", "other")
-SHOWN = 3         # quantities outside their ranges that a row names
+SHOWN = 3         # the most quantities outside their ranges that a row names
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A recipe on the texts. Where `problem` says why it cannot run, there is no more.
+    """One recipe on the texts. Where the recipe cannot run, `problem` says why, and the results are None.
 
-    student     it computes other functions than those the checkpoint was trained for, so it needs another model
-    agreement   share of labels (answers, words) that are plaintext's; None where the model answers with numbers
-    error       largest absolute difference of the answer from plaintext's
-    cosine      lowest cosine, over texts, of the answer and plaintext's
-    cost        of one run on all texts, without `provisioning`, which is paid once a model
+    student     the recipe computes other functions than the checkpoint was trained for, so it needs another model
+    agreement   fraction of labels (or positions, or words) that equal plaintext's; None where answers are numbers
+    error       largest absolute difference between the answer and plaintext's
+    cosine      lowest cosine between the answer and plaintext's, over the texts
+    cost        of one run on all texts; excludes `provisioning`, which is paid once per model
     """
 
     recipe: str
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What the recipes answered. `answer` names the result that is compared; `plain` has `plain_bert`'s."""
+    """What the recipes answered. `answer` names the result that is compared; `plain` is the output of `plain_bert`."""
 
     model: str
     answer: str
@@ -61,11 +61,13 @@ class Comparison:
 
 def compare(model: PathLike, texts: Texts, recipes: Sequence[Recipe] | None = None, *, backend: str = "auto",
             runs: int = 2, progress: bool | Progress = False, **settings: Any) -> Comparison:
-    """Runs every recipe (default: all that run on shares) on the texts, securely, and the exact model in plaintext.
+    """Runs the recipes securely on the texts, and the exact model in plaintext.
 
-    Each answers `runs` times; the last run's cost counts, when all code and constants are warm. A recipe that cannot
-    run on this model gets a row that says why. Raises ModelError and InputError where no recipe could run, and
-    SettingsError for bad settings.
+    recipes  default: all that run on shares
+    runs     how often each recipe runs; the last run's cost counts, because code and constants are warm by then
+
+    A recipe that cannot run on this model gets a row that says why. Raises ModelError and InputError where no recipe
+    could run, and SettingsError for bad settings.
     """
     if runs < 1:
         raise SettingsError(f"runs must be at least 1, got {runs}")
@@ -103,7 +105,7 @@ def _row(folder: ModelFolder, texts: Texts, recipe: Recipe, plain: SecureOutput,
 
 
 def parts(cost: Cost) -> dict[str, Cost]:
-    """A run's cost by PARTS, as the paper's efficiency table splits it; "embedding" is without its LayerNorm."""
+    """A run's cost by PARTS, split as in the SecFormer paper's efficiency table. "embedding" excludes its LayerNorm."""
     kinds = cost.by_kind()
     found = {name: kinds.get(name, Cost(name)) for name in ("gelu", "softmax", "layernorm", "linear")}
     lookup = cost.children.get("embedding", Cost("embedding"))
@@ -113,7 +115,7 @@ def parts(cost: Cost) -> dict[str, Cost]:
 
 
 def _less(whole: Cost, some: list[Cost], name: str) -> Cost:
-    # of two parties' times the larger counts, so parts may add up to a little more than the whole
+    # a time is the larger of the two parties' times, so parts may add up to a little more than the whole
     return Cost(name, **{key: max(0, getattr(whole, key) - sum(getattr(c, key) for c in some)) for key in COUNTERS})
 
 
@@ -137,7 +139,7 @@ def _error(a: SecureOutput, b: SecureOutput) -> float:
 
 
 def _vectors(out: SecureOutput) -> list[np.ndarray]:
-    """One vector a text: an encoder's embedding, else the answer laid out flat."""
+    """One vector per text: an encoder's embedding, else the flattened answer."""
     if out.encoder_only:
         return list(out.embeddings)
     return [np.concatenate(each) for each in zip(*([v.reshape(-1) for v in x] for x in _values(out)), strict=True)]
@@ -156,8 +158,10 @@ def _agreement(a: SecureOutput, b: SecureOutput) -> float | None:
 
 
 def verdicts(out: SecureOutput) -> list[Any]:
-    """What the answer says in words or positions, item by item: a label a text or a token, the ends of an answer, the
-    likeliest word; nothing where it is numbers."""
+    """What the answer says, as a list of labels, positions or words. The list is empty where the answer is numbers.
+
+    There is one label per text or per token; or the start and the end of an answer; or the likeliest word per token.
+    """
     if out.labels is not None:
         return [each for labels in out.labels for each in (labels if out.logits is not None and out.logits.ndim == 3
                                                            else [labels])]

@@ -1,4 +1,4 @@
-"""The loop of every client: texts in batches of similar length, each batch's answers cut up and put back in order."""
+"""The loop of every client: batches texts of similar length, asks for each batch, and puts the answers in order."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def gather(rows: Sequence[Row], limit: int, by_token: Mapping[str, bool], ask: A
            tell: Progress) -> list[Mapping[str, np.ndarray]]:
     """Each row's own results by name, (T, ...) or (...), in the order of the rows.
 
-    limit     most positions (texts times longest text) that are asked for together
-    by_token  which results have one row for each token (see `Architecture.results`)
+    limit     the most positions (texts times longest text) per batch
+    by_token  True for results that have one row per token (see `Architecture.results`)
+    ask       gets the answers of one batch
     """
     found: list[Mapping[str, np.ndarray]] = [{}] * len(rows)
     chunks = list(batches(rows, limit))

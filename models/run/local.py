@@ -1,6 +1,6 @@
-"""Folders and texts in, answers out, in one process: the caller plays client and model owner around two parties.
+"""The in-process model: folders and texts in, answers out. The caller acts as the client and as the owner.
 
-The parties see shares only.
+The two parties run in the same process, and see shares only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from secformer.protocols.recipes import EXACT, Recipe
 
 
 class _Model:
-    """A prepared folder that answers texts; what the secure model and its twin have in common."""
+    """A prepared folder that answers texts: what the secure model and its twin have in common."""
 
     def __init__(self, prepared: Prepared):
         self.folder, self.settings, self.architecture = prepared.folder, prepared.settings, prepared.architecture
@@ -48,7 +48,7 @@ class _Model:
 
     @property
     def private(self) -> bool:
-        """Whether token ids are secret, looked up in secret tables."""
+        """Whether token ids stay secret. They are then looked up in secret tables."""
         return TABLE in self.layout
 
     def _forward(self, batch: Batch, parameters: Parameters, tell: Progress = silent) -> Forward:
@@ -57,9 +57,10 @@ class _Model:
 
 
 class SecureModel(_Model):
-    """A model whose weights two parties hold as shares, with their masks opened once; call it with texts.
+    """A model whose weights two parties hold as shares. Call the model with texts.
 
-    Use it as a context manager, or call `close`. Not for several threads at once.
+    The weights are opened under their standing masks, once. Use the model as a context manager, or call `close`. The
+    model is not for several threads at once.
     """
 
     def __init__(self, folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
@@ -81,7 +82,7 @@ class SecureModel(_Model):
         return model
 
     def provision(self) -> Cost:
-        """Shares the weights and opens their masks, once; what that cost."""
+        """Shares the weights and opens them under their standing masks, once. Returns the cost."""
         if self.provisioning is None:
             world, seed, layout = self._world(), fresh_seed(), self.layout
 
@@ -136,7 +137,7 @@ class SecureModel(_Model):
         return self.world
 
     def close(self) -> None:
-        """Lets go of the parties and their shares. Closing twice is allowed."""
+        """Drops the parties and their shares. Closing twice is allowed."""
         self.world = None
         self._parameters.clear()
 
@@ -149,7 +150,7 @@ class SecureModel(_Model):
 
 
 class PlainModel(_Model):
-    """The float64 twin of `SecureModel`: same programs, same recipe, no shares. Not secure, and not meant to be."""
+    """The float64 twin of `SecureModel`: the same program and recipe on plaintext. It protects nothing."""
 
     def __init__(self, folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
                  settings: Settings):
@@ -186,23 +187,23 @@ class PlainModel(_Model):
 def secure_bert(model: PathLike | SecureModel, texts: Texts, *, recipe: Recipe | str = "auto", backend: str = "auto",
                 profile: PathLike | RangeProfile | None = None, progress: bool | Progress = False,
                 **settings: Any) -> SecureOutput:
-    """Runs texts through a model on additive shares: what the plaintext model would have said.
+    """Runs texts securely through a model, on additive shares. Returns the answers in the order of the texts.
 
-    model     a Hugging Face folder, or a SecureModel, which was given its recipe, backend and settings when loaded
+    model     a Hugging Face folder, or a SecureModel, which got its recipe, backend, profile and settings when loaded
     texts     a text, a list of texts, a list of pairs, or a dict of token ids as a tokenizer returns it
-    recipe    a Recipe or its name; "auto" takes what the checkpoint says, else "faithful"
+    recipe    a Recipe or its name; "auto" is the recipe that the checkpoint was trained for, else "faithful"
     backend   "auto", "numpy" or "cupy"
-    profile   a RangeProfile or its file; by default the one beside the checkpoint, else one is measured
+    profile   a RangeProfile or its file; by default the file beside the checkpoint, else a profile measured at load
     progress  True for a bar on stderr, or a callback (what, done, total)
     settings  fields of `Settings`
 
-    Raises ModelError, InputError, SettingsError, RangeError, BackendUnavailable, ProtocolError; texts are checked
+    Raises ModelError, InputError, SettingsError, RangeError, BackendUnavailable, ProtocolError. Texts are checked
     before anything is shared.
     """
     if isinstance(model, SecureModel):
         if settings or (recipe, backend, profile) != ("auto", "auto", None):
-            raise SettingsError("a loaded SecureModel has its recipe, backend, profile and settings; give them to "
-                                "SecureModel.from_pretrained")
+            raise SettingsError("a loaded SecureModel already has its recipe, backend, profile and settings; give them "
+                                "to SecureModel.from_pretrained instead")
         return model(texts, progress)
     chosen = settings_of(settings)
     folder = ModelFolder(model)
@@ -212,8 +213,11 @@ def secure_bert(model: PathLike | SecureModel, texts: Texts, *, recipe: Recipe |
 
 
 def plain_bert(model: PathLike, texts: Texts, **settings: Any) -> SecureOutput:
-    """The reference: the same model in float64, in plaintext, with exact functions; for a checkpoint that was distilled
-    for other functions, with those."""
+    """The reference: the same model in plaintext, in float64, with exact functions.
+
+    A student runs with the functions that it was distilled for. `settings` are fields of `Settings`. Raises ModelError,
+    InputError, SettingsError, RangeError.
+    """
     return reference(ModelFolder(model), **settings)(texts)
 
 
@@ -225,7 +229,7 @@ def reference(folder: ModelFolder, **settings: Any) -> PlainModel:
 
 def twin(model: PathLike, texts: Texts, *, recipe: Recipe | str = "auto",
          profile: PathLike | RangeProfile | None = None, **settings: Any) -> SecureOutput:
-    """What `secure_bert` computes, in float64 and in plaintext: a recipe's approximations without fixed point."""
+    """What `secure_bert` computes, in plaintext and in float64: a recipe's approximations, without fixed point."""
     return PlainModel.from_pretrained(model, recipe=recipe, profile=profile, **settings)(texts)
 
 

@@ -1,4 +1,4 @@
-"""Networks that running times are predicted for: what a round waits, and how fast bytes move."""
+"""Networks for which running times are predicted: the latency of a round, and a bandwidth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from secformer.mpc.meter import Cost
 
 @dataclass(frozen=True)
 class Network:
-    """latency: seconds that a round waits for its messages; bandwidth: bits a second in each direction."""
+    """latency: seconds that a round waits for its messages; bandwidth: bits per second in each direction."""
 
     name: str
     latency: float
@@ -20,11 +20,11 @@ class Network:
         return f"{rate}, {self.latency * 1e3:g} ms"
 
     def waiting(self, cost: Cost) -> float:
-        """Seconds that the online rounds wait."""
+        """Seconds that the online rounds wait for messages."""
         return cost.rounds * self.latency
 
     def moving(self, cost: Cost) -> float:
-        """Seconds that the online bytes take, both directions at once."""
+        """Seconds that the online bytes take, sent in both directions at once."""
         return cost.bytes / 2 * 8 / self.bandwidth
 
     def online(self, cost: Cost) -> float:
@@ -32,8 +32,8 @@ class Network:
         return cost.predict(latency=self.latency, bandwidth=self.bandwidth)
 
     def ahead(self, cost: Cost) -> float:
-        """Predicted seconds of what can be done before the input is there: expanding correlated randomness, and
-        moving the dealer's corrections to party 1."""
+        """Predicted seconds of the work that can be done before the input is there: expanding correlated randomness,
+        and moving the dealer's corrections to party 1."""
         return cost.offline_seconds + cost.dealer_bytes * 8 / self.bandwidth
 
 

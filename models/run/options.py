@@ -1,4 +1,4 @@
-"""Settings of a run: a closed set, so a misspelt key dies before anything is shared."""
+"""Settings of a run: a closed set, so that a misspelt key is refused before anything is shared."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from secformer.mpc.fixed import FixedPoint
 
 @dataclass(frozen=True)
 class Settings:
-    """
-    truncation    cut texts that are longer than the model's positions (else they are refused)
-    embedding     "private": token ids are secret, looked up in the secret table; "client": the client holds the
+    """The settings of one run. Raises SettingsError, which says what is allowed, for any other value.
+
+    truncation    cut texts that are longer than the model allows; False: refuse such texts
+    embedding     "private": token ids stay secret and are looked up in secret tables; "client": the client holds the
                   tables and shares the embedding sums
-    output        "auto": everything that the architecture has; "head": the head's answer only, nothing else is revealed
-    batch_tokens  most positions (texts times longest text) that run together; bounds memory
+    output        "auto": reveal all results that the architecture has; "head": reveal the head's answer only
+    batch_tokens  the most positions (texts times longest text) per batch; bounds memory
     frac          fractional bits of the fixed point
-    magnitude     values are held below 2^magnitude
+    magnitude     absolute values must stay below 2^magnitude
     deadline      seconds that a party waits for its peer or the dealer
-    untrained_recipe  run a recipe whose functions the checkpoint was not trained for (2Quad on an ordinary one, or the
-                  reverse), whose answers mean nothing, for their cost
+    untrained_recipe  allow a recipe whose functions the checkpoint was not trained for, such as 2Quad on an ordinary
+                  checkpoint, to measure cost only; the answers are meaningless
     """
 
     truncation: bool = False

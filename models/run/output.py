@@ -1,6 +1,6 @@
 """Results, named as Hugging Face names them.
 
-B texts, T tokens of the longest, C hidden, L labels, V vocabulary. Everything is zero beyond a text's end.
+B texts, T tokens of the longest, C hidden, L labels, V vocabulary. Beyond a text's end, all arrays are zero.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from secformer.mpc.meter import Cost
 
 @dataclass(frozen=True, eq=False)
 class SecureOutput:
-    """What the client learns; fields that the architecture does not have, or that were not asked for, are None.
+    """What the client learns. A field is None where the architecture has no such result, or it was not asked for.
 
     logits              (B, L) text classes; (B, T, L) token classes; (B, T, V) masked words
     start_logits, end_logits  (B, T) question answering
-    labels              a name a text, or a list of names a text for token classes
+    labels              one name per text; a list of names per text for token classes and multi-label models
     probabilities       softmax of class logits (sigmoid for multi-label models)
     last_hidden_state   (B, T, C)
     pooler_output       (B, C)
@@ -32,6 +32,7 @@ class SecureOutput:
     cost                the run's cost tree; None for the plaintext reference
     notes               what a user should know about this result
     profile_source      where the range profile came from
+    encoder_only        whether the architecture has no head
     """
 
     attention_mask: np.ndarray
@@ -49,16 +50,19 @@ class SecureOutput:
 
     @property
     def embeddings(self) -> np.ndarray:
-        """Sentence embeddings (B, C): hidden states averaged over attended tokens, at unit length. Encoders only."""
+        """Sentence embeddings (B, C) of unit length: hidden states, averaged over the attended tokens.
+
+        Raises InputError for a model with a head.
+        """
         if not self.encoder_only or self.last_hidden_state is None:
-            raise InputError("embeddings come from encoders without a head (such as BertModel); this model answers "
+            raise InputError("only encoders without a head (such as BertModel) have embeddings; this model answers "
                              "with logits")
         weights = self.attention_mask[:, :, None].astype(np.float64)
         mean = (self.last_hidden_state * weights).sum(1) / weights.sum(1)
         return np.asarray(mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.finfo(np.float64).tiny))
 
     def as_dict(self, *, hidden: bool = False) -> dict[str, Any]:
-        """Plain lists and numbers, for JSON. Hidden states, which are large, only on request; embeddings instead."""
+        """Plain lists and numbers, for JSON. Hidden states are large, so they are included only with `hidden`."""
         out: dict[str, Any] = {}
         names = ["labels", "probabilities", "logits", "start_logits", "end_logits"]
         names += ["last_hidden_state", "pooler_output", "attention_mask"] if hidden else []
@@ -74,7 +78,7 @@ class SecureOutput:
 
 def assemble(architecture: Architecture, rows: Sequence[Row], results: Sequence[Mapping[str, np.ndarray]], *,
              cost: Cost | None, notes: Sequence[str], profile_source: str) -> SecureOutput:
-    """Puts the texts' own results, by name, (T, ...) or (...), into batched and padded arrays, with labels."""
+    """Puts each text's results, by name, (T, ...) or (...), into padded arrays of all texts, and adds labels."""
     spec, head, by_token = architecture.spec, architecture.head, architecture.results
     fields: dict[str, Any] = {name: _stack([r[name] for r in results], rows, by_token[name]) for name in results[0]}
     logits = fields.get("logits")

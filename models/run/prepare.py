@@ -1,4 +1,4 @@
-"""The one load path: what a run goes by where the user leaves it open, chosen, checked and rehearsed.
+"""Prepares a run: chooses recipe, range profile and results, verifies the tensors, and rehearses.
 
 In-process models and the owner's provisioning both start here.
 """
@@ -22,17 +22,17 @@ from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
 
 PathLike = str | os.PathLike[str]
 
-UNMEASURED = ("no range profile for this recipe beside the checkpoint: measured at load from built-in texts; for texts "
-              "unlike those, write one with: secformer profile")
+UNMEASURED = ("no range profile for this recipe lies beside the checkpoint, so one was measured at load from built-in "
+              "texts; for other kinds of text, write a profile with: secformer profile")
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A folder whose tensors were verified, with everything that a run goes by.
+    """A folder whose tensors were verified, with everything else that a run needs.
 
     profile  None for exact functions, which take no ranges
     source   where the profile came from
-    names    the results to reveal
+    names    names of the results to reveal
     layout   the tensors to share
     """
 
@@ -52,7 +52,7 @@ class Prepared:
 
 def prepare(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None, settings: Settings, *,
             on_shares: bool) -> Prepared:
-    """Chooses recipe, results and profile and verifies the tensors; with `on_shares`, rehearses the run, too.
+    """Chooses recipe, results and profile, and verifies the tensors. With `on_shares`, also rehearses the run.
 
     Raises ModelError, RangeError, SettingsError before anything is shared.
     """
@@ -70,7 +70,7 @@ def prepare(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | Range
 
 
 def choose_recipe(recipe: Recipe | str, folder: ModelFolder, *, untrained: bool = False) -> Recipe:
-    """The recipe meant: "auto" is what the checkpoint says, else FAITHFUL.
+    """The recipe itself. "auto" is the recipe that the checkpoint was trained for, else FAITHFUL.
 
     Raises SettingsError for an unknown name and, unless `untrained`, for a recipe with other functions than the
     checkpoint was trained for.
@@ -89,11 +89,13 @@ def choose_recipe(recipe: Recipe | str, folder: ModelFolder, *, untrained: bool 
 def choose_profile(
     given: PathLike | RangeProfile | None, folder: ModelFolder, recipe: Recipe, fixed: FixedPoint
 ) -> tuple[RangeProfile | None, str, list[str]]:
-    """The profile to compute by, where it came from, and notes: the given one, else the file beside the checkpoint if
-    it suits the recipe, else one measured now; None for exact functions.
+    """The range profile of a run, where the profile came from, and notes.
+
+    The profile is the given one; else the file beside the checkpoint, if that suits the recipe; else one that is
+    measured now. It is None for exact functions.
 
     Raises ModelError for a profile of other weights or of other functions, and RangeError where the model's values on
-    the built-in texts leave what the recipe's protocols promise.
+    the built-in texts leave the domain of the recipe's protocols.
     """
     if recipe is EXACT:
         return None, "none: exact functions take no ranges", []
@@ -109,19 +111,19 @@ def choose_profile(
         rehearse_values(folder, recipe, profile, fixed)
         return profile, "measured at load from built-in texts", [UNMEASURED]
     if profile.design != design:
-        raise ModelError(f"the range profile ({source}) was measured with {profile.design!r} functions, this recipe "
-                         f"needs {design!r}; leave `profile` out to have one measured at load")
+        raise ModelError(f"the range profile ({source}) was measured with {profile.design!r} functions, but this "
+                         f"recipe needs {design!r}; leave `profile` out to have one measured at load")
     if profile.model != folder.digest:
         raise ModelError(f"the range profile ({source}) was measured on other weights than those in {folder.path}; "
-                         f"measure again: secformer profile")
+                         f"measure a new one with: secformer profile")
     return profile, source, []
 
 
 def result_names(architecture: Architecture, settings: Settings) -> tuple[str, ...]:
-    """The results to reveal: all that the architecture has, or its head's answer alone."""
+    """The names of the results to reveal: all that the architecture has, or its head's answer alone."""
     if settings.output != "head":
         return tuple(architecture.results)
     if architecture.head is Head.ENCODER:
         raise SettingsError(f"output='head' needs a model with a head; {architecture.spec.architecture} answers with "
-                            f"hidden states")
+                            f"hidden states, so use output='auto'")
     return ("logits",)

@@ -1,4 +1,4 @@
-"""Progress as (what, done, total) calls, and a bar on stderr for those who just say True."""
+"""Progress: calls of (what, done, total), and a bar on stderr for callers who pass True."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Progress = Callable[[str, int, int], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Tells nobody."""
+    """Reports to nobody."""
 
 
 def part(tell: Progress, number: int, parts: int) -> Progress:
-    """Progress of one part of several, told as progress of the whole."""
+    """Reports the progress of one part of several as progress of the whole."""
     if tell is silent:
         return silent
     return lambda what, done, total: tell(what, number * total + done, parts * total)
 
 
 def sites_told(at: Sites, tell: Progress, total: int) -> Sites:
-    """Call sites that report when a protocol reaches them."""
+    """The ranges of `at`. Reports a site when a protocol asks for its ranges."""
     if tell is silent:
         return at
     done = 0

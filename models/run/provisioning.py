@@ -1,7 +1,7 @@
-"""The owner's step: a folder becomes two share files, one for each party, and a folder for clients.
+"""The owner's step: a folder becomes two share files, one per party, and a folder for clients.
 
-Party 1's file (or party 0's) is a seed; the other holds the encoded weights minus what the seed expands to, so either
-alone is uniform noise.
+One party's file holds a seed; by default, that is party 1's. The other file holds the encoded weights minus what the
+seed expands to. Either file alone is uniformly random.
 """
 
 from __future__ import annotations
@@ -47,18 +47,19 @@ def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto
                  tell: Progress = silent) -> PublicModel:
     """Writes `out`/party0.safetensors, `out`/party1.safetensors and `out`/client/ from a Hugging Face folder.
 
-    seed_rank  whose share file is a seed of 32 bytes: 0 or 1
-    untrained_recipe  allow a recipe with other functions than the checkpoint was trained for
-    output     "auto": clients receive everything that the architecture has; "head": the head's answer only
+    seed_rank  the party whose share file holds a seed of 32 bytes: 0 or 1
+    output     "auto": clients receive all results that the architecture has; "head": the head's answer only
+    frac, magnitude   the number format, as in `Settings`
+    untrained_recipe  allow a recipe with other functions than the checkpoint was trained for, to measure cost only
 
-    Raises ModelError, RangeError, SettingsError before anything is written; OSError.
+    Raises ModelError, RangeError, SettingsError before anything is written, and OSError where a file cannot be written.
     """
     out = Path(out)
     if seed_rank not in (0, 1):
-        raise SettingsError(f"the party whose file is a seed is 0 or 1, got {seed_rank!r}")
+        raise SettingsError(f"seed_rank, the party whose share file holds the seed, must be 0 or 1, got {seed_rank!r}")
     if out.exists() and any(out.iterdir()):
-        raise SettingsError(f"{out} is not empty; give a new folder: shares of one model must not be mixed with "
-                            f"another's")
+        raise SettingsError(f"{out} is not empty; give a new folder, so that the shares of two models are not "
+                            f"mixed")
     settings = Settings(frac=frac, magnitude=magnitude, output=output, untrained_recipe=untrained_recipe)
     folder = ModelFolder(model)
     tell("checking the model", 0, 3)
@@ -86,11 +87,11 @@ def share_file(rank: int) -> str:
 
 def describe(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
              settings: Settings) -> PublicModel:
-    """The public description of a folder, all checks made."""
+    """The public description of a folder. Raises ModelError, RangeError, SettingsError where a check fails."""
     chosen = choose_recipe(recipe, folder, untrained=settings.untrained_recipe)
     if chosen is EXACT or RECIPES.get(chosen.name) is not chosen:
-        raise SettingsError(f"the recipe {chosen.name!r} cannot be provisioned: the parties know recipes by name, and "
-                            f"run them on shares")
+        raise SettingsError(f"the recipe {chosen.name!r} cannot be provisioned: the parties look recipes up by name, "
+                            f"and run them on shares; take another of the built-in recipes")
     prepared = prepare(folder, chosen, profile, settings, on_shares=True)
     if prepared.profile is None:
         raise SettingsError("a provisioned model needs a range profile; leave `profile` out to have one measured")
@@ -104,8 +105,8 @@ def describe(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | Rang
 
 
 def _fitted(public: PublicModel, longest: int) -> tuple[Series, ...]:
-    """The series that the model's program evaluates for a text of that length. They depend on the ranges and on the
-    length's class, never on the text."""
+    """The series that the model's program evaluates for a text of `longest` tokens. They depend on the ranges and
+    on the length's class, never on the text."""
     tensors, written = GhostTensors(public.architecture.layout(None)), Writer()
     batch = blind_batch(np.array([longest]), np.ones((1, longest), dtype=bool))
 
@@ -151,19 +152,21 @@ class ShareFile:
         self.layout: Layout = self.public.layout
         self.shares: Tensors = self._seed() if names == {"seed"} else self
         if self.shares is self and (odd := sorted(names ^ set(self.layout))):
-            raise ModelError(f"{path} lacks or adds tensors: {', '.join(odd[:4])}; make it again: secformer provision")
+            raise ModelError(f"{path} does not hold the tensors of its model (missing or extra: {', '.join(odd[:4])}); "
+                             f"make the file again with: secformer provision")
 
     def _seed(self) -> SeedShares:
         seed = self._file.get_tensor("seed")
         if seed.dtype != np.uint8 or seed.shape != (SEED_BYTES,):
-            raise ModelError(f"{self.path}: a seed has {SEED_BYTES} bytes, got {seed.dtype} {seed.shape}")
+            raise ModelError(f"{self.path}: the seed must have {SEED_BYTES} bytes, got {seed.dtype} {seed.shape}; make "
+                             f"the file again with: secformer provision")
         return SeedShares(self.layout, seed.tobytes())
 
     def get(self, name: str) -> np.ndarray:
-        """This party's words of a tensor."""
+        """This party's words of a tensor. Raises ModelError where the file holds other words than the model needs."""
         words, tensor = np.asarray(self._file.get_tensor(name)), self.layout[name]
         dtype = word_type(tensor.width)
         if words.shape != tensor.shape or words.dtype != dtype:
             raise ModelError(f"{self.path}: tensor {name!r} is {words.dtype} {words.shape}, expected "
-                             f"{np.dtype(dtype)} {tensor.shape}; make it again: secformer provision")
+                             f"{np.dtype(dtype)} {tensor.shape}; make the file again with: secformer provision")
         return words

@@ -1,6 +1,7 @@
-"""The public description of a provisioned model: all that parties and clients know of it, which is all but its weights.
+"""The public description of a provisioned model: all that parties and clients know, which is all but the weights.
 
-Its digest is drawn with fresh randomness: a digest of the weights themselves would let a party test a guess of them.
+The digest of the description depends on a random salt and not on the weights. A digest of the weights would let a party
+test a guess of them.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ PUBLIC = "public.json"
 class PublicModel:
     """What every role may know of a model.
 
-    width   bits of the embedding table's words
-    names   results that clients receive
-    books   the numbers that the parties use for fitted functions (see `mpc/ops/book`): by the longest text's length
-            class, in the program's order
-    salt    random; makes the digest say nothing about the weights
+    width   bits per word of the embedding table
+    names   names of the results that clients receive
+    books   one book (see `mpc/ops/book`) per length class of a request's longest text: the fitted series that the
+            parties use, in the program's order
+    salt    random bytes in hexadecimal; because of them, the digest says nothing about the weights
     """
 
     architecture: Architecture
@@ -54,21 +55,21 @@ class PublicModel:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the whole description: two roles that name the same one hold the same model."""
+        """SHA-256 of the whole description. Two roles whose digests are equal hold the same model."""
         return hashlib.sha256(json.dumps(self._facts(), sort_keys=True).encode()).hexdigest()
 
     @property
     def inputs(self) -> TokenInputs:
-        """What the model takes of a text."""
+        """The sizes of the model's input."""
         return self.architecture.inputs
 
     @property
     def layout(self) -> Layout:
-        """The secret tensors."""
+        """The secret tensors, by name."""
         return self.architecture.layout(self.width)
 
     def series(self, longest: int) -> tuple[Series, ...]:
-        """The series of a request whose longest text has so many tokens."""
+        """The book of a request whose longest text has `longest` tokens."""
         return self.books[length_class(longest)]
 
     def _facts(self) -> dict[str, Any]:
@@ -86,11 +87,14 @@ class PublicModel:
 
     @classmethod
     def from_json(cls, text: str | bytes, where: PathLike) -> Self:
-        """Raises ModelError for anything that is not a whole description of this version."""
+        """The inverse of `to_json`; `where` names the source in errors.
+
+        Raises ModelError for anything that is not a whole description of this version.
+        """
         try:
             facts = json.loads(text)
             if facts["format"] != FORMAT:
-                raise ValueError(f"format {facts['format']!r}, this version reads {FORMAT!r}")
+                raise ValueError(f"the format is {facts['format']!r}, but this version reads {FORMAT!r}")
             series = series_from_list(facts["series"])
             public = cls(
                 architecture_from(facts["spec"]),
@@ -100,7 +104,7 @@ class PublicModel:
                 str(facts["salt"]), tuple(facts["notes"]),
             )
             if public.digest != facts["digest"]:
-                raise ValueError("its digest does not fit its content")
+                raise ValueError("its digest does not match its content")
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"{where} does not describe a provisioned model ({type(error).__name__}: {error}); "
                              f"make it with: secformer provision") from error
@@ -108,7 +112,7 @@ class PublicModel:
 
     @classmethod
     def load(cls, folder: PathLike) -> Self:
-        """From the folder for clients."""
+        """Reads the description in the folder for clients. Raises ModelError where it is missing or cannot be read."""
         path = Path(folder) / PUBLIC
         try:
             return cls.from_json(path.read_bytes(), path)
@@ -118,5 +122,5 @@ class PublicModel:
 
 
 def length_class(longest: int) -> int:
-    """The bits of a length: what a program's public numbers depend on beside the model."""
+    """The number of bits of a length. The fitted series of a program depend on the model and on this class alone."""
     return bits(longest)

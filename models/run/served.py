@@ -19,11 +19,11 @@ from secformer.mpc.session import Session
 from secformer.mpc.sessions.recorder import PlanRecorder
 from secformer.mpc.sessions.secure import SecureSession
 
-PLANS = 64  # plans kept, by shape of the request
+PLANS = 64  # the most plans that are kept, one per shape of request
 
 
 class PartyModel:
-    """What a party computes, apart from whom it talks to. Not thread-safe."""
+    """What a party computes, without its connections. Not thread-safe."""
 
     def __init__(self, public: PublicModel, session: SecureSession):
         self.public, self.session = public, session
@@ -37,17 +37,17 @@ class PartyModel:
         self.provisioning = self._recorder.record(program)
 
     def load_weights(self, shares: Tensors) -> None:
-        """Opens the weights' masks with the other party; the session must be in a run of `provisioning`."""
+        """Opens the weights under their standing masks. The session must be in a run of the plan `provisioning`."""
         self.session.forget_weights()
         self._parameters[self.session] = load_weights(self.session, shares)
 
     @property
     def loaded(self) -> bool:
-        """Whether the weights' masks have been opened."""
+        """Whether the weights have been opened."""
         return self.session in self._parameters
 
     def plan(self, batch: Batch) -> Plan:
-        """The correlations of one request, known from its public shape."""
+        """The plan of one request, which follows from the request's public shape."""
         key = batch.lengths.tobytes() + b":" + batch.mask.tobytes()
         if key not in self._plans:
             ghost = self._request(batch, np.zeros(0, dtype=np.uint64)).ghost()
@@ -58,7 +58,7 @@ class PartyModel:
         return self._plans[key]
 
     def answer(self, batch: Batch, words: np.ndarray) -> Results:
-        """This party's half of the answer, by result name; the session must be in a run of the batch's plan."""
+        """This party's half of the answer, by result name. The session must be in a run of the batch's plan."""
         return self._infer(self.session, self._request(batch, words), batch)
 
     def _infer(self, s: Session, request: Request, batch: Batch) -> Results:

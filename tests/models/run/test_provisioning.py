@@ -141,7 +141,7 @@ def test_odd_share_files_are_refused(provisioned: Path, tmp_path: Path) -> None:
     refused({"seed": seed}, None, "not a share file")
     refused({"seed": seed}, good | {"rank": "2"}, "rank")
     refused({"seed": seed[:31]}, good, "32 bytes")
-    refused({"seed": seed, "more": seed}, good, "lacks or adds")
+    refused({"seed": seed, "more": seed}, good, "does not hold the tensors of its model .missing or extra: ")
     tensors = load_file(provisioned / share_file(0))
     refused(tensors | {"head.bias": tensors["head.bias"][:1]}, good, "head.bias")
     refused(tensors | {"head.bias": tensors["head.bias"].astype(np.float64)}, good, "head.bias")
@@ -150,7 +150,7 @@ def test_odd_share_files_are_refused(provisioned: Path, tmp_path: Path) -> None:
 def test_bad_provisioning_writes_nothing(tmp_path: Path, provisioned: Path) -> None:
     from secformer import SECFORMER
 
-    for problem, settings in [("seed is 0 or 1", {"seed_rank": 2}), ("distilled for", {"recipe": "exact"}),
+    for problem, settings in [("seed, must be 0 or 1, got 2", {"seed_rank": 2}), ("distilled for", {"recipe": "exact"}),
                               ("cannot be provisioned", {"recipe": "exact", "untrained_recipe": True}),
                               ("cannot be provisioned", {"recipe": replace(SECFORMER, name="mine")}),
                               ("'auto' or 'head'", {"output": "all"})]:
