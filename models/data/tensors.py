@@ -78,12 +78,12 @@ def vector(name: str, size: int) -> Tensor:
     return Tensor((Part((name,), (size,)),))
 
 
-def linear(here: str, there: str, inner: int, outer: int) -> dict[str, Tensor]:
+def linear_layout(here: str, there: str, inner: int, outer: int) -> dict[str, Tensor]:
     """Weight and bias of the checkpoint's linear layer `there`, under the program's name `here`."""
     return {f"{here}.weight": matrix(f"{there}.weight", inner, outer), f"{here}.bias": vector(f"{there}.bias", outer)}
 
 
-def norm(here: str, there: str, size: int) -> dict[str, Tensor]:
+def norm_layout(here: str, there: str, size: int) -> dict[str, Tensor]:
     """Weight and bias of the checkpoint's LayerNorm `there`, under the program's name `here`."""
     return {f"{here}.{k}": vector(f"{there}.{k}", size) for k in ("weight", "bias")}
 

@@ -17,7 +17,7 @@ from secformer.models.distill.curves import draw
 from secformer.models.distill.exact import EXACT_TORCH
 from secformer.models.distill.losses import label_loss
 from secformer.models.distill.model import TorchModel, start
-from secformer.models.distill.resume import State, Store
+from secformer.models.distill.resume import State, TrainingRun
 from secformer.models.distill.scores import scores
 from secformer.models.distill.stage import Stage
 from secformer.models.distill.tasks import Examples, Task
@@ -62,19 +62,19 @@ def finetune(source: ModelFolder, task: Task, train: Examples, dev: Examples, ou
     if task.regression:
         bias = model.architecture.weights()["head.bias"].parts[0].names[0]
         model.tensors[bias].fill_(float(train.labels.mean()))
-    store = Store(out / "training", {"model": source.digest, "task": task.name, "texts": len(train),
+    run = TrainingRun(out / "training", {"model": source.digest, "task": task.name, "texts": len(train),
                                      "dev": len(dev), "stages": [asdict(stage)]})
-    state = train_on_labels(model, texts, EXACT_TORCH, stage, store, device=device, tell=tell)
+    state = train_on_labels(model, texts, EXACT_TORCH, stage, run, device=device, tell=tell)
     draw(out / "curves.png", {stage.name: state}, task.metrics[0])
     if half:
         model = export.rounded(model)
     export.write(out, source, model, None, half=half)
     found = evaluated(model, texts, EXACT_TORCH, device)
-    store.finish(found)
+    run.finish(found)
     return found
 
 
-def train_on_labels(model: TorchModel, texts: Corpus, recipe: Recipe, stage: Stage, store: Store, *,
+def train_on_labels(model: TorchModel, texts: Corpus, recipe: Recipe, stage: Stage, run: TrainingRun, *,
                     device: Any = "cpu", tell: Tell = on_stderr) -> State:
     """Trains on the task's labels with a recipe's functions."""
     s = session(stage, device)
@@ -85,7 +85,7 @@ def train_on_labels(model: TorchModel, texts: Corpus, recipe: Recipe, stage: Sta
         logits = model(s, batch, recipe, dropout=stage.dropout)
         return label_loss(logits, labels[torch.from_numpy(places).to(device)], texts.task)
 
-    return fit(model, cut(texts.train_rows, stage.longest), stage, loss, metric(model, texts, recipe, device), store,
+    return fit(model, cut(texts.train_rows, stage.longest), stage, loss, metric(model, texts, recipe, device), run,
                tell)
 
 

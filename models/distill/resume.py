@@ -31,7 +31,7 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-class Store:
+class TrainingRun:
     """A training folder. `facts` (model, data, stages) must be the same when training is taken up again."""
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]):

@@ -21,7 +21,7 @@ from secformer.models.distill.exact import EXACT_TORCH
 from secformer.models.distill.finetune import Corpus, corpus, cut, evaluated, metric, session, train_on_labels
 from secformer.models.distill.losses import inner_loss, logits_loss
 from secformer.models.distill.model import TorchModel, load
-from secformer.models.distill.resume import State, Store
+from secformer.models.distill.resume import State, TrainingRun
 from secformer.models.distill.stage import Stage
 from secformer.models.distill.tasks import Examples, Task, for_model
 from secformer.models.distill.torch_session import TorchSession
@@ -62,15 +62,15 @@ def distill(source: ModelFolder, recipe: Recipe, task: Task, train: Examples, de
     stages = [s for s in (None if labels_only else inner, logits) if s is not None]
     facts = {"model": source.digest, "start": start.digest, "design": recipe.name, "task": task.name,
              "texts": len(train), "dev": len(dev), "labels_only": labels_only, "stages": [asdict(s) for s in stages]}
-    store = Store(out / "training", facts)
+    run = TrainingRun(out / "training", facts)
     states: dict[str, State] = {}
     for stage in stages:
         if labels_only:
-            states[stage.name] = train_on_labels(student, texts, recipe, stage, store, device=device, tell=tell)
+            states[stage.name] = train_on_labels(student, texts, recipe, stage, run, device=device, tell=tell)
         elif stage is inner:
-            states[stage.name] = _learn_inner(student, teacher, texts, recipe, stage, store, device, tell)
+            states[stage.name] = _learn_inner(student, teacher, texts, recipe, stage, run, device, tell)
         else:
-            states[stage.name] = _learn_logits(student, teacher, texts, recipe, stage, store, device, tell)
+            states[stage.name] = _learn_logits(student, teacher, texts, recipe, stage, run, device, tell)
         draw(out / "curves.png", states, task.metrics[0])
     if half:
         student = export.rounded(student)
@@ -78,7 +78,7 @@ def distill(source: ModelFolder, recipe: Recipe, task: Task, train: Examples, de
     tell("measuring the range profile")
     export.write_profile(folder, texts.train_rows)
     found = evaluated(student, texts, recipe, device)
-    store.finish(found)
+    run.finish(found)
     return found
 
 
@@ -96,8 +96,8 @@ def check_fit(smaller: ModelFolder, teacher: ModelFolder) -> None:
                          f"multiple of that")
 
 
-def _learn_inner(student: TorchModel, teacher: TorchModel, texts: Corpus, recipe: Recipe, stage: Stage, store: Store,
-                 device: Any, tell: Tell) -> State:
+def _learn_inner(student: TorchModel, teacher: TorchModel, texts: Corpus, recipe: Recipe, stage: Stage,
+                 run: TrainingRun, device: Any, tell: Tell) -> State:
     """Stage 1: hidden states and attention maps."""
     s = session(stage, device)
 
@@ -114,11 +114,11 @@ def _learn_inner(student: TorchModel, teacher: TorchModel, texts: Corpus, recipe
         return -sum(d * n for d, n in found) / sum(n for _, n in found)
 
     rows = cut(texts.train_rows, stage.longest)
-    return fit(student, rows, stage, lambda batch, places: distance(s, batch), watched, store, tell)
+    return fit(student, rows, stage, lambda batch, places: distance(s, batch), watched, run, tell)
 
 
-def _learn_logits(student: TorchModel, teacher: TorchModel, texts: Corpus, recipe: Recipe, stage: Stage, store: Store,
-                  device: Any, tell: Tell) -> State:
+def _learn_logits(student: TorchModel, teacher: TorchModel, texts: Corpus, recipe: Recipe, stage: Stage,
+                  run: TrainingRun, device: Any, tell: Tell) -> State:
     """Stage 2: the teacher's logits."""
     s = session(stage, device)
 
@@ -128,4 +128,4 @@ def _learn_logits(student: TorchModel, teacher: TorchModel, texts: Corpus, recip
         return logits_loss(student(s, batch, recipe, dropout=stage.dropout), theirs, texts.task)
 
     rows = cut(texts.train_rows, stage.longest)
-    return fit(student, rows, stage, loss, metric(student, texts, recipe, device), store, tell)
+    return fit(student, rows, stage, loss, metric(student, texts, recipe, device), run, tell)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secformer.models.data.batch import Batch, Row
 from secformer.models.distill.model import TorchModel
-from secformer.models.distill.resume import State, Store
+from secformer.models.distill.resume import State, TrainingRun
 from secformer.models.distill.stage import Stage, order
 from secformer.mpc.errors import RangeError
 
@@ -27,14 +27,14 @@ def on_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def fit(model: TorchModel, rows: Sequence[Row], stage: Stage, loss: Loss, score: Callable[[], float], store: Store,
-        tell: Tell = on_stderr) -> State:
-    """Trains `model` in place; it ends with the parameters of the best check. Takes up what `store` has of the stage.
+def fit(model: TorchModel, rows: Sequence[Row], stage: Stage, loss: Loss, score: Callable[[], float],
+        run: TrainingRun, tell: Tell = on_stderr) -> State:
+    """Trains `model` in place; it ends with the parameters of the best check. Takes up what `run` has of the stage.
 
     Raises RangeError where the loss is no longer a number.
     """
     parameters = model.trainable(words=stage.words)
-    state, tensors = store.load(stage)
+    state, tensors = run.load(stage)
     optimiser = _optimiser(parameters, stage)
     best = {name: p.detach().clone() for name, p in parameters.items()}
     if tensors:
@@ -57,7 +57,7 @@ def fit(model: TorchModel, rows: Sequence[Row], stage: Stage, loss: Loss, score:
             _check(state, losses, score(), stage, parameters, best)
             losses = []
             state.done = state.step == steps or 0 < stage.patience <= state.waited
-            store.save(stage, state, _tensors(parameters, optimiser, best))
+            run.save(stage, state, _tensors(parameters, optimiser, best))
             speed = (time.monotonic() - started) / (state.step - begun)
             tell(f"{stage.name}: step {state.step} of {steps}, loss {state.history[-1]['loss']:.4f}, dev "
                  f"{state.history[-1]['metric']:.4f} (best {state.best:.4f} at {state.at}), "
@@ -113,7 +113,7 @@ def _tensors(parameters: dict[str, Tensor], optimiser: torch.optim.AdamW, best: 
 
 def _restore(parameters: dict[str, Tensor], optimiser: torch.optim.AdamW, tensors: dict[str, Tensor]
              ) -> dict[str, Tensor]:
-    """Puts a store's tensors where they belong; the best parameters."""
+    """Puts a run's tensors where they belong; the best parameters."""
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(tensors[f"now/{name}"])

@@ -16,10 +16,9 @@ from typing import Any, ClassVar, Self
 from secformer.models.data.batch import Batch
 from secformer.models.data.checkpoint import Checkpoint
 from secformer.models.data.inputs import TokenInputs
-from secformer.models.data.tensors import TABLE, Part, Tensor, linear, matrix, norm
-from secformer.models.families import blocks
+from secformer.models.data.tensors import TABLE, Part, Tensor, linear_layout, matrix, norm_layout
 from secformer.models.families.architecture import LAYERS, Architecture, Rows, Spec
-from secformer.models.families.blocks import Forward, join_heads, layernorm, look_up, split_heads
+from secformer.models.families.blocks import Forward, join_heads, layernorm, linear, look_up, split_heads
 from secformer.models.families.config import Config
 from secformer.models.families.heads import Head, affine, word_logits
 from secformer.mpc.session import Session
@@ -122,7 +121,7 @@ class Bert(Architecture):
 
     def weights(self) -> dict[str, Tensor]:
         spec, c = self.spec, self.spec.hidden
-        layout = norm("embedding.layernorm", "embeddings.LayerNorm", c)
+        layout = norm_layout("embedding.layernorm", "embeddings.LayerNorm", c)
         for i in range(spec.layers):
             there, here = f"encoder.layer.{i}", f"layer.{i}"
             scale = 1.0 / math.sqrt(c // spec.heads)  # 1/sqrt(D) is part of Q's weights
@@ -130,27 +129,27 @@ class Bert(Architecture):
             layout[f"{here}.qkv.weight"] = Tensor(
                 tuple(Part((f"{n}.weight",), (c, c), True, f) for n, f in rows), standing=True)
             layout[f"{here}.qkv.bias"] = Tensor(tuple(Part((f"{n}.bias",), (c,), False, f) for n, f in rows))
-            layout |= linear(f"{here}.attention", f"{there}.attention.output.dense", c, c)
-            layout |= norm(f"{here}.attention.layernorm", f"{there}.attention.output.LayerNorm", c)
-            layout |= linear(f"{here}.intermediate", f"{there}.intermediate.dense", c, spec.intermediate)
-            layout |= linear(f"{here}.output", f"{there}.output.dense", spec.intermediate, c)
-            layout |= norm(f"{here}.output.layernorm", f"{there}.output.LayerNorm", c)
+            layout |= linear_layout(f"{here}.attention", f"{there}.attention.output.dense", c, c)
+            layout |= norm_layout(f"{here}.attention.layernorm", f"{there}.attention.output.LayerNorm", c)
+            layout |= linear_layout(f"{here}.intermediate", f"{there}.intermediate.dense", c, spec.intermediate)
+            layout |= linear_layout(f"{here}.output", f"{there}.output.dense", spec.intermediate, c)
+            layout |= norm_layout(f"{here}.output.layernorm", f"{there}.output.LayerNorm", c)
         if spec.pooler:
-            layout |= linear("pooler", "pooler.dense", c, c)
+            layout |= linear_layout("pooler", "pooler.dense", c, c)
         return layout | self._head()
 
     def _head(self) -> dict[str, Tensor]:
         spec, c = self.spec, self.spec.hidden
         if self.head in (Head.SEQUENCE, Head.TOKEN):
-            return linear("head", "classifier", c, len(spec.labels))
+            return linear_layout("head", "classifier", c, len(spec.labels))
         if self.head is Head.QUESTION:
-            return linear("head", "qa_outputs", c, 2)
+            return linear_layout("head", "qa_outputs", c, 2)
         if self.head is Head.MASKED:
             decoder = (f"{PREDICTIONS}.decoder.weight", *((WORDS,) if spec.tied else ()))
             bias = (f"{PREDICTIONS}.bias", f"{PREDICTIONS}.decoder.bias")
             return {
-                **linear("head.transform", f"{PREDICTIONS}.transform.dense", c, c),
-                **norm("head.layernorm", f"{PREDICTIONS}.transform.LayerNorm", c),
+                **linear_layout("head.transform", f"{PREDICTIONS}.transform.dense", c, c),
+                **norm_layout("head.layernorm", f"{PREDICTIONS}.transform.LayerNorm", c),
                 "head.weight": replace(matrix(WORDS, c, spec.vocab), parts=(Part(decoder, (spec.vocab, c), True),)),
                 "head.bias": Tensor((Part(bias, (spec.vocab,)),)),
             }
@@ -202,29 +201,29 @@ class Bert(Architecture):
         """LayerNorm(x + W softmax(Q K^T) V)."""
         c, heads = self.spec.hidden, self.spec.heads
         with s.scope("linear"):
-            (qkv,) = s.settle(blocks.linear(s, x, f, f"{layer}.qkv"))  # (N, 3C): one truncation for its three uses
+            (qkv,) = s.settle(linear(s, x, f, f"{layer}.qkv"))  # (N, 3C): one truncation for its three uses
             q, k, v = (split_heads(qkv[:, i * c : (i + 1) * c], f.batch, heads) for i in range(3))
             scores = s.matmul(q, k.swapaxes(-1, -2))  # (B, H, T, T)
         with s.scope("softmax"):
             context = f.recipe.softmax(s, scores, v, f.batch.mask, f.at(f"{layer}.softmax"))
         with s.scope("linear"):
-            x = x + blocks.linear(s, join_heads(context, f.batch), f, f"{layer}.attention")
+            x = x + linear(s, join_heads(context, f.batch), f, f"{layer}.attention")
         return layernorm(s, x, f, f"{layer}.attention.layernorm", self.spec.eps)
 
     def feed_forward(self, s: Session, x: Share, f: Forward, layer: str) -> Share:
         """LayerNorm(x + W' GeLU(W x))."""
         with s.scope("linear"):
-            inner = blocks.linear(s, x, f, f"{layer}.intermediate")
+            inner = linear(s, x, f, f"{layer}.intermediate")
         with s.scope("gelu"):
             inner = f.recipe.gelu(s, inner, f.at(f"{layer}.gelu"))
         with s.scope("linear"):
-            x = x + blocks.linear(s, inner, f, f"{layer}.output")
+            x = x + linear(s, inner, f, f"{layer}.output")
         return layernorm(s, x, f, f"{layer}.output.layernorm", self.spec.eps)
 
     def pool(self, s: Session, x: Share, f: Forward) -> Share:
         """tanh(W x[first token of each text]): (B, C)."""
         with s.scope("pooler"):
-            return f.recipe.tanh(s, blocks.linear(s, x[f.batch.starts], f, "pooler"), f.at("pooler.tanh"))
+            return f.recipe.tanh(s, linear(s, x[f.batch.starts], f, "pooler"), f.at("pooler.tanh"))
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -17,10 +17,9 @@ from checkpoints import VOCAB, write_tokenizer
 
 from secformer.models.data.batch import Batch
 from secformer.models.data.inputs import TokenInputs
-from secformer.models.data.tensors import TABLE, Part, Tensor, linear, norm
+from secformer.models.data.tensors import TABLE, Part, Tensor, linear_layout, norm_layout
 from secformer.models.families.architecture import Architecture, Rows, Spec
-from secformer.models.families.blocks import Forward, layernorm, look_up
-from secformer.models.families.blocks import linear as affine
+from secformer.models.families.blocks import Forward, layernorm, linear, look_up
 from secformer.models.families.config import Config
 from secformer.models.families.heads import Head
 from secformer.mpc.session import Session
@@ -58,8 +57,9 @@ class Toy(Architecture):
 
     def weights(self) -> dict[str, Tensor]:
         c, i = self.spec.hidden, self.spec.neurons
-        head = linear("head", "classifier", c, len(self.spec.labels)) if self.head is Head.SEQUENCE else {}
-        return linear("first", "first", c, i) | linear("second", "second", i, c) | norm("norm", "norm", c) | head
+        head = linear_layout("head", "classifier", c, len(self.spec.labels)) if self.head is Head.SEQUENCE else {}
+        return (linear_layout("first", "first", c, i) | linear_layout("second", "second", i, c)
+                | norm_layout("norm", "norm", c) | head)
 
     @property
     def inputs(self) -> TokenInputs:
@@ -72,9 +72,9 @@ class Toy(Architecture):
         return look_up(s, rows, f)
 
     def answer(self, s: Session, x: Share, f: Forward) -> dict[str, Share]:
-        inner = f.recipe.gelu(s, affine(s, x, f, "first"), f.at("gelu"))
-        x = layernorm(s, affine(s, inner, f, "second") + x, f, "norm", 1e-5)
-        logits = {"logits": affine(s, x[f.batch.starts], f, "head")} if self.head is Head.SEQUENCE else {}
+        inner = f.recipe.gelu(s, linear(s, x, f, "first"), f.at("gelu"))
+        x = layernorm(s, linear(s, inner, f, "second") + x, f, "norm", 1e-5)
+        logits = {"logits": linear(s, x[f.batch.starts], f, "head")} if self.head is Head.SEQUENCE else {}
         return {"last_hidden_state": x} | logits
 
     @property

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 from checkpoints import write_checkpoint
-
 from secformer.models.provisioned import provision, share_file
+
 from secformer.mpc.errors import InputError, PeerLost, SettingsError
 from secformer.roles.certificates import init
 from secformer.roles.settings import PartySettings, load_party
