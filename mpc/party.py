@@ -19,7 +19,7 @@ from secformer.mpc.prg import Stream, fresh_seed
 
 
 class Party:
-    """Rank, peer, number format, kernels and books of one party. `begin` binds the source of one run.
+    """Rank, peer, number format, kernels and meter of one party. `begin` binds the source of one run.
 
     chunk   elements of material that are made, sent and used at once: both parties and the plan must have the same
     """
@@ -34,7 +34,7 @@ class Party:
         self._step = 0
 
     def begin(self, peer: Channel, source: Source, meter: Meter) -> None:
-        """Starts a run: a connected channel, its correlations, its books."""
+        """Starts a run, with a connected channel, a source of correlations and a meter."""
         peer.buffer = self.kernels.backend.buffer
         self._peer, self._source, self.meter, self._step = peer, source, meter, 0
 
