@@ -15,7 +15,7 @@ from secformer.mpc.kernels.cuda_ import OPTIONS, header
 CHAINS, THREADS = 8, 256  # as in peaks.cu
 ROUNDS = 2000
 COPIED = 1 << 30  # bytes: many times any cache
-PEAKS = {  # kernel: (operations a thread, chain and round; what the result holds; what is counted)
+PEAKS = {  # kernel: (operations per thread, chain and round; what the result holds; what is counted)
     "peak_bytes": (16 * 8 * 32 / 32, np.uint32, "multiply-adds of bytes on tensor cores (mma.sync)"),
     "peak_words": (1, np.uint64, "multiply-adds of 64-bit words"),
     "peak_numbers": (3, np.uint32, "32-bit additions, exclusive ors and rotations"),
