@@ -4,11 +4,11 @@
     python bench/bert.py --shape base --tokens 512 --recipe faithful,secformer,puma,crypten
     python bench/bert.py --shape large --tokens 512 --layers 4 --recipe all
 
-The weights are drawn like an untrained BERT's (normal, 0.02; no checkpoint of this size comes with the project) with
-the full vocabulary, private embeddings and all three roles in one process. The answer is compared with the float64
-twin of the same recipe; only then is anything timed. Every recipe of a run has a process of its own, one after the
-other, so that its peak memory is its own; a row is recorded as bert-<shape>-<tokens>-<recipe>, a run of several also as
-comparison-<shape>-<tokens>, with ratios.
+The weights are random, like those of an untrained BERT (normal, 0.02), because no checkpoint of this size comes with
+the project. The vocabulary is full, embeddings are private, and all three roles run in one process. The answer is
+compared with the float64 twin of the same recipe before anything is timed. Recipes run one after the other, each in a
+process of its own, so that peak memory is measured per recipe. Each row is recorded as bert-<shape>-<tokens>-<recipe>.
+A run of several recipes is also recorded as comparison-<shape>-<tokens>, with ratios.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ SHAPES = {
     "large": (24, 1024, 16),
 }
 VOCAB, POSITIONS, TYPES = 30522, 512, 2
-TOLERANCE = 0.02  # of last_hidden_state, whose entries are of the order of 1
+TOLERANCE = 0.02  # largest error of last_hidden_state, whose entries are of the order of 1
 ROOT = Path(__file__).resolve().parents[1]
-BASELINES = ("puma", "crypten")  # that ratios are printed to
+BASELINES = ("puma", "crypten")  # recipes that the others are compared with
 
 
 def checkpoint(folder: Path, layers: int, hidden: int, heads: int, seed: int) -> None:
@@ -97,7 +97,7 @@ def checkpoint(folder: Path, layers: int, hidden: int, heads: int, seed: int) ->
 def settings() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="base")
-    parser.add_argument("--layers", type=int, help="fewer layers than the shape has; the result says so")
+    parser.add_argument("--layers", type=int, help="run fewer layers than the shape has; the result says so")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--recipe", default="faithful", help="a name, several with commas between them, or all")
     parser.add_argument("--embedding", choices=("private", "client"), default="private")
@@ -105,11 +105,11 @@ def settings() -> argparse.ArgumentParser:
                         help="measure the model's ranges on the bench's own ids (default) or on the built-in texts, "
                              "which takes minutes for a large model")
     parser.add_argument("--repeat", type=int, default=3,
-                        help="timed runs after the verified one; the fastest counts, since a shared machine only adds")
+                        help="timed runs after the verified one; the fastest counts, as other work only adds time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="largest error that counts as verified")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: bench/results)")
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # of a row's own process: the checkpoint
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # for a row's own process: the checkpoint
     parser.add_argument("--row", type=Path, help=argparse.SUPPRESS)     # and where its result goes
     return parser
 
@@ -154,13 +154,13 @@ def suffix_of(args: argparse.Namespace) -> str:
 
 
 def in_own_process(args: argparse.Namespace, name: str, folder: Path) -> dict[str, Any] | None:
-    """A row measured in a fresh process, or None where that failed (its last words are on stderr)."""
+    """A row measured in a fresh process; None where that process failed, which wrote its error to stderr."""
     result = folder / f"{name}.json"
     command = [sys.executable, __file__, "--recipe", name, "--folder", str(folder), "--row", str(result)]
     for key in ("shape", "tokens", "embedding", "profile", "repeat", "seed", "tolerance", "layers"):
         value = getattr(args, key)
         command += [] if value is None else [f"--{key}", str(value)]
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # for a checkout not installed
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # if it is not installed
     done = subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": path})
     if done.returncode or not result.is_file():
         return None
@@ -183,7 +183,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
                                      embedding=args.embedding, untrained_recipe=True) as model:
         loading = time.perf_counter() - started
         first = model(texts)
-        peak = peak_memory()  # before the twins add theirs
+        peak = peak_memory()  # before the twins add to it
         expected = twin(args.folder, texts, recipe=recipe, profile=profile, untrained_recipe=True)
         error = largest(first.last_hidden_state, expected.last_hidden_state)
         if not error <= args.tolerance:
@@ -229,8 +229,8 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def ratios(rows: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """What a baseline takes over what a recipe takes, by baseline, recipe and quantity: above 1, the recipe is better.
-    Times: LAN and WAN online, and everything measured here."""
+    """A baseline's cost divided by a recipe's cost, by baseline, recipe and quantity: above 1, the recipe is better.
+    The times are online times on LAN and WAN, and all seconds measured here."""
     quantities = {
         "lan_online": lambda r: r["predicted"][LAN.name]["online"],
         "lan_online_and_ahead": lambda r: sum(r["predicted"][LAN.name].values()),

@@ -1,4 +1,4 @@
-"""Accuracy of a classifier on a labelled set: the secure computation beside the float64 plaintext one.
+"""Accuracy of a classifier on a labelled set: the secure run beside the plaintext run in float64.
 
     python bench/classify.py --data SST-2/dev.tsv
 
@@ -21,8 +21,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--model", default=demo_model(), help="default: the shipped model")
-    parser.add_argument("--recipe", default="auto", help="default: what the model was trained for")
-    parser.add_argument("--limit", type=int, help="first examples only")
+    parser.add_argument("--recipe", default="auto", help="default: the recipe that the model was trained for")
+    parser.add_argument("--limit", type=int, help="use the first examples only")
     args = parser.parse_args()
 
     rows = [line.split("\t") for line in args.data.read_text("utf-8").splitlines()[1:]][: args.limit]

@@ -1,14 +1,14 @@
-"""Accuracy of students by design, on the secure run itself: trains what is missing, evaluates, writes the table.
+"""Accuracy of students by design, in secure runs: trains the models that are missing, evaluates, writes the table.
 
     python bench/distill.py --data glue --backbone all-MiniLM-L6-v2 --work models --task stsb
     python bench/distill.py --data glue --work models --task stsb --only secformer --train-only
     python bench/distill.py --data glue --work models --task stsb --swapped
 
-For each task a teacher is fine-tuned, and from it four students are made: SecFormer's and MPCFormer's design, each
-distilled and, for comparison, trained on labels alone. Then each is run in plaintext and securely on
-the first examples of the dev set; the teacher runs securely with the recipe `faithful`. --swapped scores the teacher's
-own weights under the designs' functions, without any training, in float32. Every other step is a command of
-secformer; what a work folder already holds is not made again. SETTINGS are sized for two processor cores.
+For each task, a teacher is fine-tuned, and four students are made of it: with SecFormer's and with MPCFormer's design,
+each distilled and, for comparison, trained on labels alone. Then every model runs in plaintext and securely on the
+first examples of the dev set. The teacher runs securely with the recipe `faithful`. --swapped scores the teacher's own
+weights under the designs' functions, without any training, in float32. All other steps are commands of secformer. A
+model that the work folder already holds is not made again. SETTINGS are sized for two processor cores.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="GLUE's folder")
-    parser.add_argument("--backbone", type=Path, help="pretrained encoder that teachers start from")
+    parser.add_argument("--backbone", type=Path, help="folder of the pretrained encoder that teachers start from")
     parser.add_argument("--work", required=True, type=Path, help="folder for the models")
     parser.add_argument("--task", required=True, choices=sorted(SETTINGS))
-    parser.add_argument("--only", help=f"of {', '.join((TEACHER, *STUDENTS))}, with commas between")
-    parser.add_argument("--limit", type=int, default=200, help="examples of the secure runs")
+    parser.add_argument("--only", help=f"models, with commas between them: {', '.join((TEACHER, *STUDENTS))}")
+    parser.add_argument("--limit", type=int, default=200, help="number of examples in the secure runs")
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--swapped", action="store_true")
     parser.add_argument("--threads", type=int)
@@ -80,7 +80,7 @@ def main() -> None:
     for name in names:
         if not (args.work / f"{args.task}-{name}" / "model.safetensors").is_file():
             if name == TEACHER and args.backbone is None:
-                raise SystemExit("a teacher needs --backbone")
+                raise SystemExit("to train a teacher, give --backbone")
             run(training(name, args), args)
     if args.train_only:
         return
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def keep(what: str, task: str, rows: Mapping[str, Any]) -> None:
-    """Puts rows of a task into bench/results/distill.json, beside what it has."""
+    """Puts a task's rows into bench/results/distill.json, and keeps the rows that are there."""
     path = RESULTS / "distill.json"
     before = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     found: dict[str, Any] = {key: before.get(key, {}) for key in ("tasks", "swapped")}
@@ -100,7 +100,7 @@ def keep(what: str, task: str, rows: Mapping[str, Any]) -> None:
 
 
 def swapped(args: argparse.Namespace) -> dict[str, Any]:
-    """Metrics on the dev set of the teacher's weights under the designs' functions."""
+    """The metrics on the dev set of the teacher's weights, under the designs' functions."""
     from secformer.models.distill.device import use_threads
     from secformer.models.distill.finetune import dev_logits
     from secformer.models.distill.model import load
@@ -131,8 +131,8 @@ def training(name: str, args: argparse.Namespace) -> list[str]:
 
 
 def evaluated(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """A row of the table: metrics on all of the dev set (float32, as training ends), then on the first examples, in
-    plaintext and securely."""
+    """A row of the table: metrics on the whole dev set (float32, from the end of training), and on the first examples,
+    in plaintext and securely."""
     folder = args.work / f"{args.task}-{name}"
     command = ["evaluate", str(folder), "--task", args.task, "--data", str(args.data), "--secure", "--limit",
                str(args.limit), "--embedding", "client", "--backend", "numpy", "--json"]

@@ -2,9 +2,9 @@
 
     python bench/fidelity.py --model all-MiniLM-L6-v2 --pairs STS-B/dev.tsv
 
-The file has a header and the columns sentence1, sentence2, label, split at tabs. Reported: the largest absolute error
-of `last_hidden_state` and the lowest cosine of embeddings on the first sentences, and Pearson's correlation of cosine
-and label over the first pairs, secure and plaintext.
+The file has a header and the columns sentence1, sentence2, label, split at tabs. The bench reports the largest absolute
+error of `last_hidden_state` and the lowest cosine of embeddings, on the first sentences. It also reports Pearson's
+correlation of cosine and label over the first pairs, secure and in plaintext.
 """
 
 from __future__ import annotations

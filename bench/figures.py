@@ -1,11 +1,11 @@
-"""The paper's figures 5 to 9 on this engine: each function of each recipe, its error over a whole domain and its cost.
+"""Figures 5 to 9 of the SecFormer paper, on this engine: errors and costs of the functions of each recipe.
 
     python bench/figures.py [--only gelu,softmax,layernorm,division,inverse-root]
 
-One picture a function: the error on shares against float64, over the stated domain; seconds of all three roles (online
-and offline, in this process) and online bytes over the input's size. Errors are largest and mean in the JSON, for the
-twin and on shares. Softmax and LayerNorm are a recipe's own, so 2Quad and 2ReLU show how far they are from softmax,
-which is what their models are distilled for.
+There is one picture per function. It shows the error on shares against float64, over the stated domain; and, over the
+input's size, the seconds of all three roles (online and offline, in this process) and the online bytes. The JSON has
+the largest and the mean error, of the twin and on shares. Every recipe is compared with exact softmax. The errors of
+2Quad and 2ReLU are therefore large, as expected: models are distilled for these functions.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Figure:
-    """A function: its domain in words, one sample that covers the domain with the horizontal place of every result,
-    and a sample of any size, which `unit` counts."""
+    """A function: its domain in words, a sample that covers the domain, with the horizontal place of every result, and
+    samples of any size, counted in `unit`."""
 
     name: str
     title: str
@@ -102,7 +102,7 @@ def gelu() -> Figure:
 
 
 def softmax() -> Figure:
-    """Weights (values are the identity), rows of growing spread."""
+    """Softmax weights (the values are the identity), on rows of growing spread."""
     heads = 12
 
     def sample_of(t: int, spreads: Array, values: Array, heads: int) -> Sample:
@@ -155,7 +155,7 @@ def layernorm() -> Figure:
 
 
 def division() -> Figure:
-    """Reciprocals of softmax's row sums, one a row."""
+    """Reciprocals of softmax's row sums, one per row."""
     low, high, j = 1.0, 128.0, 10
     domain = Range(low, high)
     eta, n = reciprocal.deflation(domain)
@@ -208,7 +208,7 @@ FIGURES_OF: Mapping[str, Callable[[], Figure]] = {
 
 
 def ranges(recipe: Recipe, run: Callable[[Recipe, Session, Probe], Any]) -> Mapping[str, Range]:
-    """What a model's range profile would say of these inputs."""
+    """The ranges that a model's range profile would state for these inputs."""
     at = Probe(MARGIN)
     run(observed(recipe, np, probe), PlainSession(strict=False), at)
     return at.widened
@@ -218,7 +218,7 @@ def ranges(recipe: Recipe, run: Callable[[Recipe, Session, Probe], Any]) -> Mapp
 
 
 def errors(figure: Figure, contender: Contender, world: World) -> dict[str, Any]:
-    """Largest and mean error, twin and secure, and the secure one's largest in bins across the domain."""
+    """Largest and mean errors of the twin and on shares, and the largest on shares per bin of the domain."""
     sample = figure.sample
     s = PlainSession()
     twin = contender.program(s, *(s.accept(x, frac=f) for x, f in zip(sample.inputs, sample.fracs, strict=True))).data
@@ -260,7 +260,7 @@ def cost(contender: Contender, sample: Sample, world: World, repeat: int) -> dic
     first, second = [h[0] for h in halves], [h[1] for h in halves]
     plan = world.recorder.record(program, first)
     costs = [world.run(program, first, second, plan=plan).cost for _ in range(repeat + 1)][1:]
-    best = min(costs, key=lambda c: c.seconds + c.offline_seconds)  # a shared machine only ever adds
+    best = min(costs, key=lambda c: c.seconds + c.offline_seconds)  # other work on the machine can only add time
     return {"seconds": round(best.seconds, 5), "offline_seconds": round(best.offline_seconds, 5),
             "bytes": best.bytes, "rounds": best.rounds, "dealer_bytes": best.dealer_bytes}
 
@@ -316,8 +316,8 @@ def draw(name: str, figure: Figure, result: Mapping[str, Any], folder: Path) -> 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help=f"some of {','.join(FIGURES_OF)}")
-    parser.add_argument("--largest", type=int, help="leave out sizes above this")
+    parser.add_argument("--only", help=f"functions, with commas between them: {','.join(FIGURES_OF)}")
+    parser.add_argument("--largest", type=int, help="leave out larger sizes")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""BERT's forward pass in float32 NumPy: what a secure inference is compared with. One text, no padding."""
+"""BERT's forward pass in float32 NumPy, with which a secure inference is compared. One text, no padding."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Float32Bert:
         self._layers, self._heads, self._eps = layers, heads, np.float32(eps)
 
     def __call__(self, ids: Array) -> Array:
-        """ids (T,) of segment 0 to the last hidden state (T, C)."""
+        """The last hidden state (T, C) of ids (T,), all in segment 0."""
         t, at = self._tensors, "embeddings"
         x = (t[f"{at}.word_embeddings.weight"][ids] + t[f"{at}.position_embeddings.weight"][: ids.size]
              + t[f"{at}.token_type_embeddings.weight"][0])
@@ -51,7 +51,7 @@ class Float32Bert:
 
 
 def gelu(x: Array) -> Array:
-    """GeLU to about 1e-6."""
+    """GeLU, with an error of about 1e-6."""
     z = np.abs(x) * np.float32(0.5**0.5)
     u = 1 / (1 + np.float32(ERF_P) * z)
     total = np.zeros_like(u)

@@ -1,17 +1,17 @@
-"""What one inference cannot do without: arithmetic and bytes moved, counted from its plan, and their times here.
+"""The least work of one inference: arithmetic and bytes moved, counted from its plan, and their times here.
 
     python bench/floors.py
 
-For a BERT_BASE at 128 and 512 tokens and each recipe. The counts are exact, from the recorded plan; the rates are
-measured in the same run, on all cores: compiled ring products, ChaCha20 and copying. The floor is the largest of the
-times, both kinds of products taken together, since they may overlap; their sum is printed beside it. It leaves out
-everything else: series, tables, packing, additions.
+The bench takes a BERT_BASE at 128 and at 512 tokens, with each recipe. The counts are exact, from the recorded plan.
+The rates are measured in the same run, on all cores: compiled ring products, ChaCha20 and copying. The floor is the
+largest of the times, because the kinds of work may overlap; both kinds of products count as one. The sum of the times
+is printed beside the floor. All other work is left out: series, tables, packing, additions.
 
 products   multiplications of words in matrix products: two at each party, one at the dealer
-narrow     the same of words of 32 bits, of which a vector holds twice as many: embeddings
-expanded   bytes of ChaCha20: masks and party 0's shares at the parties, all of them again at the dealer
-moved      bytes read or written at least once: what is expanded, corrections made and taken, messages made and taken,
-           and the weights, which each product reads
+narrow     the same for words of 32 bits, of which a vector holds twice as many: embeddings
+expanded   bytes of ChaCha20: masks and party 0's shares at the parties, and all of these again at the dealer
+moved      bytes read or written at least once: expanded words, corrections and messages at both ends, and the weights,
+           which each product reads
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ RECIPES = ("faithful", "secformer")
 
 
 def counted(plan: Plan) -> dict[str, int]:
-    """Word multiplications of matrix products, of those narrow ones, bytes expanded, bytes moved: of all three roles
-    together."""
+    """The counts of all three roles together: word multiplications of matrix products, narrow ones among these, bytes
+    expanded, bytes moved."""
     by_bits = floors(plan.kinds)["words_by_bits"]
     narrow = sum(words for bits, words in by_bits.items() if bits <= 32)
     expanded = sum(expansion(kind) for kind in plan.kinds)
@@ -65,7 +65,7 @@ def counted(plan: Plan) -> dict[str, int]:
 
 
 def expansion(kind: Kind) -> int:
-    """Both parties' masks and party 0's derived shares, at those who use them and again at the dealer."""
+    """Both parties' masks and party 0's derived shares, counted at the parties and again at the dealer."""
     total = 0
     for field in kind.fields():
         size = field.count if field.xor and field.derived else BLOCK_BYTES * drawn(field.count, field.bits)
@@ -74,7 +74,7 @@ def expansion(kind: Kind) -> int:
 
 
 def reads(kind: Kind) -> int:
-    """Bytes of standing weights that the multiplications of a product read."""
+    """Bytes of weights that the multiplications of a product read."""
     if not isinstance(kind, MatMul):
         return 0
     return sum(PRODUCTS * math.prod(kind.shapes[j]) * (4 if width <= 32 else 8)
@@ -82,7 +82,7 @@ def reads(kind: Kind) -> int:
 
 
 def rates(repeat: int) -> dict[str, float]:
-    """Word multiplications, keystream bytes and copied bytes (read and written) a second, all cores at once."""
+    """Word multiplications, keystream bytes and copied bytes (read and written) per second, on all cores at once."""
     rng, threads = np.random.default_rng(0), cores()
     a, b = (rng.integers(0, 2**64, size, dtype=np.uint64) for size in ((128, 768), (768, 3072)))
     small_a, small_b = a.astype(np.uint32), b.astype(np.uint32)
@@ -109,8 +109,8 @@ def rates(repeat: int) -> dict[str, float]:
 
 
 def plan_of(folder: ModelFolder, tokens: int, name: str, seed: int) -> Plan:
-    """The plan of one request: random ids, ranges measured on them, private embeddings. The weights are shared before,
-    which is not counted."""
+    """The plan of one request: random ids, ranges measured on these, private embeddings. Sharing the weights is not
+    counted."""
     texts = {"input_ids": np.random.default_rng(seed).integers(5, VOCAB, (1, tokens))}
     recipe, fixed = recipe_named(name), FixedPoint()
     profile = measure(folder, texts, recipe=recipe)

@@ -2,9 +2,10 @@
 
     python bench/functions.py [--secure] [--out bench/results/functions.json]
 
-Every row is a function on a domain: the twin's error is the approximation's own; with --secure two parties compute it
-on shares, and the row has their error against the exact function, rounds, and bytes an element (both directions
-together) and of dealer corrections. Where the stated bound is missed the run ends with an error.
+Each row is a function on a domain. The twin's error is the error of the approximation itself. With --secure, two
+parties also compute the function on shares; the row then has their error against the exact function, the rounds, and
+the bytes per element: of both directions together, and of dealer corrections. If a stated bound is missed, the exit
+status is 1.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from secformer.protocols.softmax import softmax_2quad, softmax_exact, softmax_se
 from secformer.protocols.tanh import tanh
 
 Array = np.ndarray
-PENDING = 32  # fractional bits of a linear layer's output, which is what element-wise functions are given
+PENDING = 32  # fractional bits of a linear layer's output, on which element-wise functions run
 WIDTHS = {PENDING: 48, 16: 64}  # a pending product is right modulo 2^48
 POINTS = 40_001
 
@@ -57,7 +58,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a case."""
+    """What was measured for a case."""
 
     name: str
     domain: str
@@ -184,7 +185,7 @@ def split(x: Array, frac: int) -> tuple[Array, Array]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--secure", action="store_true", help="compute on shares too")
+    parser.add_argument("--secure", action="store_true", help="also compute on shares")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "functions.json")
     args = parser.parse_args()
     world = World(backend="numpy") if args.secure else None

@@ -1,13 +1,14 @@
-"""Everything about a GPU in one run, made for ten minutes: kernels verified and timed, products chosen, BERT run.
+"""All GPU benches in one run of about ten minutes: kernels are verified and timed, products chosen, BERT run.
 
     python bench/gpu.py                     # all of it
     python bench/gpu.py --only kernels      # or products, or bert
     python bench/gpu.py --shape base --tokens 512
 
-Every kernel is compared with NumPy bit by bit before anything is timed, every inference with its float64 twin. Beside
-each time stands its share of the device's ceilings, which are measured in the same run: a large copy, and long runs of
-operations in registers (peaks.cu). Prints tables, writes bench/results/gpu.json, and records the fastest way of each
-matrix product in the package's table. Without a GPU it says so and ends with status 2.
+Before anything is timed, every kernel is compared with NumPy bit by bit, and every inference with its float64 twin.
+Each time is printed with the fraction of the device's ceilings that it reaches. The ceilings are measured in the same
+run: a large copy, and long runs of operations in registers (peaks.cu). The bench prints tables, writes
+bench/results/gpu.json, and records the fastest way of each matrix product in the package's table. Without a GPU, the
+exit status is 2.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ from secformer.mpc.kernels.cuda.launch import CudaKernels
 
 NO_GPU = 2
 PARTS = ("kernels", "products", "bert")
-VERIFIED = 100_003  # elements: many blocks, and a ragged end
+VERIFIED = 100_003  # elements: many blocks, and an incomplete last one
 
 
 def settings() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=PARTS, action="append", help="a part of it; may be given more than once")
+    parser.add_argument("--only", choices=PARTS, action="append", help="run this part only; may be repeated")
     parser.add_argument("--shape", choices=("base", "large"), action="append", help="default: both")
     parser.add_argument("--tokens", type=int, action="append", help="default: 128 and 512")
     parser.add_argument("--recipe", default="faithful")
     parser.add_argument("--repeat", type=int, default=5, help="timed inferences of each kind")
-    parser.add_argument("--keep-table", action="store_true", help="leave the package's table of products as it is")
+    parser.add_argument("--keep-table", action="store_true", help="do not change the package's table of products")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: bench/results)")
     return parser
 
@@ -85,7 +86,7 @@ def measured(kernels: CudaKernels, cupy: Any, args: argparse.Namespace) -> dict[
         print(f"copy: {ceilings['memory'] / 1e12:.2f} TB/s")
         for name, (_, _, what) in PEAKS.items():
             if (key := name.removeprefix("peak_")) in ceilings:
-                print(f"{key}: {ceilings[key] / 1e12:.2f} T {what} a second")
+                print(f"{key}: {ceilings[key] / 1e12:.2f} T {what} per second")
     if "kernels" in only:
         result["kernels"] = gpu_kernels.measure(kernels, clock, ceilings)
         print(gpu_kernels.table(result["kernels"]))
@@ -104,7 +105,7 @@ def measured(kernels: CudaKernels, cupy: Any, args: argparse.Namespace) -> dict[
             wish = gpu_bert.Wanted(shape, tuple(args.tokens or (128, 512)), args.recipe, args.repeat)
             result["bert"] += gpu_bert.run(wish)
             print(gpu_bert.table(result["bert"][-len(wish.tokens):]))
-            record("gpu", result, args.out)  # what there is, should the time run out
+            record("gpu", result, args.out)  # so far, in case the time runs out
         print(gpu_bert.target(result["bert"]))
     return result
 

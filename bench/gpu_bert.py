@@ -1,4 +1,4 @@
-"""Whole inferences on one GPU, both parties and the dealer in streams of their own: verified, then timed."""
+"""Whole inferences on one GPU, with one stream per party and one for the dealer: verified, then timed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TARGET = ("base", 512, 1.0)  # shape, tokens, seconds at most
 
 @dataclass(frozen=True)
 class Wanted:
-    """One model and the lengths to run it at."""
+    """One model, and the lengths of text to run it on."""
 
     shape: str
     tokens: tuple[int, ...] = (128, 512)
@@ -42,7 +42,7 @@ def ids_of(tokens: int, seed: int = 0) -> dict[str, Any]:
 
 
 def run(wanted: Wanted) -> list[dict[str, Any]]:
-    """A row for every length. Raises SystemExit where an answer is not the twin's."""
+    """One row per length. Raises SystemExit where an answer differs from the twin's."""
     layers, hidden, heads = SHAPES[wanted.shape]
     layers = wanted.layers or layers
     recipe, rows = recipe_named(wanted.recipe), []

@@ -1,4 +1,4 @@
-"""Time on a device, and what the device can do at most: copies, and long runs of operations in registers."""
+"""Time on a device, and the device's ceilings: large copies, and long runs of operations in registers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secformer.mpc.kernels.cuda.device import OPTIONS, header
 CHAINS, THREADS = 8, 256  # as in peaks.cu
 ROUNDS = 2000
 COPIED = 1 << 30  # bytes: many times any cache
-PEAKS = {  # kernel: (operations a thread, chain and round; what the result holds; what is counted)
+PEAKS = {  # kernel: (operations per thread, chain and round; what the result holds; what is counted)
     "peak_bytes": (16 * 8 * 32 / 32, np.uint32, "multiply-adds of bytes on tensor cores (mma.sync)"),
     "peak_words": (1, np.uint64, "multiply-adds of 64-bit words"),
     "peak_numbers": (3, np.uint32, "32-bit additions, exclusive ors and rotations"),
@@ -24,13 +24,13 @@ PEAKS = {  # kernel: (operations a thread, chain and round; what the result hold
 
 
 class DeviceClock:
-    """Seconds between events in the current stream: the device's time, without what Python took to queue it."""
+    """Seconds between events in the current stream: the device's time, without Python's time to queue the work."""
 
     def __init__(self, cupy: Any):
         self._cuda = cupy.cuda
 
     def seconds(self, run: Callable[[], Any], *, least: float = 0.02, repeat: int = 5) -> float:
-        """The median of `repeat` timings, each of as many runs as take `least` seconds together."""
+        """Seconds per run: the median of `repeat` timings, each of as many runs as take `least` seconds together."""
         run()
         runs = 1
         while (spent := self._timed(run, runs)) < least and runs < 1 << 16:
@@ -48,7 +48,7 @@ class DeviceClock:
 
 
 class HostClock:
-    """Wall time, for trying the bench where there is no device."""
+    """Wall time, to try the bench on a machine without a device."""
 
     def seconds(self, run: Callable[[], Any], *, least: float = 0.0, repeat: int = 1) -> float:
         started = time.perf_counter()
@@ -61,7 +61,7 @@ def peaks_source() -> str:
 
 
 def peaks(cupy: Any, clock: DeviceClock, capability: int) -> dict[str, float]:
-    """Measured ceilings: bytes a second of a large copy (read and written), operations a second by kind."""
+    """Measured ceilings: bytes per second of a large copy (read and written), and operations per second by kind."""
     source, target = (cupy.empty(COPIED, dtype=np.uint8) for _ in range(2))
     source.fill(1)
     found = {"memory": 2 * source.size / clock.seconds(lambda: cupy.copyto(target, source))}

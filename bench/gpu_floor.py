@@ -1,10 +1,10 @@
-"""What an inference cannot do without, counted from its plan, and what the host alone takes: no GPU needed.
+"""The least work of an inference, counted from its plan, and the time of the host alone. Needs no GPU.
 
     python bench/gpu_floor.py --shape base --tokens 128
     python bench/gpu_floor.py --host-only
 
-The second number comes from a model of the same depth whose kernels do nothing: Python's own time for a run, and how
-many kernels it launches.
+The host's time comes from a model of the same depth whose kernels do nothing. It is Python's own time for a run. The
+kernel launches of the run are counted, too.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from secformer.mpc.kernels.cuda.ways import digits
 from secformer.mpc.simulate import World
 from secformer.protocols.recipes import recipe_named
 
-PRODUCTS = 5  # of every pair: two at each party, one at the dealer
+PRODUCTS = 5  # products per pair of words: two at each party, one at the dealer
 
 
 class Idle:
-    """Stands where CuPy's modules and kernels stand, and counts launches."""
+    """Takes the place of CuPy's modules and kernels, and counts launches."""
 
     def __init__(self, counted: Counter[str], name: str = ""):
         self._counted, self._name = counted, name
@@ -56,7 +56,7 @@ def idle_kernels(counted: Counter[str]) -> CudaKernels:
 
 
 def floors(kinds: Iterable[Kind]) -> dict[str, Any]:
-    """Multiplications of words by the bits wanted, as products of bytes; words and bytes of material."""
+    """Multiplications of words per number of bits wanted, as products of bytes; words and bytes of material."""
     words: Counter[int] = Counter()
     bytes_, series, tables = 0, 0, 0
     for kind in kinds:
@@ -76,7 +76,7 @@ def floors(kinds: Iterable[Kind]) -> dict[str, Any]:
 
 
 def loaded(folder: Path, texts: dict[str, Any], recipe: str, kernels: CudaKernels) -> SecureModel:
-    """A model on kernels that do nothing; its answers are noise."""
+    """A model on kernels that do nothing. Its answers are meaningless."""
     chosen = recipe_named(recipe)
     model = SecureModel.from_pretrained(folder, backend="numpy", recipe=chosen, untrained_recipe=True,
                                         profile=measure(ModelFolder(folder), texts, recipe=chosen))
@@ -86,7 +86,7 @@ def loaded(folder: Path, texts: dict[str, Any], recipe: str, kernels: CudaKernel
 
 
 def plan_of(folder: Path, texts: dict[str, Any], recipe: str) -> Plan:
-    """The plan of one inference, as a GPU would run it. Nothing is computed but the range profile."""
+    """The plan of one inference, as a GPU would run it. Only the range profile is computed."""
     model = loaded(folder, texts, recipe, idle_kernels(Counter()))
     assert model.world is not None
     plans, record = [], model.world.recorder.record
@@ -101,7 +101,7 @@ def plan_of(folder: Path, texts: dict[str, Any], recipe: str) -> Plan:
 
 
 def host_time(folder: Path, recipe: str, repeat: int) -> dict[str, Any]:
-    """Seconds of a run whose kernels do nothing, on a few tokens: what Python takes whatever the sizes."""
+    """Seconds of a run whose kernels do nothing, on a few tokens: Python's time, which does not depend on the sizes."""
     counted: Counter[str] = Counter()
     texts = ids_of(16)
     with loaded(folder, texts, recipe, idle_kernels(counted)) as model:

@@ -1,4 +1,4 @@
-"""Every CUDA kernel but the matrix products: compared with NumPy, then timed against the device's ceilings."""
+"""All CUDA kernels except the matrix products: compared with NumPy, then timed against the device's ceilings."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from secformer.mpc.kernels.words import Sealed
 KEY, OTHER = bytes(range(32)), bytes(range(32, 64))
 HARMONICS, TURN_BITS, BLOCK_BITS, WINDOW, BLOCKS = 20, 24, 8, 24, 3
 ENTRIES = 1 << (2 * BLOCKS - 1)
-CHACHA = 976 / 64          # 32-bit operations a byte: 80 quarter rounds of 12, and 16 additions, for 64 bytes
+CHACHA = 976 / 64          # 32-bit operations per byte: 80 quarter rounds of 12, and 16 additions, for 64 bytes
 TURN, HARMONIC = 40, 11    # float64 operations of a turn, and of a harmonic and its rounding
 GROWTH, ENTRY = 30, 3      # of a power of e, and of scaling and rounding it
 PERIOD, POWERS = 6, 4      # bits of a period of e, and entries of its table
 Arrays = Mapping[str, Any]
-SHRINK = 1                 # what sizes are divided by
+SHRINK = 1                 # divides all sizes
 
 
 @dataclass(frozen=True)
 class Case:
     """One kernel on n elements.
 
-    inputs   makes its arrays on the host
-    run      calls it
-    moved    bytes an element that must pass through device memory: every input read once, every output written once
-    work     operations an element, of the kind `unit` (a ceiling's name; empty: memory is all)
-    size     elements to time
+    inputs   makes the kernel's arrays on the host
+    run      calls the kernel
+    moved    bytes per element that must pass through device memory: every input is read once, every output written once
+    work     operations per element, of the kind `unit` (a ceiling's name; empty: only memory counts)
+    size     number of elements to time
     """
 
     name: str
@@ -181,7 +181,7 @@ def same(x: np.ndarray, y: np.ndarray) -> bool:
 
 
 def measure(cuda: Kernels, clock: Any, peaks: Mapping[str, float]) -> list[dict[str, Any]]:
-    """A row for every kernel: seconds, and the shares of the memory's and of the unit's ceiling."""
+    """One row per kernel: its seconds, and the fractions of the memory's and of the unit's ceiling that it reaches."""
     rows = []
     for case in cases():
         n = max(8, case.size // SHRINK)

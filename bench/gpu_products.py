@@ -1,4 +1,4 @@
-"""Exact matrix products, each way: compared, timed, and the fastest written down for the engine to choose by."""
+"""Exact matrix products, in every way: compared, timed, and the fastest recorded for the engine to choose."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from secformer.mpc.kernels.cuda.ways import BYTES, INTEGER, TABLE, WAYS, Product
 from secformer.mpc.ring import word_type
 
 TARGET = Product(1, 4096, 4096, 4096)
-AT_LEAST = 10e12  # multiplications of words a second, of TARGET
+AT_LEAST = 10e12  # multiplications of words per second, for TARGET
 VOCABULARY = 30524
-ROWS = 8          # of a result that NumPy checks
+ROWS = 8          # rows of a result that NumPy checks
 
 
 def shapes(hidden: int, heads: int, tokens: int) -> list[Product]:
@@ -40,7 +40,7 @@ def measured_shapes() -> list[Product]:
 
 
 def verify(cuda: CudaKernels, reference: Kernels, wanted: Iterable[Product]) -> list[str]:
-    """Shapes and ways whose first and last rows differ from NumPy's, or that differ among themselves."""
+    """Names the shapes and ways whose first and last rows differ from NumPy's, or that differ from one another."""
     wrong = []
     for shape in wanted:
         a, b, first, last = operands(cuda, shape)
@@ -57,7 +57,7 @@ def verify(cuda: CudaKernels, reference: Kernels, wanted: Iterable[Product]) -> 
 
 
 def operands(cuda: CudaKernels, shape: Product) -> tuple[Any, Any, np.ndarray, np.ndarray]:
-    """Uniform words on the device, and the rows that NumPy checks: the first batch's first, the last one's last."""
+    """Uniform words on the device, and the rows that NumPy checks: the first batch's first, the last batch's last."""
     dtype = np.dtype(word_type(shape.bits))
     sizes = shape.batch * shape.n * shape.k, shape.batch * shape.k * shape.m
     a, b = (cuda.keystream(bytes([i] * 32), 0, size * dtype.itemsize).view(dtype) for i, size in enumerate(sizes))
@@ -72,7 +72,7 @@ def ways(cuda: CudaKernels) -> list[str]:
 def measure(
     cuda: CudaKernels, clock: Any, peaks: Mapping[str, float], wanted: Iterable[Product]
 ) -> list[dict[str, Any]]:
-    """A row for every shape: seconds of each way, the fastest, and its share of the unit's ceiling."""
+    """One row per shape: the seconds of each way, the fastest way, and its fraction of the unit's ceiling."""
     rows = []
     for shape in wanted:
         a, b, *_ = operands(cuda, shape)
@@ -88,7 +88,7 @@ def measure(
 
 
 def share(shape: Product, way: str, seconds: float, peaks: Mapping[str, float]) -> float | None:
-    """Of the ceiling of the unit that does the work: what it had to do, over what it can do."""
+    """The fraction of its ceiling that the working unit reaches: operations needed, over operations possible."""
     d = digits(shape.bits)
     each = {BYTES: d * (d + 1) / 2, INTEGER: 1.0}.get(way)
     unit = {BYTES: "bytes", INTEGER: "words"}.get(way, "")

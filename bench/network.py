@@ -3,9 +3,10 @@
     python bench/bert.py --shape base --tokens 128 --recipe all
     python bench/network.py bench/results/comparison-base-128.json
 
-The prediction is measured online compute (all roles in one process), plus the latency times the rounds, plus each
-direction's bytes at the bandwidth. The picture stacks the three causes for a LAN and for a WAN; below them stand times
-that other systems' authors published. Those were measured in other settings and are there for orientation only.
+The predicted time is the sum of three causes: the measured online compute (all roles in one process), the latency times
+the rounds, and one direction's bytes divided by the bandwidth. The picture stacks the three causes for a LAN and for a
+WAN. Below these stand times that the authors of other systems published. Those were measured in other settings, and are
+shown for orientation only.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from report import RESULTS, record
 from secformer.models.run.networks import LAN, NETWORKS, Network
 from secformer.mpc.meter import Cost
 
-SHOWN = "faithful", "secformer", "puma", "crypten"  # in the picture, from the top; the record has every recipe
+SHOWN = "faithful", "secformer", "puma", "crypten"  # recipes in the picture, from the top; the record has all recipes
 COMPUTING, MOVING, WAITING = "computing", "moving bytes", "waiting for rounds"
 NOTES = ("This engine. Computing: measured on two CPU cores, all roles in one process. Bytes and rounds: predicted.",
          "Published by the authors, on their own hardware and networks (scale of the LAN bars). Not like for like.")
@@ -32,7 +33,7 @@ NOTES = ("This engine. Computing: measured on two CPU cores, all roles in one pr
 
 @dataclass(frozen=True)
 class Published:
-    """A time for BERT_BASE from a system's own publication: seconds from `low` to `high`, where it was measured."""
+    """A published time for BERT_BASE: seconds from `low` to `high`, and the setting in which it was measured."""
 
     system: str
     tokens: int
@@ -59,13 +60,13 @@ def cost_of(row: Mapping[str, Any]) -> Cost:
 
 
 def seconds_of(cost: Cost, network: Network) -> dict[str, float]:
-    """Predicted online seconds by cause, and in all."""
+    """Predicted online seconds by cause, and in total."""
     parts = {COMPUTING: cost.seconds, MOVING: network.moving(cost), WAITING: network.waiting(cost)}
     return {name: round(value, 3) for name, value in (parts | {"online": network.online(cost)}).items()}
 
 
 def draw(name: str, compared: Mapping[str, Any], found: Mapping[str, Any], folder: Path) -> Path:
-    """Stacked bars for each network, and published times of the same shape and length on the LAN's scale."""
+    """Draws stacked bars per network, and published times of the same shape and length on the LAN's scale."""
     tokens, base = compared["tokens"], compared["shape"] == "base"
     shown = [recipe for recipe in SHOWN if recipe in found[LAN.name]]
     panels = {f"{n.name}: {n} per round": {recipe: found[n.name][recipe] for recipe in shown} for n in NETWORKS}
@@ -78,11 +79,11 @@ def draw(name: str, compared: Mapping[str, Any], found: Mapping[str, Any], folde
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparison", type=Path, nargs="?", default=RESULTS / "comparison-base-128.json",
-                        help="what bench/bert.py recorded for several recipes")
+                        help="a comparison that bench/bert.py recorded for several recipes")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     if not args.comparison.is_file():
-        print(f"{args.comparison} is not there; run bench/bert.py with several recipes first", file=sys.stderr)
+        print(f"{args.comparison} does not exist; run bench/bert.py with several recipes first", file=sys.stderr)
         return 1
     compared = json.loads(args.comparison.read_text("utf-8"))
     costs = {name: cost_of(row) for name, row in compared["rows"].items()}

@@ -1,9 +1,10 @@
-"""Kernels and verbs one by one: verified against exact arithmetic, then timed, with what each sends.
+"""Kernels and verbs one by one: verified against exact arithmetic, then timed, with the bytes that each sends.
 
     python bench/ops.py
 
-Matrix products are compared in one run on one core: float64 limbs (NumPy) against the compiled kernel. Verbs run
-between both parties and the dealer in this process; errors are against float64 and in units in the last place (2^-16).
+Matrix products are compared on one core, in the same run: float64 limbs (NumPy) against the compiled kernel. Verbs run
+between both parties and the dealer in this process. Their errors are against float64, in units in the last place
+(2^-16).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the benches draw: one colour per recipe or cause, the same in every picture, on its own canvas (matplotlib)."""
+"""How the benches draw: one colour per recipe or cause, the same in every picture (matplotlib)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ COLOURS = {
 MARKERS = {
     "faithful": "o", "secformer": "s", "puma": "^", "crypten": "D", "mpcformer": "v", "mpcformer_2relu": "P",
 }
-LINES = {"mpcformer": (0, (5, 3)), "mpcformer_2relu": (0, (1, 2))}  # which others may lie upon: the rest are solid
-CAUSE_COLOURS = "#1f5f9e", "#f0a202", "#b9c0c7"  # dark, middle, light: told apart without colours too
+LINES = {"mpcformer": (0, (5, 3)), "mpcformer_2relu": (0, (1, 2))}  # dashed lines; others are solid
+CAUSE_COLOURS = "#1f5f9e", "#f0a202", "#b9c0c7"  # dark, middle, light: distinct without colours, too
 TEXT, QUIET = "#1f2328", "#59636e"
-PANELS = (0.1, 0.4), (0.58, 0.41)  # left end and width of two networks' bars, in shares of the picture
+PANELS = (0.1, 0.4), (0.58, 0.41)  # left end and width of two networks' bars, as fractions of the picture
 DPI = 80
 COLOURS_KEPT = 96
 
@@ -42,9 +42,9 @@ def canvas(panels: int, *, width: float = 4.3, height: float = 3.9, title: str =
 
 def causes(title: str, panels: Mapping[str, Mapping[str, Mapping[str, float]]], parts: Sequence[str],
            published: Sequence[tuple[str, float, float, str]], notes: tuple[str, str]) -> Any:
-    """Stacked bars: a panel for each network, a bar for each system, cut into its parts. `published` times (system,
-    low, high, setting) stand below on the first panel's scale, outlined and hatched. `notes` say what the stacked bars
-    are, and what the outlined ones."""
+    """Stacked bars: one panel per network, and one bar per system, cut into its parts. `published` times (system, low,
+    high, setting) stand below, outlined and hatched, on the first panel's scale. `notes` say what the stacked bars and
+    the outlined bars are."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -102,7 +102,7 @@ def causes(title: str, panels: Mapping[str, Mapping[str, Mapping[str, float]]], 
 
 
 def seconds(value: float) -> str:
-    """To three digits where there are fewer than a hundred."""
+    """Seconds in words: with three digits where they are below a hundred."""
     return f"{value:.0f} s" if value >= 20 else f"{value:.1f} s" if value >= 3 else f"{value:.2f} s"
 
 
@@ -115,7 +115,7 @@ def bare(axis: Any) -> None:
 
 
 def save(figure: Any, name: str, folder: Path = FIGURES, *, dpi: int = DPI) -> Path:
-    """Writes <folder>/<name>.png and lets go of the figure."""
+    """Writes <folder>/<name>.png and closes the figure."""
     from matplotlib import pyplot
     from PIL import Image
 

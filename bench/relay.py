@@ -1,5 +1,7 @@
-"""A relay that makes a loopback connection as slow as a network: each direction's bytes come late by the latency and at
-most at the bandwidth. What passes through it is not looked at."""
+"""A relay that makes a loopback connection as slow as a network.
+
+In each direction, bytes are delayed by the latency, and pass at the bandwidth at most. The relay does not read them.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,11 @@ from typing import Self
 from secformer.models.run.networks import Network
 
 PIECE = 1 << 16
-FULL = 1 << 24  # bytes under way in one direction before the sender must wait, as in a network's buffers
+FULL = 1 << 24  # bytes that may be under way in one direction before the sender must wait, as in a network's buffers
 
 
 class Relay:
-    """Listens on a loopback port and passes every connection on to another, shaped."""
+    """Listens on a loopback port, and passes every connection on to another port, slowed down."""
 
     def __init__(self, port: int, target: int, network: Network):
         self._server = socket.create_server(("127.0.0.1", port))
@@ -52,7 +54,7 @@ class Relay:
 
 
 class _Direction:
-    """One direction of one connection: what was read waits until it would have arrived."""
+    """One direction of one connection: bytes that were read wait until they would have arrived."""
 
     def __init__(self, source: socket.socket, sink: socket.socket, network: Network):
         self._source, self._sink, self._network = source, sink, network
@@ -63,7 +65,7 @@ class _Direction:
         threading.Thread(target=self._write, daemon=True).start()
 
     def _read(self) -> None:
-        free = 0.0  # when the line has sent all that came before
+        free = 0.0  # the time at which the line has sent all earlier bytes
         while True:
             try:
                 data = self._source.recv(PIECE)

@@ -1,4 +1,4 @@
-"""What every bench shares: the machine's description, and results as JSON under bench/results."""
+"""What all benches share: the machine's description, and results as JSON in bench/results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("numpy", "numba", "cryptography", "transformers", "cupy")
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, and the versions that were measured."""
+    """The processor, its cores, and the versions of the software."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -54,7 +54,7 @@ def peak_memory() -> int:
 
 
 def record(name: str, result: dict[str, Any], folder: Path = RESULTS) -> Path:
-    """Writes <folder>/<name>.json and says where."""
+    """Writes <folder>/<name>.json and prints its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     content = {"bench": name, "when": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": machine(), **result}

@@ -1,12 +1,12 @@
-"""Served roles: what processes and TLS cost, whether they answer alike, what a network adds, and whether they last.
+"""Served roles: the cost of processes and TLS, their answers, the cost of a network, and endurance.
 
-    python bench/served.py overhead --shape base --tokens 128       against the in-process run, same work, one run
-    python bench/served.py answers [--model FOLDER]                 the same answers as in-process
-    python bench/served.py networks --shape mini --tokens 32        through shaped links, beside the prediction
-    python bench/served.py endurance --requests 1000                mixed lengths in a row: memory, descriptors, threads
+    python bench/served.py overhead --shape base --tokens 128       seconds beside those of the in-process run
+    python bench/served.py answers [--model FOLDER]                 errors against plaintext and the in-process run
+    python bench/served.py networks --shape mini --tokens 32        seconds on slowed links, beside the prediction
+    python bench/served.py endurance --requests 1000                memory, descriptors and threads over mixed lengths
 
-Every answer is verified before its time counts. Networks are made by a relay (bench/relay.py) in front of party 0's
-link; corrections are dealt ahead, so that the prediction of the online part has its counterpart.
+Every answer is verified before its time counts. A relay (bench/relay.py) in front of party 0's link makes the network.
+Corrections are made ahead, so that only the online part is measured, as it is predicted.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def verified(error: float) -> float:
 
 
 def overhead(args: argparse.Namespace, model: Path, at: Path) -> int:
-    """Alternates between the in-process model and the served one; medians."""
+    """Alternates between the in-process model and the served one, and compares the medians of their seconds."""
     texts = ids_of(args.tokens) if args.shape else " ".join((WORDS * 40)[: args.tokens])
     with ExitStack() as stack:
         near = stack.enter_context(SecureModel.from_pretrained(model, recipe=args.recipe, backend="numpy",
@@ -175,7 +175,7 @@ def networks(args: argparse.Namespace, model: Path, at: Path) -> int:
 
 
 def endurance(args: argparse.Namespace, model: Path, at: Path) -> int:
-    """Many requests of mixed lengths; what each process holds after a tenth of them and at the end."""
+    """Sends many requests of mixed lengths. Records what each process holds after a tenth of them and at the end."""
     lengths = np.random.default_rng(1).integers(1, len(WORDS), args.requests)
     texts = [" ".join(WORDS[:n]) for n in lengths]
     wanted = {n: plain_bert(model, " ".join(WORDS[:n])) for n in sorted(set(lengths.tolist()))}
@@ -198,7 +198,7 @@ def endurance(args: argparse.Namespace, model: Path, at: Path) -> int:
 
 
 def holdings(pid: int) -> Mapping[str, float]:
-    """Resident memory in MB, open descriptors and threads of a process."""
+    """The resident memory in MB, the open descriptors and the threads of a process."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return {"megabytes": int(status["VmRSS"].split()[0]) / 1024, "threads": int(status["Threads"]),
             "descriptors": len(list(Path(f"/proc/{pid}/fd").iterdir()))}

@@ -1,10 +1,11 @@
-"""A recorded comparison as the Markdown tables of docs/comparison.md.
+"""Turns a recorded comparison into the Markdown tables of docs/comparison.md.
 
     python bench/tables.py bench/results/comparison-base-128.json
     python bench/tables.py bench/results/figures.json
     python bench/tables.py --fill docs/comparison.md
 
-The last puts the tables of every result that the document names, in a comment before and one after, in their place.
+The last command updates a document. Between the comments <!-- tables: NAME --> and <!-- end -->, it puts the tables of
+bench/results/NAME.json.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def whole(rows: Rows) -> str:
 
 
 def by_part(rows: Rows) -> str:
-    """Online seconds, MB and rounds of every part, as the paper's efficiency table has them."""
+    """Online seconds, MB and rounds of every part, as in the efficiency table of the SecFormer paper."""
     return table(["recipe", *PARTS], (
         [f"`{name}`", *(f"{c['seconds']:.2f} s, {c['bytes'] / 1e6:,.0f} MB, {c['rounds']}"
                         for c in (r["by_part"][part] for part in PARTS))]
@@ -84,7 +85,7 @@ COLUMNS = {"teacher": "teacher, `faithful`", "secformer": "SecFormer", "mpcforme
 
 
 def students(tasks: Mapping[str, Rows]) -> str:
-    """Metrics in percent: each task's own, on all of dev and, in plaintext and securely, on its first examples."""
+    """Each task's metrics in percent: on the whole dev set, and on its first examples, in plaintext and securely."""
     lines = []
     for task, rows in tasks.items():
         for name in COLUMNS:

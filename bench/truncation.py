@@ -1,4 +1,4 @@
-"""Truncates many random values exactly and counts those that are off by a unit in the last place or more.
+"""Truncates many random values, and counts results that are off by one unit in the last place or more.
 
     python bench/truncation.py --count 100000000
 """
@@ -34,7 +34,7 @@ def main() -> None:
     def program(session: Any, words: np.ndarray) -> np.ndarray:
         width = fixed.window(frac, fixed.magnitude)
         (settled,) = session.settle(session.accept(words, frac=frac, width=width))
-        return settled.data  # a test of the gate itself: its words are compared here, nothing is revealed
+        return settled.data  # a test of the gate itself: its words are compared here, and nothing is revealed
 
     done = wrong = 0
     worst, total, started, plan = 0.0, 0.0, time.perf_counter(), None

@@ -107,7 +107,7 @@ class Cost:
 
 
 class Meter:
-    """Counts what one party spends, into the current scope and all that hold it."""
+    """Counts what one party spends, in the current scope and in all scopes around it."""
 
     def __init__(self, name: str = "total"):
         self.cost = Cost(name)
@@ -159,6 +159,6 @@ class Meter:
             node.dealer_bytes += nbytes
 
     def close(self, started: float) -> Cost:
-        """Ends the counting of a run that started at perf_counter time `started`."""
+        """Ends the count of a run that started at perf_counter time `started`. Returns its cost."""
         self.cost.seconds = time.perf_counter() - started - self.cost.offline_seconds
         return self.cost

@@ -25,7 +25,7 @@ KINDS: dict[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a tensor lies: its file, offset in bytes, kind and shape."""
+    """Where a tensor lies: its file, offset in bytes, kind (safetensors' name of its dtype) and shape."""
 
     file: Path
     offset: int
@@ -60,8 +60,8 @@ class Checkpoint:
     def read(self, name: str, shape: Sequence[int]) -> np.ndarray:
         """The tensor of this shape, in float64.
 
-        Raises ModelError where the tensor is missing, has another shape, is not of a float kind, or holds a value that
-        is NaN or infinite.
+        Raises ModelError where the tensor is missing, has another shape, has no float dtype, or holds a value that is
+        NaN or infinite.
         """
         values = _to_float(self._map(name, shape), self._where(name).kind)
         finite = np.isfinite(values)
@@ -91,7 +91,7 @@ class Checkpoint:
         return top
 
     def digest(self, names: Iterable[str]) -> str:
-        """SHA-256 of the names, kinds, shapes and bytes of tensors. A range profile names its weights by it."""
+        """SHA-256 of the names, dtypes, shapes and bytes of tensors. A range profile names its weights by it."""
         h = hashlib.sha256()
         for name in sorted(set(names)):
             where = self._where(name)
@@ -128,8 +128,8 @@ class Checkpoint:
         where = self._where(name)
         if where.kind not in KINDS:
             raise ModelError(
-                f"{self.folder}: tensor {name!r} is of kind {where.kind}; weights must be of a float kind: "
-                f"{', '.join(KINDS)}"
+                f"{self.folder}: tensor {name!r} has the dtype {where.kind}; weights must have one of the "
+                f"float dtypes {', '.join(KINDS)}"
             )
         if where.shape != tuple(shape):
             raise ModelError(

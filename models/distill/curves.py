@@ -9,7 +9,7 @@ from secformer.models.distill.resume import State
 
 
 def draw(path: Path, stages: Mapping[str, State], metric: str) -> None:
-    """Writes a PNG with one row a stage: loss on the left, dev metric on the right."""
+    """Writes a PNG with one row per stage: the loss on the left, the dev metric on the right."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.0, 2.6 * len(stages)), layout="constrained")

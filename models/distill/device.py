@@ -8,16 +8,19 @@ from secformer.mpc.errors import BackendUnavailable, SettingsError
 
 
 def device_named(name: str) -> str:
-    """"cpu", "cuda", or "auto": a GPU where torch sees one."""
+    """The device of a name: "cpu", "cuda", or "auto" for a GPU where torch sees one.
+
+    Raises SettingsError for another name, and BackendUnavailable for "cuda" without a GPU.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise SettingsError(f"device must be auto, cpu or cuda, got {name!r}")
     if name == "cuda" and not torch.cuda.is_available():
-        raise BackendUnavailable("device 'cuda': torch sees no GPU here; take auto or cpu")
+        raise BackendUnavailable("device 'cuda': torch sees no GPU here; use auto or cpu")
     return "cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu"
 
 
 def use_threads(count: int | None) -> None:
-    """Sets torch's threads, and keeps vanishing gradients from slowing the processor down."""
+    """Sets the number of torch's threads. Also rounds denormal numbers to 0, since they slow the processor down."""
     if count is not None and count < 1:
         raise SettingsError(f"threads must be at least 1, got {count}")
     torch.set_flush_denormal(True)

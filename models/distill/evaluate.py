@@ -20,13 +20,13 @@ from secformer.protocols.recipes import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model scores.
+    """What a model scores on a labelled set.
 
-    plain       the task's metrics of the plaintext model (what `plain_bert` computes), by name
-    secure      the same of the secure run; None where none was asked for
-    agreement   share of examples with the same predicted label; None without a secure run, and for regressions
-    error       largest absolute difference of a logit
-    cost        of the secure run on all examples; `provisioning` is paid once a model
+    plain       the task's metrics of the plaintext model (which `plain_bert` runs), by name
+    secure      the same metrics of the secure run; None without a secure run
+    agreement   fraction of examples that get the same label in both; None without a secure run, and for regressions
+    error       largest absolute difference of a logit between both
+    cost        of the secure run on all examples; `provisioning` is paid once per model
     """
 
     task: str
@@ -53,16 +53,16 @@ class Evaluation:
 
 def evaluate(model: PathLike, task: Task, examples: Examples, *, secure: bool = False, recipe: Recipe | str = "auto",
              backend: str = "auto", progress: bool | Progress = False, **settings: Any) -> Evaluation:
-    """Scores the model in plaintext and, with `secure`, on shares, on the same examples. `settings` as in `Settings`;
-    texts that are too long are cut, and only the head's answer is revealed.
+    """Scores the model in plaintext and, with `secure`, also on shares, on the same examples.
 
-    Raises ModelError where the model's head does not fit the task, else as `secure_bert` does.
+    `settings` are fields of `Settings`. By default, texts that are too long are cut, and only the head's answer is
+    revealed. Raises ModelError where the model's head does not fit the task, and otherwise as `secure_bert` does.
     """
     settings = {"truncation": True, "output": "head"} | settings
     folder = ModelFolder(model)
     task = for_model(task, folder.architecture, folder.path)
     chosen = settings_of(settings)
-    loaded = SecureModel(folder, recipe, None, chosen, backend) if secure else None  # misuse is told first
+    loaded = SecureModel(folder, recipe, None, chosen, backend) if secure else None  # refuses bad settings early
     theirs = np.asarray(reference(folder, **settings)(examples.texts).logits)
     found = scores(theirs, examples.labels, task)
     if loaded is None:

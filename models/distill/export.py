@@ -1,5 +1,7 @@
-"""What training writes: an ordinary Hugging Face folder, with an entry that says which functions it was trained for,
-and the range profile beside it."""
+"""What training writes: an ordinary Hugging Face folder and a range profile.
+
+The folder's config has an entry that says which functions the model was trained for.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,15 @@ from secformer.mpc.errors import ModelError
 from secformer.protocols.recipes import Recipe
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
-PROFILED, LONG = 300, 50  # training texts of all lengths that ranges are measured on, and how many of the longest
+PROFILED, LONG = 300, 50  # training texts that ranges are measured on: of all lengths, and the longest
 
 
 def write(out: Path, source: ModelFolder, model: TorchModel, recipe: Recipe | None, *,
           half: bool = False) -> ModelFolder:
-    """Writes config, tokenizer and weights (float32, or float16 with `half`), and opens the folder again.
+    """Writes config, tokenizer and weights, and opens the folder again.
 
-    recipe  the functions that the model was trained for; None: a BERT's own
+    recipe  the functions that the model was trained for; None: the exact ones
+    half    store the weights in float16, else in float32
     """
     from safetensors.numpy import save_file
 
@@ -56,7 +59,7 @@ def write(out: Path, source: ModelFolder, model: TorchModel, recipe: Recipe | No
 
 
 def write_profile(folder: ModelFolder, train: Sequence[Row]) -> None:
-    """Measures ranges on built-in and training texts, and writes the profile beside the checkpoint."""
+    """Measures ranges on built-in texts and on training texts, and writes the profile beside the checkpoint."""
     by_length = sorted(train, key=len)
     some = [*by_length[:-LONG : max(1, len(train) // PROFILED)], *by_length[-LONG:]]
     built_in = [*folder.tokenizer.rows([*PROSE, *ODD], truncation=True), *folder.tokenizer.rows(PAIRS, truncation=True)]
@@ -64,9 +67,9 @@ def write_profile(folder: ModelFolder, train: Sequence[Row]) -> None:
 
 
 def check_room(out: Path, source: Path) -> None:
-    """Raises ModelError where results would overwrite the model that they are made from, or another model."""
+    """Raises ModelError where the result would overwrite its source, or another model."""
     if out.resolve() == source.resolve():
-        raise ModelError(f"{out} is the model to start from; give another folder for the result")
+        raise ModelError(f"{out} is the folder of the model to start from; give another folder for the result")
     if (out / "model.safetensors").exists():
         raise ModelError(f"{out} already holds a model; give another folder, or remove it")
 

@@ -26,14 +26,14 @@ from secformer.models.distill.train import Tell, fit, on_stderr
 from secformer.models.families.folder import ModelFolder
 from secformer.protocols.recipes import Recipe
 
-EVALUATED = 4096  # positions that are evaluated together
+EVALUATED = 4096  # the most positions that are evaluated together
 
 TEACHER = Stage("labels", rate=1e-4, epochs=3, dropout=0.1, patience=3)
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """A task's examples, tokenised; texts are cut to the stage's length for training only."""
+    """A task's examples, tokenised. Only training cuts the texts to a stage's length."""
 
     task: Task
     train: Examples
@@ -43,19 +43,22 @@ class Corpus:
 
 
 def corpus(folder: ModelFolder, task: Task, train: Examples, dev: Examples) -> Corpus:
-    """Tokenises both parts."""
+    """Tokenises both sets. Texts that are longer than the model allows are cut."""
     rows = folder.tokenizer.rows
     return Corpus(task, train, dev, rows(train.texts, truncation=True), rows(dev.texts, truncation=True))
 
 
 def cut(rows: Sequence[Row], longest: int) -> list[Row]:
-    """Rows of at most so many tokens."""
+    """The rows, cut to at most `longest` tokens each."""
     return [Row(r.ids[:longest], r.segments[:longest], r.mask[:longest]) for r in rows]
 
 
 def finetune(source: ModelFolder, task: Task, train: Examples, dev: Examples, out: Path, *, stage: Stage = TEACHER,
              device: Any = "cpu", half: bool = False, tell: Tell = on_stderr) -> dict[str, float]:
-    """Writes a classifier to `out`; its metrics on the dev set. Taken up again where it was interrupted."""
+    """Trains a classifier and writes it to `out`. Returns its metrics on the dev set.
+
+    Interrupted training is resumed. Raises ModelError where `out` holds a model, or `source` cannot be fine-tuned.
+    """
     export.check_room(out, source.path)
     texts = corpus(source, task, train, dev)
     model = start(source, task.labels, seed=stage.seed, device=device)
@@ -76,7 +79,7 @@ def finetune(source: ModelFolder, task: Task, train: Examples, dev: Examples, ou
 
 def train_on_labels(model: TorchModel, texts: Corpus, recipe: Recipe, stage: Stage, run: TrainingRun, *,
                     device: Any = "cpu", tell: Tell = on_stderr) -> State:
-    """Trains on the task's labels with a recipe's functions."""
+    """Trains `model` in place on the task's labels, with a recipe's functions."""
     s = session(stage, device)
     labels = torch.tensor(texts.train.labels, device=device)
     labels = labels.float() if texts.task.regression else labels
@@ -90,12 +93,12 @@ def train_on_labels(model: TorchModel, texts: Corpus, recipe: Recipe, stage: Sta
 
 
 def session(stage: Stage, device: Any) -> TorchSession:
-    """What a stage computes in."""
+    """The session that a stage computes in."""
     return TorchSession(products=torch.bfloat16 if stage.half else torch.float32, device=device)
 
 
 def metric(model: TorchModel, texts: Corpus, recipe: Recipe, device: Any) -> Callable[[], float]:
-    """The task's first metric on the dev set, as the model is when asked."""
+    """A function that returns the task's first metric on the dev set, for the model as it is at the call."""
     return lambda: evaluated(model, texts, recipe, device)[texts.task.metrics[0]]
 
 
@@ -106,7 +109,7 @@ def evaluated(model: TorchModel, texts: Corpus, recipe: Recipe, device: Any = "c
 
 @torch.no_grad()
 def dev_logits(model: TorchModel, rows: Sequence[Row], recipe: Recipe, device: Any = "cpu") -> np.ndarray:
-    """Logits (B, L), in float32."""
+    """The logits (B, L) of B rows, computed in float32."""
     s = TorchSession(device=device)
     out = np.zeros((len(rows), len(model.architecture.spec.labels)))
     for places, batch in batches(rows, EVALUATED):

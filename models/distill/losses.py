@@ -15,25 +15,30 @@ from secformer.models.distill.trace import Trace
 
 
 def label_loss(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
-    """Cross entropy of logits (B, L) and labels (B,), or mean squared error."""
+    """Cross entropy of logits (B, L) and labels (B,); for a regression, mean squared error."""
     if task.regression:
         return functional.mse_loss(logits[:, 0], labels)
     return functional.cross_entropy(logits, labels)
 
 
 def logits_loss(mine: Tensor, theirs: Tensor, task: Task) -> Tensor:
-    """Soft cross entropy of logits (B, L) at temperature 1, or mean squared error (MPCFormer, section 3)."""
+    """Soft cross entropy of logits (B, L) at temperature 1; for a regression, mean squared error.
+
+    Source: MPCFormer, section 3.
+    """
     if task.regression:
         return functional.mse_loss(mine, theirs)
     return functional.cross_entropy(mine, theirs.softmax(-1))
 
 
 def inner_loss(mine: Trace, theirs: Trace, batch: Batch) -> Tensor:
-    """Hidden states and attention maps by squared error (MPCFormer, section 3; TinyBERT), mean over layers.
+    """Squared errors of hidden states and of attention maps, each as the mean over layers.
 
-    Where the student has fewer layers, each learns the last of as many of the teacher's as there are to one of its own.
-    Hidden states relative to the teacher's variance, so that layers of different scale weigh the same; maps as the
-    squared distance of rows that belong to tokens.
+    Where the student has fewer layers, each of its layers stands for k of the teacher's, and learns the last of them.
+    The error of a hidden state is divided by the teacher's variance, so that layers of different scale weigh the same.
+    The error of a map is the squared distance of its rows, over the rows that belong to tokens.
+
+    Source: MPCFormer, section 3, after TinyBERT.
     """
     every = len(theirs.attention_maps) // len(mine.attention_maps)
     pairs = zip(mine.hidden_states, theirs.hidden_states[::every], strict=True)

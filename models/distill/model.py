@@ -1,8 +1,8 @@
 """A model with torch parameters, run by the same program as secure inference.
 
-Parameters are the checkpoint's own tensors under their own names. What the program asks for (in a BERT, query, key and
-value as one matrix, transposed, with the scores' factor folded in) is built from them in every pass, by the rules of
-the architecture's layout.
+The parameters are the checkpoint's own tensors, under their own names. Every pass builds the tensors that the program
+asks for from these parameters, by the rules of the architecture's layout. In a BERT, for example, query, key and value
+become one transposed matrix that includes the scores' factor.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from secformer.mpc.errors import ModelError
 from secformer.mpc.ring import WORD_BITS
 from secformer.protocols.recipes import Recipe
 
-SPREAD = 0.02  # standard deviation of new parameters, BERT's own
+SPREAD = 0.02  # standard deviation of new parameters, as in BERT
 
 
 @dataclass
 class TorchModel:
-    """A checkpoint as tensors by name."""
+    """A checkpoint's tensors, by name. Call the model with a session, a batch and a recipe."""
 
     architecture: Architecture
     tensors: dict[str, Tensor]
 
     def __call__(self, s: TorchSession, batch: Batch, recipe: Recipe, trace: Trace | None = None, *,
                  dropout: float = 0.0) -> Tensor:
-        """Logits (B, L)."""
+        """The logits (B, L) of a batch. `trace`, where given, collects what the run passes."""
         trace = trace if trace is not None else Trace()
         told = traced(recipe, trace, self.architecture.hidden_sites, dropout=dropout)
         forward = Forward(batch, self._parameters(s), told, trace.site)
@@ -65,7 +65,7 @@ class TorchModel:
         return found
 
     def _built(self, laid: Laid) -> Tensor:
-        """`Laid.build`, on tensors."""
+        """The same as `Laid.build`, from torch tensors."""
         each = [self.tensors[p.names[0]] for p in laid.parts]
         each = [(t.T if p.transpose else t) * p.factor if p.factor != 1.0 else t.T if p.transpose else t
                 for t, p in zip(each, laid.parts, strict=True)]
@@ -76,7 +76,7 @@ class TorchModel:
         return TorchModel(self.architecture, {name: t.detach().clone() for name, t in self.tensors.items()})
 
     def trainable(self, *, words: bool) -> dict[str, Tensor]:
-        """Parameters that learn, set to keep gradients: all, or all but the word table."""
+        """The parameters that learn, set to keep gradients. Without `words`, the word table is not among them."""
         table = self.architecture.tables()[TABLE].parts[0].names[0]
         for name, t in self.tensors.items():
             t.requires_grad_(bool(words) or name != table)
@@ -84,12 +84,12 @@ class TorchModel:
 
 
 def names(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """The checkpoint tensors of an architecture and their shapes."""
+    """The shapes of an architecture's tensors, by their names in a checkpoint."""
     return {part.names[0]: part.shape for part in parts(architecture.layout(WORD_BITS))}
 
 
 def load(folder: ModelFolder, *, device: Any = "cpu") -> TorchModel:
-    """A text classifier's tensors. Raises ModelError for another architecture."""
+    """Reads a text classifier. Raises ModelError for another architecture."""
     architecture, read = folder.architecture, folder.checkpoint.read
     if architecture.head is not Head.SEQUENCE:
         raise ModelError(f"{folder.path} is a {architecture.spec.architecture}; distillation takes a "
@@ -99,9 +99,10 @@ def load(folder: ModelFolder, *, device: Any = "cpu") -> TorchModel:
 
 
 def start(folder: ModelFolder, labels: tuple[str, ...], *, seed: int, device: Any = "cpu") -> TorchModel:
-    """A classifier over `labels` (one for a regression) on a pretrained encoder; tensors that it lacks are drawn anew.
+    """A classifier over `labels` (one label for a regression), made from a pretrained encoder or from a classifier.
 
-    A classifier over as many labels keeps its own head. Raises ModelError for other architectures.
+    Tensors that the checkpoint lacks are drawn at random from `seed`. So is the head, unless the checkpoint is a
+    classifier over equally many labels. Raises ModelError for other architectures.
     """
     source = folder.architecture
     if source.head not in (Head.ENCODER, Head.SEQUENCE):

@@ -1,4 +1,4 @@
-"""What training needs beyond the package, looked for before anything long begins."""
+"""The packages that training needs, looked for before anything long begins."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ MODULES = ("torch", "matplotlib")
 
 
 def require_training() -> None:
-    """Raises BackendUnavailable, naming the extra, where a module is missing."""
+    """Raises BackendUnavailable, which says what to install, where a package is missing."""
     missing = [name for name in MODULES if find_spec(name) is None]
     if missing:
-        raise BackendUnavailable(f"training needs {' and '.join(missing)}, not installed here: "
-                                 f"pip install \"secformer[distill]\" (evaluation needs neither)")
+        raise BackendUnavailable(f"training needs {' and '.join(missing)}, which is not installed; install it with: "
+                                 f"pip install \"secformer[distill]\" (evaluation works without it)")

@@ -1,5 +1,7 @@
-"""Training that goes on after an interruption: parameters, the optimiser's state and the curves, as safetensors and
-JSON in the output's training folder."""
+"""Training that can be resumed: parameters, the optimiser's state and the curves, saved in the training folder.
+
+The tensors are saved as safetensors, the rest as JSON.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,11 @@ from secformer.mpc.errors import SettingsError
 class State:
     """Where a stage stands.
 
-    best     highest metric so far, at step `at`; `waited` checks ago
-    history  a dict a check: step, loss (mean since the last check), metric
+    step     steps done so far
+    best     highest metric so far, found at step `at`
+    waited   checks since `best` was found
+    done     whether the stage has ended
+    history  one dict per check: step, loss (mean since the check before), metric
     """
 
     step: int = 0
@@ -32,7 +37,10 @@ class State:
 
 
 class TrainingRun:
-    """A training folder. `facts` (model, data, stages) must be the same when training is taken up again."""
+    """A training folder. Training can be resumed only with the same `facts`: model, data and stages.
+
+    Raises SettingsError where the folder holds training with other facts.
+    """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]):
         self.folder = folder
@@ -43,11 +51,11 @@ class TrainingRun:
             before = json.loads(path.read_text("utf-8"))
             if differing := sorted(k for k in {*known, *before} if known.get(k) != before.get(k)):
                 raise SettingsError(f"{folder} holds training that was begun with other settings (differing: "
-                                    f"{', '.join(differing)}); repeat those, or remove the folder to begin anew")
+                                    f"{', '.join(differing)}); use the same ones, or remove the folder to start again")
         _write(path, known)
 
     def load(self, stage: Stage) -> tuple[State, dict[str, Tensor]]:
-        """The stage's state and tensors; a fresh state and none where it has not begun."""
+        """The stage's state and tensors: a fresh state and no tensors where the stage has not begun."""
         from safetensors.torch import load_file
 
         path = self._path(stage)
@@ -57,7 +65,7 @@ class TrainingRun:
         return State(**facts["state"]), load_file(str(path))
 
     def save(self, stage: Stage, state: State, tensors: Mapping[str, Tensor]) -> None:
-        """Replaces the stage's files; the tensors last, so that they are never ahead of the state beside them."""
+        """Replaces the stage's files. The tensors come last, so they are never newer than the state beside them."""
         from safetensors.torch import save_file
 
         path = self._path(stage)
@@ -67,7 +75,7 @@ class TrainingRun:
         part.replace(path)
 
     def finish(self, result: Mapping[str, float]) -> None:
-        """Writes the metrics and removes the tensors, once the model is written; curves and settings stay."""
+        """Writes the metrics and removes the tensors, after the model was written. Curves and settings stay."""
         _write(self.folder / "result.json", dict(result))
         for path in self.folder.glob("*.safetensors"):
             path.unlink()

@@ -15,17 +15,21 @@ POOL = 32  # batches whose texts are sorted by length together
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of the optimiser. Frozen and complete: with the data it determines every step.
+    """One run of the optimiser. Together with the data, a stage determines every step. Raises SettingsError.
 
-    name      of its file in the output's training folder
-    rate      highest learning rate; it rises over the first `warmup` of all steps, then falls to 0, linearly
+    name      also the name of the stage's file in the output's training folder
+    rate      highest learning rate; it rises linearly over the first steps, then falls linearly to 0
     epochs    passes over the texts
-    batch     texts a step
-    checks    times an epoch that the dev metric is taken
-    patience  checks without a better metric after which to stop; 0: never
-    words     the word table learns too
-    longest   tokens that a text is cut to
-    half      matrix products in bfloat16
+    batch     texts per step
+    decay     weight decay of matrices
+    warmup    fraction of the steps over which the rate rises
+    dropout   fraction of values that dropout sets to 0
+    checks    how many times per epoch the dev metric is taken
+    patience  the number of checks without a better metric after which to stop; 0: never stop early
+    seed      of the order of the texts, and of dropout
+    words     whether the word table learns too
+    longest   the number of tokens that a text is cut to
+    half      whether matrix products are in bfloat16
     """
 
     name: str
@@ -59,8 +63,10 @@ class Stage:
 
 
 def order(rows: Sequence[Row], stage: Stage, epoch: int) -> list[np.ndarray]:
-    """The batches of an epoch, as places: random, texts of similar length together. A function of seed and epoch, so
-    that interrupted training goes on where it was."""
+    """The batches of an epoch, as places in `rows`: random, with texts of similar length together.
+
+    The order depends on seed and epoch only, so that interrupted training can be resumed.
+    """
     rng = np.random.default_rng([stage.seed, epoch])
     lengths = np.array([len(r) for r in rows])
     places = rng.permutation(len(rows))

@@ -1,7 +1,7 @@
 """From a teacher to a student that computes other functions: distillation in two stages.
 
-MPCFormer (Li et al., ICLR 2023), section 3, which SecFormer follows: the student starts from the teacher's weights and
-learns first its hidden states and attention maps, then its logits.
+The student starts from the teacher's weights. It learns first the teacher's hidden states and attention maps, then the
+teacher's logits. Source: MPCFormer (Li et al., ICLR 2023), section 3, which SecFormer follows.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from secformer.protocols.recipes import Recipe
 
 INNER = Stage("inner", rate=2e-4, epochs=2)
 LOGITS = Stage("logits", rate=5e-5, epochs=1, patience=3)
-PROBED = 256  # dev texts whose inner loss is watched
+PROBED = 256  # dev texts on which the first stage's loss is measured at a check
 
 
 def distill(source: ModelFolder, recipe: Recipe, task: Task, train: Examples, dev: Examples, out: Path, *,
             smaller: ModelFolder | None = None, inner: Stage | None = INNER, logits: Stage = LOGITS,
             labels_only: bool = False, device: Any = "cpu", half: bool = False,
             tell: Tell = on_stderr) -> dict[str, float]:
-    """Writes a student of the teacher in `source` to `out`, with its range profile; its metrics on the dev set.
+    """Writes a student of the teacher in `source` to `out`, with its range profile. Returns its metrics on the dev set.
 
-    smaller        a model to start from instead of the teacher: fewer layers, the rest alike
-    inner, logits  the two stages
-    labels_only    no distillation: the student learns from labels, as `logits` says, for comparison
-    half           store float16
+    smaller        a model to start from instead of the teacher, with fewer layers, neurons or positions
+    inner, logits  the two stages; None leaves the first one out
+    labels_only    no distillation, for comparison: the student learns from labels, in a stage as `logits`
+    half           store the weights in float16
 
-    Taken up again where it was interrupted. Raises ModelError where the teacher does not fit the task, or `smaller` the
-    teacher.
+    Interrupted training is resumed. Raises ModelError where the teacher does not fit the task, `smaller` does not fit
+    the teacher, or `out` holds a model.
     """
     for folder in (source, *([smaller] if smaller is not None else [])):
         export.check_room(out, folder.path)
@@ -83,17 +83,17 @@ def distill(source: ModelFolder, recipe: Recipe, task: Task, train: Examples, de
 
 
 def check_fit(smaller: ModelFolder, teacher: ModelFolder) -> None:
-    """Raises ModelError where a student's layers cannot learn a teacher's."""
+    """Raises ModelError where the layers of `smaller` cannot learn from the teacher's layers."""
     a, b = smaller.architecture, teacher.architecture
     facts = {"architecture": (a.spec.architecture, b.spec.architecture), "labels": (a.spec.labels, b.spec.labels),
              **{what: (size, b.sizes.get(what)) for what, size in a.sizes.items() if what != LAYERS}}
     for what, (mine, theirs) in facts.items():
         if mine != theirs:
-            raise ModelError(f"{smaller.path} has {what} {mine}, its teacher {teacher.path} has {theirs}; a student "
-                             f"may have fewer layers, neurons and positions only")
+            raise ModelError(f"{smaller.path} has {what} {mine}, but its teacher {teacher.path} has {theirs}; only "
+                             f"layers, neurons and positions may be fewer")
     if b.sizes[LAYERS] % a.sizes[LAYERS]:
-        raise ModelError(f"{smaller.path} has {a.sizes[LAYERS]} layers, its teacher {b.sizes[LAYERS]}, which is not a "
-                         f"multiple of that")
+        raise ModelError(f"{smaller.path} has {a.sizes[LAYERS]} layers, and its teacher has {b.sizes[LAYERS]}, which "
+                         f"is not a multiple; the number of the student's layers must divide the teacher's")
 
 
 def _learn_inner(student: TorchModel, teacher: TorchModel, texts: Corpus, recipe: Recipe, stage: Stage,

@@ -1,6 +1,7 @@
-"""Labelled texts: GLUE's tasks, and files of one's own. Needs no torch.
+"""Labelled texts: GLUE's tasks, and a user's own files. Works without torch.
 
-Tab-separated files have a header and are split at tabs, without quoting, as GLUE's; JSON lines have one object a line.
+Tab-separated files have a header line. As in GLUE, lines are split at tabs, without quoting. Files of JSON lines have
+one object per line.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ JSON = (".jsonl", ".json")
 
 @dataclass(frozen=True)
 class Task:
-    """What is predicted from which columns.
+    """What is predicted, from which columns of a file.
 
-    labels   names by label id; one for a regression, whose label column holds numbers
-    metrics  names in `scores.METRICS`; the first one chooses checkpoints
+    columns  the column of the text, or the two columns of a pair
+    label    the column of the label
+    labels   names by label id; a single name for a regression, whose label column holds numbers
+    metrics  names in `scores.METRICS`; training keeps the parameters that are best by the first one
     folder   GLUE's name for the task's folder
-    ids      the label column holds ids rather than names
+    ids      whether the label column holds ids rather than names
     """
 
     name: str
@@ -50,7 +53,7 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Texts (or pairs) and their labels: ids, int64, or numbers, float64, (B,)."""
+    """B texts or pairs, and their labels (B,): ids as int64, or numbers as float64."""
 
     texts: list[str] | list[tuple[str, str]]
     labels: np.ndarray
@@ -73,50 +76,56 @@ TASKS: Mapping[str, Task] = MappingProxyType({t.name: t for t in (
 
 
 def task_named(name: str) -> Task:
-    """A GLUE task. Raises SettingsError that lists the names."""
+    """The GLUE task of a name. Raises SettingsError, which lists the names, for another name."""
     if name not in TASKS:
-        raise SettingsError(f"task must be one of {', '.join(TASKS)}, or give your own files; got {name!r}")
+        raise SettingsError(f"task must be one of {', '.join(TASKS)}, got {name!r}; for another task, give your own "
+                            f"files")
     return TASKS[name]
 
 
 def own_task(train: PathLike, columns: Sequence[str], label: str, *, regression: bool = False) -> Task:
-    """A task of one's own: labels are the names found in the training file, in alphabetical order."""
+    """A task in a user's own files. The labels are those of the training file, in alphabetical order.
+
+    Raises InputError for a file that cannot be read or has one label only, and SettingsError for other than one or two
+    columns.
+    """
     if len(columns) not in (1, 2):
-        raise SettingsError(f"a text is one column, or a pair of two; got {len(columns)}: {', '.join(columns)}")
+        raise SettingsError(f"give one column, or a pair of columns; got {len(columns)}: {', '.join(columns)}")
     if regression:
         return Task("own", tuple(columns), label, (label,), ("pearson", "spearman"))
     names = sorted({str(row[label]) for row in _rows(Path(train), (*columns, label))})
     if len(names) < 2:
-        raise InputError(f"{train}: column {label!r} holds the single label {names[0]!r}; a classifier needs two or "
-                         f"more (for numbers, ask for a regression)")
+        raise InputError(f"{train}: column {label!r} holds the single label {names[0]!r}; a classifier needs two "
+                         f"labels or more. If the labels are numbers, ask for a regression")
     metrics = ("accuracy", "f1") if len(names) == 2 else ("accuracy",)
     return Task("own", tuple(columns), label, tuple(names), metrics, ids=False)
 
 
 def for_model(task: Task, architecture: Architecture, where: PathLike) -> Task:
-    """The task with the model's label ids. Raises ModelError where its head does not fit the task."""
+    """The task with the model's label ids. Raises ModelError where the model's head does not fit the task."""
     spec = architecture.spec
     if architecture.head is not Head.SEQUENCE:
         raise ModelError(f"{where} is a {spec.architecture}; the task {task.name} needs a "
                          f"{architecture.classes(Head.SEQUENCE)}: fine-tune it first with secformer finetune")
     if len(spec.labels) != len(task.labels):
-        raise ModelError(f"{where} answers with {len(spec.labels)} label(s) ({', '.join(spec.labels)}), the task "
-                         f"{task.name} has {len(task.labels)} ({', '.join(task.labels)}); take a model of this task")
+        raise ModelError(f"{where} answers with {len(spec.labels)} label(s) ({', '.join(spec.labels)}), but "
+                         f"the task {task.name} has {len(task.labels)} ({', '.join(task.labels)}); use a model of this "
+                         f"task")
     if task.ids or task.regression:
         return task
     if set(spec.labels) != set(task.labels):
-        raise ModelError(f"{where} knows the labels {', '.join(spec.labels)}; the files have "
-                         f"{', '.join(task.labels)}; take a model of this task")
+        raise ModelError(f"{where} knows the labels {', '.join(spec.labels)}, but the files have "
+                         f"{', '.join(task.labels)}; use a model of this task")
     return replace(task, labels=spec.labels)
 
 
 def glue_file(folder: PathLike, task: Task, split: str) -> Path:
-    """`split` of a task in a folder that holds its files, or GLUE's folders. Raises InputError where it is missing."""
+    """The file of a split, in a folder that holds the task's files or GLUE's folders. Raises InputError without one."""
     tried = [Path(folder) / FILES[split], Path(folder) / task.folder / FILES[split]]
     for path in tried:
         if path.is_file():
             return path
-    raise InputError(f"no {split} file of {task.name}: tried {' and '.join(map(str, tried))}")
+    raise InputError(f"found no {split} file of {task.name}: tried {' and '.join(map(str, tried))}")
 
 
 def read(path: PathLike, task: Task) -> Examples:
@@ -131,11 +140,11 @@ def read(path: PathLike, task: Task) -> Examples:
 
 
 def some(examples: Examples, count: int | None, seed: int) -> Examples:
-    """A fixed choice of `count` examples, in their order; all of them for None."""
+    """A random choice of `count` examples, fixed by `seed`, in their order; for None, all examples."""
     if count is None or count >= len(examples):
         return examples
     if count < 1:
-        raise SettingsError(f"training takes at least one text, got {count}")
+        raise SettingsError(f"training needs at least one text, got {count}")
     places = np.sort(np.random.default_rng(seed).permutation(len(examples))[:count])
     texts: Any = [examples.texts[i] for i in places]
     return Examples(texts, examples.labels[places])
@@ -157,7 +166,7 @@ def _label(value: Any, task: Task, where: str) -> float | int:
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The named columns of every row; under "" its line number."""
+    """Every row by column, with its line number under "". Raises InputError where a column is missing."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -169,7 +178,7 @@ def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     for row in found:
         if missing := [c for c in columns if c not in row]:
             there = ", ".join(sorted(k for k in row if k))
-            raise InputError(f"{path}, line {row['']}: no column {missing[0]!r}; there are {there}")
+            raise InputError(f"{path}, line {row['']}: no column {missing[0]!r}; the columns are {there}")
     return found
 
 
@@ -181,8 +190,8 @@ def _tab_rows(path: Path, lines: list[tuple[int, str]]) -> list[dict[str, Any]]:
     for number, line in lines[1:]:
         cells = line.rstrip("\r").split("\t")
         if len(cells) != len(header):
-            raise InputError(f"{path}, line {number}: {len(cells)} cells, the header has {len(header)}; cells are "
-                             f"split at tabs, without quoting")
+            raise InputError(f"{path}, line {number}: {len(cells)} cells, but the header has {len(header)}; lines "
+                             f"are split at tabs, without quoting")
         rows.append(dict(zip(header, cells, strict=True)) | {"": number})
     return rows
 
@@ -193,8 +202,8 @@ def _json_rows(path: Path, lines: list[tuple[int, str]]) -> list[dict[str, Any]]
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise InputError(f"{path}, line {number}: not JSON ({error}); give one object a line") from error
+            raise InputError(f"{path}, line {number}: not JSON ({error}); give one object per line") from error
         if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: a {type(row).__name__}; give one object a line")
+            raise InputError(f"{path}, line {number}: a {type(row).__name__}, not an object; give one object per line")
         rows.append(row | {"": number})
     return rows

@@ -1,4 +1,4 @@
-"""A plain training loop: AdamW, one batch a step, the dev metric now and then, the best parameters kept."""
+"""The training loop: AdamW, one batch per step, regular checks of the dev metric, and the best parameters kept."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ from secformer.models.distill.stage import Stage, order
 from secformer.mpc.errors import RangeError
 
 Tell = Callable[[str], None]
-Loss = Callable[[Batch, np.ndarray], Tensor]  # of a batch and its places
-CLIP = 1.0  # norm that gradients are cut to
+Loss = Callable[[Batch, np.ndarray], Tensor]  # of a batch and its texts' places
+CLIP = 1.0  # the largest norm of the gradients; larger ones are scaled down
 
 
 def on_stderr(text: str) -> None:
-    """Progress for people."""
+    """Writes one line of progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def fit(model: TorchModel, rows: Sequence[Row], stage: Stage, loss: Loss, score: Callable[[], float],
         run: TrainingRun, tell: Tell = on_stderr) -> State:
-    """Trains `model` in place; it ends with the parameters of the best check. Takes up what `run` has of the stage.
+    """Trains `model` in place, and leaves it with the parameters of the best check. Resumes a stage that `run` holds.
 
-    Raises RangeError where the loss is no longer a number.
+    loss   the loss of a batch; its second argument is the places of the batch's texts in `rows`
+    score  the dev metric of the model as it is at the call; higher is better
+
+    Raises RangeError where the loss is not finite.
     """
     parameters = model.trainable(words=stage.words)
     state, tensors = run.load(stage)
@@ -44,7 +47,7 @@ def fit(model: TorchModel, rows: Sequence[Row], stage: Stage, loss: Loss, score:
     batches: list[np.ndarray] = []
     losses: list[float] = []
     if state.step and not state.done:
-        tell(f"{stage.name}: goes on at step {state.step} of {steps}")
+        tell(f"{stage.name}: resumed at step {state.step} of {steps}")
     started, begun = time.monotonic(), state.step
     while state.step < steps and not state.done:
         epoch, place = divmod(state.step, an_epoch)
@@ -113,11 +116,11 @@ def _tensors(parameters: dict[str, Tensor], optimiser: torch.optim.AdamW, best: 
 
 def _restore(parameters: dict[str, Tensor], optimiser: torch.optim.AdamW, tensors: dict[str, Tensor]
              ) -> dict[str, Tensor]:
-    """Puts a run's tensors where they belong; the best parameters."""
+    """Restores the parameters and the optimiser from a run's tensors. Returns the best parameters."""
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(tensors[f"now/{name}"])
-            if f"step/{name}" in tensors:  # parameters that a stage does not reach have no state
+            if f"step/{name}" in tensors:  # a parameter that gets no gradient in this stage has no state
                 optimiser.state[p] = {key: tensors[f"{key}/{name}"].to(p.device if key != "step" else "cpu")
                                       for key in ("step", "exp_avg", "exp_avg_sq")}
     return {name: tensors[f"best/{name}"].to(p.device) for name, p in parameters.items()}

@@ -1,9 +1,9 @@
-"""Make the demonstration model: SecFormer's design at 8 MB, for English film-review sentences (SST-2).
+"""Makes the demonstration model: SecFormer's design at 8 MB, for English film-review sentences (SST-2).
 
     python -m secformer.models.distill.train_demo --data glue --backbone all-MiniLM-L6-v2 --work work --out models/demo
 
-The teacher is the backbone, fine-tuned on SST-2; then its vocabulary is cut to the words that are frequent there. The
-student starts from two of the teacher's layers, cut too, and is distilled from it in two stages.
+The teacher is the backbone, fine-tuned on SST-2. Its vocabulary is then cut to the words that are frequent in SST-2.
+The student starts from the first two of the teacher's layers, with fewer neurons, and is distilled in two stages.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="GLUE's folder")
     parser.add_argument("--backbone", type=Path, required=True, help="folder with all-MiniLM-L6-v2")
-    parser.add_argument("--work", type=Path, required=True, help="folder for what is made on the way")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the models that are made on the way")
     parser.add_argument("--out", type=Path, required=True, help="folder for the exported model")
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A small BERT cut out of a large one: its first layers, its most used words, its heaviest feed-forward neurons."""
+"""A small BERT cut out of a large one: the first layers, the most used words, the heaviest feed-forward neurons."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ INNER, OUTER = "intermediate.dense", "output.dense"
 
 def trim(source: ModelFolder, out: Path, texts: Sequence[str], *, words: int, positions: int, layers: int | None = None,
          neurons: int | None = None) -> ModelFolder:
-    """Writes a model of the source's architecture with the first `layers`, and of each layer the `neurons` with the
-    largest weights in and out (default: all of them). The vocabulary keeps `words` tokens in all: the special tokens,
-    all single letters, and those that are most frequent in `texts`. Other words fall into pieces that are left.
+    """Writes a smaller model of the source's architecture, and opens its folder.
 
-    Raises ModelError where the source has no lower-case WordPiece vocabulary in a vocab.txt.
+    words      the size of the vocabulary: the special tokens, all single letters, and the tokens that are most frequent
+               in `texts`; other words are split into pieces that remain
+    positions  the number of positions that are kept
+    layers     the number of first layers that are kept (default: all)
+    neurons    the number of neurons per layer that are kept, those with the largest weights (default: all)
+
+    The source must have a lower-case WordPiece vocabulary. Raises ModelError where it has no vocab.txt.
     """
     from safetensors.numpy import save_file
     from transformers import BertTokenizer
 
     path = source.path / "vocab.txt"
     if not path.is_file():
-        raise ModelError(f"{source.path} has no vocab.txt; trimming takes a WordPiece model that has one")
+        raise ModelError(f"{source.path} has no vocab.txt; only WordPiece models that have one can be trimmed")
     config = json.loads((source.path / "config.json").read_text("utf-8"))
     layers = config["num_hidden_layers"] if layers is None else layers
     neurons = config["intermediate_size"] if neurons is None else min(neurons, config["intermediate_size"])

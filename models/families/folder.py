@@ -40,7 +40,7 @@ class ModelFolder:
     def verify(self, fixed: FixedPoint) -> None:
         """Reads every tensor once. Adds a note on tensors that the architecture does not use.
 
-        Raises ModelError where a tensor is missing, has another shape or kind, or is not finite; RangeError where a
+        Raises ModelError where a tensor is missing, has another shape or dtype, or is not finite; RangeError where a
         value is not below 2^magnitude.
         """
         bound = 2.0**fixed.magnitude

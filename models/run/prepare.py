@@ -23,7 +23,7 @@ from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
 PathLike = str | os.PathLike[str]
 
 UNMEASURED = ("no range profile for this recipe lies beside the checkpoint, so one was measured at load from built-in "
-              "texts; for other kinds of text, write a profile with: secformer profile")
+              "texts; if your texts differ from those, write a profile with: secformer profile")
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,11 +55,11 @@ def test_own_files_name_their_labels(tmp_path: Path) -> None:
     ("empty.tsv", "", "no examples"),
     ("header.tsv", "sentence1\tlabel\n", "no examples"),
     ("columns.tsv", "text\tlabel\na\t1\n", "no column 'sentence1'"),
-    ("cells.tsv", "sentence1\tlabel\na\tb\t1\n", "3 cells, the header has 2"),
+    ("cells.tsv", "sentence1\tlabel\na\tb\t1\n", "3 cells, but the header has 2"),
     ("labels.tsv", "sentence1\tlabel\na\t1\nb\t2\n", "line 3: label '2' is unknown"),
     ("names.tsv", "sentence1\tlabel\na\tpositive\n", "label 'positive' is unknown"),
     ("broken.jsonl", '{"sentence1": "a"\n', "not JSON"),
-    ("list.jsonl", "[1, 2]\n", "a list"),
+    ("list.jsonl", "[1, 2]\n", "a list, not an object"),
     ("short.jsonl", '{"sentence1": "a", "label": 1}\n{"sentence1": "b"}\n', "line 2: no column 'label'"),
 ])
 def test_bad_files(tmp_path: Path, name: str, text: str, says: str) -> None:
@@ -90,14 +90,14 @@ def test_tasks_and_columns_are_checked(tmp_path: Path) -> None:
         own_task(path, ["a", "b", "c"], "label")
     with pytest.raises(InputError, match="single label 'x'"):
         own_task(path, ["text"], "label")
-    with pytest.raises(InputError, match=r"no column 'stars'; there are label, text"):
+    with pytest.raises(InputError, match=r"no column 'stars'; the columns are label, text"):
         own_task(path, ["text"], "stars")
 
 
 def test_a_head_that_does_not_fit() -> None:
     sst2 = task_named("sst2")
     assert for_model(sst2, Bert(SPEC), "model") is sst2
-    with pytest.raises(ModelError, match=r"2 label\(s\) \(negative, positive\), the task stsb has 1"):
+    with pytest.raises(ModelError, match=r"2 label\(s\) \(negative, positive\), but the task stsb has 1"):
         for_model(task_named("stsb"), Bert(SPEC), "model")
     with pytest.raises(ModelError, match="is a BertForMaskedLM"):
         for_model(sst2, Bert(replace(SPEC, architecture="BertForMaskedLM")), "model")

@@ -69,8 +69,8 @@ def test_equals_the_twin(recipe: Recipe, name: str) -> None:
     found = program(s, *map(s.accept, operands))
     assert found.data.dtype == torch.float64
     np.testing.assert_allclose(found.data.numpy(), expected.data, rtol=1e-9, atol=1e-10)
-    books = ("shape", "frac", "width", "magnitude")
-    assert [getattr(found, b) for b in books] == [getattr(expected, b) for b in books]
+    facts = ("shape", "frac", "width", "magnitude")
+    assert [getattr(found, f) for f in facts] == [getattr(expected, f) for f in facts]
 
 
 @pytest.mark.parametrize("recipe", ON_SHARES, ids=lambda r: r.name)

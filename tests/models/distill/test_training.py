@@ -218,7 +218,7 @@ def test_interrupted_training_ends_where_it_would_have(teacher: Path, tmp_path: 
         go(tmp_path / "parts", interrupted_after(checks))
     said: list[str] = []
     go(tmp_path / "parts", said.append)
-    assert any("goes on at step" in text for text in said) == (checks != 1)
+    assert any("resumed at step" in text for text in said) == (checks != 1)
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     for name, values in whole.items():
         np.testing.assert_array_equal(values, parts[name])
