@@ -18,6 +18,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from secformer.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from secformer.models.run.local import SecureModel as SecureModel
     from secformer.models.run.local import plain_bert as plain_bert
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from secformer.roles.client import RemoteModel as RemoteModel
     from secformer.roles.client import connect as connect
     from secformer.shipped import demo_model as demo_model
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "secure_bert": "secformer.models.run.local",

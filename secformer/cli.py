@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         _complain("interrupted", args.debug)
+        exec("")  # after an interrupt inside exec(), `python -m` ignores the exit code until the next exec()
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has left, so nobody would see a message
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

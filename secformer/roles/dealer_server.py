@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from secformer import __version__
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
@@ -27,6 +26,7 @@ from secformer.roles.dealing import MAX_PLAN, WEIGHTS
 from secformer.roles.epochs import LIVE, Epoch, State, as_note
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
+from secformer.version import __version__
 
 MOST_RUNS = 1 << 20  # runs that may be asked for at once
 EPOCHS = 4           # epochs for which the masks of the weights are kept in memory

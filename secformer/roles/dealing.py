@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from secformer import __version__
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync
 from secformer.mpc.net.tls import Context, TLSChannel, connect
 from secformer.roles.epochs import Epoch, epoch_of
+from secformer.version import __version__
 
 T = TypeVar("T")
 WEIGHTS = "weights"  # the run that masks a model's weights

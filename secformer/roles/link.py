@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from secformer import __version__
 from secformer.models.run.public import PublicModel
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync
 from secformer.mpc.net.tcp import StreamChannel
 from secformer.mpc.ring import WORD_BITS
+from secformer.version import __version__
 
 OFFERED = 32      # requests named in one offer
 HEARTBEAT = 5.0   # seconds between offers if no request waits

@@ -135,6 +135,18 @@ def test_defects_are_told_in_one_line(capsys: pytest.CaptureFixture[str], monkey
     assert "ZeroDivisionError: two lines of text" in complaint(capsys, "demo", "text")
 
 
+def test_ctrl_c_inside_an_exec(tmp_path: Path) -> None:
+    """Such as those that make dataclasses: `python -m` must still leave with 130, and not by the signal."""
+    (tmp_path / "interrupted.py").write_text(
+        "import sys, secformer, secformer.cli\n"
+        "secformer.secure_bert = lambda *_, **__: exec('raise KeyboardInterrupt')\n"
+        "sys.exit(secformer.cli.main(['demo', 'text']))\n")
+    path = os.pathsep.join([str(tmp_path), *(os.path.abspath(each) for each in sys.path)])
+    done = subprocess.run([sys.executable, "-m", "interrupted"], capture_output=True, text=True, check=False,
+                          env=os.environ | {"PYTHONPATH": path})
+    assert (done.returncode, done.stderr) == (130, "secformer: interrupted\n")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
 def test_ctrl_c() -> None:
     """Interrupted in the middle of a run: exit code 130, one line, no traceback, and soon."""

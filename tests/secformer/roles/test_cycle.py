@@ -84,7 +84,8 @@ class Party:
     def __init__(self, rank: int, link: Any):
         self.jobs, self.supply, self.computer, self.stop = Jobs(9), Supply(), Computer(), threading.Event()
         cycle = Cycle(self.jobs, self.supply, self.computer, self.stop)  # type: ignore[arg-type]
-        self._work, self._link, self.error = (cycle.follow if rank else cycle.lead), link, None
+        self._work, self._link = (cycle.follow if rank else cycle.lead), link
+        self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -92,7 +93,7 @@ class Party:
         try:
             self._work(self._link)
         except Exception as error:
-            self.error: Exception | None = error
+            self.error = error
         self._link.hang_up()
 
     def ask(self, request: str, tokens: int = 1) -> Future[Answer]:

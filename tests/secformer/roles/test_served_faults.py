@@ -347,7 +347,7 @@ def test_another_model_at_the_other_party(up: LocalRoles, tmp_path: Path) -> Non
 
 def test_another_version_at_the_other_party(up: LocalRoles) -> None:
     def start() -> None:
-        script = ("import secformer; secformer.__version__ = '0.0.9'\nfrom secformer.cli import main\n"
+        script = ("import secformer.version; secformer.version.__version__ = '0.0.9'\nfrom secformer.cli import main\n"
                   f"main(['party', '--settings', {str(up.settings('party1'))!r}])")
         with up.log("party1").open("ab") as log:
             up.processes["party1"] = subprocess.Popen([sys.executable, "-c", script], start_new_session=True,
