@@ -27,7 +27,8 @@ from secformer import SecureModel
 from secformer.models.families.folder import ModelFolder
 from secformer.models.ranges.profile import measure
 from secformer.mpc.backend import Backend
-from secformer.mpc.dealer.kinds import Comparison, ExpMask, Kind, MatMul, SeriesMask
+from secformer.mpc.dealer.comparisons import Comparison
+from secformer.mpc.dealer.kinds import ExpMask, Kind, MatMul, SeriesMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.kernels.cuda.device import Device
 from secformer.mpc.kernels.cuda.launch import CudaKernels

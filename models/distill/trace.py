@@ -62,7 +62,7 @@ def traced(recipe: Recipe, trace: Trace, hidden: Collection[str], *, dropout: fl
     def layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
         out = recipe.layernorm(s, x, gamma, beta, eps, at)
         if isinstance(at, Spot) and at.name in hidden:
-            trace.hidden_states.append(out.data)
+            trace.hidden_states.append(s.values(out))
         return out
 
     @wraps(recipe.softmax)
@@ -73,7 +73,7 @@ def traced(recipe: Recipe, trace: Trace, hidden: Collection[str], *, dropout: fl
             values = s.concatenate([values, values.like(unit.expand(*values.shape[:-1], t))], -1)
         out = recipe.softmax(s, scores, values, mask, at)
         if trace.maps:
-            trace.attention_maps.append(out.data[..., d:])
+            trace.attention_maps.append(s.values(out)[..., d:])
             out = out[..., :d]
         return out.like(functional.dropout(out.data, dropout)) if dropout else out
 

@@ -37,19 +37,20 @@ def observed(recipe: Recipe, xp: Any, meet: Meet, *, needs: Needs | None = None)
     def elementwise(function: Elementwise, name: str) -> Elementwise:
         @wraps(function)
         def met(s: Session, x: Share, at: Site) -> Share:
-            return function(s, x, meet(at, asked[name], x.data))
+            return function(s, x, meet(at, asked[name], s.values(x)))
 
         return met
 
     @wraps(recipe.layernorm)
     def layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
-        here = meet(at, asked["layernorm"], x.data, gamma.data, beta.data)
+        here = meet(at, asked["layernorm"], *map(s.values, (x, gamma, beta)))
         return recipe.layernorm(s, x, gamma, beta, eps, here)
 
     @wraps(recipe.softmax)
     def softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
-        real = xp.asarray(mask[:, None, None, :], device=scores.data.device)
-        here = meet(at, asked["softmax"], real_scores(xp, scores.data, real), values.data, real)
+        given, weighted = s.values(scores), s.values(values)
+        real = xp.asarray(mask[:, None, None, :], device=given.device)
+        here = meet(at, asked["softmax"], real_scores(xp, given, real), weighted, real)
         return recipe.softmax(s, scores, values, mask, here)
 
     met: dict[str, Any] = {"gelu": elementwise(recipe.gelu, "gelu"), "softmax": softmax, "layernorm": layernorm,

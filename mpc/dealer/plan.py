@@ -7,18 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from secformer.mpc.dealer.kinds import (
-    CHUNK,
-    ExpMask,
-    Hadamard,
-    Kind,
-    Less,
-    Lift,
-    MatMul,
-    Relu,
-    SeriesMask,
-    WeightMask,
-)
+from secformer.mpc.dealer.comparisons import Less, Relu
+from secformer.mpc.dealer.kinds import CHUNK, ExpMask, Hadamard, Kind, Lift, MatMul, SeriesMask, WeightMask
 from secformer.mpc.errors import Desync
 from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.net.wire import Tag

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from secformer.mpc.dealer.comparisons import Comparison, Less, Relu
 from secformer.mpc.dealer.correlations import Material
-from secformer.mpc.dealer.kinds import Comparison, Less, Relu
 from secformer.mpc.party import Party
 from secformer.mpc.ring import mask
 

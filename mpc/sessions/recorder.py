@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.dealer.kinds import CHUNK, Bilinear, Hadamard, Kind, Less, MatMul, Relu, WeightMask
+from secformer.mpc.dealer.comparisons import Less, Relu
+from secformer.mpc.dealer.kinds import CHUNK, Bilinear, Hadamard, Kind, MatMul, WeightMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint

@@ -11,18 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpc_lab import ULP, Sent, examples, run, tapped
 
-from secformer.mpc.dealer.kinds import (
-    Comparison,
-    ExpMask,
-    Hadamard,
-    Kind,
-    Less,
-    Lift,
-    MatMul,
-    Relu,
-    SeriesMask,
-    WeightMask,
-)
+from secformer.mpc.dealer.comparisons import Comparison, Less, Relu
+from secformer.mpc.dealer.kinds import ExpMask, Hadamard, Kind, Lift, MatMul, SeriesMask, WeightMask
 from secformer.mpc.dealer.plan import KINDS
 from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.session import CLIENT

@@ -21,18 +21,16 @@ from mpc_lab import (
     words_of,
 )
 
+from secformer.mpc.dealer.comparisons import Comparison, Less, Relu
 from secformer.mpc.dealer.expand import expand
 from secformer.mpc.dealer.kinds import (
     CHUNK,
-    Comparison,
     ExpMask,
     Field,
     Hadamard,
     Kind,
-    Less,
     Lift,
     MatMul,
-    Relu,
     SeriesMask,
     WeightMask,
     chunks,

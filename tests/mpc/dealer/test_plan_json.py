@@ -10,20 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secformer.mpc.dealer import kinds
-from secformer.mpc.dealer.kinds import (
-    Bilinear,
-    Comparison,
-    ExpMask,
-    Hadamard,
-    Kind,
-    Less,
-    Lift,
-    MatMul,
-    Relu,
-    SeriesMask,
-    WeightMask,
-)
+from secformer.mpc.dealer import comparisons, kinds
+from secformer.mpc.dealer.comparisons import Comparison, Less, Relu
+from secformer.mpc.dealer.kinds import Bilinear, ExpMask, Hadamard, Kind, Lift, MatMul, SeriesMask, WeightMask
 from secformer.mpc.dealer.plan import KINDS, Plan
 from secformer.mpc.errors import Desync
 from secformer.mpc.functions import Series
@@ -51,7 +40,7 @@ def test_a_plan_survives_json() -> None:
 
 
 def test_every_kind_can_be_told() -> None:
-    concrete = {cls for cls in vars(kinds).values()
+    concrete = {cls for module in (kinds, comparisons) for cls in vars(module).values()
                 if isinstance(cls, type) and issubclass(cls, Kind) and cls not in (Kind, Bilinear, Comparison)}
     assert set(KINDS.values()) == concrete
 

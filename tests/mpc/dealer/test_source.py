@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from mpc_lab import SEEDS, dealt, kernels_named
 
-from secformer.mpc.dealer.kinds import ExpMask, Hadamard, Kind, Less, Lift, MatMul, Relu, SeriesMask, WeightMask
+from secformer.mpc.dealer.comparisons import Less, Relu
+from secformer.mpc.dealer.kinds import ExpMask, Hadamard, Kind, Lift, MatMul, SeriesMask, WeightMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source

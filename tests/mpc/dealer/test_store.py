@@ -15,7 +15,8 @@ import pytest
 from mpc_lab import SEEDS, kernels_named
 
 from secformer.mpc.dealer import store as module
-from secformer.mpc.dealer.kinds import Hadamard, Less, Lift
+from secformer.mpc.dealer.comparisons import Less
+from secformer.mpc.dealer.kinds import Hadamard, Lift
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source

@@ -16,7 +16,7 @@ from mpc_lab import KERNELS, examples, kernels_named, reduced, wire_words
 from tree import ROOT
 
 from secformer.mpc.backend import Backend
-from secformer.mpc.dealer.kinds import Less, Relu
+from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.kernels import Kernels, kernels_for
 
 needs_numba = pytest.mark.skipif("numba" not in KERNELS, reason="numba is not installed")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpc_lab import KERNELS, ULP, Raw, Words, compute, examples, kernels_named, reduced, run, words_of
 
-from secformer.mpc.dealer.kinds import CHUNK, Comparison
+from secformer.mpc.dealer.comparisons import Comparison
+from secformer.mpc.dealer.kinds import CHUNK
 from secformer.mpc.errors import RangeError, SecformerError
 from secformer.mpc.fixed import FixedPoint, encode
 from secformer.mpc.shares import Share

@@ -18,7 +18,8 @@ import pytest
 from cuda_lab import HostModule
 
 from secformer.mpc.backend import choose_backend
-from secformer.mpc.dealer.kinds import ExpMask, Less, Lift, MatMul, SeriesMask
+from secformer.mpc.dealer.comparisons import Less
+from secformer.mpc.dealer.kinds import ExpMask, Lift, MatMul, SeriesMask
 from secformer.mpc.errors import BackendUnavailable
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.cuda.launch import CudaKernels

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from secformer.mpc.dealer.kinds import Less, Relu
+from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.words import Sealed
 
