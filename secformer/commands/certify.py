@@ -15,8 +15,8 @@ def init(args: argparse.Namespace) -> None:
     hosts = {role: getattr(args, role) for role in ("party0", "party1", "dealer") if getattr(args, role)}
     made = make(Path(args.folder), hosts=hosts, days=args.days)
     show(args, issued_json(made), issued(made, f"Copy each role's folder in {args.folder} to the machine of that role. "
-                                               f"Keep the folder authority to yourself: its key can forge a "
-                                               f"certificate for any role."))
+                                               f"Keep the folder `authority` to yourself: its key can forge "
+                                               f"a certificate for any role."))
 
 
 def certify(args: argparse.Namespace) -> None:

@@ -50,7 +50,7 @@ class DealerServer:
         log.info("listening", extra={"fields": {"port": self.port}})
 
     def close(self) -> None:
-        """Stops listening, and gives no serial any more."""
+        """Stops listening, and gives out no more serials."""
         self._listener.close()
         with self._lock:
             self._state.close()

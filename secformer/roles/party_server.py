@@ -1,4 +1,4 @@
-"""A party as a server process: its engine in one thread, its web server in another, a queue of requests between."""
+"""A party as a server process: its engine in one thread, its web server in another."""
 
 from __future__ import annotations
 
