@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import MINILM, write_checkpoint
+from checkpoints import MINILM, config, tensors, write_checkpoint
 
+from secformer.models.data.tensors import TABLE
+from secformer.models.families.folder import ModelFolder
 from secformer.models.run.local import plain_bert
+from secformer.mpc.ring import WORD_BITS
 
 VECTORS = sorted((Path(__file__).parent / "vectors").glob("*.npz"))
 CLOSE = {"rtol": 0.0, "atol": 1e-10}
@@ -99,3 +102,16 @@ def test_minilm_against_torch() -> None:
     expected, out = reference(MINILM, dict(tokens)), plain_bert(MINILM, texts)
     hidden = within(tokens["attention_mask"], expected.last_hidden_state.numpy())
     np.testing.assert_allclose(out.last_hidden_state, hidden, **CLOSE)
+
+
+def test_layout_folds_the_query_scale_and_fuses(tmp_path: Path) -> None:
+    folder = ModelFolder(write_checkpoint(tmp_path))
+    found, layout = tensors(config()), folder.architecture.layout(WORD_BITS)
+    names = [f"encoder.layer.1.attention.self.{n}" for n in ("query", "key", "value")]
+    scale = [0.5, 1.0, 1.0]  # 1/sqrt(head_dim = 4)
+    weight = np.concatenate([found[f"{n}.weight"].T.astype(float) * f for n, f in zip(names, scale, strict=True)], 1)
+    bias = np.concatenate([found[f"{n}.bias"].astype(float) * f for n, f in zip(names, scale, strict=True)])
+    np.testing.assert_array_equal(layout["layer.1.qkv.weight"].build(folder.checkpoint), weight)
+    np.testing.assert_array_equal(layout["layer.1.qkv.bias"].build(folder.checkpoint), bias)
+    assert layout["layer.1.qkv.weight"].shape == (12, 36)
+    assert layout[TABLE].shape == (folder.architecture.inputs.words + 2, 12)
