@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,22 @@ import numpy as np
 import pytest
 from runs_lab import CPU, TEXTS, close, folder_of
 
-from secformer.models.ranges.trained import DESIGNS
+from secformer.models.families.architecture import Spec
+from secformer.models.families.folder import ModelFolder
+from secformer.models.ranges.trained import DESIGNS, KEY, entry, plaintext, require, suits, trained_for
 from secformer.models.run.local import PlainModel, plain_bert, secure_bert, twin
 from secformer.mpc.errors import ModelError, SettingsError
-from secformer.protocols.recipes import EXACT, FAITHFUL, RECIPES, SECFORMER
+from secformer.protocols.recipes import (
+    CRYPTEN,
+    EXACT,
+    FAITHFUL,
+    MPCFORMER,
+    MPCFORMER_2RELU,
+    PUMA,
+    RECIPES,
+    SECFORMER,
+    Recipe,
+)
 
 
 @pytest.mark.parametrize(("entry", "recipe"), [(None, "secformer"), (None, "mpcformer"), ("secformer", "faithful"),
@@ -59,3 +72,71 @@ def test_designs_are_those_of_the_paper() -> None:
     assert set(DESIGNS) == {"secformer", "mpcformer"}
     with pytest.raises(TypeError):
         DESIGNS["other"] = SECFORMER  # type: ignore[index]
+
+
+# ---- the rules -------------------------------------------------------------------------------------------------------
+
+ORDINARY = ("faithful", "puma", "crypten", "exact")
+
+
+def spec_of(tmp_path: Path, said: object = None) -> Spec:
+    """The spec of a checkpoint whose config has this entry."""
+    return ModelFolder(folder_of(tmp_path, **({} if said is None else {KEY: said}))).architecture.spec
+
+
+@pytest.mark.parametrize("trained", [None, *RECIPES])
+def test_what_suits_whom(trained: str | None) -> None:
+    """Recipes that approximate a BERT's functions suit each other's checkpoints; students suit their own functions."""
+    own = RECIPES[trained] if trained is not None else None
+    suiting = {name for name, recipe in RECIPES.items() if suits(recipe, own)}
+    assert suiting == (set(ORDINARY) if trained is None or trained in ORDINARY else {trained})
+
+
+def test_what_a_student_is_judged_by() -> None:
+    """GeLU and softmax; other functions have no part in what was trained."""
+    assert suits(replace(SECFORMER, layernorm=FAITHFUL.layernorm, tanh=CRYPTEN.tanh), SECFORMER)
+    assert not suits(replace(SECFORMER, gelu=MPCFORMER.gelu), SECFORMER)
+    assert not suits(replace(SECFORMER, softmax=FAITHFUL.softmax), SECFORMER)
+    assert suits(replace(SECFORMER, softmax=FAITHFUL.softmax), None), "nothing of a student is left in it"
+
+
+@pytest.mark.parametrize("design", DESIGNS.values(), ids=lambda r: r.name)
+def test_what_training_writes_is_read_again(design: Recipe, tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, json.loads(json.dumps(entry(design))))
+    assert trained_for(spec) is design and plaintext(spec) is design
+    require(design, spec, "here")
+
+
+@pytest.mark.parametrize(("said", "recipe"), [
+    (None, None), ("secformer", SECFORMER), ({"recipe": "secformer"}, SECFORMER), ({"recipe": "puma"}, PUMA),
+    ({"constants": {"quad_shift": 5.0}}, None), ({"recipe": "puma", "constants": {"any": 1}}, PUMA),
+])
+def test_what_a_config_may_say(said: object, recipe: Recipe | None, tmp_path: Path) -> None:
+    """Constants count for designs that are trained around them."""
+    assert trained_for(spec_of(tmp_path, said)) is recipe
+
+
+@pytest.mark.parametrize("constants", [{}, {"quad_shift": 5.5}, {"quad_shift": 5.0, "quad": [1, 2, 3]}])
+def test_constants_are_compared_whole(constants: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"trained for 'secformer' with the constants .*quad_shift.*distil it again"):
+        trained_for(spec_of(tmp_path, {"recipe": "secformer", "constants": constants}))
+
+
+def test_an_unknown_recipe_is_told_with_the_known(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="recipe must be one of secformer, faithful"):
+        trained_for(spec_of(tmp_path, "fastformer"))
+
+
+def test_plaintext_of_ordinary_checkpoints_is_exact(tmp_path: Path) -> None:
+    assert plaintext(spec_of(tmp_path / "a")) is EXACT
+    assert plaintext(spec_of(tmp_path / "b", "puma")) is EXACT
+    assert plaintext(spec_of(tmp_path / "c", "mpcformer_2relu")) is MPCFORMER_2RELU
+
+
+def test_refusals_name_the_checkpoint_and_the_way_out(tmp_path: Path) -> None:
+    bare, student = spec_of(tmp_path / "a"), spec_of(tmp_path / "b", "secformer")
+    with pytest.raises(SettingsError, match=r"^my/model is an ordinary checkpoint .*'mpcformer'.*secformer distill"):
+        require(MPCFORMER, bare, "my/model")
+    with pytest.raises(SettingsError, match=r"^my/model was distilled .* 'secformer', .*'faithful'.*'auto'"):
+        require(FAITHFUL, student, "my/model")
+    require(FAITHFUL, bare, "my/model")
