@@ -1,19 +1,14 @@
-"""The contract of a family, kept by one that the package does not know: every way in which a model runs works with it.
-
-And BERT's side of the contract: what it says of itself is what its program does.
-"""
+"""The contract of a family, kept by one that the package does not know: all ways in which models run work with it."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import VOCAB, write_checkpoint
+from checkpoints import VOCAB
 from toy_family import exact, write_toy
 
-from secformer.models.families.bert import Bert
 from secformer.models.families.folder import ModelFolder
 from secformer.models.ranges.profile import FILE, measure
 from secformer.models.run.check import check
@@ -91,32 +86,3 @@ def test_bad_input_is_refused_by_its_own_limits(toy: Path) -> None:
 def test_training_says_that_it_cannot(toy: Path) -> None:
     with pytest.raises(ModelError, match=r"'toy_mlp'.*not trained here"):
         _ = ModelFolder(toy).architecture.classifier(("a", "b"))
-
-
-# ---- what a family says of itself is what its program does -----------------------------------------------------------
-
-
-@pytest.mark.parametrize("architecture", Bert.heads)
-def test_sites_and_results_are_those_of_the_program(tmp_path: Path, architecture: str) -> None:
-    folder = ModelFolder(write_checkpoint(tmp_path, architecture))
-    profile = measure(folder, ["the cat sat", "dog"])
-    assert tuple(profile.sites) == folder.architecture.sites
-    with SecureModel.from_pretrained(tmp_path, backend="numpy") as model:
-        assert tuple(folder.architecture.results) == model.names
-        model(["the cat sat", "dog"])
-    assert set(folder.architecture.hidden_sites) < set(folder.architecture.sites)
-
-
-@pytest.mark.parametrize("architecture", Bert.heads)
-def test_facts_survive_json(tmp_path: Path, architecture: str) -> None:
-    own = ModelFolder(write_checkpoint(tmp_path, architecture)).architecture
-    assert type(own).from_facts(json.loads(json.dumps(own.facts()))) == own
-
-
-def test_stored_names_are_the_checkpoints(tmp_path: Path) -> None:
-    from safetensors.numpy import load_file
-
-    folder = ModelFolder(write_checkpoint(tmp_path, "BertForSequenceClassification", prefix="bert."))
-    layout = folder.architecture.layout(64)
-    names = {part.names[0] for tensor in layout.values() for part in tensor.parts}
-    assert {folder.architecture.stored_name(name) for name in names} == set(load_file(tmp_path / "model.safetensors"))
