@@ -21,6 +21,7 @@ STARTS = '"-m", "secformer"'  # in the source of whatever starts processes of th
 HELD: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("secformer/__main__.py", ("secformer/test_cli.py",), "three lines, run in a process of its own"),
     ("secformer/shipped.py", ("secformer/test_cli.py", "models/ranges/test_profile.py"), "a path, taken by every demo"),
+    ("secformer/version.py", ("test_packaging.py",), "one word, compared with the package's"),
     ("secformer/roles/", ("secformer/roles/test_served.py", "secformer/roles/test_served_faults.py"),
      "servers and their clients, as processes that talk to each other"),
     ("mpc/backend.py", ("mpc/test_worlds.py",), "a choice that every world makes"),
@@ -42,6 +43,8 @@ HELD: tuple[tuple[str, tuple[str, ...], str], ...] = (
      "launched on the host's fibers, and on a GPU where there is one"),
     ("mpc/net/", ("mpc/net/test_channels.py",), "one suite over all channels"),
     ("mpc/dealer/ahead.py", ("secformer/roles/test_cycle.py",), "a thread of a served party's cycle"),
+    ("mpc/dealer/comparisons.py", ("mpc/dealer/test_kinds.py", "mpc/ops/test_comparison.py"),
+     "the law of every kind, in one file; what is looked up, by the verbs"),
     ("mpc/dealer/correlations.py", ("mpc/dealer/test_own_dealer.py",), "the seam, tried with another dealer"),
     ("mpc/dealer/expand.py", ("mpc/dealer/test_kinds.py",), "expands every kind, chunk by chunk"),
     ("mpc/dealer/plan.py", ("mpc/dealer/test_source.py", "mpc/dealer/test_plan_json.py"), "what sources follow"),

@@ -9,14 +9,15 @@ import pytest
 
 from secformer.models.data.parameters import load_weights
 from secformer.models.data.shares import GhostTensors
-from secformer.models.data.tensors import TABLE, Layout, Part, Tensor, linear, norm
+from secformer.models.data.tensors import TABLE, Layout, Part, Tensor, linear_layout, norm_layout
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.sessions.recorder import PlanRecorder
 
 LAYOUT: Layout = {
     "positions": Tensor((Part(("p",), (6, 4)),)),  # a matrix by its shape, but not the operand of a product
     TABLE: Tensor((Part(("t",), (9, 4)),), 0, True, 24),
-    **linear("layer.0.dense", "a", 4, 5), **linear("layer.1.dense", "b", 4, 5), **norm("layer.1.norm", "c", 4),
+    **linear_layout("layer.0.dense", "a", 4, 5), **linear_layout("layer.1.dense", "b", 4, 5),
+    **norm_layout("layer.1.norm", "c", 4),
 }
 
 

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from secformer.models.data.checkpoint import Checkpoint
-from secformer.models.data.tensors import NARROW, TABLE, Part, Tensor, linear, matrix, norm, parts, table_width
+from secformer.models.data.tensors import (
+    NARROW,
+    TABLE,
+    Part,
+    Tensor,
+    linear_layout,
+    matrix,
+    norm_layout,
+    parts,
+    table_width,
+)
 from secformer.models.families.folder import ModelFolder
 from secformer.mpc.errors import ModelError, RangeError
 
@@ -86,7 +96,7 @@ def test_the_first_name_that_is_there_is_read(tmp_path: Path) -> None:
 
 
 def test_layers_of_pytorch() -> None:
-    dense, normed = linear("here", "there.dense", 3, 5), norm("here.norm", "there.LayerNorm", 5)
+    dense, normed = linear_layout("here", "there.dense", 3, 5), norm_layout("here.norm", "there.LayerNorm", 5)
     assert {name: t.shape for name, t in (dense | normed).items()} == {
         "here.weight": (3, 5), "here.bias": (5,), "here.norm.weight": (5,), "here.norm.bias": (5,)}
     assert [p.names[0] for p in parts(dense | normed)] == [
