@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +23,7 @@ def package_dirs() -> dict[str, str]:
     return {name.strip(): folder.strip() for name, folder in (line.split("=") for line in lines)}
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module of the package: import name to path relative to the root."""
     found = {}

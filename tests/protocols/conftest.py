@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from mpc_lab import Words
 from mpc_lab import run as run_at_parties
+from protocols_lab import Run
 
 from secformer.mpc.fixed import encode
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
-
-PENDING = 32  # fractional bits of a product that has not been settled
-Run = Callable[..., np.ndarray]
 
 
 def on_twin(program: Callable[..., Share], *values: np.ndarray, fracs: Sequence[int]) -> np.ndarray:

@@ -9,15 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mpc_lab import examples
+from protocols_lab import PENDING, Run
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.protocols.layernorm import layernorm_exact, layernorm_goldschmidt, layernorm_series
 from secformer.protocols.ranges import Range, Site
-
-PENDING = 32  # fractional bits of a product that has not been settled
-Run = Callable[..., np.ndarray]
 
 EPS = 1e-12
 BOTH = [layernorm_series, layernorm_goldschmidt]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import write_checkpoint
+from protocols_lab import PENDING, Run
 
 from secformer.models.run.local import secure_bert
 from secformer.models.run.local import twin as twin_of
@@ -23,9 +24,6 @@ from secformer.protocols.puma import gelu_piecewise, layernorm_octaves, softmax_
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import CRYPTEN, MPCFORMER, MPCFORMER_2RELU, PUMA, Recipe
 from secformer.protocols.softmax import softmax_exact
-
-PENDING = 32  # fractional bits of a product that has not been settled
-Run = Callable[..., np.ndarray]
 
 
 def grid(reach: float, n: int = 2001) -> np.ndarray:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mpc_lab import examples
+from protocols_lab import PENDING, Run
 
 from secformer.mpc.errors import RangeError, ShapeError
 from secformer.mpc.sessions.plain import PlainSession
@@ -17,9 +18,6 @@ from secformer.mpc.shares import Share
 from secformer.protocols.quantities import QUAD_SHIFT
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.softmax import softmax_2quad, softmax_exact, softmax_series
-
-PENDING = 32  # fractional bits of a product that has not been settled
-Run = Callable[..., np.ndarray]
 
 Case = tuple[np.ndarray, np.ndarray, np.ndarray, Site]
 

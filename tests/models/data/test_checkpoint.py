@@ -11,14 +11,8 @@ from checkpoints import config, tensors, write_checkpoint
 from safetensors.numpy import save_file
 
 from secformer.models.data.checkpoint import Checkpoint
-from secformer.models.data.tensors import NARROW, TABLE, table_width
 from secformer.models.families.folder import ModelFolder
-from secformer.mpc.errors import ModelError, RangeError
-from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.ring import WORD_BITS
-
-KEY = "encoder.layer.0.attention.self.key.weight"
-WORDS = "embeddings.word_embeddings.weight"
+from secformer.mpc.errors import ModelError
 
 
 def save(folder: Path, found: dict[str, np.ndarray]) -> Checkpoint:
@@ -139,96 +133,3 @@ def test_no_weights_and_pickled_weights(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(ModelError, match="convert it to safetensors"):
         ModelFolder(tmp_path)
-
-
-def bad(folder: Path, **changed: np.ndarray | None) -> ModelFolder:
-    """A folder where one tensor (KEY) was replaced or, by None, removed."""
-    found = tensors(config())
-    (value,) = changed.values()
-    if value is None:
-        del found[KEY]
-    else:
-        found[KEY] = value
-    return ModelFolder(write_checkpoint(folder, weights=found))
-
-
-def test_missing_tensor_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=KEY):
-        bad(tmp_path, key=None).verify(FixedPoint())
-
-
-def test_wrong_shape_names_both(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=rf"{KEY}.*\(12, 11\).*\(12, 12\)"):
-        bad(tmp_path, key=np.zeros((12, 11), np.float32)).verify(FixedPoint())
-
-
-def test_wrong_kind(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=rf"{KEY}.*I64.*F32"):
-        bad(tmp_path, key=np.zeros((12, 12), np.int64)).verify(FixedPoint())
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite(value: float, tmp_path: Path) -> None:
-    weights = np.zeros((12, 12), np.float32)
-    weights[3, 4] = value
-    with pytest.raises(ModelError, match=rf"{KEY}.*NaN or infinite"):
-        bad(tmp_path, key=weights).verify(FixedPoint())
-
-
-def test_values_that_fixed_point_cannot_hold(tmp_path: Path) -> None:
-    weights = np.zeros((12, 12), np.float32)
-    weights[0, 0] = -20000.0
-    folder = bad(tmp_path, key=weights)
-    with pytest.raises(RangeError, match=rf"{KEY}.*20000"):
-        folder.verify(FixedPoint())
-    folder.verify(FixedPoint(frac=16, magnitude=15))
-
-
-def test_unused_tensors_are_noted(tmp_path: Path) -> None:
-    found = tensors(config()) | {"cls.seq_relationship.weight": np.zeros((2, 12), np.float32),
-                                 "embeddings.position_ids": np.arange(32)[None]}
-    folder = ModelFolder(write_checkpoint(tmp_path, weights=found))
-    folder.verify(FixedPoint())
-    folder.verify(FixedPoint())
-    assert len(folder.notes) == 1
-    assert "1 tensor(s)" in folder.notes[0]
-    assert "cls.seq_relationship.weight" in folder.notes[0]
-
-
-def test_encoder_without_pooler(tmp_path: Path) -> None:
-    found = {n: v for n, v in tensors(config()).items() if not n.startswith("pooler")}
-    folder = ModelFolder(write_checkpoint(tmp_path, weights=found))
-    folder.verify(FixedPoint())
-    assert not folder.architecture.spec.pooler
-    assert "pooler" in folder.notes[0]
-
-
-def test_digest_depends_on_values_and_not_on_names_of_files(tmp_path: Path) -> None:
-    a = ModelFolder(write_checkpoint(tmp_path / "a", seed=1)).digest
-    b = ModelFolder(write_checkpoint(tmp_path / "b", seed=1)).digest
-    c = ModelFolder(write_checkpoint(tmp_path / "c", seed=2)).digest
-    assert a == b != c
-
-
-def test_layout_folds_the_query_scale_and_fuses(tmp_path: Path) -> None:
-    folder = ModelFolder(write_checkpoint(tmp_path))
-    found, layout = tensors(config()), folder.architecture.layout(WORD_BITS)
-    names = [f"encoder.layer.1.attention.self.{n}" for n in ("query", "key", "value")]
-    scale = [0.5, 1.0, 1.0]  # 1/sqrt(head_dim = 4)
-    weight = np.concatenate([found[f"{n}.weight"].T.astype(float) * f for n, f in zip(names, scale, strict=True)], 1)
-    bias = np.concatenate([found[f"{n}.bias"].astype(float) * f for n, f in zip(names, scale, strict=True)])
-    np.testing.assert_array_equal(layout["layer.1.qkv.weight"].build(folder.checkpoint), weight)
-    np.testing.assert_array_equal(layout["layer.1.qkv.bias"].build(folder.checkpoint), bias)
-    assert layout["layer.1.qkv.weight"].shape == (12, 36)
-    assert layout[TABLE].shape == (folder.architecture.inputs.words + 2, 12)
-
-
-@pytest.mark.parametrize(("top", "width"), [(1.0, 24), (60.0, 24), (63.99, 32), (1000.0, 32), (16000.0, 32)])
-def test_table_width_holds_word_plus_segment(top: float, width: int, tmp_path: Path) -> None:
-    found = tensors(config())
-    found[WORDS][5, 5] = top
-    folder = ModelFolder(write_checkpoint(tmp_path, weights=found))
-    chosen = table_width(folder.architecture.tables()[TABLE], folder.checkpoint, 16, 2.0**14)
-    reach = top + np.abs(found["embeddings.token_type_embeddings.weight"]).max()
-    assert reach < 2.0 ** (chosen - 18)
-    assert chosen == width in NARROW

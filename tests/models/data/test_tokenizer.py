@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import MINILM, VOCAB, write_checkpoint
-from hypothesis import given
-from hypothesis import strategies as st
 
-from secformer.models.data.batch import Batch, Row, batches
 from secformer.models.data.tokenizer import Tokenizer
 from secformer.models.families.folder import ModelFolder
 from secformer.mpc.errors import InputError, ModelError
@@ -24,10 +21,6 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 def ids(*words: str) -> list[int]:
     return [VOCAB.index(w) for w in words]
-
-
-def row(length: int, start: int = 1) -> Row:
-    return Row(np.arange(start, start + length), np.zeros(length, np.int64), np.ones(length, np.int64))
 
 
 def test_one_text_many_texts_and_pairs(tokenizer: Tokenizer) -> None:
@@ -114,26 +107,3 @@ def test_tokenizer_with_more_words_than_the_model(tmp_path: Path) -> None:
 def test_a_real_tokenizer() -> None:
     rows = ModelFolder(MINILM).tokenizer.rows(["Hello there!", ""])
     assert [r.ids.tolist() for r in rows] == [[101, 7592, 2045, 999, 102], [101, 102]]
-
-
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=9), st.integers(1, 30))
-def test_batches_hold_every_text_once_within_the_limit(lengths: list[int], limit: int) -> None:
-    rows = [row(n) for n in lengths]
-    seen: list[int] = []
-    for places, batch in batches(rows, limit):
-        seen += places
-        assert [rows[i] for i in places] == list(batch.rows)
-        assert batch.size == 1 or batch.size * batch.longest <= limit
-    assert sorted(seen) == list(range(len(rows)))
-
-
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=5))
-def test_packing_and_unpacking(lengths: list[int]) -> None:
-    batch = Batch(tuple(row(n, start=10 * i) for i, n in enumerate(lengths)))
-    unpacked = batch.ids[batch.unpacking].reshape(batch.size, batch.longest)
-    for out, r in zip(unpacked, batch.rows, strict=True):
-        assert out[: len(r)].tolist() == r.ids.tolist()
-        assert set(out[len(r):].tolist()) <= {int(r.ids[0])}
-    assert unpacked.reshape(-1)[batch.packing].tolist() == batch.ids.tolist()
-    assert batch.positions.tolist() == [i for n in lengths for i in range(n)]
-    assert batch.padded == (len(set(lengths)) > 1)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import write_checkpoint
 
-from secformer.models.data.batch import Batch
-from secformer.models.families.folder import ModelFolder
-from secformer.models.run.local import PlainModel, plain_bert
 from secformer.mpc.errors import RangeError, SettingsError, ShapeError
 from secformer.mpc.functions import Series
 from secformer.mpc.session import Session
@@ -24,7 +19,6 @@ from secformer.protocols.recipes import EXACT, RECIPES, Recipe
 
 torch = pytest.importorskip("torch")
 from secformer.models.distill.exact import EXACT_TORCH  # noqa: E402
-from secformer.models.distill.model import load  # noqa: E402
 from secformer.models.distill.torch_session import BLOCK, TorchSession  # noqa: E402
 
 Program = Callable[..., Share]
@@ -33,7 +27,6 @@ AT: Site = {"input": Range(-4.0, 4.0), "variance": Range(0.3, 3.0), "score": Ran
             "relu_sum": Range(0.0, 20.0)}
 MASK = np.array([[True, True, True, True, True], [True, True, True, False, False]])
 ON_SHARES = [r for r in RECIPES.values() if r is not EXACT]
-TEXTS = ["the cat sat on the mat", "a good film", "it was not very bad!", "dog"]
 
 
 def double() -> TorchSession:
@@ -136,31 +129,3 @@ def test_misuse() -> None:
         EXACT_TORCH.gelu(twin, twin.accept([1.0]), AT)
     with pytest.raises(SettingsError, match="float64 twin, got a TorchSession"):
         EXACT.gelu(s, s.accept([1.0]), AT)
-
-
-# ---- a whole model ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("model"), "BertForSequenceClassification", prefix="bert.")
-
-
-def test_the_encoder_program_on_tensors_is_the_plaintext_model(classifier: Path) -> None:
-    folder = ModelFolder(classifier)
-    batch = Batch(tuple(folder.tokenizer.rows(TEXTS)))
-    assert batch.padded
-    found = load(folder)(double(), batch, EXACT_TORCH)
-    np.testing.assert_allclose(found.numpy(), plain_bert(classifier, TEXTS).logits, atol=1e-9)
-
-
-@pytest.mark.parametrize("name", ["secformer", "mpcformer"])
-def test_students_in_training_are_students_in_use(classifier: Path, name: str) -> None:
-    """The twin's constants follow a profile, training's the batch: only what an iteration leaves open differs."""
-    folder = ModelFolder(classifier)
-    batch = Batch(tuple(folder.tokenizer.rows(TEXTS)))
-    expected = PlainModel.from_pretrained(classifier, recipe=name, untrained_recipe=True)(TEXTS).logits
-    found = load(folder)(double(), batch, RECIPES[name]).numpy()
-    tolerance = {"secformer": 2e-3, "mpcformer": 3e-2}[name]
-    assert np.abs(found - expected).max() < tolerance
-    assert np.abs(found - plain_bert(classifier, TEXTS).logits).max() > tolerance

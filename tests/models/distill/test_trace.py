@@ -1,18 +1,24 @@
-"""Training runs at the ranges of each batch: what protocols declare, widened and made coarse."""
+"""Training runs at the ranges of each batch, widened and made coarse; attention maps are those of the protocols."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from training_lab import DEV
 
+from secformer.models.data.batch import Batch
+from secformer.models.families.folder import ModelFolder
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.quantities import QUAD_SUM, SCORE, needs
 from secformer.protocols.ranges import Range, Site
-from secformer.protocols.recipes import RECIPES, SECFORMER
+from secformer.protocols.recipes import SECFORMER
 
 torch = pytest.importorskip("torch")
-from secformer.models.distill.exact import EXACT_TORCH  # noqa: E402
+from secformer.models.distill.losses import inner_loss  # noqa: E402
+from secformer.models.distill.model import load  # noqa: E402
 from secformer.models.distill.torch_session import TorchSession  # noqa: E402
 from secformer.models.distill.trace import Spot, Trace, ranges, traced  # noqa: E402
 
@@ -44,6 +50,19 @@ def test_functions_run_at_the_ranges_that_they_declare() -> None:
     np.testing.assert_array_equal(trace.attention_maps[0].numpy(), x.data.numpy())
 
 
-def test_exact_functions_measure_nothing() -> None:
-    assert not any(EXACT_TORCH.needs.values()) and EXACT_TORCH.faithful and EXACT_TORCH.ordinary
-    assert all(any(r.needs.values()) for r in RECIPES.values())
+def test_maps_are_what_the_protocol_makes_of_a_unit_matrix(teacher: Path) -> None:
+    folder = ModelFolder(teacher)
+    spec = folder.architecture.spec
+    batch, s = Batch(tuple(folder.tokenizer.rows(DEV.texts))), TorchSession(dtype=torch.float64)
+    trace = Trace(maps=True)
+    assert batch.padded
+    logits = load(folder)(s, batch, SECFORMER, trace)
+    np.testing.assert_allclose(logits, load(folder)(s, batch, SECFORMER), atol=1e-12)  # looking changes nothing
+    assert len(trace.hidden_states) == spec.layers + 1 and len(trace.attention_maps) == spec.layers
+    for map_ in trace.attention_maps:
+        assert map_.shape == (batch.size, spec.heads, batch.longest, batch.longest)
+        np.testing.assert_allclose(map_.sum(-1), 1.0, atol=1e-3)
+        assert float(map_.detach().permute(0, 3, 1, 2)[~torch.from_numpy(batch.mask)].abs().max()) == 0.0
+    same = Trace(maps=True)
+    load(folder)(s, batch, SECFORMER, same)
+    assert float(inner_loss(same, trace, batch)) == 0.0

@@ -1,23 +1,15 @@
-"""The contract of a family, kept by one that the package does not know: every way in which a model runs works with it.
-
-And BERT's side of the contract: what it says of itself is what its program does.
-"""
+"""The contract of a family, kept by one that the package does not know: all ways in which models run work with it."""
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-import toy_family
-from checkpoints import VOCAB, write_checkpoint
-from toy_family import Toy, exact, installed, write_toy
+from checkpoints import VOCAB
+from toy_family import exact, write_toy
 
-from secformer.models.families.bert import Bert
 from secformer.models.families.folder import ModelFolder
-from secformer.models.families.table import FAMILIES
 from secformer.models.ranges.profile import FILE, measure
 from secformer.models.run.check import check
 from secformer.models.run.comparison import compare
@@ -30,28 +22,12 @@ NEAR = 2e-3
 
 
 @pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The path on which the family is installed, here and in processes that are started."""
-    site, labs = installed(tmp_path / "site"), Path(toy_family.__file__).parent
-    monkeypatch.syspath_prepend(site)
-    before = os.environ.get("PYTHONPATH")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(labs), *([before] if before else [])]))
-    return site
-
-
-@pytest.fixture
 def toy(path: Path, tmp_path: Path) -> Path:
     return write_toy(tmp_path / "toy")
 
 
 def ids_of(folder: Path, text: str) -> list[int]:
     return ModelFolder(folder).tokenizer.rows(text)[0].ids.tolist()
-
-
-def test_the_package_does_not_know_it(tmp_path: Path) -> None:
-    assert Toy.model_type not in FAMILIES
-    with pytest.raises(ModelError, match=r"'toy_mlp'.*Supported: type 'bert'"):
-        ModelFolder(write_toy(tmp_path))
 
 
 def test_in_process(toy: Path) -> None:
@@ -110,47 +86,3 @@ def test_bad_input_is_refused_by_its_own_limits(toy: Path) -> None:
 def test_training_says_that_it_cannot(toy: Path) -> None:
     with pytest.raises(ModelError, match=r"'toy_mlp'.*not trained here"):
         _ = ModelFolder(toy).architecture.classifier(("a", "b"))
-
-
-@pytest.mark.parametrize(("value", "words"), [("no_such_module:Toy", "cannot be imported"),
-                                              ("toy_family:write_toy", "not a subclass of Architecture")])
-def test_a_broken_family_names_itself(path: Path, tmp_path: Path, value: str, words: str) -> None:
-    (path / "toy_family-1.0.dist-info" / "entry_points.txt").write_text(
-        f"[secformer.families]\n{Toy.model_type} = {value}\n", "utf-8")
-    with pytest.raises(ModelError, match=rf"'toy_mlp'.*{words}"):
-        ModelFolder(write_toy(tmp_path / "toy"))
-
-
-def test_an_installed_family_cannot_replace_one_of_the_package(path: Path, tmp_path: Path) -> None:
-    (path / "toy_family-1.0.dist-info" / "entry_points.txt").write_text(
-        "[secformer.families]\nbert = toy_family:Toy\n", "utf-8")
-    assert isinstance(ModelFolder(write_checkpoint(tmp_path / "bert")).architecture, Bert)
-
-
-# ---- what a family says of itself is what its program does -----------------------------------------------------------
-
-
-@pytest.mark.parametrize("architecture", Bert.heads)
-def test_sites_and_results_are_those_of_the_program(tmp_path: Path, architecture: str) -> None:
-    folder = ModelFolder(write_checkpoint(tmp_path, architecture))
-    profile = measure(folder, ["the cat sat", "dog"])
-    assert tuple(profile.sites) == folder.architecture.sites
-    with SecureModel.from_pretrained(tmp_path, backend="numpy") as model:
-        assert tuple(folder.architecture.results) == model.names
-        model(["the cat sat", "dog"])
-    assert set(folder.architecture.hidden_sites) < set(folder.architecture.sites)
-
-
-@pytest.mark.parametrize("architecture", Bert.heads)
-def test_facts_survive_json(tmp_path: Path, architecture: str) -> None:
-    own = ModelFolder(write_checkpoint(tmp_path, architecture)).architecture
-    assert type(own).from_facts(json.loads(json.dumps(own.facts()))) == own
-
-
-def test_stored_names_are_the_checkpoints(tmp_path: Path) -> None:
-    from safetensors.numpy import load_file
-
-    folder = ModelFolder(write_checkpoint(tmp_path, "BertForSequenceClassification", prefix="bert."))
-    layout = folder.architecture.layout(64)
-    names = {part.names[0] for tensor in layout.values() for part in tensor.parts}
-    assert {folder.architecture.stored_name(name) for name in names} == set(load_file(tmp_path / "model.safetensors"))

@@ -1,4 +1,7 @@
-"""The plaintext reference against transformers' own models: stored vectors, and live where torch is there."""
+"""The plaintext reference against transformers' own models: stored vectors, and live where torch is there.
+
+And what BERT says of itself is what its program does.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import MINILM, write_checkpoint
+from checkpoints import MINILM, config, tensors, write_checkpoint
 
-from secformer.models.run.local import plain_bert
+from secformer.models.data.tensors import TABLE
+from secformer.models.families.bert import Bert
+from secformer.models.families.folder import ModelFolder
+from secformer.models.ranges.profile import measure
+from secformer.models.run.local import SecureModel, plain_bert
+from secformer.mpc.ring import WORD_BITS
 
 VECTORS = sorted((Path(__file__).parent / "vectors").glob("*.npz"))
 CLOSE = {"rtol": 0.0, "atol": 1e-10}
@@ -99,3 +107,42 @@ def test_minilm_against_torch() -> None:
     expected, out = reference(MINILM, dict(tokens)), plain_bert(MINILM, texts)
     hidden = within(tokens["attention_mask"], expected.last_hidden_state.numpy())
     np.testing.assert_allclose(out.last_hidden_state, hidden, **CLOSE)
+
+
+def test_layout_folds_the_query_scale_and_fuses(tmp_path: Path) -> None:
+    folder = ModelFolder(write_checkpoint(tmp_path))
+    found, layout = tensors(config()), folder.architecture.layout(WORD_BITS)
+    names = [f"encoder.layer.1.attention.self.{n}" for n in ("query", "key", "value")]
+    scale = [0.5, 1.0, 1.0]  # 1/sqrt(head_dim = 4)
+    weight = np.concatenate([found[f"{n}.weight"].T.astype(float) * f for n, f in zip(names, scale, strict=True)], 1)
+    bias = np.concatenate([found[f"{n}.bias"].astype(float) * f for n, f in zip(names, scale, strict=True)])
+    np.testing.assert_array_equal(layout["layer.1.qkv.weight"].build(folder.checkpoint), weight)
+    np.testing.assert_array_equal(layout["layer.1.qkv.bias"].build(folder.checkpoint), bias)
+    assert layout["layer.1.qkv.weight"].shape == (12, 36)
+    assert layout[TABLE].shape == (folder.architecture.inputs.words + 2, 12)
+
+
+@pytest.mark.parametrize("architecture", Bert.heads)
+def test_sites_and_results_are_those_of_the_program(tmp_path: Path, architecture: str) -> None:
+    folder = ModelFolder(write_checkpoint(tmp_path, architecture))
+    profile = measure(folder, ["the cat sat", "dog"])
+    assert tuple(profile.sites) == folder.architecture.sites
+    with SecureModel.from_pretrained(tmp_path, backend="numpy") as model:
+        assert tuple(folder.architecture.results) == model.names
+        model(["the cat sat", "dog"])
+    assert set(folder.architecture.hidden_sites) < set(folder.architecture.sites)
+
+
+@pytest.mark.parametrize("architecture", Bert.heads)
+def test_facts_survive_json(tmp_path: Path, architecture: str) -> None:
+    own = ModelFolder(write_checkpoint(tmp_path, architecture)).architecture
+    assert type(own).from_facts(json.loads(json.dumps(own.facts()))) == own
+
+
+def test_stored_names_are_the_checkpoints(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    folder = ModelFolder(write_checkpoint(tmp_path, "BertForSequenceClassification", prefix="bert."))
+    layout = folder.architecture.layout(64)
+    names = {part.names[0] for tensor in layout.values() for part in tensor.parts}
+    assert {folder.architecture.stored_name(name) for name in names} == set(load_file(tmp_path / "model.safetensors"))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checkpoints import config
 
-from secformer.models.data.library import transformers
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.bert import Bert
 from secformer.models.families.config import read_config
@@ -88,14 +85,3 @@ def test_unreadable(text: str, tmp_path: Path) -> None:
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no config\.json"):
         read(tmp_path)
-
-
-def test_importing_the_library_is_quiet_and_leaves_no_filter() -> None:
-    code = ("import logging\nfrom secformer.models.data.library import transformers\nt = transformers()\n"
-            "t.AutoConfig\nassert not logging.getLogger('transformers').filters")
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_library_is_imported_once() -> None:
-    assert transformers() is transformers()

@@ -14,15 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secformer.models.families.folder import ModelFolder
-from secformer.models.ranges.observe import observed
-from secformer.models.ranges.profile import FILE, FORMAT, Probe, RangeProfile, measure, probe
-from secformer.models.ranges.samples import BUILTIN_TEXTS
+from secformer.models.ranges.profile import FILE, FORMAT, RangeProfile, measure
 from secformer.models.run.local import secure_bert, twin
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
 from secformer.mpc.session import Session
-from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
-from secformer.protocols.quantities import EXP_SUM, KNOWN, SCORE, SPREAD, Quantity, Widening, measured, needs
+from secformer.protocols.quantities import KNOWN, Quantity, Widening, measured, needs
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import CRYPTEN, EXACT, FAITHFUL, MPCFORMER, MPCFORMER_2RELU, PUMA, SECFORMER, Recipe
 
@@ -160,21 +157,6 @@ def test_a_profile_of_exact_functions_is_the_faithful_ones(folder: ModelFolder) 
         assert quantities.items() <= exact.sites[site].items()
 
 
-def test_observing_changes_nothing_else() -> None:
-    s, rng = PlainSession(), np.random.default_rng(0)
-    x, v = s.accept(rng.normal(size=(2, 1, 4, 4))), s.accept(rng.normal(size=(2, 1, 4, 3)))
-    mask, at = np.array([[True] * 4, [True, True, False, False]]), Probe(1.25)
-    watched = observed(FAITHFUL, np, probe)
-    got = watched.softmax(s, x, v, mask, at)
-    np.testing.assert_array_equal(got.data, FAITHFUL.softmax(s, x, v, mask, at.widened).data)
-    assert set(at) == {q.name for q in (SCORE, SPREAD, EXP_SUM)} and watched.needs == FAITHFUL.needs
-    assert watched.faithful and watched.softmax.__doc__ == FAITHFUL.softmax.__doc__
-    for q in (SCORE, SPREAD, EXP_SUM):
-        assert at.widened[q.name] == q.widening(at[q.name], 1.25)
-    with pytest.raises(SettingsError, match="sites that are a Probe, got a dict"):
-        watched.gelu(s, x, {})
-
-
 def test_missing_quantities_are_told(folder: ModelFolder) -> None:
     """A profile of one recipe, texts checked for another that needs more."""
     less, more = (measure(folder, ["the cat sat"], recipe=r) for r in (FAITHFUL, EXACT))
@@ -257,9 +239,3 @@ def test_bad_rules(rule: object, folder: ModelFolder, tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text(json.dumps(facts), "utf-8")
     with pytest.raises(ModelError, match="widenings to their rules"):
         RangeProfile.load(tmp_path / "p.json")
-
-
-def test_builtin_texts_are_varied() -> None:
-    assert len(BUILTIN_TEXTS) >= 40
-    assert any(isinstance(t, tuple) for t in BUILTIN_TEXTS)
-    assert max(len(" ".join(t if isinstance(t, tuple) else (t,)).split()) for t in BUILTIN_TEXTS) >= 50

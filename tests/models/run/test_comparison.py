@@ -1,9 +1,7 @@
-"""Recipes side by side: rows of recipes that run and that cannot, networks, and the benches that draw them."""
+"""Recipes side by side: rows of recipes that run and that cannot, verdicts, parts."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ from comparison_lab import TEXTS
 
 from secformer import plain_bert
 from secformer.models.run.comparison import PARTS, Comparison, compare, parts, verdicts
-from secformer.models.run.networks import LAN, WAN, Network
 from secformer.mpc.errors import InputError, ModelError, SettingsError
 from secformer.mpc.meter import Cost
 from secformer.protocols.recipes import EXACT, FAITHFUL, RECIPES
@@ -22,9 +19,6 @@ from secformer.protocols.recipes import EXACT, FAITHFUL, RECIPES
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("encoder"), "BertModel")
-
-
-# ---- what is compared ------------------------------------------------------------------------------------------------
 
 
 def test_rows(compared: Comparison) -> None:
@@ -90,70 +84,3 @@ def test_parts_add_up() -> None:
     assert {name: c.bytes for name, c in found.items()} == {
         "embedding": 10, "gelu": 50, "softmax": 0, "layernorm": 30, "linear": 0, "other": 10}
     assert found["other"].rounds == 1 and found["other"].seconds == pytest.approx(0.5)
-
-
-def test_networks() -> None:
-    cost = Cost("run", seconds=1.0, offline_seconds=0.25, bytes=2_000_000, rounds=10, dealer_bytes=1_000_000)
-    network = Network("test", 0.01, 1e6)
-    assert network.online(cost) == pytest.approx(1.0 + 0.1 + 8.0)
-    assert network.waiting(cost) + network.moving(cost) == pytest.approx(8.1)
-    assert network.ahead(cost) == pytest.approx(8.25)
-    assert (str(LAN), str(WAN)) == ("1 Gbit/s, 0.5 ms", "100 Mbit/s, 40 ms")
-
-
-# ---- the benches that draw the comparison ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def bench(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """Imports a bench script, whose folder is no package."""
-    import importlib
-
-    monkeypatch.syspath_prepend(str(root / "bench"))
-    return importlib.import_module
-
-
-@pytest.mark.slow
-def test_bench_of_bert_and_of_networks(bench: Callable[[str], Any], tmp_path: Path,
-                                       capsys: pytest.CaptureFixture[str]) -> None:
-    bert, network = bench("bert"), bench("network")
-    arguments = ["--shape", "tiny", "--tokens", "8", "--recipe", "faithful,secformer", "--repeat", "1"]
-    assert bert.main([*arguments, "--out", str(tmp_path)]) == 0
-    facts = json.loads((tmp_path / "comparison-tiny-8.json").read_text("utf-8"))
-    row = facts["rows"]["faithful"]
-    assert set(row["by_part"]) == set(PARTS) and row["error_to_twin"] < bert.TOLERANCE
-    assert row["peak_memory_bytes"] > 0 and facts["ratios"]["secformer"]["faithful"]["rounds"] > 1
-    tables = bench("tables")
-    capsys.readouterr()
-    assert tables.main([str(tmp_path / "comparison-tiny-8.json")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert sum("`faithful`" in line for line in lines) == 3 and all(line.startswith("|") for line in lines if line)
-    assert facts["machine"]["packages"]["numpy"] and (tmp_path / "bert-tiny-8-secformer.json").is_file()
-    pytest.importorskip("matplotlib")
-    assert network.main([str(tmp_path / "comparison-tiny-8.json"), "--out", str(tmp_path)]) == 0
-    assert 0 < (tmp_path / "network-tiny-8.png").stat().st_size < 100_000
-
-
-def test_ratios_of_a_bench(bench: Callable[[str], Any]) -> None:
-    bert = bench("bert")
-
-    def row(scale: int) -> dict[str, Any]:
-        predicted = {n: {"online": 1.0 * scale, "ahead": 2.0 * scale} for n in ("LAN", "WAN")}
-        return {"predicted": predicted, "online_seconds": scale, "offline_seconds": scale, "rounds": scale,
-                "online_bytes_both_directions": scale, "dealer_bytes": scale}
-
-    found = bert.ratios({"puma": row(6), "secformer": row(2), "faithful": row(1)})
-    assert set(found) == {"puma", "secformer"}
-    assert set(found["puma"]["secformer"].values()) == {3.0} and set(found["secformer"]["faithful"].values()) == {2.0}
-
-
-@pytest.mark.slow
-def test_bench_of_figures(bench: Callable[[str], Any], tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    figures = bench("figures")
-    only = "gelu,division"
-    assert figures.main(["--only", only, "--largest", "300", "--repeat", "1", "--out", str(tmp_path)]) == 0
-    assert bench("tables").main([str(tmp_path / "figures-gelu-division.json")]) == 0
-    facts = json.loads((tmp_path / "figures-gelu-division.json").read_text("utf-8"))["functions"]
-    assert facts["gelu"]["contenders"]["faithful"]["error"]["secure_max"] < 2e-4
-    assert all(0 < (tmp_path / f"{name}.png").stat().st_size < 100_000 for name in only.split(","))

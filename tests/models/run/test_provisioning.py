@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,21 +13,14 @@ from secformer import demo_model, plain_bert
 from secformer.models.data.batch import Batch, blind_batch
 from secformer.models.data.tokenizer import Tokenizer
 from secformer.models.run.provisioning import CLIENT, ShareFile, share_file, write_shares
-from secformer.models.run.public import PUBLIC, PublicModel
+from secformer.models.run.public import PublicModel
 from secformer.models.run.served import PartyModel
-from secformer.mpc.errors import Desync, ModelError, SettingsError
+from secformer.mpc.errors import ModelError, SettingsError
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.prg import fresh_seed
 from secformer.mpc.simulate import World
 
 TEXTS = ["A wonderful film.", "Dull, lifeless and far too long for its own good."]
-
-
-@pytest.fixture(scope="module")
-def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("provisioned") / "shares"
-    write_shares(demo_model(), out, recipe="auto")
-    return out
 
 
 def answers(out: Path, texts: list[str], world: World | None = None) -> np.ndarray:
@@ -94,30 +85,6 @@ def test_files_are_for_their_owner_only(provisioned: Path) -> None:
     assert {p.stat().st_mode & 0o077 for p in provisioned.glob("*.safetensors")} == {0}
 
 
-def test_the_description_survives_json(provisioned: Path) -> None:
-    public = PublicModel.load(provisioned / CLIENT)
-    assert PublicModel.from_json(public.to_json(), "here") == public
-    assert all(ShareFile(provisioned / share_file(r)).public == public for r in (0, 1))
-
-
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda f: f.pop("spec"), "spec"),
-    (lambda f: f.update(format="secformer model 0"), "format"),
-    (lambda f: f.update(recipe="nonsense"), "nonsense"),
-    (lambda f: f.update(frac=15), "digest"),
-    (lambda f: f["series"][0][1].__setitem__(0, 0.25), "digest"),
-    (lambda f: f.update(series=[[1]]), "unpack"),
-    (lambda f: f["books"]["2"].__setitem__(0, 99), "IndexError"),
-    (lambda f: f.update(names=None), "TypeError"),
-])
-def test_an_altered_description_is_refused(provisioned: Path, tmp_path: Path, change: Any, said: str) -> None:
-    facts = json.loads((provisioned / CLIENT / PUBLIC).read_text())
-    change(facts)
-    (tmp_path / PUBLIC).write_text(json.dumps(facts))
-    with pytest.raises(ModelError, match=said):
-        PublicModel.load(tmp_path)
-
-
 def test_no_folder_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot read"):
         PublicModel.load(tmp_path)
@@ -159,33 +126,3 @@ def test_bad_provisioning_writes_nothing(tmp_path: Path, provisioned: Path) -> N
         assert not (tmp_path / "new").exists()
     with pytest.raises(SettingsError, match="not empty"):
         write_shares(demo_model(), provisioned)
-
-
-def test_parties_compute_with_the_written_series(provisioned: Path) -> None:
-    """A description with other coefficients makes another plan: they are read from it, not fitted again."""
-    public = PublicModel.load(provisioned / CLIENT)
-    moved = {size: tuple(replace(f, cos=(f.cos[0] + 2.0**-30, *f.cos[1:])) for f in book)
-             for size, book in public.books.items()}
-    batch = blind_batch(np.array([5]), np.ones((1, 5), dtype=bool))
-    session = World(backend="numpy").parties[0]
-    plan, other = (PartyModel(p, session).plan(batch) for p in (public, replace(public, books=moved)))
-    assert plan.kinds == other.kinds and plan.digest != other.digest
-
-
-@pytest.mark.parametrize("recipe", ["faithful", "secformer", "puma", "crypten", "mpcformer", "mpcformer_2relu"])
-def test_the_books_hold_every_length(tmp_path: Path, recipe: str) -> None:
-    public = write_shares(demo_model(), tmp_path / "out", recipe=recipe, untrained_recipe=True)
-    party = PartyModel(public, World(backend="numpy").parties[0])
-    for longest in (1, 2, 3, 4, 5, 8, 9, 31, 33, public.inputs.longest):
-        lengths = np.array([longest, 1])
-        party.plan(blind_batch(lengths, np.arange(longest) < lengths[:, None]))
-
-
-def test_other_functions_than_the_written_ones_are_a_desync(provisioned: Path) -> None:
-    public = PublicModel.load(provisioned / CLIENT)
-    batch = blind_batch(np.array([5]), np.ones((1, 5), dtype=bool))
-    session = World(backend="numpy").parties[0]
-    book = public.series(5)
-    for altered in (book[:-1], book[1:], tuple(replace(f, magnitude=3) for f in book)):
-        with pytest.raises(Desync, match="provision it again"):
-            PartyModel(replace(public, books=dict.fromkeys(public.books, altered)), session).plan(batch)

@@ -1,0 +1,98 @@
+"""Blocks in the twin: heads are split and joined without loss, layers find their own parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secformer.models.data.batch import Batch, Row
+from secformer.models.data.inputs import TokenInputs
+from secformer.models.data.parameters import Parameters
+from secformer.models.data.tensors import TABLE
+from secformer.models.families.blocks import Forward, join_heads, layernorm, linear, look_up, split_heads
+from secformer.mpc.errors import SettingsError
+from secformer.mpc.sessions.plain import PlainSession
+from secformer.protocols.layernorm import layernorm_exact
+from secformer.protocols.ranges import Range, Site
+from secformer.protocols.recipes import EXACT
+
+lengths = st.lists(st.integers(1, 5), min_size=1, max_size=4)
+
+
+def batch_of(sizes: list[int]) -> Batch:
+    return Batch(tuple(Row(np.arange(n) % 3, np.zeros(n, np.int64), np.ones(n, np.int64)) for n in sizes))
+
+
+def tokens(batch: Batch, width: int) -> np.ndarray:
+    """Every entry another number."""
+    return np.arange(float(batch.tokens * width)).reshape(batch.tokens, width)
+
+
+@given(lengths, st.integers(1, 3), st.integers(1, 4))
+def test_joining_undoes_splitting(sizes: list[int], heads: int, d: int) -> None:
+    """With padding and without it."""
+    s, batch = PlainSession(), batch_of(sizes)
+    x = s.accept(tokens(batch, heads * d))
+    there = split_heads(x, batch, heads)
+    assert there.shape == (batch.size, heads, batch.longest, d)
+    np.testing.assert_array_equal(join_heads(there, batch).data, x.data)
+
+
+@given(lengths, st.integers(1, 3), st.integers(1, 4))
+def test_a_head_has_its_columns_of_every_token_of_its_text(sizes: list[int], heads: int, d: int) -> None:
+    """Beyond a text's end stands its first token."""
+    s, batch = PlainSession(), batch_of(sizes)
+    x = tokens(batch, heads * d)
+    there = split_heads(s.accept(x), batch, heads).data
+    for i, (start, length) in enumerate(zip(batch.starts, batch.lengths, strict=True)):
+        for h in range(heads):
+            mine = x[start : start + length, h * d : (h + 1) * d]
+            np.testing.assert_array_equal(there[i, h, :length], mine)
+            np.testing.assert_array_equal(there[i, h, length:], np.broadcast_to(mine[0], (batch.longest - length, d)))
+
+
+def forward(s: PlainSession, batch: Batch, sites: dict[str, Site] | None = None, **tensors: np.ndarray) -> Forward:
+    """A pass with these parameters (two underscores for a dot)."""
+    named = {name.replace("__", "."): values for name, values in tensors.items()}
+    matrices = {n: s.open_weight(v) for n, v in named.items() if v.ndim == 2}
+    vectors = {n: s.accept(v) for n, v in named.items() if v.ndim == 1}
+
+    def at(site: str) -> Site:
+        if sites is None or site not in sites:
+            raise SettingsError(f"no site {site}")
+        return sites[site]
+
+    return Forward(batch, Parameters(matrices, vectors), EXACT, at)
+
+
+def test_linear() -> None:
+    s, batch = PlainSession(), batch_of([3])
+    w, b = np.arange(6.0).reshape(2, 3), np.array([1.0, -1.0, 0.5])
+    f = forward(s, batch, here__weight=w, here__bias=b, there__weight=-w, there__bias=b * 7)
+    x = tokens(batch, 2)
+    np.testing.assert_array_equal(linear(s, s.accept(x), f, "here").data, x @ w + b)
+
+
+def test_layernorm_runs_at_its_own_site_with_its_own_parameters() -> None:
+    s, batch = PlainSession(), batch_of([2, 1])
+    gamma, beta = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.0, 1.0, 0.0, -1.0])
+    f = forward(s, batch, {"layer.0.norm": {"variance": Range(1.0, 2.0)}}, layer__0__norm__weight=gamma,
+                layer__0__norm__bias=beta, layer__1__norm__weight=beta, layer__1__norm__bias=gamma)
+    x = tokens(batch, 4)
+    found = layernorm(s, s.accept(x), f, "layer.0.norm", 0.25).data
+    np.testing.assert_allclose(found, layernorm_exact(x, 0.25) * gamma + beta)
+    with pytest.raises(SettingsError, match=r"no site layer\.1\.norm"):
+        layernorm(s, s.accept(x), f, "layer.1.norm", 0.25)
+
+
+@pytest.mark.parametrize("segments", [0, 2])
+def test_one_hot_rows_look_up_words_and_segments(segments: int) -> None:
+    s, inputs = PlainSession(), TokenInputs(3, segments, 8, 4)
+    table = np.arange(float((3 + segments) * 4)).reshape(3 + segments, 4)
+    batch = Batch((Row(np.array([2, 0, 1]), np.array([0, 1, 1]) * (segments > 0), np.ones(3, np.int64)),))
+    f = forward(s, batch, **{TABLE.replace(".", "__"): table})
+    found = look_up(s, s.accept(inputs.one_hot(batch, np.float64), frac=0), f).data
+    expected = table[batch.ids] + (table[3 + batch.segments] if segments else 0.0)
+    np.testing.assert_array_equal(found, expected)

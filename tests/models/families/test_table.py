@@ -1,0 +1,80 @@
+"""The table of families: its own, those of installed packages, and descriptions of either."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from checkpoints import write_checkpoint
+from toy_family import Toy, write_toy
+
+from secformer.models.families.bert import Bert
+from secformer.models.families.config import read_config
+from secformer.models.families.folder import ModelFolder
+from secformer.models.families.table import FAMILIES, architecture_from, architecture_of
+from secformer.mpc.errors import ModelError
+
+
+def test_the_package_does_not_know_it(tmp_path: Path) -> None:
+    assert Toy.model_type not in FAMILIES
+    with pytest.raises(ModelError, match=r"'toy_mlp'.*Supported: type 'bert'"):
+        ModelFolder(write_toy(tmp_path))
+
+
+@pytest.mark.parametrize(("value", "words"), [("no_such_module:Toy", "cannot be imported"),
+                                              ("toy_family:write_toy", "not a subclass of Architecture")])
+def test_a_broken_family_names_itself(path: Path, tmp_path: Path, value: str, words: str) -> None:
+    (path / "toy_family-1.0.dist-info" / "entry_points.txt").write_text(
+        f"[secformer.families]\n{Toy.model_type} = {value}\n", "utf-8")
+    with pytest.raises(ModelError, match=rf"'toy_mlp'.*{words}"):
+        ModelFolder(write_toy(tmp_path / "toy"))
+
+
+def test_an_installed_family_cannot_replace_one_of_the_package(path: Path, tmp_path: Path) -> None:
+    (path / "toy_family-1.0.dist-info" / "entry_points.txt").write_text(
+        "[secformer.families]\nbert = toy_family:Toy\n", "utf-8")
+    assert isinstance(ModelFolder(write_checkpoint(tmp_path / "bert")).architecture, Bert)
+
+
+# ---- descriptions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", Bert.heads)
+def test_a_description_is_read_by_the_family_that_wrote_it(architecture: str, tmp_path: Path) -> None:
+    own = architecture_of(read_config(write_checkpoint(tmp_path, architecture)))
+    assert own.spec.architecture == architecture
+    assert architecture_from(json.loads(json.dumps(own.facts()))) == own
+
+
+def test_a_description_of_an_installed_family(path: Path, tmp_path: Path) -> None:
+    """Roles read it so; it needs the package there, too."""
+    own = ModelFolder(write_toy(tmp_path / "toy")).architecture
+    found = architecture_from(json.loads(json.dumps(own.facts())))
+    assert found == own and found.model_type == Toy.model_type
+
+
+def test_descriptions_that_nothing_runs(tmp_path: Path) -> None:
+    facts = architecture_of(read_config(write_checkpoint(tmp_path))).facts()
+    with pytest.raises(ValueError, match="no installed family runs the architecture 'GPT2LMHeadModel'"):
+        architecture_from(facts | {"architecture": "GPT2LMHeadModel"})
+    with pytest.raises(KeyError, match="architecture"):
+        architecture_from({})
+    with pytest.raises(TypeError, match="rotary"):
+        architecture_from(facts | {"rotary": True})
+    with pytest.raises(TypeError, match="vocab"):
+        architecture_from({k: v for k, v in facts.items() if k != "vocab"})
+
+
+def test_of_several_classes_the_first_that_runs_is_taken(tmp_path: Path) -> None:
+    names = ["BertForPreTraining", "BertForTokenClassification", "BertModel"]
+    folder = write_checkpoint(tmp_path, "BertForTokenClassification", architectures=names)
+    assert architecture_of(read_config(folder)).spec.architecture == "BertForTokenClassification"
+
+
+def test_every_family_of_the_package_is_under_its_own_type() -> None:
+    assert {name: family.model_type for name, family in FAMILIES.items()} == {name: name for name in FAMILIES}
+    classes = [name for family in FAMILIES.values() for name in family.heads]
+    assert len(set(classes)) == len(classes), "a description names its class only"
+    with pytest.raises(TypeError):
+        FAMILIES["other"] = Bert  # type: ignore[index]

@@ -1,0 +1,61 @@
+"""Settings: what they hold, and what is refused with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, asdict, fields
+from typing import Any
+
+import pytest
+
+from secformer.models.run.options import Settings, settings_of
+from secformer.mpc.errors import RangeError, SettingsError
+
+
+@pytest.mark.parametrize("settings", [{"frac": 40}, {"magnitude": 60}, {"frac": 24, "magnitude": 20}])
+def test_formats_that_do_not_fit_a_word(settings: dict[str, int]) -> None:
+    with pytest.raises(RangeError):
+        settings_of(settings)
+
+
+def test_settings_have_the_documented_defaults() -> None:
+    assert settings_of({}) == Settings(False, "private", "auto", 1024, 16, 14, 60.0)
+
+
+@pytest.mark.parametrize(("key", "values", "wanted"), [
+    ("truncation", ["yes", 1, None], "True or False"),
+    ("untrained_recipe", ["", 0, None], "True or False"),
+    ("embedding", ["Private", "none", True], "'private' or 'client'"),
+    ("output", ["logits", "", None], "'auto' or 'head'"),
+    ("batch_tokens", [0, -1, True, 2.0, "8"], "a positive whole number"),
+    ("frac", [0, False, 16.0], "a positive whole number"),
+    ("magnitude", [-3, True, None], "a positive whole number"),
+    ("deadline", [0, 0.0, -1, True, "60", None, float("nan")], "a positive number of seconds"),
+])
+def test_every_setting_says_what_it_takes(key: str, values: list[Any], wanted: str) -> None:
+    for value in values:
+        with pytest.raises(SettingsError) as caught:
+            settings_of({key: value})
+        assert str(caught.value) == f"{key} must be {wanted}, got {value!r}"
+
+
+def test_good_values_are_kept() -> None:
+    given = {"truncation": True, "embedding": "client", "output": "head", "batch_tokens": 1, "frac": 12, "magnitude": 9,
+             "deadline": 2.5, "untrained_recipe": True}
+    assert set(given) == {f.name for f in fields(Settings)}, "a new setting wants a line here"
+    settings = settings_of(given)
+    assert asdict(settings) == given
+    assert (settings.fixed.frac, settings.fixed.magnitude) == (12, 9)
+    assert settings_of({"deadline": 3}).deadline == 3
+
+
+def test_unknown_keys_are_told_with_the_nearest_known_one() -> None:
+    with pytest.raises(SettingsError, match=r"unknown setting 'magnitud': did you mean 'magnitude'\? The settings are "
+                                            r"truncation, embedding, .*untrained_recipe$"):
+        settings_of({"magnitud": 14})
+    with pytest.raises(SettingsError, match=r"unknown setting 'x': The settings are"):
+        settings_of({"frac": 16, "x": 1})
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings().frac = 12  # type: ignore[misc]
