@@ -15,6 +15,7 @@ import numpy as np
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.clip import clip
+from secformer.protocols.fidelity import approximate
 from secformer.protocols.layernorm import layernorm_by
 from secformer.protocols.limit import exp_limit, least_bound
 from secformer.protocols.newton import SQUARINGS, reciprocal_newton, rsqrt_newton
@@ -38,6 +39,7 @@ FLOOR = -128.0          # in deeper domains, exp is 0 below: exp(-128) is 1e-56
 @cite("hendrycks2016gelu", "GeLU by tanh")
 @cite("knott2021crypten", "tanh and sigmoid by exponential and reciprocal")
 @needs(INPUT)
+@approximate
 def gelu_tanh(s: Session, x: Share, at: Site) -> Share:
     """x/2 (1 + tanh(z)), z = sqrt(2/pi) (x + 0.044715 x^3), for x in at["input"].   33 rounds; about 200 bytes.
 
@@ -99,6 +101,7 @@ def one_less_sigmoid(s: Session, w: Share, high: float) -> Share:
 
 @cite("knott2021crypten", "tanh by sigmoid")
 @needs(INPUT)
+@approximate
 def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
     """2 sigmoid(2x) - 1 for x in at["input"].   29 rounds; about 165 bytes per element.
 
@@ -124,6 +127,7 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
 
 @cite("knott2021crypten", "softmax: tree maximum, exponential, reciprocal")
 @needs(SCORE, SPREAD, EXP_SUM)
+@approximate
 def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^8)^(2^8), x = scores less their row maximum: (B, H, T, D).
 
@@ -153,6 +157,7 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
 @cite("knott2021crypten", "inverse square root by Newton's iteration")
 @cite("ba2016layernorm", "layer normalisation")
 @needs(VARIANCE)
+@approximate
 def layernorm_newton(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with CrypTen's Newton inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
 

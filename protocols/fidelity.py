@@ -1,9 +1,11 @@
-"""How near a protocol comes to a BERT's own function: declared on the protocol, as its citations are.
+"""How near a protocol comes to the exact function: declared on the protocol, as its citations are.
 
     @faithful                                computes it: ranges measured with the exact function hold for the protocol
-    (neither)                                approximates it: any checkpoint keeps its answers, but ranges are measured
+    @approximate                             comes near it: any checkpoint keeps its answers, but ranges are measured
                                              with the protocol itself
     @student("2Quad", quad_shift=5.0)        computes another function: checkpoints must have been trained for it
+
+Nobody believes a protocol that declares nothing: `models/ranges/trained.py` tries it on a few values.
 """
 
 from __future__ import annotations
@@ -40,6 +42,17 @@ def faithful(protocol: F) -> F:
     """Decorator: the protocol differs from the exact function by 2e-4 at most (LayerNorm relative to its result)."""
     protocol.__faithful__ = True  # type: ignore[attr-defined]
     return protocol
+
+
+def approximate(protocol: F) -> F:
+    """Decorator: the protocol comes so near the exact function that any checkpoint keeps its answers."""
+    protocol.__approximate__ = True  # type: ignore[attr-defined]
+    return protocol
+
+
+def is_declared(protocol: Callable[..., Any]) -> bool:
+    """Whether a protocol declares how near it comes to the exact function."""
+    return is_faithful(protocol) or getattr(protocol, "__approximate__", False) or student_of(protocol) is not None
 
 
 def student_of(protocol: Callable[..., Any]) -> Student | None:

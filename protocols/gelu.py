@@ -11,7 +11,7 @@ from secformer.mpc.functions import Series
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.clip import clip
-from secformer.protocols.fidelity import faithful
+from secformer.protocols.fidelity import approximate, faithful
 from secformer.protocols.fits import WIDE, Fit, choose
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import INPUT, measured, needs
@@ -72,6 +72,7 @@ def segment() -> Series:
 @cite("luo2024secformer", "GeLU protocol: segmented Fourier series for erf")
 @cite("zheng2023sine", "sine from one masked opening")
 @needs(INPUT)
+@approximate
 def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     """GeLU(x), v = x / sqrt 2: erf(v) is -1 below -1.7, 1 above 1.7, seven sines between.
 
@@ -93,13 +94,6 @@ def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     (f,) = s.series(x * (FOLD / math.sqrt(2.0)), [segment()])                            # 2
     e = s.mul(upper - lower, f, magnitude=magnitude) + (1 - upper) - lower               # 3
     return s.mul(x, e + 1, magnitude=magnitude) * 0.5                                    # 4
-
-
-@cite("vaswani2017attention", "feed-forward networks with ReLU")
-@needs(INPUT)
-def relu(s: Session, x: Share, at: Site) -> Share:
-    """max(x, 0) for x in at["input"], exact.   2 rounds; about 6 bytes per element. Takes a pending x."""
-    return s.relu(x, bound=2.0 ** bits(measured(at, INPUT).reach + 1.0))
 
 
 def gelu_exact(x: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from secformer.mpc.errors import RangeError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
-from secformer.protocols.fidelity import faithful
+from secformer.protocols.fidelity import approximate, faithful
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import VARIANCE, needs, positive
 from secformer.protocols.ranges import Range, Site, bits
@@ -46,6 +46,7 @@ def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share, eps: float
 
 @cite("luo2024secformer", "LayerNorm protocol")
 @needs(VARIANCE)
+@approximate
 def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with SecFormer's Goldschmidt inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.fidelity import approximate
 from secformer.protocols.layernorm import layernorm_by
 from secformer.protocols.limit import exp_limit, least_bound
 from secformer.protocols.octaves import reciprocal_octaves, rsqrt_octaves
@@ -38,6 +39,7 @@ SQUARINGS = 5
 
 @cite("dong2023puma", "GeLU by piecewise polynomials")
 @needs(INPUT)
+@approximate
 def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
     """0 below -4, P3(x) below -1.95, P6(x) up to 3, x above.   12 rounds; about 73 bytes per element.
 
@@ -72,6 +74,7 @@ def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
 
 @cite("dong2023puma", "softmax: clipped exponential, one reciprocal per row")
 @needs(SCORE, SPREAD, EXP_SUM)
+@approximate
 def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^5)^(2^5), 0 below -14, x = scores less their row maximum: (B, H, T, D).
 
@@ -101,6 +104,7 @@ def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, 
 @cite("dong2023puma", "LayerNorm")
 @cite("ba2016layernorm", "layer normalisation")
 @needs(VARIANCE)
+@approximate
 def layernorm_octaves(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with the inverse root of PUMA's framework: x (N, C), gamma, beta (C,) -> (N, C), settled.
 

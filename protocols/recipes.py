@@ -3,14 +3,17 @@
     from dataclasses import replace
     mine = replace(FAITHFUL, name="mine", gelu=my_gelu)
 
-What else is to be known of a recipe, its protocols declare: what they need measured (`quantities.needs`), and whether
-they compute a BERT's own functions (`fidelity`).
+The four functions that every Transformer has are fields of a recipe. A family that has others asks for them by value:
+`recipe.of(RELU)` is what the recipe runs for that `Function` (see `activations`).
+
+Protocols declare what else is to be known of them: what they need measured (`quantities.needs`), and how near they come
+to the exact functions (`fidelity`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -34,9 +37,24 @@ from secformer.protocols.tanh import tanh, tanh_exact
 Elementwise = Callable[[Session, Share, Site], Share]
 Softmax = Callable[[Session, Share, Share, np.ndarray, Site], Share]
 LayerNorm = Callable[[Session, Share, Share, Share, float, Site], Share]
+Observer = Callable[["Function", Elementwise], Elementwise]
 Needs = Mapping[str, tuple[Quantity, ...]]  # function of a recipe -> the quantities that its call sites must know
-# of functions that declare nothing
+# what is measured for a function that declares nothing
 DEFAULTS: Needs = MappingProxyType({"gelu": (INPUT,), "softmax": ATTENTION, "layernorm": (VARIANCE,), "tanh": (INPUT,)})
+
+
+@dataclass(frozen=True)
+class Function:
+    """An element-wise function that some families have beside the four of every recipe.
+
+    name      in `Recipe.others` and in messages
+    protocol  what recipes run that name no other for it
+    exact     the same on plain numbers, in the twin
+    """
+
+    name: str
+    protocol: Elementwise
+    exact: Elementwise
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,9 @@ class Recipe:
     gelu, tanh  (session, x, at) -> share of x's shape
     softmax     (session, scores (B, H, T, T), values (B, H, T, D), mask (B, T), at) -> (B, H, T, D)
     layernorm   (session, x (N, C), gamma (C,), beta (C,), eps, at) -> (N, C)
+    others      protocols for further functions, by `Function.name`
+    exact       further functions are the exact ones where `others` names none
+    observer    what `of` wraps a protocol in (see `models/ranges/observe.py`)
     """
 
     name: str
@@ -53,6 +74,14 @@ class Recipe:
     softmax: Softmax
     layernorm: LayerNorm
     tanh: Elementwise
+    others: Mapping[str, Elementwise] = field(default_factory=dict, hash=False)
+    exact: bool = False
+    observer: Observer | None = field(default=None, repr=False, compare=False)
+
+    def of(self, function: Function) -> Elementwise:
+        """What this recipe runs for a further function: (session, x, at) -> share of x's shape."""
+        own = self.others.get(function.name, function.exact if self.exact else function.protocol)
+        return own if self.observer is None else self.observer(function, own)
 
     @property
     def functions(self) -> Mapping[str, Callable[..., Share]]:
@@ -80,7 +109,7 @@ class Recipe:
 
     @property
     def ordinary(self) -> bool:
-        """Whether all functions compute or approximate a BERT's own, so that any checkpoint keeps its answers."""
+        """Whether no function is a student's, so that any checkpoint keeps its answers."""
         return not self.trained_for
 
     @property
@@ -96,8 +125,7 @@ def recipe_named(name: str) -> Recipe:
     return RECIPES[name]
 
 
-# The exact functions choose nothing by ranges, and declare no needs: a profile that is measured for them holds the
-# defaults, which are all quantities, so that it serves every faithful recipe.
+# The exact functions choose nothing by ranges, and declare no needs.
 
 
 @cite("hendrycks2016gelu", "GeLU")
@@ -135,6 +163,6 @@ MPCFORMER = Recipe("mpcformer", gelu_quad, softmax_2quad_newton, layernorm_newto
 MPCFORMER_2RELU = Recipe("mpcformer_2relu", gelu_quad, softmax_2relu, layernorm_newton, tanh_sigmoid)
 PUMA = Recipe("puma", gelu_piecewise, softmax_clipped, layernorm_octaves, tanh)
 CRYPTEN = Recipe("crypten", gelu_tanh, softmax_limit, layernorm_newton, tanh_sigmoid)
-EXACT = Recipe("exact", exact_gelu, exact_softmax, exact_layernorm, exact_tanh)
+EXACT = Recipe("exact", exact_gelu, exact_softmax, exact_layernorm, exact_tanh, exact=True)
 RECIPES = MappingProxyType({r.name: r for r in (SECFORMER, FAITHFUL, MPCFORMER, MPCFORMER_2RELU, PUMA, CRYPTEN,
                                                 EXACT)})

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from secformer.models.data.batch import Row
 from secformer.models.distill.model import TorchModel, arrays
+from secformer.models.families.config import KEY
 from secformer.models.families.folder import ModelFolder
 from secformer.models.ranges.profile import FILE, measure_rows
 from secformer.models.ranges.samples import ODD, PAIRS, PROSE
-from secformer.models.ranges.trained import KEY, entry
+from secformer.models.ranges.trained import entry
 from secformer.mpc.errors import ModelError
 from secformer.protocols.recipes import Recipe
 

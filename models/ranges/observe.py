@@ -14,9 +14,9 @@ import numpy as np
 
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
-from secformer.protocols.quantities import Quantity, real_scores
+from secformer.protocols.quantities import INPUT, Quantity, needed, real_scores
 from secformer.protocols.ranges import Site
-from secformer.protocols.recipes import Elementwise, Needs, Recipe
+from secformer.protocols.recipes import Elementwise, Function, Recipe
 
 
 class Meet(Protocol):
@@ -26,20 +26,25 @@ class Meet(Protocol):
     def __call__(self, at: Site, quantities: tuple[Quantity, ...], *inputs: Any) -> Site: ...
 
 
-def observed(recipe: Recipe, xp: Any, meet: Meet, *, needs: Needs | None = None) -> Recipe:
+def observed(recipe: Recipe, xp: Any, meet: Meet, *, asking: Recipe | None = None) -> Recipe:
     """The recipe with functions that first let `meet` see their inputs; those that need nothing stay as they are.
 
-    xp     the library of a session's data: `numpy` for the twin, `torch` for a TorchSession
-    needs  the quantities of each function; default: those that the recipe declares
+    xp      the library of a session's data: `numpy` for the twin, `torch` for a TorchSession
+    asking  the recipe whose quantities are met; default: the same
     """
-    asked = {name: quantities for name, quantities in (needs or recipe.needs).items() if quantities}
+    asking = asking or recipe
+    asked = {name: quantities for name, quantities in asking.needs.items() if quantities}
 
-    def elementwise(function: Elementwise, name: str) -> Elementwise:
+    def elementwise(function: Elementwise, quantities: tuple[Quantity, ...]) -> Elementwise:
         @wraps(function)
         def met(s: Session, x: Share, at: Site) -> Share:
-            return function(s, x, meet(at, asked[name], s.values(x)))
+            return function(s, x, meet(at, quantities, s.values(x)))
 
         return met
+
+    def further(function: Function, own: Elementwise) -> Elementwise:
+        quantities = needed(asking.of(function), (INPUT,))
+        return elementwise(own, quantities) if quantities else own
 
     @wraps(recipe.layernorm)
     def layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
@@ -53,6 +58,7 @@ def observed(recipe: Recipe, xp: Any, meet: Meet, *, needs: Needs | None = None)
         here = meet(at, asked["softmax"], real_scores(xp, given, real), weighted, real)
         return recipe.softmax(s, scores, values, mask, here)
 
-    met: dict[str, Any] = {"gelu": elementwise(recipe.gelu, "gelu"), "softmax": softmax, "layernorm": layernorm,
-                           "tanh": elementwise(recipe.tanh, "tanh")}
-    return replace(recipe, **{name: met[name] for name in asked})
+    fields: dict[str, Any] = {"softmax": softmax, "layernorm": layernorm,
+                              **{name: elementwise(getattr(recipe, name), asked[name]) for name in ("gelu", "tanh")
+                                 if name in asked}}
+    return replace(recipe, **{name: fields[name] for name in asked}, observer=further)

@@ -183,7 +183,7 @@ def measure_rows(folder: ModelFolder, rows: Sequence[Row], *, recipe: Recipe | N
     s = PlainSession(strict=False)
     probes: dict[str, Probe] = {}
     parameters = load_weights(s, PlainTensors(layout, folder.checkpoint))
-    watched = observed(design, np, probe, needs=wanted.needs)
+    watched = observed(design, np, probe, asking=wanted)
     for row in rows:
         batch = Batch((row,))
         forward = Forward(batch, parameters, watched, lambda site: probes.setdefault(site, Probe(margin)))

@@ -13,7 +13,7 @@ from protocols_lab import PENDING, Run, grid, worst
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.sessions.plain import PlainSession
-from secformer.protocols.gelu import BETA, CUT, erf, gelu_exact, gelu_fit, gelu_segmented, gelu_series, relu, segment
+from secformer.protocols.gelu import BETA, CUT, erf, gelu_exact, gelu_fit, gelu_segmented, gelu_series, segment
 from secformer.protocols.ranges import Range
 
 domains = st.tuples(st.floats(-60.0, 0.0), st.floats(0.0, 60.0)).filter(lambda d: d[1] > d[0])
@@ -71,13 +71,7 @@ def test_erf_is_exact() -> None:
     assert np.abs(erf(x) - np.array([math.erf(v) for v in x.tolist()])).max() < 1e-13
 
 
-def test_relu(run: Run) -> None:
-    x = grid(-9.0, 30.0)
-    got = run(lambda s, x: relu(s, x, {"input": Range(-9.0, 30.0)}), x, fracs=[PENDING])
-    assert np.abs(got - np.maximum(x, 0.0)).max() <= 2.0**-14
-
-
-@pytest.mark.parametrize("protocol", [gelu_series, gelu_segmented, relu])
+@pytest.mark.parametrize("protocol", [gelu_series, gelu_segmented])
 @pytest.mark.parametrize("at, message", [
     ({}, "needs the range of 'input'"),
     ({"input": Range(1.0, -1.0)}, "low <= high"),

@@ -14,8 +14,9 @@ from secformer.mpc.errors import SettingsError
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.sessions.recorder import PlanRecorder
 from secformer.mpc.shares import Share
+from secformer.protocols.activations import relu
 from secformer.protocols.fidelity import faithful, is_faithful, student, student_of
-from secformer.protocols.gelu import gelu_exact, relu
+from secformer.protocols.gelu import gelu_exact
 from secformer.protocols.layernorm import layernorm_exact
 from secformer.protocols.quantities import ATTENTION, INPUT, KNOWN, SCORE, VARIANCE, Quantity, needs
 from secformer.protocols.ranges import Range, Site

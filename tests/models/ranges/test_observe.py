@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from secformer.models.ranges.observe import observed
 from secformer.models.ranges.profile import Probe, probe
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.sessions.plain import PlainSession
-from secformer.protocols.quantities import EXP_SUM, INPUT, SCORE, SPREAD, VARIANCE, Quantity, needs, real_scores
+from secformer.protocols.quantities import EXP_SUM, INPUT, SCORE, SPREAD, Quantity, needs, real_scores
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe
 
@@ -96,14 +97,16 @@ def test_the_observer_sees_what_quantities_are_computed_from() -> None:
 
 def test_functions_that_need_nothing_stay_as_they_are() -> None:
     watcher = Watcher({})
-    quiet = observed(FAITHFUL, np, watcher, needs={"gelu": (), "softmax": (), "layernorm": (VARIANCE,), "tanh": ()})
-    assert quiet.gelu is FAITHFUL.gelu and quiet.softmax is FAITHFUL.softmax and quiet.tanh is FAITHFUL.tanh
+    plain = [needs()(wraps(f)(lambda *given: given)) for f in (FAITHFUL.gelu, FAITHFUL.softmax, FAITHFUL.tanh)]
+    gelu, softmax, tanh = plain
+    quiet = observed(replace(FAITHFUL, gelu=gelu, softmax=softmax, tanh=tanh), np, watcher)
+    assert quiet.gelu is gelu and quiet.softmax is softmax and quiet.tanh is tanh
     assert quiet.layernorm is not FAITHFUL.layernorm
 
 
 def test_asked_quantities_may_be_others_than_the_recipes() -> None:
     """Exact functions declare nothing of their own: a profile asks for what the recipe on shares needs."""
     s, watcher = PlainSession(), Watcher({})
-    asked = {"gelu": (INPUT, Quantity("own", lambda xp, x: x)), "softmax": (SCORE,), "layernorm": (), "tanh": ()}
-    observed(EXACT, np, watcher, needs=asked).gelu(s, s.accept(np.ones(2)), HERE)
+    gelu = needs(INPUT, Quantity("own", lambda xp, x: x))(wraps(FAITHFUL.gelu)(lambda *given: given))
+    observed(EXACT, np, watcher, asking=replace(FAITHFUL, gelu=gelu)).gelu(s, s.accept(np.ones(2)), HERE)
     assert [names for _, names, _ in watcher.met] == [("input", "own")]

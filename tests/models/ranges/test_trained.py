@@ -12,10 +12,15 @@ import pytest
 from runs_lab import CPU, TEXTS, close, folder_of
 
 from secformer.models.families.architecture import Spec
+from secformer.models.families.config import KEY
 from secformer.models.families.folder import ModelFolder
-from secformer.models.ranges.trained import DESIGNS, KEY, entry, plaintext, require, suits, trained_for
+from secformer.models.ranges.trained import DESIGNS, entry, plaintext, require, suits, trained_for, tried
 from secformer.models.run.local import PlainModel, plain_bert, secure_bert, twin
 from secformer.mpc.errors import ModelError, SettingsError
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
+from secformer.protocols.activations import relu
+from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import (
     CRYPTEN,
     EXACT,
@@ -140,3 +145,21 @@ def test_refusals_name_the_checkpoint_and_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^my/model was distilled .* 'secformer', .*'faithful'.*'auto'"):
         require(FAITHFUL, student, "my/model")
     require(FAITHFUL, bare, "my/model")
+
+
+# ---- functions that declare nothing ----------------------------------------------------------------------------------
+
+
+def test_a_function_that_declares_nothing_is_tried() -> None:
+    """One that comes near the exact function is believed; another one, as ReLU in GeLU's place, is not."""
+
+    def near(s: Session, x: Share, at: Site) -> Share:
+        return FAITHFUL.gelu(s, x, at) + 0.03
+
+    def far(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+        return s.matmul(scores, values)
+
+    assert suits(replace(FAITHFUL, gelu=near), None) and tried(replace(FAITHFUL, gelu=near)) > 0.02
+    for other in (replace(FAITHFUL, gelu=relu), replace(FAITHFUL, softmax=far), replace(PUMA, gelu=relu)):
+        assert other.ordinary and not suits(other, None)
+    assert all(tried(recipe) == 0.0 for recipe in RECIPES.values()), "the package's own functions declare themselves"
