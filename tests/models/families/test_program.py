@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.sessions.recorder import PlanRecorder
 from secformer.mpc.shares import Share
 from secformer.protocols.ranges import Site
-from secformer.protocols.recipes import EXACT, FAITHFUL
+from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe
 
 TEXTS = ["the cat sat", "dog"]
 
@@ -57,13 +58,14 @@ def no_ranges(site: str) -> Site:
     return {}
 
 
-def run(folder: ModelFolder, s: PlainSession, names: tuple[str, ...], *, private: bool) -> Mapping[str, np.ndarray]:
+def run(folder: ModelFolder, s: PlainSession, names: tuple[str, ...], *, private: bool,
+        recipe: Recipe = EXACT) -> Mapping[str, np.ndarray]:
     layout = folder.layout(FixedPoint(), private=private)
     batch = Batch(tuple(folder.tokenizer.rows(TEXTS)))
     inputs = folder.architecture.inputs
     request = inputs.private_request(batch, layout[TABLE].width, lambda: inputs.one_hot(batch, np.float64)) if private \
         else inputs.client_request(batch, lambda: folder.embeddings(batch))
-    forward = Forward(batch, load_weights(s, PlainTensors(layout, folder.checkpoint)), EXACT, no_ranges)
+    forward = Forward(batch, load_weights(s, PlainTensors(layout, folder.checkpoint)), recipe, no_ranges)
     return infer(s, folder.architecture, request, forward, names)
 
 
@@ -87,6 +89,13 @@ def test_what_was_asked_for_is_revealed_to_the_client_and_nothing_else(folder: M
     assert entered == (0 if private else 16)
 
 
+def test_results_are_revealed_at_one_scale(folder: ModelFolder) -> None:
+    """Whatever scale a protocol leaves them at: the client knows the format's alone."""
+    s, coarse = Watched(), replace(EXACT, tanh=lambda s, x, at: s.settle(x)[0] * 2.0)  # moves the point
+    run(folder, s, ("pooler_output", "last_hidden_state"), private=False, recipe=coarse)
+    assert [frac for _, _, frac in s.revealed] == [16, 16]
+
+
 def test_behind_the_embedding_is_the_rest_of_it(folder: ModelFolder) -> None:
     s, batch = PlainSession(strict=False), Batch(tuple(folder.tokenizer.rows(TEXTS)))
     layout = folder.layout(FixedPoint(), private=False)
@@ -99,7 +108,7 @@ def test_behind_the_embedding_is_the_rest_of_it(folder: ModelFolder) -> None:
 
 
 def test_a_plan_is_that_of_the_shape(folder: ModelFolder) -> None:
-    """Texts of the same lengths have one plan; fewer results make it no longer."""
+    """Texts of the same lengths have one plan; more results cost bytes and no round."""
     profile, layout = measure(folder, TEXTS, recipe=FAITHFUL), folder.layout(FixedPoint(), private=True)
     inputs = folder.architecture.inputs
 
@@ -112,4 +121,5 @@ def test_a_plan_is_that_of_the_shape(folder: ModelFolder) -> None:
     everything = tuple(folder.architecture.results)
     one, same, other = (plan(texts, everything) for texts in (TEXTS, ["a dog ran", "!"], ["the cat", "dog"]))
     assert one == same and one.digest != other.digest
-    assert plan(TEXTS, ("logits",)).bytes <= one.bytes
+    head = plan(TEXTS, ("logits",))
+    assert head.bytes < one.bytes and head.rounds == one.rounds, "all results are settled in one round"
