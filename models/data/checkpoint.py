@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from secformer.mpc.errors import ModelError, RangeError
 
+PathLike = str | os.PathLike[str]
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 KINDS: dict[str, np.dtype[Any]] = {

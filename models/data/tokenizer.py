@@ -17,7 +17,11 @@ from secformer.models.data.library import quiet, transformers
 from secformer.mpc.errors import InputError, ModelError
 
 Texts = str | Sequence[str] | Sequence[tuple[str, str]] | Mapping[str, Any]
-FILES = ("tokenizer.json", "vocab.txt")
+FILES = ("tokenizer.json", "vocab.txt")  # of which one makes a tokenizer
+# what `transformers` writes for tokenizers, and reads again where it is there
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt",
+                   "special_tokens_map.json", "added_tokens.json", "spiece.model", "sentencepiece.bpe.model",
+                   "tokenizer.model")
 KEYS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -49,7 +53,7 @@ class Tokenizer:
                 truncation=truncation, max_length=self.inputs.longest if truncation else None,
                 return_token_type_ids=True, return_attention_mask=True,
             )
-        kept = KEYS if self.inputs.segments > 1 else KEYS[:2]  # one segment: a pair's second text is in it, too
+        kept = KEYS if self.inputs.segments else KEYS[:2]  # a family without segments takes a pair as one text
         return id_rows({k: out[k] for k in kept}, self.inputs)
 
     def _fitted(self, i: int, row: Row, truncation: bool) -> Row:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from secformer.models.data.checkpoint import PathLike
 from secformer.models.distill.scores import predictions, scores
 from secformer.models.distill.tasks import Examples, Task, for_model
 from secformer.models.families.folder import ModelFolder
 from secformer.models.run.local import SecureModel, reference
 from secformer.models.run.options import settings_of
-from secformer.models.run.prepare import PathLike
 from secformer.models.run.progress import Progress
 from secformer.mpc.meter import Cost
 from secformer.protocols.recipes import Recipe

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from secformer.models.data.batch import Row
+from secformer.models.data.tokenizer import TOKENIZER_FILES
 from secformer.models.distill.model import TorchModel, arrays
 from secformer.models.families.config import KEY
 from secformer.models.families.folder import ModelFolder
@@ -23,7 +24,6 @@ from secformer.models.ranges.trained import entry
 from secformer.mpc.errors import ModelError
 from secformer.protocols.recipes import Recipe
 
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 PROFILED, LONG = 300, 50  # training texts that ranges are measured on: of all lengths, and the longest
 
 
@@ -47,7 +47,7 @@ def write(out: Path, source: ModelFolder, model: TorchModel, recipe: Recipe | No
     if recipe is not None:
         config[KEY] = entry(recipe)
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
-    for name in TOKENIZER:
+    for name in TOKENIZER_FILES:
         if (source.path / name).is_file() and source.path.resolve() != out.resolve():
             shutil.copyfile(source.path / name, out / name)
     kind = np.float16 if half else np.float32

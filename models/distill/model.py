@@ -93,7 +93,7 @@ def load(folder: ModelFolder, *, device: Any = "cpu") -> TorchModel:
     architecture, read = folder.architecture, folder.checkpoint.read
     if architecture.head is not Head.SEQUENCE:
         raise ModelError(f"{folder.path} is a {architecture.spec.architecture}; distillation takes a "
-                         f"{architecture.classes(Head.SEQUENCE)}: fine-tune it first with secformer finetune")
+                         f"{architecture.class_names(Head.SEQUENCE)}: fine-tune it first with secformer finetune")
     return TorchModel(architecture, {name: _tensor(read(name, shape), device)
                                      for name, shape in names(architecture).items()})
 
@@ -107,7 +107,7 @@ def start(folder: ModelFolder, labels: tuple[str, ...], *, seed: int, device: An
     source = folder.architecture
     if source.head not in (Head.ENCODER, Head.SEQUENCE):
         raise ModelError(f"{folder.path} is a {source.spec.architecture}; fine-tuning takes "
-                         f"{source.classes(Head.ENCODER, Head.SEQUENCE)}")
+                         f"{source.class_names(Head.ENCODER, Head.SEQUENCE)}")
     architecture = source.classifier(labels)
     rng = np.random.default_rng(seed)
     tensors = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from secformer.models.data.checkpoint import PathLike
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.heads import Head
 from secformer.mpc.errors import InputError, ModelError, SettingsError
 
-PathLike = str | os.PathLike[str]
 FILES = {"train": "train.tsv", "dev": "dev.tsv"}
 JSON = (".jsonl", ".json")
 
@@ -106,7 +105,7 @@ def for_model(task: Task, architecture: Architecture, where: PathLike) -> Task:
     spec = architecture.spec
     if architecture.head is not Head.SEQUENCE:
         raise ModelError(f"{where} is a {spec.architecture}; the task {task.name} needs a "
-                         f"{architecture.classes(Head.SEQUENCE)}: fine-tune it first with secformer finetune")
+                         f"{architecture.class_names(Head.SEQUENCE)}: fine-tune it first with secformer finetune")
     if len(spec.labels) != len(task.labels):
         raise ModelError(f"{where} answers with {len(spec.labels)} label(s) ({', '.join(spec.labels)}), but "
                          f"the task {task.name} has {len(task.labels)} ({', '.join(task.labels)}); use a model of this "

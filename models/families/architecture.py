@@ -57,14 +57,14 @@ class Architecture(ABC):
     what it computes.
 
     model_type  the family's name in config files
-    heads       the Hugging Face classes that the family runs, each with its head
+    classes     the Hugging Face classes that the family runs, each with its head
     spec_type   the family's subclass of Spec
     prefix      what models with a head put before the names of their encoder's tensors
     buffers     stored tensors, without the prefix, that are not parameters
     """
 
     model_type: ClassVar[str]
-    heads: ClassVar[Mapping[str, Head]]
+    classes: ClassVar[Mapping[str, Head]]
     spec_type: ClassVar[type[Spec]]
     prefix: ClassVar[str] = ""
     buffers: ClassVar[Sequence[str]] = ()
@@ -76,7 +76,7 @@ class Architecture(ABC):
     @classmethod
     @abstractmethod
     def from_config(cls, config: Config, architecture: str) -> Self:
-        """The architecture of a config whose class is `architecture`, one of `heads`.
+        """The architecture of a config whose class is `architecture`, one of `classes`.
 
         Raises ModelError, which names the key, for a variant that the family does not run.
         """
@@ -157,11 +157,11 @@ class Architecture(ABC):
     @property
     def head(self) -> Head:
         """What the head answers."""
-        return self.heads[self.spec.architecture]
+        return self.classes[self.spec.architecture]
 
-    def classes(self, *heads: Head) -> str:
+    def class_names(self, *heads: Head) -> str:
         """The Hugging Face classes of this family with these heads, for messages."""
-        return " or ".join(name for name, head in self.heads.items() if head in heads)
+        return " or ".join(name for name, head in self.classes.items() if head in heads)
 
     # ---- distillation (a family may leave this out) ------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from secformer.models.data.tensors import TABLE, Part, Tensor, linear_layout, ma
 from secformer.models.families.architecture import LAYERS, Architecture, Rows, Spec
 from secformer.models.families.blocks import Forward, join_heads, layernorm, linear, look_up, split_heads
 from secformer.models.families.config import Config
-from secformer.models.families.heads import Head, affine, word_logits
+from secformer.models.families.heads import Head, word_logits
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 
@@ -60,7 +60,7 @@ class Bert(Architecture):
     """A BERT encoder, with the heads that Hugging Face has for it."""
 
     model_type = "bert"
-    heads: ClassVar[Mapping[str, Head]] = MappingProxyType({
+    classes: ClassVar[Mapping[str, Head]] = MappingProxyType({
         "BertModel": Head.ENCODER, "BertForSequenceClassification": Head.SEQUENCE,
         "BertForTokenClassification": Head.TOKEN, "BertForQuestionAnswering": Head.QUESTION,
         "BertForMaskedLM": Head.MASKED,
@@ -75,7 +75,7 @@ class Bert(Architecture):
 
     @classmethod
     def from_config(cls, config: Config, architecture: str) -> Self:
-        config, head = config.filled(), cls.heads[architecture]
+        config, head = config.filled(), cls.classes[architecture]
         config.require("hidden_act", config.get("hidden_act") in ACTIVATIONS, "'gelu'")
         kind = config.get("position_embedding_type") or "absolute"
         config.require("position_embedding_type", kind == "absolute", "'absolute'")
@@ -180,11 +180,11 @@ class Bert(Architecture):
             out["pooler_output"] = self.pool(s, x, f)
         with s.scope("head"):
             if self.head is Head.SEQUENCE:
-                out["logits"] = affine(s, out["pooler_output"], f)
+                out["logits"] = linear(s, out["pooler_output"], f, "head")  # (B, L)
             elif self.head is Head.MASKED:
                 out["logits"] = word_logits(s, x, f, self.spec.eps)
             elif self.head is not Head.ENCODER:
-                out["logits"] = affine(s, x, f)
+                out["logits"] = linear(s, x, f, "head")  # (N, L); start and end of an answer are two outputs
         return out
 
     def encode(self, s: Session, x: Share, f: Forward) -> Share:

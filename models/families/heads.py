@@ -27,14 +27,6 @@ class Head(Enum):
         return self in (Head.TOKEN, Head.QUESTION, Head.MASKED)
 
 
-def affine(s: Session, x: Share, f: Forward) -> Share:
-    """Logits (..., L) by the head's one matrix, of pooled texts (B, C) or of tokens (N, C).
-
-    With two outputs, the logits say where an answer starts and where it ends.
-    """
-    return linear(s, x, f, "head")
-
-
 def word_logits(s: Session, x: Share, f: Forward, eps: float) -> Share:
     """Logits (N, V) of hidden states (N, C): dense, GeLU, LayerNorm, decoder."""
     x = linear(s, x, f, "head.transform")

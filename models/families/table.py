@@ -6,7 +6,7 @@ imported when it is first needed, such as for a checkpoint of that type. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
@@ -22,34 +22,43 @@ FAMILIES: Mapping[str, type[Architecture]] = MappingProxyType({family.model_type
 
 def architecture_of(config: Config) -> Architecture:
     """The architecture of a checkpoint's config. Raises ModelError where no family runs it."""
-    family = FAMILIES.get(config.model_type) or next(
-        (_load(point) for point in _installed() if point.name == config.model_type), None)
-    named = [name for name in config.architectures if family is not None and name in family.heads]
+    family = _family(config.model_type)
+    named = [name for name in config.architectures if family is not None and name in family.classes]
     if family is None or not named:
-        known = [family] if family is not None else [*FAMILIES.values(), *map(_load, _installed())]
-        supported = "; ".join(f"type {each.model_type!r} with {', '.join(each.heads)}" for each in known)
+        known = [family] if family is not None else FAMILIES.values()
+        supported = [f"type {each.model_type!r} with {', '.join(each.classes)}" for each in known]
+        if family is None:
+            supported += [f"type {name!r} (an installed package)" for name in sorted(_installed())]
         raise ModelError(f"{config.file} names the model type {config.model_type!r} and the architectures "
-                         f"{config.architectures}, which this version does not run. Supported: {supported}")
+                         f"{config.architectures}, which this version does not run. Supported: {'; '.join(supported)}")
     return family.from_config(config, named[0])
 
 
-def architecture_from(facts: Mapping[str, Any]) -> Architecture:
-    """The architecture of a description that `Architecture.facts` made. Raises ValueError for an unknown class,
-    TypeError for other keys than its family's."""
-    name = facts["architecture"]
-    for family in _all():
-        if name in family.heads:
-            return family.from_facts(facts)
-    raise ValueError(f"no installed family runs the architecture {name!r}")
+def architecture_from(model_type: str, facts: Mapping[str, Any]) -> Architecture:
+    """The architecture of a description: its family's model type, and what `Architecture.facts` gave.
+
+    Raises ModelError where the family is not installed here, and TypeError or ValueError for other facts than its own.
+    """
+    family = _family(model_type)
+    if family is None:
+        raise ModelError(f"this model is of the type {model_type!r}, which no family here runs; install the package "
+                         f"that brings the family (parties and clients need it, as the owner does)")
+    if facts["architecture"] not in family.classes:
+        raise ValueError(f"the family {model_type!r} does not run the architecture {facts['architecture']!r}")
+    return family.from_facts(facts)
 
 
-def _all() -> Iterator[type[Architecture]]:
-    yield from FAMILIES.values()
-    yield from map(_load, _installed())
+def _family(model_type: str) -> type[Architecture] | None:
+    """The family of a model type; the only one that is imported."""
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    point = _installed().get(model_type)
+    return None if point is None else _load(point)
 
 
-def _installed() -> list[EntryPoint]:
-    return [point for point in entry_points(group=GROUP) if point.name not in FAMILIES]
+def _installed() -> dict[str, EntryPoint]:
+    """The families of installed packages by model type; they never stand for one of this package."""
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in FAMILIES}
 
 
 def _load(point: EntryPoint) -> type[Architecture]:

@@ -78,6 +78,11 @@ class RangeProfile:
     def _widening(self, name: str) -> Widening:
         return KNOWN[name].widening if name in KNOWN else self.widenings.get(name, DISTANCE)
 
+    def holds(self, needs: Needs) -> bool:
+        """Whether the quantities that only a recipe's own functions know were measured."""
+        own = {q.name for quantities in needs.values() for q in quantities if q.name not in KNOWN}
+        return own <= {name for quantities in self.sites.values() for name in quantities}
+
     def violations(self, measured: RangeProfile) -> list[Violation]:
         """Where another measurement leaves this profile's widened ranges. Raises SettingsError where this profile lacks
         a site or a quantity of the other."""

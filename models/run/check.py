@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.tokenizer import Texts
 from secformer.models.ranges.profile import RangeProfile, Violation, measure
 from secformer.models.run.local import PlainModel
 from secformer.models.run.local import reference as plaintext_model
 from secformer.models.run.output import SecureOutput
-from secformer.models.run.prepare import PathLike
 from secformer.mpc.errors import InputError, RangeError
 from secformer.protocols.recipes import Recipe
 

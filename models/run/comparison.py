@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.tokenizer import Texts
 from secformer.models.families.folder import ModelFolder
 from secformer.models.ranges.profile import measure
@@ -15,7 +16,6 @@ from secformer.models.ranges.trained import suits, trained_for
 from secformer.models.run.local import SecureModel, plain_bert
 from secformer.models.run.options import settings_of
 from secformer.models.run.output import SecureOutput
-from secformer.models.run.prepare import PathLike
 from secformer.models.run.progress import Progress, part, shown, silent
 from secformer.mpc.errors import SecformerError, SettingsError
 from secformer.mpc.meter import COUNTERS, Cost

@@ -12,11 +12,13 @@ from typing import Any, Self
 import numpy as np
 
 from secformer.models.data.batch import Batch
+from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.inputs import Request
 from secformer.models.data.parameters import Parameters, load_weights
 from secformer.models.data.shares import GhostTensors, OwnerShares, PlainTensors, SeedShares, Tensors
 from secformer.models.data.tensors import TABLE
 from secformer.models.data.tokenizer import Texts
+from secformer.models.families.architecture import Spec
 from secformer.models.families.blocks import Forward
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import Results, infer
@@ -25,7 +27,7 @@ from secformer.models.ranges.trained import plaintext
 from secformer.models.run.gather import gather
 from secformer.models.run.options import Settings, settings_of
 from secformer.models.run.output import SecureOutput, assemble
-from secformer.models.run.prepare import PathLike, Prepared, prepare
+from secformer.models.run.prepare import Prepared, prepare
 from secformer.models.run.progress import Progress, shown, silent, sites_told
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.fixed import decode
@@ -45,6 +47,11 @@ class _Model:
         self.folder, self.settings, self.architecture = prepared.folder, prepared.settings, prepared.architecture
         self.recipe, self.profile, self.profile_source = prepared.recipe, prepared.profile, prepared.source
         self.names, self.notes, self.layout = prepared.names, list(prepared.notes), prepared.layout
+
+    @property
+    def spec(self) -> Spec:
+        """The public facts of the checkpoint."""
+        return self.architecture.spec
 
     @property
     def private(self) -> bool:

@@ -5,9 +5,9 @@ In-process models and the owner's provisioning both start here.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
+from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.tensors import Layout
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.folder import ModelFolder
@@ -19,8 +19,6 @@ from secformer.models.run.options import Settings
 from secformer.mpc.errors import ModelError, SettingsError
 from secformer.mpc.fixed import FixedPoint
 from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
-
-PathLike = str | os.PathLike[str]
 
 UNMEASURED = ("no range profile for this recipe lies beside the checkpoint, so one was measured at load from built-in "
               "texts; if your texts differ from those, write a profile with: secformer profile")
@@ -46,6 +44,14 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
     @property
+    def ranges(self) -> RangeProfile:
+        """The profile of a run on shares. Raises SettingsError for exact functions, which have none."""
+        if self.profile is None:
+            raise SettingsError("the recipe 'exact' is the plaintext reference and cannot run on shares; use "
+                                "plain_bert for it, or the recipe 'faithful'")
+        return self.profile
+
+    @property
     def architecture(self) -> Architecture:
         return self.folder.architecture
 
@@ -59,14 +65,12 @@ def prepare(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | Range
     chosen = choose_recipe(recipe, folder, untrained=settings.untrained_recipe)
     folder.verify(settings.fixed)
     names = result_names(folder.architecture, settings)
-    ranges, source, notes = choose_profile(profile, folder, chosen, settings.fixed)
-    if on_shares:
-        if ranges is None:
-            raise SettingsError("the recipe 'exact' is the plaintext reference and cannot run on shares; use "
-                                "plain_bert for it, or the recipe 'faithful'")
-        rehearse(folder, chosen, ranges, settings.fixed)
+    found, source, notes = choose_profile(profile, folder, chosen, settings.fixed)
     layout = folder.layout(settings.fixed, private=settings.embedding == "private")
-    return Prepared(folder, settings, chosen, ranges, source, names, layout, (*folder.notes, *notes))
+    prepared = Prepared(folder, settings, chosen, found, source, names, layout, (*folder.notes, *notes))
+    if on_shares:
+        rehearse(folder, chosen, prepared.ranges, settings.fixed)
+    return prepared
 
 
 def choose_recipe(recipe: Recipe | str, folder: ModelFolder, *, untrained: bool = False) -> Recipe:
@@ -104,7 +108,7 @@ def choose_profile(
         profile, source = given, "given"
     elif given is not None:
         profile, source = RangeProfile.load(given), str(given)
-    elif beside.is_file() and (profile := RangeProfile.load(beside)).design == design:
+    elif beside.is_file() and (profile := RangeProfile.load(beside)).design == design and profile.holds(recipe.needs):
         source = str(beside)
     else:
         profile = measure(folder, recipe=recipe)

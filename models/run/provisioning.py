@@ -12,33 +12,31 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from secformer.models.data.batch import blind_batch
+from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.parameters import load_weights
-from secformer.models.data.shares import GhostTensors, OwnerShares, SeedShares, Tensors
-from secformer.models.data.tensors import TABLE, Layout
+from secformer.models.data.shares import GhostTensors, OwnerShares
+from secformer.models.data.tensors import TABLE
+from secformer.models.data.tokenizer import TOKENIZER_FILES
 from secformer.models.families.blocks import Forward
+from secformer.models.families.config import FILE as CONFIG
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import behind_embedding
 from secformer.models.ranges.profile import RangeProfile
 from secformer.models.run.options import Settings
-from secformer.models.run.prepare import PathLike, choose_recipe, prepare
+from secformer.models.run.prepare import choose_recipe, prepare
 from secformer.models.run.progress import Progress, silent
-from secformer.models.run.public import FORMAT, PUBLIC, PublicModel, length_class
-from secformer.mpc.errors import ModelError, SettingsError
+from secformer.models.run.public import CLIENT_FOLDER, FORMAT, PUBLIC, PublicModel, length_class
+from secformer.models.run.share_file import share_file
+from secformer.mpc.errors import SettingsError
 from secformer.mpc.functions import Series
 from secformer.mpc.ops.book import Writer
-from secformer.mpc.prg import SEED_BYTES, fresh_seed
-from secformer.mpc.ring import word_type
+from secformer.mpc.prg import fresh_seed
 from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.protocols.recipes import EXACT, RECIPES, Recipe
-
-CLIENT = "client"  # folder for clients
-TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json",
-                   "added_tokens.json")
 
 
 def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto",
@@ -71,18 +69,14 @@ def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto
     _save(out / share_file(1 - seed_rank), {name: owner.get(name) for name in layout}, public, 1 - seed_rank)
     _save(out / share_file(seed_rank), {"seed": np.frombuffer(seed, dtype=np.uint8)}, public, seed_rank)
     tell("writing the clients' folder", 2, 3)
-    client = out / CLIENT
+    client = out / CLIENT_FOLDER
     client.mkdir()
     (client / PUBLIC).write_text(public.to_json() + "\n", "utf-8")
-    for name in TOKENIZER_FILES:
+    for name in (CONFIG, *TOKENIZER_FILES):
         if (folder.path / name).is_file():
             shutil.copyfile(folder.path / name, client / name)
     tell("writing the clients' folder", 3, 3)
     return public
-
-
-def share_file(rank: int) -> str:
-    return f"party{rank}.safetensors"
 
 
 def describe(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
@@ -93,10 +87,8 @@ def describe(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | Rang
         raise SettingsError(f"the recipe {chosen.name!r} cannot be provisioned: the parties look recipes up by name, "
                             f"and run them on shares; take another of the built-in recipes")
     prepared = prepare(folder, chosen, profile, settings, on_shares=True)
-    if prepared.profile is None:
-        raise SettingsError("a provisioned model needs a range profile; leave `profile` out to have one measured")
     salt = fresh_seed().hex()
-    ranges = replace(prepared.profile, model=hashlib.sha256(salt.encode()).hexdigest())
+    ranges = replace(prepared.ranges, model=hashlib.sha256(salt.encode()).hexdigest())
     public = PublicModel(folder.architecture, chosen, ranges, settings.fixed, prepared.layout[TABLE].width,
                          prepared.names, {}, salt, prepared.notes)
     most = public.inputs.longest
@@ -127,46 +119,3 @@ def _save(path: Path, tensors: Mapping[str, np.ndarray], public: PublicModel, ra
     save_file(dict(tensors), part, metadata={"format": FORMAT, "rank": str(rank), "public": public.to_json()})
     os.chmod(part, 0o600)
     part.replace(path)
-
-
-class ShareFile:
-    """One party's share file: its rank, the public description, and the shares tensor by tensor."""
-
-    def __init__(self, path: PathLike):
-        """Reads the header. Raises ModelError for anything but a share file of this version."""
-        from safetensors import SafetensorError, safe_open
-
-        self.path = Path(path)
-        try:
-            file: Any = safe_open(str(self.path), framework="np")
-            metadata: dict[str, str] = file.metadata() or {}
-            names = set(file.keys())
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path} is not a readable share file: {error}; make it with: secformer "
-                             f"provision") from error
-        if metadata.get("format") != FORMAT or metadata.get("rank") not in ("0", "1"):
-            raise ModelError(f"{path} is not a share file of this version (format {metadata.get('format')!r}, rank "
-                             f"{metadata.get('rank')!r}); make it with: secformer provision")
-        self._file, self.rank = file, int(metadata["rank"])
-        self.public = PublicModel.from_json(metadata["public"], path)
-        self.layout: Layout = self.public.layout
-        self.shares: Tensors = self._seed() if names == {"seed"} else self
-        if self.shares is self and (odd := sorted(names ^ set(self.layout))):
-            raise ModelError(f"{path} does not hold the tensors of its model (missing or extra: {', '.join(odd[:4])}); "
-                             f"make the file again with: secformer provision")
-
-    def _seed(self) -> SeedShares:
-        seed = self._file.get_tensor("seed")
-        if seed.dtype != np.uint8 or seed.shape != (SEED_BYTES,):
-            raise ModelError(f"{self.path}: the seed must have {SEED_BYTES} bytes, got {seed.dtype} {seed.shape}; make "
-                             f"the file again with: secformer provision")
-        return SeedShares(self.layout, seed.tobytes())
-
-    def get(self, name: str) -> np.ndarray:
-        """This party's words of a tensor. Raises ModelError where the file holds other words than the model needs."""
-        words, tensor = np.asarray(self._file.get_tensor(name)), self.layout[name]
-        dtype = word_type(tensor.width)
-        if words.shape != tensor.shape or words.dtype != dtype:
-            raise ModelError(f"{self.path}: tensor {name!r} is {words.dtype} {words.shape}, expected "
-                             f"{np.dtype(dtype)} {tensor.shape}; make the file again with: secformer provision")
-        return words

@@ -14,12 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.tensors import Layout
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.table import architecture_from
 from secformer.models.ranges.profile import RangeProfile
-from secformer.models.run.prepare import PathLike
 from secformer.mpc.errors import ModelError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Series
@@ -30,6 +30,8 @@ from secformer.protocols.recipes import Recipe, recipe_named
 
 FORMAT = "secformer model 1"
 PUBLIC = "public.json"
+CLIENT_FOLDER = "client"  # of what the owner writes
+UNNAMED = "bert"          # the family of descriptions that name none
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class PublicModel:
     def _facts(self) -> dict[str, Any]:
         each = list(dict.fromkeys(f for book in self.books.values() for f in book))
         books = {str(size): [each.index(f) for f in book] for size, book in self.books.items()}
-        return {
+        named = self.architecture.model_type != UNNAMED
+        return ({"family": self.architecture.model_type} if named else {}) | {
             "format": FORMAT, "spec": self.architecture.facts(), "recipe": self.recipe.name,
             "profile": self.profile.as_dict(), "frac": self.fixed.frac, "magnitude": self.fixed.magnitude,
             "ring": WORD_BITS, "width": self.width, "names": list(self.names), "series": series_to_list(each),
@@ -97,7 +100,7 @@ class PublicModel:
                 raise ValueError(f"the format is {facts['format']!r}, but this version reads {FORMAT!r}")
             series = series_from_list(facts["series"])
             public = cls(
-                architecture_from(facts["spec"]),
+                architecture_from(str(facts.get("family", UNNAMED)), facts["spec"]),
                 recipe_named(facts["recipe"]), RangeProfile.of(facts["profile"], where),
                 FixedPoint(facts["frac"], facts["magnitude"]), int(facts["width"]), tuple(facts["names"]),
                 {int(size): tuple(series[i] for i in book) for size, book in facts["books"].items()},

@@ -41,11 +41,6 @@ class PartyModel:
         self.session.forget_weights()
         self._parameters[self.session] = load_weights(self.session, shares)
 
-    @property
-    def loaded(self) -> bool:
-        """Whether the weights have been opened."""
-        return self.session in self._parameters
-
     def plan(self, batch: Batch) -> Plan:
         """The plan of one request, which follows from the request's public shape."""
         key = batch.lengths.tobytes() + b":" + batch.mask.tobytes()

@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 
 from secformer.models.data.batch import Batch, blind_batch
-from secformer.models.run.provisioning import ShareFile
 from secformer.models.run.public import PublicModel
 from secformer.models.run.served import PartyModel
+from secformer.models.run.share_file import ShareFile
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.source import Source

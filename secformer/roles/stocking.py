@@ -9,8 +9,8 @@ import numpy as np
 
 from secformer.models.data.batch import blind_batch
 from secformer.models.run.progress import Progress, silent
-from secformer.models.run.provisioning import ShareFile
 from secformer.models.run.served import PartyModel
+from secformer.models.run.share_file import ShareFile
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.store import SPACE, Receive, Store, run_bytes
 from secformer.mpc.errors import InputError, SettingsError

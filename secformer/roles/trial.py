@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
-from secformer.models.run.provisioning import CLIENT, share_file, write_shares
+from secformer.models.run.provisioning import write_shares
+from secformer.models.run.public import CLIENT_FOLDER
+from secformer.models.run.share_file import share_file
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.net.tcp import free_ports
 from secformer.roles.certificates import init
@@ -39,7 +41,7 @@ class LocalRoles:
         self.public = write_shares(model, shares, **provisioning)
         for rank in (0, 1):
             (shares / share_file(rank)).rename(self.role_folder(f"party{rank}") / "model.safetensors")
-        (shares / CLIENT).rename(self.role_folder("client") / "model")
+        (shares / CLIENT_FOLDER).rename(self.role_folder("client") / "model")
         shares.rmdir()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: list[IO[bytes]] = []

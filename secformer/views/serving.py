@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from secformer.models.run.provisioning import CLIENT, share_file
-from secformer.models.run.public import PublicModel
+from secformer.models.run.public import CLIENT_FOLDER, PublicModel
+from secformer.models.run.share_file import share_file
 from secformer.roles.stocking import Stocked
 
 
@@ -18,7 +18,8 @@ def provision_json(public: PublicModel, out: Path) -> dict[str, Any]:
     return {
         "model": public.digest, "recipe": public.recipe.name, "architecture": public.architecture.spec.architecture,
         "results": list(public.names), "notes": list(public.notes),
-        "files": {f"party{rank}": str(out / share_file(rank)) for rank in (0, 1)} | {CLIENT: str(out / CLIENT)},
+        "files": {**{f"party{rank}": str(out / share_file(rank)) for rank in (0, 1)},
+                  "client": str(out / CLIENT_FOLDER)},
     }
 
 
@@ -27,7 +28,8 @@ def provision(public: PublicModel, out: Path) -> RenderableType:
     for rank in (0, 1):
         path = out / share_file(rank)
         table.add_row(f"party {rank}", str(path), f"{path.stat().st_size:,}")
-    table.add_row("clients", str(out / CLIENT), f"{sum(p.stat().st_size for p in (out / CLIENT).iterdir()):,}")
+    clients = out / CLIENT_FOLDER
+    table.add_row("clients", str(clients), f"{sum(p.stat().st_size for p in clients.iterdir()):,}")
     lines = [f"model {public.digest[:16]}, recipe {public.recipe.name}, {public.architecture.spec.architecture}",
              "Give each share file to its own party only: the two files together are the weights.",
              *(f"Note: {note}." for note in public.notes)]

@@ -24,6 +24,7 @@ from secformer.models.families.config import Config
 from secformer.models.families.heads import Head
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.activations import RELU
 
 WORDS = "words.weight"
 
@@ -38,7 +39,7 @@ class ToySpec(Spec):
 
 class Toy(Architecture):
     model_type = "toy_mlp"
-    heads: ClassVar = {"ToyForSequenceClassification": Head.SEQUENCE, "ToyModel": Head.ENCODER}
+    classes: ClassVar = {"ToyForSequenceClassification": Head.SEQUENCE, "ToyModel": Head.ENCODER}
     spec_type = ToySpec
     prefix = "toy."
 
@@ -46,7 +47,7 @@ class Toy(Architecture):
 
     @classmethod
     def from_config(cls, config: Config, architecture: str) -> Self:
-        head = cls.heads[architecture]
+        head = cls.classes[architecture]
         labels = config.labels() if head is Head.SEQUENCE else ()
         return cls(ToySpec(architecture=architecture, labels=labels, problem=config.problem(head, len(labels)),
                            vocab=config.size("vocab_size"), hidden=config.size("hidden_size"),
@@ -72,14 +73,19 @@ class Toy(Architecture):
         return look_up(s, rows, f)
 
     def answer(self, s: Session, x: Share, f: Forward) -> dict[str, Share]:
-        inner = f.recipe.gelu(s, linear(s, x, f, "first"), f.at("gelu"))
-        x = layernorm(s, linear(s, inner, f, "second") + x, f, "norm", 1e-5)
+        with s.scope("linear"):
+            inner = linear(s, x, f, "first")
+        with s.scope("gelu"):
+            inner = f.recipe.gelu(s, inner, f.at("gelu"))
+        with s.scope("linear"):
+            x = x + linear(s, inner, f, "second")
+        x = layernorm(s, f.recipe.of(RELU)(s, x, f.at("relu")), f, "norm", 1e-5)
         logits = {"logits": linear(s, x[f.batch.starts], f, "head")} if self.head is Head.SEQUENCE else {}
         return {"last_hidden_state": x} | logits
 
     @property
     def sites(self) -> tuple[str, ...]:
-        return "gelu", "norm"
+        return "gelu", "relu", "norm"
 
     @property
     def results(self) -> Mapping[str, bool]:
@@ -117,7 +123,7 @@ def exact(folder: Path, ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
     x = t["words.weight"][ids]
     y = x @ t["first.weight"].T + t["first.bias"]
     y = y / 2 * (1 + np.vectorize(erf)(y / np.sqrt(2)))
-    x = y @ t["second.weight"].T + t["second.bias"] + x
+    x = np.maximum(y @ t["second.weight"].T + t["second.bias"] + x, 0.0)
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * t["norm.weight"] + t["norm.bias"]
     return x, x[0] @ t["classifier.weight"].T + t["classifier.bias"] if "classifier.weight" in t else np.zeros(0)
 

@@ -50,7 +50,7 @@ def test_without_a_head_and_with_the_clients_tables(path: Path, tmp_path: Path) 
 
 def test_profile_check_and_compare(toy: Path) -> None:
     profile = measure(ModelFolder(toy), TEXTS)
-    assert set(profile.sites) == {"gelu", "norm"}
+    assert tuple(profile.sites) == ("gelu", "relu", "norm")
     profile.save(toy / FILE)
     assert check(toy, TEXTS).ok
     narrow = check(toy, TEXTS, profile=measure(ModelFolder(toy), "dog", margin=1.0))

@@ -122,7 +122,7 @@ def test_layout_folds_the_query_scale_and_fuses(tmp_path: Path) -> None:
     assert layout[TABLE].shape == (folder.architecture.inputs.words + 2, 12)
 
 
-@pytest.mark.parametrize("architecture", Bert.heads)
+@pytest.mark.parametrize("architecture", Bert.classes)
 def test_sites_and_results_are_those_of_the_program(tmp_path: Path, architecture: str) -> None:
     folder = ModelFolder(write_checkpoint(tmp_path, architecture))
     profile = measure(folder, ["the cat sat", "dog"])
@@ -133,7 +133,7 @@ def test_sites_and_results_are_those_of_the_program(tmp_path: Path, architecture
     assert set(folder.architecture.hidden_sites) < set(folder.architecture.sites)
 
 
-@pytest.mark.parametrize("architecture", Bert.heads)
+@pytest.mark.parametrize("architecture", Bert.classes)
 def test_facts_survive_json(tmp_path: Path, architecture: str) -> None:
     own = ModelFolder(write_checkpoint(tmp_path, architecture)).architecture
     assert type(own).from_facts(json.loads(json.dumps(own.facts()))) == own

@@ -34,7 +34,7 @@ def test_reads_sizes_labels_and_recipe(tmp_path: Path) -> None:
     assert spec.pooler
 
 
-@pytest.mark.parametrize("architecture", Bert.heads)
+@pytest.mark.parametrize("architecture", Bert.classes)
 def test_supported_architectures(architecture: str, tmp_path: Path) -> None:
     assert read(write(tmp_path, architecture)).spec.architecture == architecture
 
@@ -72,7 +72,7 @@ def test_refused(changes: dict[str, Any], word: str, tmp_path: Path) -> None:
 def test_unsupported_architecture_lists_the_supported(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         read(write(tmp_path, **changes))
-    assert all(name in str(caught.value) for name in Bert.heads)
+    assert all(name in str(caught.value) for name in Bert.classes)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"architectures": ["BertModel"]}', "\x00\x01"])

@@ -44,30 +44,43 @@ def test_an_installed_family_cannot_replace_one_of_the_package(path: Path, tmp_p
 # ---- descriptions ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", Bert.heads)
+@pytest.mark.parametrize("architecture", Bert.classes)
 def test_a_description_is_read_by_the_family_that_wrote_it(architecture: str, tmp_path: Path) -> None:
     own = architecture_of(read_config(write_checkpoint(tmp_path, architecture)))
     assert own.spec.architecture == architecture
-    assert architecture_from(json.loads(json.dumps(own.facts()))) == own
+    assert architecture_from("bert", json.loads(json.dumps(own.facts()))) == own
 
 
 def test_a_description_of_an_installed_family(path: Path, tmp_path: Path) -> None:
     """Roles read it so; it needs the package there, too."""
     own = ModelFolder(write_toy(tmp_path / "toy")).architecture
-    found = architecture_from(json.loads(json.dumps(own.facts())))
+    found = architecture_from(own.model_type, json.loads(json.dumps(own.facts())))
     assert found == own and found.model_type == Toy.model_type
 
 
 def test_descriptions_that_nothing_runs(tmp_path: Path) -> None:
     facts = architecture_of(read_config(write_checkpoint(tmp_path))).facts()
-    with pytest.raises(ValueError, match="no installed family runs the architecture 'GPT2LMHeadModel'"):
-        architecture_from(facts | {"architecture": "GPT2LMHeadModel"})
+    with pytest.raises(ModelError, match=r"type 'gpt2', which no family here runs; install the package"):
+        architecture_from("gpt2", facts)
+    with pytest.raises(ValueError, match="'bert' does not run the architecture 'GPT2LMHeadModel'"):
+        architecture_from("bert", facts | {"architecture": "GPT2LMHeadModel"})
     with pytest.raises(KeyError, match="architecture"):
-        architecture_from({})
+        architecture_from("bert", {})
     with pytest.raises(TypeError, match="rotary"):
-        architecture_from(facts | {"rotary": True})
+        architecture_from("bert", facts | {"rotary": True})
     with pytest.raises(TypeError, match="vocab"):
-        architecture_from({k: v for k, v in facts.items() if k != "vocab"})
+        architecture_from("bert", {k: v for k, v in facts.items() if k != "vocab"})
+
+
+def test_no_family_is_imported_but_the_one_that_is_asked_for(path: Path, tmp_path: Path) -> None:
+    """A broken package neither hides what is wrong with a checkpoint nor keeps other families from running."""
+    points = path / "toy_family-1.0.dist-info" / "entry_points.txt"
+    points.write_text(points.read_text("utf-8") + "broken = no_such_module:Broken\n", "utf-8")
+    folder = write_toy(tmp_path / "toy")
+    assert isinstance(ModelFolder(folder).architecture, Toy)
+    (folder / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2Model"]}', "utf-8")
+    with pytest.raises(ModelError, match=r"'gpt2'.*'bert' with BertModel.*'broken' \(an installed.*; type 'toy_mlp'"):
+        ModelFolder(folder)
 
 
 def test_of_several_classes_the_first_that_runs_is_taken(tmp_path: Path) -> None:
@@ -78,7 +91,7 @@ def test_of_several_classes_the_first_that_runs_is_taken(tmp_path: Path) -> None
 
 def test_every_family_of_the_package_is_under_its_own_type() -> None:
     assert {name: family.model_type for name, family in FAMILIES.items()} == {name: name for name in FAMILIES}
-    classes = [name for family in FAMILIES.values() for name in family.heads]
-    assert len(set(classes)) == len(classes), "a description names its class only"
+    classes = [name for family in FAMILIES.values() for name in family.classes]
+    assert len(set(classes)) == len(classes), "a class belongs to one family"
     with pytest.raises(TypeError):
         FAMILIES["other"] = Bert  # type: ignore[index]

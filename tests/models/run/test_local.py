@@ -36,7 +36,7 @@ def loaded(encoder: Path):
         yield model
 
 
-@pytest.mark.parametrize("architecture", Bert.heads)
+@pytest.mark.parametrize("architecture", Bert.classes)
 def test_secure_agrees_with_twin_and_reference(architecture: str, tmp_path: Path) -> None:
     path = folder_of(tmp_path, architecture, seed=3)
     out, reference = secure_bert(path, TEXTS, **CPU), plain_bert(path, TEXTS)

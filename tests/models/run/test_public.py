@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_family import write_toy
 
-from secformer.models.run.provisioning import CLIENT, ShareFile, share_file
-from secformer.models.run.public import PUBLIC, PublicModel
+from secformer import demo_model
+from secformer.models.run.provisioning import write_shares
+from secformer.models.run.public import CLIENT_FOLDER, PUBLIC, PublicModel
+from secformer.models.run.share_file import ShareFile, share_file
 from secformer.mpc.errors import ModelError
 
 
 def test_the_description_survives_json(provisioned: Path) -> None:
-    public = PublicModel.load(provisioned / CLIENT)
+    public = PublicModel.load(provisioned / CLIENT_FOLDER)
     assert PublicModel.from_json(public.to_json(), "here") == public
     assert all(ShareFile(provisioned / share_file(r)).public == public for r in (0, 1))
 
@@ -30,8 +33,21 @@ def test_the_description_survives_json(provisioned: Path) -> None:
     (lambda f: f.update(names=None), "TypeError"),
 ])
 def test_an_altered_description_is_refused(provisioned: Path, tmp_path: Path, change: Any, said: str) -> None:
-    facts = json.loads((provisioned / CLIENT / PUBLIC).read_text())
+    facts = json.loads((provisioned / CLIENT_FOLDER / PUBLIC).read_text())
     change(facts)
     (tmp_path / PUBLIC).write_text(json.dumps(facts))
     with pytest.raises(ModelError, match=said):
         PublicModel.load(tmp_path)
+
+
+def test_a_description_names_its_family_unless_it_is_berts(path: Path, tmp_path: Path) -> None:
+    """BERT's descriptions are older than families: they name none, and keep their digests."""
+    toy = write_shares(write_toy(tmp_path / "toy"), tmp_path / "shares")
+    facts = json.loads(toy.to_json())
+    assert facts["family"] == "toy_mlp" and PublicModel.from_json(toy.to_json(), "here") == toy
+    assert "family" not in json.loads(write_shares(demo_model(), tmp_path / "bert").to_json())
+    with pytest.raises(ModelError, match="'other', which no family here runs"):
+        PublicModel.from_json(json.dumps(facts | {"family": "other"}), "here")
+    del facts["family"]
+    with pytest.raises(ModelError, match="'bert' does not run"):
+        PublicModel.from_json(json.dumps(facts), "here")

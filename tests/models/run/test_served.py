@@ -10,8 +10,8 @@ import pytest
 
 from secformer import demo_model
 from secformer.models.data.batch import blind_batch
-from secformer.models.run.provisioning import CLIENT, write_shares
-from secformer.models.run.public import PublicModel
+from secformer.models.run.provisioning import write_shares
+from secformer.models.run.public import CLIENT_FOLDER, PublicModel
 from secformer.models.run.served import PartyModel
 from secformer.mpc.errors import Desync
 from secformer.mpc.simulate import World
@@ -19,7 +19,7 @@ from secformer.mpc.simulate import World
 
 def test_parties_compute_with_the_written_series(provisioned: Path) -> None:
     """A description with other coefficients makes another plan: they are read from it, not fitted again."""
-    public = PublicModel.load(provisioned / CLIENT)
+    public = PublicModel.load(provisioned / CLIENT_FOLDER)
     moved = {size: tuple(replace(f, cos=(f.cos[0] + 2.0**-30, *f.cos[1:])) for f in book)
              for size, book in public.books.items()}
     batch = blind_batch(np.array([5]), np.ones((1, 5), dtype=bool))
@@ -38,7 +38,7 @@ def test_the_books_hold_every_length(tmp_path: Path, recipe: str) -> None:
 
 
 def test_other_functions_than_the_written_ones_are_a_desync(provisioned: Path) -> None:
-    public = PublicModel.load(provisioned / CLIENT)
+    public = PublicModel.load(provisioned / CLIENT_FOLDER)
     batch = blind_batch(np.array([5]), np.ones((1, 5), dtype=bool))
     session = World(backend="numpy").parties[0]
     book = public.series(5)

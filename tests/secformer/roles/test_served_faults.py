@@ -27,7 +27,8 @@ import pytest
 from roles_lab import LONG, TEXT, Asking, ask, in_the_middle, logged, no_serial_twice, right, serials, until
 
 from secformer import __version__, connect, demo_model
-from secformer.models.run.provisioning import share_file, write_shares
+from secformer.models.run.provisioning import write_shares
+from secformer.models.run.share_file import share_file
 from secformer.mpc.errors import InputError, ProtocolError
 from secformer.mpc.net.tls import Identity, client_context, host_name
 from secformer.mpc.net.wire import HEADER_BYTES
