@@ -113,7 +113,6 @@ class Meter:
         self.cost = Cost(name)
         self._stack = [self.cost]
         self._offline = 0
-        self._offline_since = 0.0
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:

@@ -5,7 +5,8 @@ For every pair x, y with masks a, b and c = a b from the dealer (Beaver 1991):
 1. open e = x - a, d = y - b                                     one round; an operand of several pairs opens once
 2. z = e d [party 0 only] + e b + a d + c
 
-For a weight y, d was opened when the weight was opened; a d does not depend on the input: offline.
+A weight y is opened at load, so its d is known before any request. The product a d does not depend on the input either,
+so it counts as offline.
 """
 
 from __future__ import annotations
