@@ -22,7 +22,7 @@ Function = Callable[[np.ndarray], np.ndarray]
 
 NOISE = 0.3            # standard deviation, in units of a mask's last place, that a coefficient of 1 adds to a result
 Precision = tuple[int, int]  # fractional bits of the dealer's cosines, and of coefficients times public ones
-WIDE = 20, 18          # results below 2^8 in six bytes
+WIDE = 20, 18          # precision by default: results below 2^8 take six bytes
 HARMONICS = (*range(6, 32, 2), *range(32, 64, 4), *range(64, 128, 8), 128, 160, 192, 256)
 
 

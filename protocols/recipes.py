@@ -35,7 +35,7 @@ Elementwise = Callable[[Session, Share, Site], Share]
 Softmax = Callable[[Session, Share, Share, np.ndarray, Site], Share]
 LayerNorm = Callable[[Session, Share, Share, Share, float, Site], Share]
 Needs = Mapping[str, tuple[Quantity, ...]]  # function of a recipe -> the quantities that its call sites must know
-# of functions that declare nothing
+# the quantities of functions that declare none
 DEFAULTS: Needs = MappingProxyType({"gelu": (INPUT,), "softmax": ATTENTION, "layernorm": (VARIANCE,), "tanh": (INPUT,)})
 
 

@@ -13,5 +13,5 @@ def require_training() -> None:
     """Raises BackendUnavailable, which says what to install, if a package is missing."""
     missing = [name for name in MODULES if find_spec(name) is None]
     if missing:
-        raise BackendUnavailable(f"training needs the extra `distill`; not installed: {', '.join(missing)}. Install it: "
-                                 f'pip install "secformer[distill]" (evaluation works without it)')
+        raise BackendUnavailable(f"training needs the extra `distill`; not installed: {', '.join(missing)}. Install "
+                                 f'it: pip install "secformer[distill]" (evaluation works without it)')

@@ -11,7 +11,7 @@ from secformer.models.families.architecture import Spec
 from secformer.mpc.errors import ModelError, SettingsError
 from secformer.protocols.recipes import EXACT, MPCFORMER, SECFORMER, Recipe, recipe_named
 
-KEY = "secformer"  # of the entry in config.json
+KEY = "secformer"  # key of the entry in config.json that names a student's recipe and constants
 DESIGNS: Mapping[str, Recipe] = MappingProxyType({r.name: r for r in (SECFORMER, MPCFORMER)})
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 Array = Any
-BLOCK_BYTES = 64  # of a keystream
-PLANES = ((4, np.uint32), (2, np.uint16), (1, np.uint8))  # what words of fewer than eight bytes are cut into
+BLOCK_BYTES = 64  # bytes of a ChaCha20 block: a keystream is addressed in whole blocks
+PLANES = ((4, np.uint32), (2, np.uint16), (1, np.uint8))  # bytes and types of the pieces of shorter words
 
 
 @dataclass(frozen=True)
