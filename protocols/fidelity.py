@@ -1,4 +1,4 @@
-"""How near a protocol comes to a BERT's own function: declared on the protocol, as its citations are.
+"""How near a protocol comes to the exact function: declared on the protocol, as its citations are.
 
     @faithful                                computes it: ranges measured with the exact function hold for the protocol
     (neither)                                approximates it: any checkpoint keeps its answers, but ranges are measured
@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Student:
-    """The function that a protocol computes in place of a BERT's own, and the constants that weights are trained
+    """The function that a protocol computes in place of the exact one, and the constants that weights are trained
     around."""
 
     function: str
@@ -43,7 +43,7 @@ def faithful(protocol: F) -> F:
 
 
 def student_of(protocol: Callable[..., Any]) -> Student | None:
-    """What a protocol declares with `student`; None where it computes a BERT's own function."""
+    """What a protocol declares with `student`; None if it computes or approximates the exact function."""
     return getattr(protocol, "__student__", None)
 
 

@@ -107,8 +107,8 @@ def choose(
     """The fit with the fewest harmonics, then the shortest period, that reaches the tolerance on [low, high].
 
     periods    bits of the periods to try; default: the two smallest that leave an eighth of the period free
-    extend     with a share of the period: move `low` down so that the domain fills that share, where fn goes on (as exp
-               does towards 0), so that a value below the domain meets the function and not the fit's free part
+    extend     with a fraction of the period: move `low` down so that the domain fills it, where fn goes on (as exp does
+               towards 0), so that a value below the domain meets the function and not the fit's free part
     strict     where nothing reaches the tolerance, raise RangeError that says what was reachable; else return the best
     """
     best: Fit | None = None

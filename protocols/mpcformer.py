@@ -1,7 +1,7 @@
 """MPCFormer's functions: quadratic GeLU, 2Quad and 2ReLU, with CrypTen's reciprocal and root, as in the paper.
 
-They are other functions than a BERT's own: a checkpoint must have been distilled for them. As optimised as we could
-make them: one reciprocal per row, after the product with the values; public powers of two move rows to where CrypTen's
+They differ from the exact functions: a checkpoint must have been distilled for them. As optimised as we could make
+them: one reciprocal per row, after the product with the values; public powers of two move rows to where CrypTen's
 reciprocal starts well. LayerNorm and the pooler's tanh are CrypTen's, on which MPCFormer is built.
 """
 

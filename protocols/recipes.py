@@ -4,7 +4,7 @@
     mine = replace(FAITHFUL, name="mine", gelu=my_gelu)
 
 What else is to be known of a recipe, its protocols declare: what they need measured (`quantities.needs`), and whether
-they compute a BERT's own functions (`fidelity`).
+they compute the exact functions (`fidelity`).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Recipe:
 
     @property
     def ordinary(self) -> bool:
-        """Whether all functions compute or approximate a BERT's own, so that any checkpoint keeps its answers."""
+        """Whether all functions compute or approximate the exact ones, so that any checkpoint keeps its answers."""
         return not self.trained_for
 
     @property

@@ -22,8 +22,8 @@ from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
 
 PathLike = str | os.PathLike[str]
 
-UNMEASURED = ("no range profile for this recipe lies beside the checkpoint, so one was measured at load from built-in "
-              "texts; if your texts differ from those, write a profile with: secformer profile")
+UNMEASURED = ("there is no range profile for this recipe beside the checkpoint, so one was measured at load from "
+              "built-in texts; if your texts differ from those, write a profile with: secformer profile")
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,9 +19,9 @@ def query(args: argparse.Namespace) -> None:
 
 
 _QUERY = """\
-Asks two served parties. This command tokenises the texts, sends each party one random-looking half, and adds the two
-halves of the answer. `secformer init` writes the settings file; `secformer provision` writes the model folder that the
-settings file names.
+Sends texts to two served parties and prints the answers. This command tokenises the texts, sends each party one
+random-looking half, and adds the two halves of the answer. `secformer init` writes the settings file; `secformer
+provision` writes the model folder that the settings file names.
 
 examples:
   secformer query --settings client.toml "First text." "Second text."
