@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ PLANES = ((4, np.uint32), (2, np.uint16), (1, np.uint8))  # bytes and types of t
 class Sealed:
     """Masked words, and their low bits as the payload that opens them."""
 
-    words: Array
-    payload: Array
+    words: Array = field(repr=False)
+    payload: Array = field(repr=False)
 
     @property
     def size(self) -> int:

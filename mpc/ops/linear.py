@@ -12,7 +12,7 @@ so it counts as offline.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,8 @@ Operand = Share | Weight
 class OpenedWeight:
     """What a party keeps of a weight: the opened d = W - b, and b_i + [i = 0] d, the factor of e in step 2."""
 
-    opened: Any
-    factor: Any
+    opened: Any = field(repr=False)
+    factor: Any = field(repr=False)
 
 
 def bilinear(
