@@ -102,7 +102,7 @@ def one_less_sigmoid(s: Session, w: Share, high: float) -> Share:
 def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
     """2 sigmoid(2x) - 1 for x in at["input"].   29 rounds; about 165 bytes per element.
 
-    1. where the range exceeds [-64, 64]: cut x to [-10, 10]                                     two rounds
+    1. where the range exceeds [-64, 64]: clip x to [-10, 10]                                    two rounds
     2. b <- [x < 0]; a <- (1 - 2 b) x                                                            five rounds
     3. g <- 1 - sigmoid(2 a)                                                                     23 rounds
     4. return (1 - 2 b) (1 - 2 g)                                                                two rounds

@@ -40,11 +40,11 @@ FOLD = 2.0**FOLDED_BITS / PERIOD   # factor that brings v to that period
 def gelu_series(s: Session, x: Share, at: Site) -> Share:
     """GeLU(x) = x/2 + g(x) for x in at["input"], g by a Fourier series.   1 round; 3 bytes per element.
 
-    1. where the range exceeds [-112, 112]: cut x to [-6, 6], GeLU being 0 and x outside    two rounds, about 10 bytes
+    1. where the range exceeds [-112, 112]: clip x to [-6, 6], GeLU being 0 and x outside   two rounds, about 10 bytes
     2. open x mod P; sum the harmonics of the fit of g; add x/2, which is local
 
     Any domain. Error, absolute: at most 1e-4 in the twin (the fit's tolerance), 2e-4 on shares. Takes a pending x; the
-    result has a truncation pending, unless x was cut.
+    result has a truncation pending, unless x was clipped.
     """
     r = measured(at, INPUT)
     r = rounded_out(r, 1.0 if r.reach < COARSE else 2.0)

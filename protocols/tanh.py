@@ -28,7 +28,7 @@ LIMIT = 10.0    # in wider ranges, inputs are clipped to this size: beyond it |t
 def tanh(s: Session, x: Share, at: Site) -> Share:
     """tanh(x) for x in at["input"].   1 round; 3 bytes per element.
 
-    1. where the range exceeds [-28, 28]: cut x to [-10, 10]                 two rounds, about 10 bytes per element
+    1. where the range exceeds [-28, 28]: clip x to [-10, 10]                two rounds, about 10 bytes per element
     2. open x mod P; sum the sines of the fit (tanh is odd)
 
     Any domain. Error, absolute: at most 3e-5 (the fit's tolerance). Takes a pending x; the result has a truncation
