@@ -31,7 +31,7 @@ examples:
 
 def add(commands: Commands) -> None:
     """Adds this command to the command line."""
-    p = commands.add("query", query, "ask served parties", _QUERY)
+    p = commands.add("query", query, "send texts to two served parties", _QUERY)
     arguments.settings(p, "the client's")
     arguments.texts(p)
     arguments.progress(p)
