@@ -66,7 +66,7 @@ def causes(title: str, panels: Mapping[str, Mapping[str, Mapping[str, float]]], 
     figure.legend(handles=handles, loc="upper right", ncols=len(parts), fontsize=12, frameon=False, handlelength=1.0,
                   columnspacing=1.2, bbox_to_anchor=(1.0, 1.0 - 0.04 / height))
     bottom = 1.0 - (head + bars) / height
-    per_second = 0.0  # of the figure's width, in the first panel
+    per_second = 0.0  # fraction of the figure's width per second, from the first panel
     for number, ((name, rows), (left, width)) in enumerate(zip(panels.items(), PANELS, strict=True)):
         axis = figure.add_axes((left, bottom, width, bars / height))
         longest = max(sum(row[part] for part in parts) for row in rows.values())

@@ -24,7 +24,7 @@ PAGE = ROOT / "docs/modules.md"
 HEAD = """\
 # Module map
 
-For whoever looks for the file that does something. This page is made from the modules' docstrings by
+Read this page to find the file that does something. It is made from the modules' docstrings by
 `python docs/make_map.py`; do not edit it by hand.
 
 Imports point one way: `mpc`, then `protocols`, then `models`, then `secformer`. The full order is in

@@ -14,14 +14,14 @@ from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels.tables import STEP_BITS
 
-LEAST_BITS = 3  # of an opening: what a turn can be cut into quarters of
+LEAST_BITS = 3  # fewest bits in which a turn is opened: rounding to the nearest quarter of a turn takes three
 
-# Of the exponential:
+# Constants of the exponential:
 MASK_FRAC = 41      # fractional bits of the dealer's table: e^16 times its rounding is 2^-19
 PUBLIC_FRAC = 18    # fractional bits of the public factor
 HIGHEST = 2.0       # the upper end of a domain is at most this
 SLACK = 2.0**-4     # room above the domain, so that rounding x does not lead out of it
-LOW_SLACK = 2.0**-8  # the same below
+LOW_SLACK = 2.0**-8  # room below the domain, for the same reason
 LEAST_PERIOD_BITS = STEP_BITS + 1
 
 

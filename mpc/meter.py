@@ -66,7 +66,7 @@ class Cost:
         return totals
 
     def _collect(self, totals: dict[str, Cost]) -> None:
-        # of two parties' times the larger counts, so the children may add up to a little more than their scope
+        # the larger of the two parties' times counts, so the children may add up to a little more than their scope
         own = {
             key: max(0, getattr(self, key) - sum(getattr(c, key) for c in self.children.values())) for key in COUNTERS
         }
@@ -113,7 +113,6 @@ class Meter:
         self.cost = Cost(name)
         self._stack = [self.cost]
         self._offline = 0
-        self._offline_since = 0.0
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:

@@ -41,7 +41,7 @@ class Primitives(ABC):
 
     @abstractmethod
     def _reveal(self, x: Share, to: int | str) -> Any:
-        """As `Session.reveal`, of a settled x."""
+        """Like `Session.reveal`. x is settled."""
 
     # ---- local
 

@@ -96,8 +96,8 @@ class Session(LocalOperators):
 
     def _refuse_plain(self, on: type) -> NoReturn:
         home = "in the float64 twin" if on is np.ndarray else f"in a session on values of type {on.__name__}"
-        raise SettingsError(f"this computes on plain numbers and runs only {home}, got a {type(self).__name__}; for "
-                            f"shares use a recipe of protocols, such as 'faithful'")
+        raise SettingsError(f"exact functions need plain numbers and run {home} only; this is a {type(self).__name__}. "
+                            f"On shares, use a recipe of protocols, such as 'faithful'")
 
     # ---- products -------------------------------------------------------------------------------------------------
 
@@ -240,12 +240,12 @@ class Session(LocalOperators):
             self._agree = before
 
     def forget_weights(self, beyond: int = 0) -> None:
-        """Weights from number `beyond` on do not exist: the next one that is opened takes that number."""
+        """Forgets every weight numbered `beyond` or higher: the next weight that is opened takes that number."""
         self.weights = beyond
 
     @contextmanager
     def taking_back(self, *others: Session) -> Iterator[None]:
-        """Where what is inside fails, forgets the weights that were opened there, here and in the other sessions."""
+        """If the block fails, forgets the weights that it opened, in this session and in the others."""
         before = self.weights
         try:
             yield

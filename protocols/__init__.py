@@ -7,7 +7,7 @@ What lives here:
 - the functions of the systems that the paper compares with (`mpcformer`, `puma`, `crypten`), and what those share
   (`limit`, `newton`, `octaves`)
 - what a protocol declares: its sources (`papers`), the ranges that it needs measured (`quantities`, `ranges`), and how
-  near it comes to a BERT's own function (`fidelity`)
+  near it comes to the exact function (`fidelity`)
 - the recipes that a model runs (`recipes`)
 
 All numerical coefficients of the package are here.

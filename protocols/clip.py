@@ -10,7 +10,7 @@ from secformer.protocols.ranges import Range
 
 @cite("luo2024secformer", "segments outside which a function is a line")
 def clip(s: Session, x: Share, limit: float, *, reach: float) -> tuple[Share, Share]:
-    """(x cut to [-limit, limit], max(x - limit, 0)) for |x| <= reach.   2 rounds; about 10 bytes per element.
+    """(x clipped to [-limit, limit], max(x - limit, 0)) for |x| <= reach.   2 rounds; about 10 bytes per element.
 
     1. over, up <- relu(x - limit), relu(x + limit)           one batch
     2. return up - over - limit, over

@@ -27,13 +27,13 @@ from secformer.protocols.softmax import EXP_BITS, below_maximum, exp_total, real
 TANH_GELU = math.sqrt(2.0 / math.pi), 0.044715  # GeLU is x/2 (1 + tanh(a (x + b x^3)))
 WIDE = 30               # magnitude of a product that is scaled before it settles: whole words
 PRECISION = 10          # fractional bits of GeLU's comparisons
-WIDEST = 8.0            # the widest reach for which GeLU's inputs are not cut
-LIMIT = 5.0             # where they are cut otherwise: x - GeLU(x) is 2e-7 there
-TANH_WIDEST = 64.0      # the same two for tanh
-TANH_LIMIT = 10.0
+WIDEST = 8.0            # in ranges up to this size, GeLU's inputs are used as they are
+LIMIT = 5.0             # in wider ranges, they are clipped to this size, where x - GeLU(x) is 2e-7
+TANH_WIDEST = 64.0      # in ranges up to this size, tanh's inputs are used as they are
+TANH_LIMIT = 10.0       # in wider ranges, they are clipped to this size
 SIGMOID_START = 0.75    # first approximation of the sigmoid's reciprocal, for three iterations
-DEEPEST = -480.0        # exp's domain: (1 - 480/256)^256 is 1e-15, and 1 at -512
-FLOOR = -128.0          # in deeper domains, exp is 0 below: exp(-128) is 1e-56
+DEEPEST = -480.0        # lowest input of exp: (1 - 480/256)^256 is 1e-15, and 1 at -512
+FLOOR = -128.0          # in deeper domains, exp is taken as 0 for inputs below this: exp(-128) is 3e-56
 
 
 @cite("hendrycks2016gelu", "GeLU by tanh")
@@ -105,7 +105,7 @@ def one_less_sigmoid(s: Session, w: Share, high: float) -> Share:
 def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
     """2 sigmoid(2x) - 1 for x in at["input"].   29 rounds; about 165 bytes per element.
 
-    1. where the range exceeds [-64, 64]: cut x to [-10, 10]                                     two rounds
+    1. where the range exceeds [-64, 64]: clip x to [-10, 10]                                    two rounds
     2. b <- [x < 0]; a <- (1 - 2 b) x                                                            five rounds
     3. g <- 1 - sigmoid(2 a)                                                                     23 rounds
     4. return (1 - 2 b) (1 - 2 g)                                                                two rounds

@@ -12,9 +12,9 @@ from secformer.protocols.clip import floor_at
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range
 
-SPARE = 1.125           # a table reaches deeper than the domain that was asked for, by this factor
-MOST_PERIOD_BITS = 9    # of one table: 32 words per element
-FLOOR = -12.0           # deeper domains are cut here: exp(-12) is 6e-6
+SPARE = 1.125           # factor by which a table reaches deeper than the domain that was asked for
+MOST_PERIOD_BITS = 9    # bits of the longest period; its table has 32 words per element
+FLOOR = -12.0           # in deeper domains, inputs are cut at this: exp(-12) is 6e-6
 
 
 @cite("luo2024secformer", "one masked opening, here of an exponent instead of an angle")

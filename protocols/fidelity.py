@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Student:
-    """The function that a protocol computes in place of a BERT's own, and the constants that weights are trained
+    """The function that a protocol computes in place of the exact one, and the constants that weights are trained
     around."""
 
     function: str
@@ -56,7 +56,7 @@ def is_declared(protocol: Callable[..., Any]) -> bool:
 
 
 def student_of(protocol: Callable[..., Any]) -> Student | None:
-    """What a protocol declares with `student`; None where it computes a BERT's own function."""
+    """What a protocol declares with `student`; None if it computes or approximates the exact function."""
     return getattr(protocol, "__student__", None)
 
 

@@ -22,7 +22,7 @@ Function = Callable[[np.ndarray], np.ndarray]
 
 NOISE = 0.3            # standard deviation, in units of a mask's last place, that a coefficient of 1 adds to a result
 Precision = tuple[int, int]  # fractional bits of the dealer's cosines, and of coefficients times public ones
-WIDE = 20, 18          # results below 2^8 in six bytes
+WIDE = 20, 18          # precision by default: results below 2^8 take six bytes
 HARMONICS = (*range(6, 32, 2), *range(32, 64, 4), *range(64, 128, 8), 128, 160, 192, 256)
 
 
@@ -107,8 +107,8 @@ def choose(
     """The fit with the fewest harmonics, then the shortest period, that reaches the tolerance on [low, high].
 
     periods    bits of the periods to try; default: the two smallest that leave an eighth of the period free
-    extend     with a share of the period: move `low` down so that the domain fills that share, where fn goes on (as exp
-               does towards 0), so that a value below the domain meets the function and not the fit's free part
+    extend     with a fraction of the period: move `low` down so that the domain fills it, where fn goes on (as exp does
+               towards 0), so that a value below the domain meets the function and not the fit's free part
     strict     where nothing reaches the tolerance, raise RangeError that says what was reachable; else return the best
     """
     best: Fit | None = None

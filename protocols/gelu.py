@@ -18,18 +18,18 @@ from secformer.protocols.quantities import INPUT, measured, needs
 from secformer.protocols.ranges import Site, bits, rounded_out
 
 TOLERANCE = 1e-4
-NARROW = 17, 16  # fractional bits of masks and factors: results below 2^5 in five bytes
-NARROW_REACH = 14.0
-COARSE = 8.0    # reach from which domains are rounded to even numbers, so that layers share fits
-WIDEST = 112.0  # the widest reach for which x is not cut
-LIMIT = 6.0     # where x is cut otherwise: outside, GeLU is 0 or x to 6e-9
+NARROW = 17, 16      # fractional bits of masks and factors (see `Precision`): results below 2^5 take five bytes
+NARROW_REACH = 14.0  # largest domain that takes NARROW: |x| up to this
+COARSE = 8.0    # largest |x| of a domain from which domains are rounded to even numbers, so that layers share fits
+WIDEST = 112.0  # in ranges up to this size, inputs are used as they are
+LIMIT = 6.0     # in wider ranges, inputs are clipped to this size: beyond it GeLU is 0 or x to 6e-9
 
 # SecFormer's segment: erf(v) = -1 below -CUT, 1 above CUT, sum of BETA[k] sin(k pi v / 10) between
 CUT = 1.7
 BETA = (1.25772, -0.0299154, 0.382155, -0.0519123, 0.196033, -0.0624557, 0.118029)
-PERIOD = 20.0                      # of the sines, in v
-FOLDED_BITS = 4                    # they are evaluated with period 2^4, since only powers of two divide the ring
-FOLD = 2.0**FOLDED_BITS / PERIOD   # v FOLD has that period
+PERIOD = 20.0                      # period of the sines, in v
+FOLDED_BITS = 4                    # the sines are evaluated with period 2^4, since only powers of two divide the ring
+FOLD = 2.0**FOLDED_BITS / PERIOD   # factor that brings v to that period
 
 
 @cite("hendrycks2016gelu", "GeLU")
@@ -40,11 +40,11 @@ FOLD = 2.0**FOLDED_BITS / PERIOD   # v FOLD has that period
 def gelu_series(s: Session, x: Share, at: Site) -> Share:
     """GeLU(x) = x/2 + g(x) for x in at["input"], g by a Fourier series.   1 round; 3 bytes per element.
 
-    1. where the range exceeds [-112, 112]: cut x to [-6, 6], GeLU being 0 and x outside    two rounds, about 10 bytes
+    1. where the range exceeds [-112, 112]: clip x to [-6, 6], GeLU being 0 and x outside   two rounds, about 10 bytes
     2. open x mod P; sum the harmonics of the fit of g; add x/2, which is local
 
     Any domain. Error, absolute: at most 1e-4 in the twin (the fit's tolerance), 2e-4 on shares. Takes a pending x; the
-    result has a truncation pending, unless x was cut.
+    result has a truncation pending, unless x was clipped.
     """
     r = measured(at, INPUT)
     r = rounded_out(r, 1.0 if r.reach < COARSE else 2.0)
@@ -89,7 +89,7 @@ def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     cut = CUT * math.sqrt(2.0)
     (x,) = s.settle(x)
     # a threshold may move by 2^-10: both segments are equally wrong there
-    magnitude = bits(1.02 * reach) + 1  # of both products, so that the first is as wide as the second needs it
+    magnitude = bits(1.02 * reach) + 1  # bounds both products: the first must be as wide as the second needs it
     lower, upper = s.less(x, [-cut, cut], bound=reach, precision=10, magnitude=magnitude)  # 1
     (f,) = s.series(x * (FOLD / math.sqrt(2.0)), [segment()])                            # 2
     e = s.mul(upper - lower, f, magnitude=magnitude) + (1 - upper) - lower               # 3

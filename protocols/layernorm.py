@@ -22,7 +22,7 @@ from secformer.protocols.rsqrt import deflation, rsqrt_goldschmidt, rsqrt_series
 
 GAMMA_BITS = 3       # |gamma| is promised below 2^3 times what a row's largest deviation leaves unused
 ROOT_BITS = 3        # inverse roots settle at 2^3 or more: relative rounding below 2e-6
-MOST_MAGNITUDE = 30  # of a product of settled values, in whole words
+MOST_MAGNITUDE = 30  # largest magnitude of a product of settled values: with 16 fractional bits each, it fills a word
 
 
 class InverseRoot(Protocol):
@@ -82,7 +82,7 @@ def layernorm_by(
     spare = MOST_MAGNITUDE - 1 - bits((variance.high + eps) * channels**2)
     near = min(max(0, -bits(variance.low + eps)), spare) // 2
     domain = Range(*((end + eps) * channels**2 * 4.0**near for end in (variance.low, variance.high)))
-    deviation = bits(math.sqrt(domain.high / channels)) + GAMMA_BITS       # of (x - mean) gamma, the worst case
+    deviation = bits(math.sqrt(domain.high / channels)) + GAMMA_BITS       # bits of (x - mean) gamma at worst
     magnitude = _fitting(1 + max(c + deviation, bits(domain.high)), variance)
     (x,) = s.settle(x * 2.0**near)                                                               # 1
     t = x.sum(-1, keepdims=True)

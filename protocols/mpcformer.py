@@ -1,7 +1,7 @@
 """MPCFormer's functions: quadratic GeLU, 2Quad and 2ReLU, with CrypTen's reciprocal and root, as in the paper.
 
-They are other functions than a BERT's own: a checkpoint must have been distilled for them. As optimised as we could
-make them: one reciprocal per row, after the product with the values; public powers of two move rows to where CrypTen's
+They differ from the exact functions: a checkpoint must have been distilled for them. As optimised as we could make
+them: one reciprocal per row, after the product with the values; public powers of two move rows to where CrypTen's
 reciprocal starts well. LayerNorm and the pooler's tanh are CrypTen's, on which MPCFormer is built.
 """
 
@@ -18,9 +18,9 @@ from secformer.protocols.quantities import INPUT, QUAD_SHIFT, QUAD_SUM, RELU_SUM
 from secformer.protocols.ranges import Range, Site, bits
 from secformer.protocols.softmax import EXP_BITS, quad_mean, real_columns, weighted_mean
 
-QUAD = 0.125, 0.25, 0.5  # of x^2, x and 1
-E = 2.0**-6              # 2ReLU's e
-WINDOW = 17              # bits of a comparison that two tables serve
+QUAD = 0.125, 0.25, 0.5  # coefficients of x^2, x and 1
+E = 2.0**-6              # what 2ReLU adds to every row's sum, so that none is 0
+WINDOW = 17              # bits of the widest comparison that two tables serve
 
 
 @cite("li2023mpcformer", "Quad")
@@ -86,10 +86,10 @@ def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     columns = real_columns(scores, values, mask)
     score, total = measured(at, SCORE), measured(at, RELU_SUM)
     unit = 2.0**EXP_BITS  # weights are kept times this, so that rounding them costs little
-    share = np.asarray(unit * E / mask.sum(axis=-1), dtype=np.float64)[:, None, None, None]
+    added = np.asarray(unit * E / mask.sum(axis=-1), dtype=np.float64)[:, None, None, None]
     bound = unit * (score.reach + 1.0)
     w = s.relu(scores * unit, bound=bound, precision=max(4, min(16, WINDOW - 1 - bits(bound)))).promise(bits(bound) + 1)
-    w = w + np.broadcast_to(share, w.shape)
+    w = w + np.broadcast_to(added, w.shape)
     if columns is not None:
         w = w * columns
     domain = Range(unit * (max(0.0, total.low) + 0.98 * E), unit * (max(0.0, total.high) + 1.02 * E))

@@ -22,17 +22,17 @@ from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range, bits
 from secformer.protocols.rsqrt import PRODUCT_MAGNITUDE
 
-SQUARINGS = 8                  # of CrypTen's exponential
+SQUARINGS = 8                  # squarings in CrypTen's exponential, (1 + x/2^8)^(2^8)
 ROW_FINER = 13                 # bits beyond the session's that a row's bases carry
-ITERATIONS = 10                # of the reciprocal
-TOP_BITS = 7                   # it starts from values up to 2^7: the published start works up to about 250
-RECIPROCAL_START = 3.0, 0.003  # 3 exp(1 - 2 y) + 0.003
-RECIPROCAL_ERROR = 1e-3        # relative, that 10 iterations must reach, or more are made
-ROOT_ITERATIONS = 3
-ROOT_START = 2.2, 0.2, 1024.0  # 2.2 exp(-(v/2 + 0.2)) + 0.2 - v/1024
-ROOT_ERROR = 5e-3
-MOST_ITERATIONS = 40
-ROOT_FINER = 9                 # as ROW_FINER, for a root's bases: leaves room in a word for the factor 2.2
+ITERATIONS = 10                # iterations of the reciprocal, as published
+TOP_BITS = 7                   # the reciprocal starts from values up to 2^7: the published start works up to about 250
+RECIPROCAL_START = 3.0, 0.003  # the reciprocal starts at 3 exp(1 - 2 y) + 0.003
+RECIPROCAL_ERROR = 1e-3        # relative error to reach; if 10 iterations do not, more are made
+ROOT_ITERATIONS = 3            # iterations of the inverse root, as published
+ROOT_START = 2.2, 0.2, 1024.0  # the root starts at 2.2 exp(-(v/2 + 0.2)) + 0.2 - v/1024
+ROOT_ERROR = 5e-3              # relative error to reach; if 3 iterations do not, more are made
+MOST_ITERATIONS = 40           # domains that need more are refused
+ROOT_FINER = 9                 # bits beyond the session's that a root's bases carry: leaves room for the factor 2.2
 SLOPE_BITS = 10                # fractional bits of that factor
 ROOT_BITS = 11                 # bits beyond the session's that a root carries
 LIFT = 14                      # bits beyond the session's that v and the square of a root carry

@@ -15,7 +15,7 @@ from secformer.protocols.rsqrt import PRODUCT_MAGNITUDE
 
 TOP_BITS = 12                  # values are moved below 2^12, so that they settle with as many bits as a word fills
 UNIT_BITS = 8                  # values within an octave are kept times 2^8
-WIDE = 20                      # magnitude that leaves sums of products within a window
+WIDE = 20                      # magnitude of products: leaves their sums within a window
 SLACK = 9                      # a comparison errs by 2^-9 of its threshold at most
 MOST_OCTAVES = 20
 RECIPROCAL_START = 2.9142      # 1/u is about this less 2 u, for u in [0.5, 1)
@@ -70,7 +70,7 @@ def rsqrt_octaves(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Sh
     """
     v, move, below = _compared(s, v, domain)                                                     # 1
     c = _stepped(s, v, below, [2**i for i in range(len(below) + 1)])
-    # of sqrt(2^(i - 1)), u being half of what it is for a reciprocal, and of sqrt(2^move) what is no power of two
+    # steps of sqrt(2^(i - 1)), since u is half as large as for a reciprocal; an odd `move` adds a factor sqrt(2)
     steps = [round(2.0 ** (ROOT_STEP_BITS + (i - 1 + move % 2) / 2.0)) for i in range(len(below) + 1)]
     root = _stepped(s, v, below, steps) * 2.0**-ROOT_STEP_BITS
     one = 2.0**UNIT_BITS

@@ -26,14 +26,14 @@ from secformer.protocols.ranges import Site
 from secformer.protocols.softmax import EXP_BITS, below_maximum, exp_total, real_columns, weighted_mean
 
 BREAKS = -4.0, -1.95, 3.0
-# of x^0 to x^3 between the first two breakpoints, and of x^0, x^1, x^2, x^4, x^6 between the last two
+# coefficients of x^0 to x^3 between the first two breakpoints, and of x^0, x^1, x^2, x^4, x^6 between the last two
 CUBIC = -0.5054031199708174, -0.42226581151983866, -0.11807612951181953, -0.011034134030615728
 SEXTIC = 0.008526321541038084, 0.5, 0.3603292692789629, -0.037688200365904236, 0.0018067462606141187
 PRECISION = 10      # fractional bits of a comparison with a breakpoint: both pieces are equally wrong there
 SQUARE_BITS, CUBE_BITS = 3, 4  # x^2 settles at 2^-3, x^3 at 2^-4, which keeps windows at five bytes
-CONSTANT_BITS = 16  # fractional bits of the constants that are taken off
+CONSTANT_BITS = 16  # fractional bits of the polynomials' constant terms, which are taken off outside the breakpoints
 WIDE = 22           # magnitude of a product that is scaled before it settles
-CLIP = -14.0        # exp is 0 below
+CLIP = -14.0        # exp is taken as 0 for inputs below this, as published
 SQUARINGS = 5
 
 

@@ -38,8 +38,8 @@ class Widening:
     most: float = math.inf
 
     def __call__(self, r: Range, margin: float) -> Range:
-        """The range with its margin (1: as it is). By distance, a share of its length and SLACK are added at both ends;
-        by ratio, the ends are divided and multiplied by 2 margin - 1."""
+        """The range with its margin (1: as it is). By distance, a fraction of its length and SLACK are added at both
+        ends; by ratio, the ends are divided and multiplied by 2 margin - 1."""
         if self.ratio:
             factor = 2.0 * margin - 1.0
             low, high = r.low / factor, r.high * factor

@@ -39,7 +39,7 @@ Softmax = Callable[[Session, Share, Share, np.ndarray, Site], Share]
 LayerNorm = Callable[[Session, Share, Share, Share, float, Site], Share]
 Observer = Callable[["Function", Elementwise], Elementwise]
 Needs = Mapping[str, tuple[Quantity, ...]]  # function of a recipe -> the quantities that its call sites must know
-# what is measured for a function that declares nothing
+# the quantities that are measured for functions that declare none
 DEFAULTS: Needs = MappingProxyType({"gelu": (INPUT,), "softmax": ATTENTION, "layernorm": (VARIANCE,), "tanh": (INPUT,)})
 
 

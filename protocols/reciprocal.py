@@ -20,14 +20,14 @@ from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range, bits
 from secformer.protocols.rsqrt import PRODUCT_MAGNITUDE, ROW_HARMONICS, deflated, rsqrt_series
 
-TOLERANCE = 1.2e-4      # relative, of one series
-WIDEST = 320.0          # high/low that one series is tried for
+TOLERANCE = 1.2e-4      # largest relative error of one series
+WIDEST = 320.0          # largest ratio high/low for which one series is tried
 
 PAPER_ETA, PAPER_ITERATIONS = 5000.0, 13  # SecFormer's deflation and iterations for 2Quad's rows
-VALID = Range(0.001, 1.999)               # of y / eta
-CONVERGED = 2e-5                          # relative, where eta and iterations are chosen by us
+VALID = Range(0.001, 1.999)               # y / eta that the paper's 13 iterations serve
+CONVERGED = 2e-5                          # largest relative error where we choose eta and the iterations
 D_BITS = 16                               # the deflated value is kept times 2^16
-N_BITS, LEAST_N_BITS = 26, 4              # bits that the approximation may take, and at least starts with
+N_BITS, LEAST_N_BITS = 26, 4              # bits that n may grow to, and the fewest that it starts with
 MOST_ITERATIONS = 40
 
 

@@ -18,21 +18,21 @@ from secformer.protocols.fits import Fit, choose
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range
 
-TOLERANCE = 2e-5            # relative, of a series
+TOLERANCE = 2e-5            # largest relative error of a series
 PERIOD_BITS = 8             # v is moved by a power of two so that its domain fills this period
-FILL = 0.875
+FILL = 0.875                # fraction of the period that the domain fills
 ROW_HARMONICS = (64, 128, 256)
-WIDEST = 2.0**8.5           # high/low that one series is tried for
+WIDEST = 2.0**8.5           # largest ratio high/low for which one series is tried
 SEGMENT_BITS = 4            # a segment of a wider domain spans the ratio 2^4
 SEGMENT_SLACK = 1.25        # a value this near to a cut may be taken for the other side
 MOST_SEGMENTS = 5
 
 PAPER_ETA, PAPER_ITERATIONS = 2000.0, 11  # SecFormer's deflation and iterations for LayerNorm
-VALID = Range(0.001, 2.94)                # of v / eta; nearer to 3 it converges, but 11 iterations do not suffice
-CONVERGED = 2e-5                          # relative, where eta and iterations are chosen by us
+VALID = Range(0.001, 2.94)                # v / eta that the paper's 11 iterations serve; nearer to 3 they are too few
+CONVERGED = 2e-5                          # largest relative error where we choose eta and the iterations
 Q_BITS = 12                               # the deflated value is kept times 2^12
 MOST_ITERATIONS = 60
-PRODUCT_MAGNITUDE = 30                    # row-wise products use whole words
+PRODUCT_MAGNITUDE = 30                    # magnitude of row-wise products: with 16 fractional bits, whole words
 
 
 @cite("luo2024secformer", "masked sine, taken to many harmonics")

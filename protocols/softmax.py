@@ -24,11 +24,11 @@ from secformer.protocols.reciprocal import Reciprocal, deflation, reciprocal_gol
 
 VALUE_BITS = 7       # values, and so their weighted means, are promised below 2^7
 EXP_BITS = 4         # weights are kept times 2^4, so that rounding them costs little
-SERIES_WIDTH = 56    # of row sums that a series takes without a lift
-LEAST_SUM = 0.99     # of a row's weights, the largest of which is 1 or more
+SERIES_WIDTH = 56    # bits that weights settle to: their row sums then need no lift before the reciprocal's series
+LEAST_SUM = 0.99     # least sum of a row's weights: the largest weight is 1 or more, up to rounding
 RECIPROCAL_BITS = 3  # reciprocals of row sums settle at 2^3 or more
-LEAST_BOUND = 7.75   # so that a coarse maximum is wide enough for exp's shortest period, 32
-MOST_PRECISION = 6   # fractional bits of a comparison
+LEAST_BOUND = 7.75   # least bound of scores: a coarse maximum is then wide enough for exp's shortest period, 32
+MOST_PRECISION = 6   # most fractional bits of a comparison
 Windows = Sequence[tuple[int, int]]  # to try in order: bits of a comparison, and the least fractional bits among them
 WINDOW = 14, 3       # two bytes, two small tables
 OCTET = 8, 2         # one byte, one table: for scores below 15

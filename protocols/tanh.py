@@ -15,9 +15,9 @@ from secformer.protocols.papers import cite
 from secformer.protocols.quantities import INPUT, measured, needs
 from secformer.protocols.ranges import Site, rounded_out
 
-TOLERANCE = 3e-5
-WIDEST = 28.0   # the widest reach for which x is not cut
-LIMIT = 10.0    # where x is cut otherwise: outside, |tanh| is 1 to 4e-9
+TOLERANCE = 3e-5  # largest absolute error of a fit
+WIDEST = 28.0   # in ranges up to this size, inputs are used as they are
+LIMIT = 10.0    # in wider ranges, inputs are clipped to this size: beyond it |tanh| is 1 to 4e-9
 
 
 @cite("devlin2019bert", "the pooler's tanh")
@@ -28,7 +28,7 @@ LIMIT = 10.0    # where x is cut otherwise: outside, |tanh| is 1 to 4e-9
 def tanh(s: Session, x: Share, at: Site) -> Share:
     """tanh(x) for x in at["input"].   1 round; 3 bytes per element.
 
-    1. where the range exceeds [-28, 28]: cut x to [-10, 10]                 two rounds, about 10 bytes per element
+    1. where the range exceeds [-28, 28]: clip x to [-10, 10]                two rounds, about 10 bytes per element
     2. open x mod P; sum the sines of the fit (tanh is odd)
 
     Any domain. Error, absolute: at most 3e-5 (the fit's tolerance). Takes a pending x; the result has a truncation

@@ -55,8 +55,9 @@ def _complain(message: str, debug: bool) -> None:
 
 _ABOUT = """\
 Runs BERT on secret texts with secret weights. Two servers compute on additive shares; a dealer, which sees no data,
-supplies randomness. The answers are those of the plaintext model. Except with the served roles (init to query), all
-three run in this process, each with its own data, and the cost of the protocol is printed with the answers.
+supplies randomness. With the recipe `faithful`, the answers match the plaintext model's up to a small error of
+approximation and rounding. The commands `init` to `query` are for separate servers. Wherever another command computes
+securely, it runs the three roles in this process, each with its own data, and prints the cost of the protocol.
 """
 _EXAMPLES = """\
 start here:

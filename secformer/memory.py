@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # mallopt's numbers for its parameters, from malloc.h
 KEPT = 1 << 30  # bytes: free memory at the end of the heap up to this size is kept, arrays up to it lie in the heap
 
 

@@ -6,7 +6,7 @@ B texts of a batch, T tokens of the longest text, N tokens of all texts together
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -14,10 +14,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Row:
-    """One text: ids, segments and mask (1 = attend), each (T,) int64, without padding at the end."""
+    """One text: ids, segments and mask (1 = attend), each (T,) int64, without padding at the end. `repr` shows the mask
+    alone, which is public."""
 
-    ids: np.ndarray
-    segments: np.ndarray
+    ids: np.ndarray = field(repr=False)
+    segments: np.ndarray = field(repr=False)
     mask: np.ndarray
 
     def __len__(self) -> int:

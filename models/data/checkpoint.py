@@ -87,8 +87,8 @@ class Checkpoint:
         top = float(np.abs(self.read(name, shape)).max(initial=0.0))
         if not top < bound:
             raise RangeError(
-                f"{self.folder}: tensor {name!r} holds the value {top:g}; fixed point takes |v| < {bound:g}. Rescale "
-                f"the model, or raise `magnitude` (and lower `frac`)"
+                f"{self.folder}: tensor {name!r} holds the value {top:g}; fixed point can hold only |v| < {bound:g}. "
+                f"Rescale the model, or raise `magnitude` (and lower `frac`)"
             )
         return top
 

@@ -10,7 +10,7 @@ N tokens of all texts of a batch, V words, S segments, C hidden.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class Request:
     width    bits per word
     """
 
-    words: Callable[[], Any]
+    words: Callable[[], Any] = field(repr=False)
     shape: tuple[int, int]
     private: bool
     width: int = WORD_BITS

@@ -6,7 +6,7 @@ the encoded values minus those. The twin gets the values themselves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -34,7 +34,7 @@ class SeedShares:
     """The shares that are expanded from a seed: uniform words, of 32 bits where a tensor needs no more."""
 
     layout: Layout
-    seed: bytes
+    seed: bytes = field(repr=False)
 
     def get(self, name: str) -> np.ndarray:
         tensor = self.layout[name]
@@ -46,7 +46,7 @@ class OwnerShares:
     """The other party's shares: the owner's encoded tensors minus the shares of `SeedShares`, from the same seed."""
 
     layout: Layout
-    seed: bytes
+    seed: bytes = field(repr=False)
     checkpoint: Checkpoint
     frac: int
 

@@ -22,7 +22,7 @@ from secformer.mpc.scales import Truncation
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
 
-BLOCK = 1 << 14  # values of a series at a time
+BLOCK = 1 << 14  # values for which a series is evaluated at a time, to save memory
 
 
 class TorchSession(Session):

@@ -51,7 +51,7 @@ def traced(recipe: Recipe, trace: Trace, hidden: Collection[str], *, dropout: fl
     of the batch.
 
     hidden   the sites of LayerNorms whose results are hidden states
-    dropout  share of GeLU's and attention's results that is set to 0, the rest scaled up
+    dropout  fraction of GeLU's and attention's results that is set to 0, the rest scaled up
     """
     @wraps(recipe.gelu)
     def gelu(s: Session, x: Share, at: Site) -> Share:

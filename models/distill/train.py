@@ -18,7 +18,7 @@ from secformer.models.distill.stage import Stage, order
 from secformer.mpc.errors import RangeError
 
 Tell = Callable[[str], None]
-Loss = Callable[[Batch, np.ndarray], Tensor]  # of a batch and its texts' places
+Loss = Callable[[Batch, np.ndarray], Tensor]  # a batch and its texts' places in the training set -> the loss
 CLIP = 1.0  # the largest norm of the gradients; larger ones are scaled down
 
 

@@ -1,7 +1,8 @@
 """Observed recipes: before a function runs, an observer sees its inputs and says at which ranges it runs.
 
-A range profile is measured so: its observer remembers the extremes of NumPy arrays (`models/profile`). In distillation
-the observer sees torch tensors, and every call runs at the ranges of its own batch (`models/distill/trace`).
+To measure a range profile, the observer records the extremes of NumPy arrays (`models/ranges/profile.py`). In
+distillation the observer sees torch tensors, and every call runs at the ranges of its own batch
+(`models/distill/trace.py`).
 """
 
 from __future__ import annotations

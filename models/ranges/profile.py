@@ -57,7 +57,7 @@ class RangeProfile:
     """Measured ranges by call site and quantity, and the margin that they are widened by when they are used.
 
     model      digest of the tensors that they were measured on
-    design     whose functions the twin computed with: "exact" for recipes that are faithful to those, else the recipe's
+    design     "exact" if the recipe is faithful, else the recipe's name: the functions that the twin ran
     widenings  how quantities are widened that the package does not know; known ones have their own
     """
 
@@ -160,7 +160,7 @@ def _widening(facts: Mapping[str, Any]) -> Widening:
 
 
 def design_of(recipe: Recipe) -> Recipe:
-    """Whose functions a profile for `recipe` is measured with: exact ones where the recipe is faithful to them."""
+    """The recipe whose functions run while ranges for `recipe` are measured: the exact ones if `recipe` is faithful."""
     return EXACT if recipe.faithful else recipe
 
 
@@ -168,8 +168,8 @@ def measure(folder: ModelFolder, texts: Texts | None = None, *, recipe: Recipe |
             margin: float = MARGIN, truncation: bool = True) -> RangeProfile:
     """Runs texts (default: the built-in ones) through the float64 twin, each by itself, so that there is no padding.
 
-    recipe  which quantities are measured, and with whose functions (see `design_of`); default: the recipe that the
-            checkpoint was trained for, else FAITHFUL
+    recipe  decides which quantities are measured, and which functions run (see `design_of`); default: the recipe that
+            the checkpoint was trained for, else FAITHFUL
 
     Raises RangeError where values are not finite, InputError for bad texts, SettingsError for a recipe whose functions
     declare different quantities under one name.

@@ -18,7 +18,7 @@ from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.protocols.recipes import Recipe
 
-EVERY = 7  # of the built-in texts, the strict twin takes each seventh and the longest
+EVERY = 7  # step through the built-in texts: the strict twin runs each seventh, and the longest, to save time
 
 
 def rehearse(folder: ModelFolder, recipe: Recipe, profile: RangeProfile, fixed: FixedPoint) -> None:

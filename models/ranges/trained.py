@@ -29,15 +29,15 @@ def entry(recipe: Recipe) -> dict[str, Any]:
 
 
 def trained_for(spec: Spec) -> Recipe | None:
-    """The recipe that a checkpoint says it was trained for. Raises SettingsError for an unknown name, ModelError where
-    it was trained around other numbers than the protocols have."""
+    """The recipe that a checkpoint says it was trained for. Raises SettingsError for an unknown name, ModelError if it
+    was trained around other constants than this version uses."""
     if spec.recipe is None:
         return None
     recipe = recipe_named(spec.recipe)
     ours = json.dumps(recipe.constants, sort_keys=True)
     if recipe.name in DESIGNS and spec.constants not in ("", ours):
-        raise ModelError(f"the checkpoint was trained for {recipe.name!r} with the constants {spec.constants}; the "
-                         f"protocols have {ours}: distil it again")
+        raise ModelError(f"the checkpoint was trained for {recipe.name!r} with the constants {spec.constants}; this "
+                         f"version uses {ours}. Distil the model again")
     return recipe
 
 
@@ -63,21 +63,21 @@ def tried(recipe: Recipe) -> float:
 
 
 def require(recipe: Recipe, spec: Spec, where: object) -> None:
-    """Raises SettingsError where a recipe computes other functions than the checkpoint was trained for."""
+    """Raises SettingsError if a recipe computes different functions from those the checkpoint was trained with."""
     trained = trained_for(spec)
     if suits(recipe, trained):
         return
     if trained is None:
-        raise SettingsError(f"{where} is an ordinary checkpoint and the recipe {recipe.name!r} computes other "
-                            f"functions than a BERT's, so its answers would mean nothing: distil a student first ("
-                            f"secformer distill), take the recipe 'faithful', or say untrained_recipe=True "
-                            f"(--untrained-recipe)")
-    raise SettingsError(f"{where} was distilled for the functions of {trained.name!r}, the recipe {recipe.name!r} has "
-                        f"others, so its answers would mean nothing: leave the recipe at 'auto', or say "
-                        f"untrained_recipe=True (--untrained-recipe)")
+        raise SettingsError(f"{where} is an ordinary checkpoint. The recipe {recipe.name!r} computes different "
+                            f"functions from those the checkpoint was trained with, so its answers would be "
+                            f"meaningless. Distil a student first (secformer distill), choose the recipe "
+                            f"'faithful', or pass untrained_recipe=True (--untrained-recipe)")
+    raise SettingsError(f"{where} was distilled for the functions of {trained.name!r}. The recipe {recipe.name!r} "
+                        f"computes different functions, so its answers would be meaningless. Leave the recipe at "
+                        f"'auto', or pass untrained_recipe=True (--untrained-recipe)")
 
 
 def plaintext(spec: Spec) -> Recipe:
-    """Whose answers are a checkpoint's own in plaintext: exact functions, or those that it was distilled for."""
+    """The recipe that gives the checkpoint's own answers in plaintext: EXACT, or the one that it was distilled for."""
     trained = trained_for(spec)
     return EXACT if trained is None or trained.ordinary else trained

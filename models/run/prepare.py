@@ -20,8 +20,8 @@ from secformer.mpc.errors import ModelError, SettingsError
 from secformer.mpc.fixed import FixedPoint
 from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
 
-UNMEASURED = ("no range profile for this recipe lies beside the checkpoint, so one was measured at load from built-in "
-              "texts; if your texts differ from those, write a profile with: secformer profile")
+UNMEASURED = ("there is no range profile for this recipe beside the checkpoint, so one was measured at load from "
+              "built-in texts; if your texts differ from those, write a profile with: secformer profile")
 
 
 @dataclass(frozen=True, eq=False)

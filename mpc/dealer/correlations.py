@@ -42,8 +42,10 @@ class Correlations(Protocol):
              of one party belongs to the n-th of the other.
     Burning  No correlation is given twice, in this run or in another: a mask that serves twice reveals a difference.
     Weights  The mask of `WeightMask` number i stands for as long as the weight is open: later kinds that name weight i,
-             in this run or another, mean this mask.
+             in this run or another, mean this mask. A second `WeightMask` with the same number, asked for after
+             `forget_weights` or after a failed run, is a new correlation: its mask is fresh, and replaces the old one.
     """
 
     def take(self, kind: Kind) -> Material:
-        """The next correlation, which must be `kind`. Raises Desync where the other party's is known to differ."""
+        """The next correlation, which must be `kind`. Raises Desync if the other party is known to have asked for
+        another kind."""

@@ -17,7 +17,7 @@ from secformer.mpc.kernels.blas import one_thread
 from secformer.mpc.kernels.threads import threaded
 
 Array = Any
-COLUMNS = 1024  # of a block
+COLUMNS = 1024  # columns of a block of limbs, so that the block stays in the second cache
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 Array = Any
-BLOCK_BYTES = 64  # of a keystream
-PLANES = ((4, np.uint32), (2, np.uint16), (1, np.uint8))  # what words of fewer than eight bytes are cut into
+BLOCK_BYTES = 64  # bytes of a ChaCha20 block: a keystream is addressed in whole blocks
+PLANES = ((4, np.uint32), (2, np.uint16), (1, np.uint8))  # bytes and types of the pieces of shorter words
 
 
 @dataclass(frozen=True)
 class Sealed:
     """Masked words, and their low bits as the payload that opens them."""
 
-    words: Array
-    payload: Array
+    words: Array = field(repr=False)
+    payload: Array = field(repr=False)
 
     @property
     def size(self) -> int:

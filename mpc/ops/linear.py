@@ -5,13 +5,14 @@ For every pair x, y with masks a, b and c = a b from the dealer (Beaver 1991):
 1. open e = x - a, d = y - b                                     one round; an operand of several pairs opens once
 2. z = e d [party 0 only] + e b + a d + c
 
-For a weight y, d was opened when the weight was opened; a d does not depend on the input: offline.
+A weight y is opened at load, so its d is known before any request. The product a d does not depend on the input either,
+so it counts as offline.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,8 @@ Operand = Share | Weight
 class OpenedWeight:
     """What a party keeps of a weight: the opened d = W - b, and b_i + [i = 0] d, the factor of e in step 2."""
 
-    opened: Any
-    factor: Any
+    opened: Any = field(repr=False)
+    factor: Any = field(repr=False)
 
 
 def bilinear(

@@ -6,9 +6,9 @@ import argparse
 
 # Importing the recipes, the designs or the backends would import NumPy, which --help must not wait for. Tests compare
 # these names with the code's.
-RECIPE = ("auto: the one that the checkpoint was trained for, else faithful (default); faithful: plaintext accuracy on "
-          "any checkpoint; secformer: the paper's protocols; puma, crypten, mpcformer, mpcformer_2relu: the systems "
-          "that the paper compares with")
+RECIPE = ("auto: the recipe that config.json names, or faithful if it names none (auto is the default); faithful: "
+          "plaintext accuracy on any checkpoint; secformer: the paper's protocols; puma, crypten, mpcformer, "
+          "mpcformer_2relu: the systems that the paper compares with")
 BACKEND = "array library: auto (default), numpy or cupy"
 
 

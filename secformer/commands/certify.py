@@ -59,5 +59,5 @@ def add(commands: Commands) -> None:
     p = commands.add("certify", certify, "renew a certificate, or make one for another client", _CERTIFY)
     p.add_argument("folder", metavar="DIR", help="the folder that `secformer init` made")
     p.add_argument("role", choices=("party0", "party1", "dealer", "client"), help="role that the certificate is for")
-    p.add_argument("--name", metavar="N", help="name of a further client")
+    p.add_argument("--name", metavar="N", help="name of an additional client (role `client` only)")
     p.add_argument("--days", type=int, default=398, metavar="D", help="days that it is valid (default 398)")

@@ -116,7 +116,7 @@ examples:
 _CHECK = """\
 Runs the recipe in plaintext. Reports whether these texts stay within the model's range profile, and how far the
 recipe's answer is from the exact one. A secure run cannot detect a value outside its range, so check typical texts
-once. The exit code is 1 if a text is outside.
+once. The exit code is 1 if any text leaves the profile.
 
 examples:
   secformer check ./my-bert "A typical text." "An extreme one!!!"
@@ -162,7 +162,8 @@ def add(commands: Commands) -> None:
     _running(p)
     arguments.embedding(p)
 
-    p = commands.add("check", check, "check that texts stay within the profile, and the accuracy of the recipe", _CHECK)
+    p = commands.add("check", check, "compare texts with the range profile, and the recipe with exact functions",
+                     _CHECK)
     _model_and_texts(p)
     arguments.profile(p)
     arguments.recipe(p)

@@ -19,9 +19,9 @@ def query(args: argparse.Namespace) -> None:
 
 
 _QUERY = """\
-Asks two served parties. This command tokenises the texts, sends each party one random-looking half, and adds the two
-halves of the answer. `secformer init` writes the settings file; `secformer provision` writes the model folder that the
-settings file names.
+Sends texts to two served parties and prints the answers. This command tokenises the texts, sends each party one
+random-looking half, and adds the two halves of the answer. `secformer init` writes the settings file; `secformer
+provision` writes the model folder that the settings file names.
 
 examples:
   secformer query --settings client.toml "First text." "Second text."
@@ -31,7 +31,7 @@ examples:
 
 def add(commands: Commands) -> None:
     """Adds this command to the command line."""
-    p = commands.add("query", query, "ask served parties", _QUERY)
+    p = commands.add("query", query, "send texts to two served parties", _QUERY)
     arguments.settings(p, "the client's")
     arguments.texts(p)
     arguments.progress(p)

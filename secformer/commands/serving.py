@@ -29,7 +29,7 @@ def provision(args: argparse.Namespace) -> None:
 
     with shown(args.progress) as tell:
         public = write_shares(args.model, args.out, recipe=args.recipe, profile=args.profile, seed_rank=args.seed_rank,
-                       output=args.output, untrained_recipe=args.untrained_recipe, tell=tell)
+                              output=args.output, untrained_recipe=args.untrained_recipe, tell=tell)
     show(args, serving.provision_json(public, Path(args.out)), serving.provision(public, Path(args.out)))
 
 

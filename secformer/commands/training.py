@@ -77,7 +77,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def _training_data(args: argparse.Namespace) -> tuple[Task, Examples, Examples]:
     """The task, the training set and the dev set. Checks first that what training needs is installed."""
-    from secformer.models.distill.needs import require_training
+    from secformer.models.distill.requirements import require_training
     from secformer.models.distill.tasks import glue_file, own_task, read, some, task_named
 
     require_training()
@@ -121,7 +121,7 @@ def _common(args: argparse.Namespace) -> dict[str, Any]:
 
 # ---- how they are called --------------------------------------------------------------------------------------------
 
-# `models.design.DESIGNS` has the names; importing it would import NumPy, which --help must not wait for.
+# `models.ranges.trained.DESIGNS` has the names. Importing it would import NumPy, which --help must not wait for.
 DESIGN = "secformer: 2Quad attention, GeLU kept (default); mpcformer: 2Quad attention and quadratic GeLU"
 
 _FINETUNE = """\

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Epoch:
     """An epoch as one role knows it: the public name, and seeds by rank. A party holds its own, the dealer both."""
 
     name: str
-    seeds: dict[int, bytes]
+    seeds: dict[int, bytes] = field(repr=False)
 
 
 class State:

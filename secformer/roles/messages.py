@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -35,8 +35,8 @@ class Half:
     model: str
     lengths: np.ndarray
     mask: np.ndarray
-    words: np.ndarray | None = None
-    seed: bytes | None = None
+    words: np.ndarray | None = field(default=None, repr=False)
+    seed: bytes | None = field(default=None, repr=False)
 
     @cached_property
     def shape_digest(self) -> str:
@@ -50,7 +50,7 @@ class Half:
 class Answer:
     """One party's half of an answer: words by result name, with `frac` fractional bits, and the cost."""
 
-    words: Mapping[str, np.ndarray]
+    words: Mapping[str, np.ndarray] = field(repr=False)
     frac: int
     cost: Cost
 

@@ -13,7 +13,7 @@ from numba import njit
 
 Array = Any
 Planes = tuple[Array, Array, Array]
-BLOCK = 512  # words
+BLOCK = 512  # words that are packed at a time: they stay in the first cache
 
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]

@@ -21,14 +21,14 @@ from numba.extending import intrinsic
 from secformer.mpc.kernels.cpu.processor import FUSED, WIDE
 
 Array = Any
-ROWS = 4                     # of a tile
-INNER, COLUMNS = 128, 256    # of a block of b: with words of 8 bytes a quarter of a second cache of 1 MiB
-LOW_BITS = 52                # of the product that the fused instruction keeps
+ROWS = 4                     # rows of a tile: its sums stay in vector registers
+INNER, COLUMNS = 128, 256    # rows and columns of a block of b: with 8-byte words, a quarter of a second cache of 1 MiB
+LOW_BITS = 52                # bits of a product that the fused instruction keeps; wider products take whole words
 LINE = 64                    # bytes of a cache line
 
 
 VECTOR_BYTES, VECTORS = (64, 4) if WIDE else (32, 2)
-TILE_BYTES = VECTOR_BYTES * VECTORS                 # of a row of a tile
+TILE_BYTES = VECTOR_BYTES * VECTORS                 # bytes of one row of a tile
 
 
 def _tile(rows: int, fused: bool) -> Any:

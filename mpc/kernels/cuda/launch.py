@@ -19,9 +19,9 @@ from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, power_fact
 from secformer.mpc.kernels.taylor import SQUARINGS
 from secformer.mpc.kernels.words import Array, Sealed, whole_bytes
 
-THREADS = 256          # of kernels with one thread per element
-EXPANDERS = 128        # of kernels that expand a keystream, and words that a block of them makes: as in random.cu
-GROUP = 2048
+THREADS = 256          # threads of a block, in kernels with one thread per element
+EXPANDERS = 128        # threads of a block, in kernels that expand a keystream; as in random.cu
+GROUP = 2048           # words that such a block makes; as in random.cu
 FUNCTIONS = 4          # series that one launch sums up: as in series.cu
 
 

@@ -16,10 +16,10 @@ from secformer.mpc.kernels.reference import EXACT_K, EXACT_K_NARROW
 
 Array = Any
 Launched = Mapping[str, Any]  # kernels by name
-THREADS = 256
-SIDE, STEP, STAGES = 64, 32, 3  # as in digits.cu: a block's rows and columns, inner steps of a stage, stages in flight
-TILE = 64                       # as in integer.cu
-MOST_BLOCKS = 65535             # of a grid's second and third dimension
+THREADS = 256  # threads of a block
+SIDE, STEP, STAGES = 64, 32, 3  # rows and columns of a block, inner steps of a stage, stages in flight: as in digits.cu
+TILE = 64                       # rows and columns of a block's part of the result, as in integer.cu
+MOST_BLOCKS = 65535             # most blocks along a grid's second and third dimension: CUDA's limit
 
 
 class Products:

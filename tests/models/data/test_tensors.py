@@ -107,7 +107,7 @@ def test_layers_of_pytorch() -> None:
 
 # ---- the width of a table --------------------------------------------------------------------------------------------
 
-ULP = 2.0**-16  # of 16 fractional bits
+ULP = 2.0**-16  # unit in the last place, with 16 fractional bits
 
 
 def table(*shapes: tuple[int, int]) -> Tensor:

@@ -13,7 +13,7 @@ from mpc_lab import F16, KERNELS, ULP, kernels_named
 
 from secformer.mpc.dealer.correlations import Correlations, Material
 from secformer.mpc.dealer.kinds import Field, Kind, WeightMask
-from secformer.mpc.errors import Desync, ProtocolError, ReusedRandomness
+from secformer.mpc.errors import Desync, InputError, ProtocolError, ReusedRandomness
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.meter import Meter
@@ -22,7 +22,7 @@ from secformer.mpc.party import Party
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.sessions.secure import SecureSession
-from secformer.mpc.shares import Share
+from secformer.mpc.shares import Share, Weight
 
 F = Series(5, (0.5, 1.0, -0.25), (0.0, 0.5, 0.125), linear=0.5)
 Program = Callable[[Session], Any]
@@ -154,3 +154,44 @@ def test_its_material_burns() -> None:
     assert material.draw("mask").shape == (6,)
     with pytest.raises(ReusedRandomness):
         material.draw("mask")
+
+
+def reopened(s: Session, words: np.ndarray, x: np.ndarray, fails: bool) -> tuple[list[np.ndarray], Any]:
+    """A weight that is opened, taken back and opened again: what was opened each time, and x @ the second one."""
+    opened = []
+
+    def open_it() -> Weight:
+        weight = s.open_weight(words)
+        opened.append(weight.data.opened)
+        return weight
+
+    if fails:
+        with pytest.raises(InputError), s.taking_back():
+            open_it()
+            raise InputError("a run that fails")
+    else:
+        open_it()
+        s.forget_weights()
+    again = open_it()
+    assert again.index == 0 and s.weights == 1
+    return opened, s.reveal(s.matmul(s.accept(x), again), CLIENT)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["forgotten", "failed"])
+def test_a_weight_that_is_opened_again_gets_a_fresh_mask(fails: bool) -> None:
+    """The number is used again, its mask is not: two matrices under one mask give away their difference."""
+    rng, dealer = np.random.default_rng(5), Trusted(5)
+    x, w = np.rint(rng.uniform(-3, 3, (4, 3)) / ULP) * ULP, np.rint(rng.uniform(-1, 1, (3, 2)) / ULP) * ULP
+    shares = [[(mask := rng.integers(0, 2**64, v.shape, dtype=np.uint64)), encode(v, 16) - mask] for v in (x, w)]
+
+    def program(rank: int) -> Program:
+        return lambda s: reopened(s, shares[1][rank], shares[0][rank], fails)
+
+    (first, a), (second, b) = both(dealer, (program(0), program(1)), "numpy")
+    asked, _ = zip(*dealer._made, strict=True)
+    assert asked[:2] == (WeightMask(0, (3, 2), 64), WeightMask(0, (3, 2), 64))
+    for mine, theirs in zip(first, second, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert not (first[0] == first[1]).any(), "W - b and W - b': the masks differ in every word"
+    np.testing.assert_array_equal(first[1] + dealer._standing[0], encode(w, 16), "later products use the new mask")
+    np.testing.assert_allclose(decode(a + b, 16), x @ w, rtol=0, atol=6 * ULP)

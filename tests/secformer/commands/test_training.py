@@ -14,7 +14,7 @@ from checkpoints import write_checkpoint
 from commands_lab import complaint, help_of
 
 from secformer.cli import main
-from secformer.models.distill import needs
+from secformer.models.distill import requirements
 from secformer.models.ranges.trained import DESIGNS
 
 WORDS = ["the", "cat", "sat", "on", "film", "was", "it", "very"]
@@ -83,7 +83,7 @@ def test_usage(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> 
 def test_training_without_torch_names_the_extra(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     """Told before files are read, so that nobody waits for it."""
-    monkeypatch.setattr(needs, "find_spec", lambda name: None if name == "torch" else object())
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "torch" else object())
     for command in ("finetune", "distill"):
         said = complaint(capsys, command, "no-such-model", *data, "--out", str(tmp_path / "out"))
         assert "torch" in said and 'pip install "secformer[distill]"' in said

@@ -10,8 +10,8 @@ MODULES = ("torch", "matplotlib")
 
 
 def require_training() -> None:
-    """Raises BackendUnavailable, which says what to install, where a package is missing."""
+    """Raises BackendUnavailable, which says what to install, if a package is missing."""
     missing = [name for name in MODULES if find_spec(name) is None]
     if missing:
-        raise BackendUnavailable(f"training needs {' and '.join(missing)}, which is not installed; install it with: "
-                                 f"pip install \"secformer[distill]\" (evaluation works without it)")
+        raise BackendUnavailable(f"training needs the extra `distill`; not installed: {', '.join(missing)}. Install "
+                                 f'it: pip install "secformer[distill]" (evaluation works without it)')

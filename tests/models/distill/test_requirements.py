@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from secformer.models.distill import needs
+from secformer.models.distill import requirements
 from secformer.mpc.errors import BackendUnavailable
 
 
 @pytest.mark.parametrize(("missing", "said"), [
-    (("torch",), "needs torch, which is not installed"), (("matplotlib",), "needs matplotlib, which"),
-    (("torch", "matplotlib"), "needs torch and matplotlib"),
+    (("torch",), r"not installed: torch\."), (("matplotlib",), r"not installed: matplotlib\."),
+    (("torch", "matplotlib"), r"not installed: torch, matplotlib\."),
 ])
 def test_what_is_missing_is_named(missing: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(needs, "find_spec", lambda name: None if name in missing else object())
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name in missing else object())
     with pytest.raises(BackendUnavailable, match=said) as caught:
-        needs.require_training()
+        requirements.require_training()
     assert 'pip install "secformer[distill]"' in str(caught.value)
 
 
 def test_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(needs, "find_spec", lambda name: object())
-    needs.require_training()
+    monkeypatch.setattr(requirements, "find_spec", lambda name: object())
+    requirements.require_training()

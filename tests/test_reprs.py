@@ -1,0 +1,87 @@
+"""Records that are printed, logged or quoted by an error show no seed, no share and no token."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from tree import ROOT, modules
+
+from secformer.models.data.batch import Batch, Row
+from secformer.models.data.checkpoint import Checkpoint
+from secformer.models.data.inputs import Request
+from secformer.models.data.shares import OwnerShares, SeedShares
+from secformer.mpc.kernels.words import Sealed
+from secformer.mpc.meter import Cost
+from secformer.mpc.ops.linear import OpenedWeight
+from secformer.roles.epochs import Epoch
+from secformer.roles.messages import Answer, Half
+
+SEED = b"QxZwVkJyRqXzWvKjYrQwXkZvJrYqWxKz"  # letters, so that its bytes can be read in a repr
+IDS, SEGMENTS = np.array([28123, 29456, 27789]), np.array([613, 614, 615])
+WORDS = np.array([[0xBEEF1234BEEF, 0xCAFE5678CAFE]], dtype=np.uint64)
+LENGTHS, MASK = np.array([3]), np.ones((1, 3), dtype=bool)
+ROW = Row(IDS, SEGMENTS, np.ones(3, np.int64))
+RECORDS: dict[str, Any] = {
+    "SeedShares": SeedShares({}, SEED), "OwnerShares": OwnerShares({}, SEED, cast("Checkpoint", None), 16),
+    "Row": ROW, "Batch": Batch((ROW, ROW)), "Request": Request(WORDS.copy, (3, 7), True),
+    "Half of a seed": Half("a", "m", LENGTHS, MASK, seed=SEED), "Half of words": Half("a", "m", LENGTHS, MASK, WORDS),
+    "Answer": Answer({"logits": WORDS}, 16, Cost("total")), "Epoch": Epoch("e" * 32, {0: SEED, 1: SEED[::-1]}),
+    "OpenedWeight": OpenedWeight(WORDS, WORDS), "Sealed": Sealed(WORDS, np.frombuffer(SEED, np.uint8)),
+}
+RAW = ("bytes", "ndarray", "Array")  # types of fields that may hold a secret
+SHOWN = {  # fields of those types that may be printed, and why
+    "Row.mask": "public", "Half.lengths": "public", "Half.mask": "public",
+    "Examples.labels": "the trainer's own data, on the trainer's machine",
+    "SecureOutput.attention_mask": "public",
+    **{f"SecureOutput.{name}": "the client's own answer" for name in (
+        "logits", "start_logits", "end_logits", "probabilities", "last_hidden_state", "pooler_output")},
+}
+
+
+def secrets() -> Iterator[str]:
+    """Every way in which a part of the secrets above would be printed."""
+    for seed in (SEED, SEED[::-1]):
+        for i in range(len(seed) - 2):
+            part = seed[i : i + 3]
+            yield from (part.decode(), part.hex(), ", ".join(map(str, part)), " ".join(map(str, part)))
+    for number in (*IDS, *SEGMENTS, *WORDS.reshape(-1)):
+        yield from (str(number), f"{number:x}")
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS.keys())
+def test_no_secret_is_printed(record: Any) -> None:
+    """Alone, within another value, and in an error's message."""
+    error = ValueError(f"cannot use {record} or {record!r}", record)
+    for text in (repr(record), str(record), repr([record]), str({"it": record}), str(error), repr(error)):
+        assert type(record).__name__ in text
+        assert [secret for secret in secrets() if secret in text] == []
+
+
+def test_what_is_public_is_printed() -> None:
+    assert "[1, 1, 1]" in repr(ROW) and "e" * 32 in repr(RECORDS["Epoch"]) and "[3]" in repr(RECORDS["Half of words"])
+
+
+def raw_fields() -> Iterator[tuple[str, bool]]:
+    """Fields of the package's dataclasses whose type is raw data, and whether they are printed."""
+    for path in modules().values():
+        for cls in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
+            if not isinstance(cls, ast.ClassDef) or "dataclass" not in "".join(map(ast.unparse, cls.decorator_list)):
+                continue
+            for field in cls.body:
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                    named = {n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(field.annotation)
+                             if isinstance(n, ast.Name | ast.Attribute)}
+                    if named & set(RAW):
+                        value = ast.unparse(field.value) if field.value is not None else ""
+                        yield f"{cls.name}.{field.target.id}", "repr=False" not in value
+
+
+def test_every_record_of_raw_data_hides_it_or_says_why_not() -> None:
+    """A new record that holds bytes or an array hides it, unless it is listed above."""
+    found = dict(raw_fields())
+    assert {"SeedShares.seed", "Epoch.seeds", "Row.ids", "Half.words"} <= set(found), "the reader reads"
+    assert {name for name, shown in found.items() if shown} == set(SHOWN)
