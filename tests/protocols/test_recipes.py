@@ -275,5 +275,5 @@ def test_exact_runs_in_the_twin_only() -> None:
         lambda: EXACT.gelu(s, x, {}), lambda: EXACT.tanh(s, x, {}), lambda: EXACT.softmax(s, x, v, mask, {}),
         lambda: EXACT.layernorm(s, x, x, x, 1e-5, {}),
     ):
-        with pytest.raises(SettingsError, match="only in the float64 twin, got a PlanRecorder"):
+        with pytest.raises(SettingsError, match="in the float64 twin only; this is a PlanRecorder"):
             refuse()

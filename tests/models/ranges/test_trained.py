@@ -141,9 +141,9 @@ def test_plaintext_of_ordinary_checkpoints_is_exact(tmp_path: Path) -> None:
 
 def test_refusals_name_the_checkpoint_and_the_way_out(tmp_path: Path) -> None:
     bare, student = spec_of(tmp_path / "a"), spec_of(tmp_path / "b", "secformer")
-    with pytest.raises(SettingsError, match=r"^my/model is an ordinary checkpoint .*'mpcformer'.*secformer distill"):
+    with pytest.raises(SettingsError, match=r"^my/model is an ordinary checkpoint\. .*'mpcformer'.*secformer distill"):
         require(MPCFORMER, bare, "my/model")
-    with pytest.raises(SettingsError, match=r"^my/model was distilled .* 'secformer', .*'faithful'.*'auto'"):
+    with pytest.raises(SettingsError, match=r"^my/model was distilled .* 'secformer'\. .*'faithful'.*'auto'"):
         require(FAITHFUL, student, "my/model")
     require(FAITHFUL, bare, "my/model")
 

@@ -118,7 +118,7 @@ def test_apply_is_only_in_the_twin() -> None:
     np.testing.assert_array_equal(twin.values(twin.accept(np.arange(2))), [0.0, 1.0])
     party = SecureSession(Party(0, F16, kernels_named("numpy")))
     for s, data in ((PlanRecorder(), ghost((2,))), (party, np.zeros(2, dtype=np.uint64))):
-        refused = f"only in the float64 twin, got a {type(s).__name__}; .* 'faithful'"
+        refused = rf"in the float64 twin only; this is a {type(s).__name__}\. .* 'faithful'"
         with pytest.raises(SettingsError, match=refused):
             s.apply(np.exp, s.accept(data))
         with pytest.raises(SettingsError, match=refused):
