@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 from checkpoints import write_checkpoint
-from secformer.models.provisioned import provision, share_file
 
+from secformer.models.run.provisioning import write_shares
+from secformer.models.run.share_file import share_file
 from secformer.mpc.errors import InputError, PeerLost, SettingsError
 from secformer.roles.certificates import init
 from secformer.roles.settings import PartySettings, load_party
@@ -17,7 +18,7 @@ from secformer.roles.stocking import stock
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> PartySettings:
     folder = tmp_path_factory.mktemp("stocking")
-    provision(write_checkpoint(folder / "model", "BertForSequenceClassification"), folder / "shares")
+    write_shares(write_checkpoint(folder / "model", "BertForSequenceClassification"), folder / "shares")
     init(folder / "roles", ports={"dealer": 1})
     return replace(load_party(folder / "roles" / "party1" / "party1.toml"), model=folder / "shares" / share_file(1),
                    dealer_wait=0.2)
