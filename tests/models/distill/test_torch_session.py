@@ -125,7 +125,7 @@ def test_misuse() -> None:
     with pytest.raises(ShapeError, match="matrix"):
         s.open_weight(np.zeros(3))
     twin = PlainSession()
-    with pytest.raises(SettingsError, match="values of type Tensor, got a PlainSession"):
+    with pytest.raises(SettingsError, match="on values of type Tensor only; this is a PlainSession"):
         EXACT_TORCH.gelu(twin, twin.accept([1.0]), AT)
     with pytest.raises(SettingsError, match="float64 twin, got a TorchSession"):
         EXACT.gelu(s, s.accept([1.0]), AT)
