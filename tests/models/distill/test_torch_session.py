@@ -127,5 +127,5 @@ def test_misuse() -> None:
     twin = PlainSession()
     with pytest.raises(SettingsError, match="on values of type Tensor only; this is a PlainSession"):
         EXACT_TORCH.gelu(twin, twin.accept([1.0]), AT)
-    with pytest.raises(SettingsError, match="float64 twin, got a TorchSession"):
+    with pytest.raises(SettingsError, match="in the float64 twin only; this is a TorchSession"):
         EXACT.gelu(s, s.accept([1.0]), AT)
