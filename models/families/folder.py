@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from secformer.models.data.batch import Batch
-from secformer.models.data.checkpoint import Checkpoint
+from secformer.models.data.checkpoint import Checkpoint, PathLike
 from secformer.models.data.tensors import TABLE, Layout, parts, table_width
 from secformer.models.data.tokenizer import Tokenizer
 from secformer.models.families.config import read_config
@@ -25,7 +25,7 @@ class ModelFolder:
     Nothing is downloaded, and no code in the folder is run. Raises ModelError for a folder that cannot be used.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: PathLike):
         if not isinstance(path, str | os.PathLike):
             raise ModelError(f"a model must be a folder's path or a loaded SecureModel, got {type(path).__name__}")
         self.path = Path(path)

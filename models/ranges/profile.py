@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from secformer.models.data.batch import Batch, Row
+from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.parameters import load_weights
 from secformer.models.data.shares import PlainTensors
 from secformer.models.data.tokenizer import Texts
@@ -104,7 +104,7 @@ class RangeProfile:
                  "tokens": self.tokens, "margin": self.margin, "sites": sites}
         return facts | ({WIDENINGS: {q: _facts(w) for q, w in self.widenings.items()}} if self.widenings else {})
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: PathLike) -> None:
         """Writes JSON. The file appears whole or not at all."""
         path = Path(path)
         part = path.with_name(path.name + ".part")
@@ -112,7 +112,7 @@ class RangeProfile:
         part.replace(path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> RangeProfile:
+    def load(cls, path: PathLike) -> RangeProfile:
         """Reads JSON. Raises ModelError for a file that is not a profile of this version."""
         try:
             facts = json.loads(Path(path).read_text("utf-8"))
@@ -121,7 +121,7 @@ class RangeProfile:
         return cls.of(facts, path)
 
     @classmethod
-    def of(cls, facts: Any, path: str | os.PathLike[str]) -> RangeProfile:
+    def of(cls, facts: Any, path: PathLike) -> RangeProfile:
         """A profile from plain numbers and names; `path` is where they come from. Raises ModelError."""
         if not isinstance(facts, dict) or facts.get("format") != FORMAT:
             raise ModelError(f"{path} is not a range profile of format {FORMAT}; write one with: secformer profile")

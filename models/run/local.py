@@ -5,7 +5,6 @@ The two parties run in the same process, and see shares only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -104,20 +103,13 @@ class SecureModel(_Model):
     def __call__(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
         """Answers in the order of the texts. Raises InputError for texts that the model cannot take."""
         rows = self.folder.tokenizer.rows(texts, truncation=self.settings.truncation)
-        total = Cost()
+        sharing = Cost()
         with shown(progress) as tell:
             if self.provisioning is None:
                 tell("sharing the weights", 0, 1)
-                total += self.provision()
-
-            def ask(batch: Batch, told: Progress) -> Mapping[str, np.ndarray]:
-                nonlocal total
-                answers, cost = self._ask(batch, told)
-                total += cost
-                return answers
-
-            results = gather(rows, self.settings.batch_tokens, self.architecture.results, ask, tell)
-        return assemble(self.architecture, rows, results, cost=total, notes=self.notes,
+                sharing = self.provision()
+            results, cost = gather(rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
+        return assemble(self.architecture, rows, results, cost=sharing + cost, notes=self.notes,
                         profile_source=self.profile_source)
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
@@ -175,14 +167,14 @@ class PlainModel(_Model):
         """Answers in the order of the texts. Raises InputError for texts that the model cannot take."""
         rows = self.folder.tokenizer.rows(texts, truncation=self.settings.truncation)
 
-        def ask(batch: Batch, told: Progress) -> Mapping[str, np.ndarray]:
-            forward = self._forward(batch, self._parameters, told)
-            return infer(self.session, self.architecture, self._request(batch), forward, self.names)
-
         with shown(progress) as tell:
-            results = gather(rows, self.settings.batch_tokens, self.architecture.results, ask, tell)
+            results, _ = gather(rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
         return assemble(self.architecture, rows, results, cost=None, notes=self.notes,
                         profile_source=self.profile_source)
+
+    def _ask(self, batch: Batch, tell: Progress) -> tuple[Results, Cost]:
+        forward = self._forward(batch, self._parameters, tell)
+        return infer(self.session, self.architecture, self._request(batch), forward, self.names), Cost()
 
     def _request(self, batch: Batch) -> Request:
         inputs = self.architecture.inputs

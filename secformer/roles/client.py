@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import TracebackType
@@ -58,25 +58,16 @@ class RemoteModel:
         """
         rows = self._tokenizer.rows(texts, truncation=self._settings.truncation)
         self._compare()
-        total = Cost()
-
-        def ask(batch: Batch, told: Progress) -> Mapping[str, np.ndarray]:
-            nonlocal total
-            told("asking the parties", 0, 1)
-            answers, cost = self._ask(batch)
-            told("asking the parties", 1, 1)
-            total += cost
-            return answers
-
         architecture = self.public.architecture
         with shown(progress) as tell:
-            results = gather(rows, self._settings.batch_tokens, architecture.results, ask, tell)
-        return assemble(architecture, rows, results, cost=total, notes=self.public.notes, profile_source=SOURCE)
+            results, cost = gather(rows, self._settings.batch_tokens, architecture.results, self._ask, tell)
+        return assemble(architecture, rows, results, cost=cost, notes=self.public.notes, profile_source=SOURCE)
 
     __call__ = infer
 
-    def _ask(self, batch: Batch) -> tuple[dict[str, np.ndarray], Cost]:
+    def _ask(self, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
         """One request: a half to each party, at the same time. Party 1's half is a seed."""
+        tell("asking the parties", 0, 1)
         public, seed, request = self.public, fresh_seed(), fresh_seed().hex()[:ID_DIGITS]
         share = public.inputs.private_halves(batch, public.width, seed)[0].words()
         halves = (Half(request, public.digest, batch.lengths, batch.mask, words=share),
@@ -92,6 +83,7 @@ class RemoteModel:
                 raise ProtocolError(f"the halves of {name} have shapes {words.shape} and {second.words[name].shape}; "
                                     f"do all roles run the same version?")
             answers[name] = decode(words + second.words[name], public.fixed.frac)
+        tell("asking the parties", 1, 1)
         return answers, first.cost.merged(second.cost, parallel=True)
 
     def _compare(self) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from secformer.models.data.batch import Batch, Row
 from secformer.models.run.gather import gather
 from secformer.models.run.progress import Progress, silent
+from secformer.mpc.meter import Cost
 
 BY_TOKEN = {"hidden": True, "pooled": False}
 Told = tuple[str, int, int]
@@ -22,18 +23,20 @@ def texts(lengths: list[int]) -> list[Row]:
     return [Row(100 * i + np.arange(n), np.zeros(n, np.int64), np.ones(n, np.int64)) for i, n in enumerate(lengths)]
 
 
-def answer(batch: Batch, tell: Progress) -> Mapping[str, np.ndarray]:
-    """By token, the token's id twice; by text, the id of its first token."""
+def answer(batch: Batch, tell: Progress) -> tuple[Mapping[str, np.ndarray], Cost]:
+    """By token, the token's id twice; by text, the id of its first token. Every token costs a byte."""
     tell("half", 1, 2)
     tell("whole", 2, 2)
-    return {"hidden": np.stack([batch.ids, batch.ids], axis=1), "pooled": batch.ids[batch.starts]}
+    found = {"hidden": np.stack([batch.ids, batch.ids], axis=1), "pooled": batch.ids[batch.starts]}
+    return found, Cost(bytes=batch.tokens, rounds=1)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 40))
 def test_every_text_gets_its_own_results(lengths: list[int], limit: int) -> None:
     rows = texts(lengths)
-    found = gather(rows, limit, BY_TOKEN, answer, silent)
+    found, cost = gather(rows, limit, BY_TOKEN, answer, silent)
     assert len(found) == len(rows)
+    assert cost.bytes == sum(lengths) and 1 <= cost.rounds <= len(rows)
     for row, results in zip(rows, found, strict=True):
         assert set(results) == {"hidden", "pooled"}
         np.testing.assert_array_equal(results["hidden"], np.stack([row.ids, row.ids], axis=1))
@@ -43,7 +46,7 @@ def test_every_text_gets_its_own_results(lengths: list[int], limit: int) -> None
 def test_a_limit_of_one_position_asks_for_each_text_alone() -> None:
     asked: list[list[int]] = []
 
-    def ask(batch: Batch, tell: Progress) -> Mapping[str, np.ndarray]:
+    def ask(batch: Batch, tell: Progress) -> tuple[Mapping[str, np.ndarray], Cost]:
         asked.append([len(row) for row in batch.rows])
         return answer(batch, tell)
 
@@ -54,7 +57,7 @@ def test_a_limit_of_one_position_asks_for_each_text_alone() -> None:
 def test_texts_of_similar_length_are_asked_for_together() -> None:
     asked: list[list[int]] = []
 
-    def ask(batch: Batch, tell: Progress) -> Mapping[str, np.ndarray]:
+    def ask(batch: Batch, tell: Progress) -> tuple[Mapping[str, np.ndarray], Cost]:
         asked.append([len(row) for row in batch.rows])
         return answer(batch, tell)
 
@@ -68,7 +71,7 @@ def test_progress_adds_up(lengths: list[int], limit: int) -> None:
     told: list[Told] = []
     calls = 0
 
-    def ask(batch: Batch, tell: Progress) -> Mapping[str, np.ndarray]:
+    def ask(batch: Batch, tell: Progress) -> tuple[Mapping[str, np.ndarray], Cost]:
         nonlocal calls
         calls += 1
         return answer(batch, tell)
