@@ -6,7 +6,7 @@ Facts alone, for whoever fits, plans or evaluates them; how two parties do it is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,8 @@ class Series:
 
     `cos` and `sin` have K + 1 entries (sin[0] counts for nothing); |f| < 2^magnitude on its domain. The dealer's
     cosines have `mask_frac` fractional bits, coefficients times public cosines `public_frac`: together those of the
-    result, whose window is what the dealer's words must be right in, so fewer make them shorter.
+    result, whose window is what the dealer's words must be right in, so fewer make them shorter. A guarded session
+    checks x for the domain, if there is one.
     """
 
     period_bits: int
@@ -41,6 +42,7 @@ class Series:
     magnitude: int = 8
     mask_frac: int = 20
     public_frac: int = 18
+    domain: tuple[float, float] | None = None
 
     @property
     def frac(self) -> int:
@@ -107,9 +109,19 @@ class Exponential:
         return self.high + SLACK + LOW_SLACK - 2.0**self.period_bits + 2.0**STEP_BITS
 
 
-def opening_bits(period_bits: int, frac: int) -> tuple[int, int]:
-    """Bits to open and fractional bits to keep, for x with `frac` fractional bits: at least 16 of them where x has
-    them, and as many more as the whole bytes give."""
-    whole = -(-(period_bits + min(frac, 16)) // 8) * 8
-    keep = min(frac, whole - period_bits)
-    return period_bits + keep, keep
+class Opening(NamedTuple):
+    """How much of x is opened, in bits: all of them, the fractional ones, and those above the period."""
+
+    bits: int
+    keep: int
+    spare: int = 0
+
+
+def opening_bits(period_bits: int, frac: int, spare: int = 0) -> Opening:
+    """The opening of x with `frac` fractional bits: at least 16 of them where x has them, and as many more as the whole
+    bytes give, of which up to `spare` go above the period instead."""
+    least = period_bits + min(frac, 16)
+    whole = -(-least // 8) * 8
+    spare = max(0, min(spare, whole - least))
+    keep = min(frac, whole - period_bits - spare)
+    return Opening(period_bits + keep + spare, keep, spare)

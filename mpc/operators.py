@@ -12,7 +12,7 @@ from secformer.mpc.errors import RangeError, ShapeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.primitives import Primitives
 from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.scales import truncations
+from secformer.mpc.scales import Truncation, truncations
 from secformer.mpc.shares import Operators, Public, Share, Weight
 
 
@@ -86,7 +86,7 @@ class LocalOperators(Operators, Primitives):
 
     def transpose(self, x: Share, axes: tuple[int, ...]) -> Share:
         """x with its axes permuted."""
-        return x.like(self._transpose(x.data, axes))
+        return x.view(self._transpose(x.data, axes))
 
     # ---- scales ---------------------------------------------------------------------------------------------------
 
@@ -109,7 +109,11 @@ class LocalOperators(Operators, Primitives):
         """Truncates those of xs that carry more than the session's fractional bits, and widens those that are narrower
         than `widths` (default: whole words), each once, all in one round."""
         self._own(*xs)
-        jobs = truncations(xs, widths or [WORD_BITS] * len(xs), self.fixed)
+        jobs = [self._watched(job) for job in truncations(xs, widths or [WORD_BITS] * len(xs), self.fixed)]
         found = self._truncate(jobs) if jobs else []
         done = {id(job.x): job.result(data) for job, data in zip(jobs, found, strict=True)}
         return [done.get(id(x), x) for x in xs]
+
+    def _watched(self, job: Truncation) -> Truncation:
+        """The job with its check, in sessions that are guarded (see `guarding`)."""
+        return job

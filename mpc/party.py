@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from secformer.mpc.dealer.correlations import Correlations, Material
-from secformer.mpc.dealer.kinds import CHUNK, Kind
+from secformer.mpc.dealer.kinds import CHUNK, Guards, Kind
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import Kernels
@@ -15,6 +15,12 @@ from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.prg import Stream, fresh_seed
+
+
+class Watcher(Protocol):
+    """Who gathers what the guards of openings say (see `ops/guard`)."""
+
+    def see(self, material: Material, u: Any, guards: Guards, shape: tuple[int, ...]) -> None: ...
 
 
 class Party:
@@ -31,10 +37,11 @@ class Party:
         self._peer: Channel | None = None
         self._source: Correlations | None = None
         self._step = 0
+        self.watch: Watcher | None = None
 
     def begin(self, peer: Channel, source: Correlations, meter: Meter) -> None:
         """Starts a run: a connected channel, its correlations, its meter."""
-        peer.buffer = self.kernels.backend.buffer
+        peer.buffer, self.watch = self.kernels.backend.buffer, None
         self._peer, self._source, self.meter, self._step = peer, source, meter, 0
 
     @property
@@ -72,6 +79,13 @@ class Party:
         self.meter.sent(payload.size)
         self.meter.round()
         return self.kernels.backend.incoming(self.peer.receive(tag, payload.size))
+
+    def see(self, material: Material, u: Any, guards: Guards, shape: tuple[int, ...]) -> None:
+        """Shows an opening's guards, if it has any, to whoever watches."""
+        if guards:
+            if self.watch is None:
+                raise ProtocolError("an opening has guards and nobody watches: open it in a guarded session")
+            self.watch.see(material, u, guards, shape)
 
     def send(self, verb: str, words: Any) -> None:
         """One message of whole words to the peer."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.functions import Exponential, Series
+from secformer.mpc.functions import Exponential, Opening, Series
+from secformer.mpc.guards import Check, Texts
 from secformer.mpc.scales import Truncation
 from secformer.mpc.shares import Share
 
@@ -100,17 +101,33 @@ class Primitives(ABC):
         """Matrix products of settled (Share, Share or Weight), each mod 2^width. One round."""
 
     @abstractmethod
-    def _series(self, x: Share, functions: list[Series], bits: int, keep: int, width: int) -> list[Data]:
-        """f(x) for each f, mod 2^width, from one opening of x's low `bits` bits, of which `keep` are fractional."""
+    def _series(self, x: Share, functions: list[Series], opening: Opening, width: int,
+                check: Check | None) -> list[Data]:
+        """f(x) for each f, mod 2^width, from one opening of x."""
 
     @abstractmethod
-    def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> Data:
-        """e^x, from one opening as in `_series`."""
+    def _exponential(self, x: Share, function: Exponential, opening: Opening, check: Check | None) -> Data:
+        """e^x, from one opening."""
 
     @abstractmethod
-    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Data]:
+    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int,
+              check: Check | None) -> list[Data]:
         """[x < c] for each threshold, 0 or 1 mod 2^width, for an x that lies in the window."""
 
     @abstractmethod
-    def _relu(self, x: Share, window: int, width: int) -> Data:
+    def _relu(self, x: Share, window: int, width: int, check: Check | None) -> Data:
         """max(x, 0) mod 2^width, for an x that lies in the window."""
+
+    # ---- guards (see `guarding`); every verb does what its check asks for, if it has one
+
+    @abstractmethod
+    def _watch(self, texts: Texts | None, count: int) -> None:
+        """Starts to gather what checks say; None: stops."""
+
+    @abstractmethod
+    def _witness(self, jobs: list[tuple[Share, Check]]) -> None:
+        """Checks values that nothing else opens, each in its whole width. One round."""
+
+    @abstractmethod
+    def _seen(self) -> Any:
+        """What the checks said, by text and place (see `guarding.Guarded`)."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.guards import Check
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.shares import Share, Weight
 
@@ -24,12 +25,14 @@ class Truncation(NamedTuple):
     shift   fractional bits to drop
     window  bits that hold x with the truncation's headroom
     width   the result is right modulo 2^width
+    check   what a guarded session checks x for
     """
 
     x: Share
     shift: int
     window: int
     width: int
+    check: Check | None = None
 
     def result(self, data: Any) -> Share:
         """The share that the truncation makes."""
@@ -45,7 +48,7 @@ def truncations(xs: Sequence[Share], widths: Sequence[int], fixed: FixedPoint) -
     due: dict[int, Truncation] = {}
     for x in xs:
         shift = max(0, x.frac - fixed.frac)
-        if not shift and x.width >= wanted[id(x)]:
+        if not shift and x.width >= wanted[id(x)] and x.interval is None:
             continue
         need = x.frac + x.magnitude + 2
         if x.width < need:
@@ -66,13 +69,14 @@ def product_width(x: Share | Weight, y: Share | Weight, magnitude: int, fixed: F
     return fixed.window(max(sum(fracs), 2 * fixed.frac), magnitude)
 
 
-def comparison_window(x: Share, reach: float, precision: int) -> tuple[int, int]:
+def comparison_window(x: Share, reach: float, precision: int, room: float = 0.0) -> tuple[int, int]:
     """For a comparison of |x| < reach that keeps `precision` fractional bits: fractional bits to drop from x, and the
-    window that holds the rest. Raises RangeError where it is too wide."""
+    window that holds the rest, and `room` times the reach more. Raises RangeError where it is too wide."""
     keep = min(x.frac, precision)
     dropped = x.frac - keep
     if dropped:
         reach += 2.0 ** (1 - keep)  # rounding down must not leave the window
+    reach *= 1.0 + room
     window = keep + 1 + max(0, math.ceil(math.log2(reach)))
     most = min(x.width - dropped, WIDEST_COMPARISON)
     if window > most:

@@ -17,23 +17,27 @@ import numpy as np
 
 from secformer.mpc.errors import RangeError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.functions import LEAST_BITS, Exponential, Series, opening_bits
-from secformer.mpc.operators import LocalOperators
+from secformer.mpc.functions import LEAST_BITS, Exponential, Opening, Series, opening_bits
+from secformer.mpc.guarding import Guarding
+from secformer.mpc.guards import Check, Interval
 from secformer.mpc.ops.book import Agree, as_fitted
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.scales import comparison_window, positive, product_width
 from secformer.mpc.shares import Share, Weight
 
 CLIENT = "client"
+ROOM = 0.125  # of a comparison's reach, that a guarded one leaves to notice values that are larger
+RING = 3.0    # lengths of a domain that a guarded opening covers where whole bytes have room for them
 Pair = tuple[Share, "Share | Weight"]
 
 
-class Session(LocalOperators):
+class Session(Guarding):
     """The verbs: they cost rounds and bytes, and each one's docstring states its price. Local operators are free."""
 
     numbers: ClassVar[type | None] = None  # the array type of plain values, in sessions that have them
 
     def __init__(self, fixed: FixedPoint | None = None):
+        super().__init__()
         self.fixed = fixed or FixedPoint()
         self.weights = 0  # opened so far; numbers them, the same at both parties
         self._agree: Agree = as_fitted  # which numbers the parties use for a fitted series
@@ -127,8 +131,9 @@ class Session(LocalOperators):
         """x * x. Price: as `mul`, for x alone."""
         return self.mul_many([(x, x)], magnitude=magnitude)[0]
 
-    def mul_many(self, pairs: Sequence[Pair], *, magnitude: int | None = None) -> list[Share]:
-        """Several products in one round. A pair (x, x), the very same share twice, costs one opening."""
+    def mul_many(self, pairs: Sequence[Pair], *, magnitude: int | Sequence[int] | None = None) -> list[Share]:
+        """Several products in one round. A pair (x, x), the very same share twice, costs one opening. `magnitude` is
+        one for all or one for each."""
         return self._products(pairs, magnitude, matmul=False)
 
     def matmul(self, x: Share, y: Share | Weight, *, magnitude: int | None = None) -> Share:
@@ -157,15 +162,16 @@ class Session(LocalOperators):
         Price: one round, period + fractional bits rounded to whole bytes (3 bytes per element for periods to 64),
         also when x has a truncation pending: low bits are dropped locally, which is exact modulo the period.
         """
-        if len({(f.period_bits, f.mask_frac, f.public_frac) for f in functions}) != 1:
-            raise ShapeError("the series of one opening must have one period and one precision: scale x by public "
-                             "factors")
+        if len({(f.period_bits, f.mask_frac, f.public_frac, f.domain) for f in functions}) != 1:
+            raise ShapeError("the series of one opening must have one period, one domain and one precision: scale x by "
+                             "public factors")
         self._own(x)
         functions = [self._agree(f) for f in functions]
-        period = functions[0].period_bits
+        period, domain = functions[0].period_bits, functions[0].domain
         x = self._modulo(x, period, *(f.needed_width(self.fixed, x.frac) for f in functions))
         width = max(self._window(f) for f in functions)
-        found = self._series(x, functions, *opening_bits(period, x.frac), width)
+        opening, check = self._opening(x, period, domain, "input")
+        found = self._series(x, functions, opening, width, check)
         return [self._evaluated(data, f) for data, f in zip(found, functions, strict=True)]
 
     def exponential(self, x: Share, function: Exponential) -> Share:
@@ -175,7 +181,8 @@ class Session(LocalOperators):
         """
         self._own(x)
         x = self._modulo(x, function.period_bits)
-        data = self._exponential(x, function, *opening_bits(function.period_bits, x.frac))
+        opening, check = self._opening(x, function.period_bits, (function.low, function.high), "spread")
+        data = self._exponential(x, function, opening, check)
         return self._evaluated(data, function)
 
     def less(self, x: Share, thresholds: Sequence[float], *, bound: float, precision: int | None = None,
@@ -190,17 +197,18 @@ class Session(LocalOperators):
         if not thresholds or not all(math.isfinite(c) for c in thresholds):
             raise RangeError(f"a comparison needs one or more finite thresholds, got {list(thresholds)}")
         exact = x.frac
-        x, window = self._windowed(x, positive(bound) + max(abs(float(c)) for c in thresholds), precision)
+        x, window = self._windowed(x, positive(bound) + max(abs(float(c)) for c in thresholds), precision, ROOM)
         # a dropped share sum lies up to two units below x, so the threshold goes down; an exact one goes up
         nearest = math.ceil if x.frac == exact else math.floor
         exactly = [(float(c), nearest(c * 2.0**x.frac)) for c in thresholds]
         width = self.fixed.window(2 * self.fixed.frac, self.fixed.magnitude if magnitude is None else magnitude)
-        return [Share(self, bit, 0, width, 1) for bit in self._less(x, exactly, window, width)]
+        check = self._check(Interval(-bound, bound, "input"), x.frac, window)
+        return [Share(self, bit, 0, width, 1) for bit in self._less(x, exactly, window, width, check)]
 
     def relu(self, x: Share, *, bound: float, precision: int | None = None) -> Share:
         """max(x, 0) for |x| < bound. Price: two rounds, otherwise as `less` with one threshold."""
-        x, window = self._windowed(x, positive(bound), precision)
-        return self._rectified(x, window, WORD_BITS)
+        x, window = self._windowed(x, positive(bound), precision, ROOM)
+        return self._rectified(x, window, WORD_BITS, self._check(Interval(-bound, bound, "input"), x.frac, window))
 
     def maximum(self, x: Share, axis: int, *, bound: float, precision: int | None = None) -> Share:
         """Maximum along an axis, which is kept with length 1, for |x| < bound. The result is right modulo its width.
@@ -227,8 +235,12 @@ class Session(LocalOperators):
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Names a part of the program in costs and errors. Sessions that meter override it."""
-        yield
+        """Names a part of the program in costs, errors and checks."""
+        self._path.append(name)
+        try:
+            yield
+        finally:
+            self._path.pop()
 
     @contextmanager
     def agreeing(self, book: Agree) -> Iterator[None]:
@@ -264,19 +276,30 @@ class Session(LocalOperators):
         """The share that an evaluation makes."""
         return Share(self, data, function.frac, self._window(function), function.magnitude)
 
-    def _rectified(self, x: Share, window: int, width: int) -> Share:
-        return Share(self, self._relu(x, window, width), x.frac, width, x.magnitude)
+    def _rectified(self, x: Share, window: int, width: int, check: Check | None = None) -> Share:
+        return Share(self, self._relu(x, window, width, check), x.frac, width, x.magnitude)
 
-    def _products(self, pairs: Sequence[Pair], magnitude: int | None, matmul: bool) -> list[Share]:
-        magnitude = self.fixed.magnitude if magnitude is None else max(1, magnitude)
-        widths = [product_width(*pair, magnitude, self.fixed) for pair in pairs]
+    def _opening(self, x: Share, period_bits: int, domain: tuple[float, float] | None,
+                 what: str) -> tuple[Opening, Check | None]:
+        """How x is opened modulo a period, and what it is checked for: with a guard, bits above the period are opened
+        where they cost nothing, so that values far outside are noticed too."""
+        if not self.guarded or domain is None:
+            return opening_bits(period_bits, x.frac), None
+        wanted = math.ceil(math.log2(RING * (domain[1] - domain[0]))) - period_bits
+        opening = opening_bits(period_bits, x.frac, min(wanted, x.width - x.frac - period_bits))
+        return opening, self._check(Interval(*domain, what), opening.keep, opening.bits)
+
+    def _products(self, pairs: Sequence[Pair], magnitude: int | Sequence[int] | None, matmul: bool) -> list[Share]:
+        each = magnitude if isinstance(magnitude, Sequence) else [magnitude] * len(pairs)
+        magnitudes = [self.fixed.magnitude if m is None else max(1, m) for m in each]
+        widths = [product_width(*pair, m, self.fixed) for pair, m in zip(pairs, magnitudes, strict=True)]
         given = [(v, w) for pair, w in zip(pairs, widths, strict=True) for v in pair if isinstance(v, Share)]
         flat = iter(self._settled([v for v, _ in given], [w for _, w in given]))
         settled = [(next(flat), y if isinstance(y, Weight) else next(flat)) for _, y in pairs]
         products = self._matmul(settled, widths) if matmul else self._mul(settled, widths)
         return [
-            Share(self, data, a.frac + b.frac, w, min(magnitude, w - 2 - a.frac - b.frac))
-            for (a, b), w, data in zip(settled, widths, products, strict=True)
+            Share(self, data, a.frac + b.frac, w, min(m, w - 2 - a.frac - b.frac))
+            for (a, b), w, m, data in zip(settled, widths, magnitudes, products, strict=True)
         ]
 
     def _modulo(self, x: Share, period_bits: int, *widths: int) -> Share:
@@ -285,11 +308,13 @@ class Session(LocalOperators):
             (x,) = self._settled([x])
         return self._aligned(x, max(x.frac, LEAST_BITS - period_bits))
 
-    def _windowed(self, x: Share, reach: float, precision: int | None) -> tuple[Share, int]:
+    def _windowed(self, x: Share, reach: float, precision: int | None, room: float = 0.0) -> tuple[Share, int]:
         """Drops fractional bits locally down to `precision` (default: the session's), and the window that then holds
-        |x| < reach. Dropping bits of both shares is exact mod 2^(width - dropped) up to one unit in the last place."""
+        |x| < reach, and in a guarded session `room` times the reach more, so that larger values can be noticed.
+        Dropping bits of both shares is exact mod 2^(width - dropped) up to one unit in the last place."""
         self._own(x)
-        dropped, window = comparison_window(x, reach, self.fixed.frac if precision is None else precision)
+        dropped, window = comparison_window(x, reach, self.fixed.frac if precision is None else precision,
+                                            room if self.guarded else 0.0)
         if dropped:
             x = Share(self, self._drop(x.data, dropped), x.frac - dropped, x.width - dropped, x.magnitude)
         return x, window

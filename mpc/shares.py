@@ -6,6 +6,7 @@ recorder) and the public facts that travel with it:
 frac       fractional bits that the data carry; more than the session's means that a truncation is pending
 width      the data are right modulo 2^width; reducing is free, only a truncation widens
 magnitude  promise |value| < 2^magnitude, from the session's format or from a protocol that knows its domain
+interval   what a guarded session checks the value for when it is truncated next; None: nothing
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from secformer.mpc.errors import ShapeError
+from secformer.mpc.guards import Interval
 
 Public = float | int | np.ndarray
 
@@ -38,12 +40,14 @@ class Operators(ABC):
 class Share:
     """A shared array. Operators are free (local); everything that talks is a verb of the session."""
 
-    __slots__ = ("data", "frac", "magnitude", "session", "width")
+    __slots__ = ("data", "frac", "interval", "magnitude", "session", "width")
     __array_ufunc__ = None  # numpy arrays on the left defer to our reflected operators
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, session: Operators, data: Any, frac: int, width: int, magnitude: int):
+    def __init__(self, session: Operators, data: Any, frac: int, width: int, magnitude: int,
+                 interval: Interval | None = None):
         self.session, self.data, self.frac, self.width, self.magnitude = session, data, frac, width, magnitude
+        self.interval = interval
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,8 +62,16 @@ class Share:
         return int(np.prod(self.shape, dtype=np.int64))
 
     def like(self, data: Any) -> Share:
-        """The same facts about other data."""
+        """The same scale, width and promise for other data."""
         return Share(self.session, data, self.frac, self.width, self.magnitude)
+
+    def view(self, data: Any) -> Share:
+        """The same facts about the same values, in another shape."""
+        return Share(self.session, data, self.frac, self.width, self.magnitude, self.interval)
+
+    def expecting(self, interval: Interval) -> Share:
+        """The same share with an interval to check (see `Session.checked`)."""
+        return Share(self.session, self.data, self.frac, self.width, self.magnitude, interval)
 
     def promise(self, magnitude: int) -> Share:
         """The same share with the promise |value| < 2^magnitude, from a protocol that knows better than the format.
@@ -97,16 +109,16 @@ class Share:
         return self.session.scale(self.session.sum(self, axis, keepdims), 1.0 / self.shape[axis])
 
     def __getitem__(self, index: Any) -> Share:
-        return self.like(self.data[index])
+        return self.view(self.data[index])
 
     def reshape(self, *shape: int) -> Share:
-        return self.like(self.data.reshape(*shape))
+        return self.view(self.data.reshape(*shape))
 
     def transpose(self, *axes: int) -> Share:
         return self.session.transpose(self, axes)
 
     def swapaxes(self, a: int, b: int) -> Share:
-        return self.like(self.data.swapaxes(a, b))
+        return self.view(self.data.swapaxes(a, b))
 
     def __len__(self) -> int:
         return self.shape[0]

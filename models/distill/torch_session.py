@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secformer.mpc.errors import RangeError
+from secformer.mpc.errors import RangeError, SettingsError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.functions import Exponential, Series
+from secformer.mpc.functions import Exponential, Opening, Series
+from secformer.mpc.guards import Check, Texts
 from secformer.mpc.primitives import Threshold
 from secformer.mpc.scales import Truncation
 from secformer.mpc.session import Session
@@ -101,18 +102,32 @@ class TorchSession(Session):
     def _matmul(self, pairs: list[tuple[Share, Share | Weight]], widths: list[int]) -> list[Tensor]:
         return [(a.data.to(self.products) @ b.data.to(self.products)).to(self.dtype) for a, b in pairs]
 
-    def _series(self, x: Share, functions: list[Series], bits: int, keep: int, width: int) -> list[Tensor]:
+    def _series(self, x: Share, functions: list[Series], opening: Opening, width: int,
+                check: Check | None) -> list[Tensor]:
         return [FourierSum.apply(x.data, f) for f in functions]
 
-    def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> Tensor:
+    def _exponential(self, x: Share, function: Exponential, opening: Opening, check: Check | None) -> Tensor:
         return torch.exp(x.data)
 
-    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Tensor]:
+    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int,
+              check: Check | None) -> list[Tensor]:
         value = x.data.detach()
         return [(value < c).to(self.dtype) for c, _ in thresholds]
 
-    def _relu(self, x: Share, window: int, width: int) -> Tensor:
+    def _relu(self, x: Share, window: int, width: int, check: Check | None) -> Tensor:
         return torch.relu(x.data)
+
+    # training has no guard: nothing is hidden from it
+
+    def _watch(self, texts: Texts | None, count: int) -> None:
+        if texts is not None:
+            raise SettingsError("a session for training has no guard; run the program outside of a guarded block")
+
+    def _witness(self, jobs: list[tuple[Share, Check]]) -> None:
+        raise SettingsError("a session for training has no guard")
+
+    def _seen(self) -> Any:
+        raise SettingsError("a session for training has no guard")
 
 
 class FourierSum(torch.autograd.Function):

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from secformer.mpc.dealer.kinds import CHUNK, Array, Field, Kind, Standing, Values, chunks
+from secformer.mpc.dealer.kinds import CHUNK, Array, Field, Guards, Kind, Standing, Values, chunks
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.ring import mask
@@ -27,7 +27,7 @@ class Comparison(Kind):
 
     The low window - 1 bits are cut into blocks, most significant first. Law: equal_b has exactly the bit r_b set (r_b
     the block's value). Outcome bits are read as lt_0, eq_0, lt_1, eq_1, ..., lt_last and say
-    L = lt_0 | eq_0 lt_1 | eq_0 eq_1 lt_2 ...; they are opened under alpha, one for each threshold.
+    L = lt_0 | eq_0 lt_1 | eq_0 eq_1 lt_2 ...; they are opened under alpha, one for each threshold. Guards have tables.
     """
 
     count: int
@@ -35,6 +35,7 @@ class Comparison(Kind):
     width: int
     thresholds: int = 1
     chunk: int = CHUNK
+    guards: Guards = ()
 
     @cached_property
     def blocks(self) -> tuple[int, ...]:
@@ -69,6 +70,7 @@ class Comparison(Kind):
         yield Field("mask", self.count, self.window)
         for t in range(self.thresholds):
             yield Field(f"alpha{t}", self.count, self.alpha_bits, xor=True)
+        yield from self.guard_fields(self.count, self.guards)
         for j, start, stop in self.parts():
             for b in range(len(self.blocks)):
                 yield Field(f"equal{j}.{b}", (stop - start) * self.row_bytes(b), 8, derived=True, xor=True)
@@ -76,6 +78,7 @@ class Comparison(Kind):
 
     def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         r = masks["mask"]
+        yield from self.guard_tables(r, self.guards, kernels)
         for _, start, stop in self.parts():
             for b in range(len(self.blocks)):
                 rows = kernels.xp.zeros((stop - start, self.row_bytes(b)), dtype=np.uint8)

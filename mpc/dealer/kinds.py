@@ -18,12 +18,13 @@ import numpy as np
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.tables import STEP_BITS
 from secformer.mpc.kernels.words import whole_bytes
-from secformer.mpc.ring import WORD_BITS, word_type
+from secformer.mpc.ring import WORD_BITS, mask, word_type
 
 Array = Any
 Shape = tuple[int, ...]
 Values = Mapping[str, Array]
 Standing = Callable[[int], Array]
+Guards = tuple[tuple[int, int, int], ...]  # shift, low, span of each (see `mpc/guards`)
 CHUNK = Kernels.chunk  # elements whose material is made, sent and used at once where a kind cuts it up
 
 
@@ -64,6 +65,14 @@ class Kind(ABC):
 
     def derived(self) -> Iterator[Field]:
         return (f for f in self.fields() if f.derived)
+
+    def guard_fields(self, count: int, guards: Guards) -> Iterator[Field]:
+        """The tables of an opening's guards: fields of bytes, eight per value."""
+        return (Field(f"guard{g}", 8 * count, 8, derived=True, xor=True) for g in range(len(guards)))
+
+    def guard_tables(self, r: Array, guards: Guards, kernels: Kernels) -> Iterator[Array]:
+        """Law of `guard_fields`, for an opening under the mask r: the words of `Kernels.guard_tables`, as bytes."""
+        return (kernels.guard_tables(r, *guard).view(np.uint8) for guard in guards)
 
     @property
     def corrections(self) -> int:
@@ -141,11 +150,12 @@ class MatMul(Bilinear):
 @dataclass(frozen=True)
 class Lift(Kind):
     """Law, for r the integer sum of the parties' mask words, with its carry c = r >> window: wraps are first
-    c + (bit window - 1 of r) of every element, then c of every element, mod 2^(width - window)."""
+    c + (bit window - 1 of r) of every element, then c of every element, mod 2^(width - window). Guards have tables."""
 
     count: int
     window: int
     width: int = WORD_BITS
+    guards: Guards = ()
 
     @property
     def wrap_bits(self) -> int:
@@ -155,10 +165,12 @@ class Lift(Kind):
         yield Field("mask", self.count, self.window, carries=True)
         if self.wrap_bits:
             yield Field("wraps", 2 * self.count, self.wrap_bits, derived=True)
+        yield from self.guard_fields(self.count, self.guards)
 
     def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         if self.wrap_bits:
             yield kernels.wraps(masks["mask"], self.window)
+        yield from self.guard_tables(masks["mask"], self.guards, kernels)
 
     @property
     def opened(self) -> int:
@@ -167,8 +179,9 @@ class Lift(Kind):
 
 @dataclass(frozen=True)
 class SeriesMask(Kind):
-    """Law: words[k - 1] = cos(k t) and words[K + k - 1] = sin(k t), k = 1..K, t = 2 pi r / 2^bits, with
-    `frac` fractional bits, mod 2^width, for the uniform mask r below 2^bits. Dealt in chunks of so many elements."""
+    """Law: words[k - 1] = cos(k t) and words[K + k - 1] = sin(k t), k = 1..K, t = 2 pi r / 2^(bits - spare), with
+    `frac` fractional bits, mod 2^width, for the uniform mask r below 2^bits. Dealt in chunks of so many elements.
+    Guards have tables; `spare` bits above a period are opened for them alone."""
 
     count: int
     bits: int
@@ -176,15 +189,21 @@ class SeriesMask(Kind):
     width: int
     frac: int = 20
     chunk: int = CHUNK
+    spare: int = 0
+    guards: Guards = ()
 
     def fields(self) -> Iterator[Field]:
         yield Field("mask", self.count, self.bits)
+        yield from self.guard_fields(self.count, self.guards)
         for j, (start, stop) in enumerate(chunks(self.count, self.chunk)):
             yield Field(f"words{j}", 2 * self.harmonics * (stop - start), self.width, derived=True)
 
     def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
+        yield from self.guard_tables(masks["mask"], self.guards, kernels)
+        bits = self.bits - self.spare
         for start, stop in chunks(self.count, self.chunk):
-            yield kernels.harmonics(masks["mask"][start:stop], self.bits, self.harmonics, self.frac).reshape(-1)
+            r = masks["mask"][start:stop] & mask(bits)
+            yield kernels.harmonics(r, bits, self.harmonics, self.frac).reshape(-1)
 
     @property
     def opened(self) -> int:
@@ -194,8 +213,9 @@ class SeriesMask(Kind):
 @dataclass(frozen=True)
 class ExpMask(Kind):
     """Law: entry U of the table is e^b with `frac` fractional bits, mod 2^64, for U = 0..2^period_bits / 16 - 1, where
-    b = 16 U - r / 2^(bits - period_bits), moved by periods of 2^period_bits to where it is at most top /
-    2^(bits - period_bits) and the largest such, for the uniform mask r below 2^bits."""
+    b = 16 U - r / 2^kept, moved by periods of 2^period_bits to where it is at most top / 2^kept and the largest such,
+    for the uniform mask r below 2^bits and kept = bits - spare - period_bits. Guards have tables; `spare` bits above a
+    period are opened for them alone."""
 
     count: int
     bits: int
@@ -203,6 +223,8 @@ class ExpMask(Kind):
     top: int
     frac: int
     chunk: int = CHUNK
+    spare: int = 0
+    guards: Guards = ()
 
     @property
     def entries(self) -> int:
@@ -210,13 +232,16 @@ class ExpMask(Kind):
 
     def fields(self) -> Iterator[Field]:
         yield Field("mask", self.count, self.bits)
+        yield from self.guard_fields(self.count, self.guards)
         for j, (start, stop) in enumerate(chunks(self.count, self.chunk)):
             yield Field(f"table{j}", self.entries * (stop - start), 64, derived=True)
 
     def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
+        yield from self.guard_tables(masks["mask"], self.guards, kernels)
+        bits = self.bits - self.spare
         for start, stop in chunks(self.count, self.chunk):
-            yield kernels.powers(masks["mask"][start:stop], self.bits, self.period_bits, self.top,
-                                 self.frac).reshape(-1)
+            r = masks["mask"][start:stop] & mask(bits)
+            yield kernels.powers(r, bits, self.period_bits, self.top, self.frac).reshape(-1)
 
     @property
     def opened(self) -> int:
@@ -240,6 +265,43 @@ class WeightMask(Kind):
     @property
     def opened(self) -> int:
         return math.prod(self.shape) * whole_bytes(self.width)
+
+
+@dataclass(frozen=True)
+class Witness(Kind):
+    """A mask under which a value is opened for its guards' tables alone."""
+
+    count: int
+    bits: int
+    guards: Guards
+
+    def fields(self) -> Iterator[Field]:
+        yield Field("mask", self.count, self.bits)
+        yield from self.guard_fields(self.count, self.guards)
+
+    def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
+        yield from self.guard_tables(masks["mask"], self.guards, kernels)
+
+    @property
+    def opened(self) -> int:
+        return self.count * whole_bytes(self.bits)
+
+
+@dataclass(frozen=True)
+class Coin(Kind):
+    """Uniform words that both parties learn when they open them."""
+
+    count: int
+
+    def fields(self) -> Iterator[Field]:
+        yield Field("mask", self.count, WORD_BITS)
+
+    def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
+        return iter(())
+
+    @property
+    def opened(self) -> int:
+        return 8 * self.count
 
 
 def chunks(count: int, size: int = CHUNK) -> list[tuple[int, int]]:

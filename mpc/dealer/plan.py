@@ -8,14 +8,25 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from secformer.mpc.dealer.comparisons import Less, Relu
-from secformer.mpc.dealer.kinds import CHUNK, ExpMask, Hadamard, Kind, Lift, MatMul, SeriesMask, WeightMask
+from secformer.mpc.dealer.kinds import (
+    CHUNK,
+    Coin,
+    ExpMask,
+    Hadamard,
+    Kind,
+    Lift,
+    MatMul,
+    SeriesMask,
+    WeightMask,
+    Witness,
+)
 from secformer.mpc.errors import Desync
 from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.net.wire import Tag
 
-FORMAT = "secformer plan 3"  # raise it when a kind's fields or their order change
+FORMAT = "secformer plan 4"  # raise it when a kind's fields or their order change
 KINDS: dict[str, type[Kind]] = {
-    cls.__name__: cls for cls in (Hadamard, MatMul, Lift, SeriesMask, ExpMask, Less, Relu, WeightMask)
+    cls.__name__: cls for cls in (Hadamard, MatMul, Lift, SeriesMask, ExpMask, Less, Relu, WeightMask, Witness, Coin)
 }
 
 

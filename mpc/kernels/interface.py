@@ -231,3 +231,32 @@ class Kernels(ABC):
         wrap = lower << np.uint64(window) if columns == 3 else np.uint64(0)
         table = [flipped, (np.uint64(1) - flipped) * (part - wrap), flipped * part]
         return self.xp.stack(table[:columns], axis=-1).reshape(-1)
+
+    # ---- guards ---------------------------------------------------------------------------------------------------
+
+    def guard_tables(self, r: Array, shift: int, low: int, span: int) -> Array:
+        """The tables of a guard (see `mpc/guards`) for masks r (n,): (n,) words, whose bit U is 1 unless every x with
+        u = x + r, whose bits from `shift` on are U, lies in [low, low + span] modulo 2^(shift + 6)."""
+        one, low_bits = np.uint64(1), mask(shift)
+        start = (r + np.uint64(low)) & mask(shift + 6)  # where the interval lies in u
+        first, inside = start >> np.uint64(shift), start & low_bits
+        end = (inside + np.uint64(span + 1)) >> np.uint64(shift)  # parts that end before it, counted from `first`
+        good = (one << end) - (one << (inside != 0).astype(np.uint64))
+        return ~((good << first) | (good >> ((np.uint64(64) - first) & np.uint64(63))))
+
+    def breaches(self, tables: Array, u: Array, shift: int, weights: Array, rows: int) -> Array:
+        """One party's share of what its rows' values say, (rows,) words: tables (n,) its shares of `guard_tables`,
+        u (n,) opened, weights (n,) random words, of which those of values that failed are xored."""
+        index = (u >> np.uint64(shift)) & np.uint64(63)
+        failed = np.uint64(0) - ((tables >> index) & np.uint64(1))
+        return self.xored((failed & weights).reshape(rows, -1))
+
+    def xored(self, words: Array) -> Array:
+        """Each row's words, xored: (rows, n) -> (rows,)."""
+        while (n := words.shape[1]) > 1:
+            half = n // 2
+            rest = words[:, 2 * half :]
+            words = words[:, :half] ^ words[:, half : 2 * half]
+            if rest.shape[1]:
+                words[:, :1] ^= rest
+        return words[:, 0] if words.shape[1] else self.xp.zeros(words.shape[0], dtype=np.uint64)

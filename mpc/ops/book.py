@@ -58,11 +58,17 @@ def _form(f: Series) -> tuple[Any, ...]:
 
 def series_to_list(series: Iterable[Series]) -> list[list[Any]]:
     """Plain lists, for JSON, which keeps doubles exactly."""
-    return [[f.period_bits, list(f.cos), list(f.sin), f.linear, f.magnitude, f.mask_frac, f.public_frac]
-            for f in series]
+    return [[f.period_bits, list(f.cos), list(f.sin), f.linear, f.magnitude, f.mask_frac, f.public_frac,
+             list(f.domain or ())] for f in series]
 
 
 def series_from_list(rows: Iterable[list[Any]]) -> tuple[Series, ...]:
     """The inverse. Raises TypeError or ValueError for anything else."""
-    return tuple(Series(int(p), tuple(map(float, c)), tuple(map(float, s)), float(linear), *map(int, whole))
-                 for p, c, s, linear, *whole in rows)
+    found = []
+    for period, cos, sin, linear, magnitude, mask_frac, public_frac, domain in rows:
+        ends = tuple(map(float, domain))
+        if len(ends) not in (0, 2):
+            raise ValueError(f"a series' domain has two ends or none, got {domain!r}")
+        found.append(Series(int(period), tuple(map(float, cos)), tuple(map(float, sin)), float(linear), int(magnitude),
+                            int(mask_frac), int(public_frac), (ends[0], ends[1]) if ends else None))
+    return tuple(found)

@@ -19,17 +19,21 @@ import numpy as np
 
 from secformer.mpc.dealer.comparisons import Comparison, Less, Relu
 from secformer.mpc.dealer.correlations import Material
+from secformer.mpc.guards import Check
+from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
 from secformer.mpc.ring import mask
 
 OCTET = 8  # thresholds whose masked answers share a byte
 
 
-def less(party: Party, x: Any, thresholds: Sequence[int], window: int, width: int) -> list[Any]:
+def less(party: Party, x: Any, thresholds: Sequence[int], window: int, width: int,
+         check: Check | None = None) -> list[Any]:
     """Shares mod 2^width of [x < c] for each threshold (words). Three rounds."""
-    kind = Less(x.size, window, width, len(thresholds), party.chunk)
+    kind = Less(x.size, window, width, len(thresholds), party.chunk, plain(check))
     material = party.take(kind)
     (u,) = party.open("compare", [(material.masked("mask", x), window)])                                # 1
+    party.see(material, u, kind.guards, x.shape)
     shifted = [(u - np.uint64(c % 2**64)) & mask(window) for c in thresholds]
     answers = _answers(party, kind, material, _outcomes(party, kind, material, shifted))
     results = []
@@ -41,16 +45,17 @@ def less(party: Party, x: Any, thresholds: Sequence[int], window: int, width: in
     return results
 
 
-def relu(party: Party, x: Any, window: int, width: int) -> Any:
+def relu(party: Party, x: Any, window: int, width: int, check: Check | None = None) -> Any:
     """Shares mod 2^width of max(x, 0). Two rounds.
 
     With b = 1 - [x < 0] and the wrap w = [u < r], relu = b (u - r + w 2^k): the table holds b, and b's products with
     the terms that are not public (see `Kernels.rectified`).
     """
-    kind = Relu(x.size, window, width, chunk=party.chunk)
+    kind = Relu(x.size, window, width, chunk=party.chunk, guards=plain(check))
     material = party.take(kind)
     r = material.draw("mask")
     (u,) = party.open("compare", [(x.reshape(-1) + r, window)])                                         # 1
+    party.see(material, u, kind.guards, x.shape)
     (outcomes,) = _outcomes(party, kind, material, [u])
     out = party.kernels.xp.empty(x.size, dtype=np.uint64)
     for j, start, stop in kind.parts():                                                                 # 3

@@ -13,24 +13,31 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.dealer.kinds import ExpMask, chunks
-from secformer.mpc.functions import MASK_FRAC, PUBLIC_FRAC, SLACK, Exponential
+from secformer.mpc.functions import MASK_FRAC, PUBLIC_FRAC, SLACK, Exponential, Opening
+from secformer.mpc.guards import Check
+from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
+from secformer.mpc.ring import mask
+from secformer.mpc.shares import Share
 
 
-def kind_of(count: int, bits: int, function: Exponential, chunk: int) -> ExpMask:
+def kind_of(count: int, opening: Opening, function: Exponential, chunk: int, check: Check | None) -> ExpMask:
     """The correlation of an opening of `count` elements."""
-    top = int((function.high + SLACK) * 2.0 ** (bits - function.period_bits))
-    return ExpMask(count, bits, function.period_bits, top, MASK_FRAC, chunk)
+    top = int((function.high + SLACK) * 2.0**opening.keep)
+    return ExpMask(count, opening.bits, function.period_bits, top, MASK_FRAC, chunk, opening.spare, plain(check))
 
 
-def exponential(party: Party, x: Any, function: Exponential, bits: int) -> Any:
-    """Shares of e^x with the fractional bits that the function states; x flat words, of which bits - period_bits are
-    fractional. One round."""
-    kind = kind_of(x.size, bits, function, party.chunk)
+def exponential(party: Party, x: Share, function: Exponential, opening: Opening, check: Check | None = None) -> Any:
+    """Shares of e^x with the fractional bits that the function states. One round."""
+    kind = kind_of(x.size, opening, function, party.chunk, check)
     material = party.take(kind)
-    (u,) = party.open("exponential", [(material.masked("mask", x), bits)])                             # 1
+    words = x.data.reshape(-1) >> np.uint64(x.frac - opening.keep)  # exact mod the period, up to one unit
+    (u,) = party.open("exponential", [(material.masked("mask", words), opening.bits)])                 # 1
+    party.see(material, u, kind.guards, x.shape)
+    bits = opening.bits - opening.spare
+    u = u & mask(bits) if opening.spare else u
     out = party.kernels.xp.empty(x.size, dtype=np.uint64)
     for j, (start, stop) in enumerate(chunks(x.size, kind.chunk)):                                     # 2
         table = material.draw(f"table{j}").reshape(kind.entries, stop - start)
         out[start:stop] = party.kernels.exponential(u[start:stop], bits, kind.period_bits, table, PUBLIC_FRAC)
-    return out
+    return out.reshape(x.shape)

@@ -16,22 +16,31 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.dealer.kinds import SeriesMask, chunks
-from secformer.mpc.functions import Series
+from secformer.mpc.functions import Opening, Series
+from secformer.mpc.guards import Check
+from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
+from secformer.mpc.ring import mask
 from secformer.mpc.shares import Share
 
 
-def kind_of(count: int, bits: int, functions: Sequence[Series], width: int, chunk: int) -> SeriesMask:
+def kind_of(count: int, opening: Opening, functions: Sequence[Series], width: int, chunk: int,
+            check: Check | None) -> SeriesMask:
     """The correlation of an opening of `count` elements for these functions."""
-    return SeriesMask(count, bits, max(f.harmonics for f in functions), width, functions[0].mask_frac, chunk)
+    return SeriesMask(count, opening.bits, max(f.harmonics for f in functions), width, functions[0].mask_frac, chunk,
+                      opening.spare, plain(check))
 
 
-def series(party: Party, x: Share, functions: Sequence[Series], bits: int, keep: int, width: int) -> list[Any]:
+def series(party: Party, x: Share, functions: Sequence[Series], opening: Opening, width: int,
+           check: Check | None = None) -> list[Any]:
     """Shares of f(x), with its `frac` fractional bits, mod 2^width. One round."""
-    kind = kind_of(x.size, bits, functions, width, party.chunk)
+    kind = kind_of(x.size, opening, functions, width, party.chunk, check)
     material = party.take(kind)
-    words = x.data.reshape(-1) >> np.uint64(x.frac - keep)  # exact mod the period, up to one unit in the last place
-    (u,) = party.open("series", [(material.masked("mask", words), bits)])                              # 1
+    words = x.data.reshape(-1) >> np.uint64(x.frac - opening.keep)  # exact mod the period, up to one unit
+    (u,) = party.open("series", [(material.masked("mask", words), opening.bits)])                      # 1
+    party.see(material, u, kind.guards, x.shape)
+    bits = opening.bits - opening.spare
+    u = u & mask(bits) if opening.spare else u
     cos, sin = (np.zeros((len(functions), kind.harmonics)) for _ in range(2))
     for i, f in enumerate(functions):
         cos[i, : f.harmonics], sin[i, : f.harmonics] = f.cos[1:], f.sin[1:]

@@ -20,13 +20,14 @@ import numpy as np
 
 from secformer.mpc.dealer.kinds import Lift
 from secformer.mpc.kernels.words import unsealed
+from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
 from secformer.mpc.scales import Truncation
 
 
 def kind_of(job: Truncation) -> Lift:
     """The correlation of a truncation: a lift of what dropping leaves of the window."""
-    return Lift(job.x.size, job.window - job.shift, job.width)
+    return Lift(job.x.size, job.window - job.shift, job.width, plain(job.check))
 
 
 def drop(words: Any, bits: int, up: bool) -> Any:
@@ -51,4 +52,5 @@ def truncate(party: Party, jobs: Sequence[Truncation]) -> list[Any]:
     for job, z, kind, material, m, u in zip(jobs, kept, wanted, materials, masked, opened, strict=True):  # 3
         wraps = material.draw("wraps") if kind.wrap_bits else None
         done.append(party.kernels.lifted(u, z, unsealed(m), wraps, kind.window, first).reshape(job.x.shape))
+        party.see(material, u, kind.guards, job.x.shape)
     return done

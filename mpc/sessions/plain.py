@@ -7,19 +7,52 @@ truncation's window could not hold; the secure session cannot see such a value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from secformer.mpc.errors import RangeError
+from secformer.mpc.errors import RangeError, SettingsError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.functions import Exponential, Series
+from secformer.mpc.functions import Exponential, Opening, Series
+from secformer.mpc.guards import Check, Texts, texts_of
 from secformer.mpc.primitives import Threshold
 from secformer.mpc.scales import Truncation
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A checked quantity of one text that left its interval: its place, what was met, and what is allowed."""
+
+    text: int
+    place: str
+    low: float
+    high: float
+    allowed: tuple[float, float]
+
+
+class Sight:
+    """Which checked values of which text left their intervals, by text and place."""
+
+    def __init__(self, texts: Texts, count: int):
+        self.texts, self.count = texts, count
+        self.columns: list[np.ndarray] = []
+
+    def see(self, x: np.ndarray, check: Check) -> list[Departure]:
+        """Counts values in. Returns what left its interval."""
+        rows, (low, high) = x.reshape(len(x), -1), (check.interval.low, check.interval.high)
+        texts = texts_of(self.texts, x.shape)
+        out = ~((rows >= low) & (rows <= high)).all(axis=1)  # a NaN lies nowhere
+        left = np.zeros(self.count + 1)
+        left[texts[out]] = 1.0
+        self.columns.append(left[:-1])
+        found = []
+        for text in np.flatnonzero(left[:-1]).tolist():
+            values = rows[texts == text]
+            found.append(Departure(text, check.place, float(values.min()), float(values.max()), (low, high)))
+        return found
 
 
 class PlainSession(Session):
@@ -30,20 +63,13 @@ class PlainSession(Session):
     def __init__(self, fixed: FixedPoint | None = None, *, strict: bool = True):
         super().__init__(fixed)
         self.strict = strict
-        self._path: list[str] = []
+        self._seeing: Sight | None = None
+        self.departures: list[Departure] = []
 
     def values(self, x: Share) -> np.ndarray:
         return np.asarray(x.data)
 
-    @contextmanager
-    def scope(self, name: str) -> Iterator[None]:
-        self._path.append(name)
-        try:
-            yield
-        finally:
-            self._path.pop()
-
-    def _check(self, value: np.ndarray, bits: int, what: str) -> None:
+    def _hold(self, value: np.ndarray, bits: int, what: str) -> None:
         if self.strict and value.size and not np.abs(value).max() < 2.0**bits:
             raise RangeError(
                 f"{self._where()}: {what} holds |v| < 2^{bits}, got {np.abs(value).max():.6g}; "
@@ -99,7 +125,8 @@ class PlainSession(Session):
 
     def _truncate(self, jobs: list[Truncation]) -> list[np.ndarray]:
         for job in jobs:
-            self._check(job.x.data, job.window - 2 - job.x.frac, "a truncation window")
+            self._hold(job.x.data, job.window - 2 - job.x.frac, "a truncation window")
+            self._see(job.x.data, job.check)
         return [job.x.data for job in jobs]
 
     def _mul(self, pairs: list[tuple[Share, Share]], widths: list[int]) -> list[np.ndarray]:
@@ -108,19 +135,46 @@ class PlainSession(Session):
     def _matmul(self, pairs: list[tuple[Share, Share | Weight]], widths: list[int]) -> list[np.ndarray]:
         return [a.data @ b.data for a, b in pairs]
 
-    def _series(self, x: Share, functions: list[Series], bits: int, keep: int, width: int) -> list[np.ndarray]:
+    def _series(self, x: Share, functions: list[Series], opening: Opening, width: int,
+                check: Check | None) -> list[np.ndarray]:
+        self._see(x.data, check)
         return [f(x.data) for f in functions]
 
-    def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> np.ndarray:
+    def _exponential(self, x: Share, function: Exponential, opening: Opening, check: Check | None) -> np.ndarray:
+        self._see(x.data, check)
         if self.strict and x.size and not (function.low <= x.data.min() and x.data.max() <= function.high):
             raise RangeError(f"{self._where()}: a masked exponential holds [{function.low:g}, {function.high:g}], got "
                              f"{x.data.min():.6g} to {x.data.max():.6g}; use a profile that covers this input")
         return np.asarray(np.exp(x.data))
 
-    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[np.ndarray]:
-        self._check(x.data, window - 1 - x.frac, "a comparison")
+    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int,
+              check: Check | None) -> list[np.ndarray]:
+        self._hold(x.data, window - 1 - x.frac, "a comparison")
+        self._see(x.data, check)
         return [(x.data < c).astype(np.float64) for c, _ in thresholds]
 
-    def _relu(self, x: Share, window: int, width: int) -> np.ndarray:
-        self._check(x.data, window - 1 - x.frac, "a comparison")
+    def _relu(self, x: Share, window: int, width: int, check: Check | None) -> np.ndarray:
+        self._hold(x.data, window - 1 - x.frac, "a comparison")
+        self._see(x.data, check)
         return np.asarray(np.maximum(x.data, 0.0))
+
+    # ---- guards ---------------------------------------------------------------------------------------------------
+
+    def _watch(self, texts: Texts | None, count: int) -> None:
+        self._seeing = None if texts is None else Sight(texts, count)
+        if texts is not None:
+            self.departures = []
+
+    def _witness(self, jobs: list[tuple[Share, Check]]) -> None:
+        for x, check in jobs:
+            self._see(x.data, check)
+
+    def _see(self, x: np.ndarray, check: Check | None) -> None:
+        if check is not None and self._seeing is not None:
+            self.departures += self._seeing.see(x, check)
+
+    def _seen(self) -> np.ndarray:
+        if self._seeing is None:
+            raise SettingsError("nothing was watched: open a guarded block first")
+        columns = self._seeing.columns
+        return np.stack(columns, axis=1) if columns else np.zeros((self._seeing.count, 0))

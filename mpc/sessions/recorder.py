@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.dealer.comparisons import Less, Relu
-from secformer.mpc.dealer.kinds import CHUNK, Bilinear, Hadamard, Kind, MatMul, WeightMask
+from secformer.mpc.dealer.kinds import CHUNK, Bilinear, Coin, Hadamard, Kind, MatMul, WeightMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.functions import Exponential, Series
-from secformer.mpc.ops import exponential, linear, series, truncate
+from secformer.mpc.functions import Exponential, Opening, Series
+from secformer.mpc.guards import Check, Texts
+from secformer.mpc.ops import exponential, guard, linear, series, truncate
+from secformer.mpc.prg import SEED_BYTES
 from secformer.mpc.primitives import Threshold
 from secformer.mpc.scales import Truncation
 from secformer.mpc.session import CLIENT, Session
@@ -39,6 +41,7 @@ class PlanRecorder(Session):
         self._rounds = 0
         self._bytes = 0
         self._constants = hashlib.sha256()
+        self._count = 0
 
     def record(self, program: Callable[..., Any], *inputs: Any) -> Plan:
         """The plan of `program(session, *inputs)`. A recording that fails leaves no weights behind."""
@@ -61,7 +64,8 @@ class PlanRecorder(Session):
     def scope(self, name: str) -> Iterator[None]:
         """Names the place in errors: what does not fit shows here, before anything is shared."""
         try:
-            yield
+            with super().scope(name):
+                yield
         except RangeError as error:
             raise RangeError(f"{name}: {error}") from error
 
@@ -141,24 +145,36 @@ class PlanRecorder(Session):
         self._take(kind)
         return [ghost(kind.product_shape(i, j)) for i, j, _ in kind.pairs]
 
-    def _series(self, x: Share, functions: list[Series], bits: int, keep: int, width: int) -> list[Any]:
+    def _series(self, x: Share, functions: list[Series], opening: Opening, width: int,
+                check: Check | None) -> list[Any]:
         self._note(*functions)
         for f in functions:
             if f.linear:
                 f.linear_factor(x.frac)  # refuses here what a party could not compute
-        self._take(series.kind_of(x.size, bits, functions, width, self._chunk))
+        self._take(series.kind_of(x.size, opening, functions, width, self._chunk, check))
         return [x.data for _ in functions]
 
-    def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> Any:
+    def _exponential(self, x: Share, function: Exponential, opening: Opening, check: Check | None) -> Any:
         self._note(function)
-        self._take(exponential.kind_of(x.size, bits, function, self._chunk))
+        self._take(exponential.kind_of(x.size, opening, function, self._chunk, check))
         return x.data
 
-    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Any]:
+    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int, check: Check | None) -> list[Any]:
         self._note(*thresholds)
-        self._take(Less(x.size, window, width, len(thresholds), self._chunk))
+        self._take(Less(x.size, window, width, len(thresholds), self._chunk, guard.plain(check)))
         return [x.data for _ in thresholds]
 
-    def _relu(self, x: Share, window: int, width: int) -> Any:
-        self._take(Relu(x.size, window, width, chunk=self._chunk))
+    def _relu(self, x: Share, window: int, width: int, check: Check | None) -> Any:
+        self._take(Relu(x.size, window, width, chunk=self._chunk, guards=guard.plain(check)))
         return x.data
+
+    def _watch(self, texts: Texts | None, count: int) -> None:
+        self._count = count
+        if texts is not None:
+            self._take(Coin(SEED_BYTES // 8))
+
+    def _witness(self, jobs: list[tuple[Share, Check]]) -> None:
+        self._take(*(guard.kind_of(x, check) for x, check in jobs))
+
+    def _seen(self) -> Any:
+        return np.zeros((self._count, 0))

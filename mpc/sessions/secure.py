@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.errors import ShapeError
+from secformer.mpc.errors import SettingsError, ShapeError
 from secformer.mpc.fixed import decode, encode
-from secformer.mpc.functions import Exponential, Series
-from secformer.mpc.ops import compare, exponential, linear, series, truncate
+from secformer.mpc.functions import Exponential, Opening, Series
+from secformer.mpc.guards import Check, Texts
+from secformer.mpc.ops import compare, exponential, guard, linear, series, truncate
 from secformer.mpc.party import Party
 from secformer.mpc.primitives import Threshold
 from secformer.mpc.scales import Truncation
@@ -26,10 +27,11 @@ class SecureSession(Session):
         super().__init__(party.fixed)
         self.party = party
         self.xp = party.kernels.xp
+        self._watcher: guard.Watch | None = None
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        with self.party.meter.scope(name):
+        with self.party.meter.scope(name), super().scope(name):
             yield
 
     # ---- in and out -----------------------------------------------------------------------------------------------
@@ -106,15 +108,29 @@ class SecureSession(Session):
     def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
         return linear.matmul(self.party, pairs, widths)
 
-    def _series(self, x: Share, functions: list[Series], bits: int, keep: int, width: int) -> list[Any]:
-        return series.series(self.party, x, functions, bits, keep, width)
+    def _series(self, x: Share, functions: list[Series], opening: Opening, width: int,
+                check: Check | None) -> list[Any]:
+        return series.series(self.party, x, functions, opening, width, check)
 
-    def _exponential(self, x: Share, function: Exponential, bits: int, keep: int) -> Any:
-        words = self._drop(x.data.reshape(-1), x.frac - keep)  # exact mod the period, up to one unit in the last place
-        return exponential.exponential(self.party, words, function, bits).reshape(x.shape)
+    def _exponential(self, x: Share, function: Exponential, opening: Opening, check: Check | None) -> Any:
+        return exponential.exponential(self.party, x, function, opening, check)
 
-    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int) -> list[Any]:
-        return compare.less(self.party, x.data, [c for _, c in thresholds], window, width)
+    def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int, check: Check | None) -> list[Any]:
+        return compare.less(self.party, x.data, [c for _, c in thresholds], window, width, check)
 
-    def _relu(self, x: Share, window: int, width: int) -> Any:
-        return compare.relu(self.party, x.data, window, width)
+    def _relu(self, x: Share, window: int, width: int, check: Check | None) -> Any:
+        return compare.relu(self.party, x.data, window, width, check)
+
+    # ---- guards ---------------------------------------------------------------------------------------------------
+
+    def _watch(self, texts: Texts | None, count: int) -> None:
+        self._watcher = None if texts is None else guard.Watch(self.party, texts, count)
+        self.party.watch = self._watcher
+
+    def _witness(self, jobs: list[tuple[Share, Check]]) -> None:
+        guard.witness(self.party, jobs)
+
+    def _seen(self) -> Any:
+        if self._watcher is None:
+            raise SettingsError("nothing was watched: open a guarded block first")
+        return self._watcher.words()

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from secformer.mpc.kernels.cpu import chacha, compare, packing, powers, products, series
+from secformer.mpc.kernels.cpu import chacha, compare, guard, packing, powers, products, series
 from secformer.mpc.kernels.cpu.compile_notice import announce
 from secformer.mpc.kernels.reference import NumpyKernels
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, outcomes, power_factors
@@ -20,7 +20,7 @@ from secformer.mpc.kernels.threads import threaded
 from secformer.mpc.kernels.words import Array, whole_bytes
 from secformer.mpc.ring import mask
 
-announce(*(m.__name__ for m in (chacha, compare, packing, powers, products, series)))
+announce(*(m.__name__ for m in (chacha, compare, guard, packing, powers, products, series)))
 
 
 class NumbaKernels(NumpyKernels):
@@ -177,6 +177,18 @@ class NumbaKernels(NumpyKernels):
         out = np.empty(r.size * below.size * columns, dtype=np.uint64)
         wrap = np.uint64((1 << window) % 2**64 if columns == 3 else 0)
         compare.outcome_tables(r, alpha, below, np.uint64(window - 1), wrap, columns, out)
+        return out
+
+    # ---- guards ---------------------------------------------------------------------------------------------------
+
+    def guard_tables(self, r: Array, shift: int, low: int, span: int) -> Array:
+        out = np.empty(r.size, dtype=np.uint64)
+        guard.tables(r, np.uint64(shift), np.uint64(low), mask(shift + 6), np.uint64(span), out)
+        return out
+
+    def breaches(self, tables: Array, u: Array, shift: int, weights: Array, rows: int) -> Array:
+        out = np.empty(rows, dtype=np.uint64)
+        guard.breaches(tables, u.reshape(-1), np.uint64(shift), weights, out)
         return out
 
 

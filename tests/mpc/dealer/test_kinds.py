@@ -25,6 +25,7 @@ from secformer.mpc.dealer.comparisons import Comparison, Less, Relu
 from secformer.mpc.dealer.expand import expand
 from secformer.mpc.dealer.kinds import (
     CHUNK,
+    Coin,
     ExpMask,
     Field,
     Hadamard,
@@ -33,6 +34,7 @@ from secformer.mpc.dealer.kinds import (
     MatMul,
     SeriesMask,
     WeightMask,
+    Witness,
     chunks,
 )
 from secformer.mpc.dealer.plan import Plan
@@ -46,6 +48,29 @@ Weights = dict[int, np.ndarray]
 
 
 # ---- the laws -------------------------------------------------------------------------------------------------------
+
+
+Guarded = Lift | SeriesMask | ExpMask | Comparison | Witness
+
+
+def guard_law(kind: Guarded, values: Values) -> None:
+    """In plain integers: bit U is 0 where every value that is opened with that index lies in the interval."""
+    for g, (shift, low, span) in enumerate(kind.guards):
+        tables = values[f"guard{g}"].view(np.uint64).tolist()
+        assert len(tables) == kind.count
+        ring = 1 << (shift + 6)
+        for r, table in zip(values["mask"].tolist(), tables, strict=True):
+            for index in range(64):
+                first, last = ((index << shift) - r - low) % ring, (((index + 1) << shift) - 1 - r - low) % ring
+                assert (table >> index) & 1 == (not first <= last <= span)
+
+
+def witness_law(kind: Witness, values: Values, weights: Weights) -> None:
+    guard_law(kind, values)
+
+
+def coin_law(kind: Coin, values: Values, weights: Weights) -> None:
+    assert values["mask"].size == kind.count
 
 
 def bilinear_law(kind: Hadamard | MatMul, values: Values, weights: Weights) -> None:
@@ -62,6 +87,7 @@ def bilinear_law(kind: Hadamard | MatMul, values: Values, weights: Weights) -> N
 
 def lift_law(kind: Lift, values: Values, weights: Weights) -> None:
     """Both wraps of a value v below 2^(window - 1): what must be added to u - r to give v, in units of 2^window."""
+    guard_law(kind, values)
     wide = kind.width - kind.window
     assert ("wraps" in values) == (wide > 0)
     if wide > 0:
@@ -78,18 +104,21 @@ def lift_law(kind: Lift, values: Values, weights: Weights) -> None:
 def series_law(kind: SeriesMask, values: Values, weights: Weights) -> None:
     borders = [*range(0, kind.count, kind.chunk), kind.count]
     k = np.arange(1, kind.harmonics + 1, dtype=np.int64)[:, None]
+    bits = kind.bits - kind.spare
+    guard_law(kind, values)
     for j, (start, stop) in enumerate(pairwise(borders)):
         r = values["mask"][start:stop].astype(np.int64)
-        angle = 2 * math.pi * ((k * r) % (1 << kind.bits)).astype(np.float64) / 2.0**kind.bits
+        angle = 2 * math.pi * ((k * r) % (1 << bits)).astype(np.float64) / 2.0**bits
         shift = np.uint64(64 - kind.width)
         got = ((values[f"words{j}"] << shift).view(np.int64) >> shift.astype(np.int64)).reshape(2, kind.harmonics, -1)
         assert np.abs(got - np.stack([np.cos(angle), np.sin(angle)]) * 2.0**kind.frac).max(initial=0) < 0.501
 
 
 def exp_law(kind: ExpMask, values: Values, weights: Weights) -> None:
-    """In exact integers of 2^-keep, keep = bits - period_bits, up to the exponential itself."""
+    """In exact integers of 2^-keep, keep = bits - spare - period_bits, up to the exponential itself."""
     borders = [*range(0, kind.count, kind.chunk), kind.count]
-    keep, period = kind.bits - kind.period_bits, 1 << kind.bits
+    keep, period = kind.bits - kind.spare - kind.period_bits, 1 << (kind.bits - kind.spare)
+    guard_law(kind, values)
     for j, (start, stop) in enumerate(pairwise(borders)):
         r = values["mask"][start:stop].astype(np.int64)
         got = values[f"table{j}"].view(np.int64).reshape(-1, stop - start)
@@ -104,6 +133,7 @@ def exp_law(kind: ExpMask, values: Values, weights: Weights) -> None:
 def comparison_law(kind: Comparison, values: Values, weights: Weights) -> None:
     borders = [*range(0, kind.count, kind.chunk), kind.count]
     assert sum(kind.blocks) == kind.window - 1
+    guard_law(kind, values)
     assert all(b <= 8 for b in kind.blocks)
     r = values["mask"].astype(np.int64)
     blocks, left = [], kind.window - 1
@@ -165,7 +195,10 @@ LAWS: dict[type, Callable[..., None]] = {
     Less: comparison_law,
     Relu: comparison_law,
     WeightMask: weight_law,
+    Witness: witness_law,
+    Coin: coin_law,
 }
+GUARDS = ((2, 5, 90), (10, 300, 20_000))  # shift, low, span: rings of 2^8 and 2^16
 
 
 def hadamard(*shapes: tuple[int, ...], bits: int, pairs: Sequence[tuple[int, int, int]]) -> Hadamard:
@@ -270,6 +303,17 @@ PLANS: list[list[Kind]] = [
     [ExpMask(50, 24, 7, 1 << 15, 41, chunk=7)],
     [Relu(50, 12, 16, chunk=7)],
     [Less(50, 12, 16, 2, chunk=7)],
+    *[[Witness(n, bits, guards)] for n, bits, guards in [(60, 16, GUARDS), (0, 24, GUARDS), (9, 64, GUARDS[:1]),
+                                                       (200, 6, ((0, 61, 40),)), (5, 40, ())]],
+    [Coin(4)],
+    [Coin(0)],
+    [Lift(40, 24, 64, GUARDS)],
+    [Lift(9, 32, 32, GUARDS[:1])],
+    [SeriesMask(30, 24, 3, 48, spare=2, guards=GUARDS)],
+    [SeriesMask(9, 24, 3, 48, chunk=4, guards=GUARDS[1:])],
+    [ExpMask(30, 24, 5, 1 << 15, 41, spare=2, guards=GUARDS)],
+    [Less(20, 24, 48, 2, guards=GUARDS)],
+    [Relu(20, 24, 64, guards=GUARDS[:1])],
 ]
 
 

@@ -49,7 +49,7 @@ def test_every_kind_can_be_told() -> None:
     lambda f: f.pop("kinds"), lambda f: f.update(kinds=None), lambda f: f.update(format="secformer plan 0"),
     lambda f: f["kinds"].pop(), lambda f: f["kinds"].reverse(), lambda f: f["kinds"][2].__setitem__(1, 4),
     lambda f: f["kinds"][2].__setitem__(1, -3), lambda f: f["kinds"][2].__setitem__(1, 3.0),
-    lambda f: f["kinds"][2].__setitem__(1, "3"), lambda f: f["kinds"][2].append(1), lambda f: f["kinds"][2].pop(),
+    lambda f: f["kinds"][2].__setitem__(1, "3"), lambda f: f["kinds"][2].append(1), lambda f: f["kinds"][2].pop(3),
     lambda f: f["kinds"][2].__setitem__(0, "Kind"), lambda f: f["kinds"][2].__setitem__(0, "__import__"),
     lambda f: f.update(rounds=13), lambda f: f.update(rounds=float("inf")), lambda f: f.update(constants="abd"),
     lambda f: f.update(digest="0" * 64), lambda f: f.update(kinds=[[]]), lambda f: f.update(kinds=[{}]),

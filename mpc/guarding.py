@@ -1,0 +1,135 @@
+"""The guard of a session: checks values in secret, and tells their owner alone which texts cannot be trusted.
+
+    with s.guarding({tokens: text_of_each_token, texts: np.arange(texts)}) as guard:
+        ...                      verbs check what they open, where a protocol states an interval
+    guard.words                  goes to the client, who adds both parties' words: 0 where all values passed
+
+Inside, every series and exponential with a domain, every comparison and every promise that is `checked` is guarded by
+tables that ride on the opening (see `guards`): that costs no round and no byte between the parties. What nothing opens
+is checked at the end, by `expect`. Outside, nothing is checked and nothing is spent.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from secformer.mpc.errors import SettingsError
+from secformer.mpc.guards import Check, Interval, Texts, chain, guard
+from secformer.mpc.operators import LocalOperators
+from secformer.mpc.scales import Truncation
+from secformer.mpc.shares import Share
+
+WITNESS_FRAC = 14       # fractional bits at which expected values are compared
+WITNESS_MAGNITUDE = 14  # magnitude of expected products
+
+
+class Expected(NamedTuple):
+    """A product that must come out near a number: x itself, or x times `by`."""
+
+    x: Share
+    by: Share | None
+    interval: Interval
+    place: str
+
+
+@dataclass
+class Guarded:
+    """What a guarded block found, once it has ended.
+
+    words   (texts, places): in the twin 1 where a value left its interval, else 0; at a party see `ops/guard`
+    places  what each column is about: the scope and the quantity, such as "layer.1/softmax: spread"
+    """
+
+    words: Any = None
+    places: list[str] = field(default_factory=list)
+
+
+class Guarding(LocalOperators):
+    """What a session adds to its verbs while it is guarded."""
+
+    _guarded: Guarded | None = None  # set inside a guarded block
+
+    def __init__(self) -> None:
+        self._expected: list[Expected] = []
+        self._path: list[str] = []
+
+    @contextmanager
+    def guarding(self, texts: Texts, count: int) -> Iterator[Guarded]:
+        """Guards a program's values. Price: two rounds and 64 bytes; with expectations, two rounds more.
+
+        texts  for each length that a value's first axis may have, the text of each row; -1 for rows that do not count
+        count  number of texts
+        """
+        if self._guarded is not None:
+            raise SettingsError("this session is guarded already; one block guards one program")
+        guarded = self._guarded = Guarded()
+        try:
+            self._watch(texts, count)
+            yield guarded
+            with self.scope("guard"):
+                self._settle_expectations(guarded)
+            guarded.words = self._seen()
+        finally:
+            self._guarded, self._expected = None, []
+            self._watch(None, 0)
+
+    @abstractmethod
+    def mul_many(self, pairs: Any, *, magnitude: Any = None) -> list[Share]: ...
+
+    @abstractmethod
+    def scope(self, name: str) -> Any: ...
+
+    @property
+    def guarded(self) -> bool:
+        """Whether values are checked here."""
+        return self._guarded is not None
+
+    def checked(self, x: Share, low: float, high: float, what: str) -> Share:
+        """x with a checked promise: when x is next truncated, or opened to be so, low <= x <= high is checked.
+
+        The check stays with views of x (slices, reshapes, transpositions), and is lost where x is added or scaled.
+        Without a guard, x itself.
+        """
+        return x if self._guarded is None else x.expecting(Interval(low, high, what))
+
+    def expect(self, x: Share, near: float, tolerance: float, what: str, *, by: Share | None = None) -> None:
+        """Checks at the end of the guarded block that x, or the product x * by, lies within `tolerance`, relative, of
+        `near`, a power of two from 1 to 2^12. Nothing without a guard."""
+        if self._guarded is not None:
+            interval = Interval(near * (1.0 - tolerance), near * (1.0 + tolerance), what)
+            self._expected.append(Expected(x, by, interval, f"{'/'.join(self._path)}: {what}"))
+
+    # ---- for verbs ------------------------------------------------------------------------------------------------
+
+    def _check(self, interval: Interval, frac: int, bits: int, offset: int = 0) -> Check | None:
+        """The check of an opening of `bits` bits, `frac` of them fractional; None without a guard."""
+        if self._guarded is None:
+            return None
+        place = f"{'/'.join(self._path)}: {interval.what}"
+        self._guarded.places.append(place)
+        return Check(interval, place, (guard(interval.low, interval.high, frac, bits, offset),))
+
+    def _watched(self, job: Truncation) -> Truncation:
+        if job.x.interval is None or self._guarded is None:
+            return job
+        bits = job.window - job.shift
+        return job._replace(check=self._check(job.x.interval, job.x.frac - job.shift, bits, 1 << (bits - 2)))
+
+    def _settle_expectations(self, guarded: Guarded) -> None:
+        """Multiplies what is left to multiply, all at once, and opens everything that is expected, all at once."""
+        expected = self._expected
+        pairs = [(e.x, e.by) for e in expected if e.by is not None]
+        products = iter(self.mul_many(pairs, magnitude=WITNESS_MAGNITUDE) if pairs else ())
+        jobs = []
+        for e in expected:
+            x = e.x if e.by is None else next(products)
+            down = max(0, x.frac - WITNESS_FRAC)
+            x = Share(self, self._drop(x.data, down), x.frac - down, x.width - down, x.magnitude)
+            guarded.places.append(e.place)
+            jobs.append((x, Check(e.interval, e.place, chain(e.interval.low, e.interval.high, x.frac, x.width))))
+        if jobs:
+            self._witness(jobs)

@@ -1,0 +1,78 @@
+"""A party's side of guards: looks its shares of tables up, and gathers per text what they say, still shared.
+
+A guard's bit (see `mpc/guards`) says that one value failed; the parties hold it as xor shares. For every text and
+place, each party xors random words, one per value that its share of the bit names. The words are the same at both
+parties. If no value failed, the two results are equal; else they differ, except with probability 2^-64. Who receives
+both learns that and nothing else, unless it knows the random words: their difference is uniform.
+
+1. coin: both parties open fresh uniform words, the seed of the random words               one round, 32 bytes
+2. at each checked opening: look up, weigh, xor the values of a row                        local
+3. witness: values that nothing else opens are opened under a mask of their own            one round for all
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from secformer.mpc.dealer.correlations import Material
+from secformer.mpc.dealer.kinds import Coin, Guards, Witness
+from secformer.mpc.guards import Check, Texts, texts_of
+from secformer.mpc.party import Party
+from secformer.mpc.prg import SEED_BYTES, Stream
+from secformer.mpc.shares import Share
+
+
+class Watch:
+    """What the checked openings of one run say at one party, by text and place."""
+
+    def __init__(self, party: Party, texts: Texts, count: int):
+        self._party, self._texts, self._count = party, texts, count
+        material = party.take(Coin(SEED_BYTES // 8))
+        (words,) = party.open("coin", [(material.draw("mask"), 64)])                                    # 1
+        self._seed = np.ascontiguousarray(party.kernels.backend.to_host(words)).tobytes()
+        self._places: list[tuple[np.ndarray, Any]] = []
+
+    def see(self, material: Material, u: Any, guards: Guards, shape: tuple[int, ...]) -> None:
+        """Looks up values that were opened as u, flat, under the mask that `material` has the guards' tables for."""
+        kernels, rows, found = self._party.kernels, shape[0], None
+        weights = Stream(self._seed, "guard", len(self._places), kernels=kernels)
+        for g, (shift, _, _) in enumerate(guards):                                                      # 2
+            tables = kernels.unpack(material.draw(f"guard{g}"), u.size, 64)
+            with self._party.meter.offline():
+                each = weights.words(u.size)
+            words = kernels.breaches(tables, u, shift, each, rows)
+            found = words if found is None else found ^ words
+        self._places.append((texts_of(self._texts, shape), found))
+
+    def words(self) -> np.ndarray:
+        """(texts, places): words that are equal to the other party's where every value passed. At party 1 they are
+        negated, so that the sum of both is 0."""
+        out = np.zeros((self._count + 1, len(self._places)), dtype=np.uint64)
+        host = self._party.kernels.backend.to_host
+        for place, (texts, found) in enumerate(self._places):
+            np.bitwise_xor.at(out[:, place], texts, host(found))  # text -1 is the last row
+        out = out[:-1]
+        return out if self._party.rank == 0 else np.uint64(0) - out
+
+
+def kind_of(x: Share, check: Check) -> Witness:
+    """The correlation of a value that is opened to be checked."""
+    return Witness(x.size, x.width, plain(check))
+
+
+def plain(check: Check | None) -> Guards:
+    """A check's guards as a kind has them."""
+    return () if check is None else tuple((g.shift, g.low, g.span) for g in check.guards)
+
+
+def witness(party: Party, jobs: Sequence[tuple[Share, Check]]) -> None:
+    """Opens values under masks, and looks them up. One round for all."""
+    kinds = [kind_of(x, check) for x, check in jobs]
+    materials = [party.take(kind) for kind in kinds]
+    opened = party.open("witness", [(material.masked("mask", x.data), x.width)
+                                    for material, (x, _) in zip(materials, jobs, strict=True)])         # 3
+    for material, kind, u, (x, _) in zip(materials, kinds, opened, jobs, strict=True):
+        party.see(material, u, kind.guards, x.shape)
