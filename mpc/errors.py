@@ -9,6 +9,10 @@ class RangeError(SecformerError, ValueError):
     """A value or a width that the fixed-point words cannot hold."""
 
 
+class Untrusted(RangeError):
+    """An answer that the guard does not vouch for: values left the ranges that the computation is right in."""
+
+
 class ShapeError(SecformerError, ValueError):
     """Shapes or types of operands that do not fit together."""
 

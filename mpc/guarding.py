@@ -23,15 +23,16 @@ from secformer.mpc.operators import LocalOperators
 from secformer.mpc.scales import Truncation
 from secformer.mpc.shares import Share
 
-WITNESS_FRAC = 14       # fractional bits at which expected values are compared
-WITNESS_MAGNITUDE = 14  # magnitude of expected products
+WITNESS_FRAC = 18        # fractional bits of an expected value, relative to what it is expected near
+EXPECTED_MAGNITUDE = 30  # of a product that is expected: whole words, so that few wrong values come out right
 
 
 class Expected(NamedTuple):
-    """A product that must come out near a number: x itself, or x times `by`."""
+    """A value that must come out near 2^exponent: x itself, or x times `by`."""
 
     x: Share
     by: Share | None
+    exponent: int
     interval: Interval
     place: str
 
@@ -40,10 +41,13 @@ class Expected(NamedTuple):
 class Guarded:
     """What a guarded block found, once it has ended.
 
-    words   (texts, places): in the twin 1 where a value left its interval, else 0; at a party see `ops/guard`
-    places  what each column is about: the scope and the quantity, such as "layer.1/softmax: spread"
+    apart   whether each place has a column of its own, so that whoever receives the words learns where values failed
+    words   (texts, 1) or (texts, places): in the twin 1 where a value left its interval, else 0; at a party see
+            `ops/guard`
+    places  all places: the scope and the quantity, such as "layer.1/softmax: spread"
     """
 
+    apart: bool = False
     words: Any = None
     places: list[str] = field(default_factory=list)
 
@@ -58,21 +62,23 @@ class Guarding(LocalOperators):
         self._path: list[str] = []
 
     @contextmanager
-    def guarding(self, texts: Texts, count: int) -> Iterator[Guarded]:
+    def guarding(self, texts: Texts, count: int, guarded: Guarded | None = None) -> Iterator[Guarded]:
         """Guards a program's values. Price: two rounds and 64 bytes; with expectations, two rounds more.
 
         texts  for each length that a value's first axis may have, the text of each row; -1 for rows that do not count
         count  number of texts
+        guarded  takes what is found; default: one column for all places
         """
         if self._guarded is not None:
             raise SettingsError("this session is guarded already; one block guards one program")
-        guarded = self._guarded = Guarded()
+        guarded = self._guarded = guarded or Guarded()
+        guarded.places.clear()
         try:
             self._watch(texts, count)
             yield guarded
             with self.scope("guard"):
                 self._settle_expectations(guarded)
-            guarded.words = self._seen()
+            guarded.words = self._seen(guarded.apart)
         finally:
             self._guarded, self._expected = None, []
             self._watch(None, 0)
@@ -96,12 +102,12 @@ class Guarding(LocalOperators):
         """
         return x if self._guarded is None else x.expecting(Interval(low, high, what))
 
-    def expect(self, x: Share, near: float, tolerance: float, what: str, *, by: Share | None = None) -> None:
-        """Checks at the end of the guarded block that x, or the product x * by, lies within `tolerance`, relative, of
-        `near`, a power of two from 1 to 2^12. Nothing without a guard."""
+    def expect(self, x: Share, exponent: int, tolerance: float, what: str, *, by: Share | None = None) -> None:
+        """Checks at the end of the guarded block that x, or the product x * by, is 2^exponent, up to the relative
+        `tolerance`. Nothing without a guard."""
         if self._guarded is not None:
-            interval = Interval(near * (1.0 - tolerance), near * (1.0 + tolerance), what)
-            self._expected.append(Expected(x, by, interval, f"{'/'.join(self._path)}: {what}"))
+            interval = Interval(1.0 - tolerance, 1.0 + tolerance, what)
+            self._expected.append(Expected(x, by, exponent, interval, f"{'/'.join(self._path)}: {what}"))
 
     # ---- for verbs ------------------------------------------------------------------------------------------------
 
@@ -123,10 +129,10 @@ class Guarding(LocalOperators):
         """Multiplies what is left to multiply, all at once, and opens everything that is expected, all at once."""
         expected = self._expected
         pairs = [(e.x, e.by) for e in expected if e.by is not None]
-        products = iter(self.mul_many(pairs, magnitude=WITNESS_MAGNITUDE) if pairs else ())
+        products = iter(self.mul_many(pairs, magnitude=EXPECTED_MAGNITUDE) if pairs else ())
         jobs = []
         for e in expected:
-            x = e.x if e.by is None else next(products)
+            x = (e.x if e.by is None else next(products)) * 2.0**-e.exponent
             down = max(0, x.frac - WITNESS_FRAC)
             x = Share(self, self._drop(x.data, down), x.frac - down, x.width - down, x.magnitude)
             guarded.places.append(e.place)

@@ -129,5 +129,5 @@ class Primitives(ABC):
         """Checks values that nothing else opens, each in its whole width. One round."""
 
     @abstractmethod
-    def _seen(self) -> Any:
-        """What the checks said, by text and place (see `guarding.Guarded`)."""
+    def _seen(self, apart: bool) -> Any:
+        """What the checks said, by text, and if `apart` by place (see `guarding.Guarded`)."""

@@ -17,9 +17,9 @@ def clip(s: Session, x: Share, limit: float, *, reach: float) -> tuple[Share, Sh
 
     Exact up to one unit in the last place. Takes a pending x; the results are settled.
     """
-    both = s.concatenate([(x - limit).reshape(1, *x.shape), (x + limit).reshape(1, *x.shape)])
+    both = s.concatenate([(x - limit).reshape(*x.shape, 1), (x + limit).reshape(*x.shape, 1)], -1)
     cut = s.relu(both, bound=reach + limit + 1.0)                                                # 1
-    return cut[1] - cut[0] - limit, cut[0]                                                       # 2
+    return cut[..., 1] - cut[..., 0] - limit, cut[..., 0]                                        # 2
 
 
 @cite("luo2024secformer", "segments outside which a function is a line")

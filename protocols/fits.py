@@ -38,6 +38,11 @@ class Fit:
     high: float
     error: float
 
+    @property
+    def guarded(self) -> Series:
+        """The series, with its domain for a guarded session to check."""
+        return replace(self.series, domain=(self.low, self.high))
+
     def times(self, factor: float) -> Fit:
         """The same fit of `factor` times the function (its relative error stays)."""
         f = self.series

@@ -43,6 +43,7 @@ def exp_limit(
     magnitude = 2 * finer + 1 + spare + top
     first = bits(max(2.0, 1.02 * (1.0 + domain.low / n), -1.02 * (1.0 + domain.low / n)))
     b = ((x * (1.0 / n) + 1.0) * 2.0**finer).promise(finer + first)                              # 1
+    b = s.checked(b, (1.0 + domain.low / n) * 2.0**finer, (1.0 + domain.high / n) * 2.0**finer, "exponent")
     if domain.low < floor:
         (below,) = s.less(x, [floor], bound=domain.reach + 1.0, precision=FLOOR_PRECISION)       # 2
         b = s.mul(b, 1 - below, magnitude=magnitude).promise(finer + 1)

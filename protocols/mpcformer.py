@@ -36,7 +36,7 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
     Takes a pending x; the result has a truncation pending.
     """
     reach = max(1.0, measured(at, INPUT).reach)
-    (x,) = s.settle(x)
+    (x,) = s.settle(s.checked(x, -reach, reach, "input"))
     square, slope, constant = QUAD
     most = bits(1.01 * (square * reach**2 + slope * reach + constant))
     y = s.square(x, magnitude=most - bits(square)) * square + x * slope + constant               # 1

@@ -97,9 +97,9 @@ def _by_segments(s: Session, z: Share, low: float, high: float, gain: int, odd: 
     fit = rsqrt_fit(high * 2.0**-SEGMENT_BITS / SEGMENT_SLACK, high, gain, odd)
     cuts = [high * 2.0 ** (-SEGMENT_BITS * i) for i in range(1, count)]
     below = s.less(z, cuts, bound=high)                                                          # 1
-    copies = [(z * 2.0 ** (SEGMENT_BITS * i)).reshape(1, *z.shape) for i in range(count)]
-    (found,) = s.settle(*s.series(s.concatenate(copies), [fit.series]))                          # 2
-    pieces = [found[i] * 2 ** (SEGMENT_BITS * i // 2) for i in range(count)]
+    copies = [(z * 2.0 ** (SEGMENT_BITS * i)).reshape(*z.shape, 1) for i in range(count)]
+    (found,) = s.settle(*s.series(s.concatenate(copies, -1), [fit.series]))                      # 2
+    pieces = [found[..., i] * 2 ** (SEGMENT_BITS * i // 2) for i in range(count)]
     steps = [(b, finer - coarser) for b, coarser, finer in zip(below, pieces, pieces[1:], strict=False)]
     total: Share = pieces[0]
     for step in s.mul_many(steps, magnitude=fit.series.magnitude + SEGMENT_BITS * count // 2 + 1):  # 3

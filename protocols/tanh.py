@@ -38,7 +38,7 @@ def tanh(s: Session, x: Share, at: Site) -> Share:
     if reach > WIDEST:
         x, _ = clip(s, x, LIMIT, reach=reach)                                                    # 1
         reach = LIMIT
-    return s.series(x, [tanh_fit(reach).series])[0]                                              # 2
+    return s.series(x, [tanh_fit(reach).guarded])[0]                                              # 2
 
 
 @lru_cache(maxsize=64)

@@ -85,6 +85,14 @@ class Batch:
         return self.tokens < self.size * self.longest
 
     @cached_property
+    def owners(self) -> dict[int, np.ndarray]:
+        """Which text each row of an array belongs to, for arrays of N rows and of B rows; -1 for tokens that nothing
+        attends to."""
+        text = np.repeat(np.arange(self.size), self.lengths)
+        attended = np.concatenate([r.mask for r in self.rows]).astype(bool)
+        return {self.tokens: np.where(attended, text, -1), self.size: np.arange(self.size)}
+
+    @cached_property
     def ids(self) -> np.ndarray:
         return np.concatenate([r.ids for r in self.rows])
 

@@ -126,7 +126,7 @@ class TorchSession(Session):
     def _witness(self, jobs: list[tuple[Share, Check]]) -> None:
         raise SettingsError("a session for training has no guard")
 
-    def _seen(self) -> Any:
+    def _seen(self, apart: bool) -> Any:
         raise SettingsError("a session for training has no guard")
 
 

@@ -11,14 +11,29 @@ from typing import Any
 from secformer.models.data.inputs import Request
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.blocks import Forward
+from secformer.mpc.guarding import Guarded
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
 
 Results = dict[str, Any]  # by name: words with the session's fractional bits (in the twin: values)
+GUARD = "guard"  # the result that says which texts cannot be trusted: (B, 1) words, 0 where all values passed
 
 
-def infer(s: Session, architecture: Architecture, request: Request, f: Forward, names: Sequence[str]) -> Results:
-    """Runs a request. Returns the results of these names, as the client gets them from this session."""
+def infer(s: Session, architecture: Architecture, request: Request, f: Forward, names: Sequence[str],
+          guard: Guarded | None = None) -> Results:
+    """Runs a request. Returns the results of these names, as the client gets them from this session.
+
+    With GUARD among the names, values are checked on the way; `guard` takes what is found (see `mpc/guarding`).
+    """
+    if GUARD not in names:
+        return _answers(s, architecture, request, f, names)
+    guard = guard or Guarded()
+    with s.guarding(f.batch.owners, f.batch.size, guard):
+        out = _answers(s, architecture, request, f, [name for name in names if name != GUARD])
+    return out | {GUARD: guard.words}
+
+
+def _answers(s: Session, architecture: Architecture, request: Request, f: Forward, names: Sequence[str]) -> Results:
     with s.scope("embedding"):
         x = s.accept(request.words(), frac=0 if request.private else None, width=request.width)
         if request.private:

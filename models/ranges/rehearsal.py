@@ -6,6 +6,8 @@ profile records, such as large attention values.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from secformer.models.data.batch import Batch
 from secformer.models.data.parameters import load_weights
 from secformer.models.data.shares import GhostTensors, PlainTensors
@@ -21,16 +23,18 @@ from secformer.protocols.recipes import Recipe
 EVERY = 7  # step through the built-in texts: the strict twin runs each seventh, and the longest, to save time
 
 
-def rehearse(folder: ModelFolder, recipe: Recipe, profile: RangeProfile, fixed: FixedPoint) -> None:
-    """Records one text's plan. Raises RangeError, with the place, where a protocol does not fit the number format or a
-    range is beyond its domain."""
+def rehearse(folder: ModelFolder, recipe: Recipe, profile: RangeProfile, fixed: FixedPoint, *,
+             guarded: bool = True) -> None:
+    """Records one text's plan, with its guard if it has one. Raises RangeError, with the place, where a protocol does
+    not fit the number format or a range is beyond its domain."""
     architecture = folder.architecture
     tensors = GhostTensors(folder.layout(fixed, private=False))
     batch = Batch((max(builtin_rows(folder), key=len),))
 
     def program(s: PlanRecorder) -> None:
         forward = Forward(batch, load_weights(s, tensors), recipe, profile)
-        behind_embedding(s, architecture, ghost((batch.tokens, architecture.inputs.hidden)), forward)
+        with s.guarding(batch.owners, batch.size) if guarded else nullcontext():
+            behind_embedding(s, architecture, ghost((batch.tokens, architecture.inputs.hidden)), forward)
 
     PlanRecorder(fixed).record(program)
 

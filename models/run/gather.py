@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from secformer.models.data.batch import Batch, Row, batches
+from secformer.models.families.program import GUARD
 from secformer.models.run.progress import Progress, part
 from secformer.mpc.meter import Cost
 
@@ -23,6 +24,7 @@ def gather(rows: Sequence[Row], limit: int, by_token: Mapping[str, bool], ask: A
     by_token  True for results that have one row per token (see `Architecture.results`)
     ask       gets the answers of one batch
     """
+    by_token = {GUARD: False, **by_token}
     found: list[Mapping[str, np.ndarray]] = [{}] * len(rows)
     chunks, total = list(batches(rows, limit)), Cost()
     for number, (places, batch) in enumerate(chunks):

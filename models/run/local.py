@@ -24,12 +24,14 @@ from secformer.models.families.program import Results, infer
 from secformer.models.ranges.profile import RangeProfile
 from secformer.models.ranges.trained import plaintext
 from secformer.models.run.gather import gather
+from secformer.models.run.guard import named
 from secformer.models.run.options import Settings, settings_of
 from secformer.models.run.output import SecureOutput, assemble
 from secformer.models.run.prepare import Prepared, prepare
 from secformer.models.run.progress import Progress, shown, silent, sites_told
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.fixed import decode
+from secformer.mpc.guarding import Guarded
 from secformer.mpc.meter import Cost
 from secformer.mpc.prg import fresh_seed
 from secformer.mpc.session import Session
@@ -110,19 +112,23 @@ class SecureModel(_Model):
                 sharing = self.provision()
             results, cost = gather(rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
         return assemble(self.architecture, rows, results, cost=sharing + cost, notes=self.notes,
-                        profile_source=self.profile_source)
+                        profile_source=self.profile_source, guard=self.settings.guard)
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
         world = self._world()
 
+        guards = {s: Guarded(apart=True) for s in (*world.parties, world.recorder)}
+
         def program(s: Session, request: Request) -> Results:
             told = tell if s is world.parties[0] else silent
-            return infer(s, self.architecture, request, self._forward(batch, self._parameters[s], told), self.names)
+            forward = self._forward(batch, self._parameters[s], told)
+            return infer(s, self.architecture, request, forward, self.names, guards[s])
 
         halves = self._halves(batch)
         outcome = world.run(program, *halves, plan=world.recorder.record(program, halves[0].ghost()))
         mine, theirs = outcome.results
-        return {name: decode(words + theirs[name], self.settings.frac) for name, words in mine.items()}, outcome.cost
+        answers = {name: decode(words + theirs[name], self.settings.frac) for name, words in mine.items()}
+        return named(answers, guards[world.recorder].places), outcome.cost
 
     def _halves(self, batch: Batch) -> tuple[Request, Request]:
         inputs = self.architecture.inputs
@@ -170,11 +176,13 @@ class PlainModel(_Model):
         with shown(progress) as tell:
             results, _ = gather(rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
         return assemble(self.architecture, rows, results, cost=None, notes=self.notes,
-                        profile_source=self.profile_source)
+                        profile_source=self.profile_source, guard=self.settings.guard)
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[Results, Cost]:
         forward = self._forward(batch, self._parameters, tell)
-        return infer(self.session, self.architecture, self._request(batch), forward, self.names), Cost()
+        guard = Guarded(apart=True)
+        answers = infer(self.session, self.architecture, self._request(batch), forward, self.names, guard)
+        return named(answers, guard.places), Cost()
 
     def _request(self, batch: Batch) -> Request:
         inputs = self.architecture.inputs

@@ -10,6 +10,8 @@ from typing import Any
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.fixed import FixedPoint
 
+GUARDS = ("mark", "nan", "raise", "off")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,6 +25,9 @@ class Settings:
     frac          fractional bits of the fixed point
     magnitude     absolute values must stay below 2^magnitude
     deadline      seconds that a party waits for its peer or the dealer
+    guard         "mark": texts whose values leave the ranges that the computation is right in are marked (see
+                  `SecureOutput.trusted`); "nan": their numbers are also replaced by NaN; "raise": Untrusted is raised;
+                  "off": nothing is checked
     untrained_recipe  allow a recipe whose functions the checkpoint was not trained for, such as 2Quad on an ordinary
                   checkpoint, to measure cost only; the answers are meaningless
     """
@@ -34,12 +39,14 @@ class Settings:
     frac: int = 16
     magnitude: int = 14
     deadline: float = 60.0
+    guard: str = "mark"
     untrained_recipe: bool = False
 
     def __post_init__(self) -> None:
         _require("truncation", isinstance(self.truncation, bool), self.truncation, "True or False")
         _require("untrained_recipe", isinstance(self.untrained_recipe, bool), self.untrained_recipe, "True or False")
         _require("embedding", self.embedding in ("private", "client"), self.embedding, "'private' or 'client'")
+        _require("guard", self.guard in GUARDS, self.guard, " or ".join(map(repr, GUARDS)))
         _require("output", self.output in ("auto", "head"), self.output, "'auto' or 'head'")
         for name in ("batch_tokens", "frac", "magnitude"):
             value = getattr(self, name)

@@ -14,6 +14,8 @@ import numpy as np
 from secformer.models.data.batch import Row
 from secformer.models.families.architecture import Architecture, Spec
 from secformer.models.families.heads import Head
+from secformer.models.families.program import GUARD
+from secformer.models.run.guard import Places, note, refuse
 from secformer.mpc.errors import InputError
 from secformer.mpc.meter import Cost
 
@@ -29,6 +31,9 @@ class SecureOutput:
     last_hidden_state   (B, T, C)
     pooler_output       (B, C)
     attention_mask      (B, T), 1 where a token is attended to
+    trusted             (B,) bool: False where values left the ranges that the computation is right in, so that the
+                        answer may be wrong; None where nothing was checked
+    places              per text, where values left their ranges
     cost                the run's cost tree; None for the plaintext reference
     notes               what a user should know about this result
     profile_source      where the range profile came from
@@ -43,6 +48,8 @@ class SecureOutput:
     probabilities: np.ndarray | None = None
     last_hidden_state: np.ndarray | None = None
     pooler_output: np.ndarray | None = None
+    trusted: np.ndarray | None = None
+    places: list[Places] = field(default_factory=list)
     cost: Cost | None = None
     notes: list[str] = field(default_factory=list)
     profile_source: str = ""
@@ -72,15 +79,25 @@ class SecureOutput:
                 out[name] = value.tolist() if isinstance(value, np.ndarray) else value
         if self.encoder_only and self.last_hidden_state is not None:
             out["embeddings"] = self.embeddings.tolist()
+        if self.trusted is not None:
+            out["trusted"] = self.trusted.tolist()
+            out["places"] = [list(places) for places in self.places]
         out["cost"] = self.cost.as_dict() if self.cost is not None else None
         return out | {"notes": list(self.notes), "profile": self.profile_source}
 
 
 def assemble(architecture: Architecture, rows: Sequence[Row], results: Sequence[Mapping[str, np.ndarray]], *,
-             cost: Cost | None, notes: Sequence[str], profile_source: str) -> SecureOutput:
-    """Puts each text's results, by name, (T, ...) or (...), into padded arrays of all texts, and adds labels."""
+             cost: Cost | None, notes: Sequence[str], profile_source: str, guard: str = "mark") -> SecureOutput:
+    """Puts each text's results, by name, (T, ...) or (...), into padded arrays of all texts, and adds labels.
+
+    guard  what is done about texts that cannot be trusted, as in `Settings`. Raises Untrusted with "raise".
+    """
     spec, head, by_token = architecture.spec, architecture.head, architecture.results
-    fields: dict[str, Any] = {name: _stack([r[name] for r in results], rows, by_token[name]) for name in results[0]}
+    left: list[Places] = [tuple(map(str, r[GUARD])) for r in results if GUARD in r]
+    if guard == "raise":
+        refuse(left)
+    fields: dict[str, Any] = {name: _stack([r[name] for r in results], rows, by_token[name]) for name in results[0]
+                              if name != GUARD}
     logits = fields.get("logits")
     if logits is not None and head is Head.QUESTION:
         del fields["logits"]
@@ -89,11 +106,26 @@ def assemble(architecture: Architecture, rows: Sequence[Row], results: Sequence[
         mask = _stack([np.ones(len(r)) for r in rows], rows, True)[..., None] if head is Head.TOKEN else 1.0
         fields["probabilities"] = mask * (_sigmoid(logits) if spec.problem == "multi" else _softmax(logits))
         fields["labels"] = _labels(spec, head, logits, rows)
+    if left:
+        trusted = np.array([not places for places in left])
+        fields |= {"trusted": trusted, "places": left}
+        notes = [*notes, *(note(i + 1, places) for i, places in enumerate(left) if places)]
+        if guard == "nan":
+            _blank(fields, ~trusted)
     return SecureOutput(
         attention_mask=_stack([r.mask for r in rows], rows, True).astype(np.int64),
         cost=cost, notes=list(notes), profile_source=profile_source,
         encoder_only=head is Head.ENCODER, **fields,
     )
+
+
+def _blank(fields: dict[str, Any], bad: np.ndarray) -> None:
+    """Replaces the numbers of bad texts by NaN, and their labels by None, in place."""
+    for name, values in fields.items():
+        if name == "labels":
+            fields[name] = [None if gone else label for label, gone in zip(values, bad, strict=True)]
+        elif isinstance(values, np.ndarray) and values.dtype.kind == "f":
+            values[bad] = np.nan
 
 
 def _stack(values: Sequence[np.ndarray], rows: Sequence[Row], tokens: bool) -> np.ndarray:

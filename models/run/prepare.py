@@ -12,6 +12,7 @@ from secformer.models.data.tensors import Layout
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.heads import Head
+from secformer.models.families.program import GUARD
 from secformer.models.ranges.profile import FILE, RangeProfile, design_of, measure
 from secformer.models.ranges.rehearsal import rehearse, rehearse_values
 from secformer.models.ranges.trained import require, trained_for
@@ -69,7 +70,7 @@ def prepare(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | Range
     layout = folder.layout(settings.fixed, private=settings.embedding == "private")
     prepared = Prepared(folder, settings, chosen, found, source, names, layout, (*folder.notes, *notes))
     if on_shares:
-        rehearse(folder, chosen, prepared.ranges, settings.fixed)
+        rehearse(folder, chosen, prepared.ranges, settings.fixed, guarded=settings.guard != "off")
     return prepared
 
 
@@ -124,10 +125,11 @@ def choose_profile(
 
 
 def result_names(architecture: Architecture, settings: Settings) -> tuple[str, ...]:
-    """The names of the results to reveal: all that the architecture has, or its head's answer alone."""
+    """The names of the results to reveal: all that the architecture has, or its head's answer; and the guard's."""
+    guard = () if settings.guard == "off" else (GUARD,)
     if settings.output != "head":
-        return tuple(architecture.results)
+        return (*architecture.results, *guard)
     if architecture.head is Head.ENCODER:
         raise SettingsError(f"output='head' needs a model with a head; {architecture.spec.architecture} answers with "
                             f"hidden states, so use output='auto'")
-    return ("logits",)
+    return ("logits", *guard)

@@ -47,14 +47,14 @@ class Watch:
             found = words if found is None else found ^ words
         self._places.append((texts_of(self._texts, shape), found))
 
-    def words(self) -> np.ndarray:
-        """(texts, places): words that are equal to the other party's where every value passed. At party 1 they are
-        negated, so that the sum of both is 0."""
+    def words(self, apart: bool) -> np.ndarray:
+        """(texts, places), or xored over places (texts, 1): words that are equal to the other party's where every value
+        passed. At party 1 they are negated, so that the sum of both is 0."""
         out = np.zeros((self._count + 1, len(self._places)), dtype=np.uint64)
         host = self._party.kernels.backend.to_host
         for place, (texts, found) in enumerate(self._places):
             np.bitwise_xor.at(out[:, place], texts, host(found))  # text -1 is the last row
-        out = out[:-1]
+        out = out[:-1] if apart else np.bitwise_xor.reduce(out[:-1], axis=1, keepdims=True)
         return out if self._party.rank == 0 else np.uint64(0) - out
 
 

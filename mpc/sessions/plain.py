@@ -173,8 +173,8 @@ class PlainSession(Session):
         if check is not None and self._seeing is not None:
             self.departures += self._seeing.see(x, check)
 
-    def _seen(self) -> np.ndarray:
+    def _seen(self, apart: bool) -> np.ndarray:
         if self._seeing is None:
             raise SettingsError("nothing was watched: open a guarded block first")
-        columns = self._seeing.columns
-        return np.stack(columns, axis=1) if columns else np.zeros((self._seeing.count, 0))
+        found = np.stack([np.zeros(self._seeing.count), *self._seeing.columns], axis=1)
+        return found[:, 1:] if apart else found.max(axis=1, keepdims=True)

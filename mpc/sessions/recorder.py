@@ -176,5 +176,5 @@ class PlanRecorder(Session):
     def _witness(self, jobs: list[tuple[Share, Check]]) -> None:
         self._take(*(guard.kind_of(x, check) for x, check in jobs))
 
-    def _seen(self) -> Any:
-        return np.zeros((self._count, 0))
+    def _seen(self, apart: bool) -> Any:
+        return np.zeros((self._count, 0 if apart else 1))

@@ -130,7 +130,7 @@ class SecureSession(Session):
     def _witness(self, jobs: list[tuple[Share, Check]]) -> None:
         guard.witness(self.party, jobs)
 
-    def _seen(self) -> Any:
+    def _seen(self, apart: bool) -> Any:
         if self._watcher is None:
             raise SettingsError("nothing was watched: open a guarded block first")
-        return self._watcher.words()
+        return self._watcher.words(apart)

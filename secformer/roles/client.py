@@ -13,6 +13,7 @@ import numpy as np
 from secformer.models.data.batch import Batch
 from secformer.models.data.tokenizer import Texts, Tokenizer
 from secformer.models.run.gather import gather
+from secformer.models.run.guard import named
 from secformer.models.run.output import SecureOutput, assemble
 from secformer.models.run.progress import Progress, shown
 from secformer.models.run.public import PublicModel
@@ -84,7 +85,7 @@ class RemoteModel:
                                     f"do all roles run the same version?")
             answers[name] = decode(words + second.words[name], public.fixed.frac)
         tell("asking the parties", 1, 1)
-        return answers, first.cost.merged(second.cost, parallel=True)
+        return named(answers), first.cost.merged(second.cost, parallel=True)
 
     def _compare(self) -> None:
         """Checks once that both parties hold the model that this client knows."""

@@ -14,6 +14,7 @@ from mpc_lab import KERNELS, SEEDS, examples, kernels_named, looks_uniform
 from secformer.mpc.dealer.kinds import Coin, Lift, SeriesMask, Witness
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.functions import Exponential, Series
+from secformer.mpc.guarding import Guarded
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
@@ -27,7 +28,7 @@ def guarded(body: Body, texts: int) -> Callable[[Session, np.ndarray], Any]:
     """A program that guards `body`, of values whose first axis counts texts."""
 
     def program(s: Session, x: Any) -> Any:
-        with s.guarding({texts: np.arange(texts)}, texts) as guard:
+        with s.guarding({texts: np.arange(texts)}, texts, Guarded(apart=True)) as guard:
             body(s, s.share(x if getattr(s, "party", None) is None or s.party.rank == 0 else None, 0, shape=x.shape))
         return guard.words
 
@@ -89,9 +90,9 @@ def test_values_inside_never_are_and_values_outside_always(seed: int, name: str)
 def test_expectations_are_checked_at_the_end() -> None:
     def body(s: Session, x: Share) -> None:
         with s.scope("early"):
-            s.expect(s.mul(x, s.public(4.0, x.shape)), 8.0, 2.0**-6, "sum")
+            s.expect(s.mul(x, s.public(4.0, x.shape)), 3, 2.0**-6, "sum")
         with s.scope("late"):
-            s.expect(x, 4.0, 2.0**-6, "variance", by=x)
+            s.expect(x, 2, 2.0**-6, "variance", by=x)
         s.square(x)
 
     x = np.full((5, 3, 1), 2.0)
@@ -109,7 +110,7 @@ def test_expectations_are_checked_at_the_end() -> None:
 def test_without_a_guard_nothing_is_spent() -> None:
     def program(s: Session, x: Any) -> Any:
         shared = s.share(x if getattr(s, "party", None) is None or s.party.rank == 0 else None, 0, shape=x.shape)
-        s.expect(shared, 1.0, 0.1, "never looked at")
+        s.expect(shared, 0, 0.1, "never looked at")
         s.settle(s.checked(shared, 0.0, 1.0, "input"))
         return s.series(shared, [WAVE])
 
@@ -142,7 +143,7 @@ def test_places_are_named_in_order() -> None:
         with s.scope("layer.0"), s.scope("gelu"):
             s.series(x, [WAVE])
         with s.scope("layer.0"), s.scope("layernorm"):
-            s.expect(x, 1.0, 0.1, "variance")
+            s.expect(x, 0, 0.1, "variance")
             s.settle(s.checked((x * 0.3).promise(5), -9.0, 9.0, "input"))
 
     s = PlainSession()
@@ -157,7 +158,7 @@ def test_places_are_named_in_order() -> None:
 
 def test_rows_of_several_texts_and_of_none() -> None:
     def program(s: Session, x: Any) -> Any:
-        with s.guarding({5: np.array([0, 0, 1, -1, 2]), 3: np.arange(3)}, 3) as guard:
+        with s.guarding({5: np.array([0, 0, 1, -1, 2]), 3: np.arange(3)}, 3, Guarded(apart=True)) as guard:
             shared = s.share(x if getattr(s, "party", None) is None or s.party.rank == 0 else None, 0, shape=x.shape)
             s.series(shared, [WAVE])
             s.series(shared[:3], [WAVE])
@@ -184,6 +185,23 @@ def test_what_a_client_learns_is_uniform() -> None:
     words = np.concatenate(found).reshape(-1)
     assert np.unique(words).size == words.size
     assert looks_uniform(words, 64)
+
+
+def test_places_fold_into_one() -> None:
+    def body(s: Session, x: Share) -> None:
+        s.series(x, [WAVE])
+        s.less(x, [0.0], bound=6.5)
+
+    def program(s: Session, x: Any) -> Any:
+        with s.guarding({3: np.arange(3)}, 3) as guard:
+            body(s, s.share(x if getattr(s, "party", None) is None or s.party.rank == 0 else None, 0, shape=x.shape))
+        return guard.words
+
+    x = np.zeros((3, 4))
+    x[1], x[2, 1] = 7.0, -6.2
+    outcome = World(kernels=kernels_named("numpy")).run(program, x, x)
+    assert ((outcome.results[0] + outcome.results[1]) != 0).tolist() == [[False], [True], [True]]
+    assert program(PlainSession(strict=False), x).tolist() == [[0.0], [1.0], [1.0]]
 
 
 def test_equal_breaches_do_not_cancel() -> None:

@@ -1,0 +1,45 @@
+"""What a client makes of the guard's word: which texts cannot be trusted, and what is done about it.
+
+B texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from secformer.models.families.program import GUARD
+from secformer.mpc.errors import Untrusted
+
+SHOWN = 3  # the most places that a note names per text
+SOMEWHERE = "somewhere in the model"  # the place, for a client that must not know it
+ADVICE = ("values left the ranges that the model was measured for, so the answer may be wrong; measure the model on "
+          "such texts: secformer profile MODEL --texts FILE")
+Places = tuple[str, ...]  # where values of a text left their ranges: empty for a text that can be trusted
+
+
+def named(answers: Mapping[str, np.ndarray], places: Sequence[str] = ()) -> dict[str, Any]:
+    """Answers of a batch, with the guard's word (B, places) as Places per text. Without `places`, only that there are
+    any."""
+    found: dict[str, Any] = dict(answers)
+    if GUARD in found:
+        rows = np.empty(len(found[GUARD]), dtype=object)
+        for i, row in enumerate(found[GUARD]):
+            left = [places[j] if places else SOMEWHERE for j in np.flatnonzero(row).tolist()]
+            rows[i] = tuple(dict.fromkeys(left))
+        found[GUARD] = rows
+    return found
+
+
+def note(number: int, places: Places) -> str:
+    """What a user is told of a text; `number` counts from 1."""
+    shown = ", ".join(places[:SHOWN]) + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
+    return f"text {number} cannot be trusted ({shown}): {ADVICE}"
+
+
+def refuse(left: Sequence[Places]) -> None:
+    """Raises Untrusted where a text cannot be trusted."""
+    if bad := [note(i + 1, places) for i, places in enumerate(left) if places]:
+        raise Untrusted("; ".join(bad))
