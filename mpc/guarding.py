@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.guards import Check, Interval, Texts, chain, guard
 from secformer.mpc.operators import LocalOperators
+from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.scales import Truncation
 from secformer.mpc.shares import Share
 
 WITNESS_FRAC = 18        # fractional bits of an expected value, relative to what it is expected near
-EXPECTED_MAGNITUDE = 30  # of a product that is expected: whole words, so that few wrong values come out right
 
 
 class Expected(NamedTuple):
@@ -90,6 +90,12 @@ class Guarding(LocalOperators):
     def scope(self, name: str) -> Any: ...
 
     @property
+    def whole(self) -> int:
+        """The largest magnitude of a product of settled values: it fills a word, so that few wrong values come out
+        right."""
+        return WORD_BITS - 2 - 2 * self.fixed.frac
+
+    @property
     def guarded(self) -> bool:
         """Whether values are checked here."""
         return self._guarded is not None
@@ -129,7 +135,7 @@ class Guarding(LocalOperators):
         """Multiplies what is left to multiply, all at once, and opens everything that is expected, all at once."""
         expected = self._expected
         pairs = [(e.x, e.by) for e in expected if e.by is not None]
-        products = iter(self.mul_many(pairs, magnitude=EXPECTED_MAGNITUDE) if pairs else ())
+        products = iter(self.mul_many(pairs, magnitude=self.whole) if pairs else ())
         jobs = []
         for e in expected:
             x = (e.x if e.by is None else next(products)) * 2.0**-e.exponent

@@ -20,7 +20,7 @@ from secformer.protocols.layernorm import layernorm_by
 from secformer.protocols.limit import exp_limit, least_bound
 from secformer.protocols.newton import SQUARINGS, reciprocal_newton, rsqrt_newton
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import EXP_SUM, INPUT, SCORE, SPREAD, VARIANCE, measured, needs
+from secformer.protocols.quantities import EXP_SUM, INPUT, NORM, SCORE, SPREAD, VALUE, measured, needs
 from secformer.protocols.ranges import Range, Site, bits
 from secformer.protocols.softmax import EXP_BITS, below_maximum, exp_total, real_columns, weighted_mean
 
@@ -126,7 +126,7 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
 
 
 @cite("knott2021crypten", "softmax: tree maximum, exponential, reciprocal")
-@needs(SCORE, SPREAD, EXP_SUM)
+@needs(VALUE, SCORE, SPREAD, EXP_SUM)
 @approximate
 def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^8)^(2^8), x = scores less their row maximum: (B, H, T, D).
@@ -138,9 +138,9 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     4. c <- e @ values; z <- row sums of e                                       one round
     5. return c / z by `reciprocal_newton`, one per row                          40 rounds
 
-    Ranges: at["score"], at["spread"], at["exp_sum"]. As published, e diverges for x below -512. Error of a weight
-    against softmax: 1e-2 of the row's largest at most (x^2/512 relative, largest near x = -2); against its formula with
-    the same m: 1e-3. Takes pending scores; the result has a truncation pending.
+    Ranges: at["value"], at["score"], at["spread"], at["exp_sum"]. As published, e diverges for x below -512. Error of a
+    weight against softmax: 1e-2 of the row's largest at most (x^2/512 relative, largest near x = -2); against its
+    formula with the same m: 1e-3. Takes pending scores; the result has a truncation pending.
     """
     columns = real_columns(scores, values, mask)
     x, domain = below_maximum(s, scores, columns, at,
@@ -151,17 +151,17 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     e = exp_limit(s, x, domain, squarings=SQUARINGS, floor=floor)                                # 2, 3
     if columns is not None:
         e = e * columns
-    return weighted_mean(s, e * 2.0**EXP_BITS, values, exp_total(scores, domain, at), reciprocal_newton)  # 4, 5
+    return weighted_mean(s, e * 2.0**EXP_BITS, values, exp_total(scores, domain, at), at, reciprocal_newton)  # 4, 5
 
 
 @cite("knott2021crypten", "inverse square root by Newton's iteration")
 @cite("ba2016layernorm", "layer normalisation")
-@needs(VARIANCE)
+@needs(*NORM)
 @approximate
 def layernorm_newton(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with CrypTen's Newton inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
-    33 rounds with the published 3 iterations; about 28 bytes per element. Range: at["variance"]. Error: that of
+    33 rounds with the published 3 iterations; about 26 bytes per element. Ranges as in `layernorm_by`. Error: that of
     `rsqrt_newton`, at most 5e-3 relative to the result. Takes a pending x.
     """
     return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_newton)

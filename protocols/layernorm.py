@@ -7,22 +7,28 @@ integers of products that are opened together, so one round gives both the devia
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from secformer.mpc.errors import RangeError
+from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.fidelity import approximate, faithful
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import VARIANCE, needs, positive
-from secformer.protocols.ranges import Range, Site, bits
+from secformer.protocols.quantities import GAIN, INPUT, NORM, VARIANCE, measured, needs, positive
+from secformer.protocols.ranges import Range, Site, bits, roomiest
 from secformer.protocols.rsqrt import deflation, rsqrt_goldschmidt, rsqrt_series
 
-GAMMA_BITS = 3       # |gamma| is promised below 2^3 times what a row's largest deviation leaves unused
 ROOT_BITS = 3        # inverse roots settle at 2^3 or more: relative rounding below 2e-6
-MOST_MAGNITUDE = 30  # largest magnitude of a product of settled values: with 16 fractional bits each, it fills a word
+LIFT_BITS = 2        # deviations settle at the row's least reach times 2^2 or more
+NEAR_ONE = 1.01      # an inverse root may be this much too large
+TOLERANCE = 2.0**-5          # of v r^2 = 1, where a session checks it: CrypTen's root is off by 5e-3
+SERIES_TOLERANCE = 2.0**-11  # the same for roots by series
+CHECKED_BITS, ROOT_ROOM = 13, 10  # v is checked as a value below 2^13, and v r^2 fits a word with so many bits more
 
 
 class InverseRoot(Protocol):
@@ -34,30 +40,32 @@ class InverseRoot(Protocol):
 @cite("ba2016layernorm", "layer normalisation")
 @cite("luo2024secformer", "masked sine, taken to 1/sqrt")
 @faithful
-@needs(VARIANCE)
+@needs(*NORM)
 def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with 1/sqrt by series: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
-    6 rounds (11 where at["variance"] spans a ratio above about 250); about 28 bytes per element.
-    Error: that of `rsqrt_series`, 2e-5 relative to the result. Takes a pending x.
+    6 rounds (11 where at["variance"] spans a ratio above about 250); about 26 bytes per element.
+    Ranges as in `layernorm_by`. Error: that of `rsqrt_series`, 2e-5 relative to the result, and of rounding x at its
+    place in words: 2^-17 of the least deviation, more where a word is too small for C times the reach of x (`Plan`).
+    Takes a pending x.
     """
-    return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_series)
+    return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_series, SERIES_TOLERANCE)
 
 
 @cite("luo2024secformer", "LayerNorm protocol")
-@needs(VARIANCE)
+@needs(*NORM)
 @approximate
 def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with SecFormer's Goldschmidt inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
-    3 iterations + 5 rounds, 38 with the paper's 11 (eta = 2000, where at["variance"] allows); about 28 bytes an
-    element. Error: that of `rsqrt_goldschmidt`, relative to the result. Takes a pending x.
+    3 iterations + 5 rounds, 38 with the paper's 11 (eta = 2000, where at["variance"] allows); about 26 bytes an
+    element. Ranges as in `layernorm_by`. Error: that of `rsqrt_goldschmidt`, relative to the result. Takes a pending x.
     """
     variance = positive(at, VARIANCE)
     eta, iterations = deflation(Range(variance.low + eps, variance.high + eps))
 
     def root(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Share:
-        unit = domain.high / (variance.high + eps)  # v is the variance times this
+        unit = domain.low / (variance.low + eps)  # v is the variance times this
         return rsqrt_goldschmidt(s, v, domain, eta=eta * unit, iterations=iterations, scale_bits=scale_bits)
 
     return layernorm_by(s, x, gamma, beta, eps, at, root)
@@ -65,45 +73,109 @@ def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share, eps: 
 
 @cite("ba2016layernorm", "layer normalisation")
 def layernorm_by(
-    s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site, inverse_root: InverseRoot
+    s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site, inverse_root: InverseRoot,
+    tolerance: float = TOLERANCE,
 ) -> Share:
-    """LayerNorm with the inverse root given: 5 rounds beside the root's; about 28 bytes per element.
+    """LayerNorm with the inverse root given: 5 rounds beside the root's; about 26 bytes per element.
 
     1. t <- row sums of x                                                     one round, which settles x
     2. x^2, t^2, x gamma, t gamma                                                one round
     3. v <- C sum(x^2) - t^2 = C^2 variance;  g <- C x gamma - t gamma
     4. r <- 1 / sqrt(v), one per row
     5. return g r + beta, since C cancels                                        three rounds
+
+    Ranges: at["input"], of x; at["gain"], a power of two that bounds |gamma|; at["variance"], of a row. While |x| stays
+    within at["input"], no product of steps 2 and 3 wraps, whatever the variance: so v and g are what they should be,
+    and only r may be wrong. While the variance stays within its range too, the result is right.
+
+    A guarded session checks the range of x, and v r^2 = 1 to `tolerance`.
     """
-    channels, variance = x.shape[-1], positive(at, VARIANCE)
-    c = bits(channels)
-    # where deviations are small, x settles finer: times 2^near, as far as whole words allow; where they are so large
-    # that their squares would leave whole words, coarser
-    spare = MOST_MAGNITUDE - 1 - bits((variance.high + eps) * channels**2)
-    near = min(max(0, -bits(variance.low + eps)), spare) // 2
-    domain = Range(*((end + eps) * channels**2 * 4.0**near for end in (variance.low, variance.high)))
-    deviation = bits(math.sqrt(domain.high / channels)) + GAMMA_BITS       # bits of (x - mean) gamma at worst
-    magnitude = _fitting(1 + max(c + deviation, bits(domain.high)), variance)
-    (x,) = s.settle(x * 2.0**near)                                                               # 1
+    plan, channels = Plan.of(s.fixed, x, eps, at), x.shape[-1]
+    c, unit = bits(channels), 2.0**plan.near
+    reach = measured(at, INPUT).reach * unit
+    (x,) = s.settle(s.checked((x * unit).promise(plan.input_bits), -reach, reach, "input"))      # 1
     t = x.sum(-1, keepdims=True)
-    xx, tt, xg, tg = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=magnitude)   # 2
-    v = xx.sum(-1, keepdims=True) * channels - tt + eps * channels**2 * 4.0**near                # 3
-    # r settles at 2^ROOT_BITS or more; g is C / 2^c (x - mean) gamma and settles the finer the larger r is
-    coarse, fine = (math.ceil(math.log2(end) / 2.0) - c for end in (domain.high, domain.low))
-    root_bits, lift = ROOT_BITS + coarse, max(0, 2 - fine)
-    g = (xg * channels - tg) * 2.0 ** (lift - c)
-    r = inverse_root(s, v, domain, scale_bits=root_bits + c)                                     # 4
-    result = bits(math.sqrt(channels)) + GAMMA_BITS
-    y = s.mul(g, r, magnitude=_fitting(result + lift + root_bits, variance)) * 2.0 ** -(lift + root_bits)
-    (y,) = s.settle(y)                                                                           # 5
+    products = max(plan.square_bits, c + plan.deviation_bits)
+    xx, tt, xg, tg = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=products)    # 2
+    v = (xx.sum(-1, keepdims=True) * channels - tt).promise(plan.square_bits)                    # 3
+    v = v + eps * channels**2 * unit**2
+    g = (xg * channels - tg).promise(c + plan.deviation_bits) * 2.0 ** (plan.lift - c)
+    r = inverse_root(s, v, plan.domain, scale_bits=plan.root_bits + c)                           # 4
+    beyond = plan.lift + plan.root_bits
+    pairs = [(g, r)]
+    if s.guarded:
+        down = bits(plan.domain.high) - min(CHECKED_BITS, s.whole - ROOT_ROOM)
+        pairs.append((v * 2.0**-down, r))
+    y, *checked = s.mul_many(pairs, magnitude=[plan.result_bits + beyond, s.whole][: len(pairs)])
+    for vr in checked:
+        rounding = 2.0 ** (down - s.fixed.frac) / plan.domain.low
+        s.expect(vr, 2 * (plan.root_bits + c) - down, tolerance + rounding, "variance", by=r)
+    (y,) = s.settle(y * 2.0**-beyond)                                                            # 5
     return y + beta
 
 
-def _fitting(magnitude: int, variance: Range) -> int:
-    if magnitude > MOST_MAGNITUDE:
-        raise RangeError(f"LayerNorm's products would need magnitude {magnitude} for variances in [{variance.low:g}, "
-                         f"{variance.high:g}], but words hold {MOST_MAGNITUDE}; check the range profile")
-    return magnitude
+@dataclass(frozen=True)
+class Plan:
+    """Where LayerNorm's values lie, as powers of two. C channels; x is kept times 2^near; 2^c >= C.
+
+    near            x settles finer where deviations are small and coarser where they are large; and so coarse that C^2
+                    times the largest possible variance fits a word
+    input_bits      |x| 2^near is below 2^this
+    square_bits     C^2 (variance + eps) 4^near is below 2^this
+    deviation_bits  |x - mean| |gamma| 2^near is below 2^this
+    result_bits     |x - mean| |gamma| / sqrt(variance) is below 2^this, since no deviation exceeds sqrt(C variance)
+    root_bits       roots settle times 2^(root_bits + c), at 2^ROOT_BITS or more
+    lift            deviations settle times C / 2^(c - lift): the finer, the larger roots are
+    domain          of C^2 (variance + eps) 4^near
+    """
+
+    near: int
+    input_bits: int
+    square_bits: int
+    deviation_bits: int
+    result_bits: int
+    root_bits: int
+    lift: int
+    domain: Range
+
+    @classmethod
+    def of(cls, fixed: FixedPoint, x: Share, eps: float, at: Site) -> Plan:
+        """Raises RangeError for missing ranges, and where words do not hold the products."""
+        channels, c = x.shape[-1], bits(x.shape[-1])
+        reach, gain, variance = bits(measured(at, INPUT).reach), positive(at, GAIN).high, positive(at, VARIANCE)
+        most, holds = WORD_BITS - 2 - 2 * fixed.frac, x.width - x.frac - 2
+        if reach > holds:
+            raise RangeError(f"LayerNorm's input reaches {measured(at, INPUT).reach:g}, but the linear layer before it "
+                             f"holds values below 2^{holds}; raise `magnitude` (and lower `frac`)")
+
+        def square(near: int, m: int) -> int:
+            return bits(channels**2 * (4.0**m + eps * 4.0**near))
+
+        def deviation(m: int) -> int:
+            return max(1, m + 1 + bits(gain))
+
+        near = -int(bits(variance.low + eps) / 2)  # the least deviation settles at about 1, less where words are full
+        while max(square(near, reach + near), c + deviation(reach + near)) > most:
+            near -= 1
+        low, high = ((end + eps) * channels**2 * 4.0**near for end in (variance.low, variance.high))
+        domain = Range(low, max(low, min(high, 2.0 ** square(near, reach + near))))
+        coarse, fine = (math.ceil(math.log2(end) / 2.0) - c for end in (domain.high, domain.low))
+        result, root = max(1, bits(NEAR_ONE * math.sqrt(channels) * gain)), ROOT_BITS + coarse
+        if result + root > most:
+            raise RangeError(f"LayerNorm's results reach 2^{result} for gains of {gain:g}, and inverse roots 2^{root} "
+                             f"for variances in [{variance.low:g}, {variance.high:g}]; a product of both is below "
+                             f"2^{most}. Check the model's weights, or lower `frac`")
+        lift = min(max(0, LIFT_BITS - fine), most - result - root)
+
+        def windows(m: int) -> tuple[int, ...]:
+            if m - near > holds:
+                raise RangeError("x does not hold that")
+            products = max(square(near, m), c + deviation(m))
+            return (fixed.window(fixed.frac, m), fixed.window(2 * fixed.frac, products),
+                    fixed.window(fixed.frac, deviation(m) + lift))
+
+        m = roomiest(reach + near, windows)
+        return cls(near, m, square(near, m), deviation(m), result, root, lift, domain)
 
 
 def layernorm_exact(x: np.ndarray, eps: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from secformer.mpc.shares import Share
 from secformer.protocols.fidelity import student
 from secformer.protocols.newton import reciprocal_newton
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import INPUT, QUAD_SHIFT, QUAD_SUM, RELU_SUM, SCORE, measured, needs
+from secformer.protocols.quantities import INPUT, QUAD_SHIFT, QUAD_SUM, RELU_SUM, SCORE, VALUE, measured, needs
 from secformer.protocols.ranges import Range, Site, bits
 from secformer.protocols.softmax import EXP_BITS, quad_mean, real_columns, weighted_mean
 
@@ -46,7 +46,7 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
 @cite("li2023mpcformer", "2Quad")
 @cite("knott2021crypten", "reciprocal by Newton's iteration")
 @student("2Quad", quad_shift=QUAD_SHIFT)
-@needs(SCORE, QUAD_SUM)
+@needs(VALUE, SCORE, QUAD_SUM)
 def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real tokens: (B, H, T, D).
 
@@ -56,9 +56,9 @@ def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndar
     3. n <- 1 / q by `reciprocal_newton`, one per row                            38 rounds
     4. return c n                                                                two rounds
 
-    Ranges: at["score"]; at["quad_sum"], the row sums q. The released benchmark starts Newton's iteration at q itself
-    and leaves its domain for q above 250; here q is moved by a public power of two. Error, relative: 1e-3 at most (see
-    `reciprocal_newton`), typically 1e-4. Takes pending scores; the result has a truncation pending.
+    Ranges: at["value"], at["score"]; at["quad_sum"], the row sums q. The released benchmark starts Newton's iteration
+    at q itself and leaves its domain for q above 250; here q is moved by a public power of two. Error, relative: 1e-3
+    at most (see `reciprocal_newton`), typically 1e-4. Takes pending scores; the result has a truncation pending.
     """
     return quad_mean(s, scores, values, mask, at, reciprocal_newton)
 
@@ -67,7 +67,7 @@ def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndar
 @cite("mohassel2017secureml", "softmax by ReLU")
 @cite("knott2021crypten", "reciprocal by Newton's iteration")
 @student("2ReLU")
-@needs(SCORE, RELU_SUM)
+@needs(VALUE, SCORE, RELU_SUM)
 def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """(relu(x) + e/n) / (sum relu(x) + e) @ values over the n real tokens of a text: (B, H, T, D).
 
@@ -78,10 +78,10 @@ def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     3. n <- 1 / q by `reciprocal_newton`, one per row                            38 rounds
     4. return c n                                                                two rounds
 
-    Ranges: at["score"], at["relu_sum"], the row sums of relu. e = 2^-6. The released training code has 1e-12, which
-    only keeps a row without positive scores (it becomes uniform) from dividing by 0. Fixed point needs an e that can be
-    inverted; 2^-6 changes a row that sums to 1 by 1.6 %. Error of a weight against this formula: 1e-3, for rows that
-    sum to 1 or more. Takes pending scores; the result has a truncation pending.
+    Ranges: at["value"], at["score"]; at["relu_sum"], the row sums of relu. e = 2^-6. The released training code has
+    1e-12, which only keeps a row without positive scores (it becomes uniform) from dividing by 0. Fixed point needs an
+    e that can be inverted; 2^-6 changes a row that sums to 1 by 1.6 %. Error of a weight against this formula: 1e-3,
+    for rows that sum to 1 or more. Takes pending scores; the result has a truncation pending.
     """
     columns = real_columns(scores, values, mask)
     score, total = measured(at, SCORE), measured(at, RELU_SUM)
@@ -93,4 +93,4 @@ def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     if columns is not None:
         w = w * columns
     domain = Range(unit * (max(0.0, total.low) + 0.98 * E), unit * (max(0.0, total.high) + 1.02 * E))
-    return weighted_mean(s, w, values, domain, reciprocal_newton)                                # 2 to 4
+    return weighted_mean(s, w, values, domain, at, reciprocal_newton)                            # 2 to 4

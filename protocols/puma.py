@@ -21,7 +21,7 @@ from secformer.protocols.layernorm import layernorm_by
 from secformer.protocols.limit import exp_limit, least_bound
 from secformer.protocols.octaves import reciprocal_octaves, rsqrt_octaves
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import EXP_SUM, INPUT, SCORE, SPREAD, VARIANCE, measured, needs
+from secformer.protocols.quantities import EXP_SUM, INPUT, NORM, SCORE, SPREAD, VALUE, measured, needs
 from secformer.protocols.ranges import Site
 from secformer.protocols.softmax import EXP_BITS, below_maximum, exp_total, real_columns, weighted_mean
 
@@ -73,7 +73,7 @@ def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
 
 
 @cite("dong2023puma", "softmax: clipped exponential, one reciprocal per row")
-@needs(SCORE, SPREAD, EXP_SUM)
+@needs(VALUE, SCORE, SPREAD, EXP_SUM)
 @approximate
 def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^5)^(2^5), 0 below -14, x = scores less their row maximum: (B, H, T, D).
@@ -85,9 +85,9 @@ def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, 
     4. c <- e @ values; z <- row sums of e                                       one round
     5. return c / z by `reciprocal_octaves`, one per row                         14 rounds
 
-    Ranges: at["score"], at["spread"], at["exp_sum"]. Error of a weight against softmax: 3e-2 of the row's largest at
-    most (x^2/64 relative, largest near x = -2); against its formula with the same m: 5e-4. m lies up to 2^-2 below
-    the maximum, which brings x nearer to 0, where the formula is better. Takes pending scores; the result has a
+    Ranges: at["value"], at["score"], at["spread"], at["exp_sum"]. Error of a weight against softmax: 3e-2 of the row's
+    largest at most (x^2/64 relative, largest near x = -2); against its formula with the same m: 5e-4. m lies up to 2^-2
+    below the maximum, which brings x nearer to 0, where the formula is better. Takes pending scores; the result has a
     truncation pending.
     """
     columns = real_columns(scores, values, mask)
@@ -98,17 +98,17 @@ def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, 
     e = exp_limit(s, x, domain, squarings=SQUARINGS, floor=CLIP)                                 # 2, 3
     if columns is not None:
         e = e * columns
-    return weighted_mean(s, e * 2.0**EXP_BITS, values, exp_total(scores, domain, at), reciprocal_octaves)  # 4, 5
+    return weighted_mean(s, e * 2.0**EXP_BITS, values, exp_total(scores, domain, at), at, reciprocal_octaves)  # 4, 5
 
 
 @cite("dong2023puma", "LayerNorm")
 @cite("ba2016layernorm", "layer normalisation")
-@needs(VARIANCE)
+@needs(*NORM)
 @approximate
 def layernorm_octaves(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
     """LayerNorm with the inverse root of PUMA's framework: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
-    16 rounds; about 28 bytes per element. Range: at["variance"], up to 20 octaves. Error: that of `rsqrt_octaves`, 2e-4
-    relative to the result. Takes a pending x.
+    16 rounds; about 26 bytes per element. Ranges as in `layernorm_by`; at["variance"] up to 20 octaves. Error: that of
+    `rsqrt_octaves`, 2e-4 relative to the result. Takes a pending x.
     """
     return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_octaves)

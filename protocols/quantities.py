@@ -23,6 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 QUAD_SHIFT = 5.0  # c of 2Quad: weights are (score + c)^2
 SLACK = 0.25      # distance added to both ends, so that a range measured as a point is not one
+LEAST_GAIN = 2.0**-16  # a LayerNorm's gains count as this large at least: the last place of 16 fractional bits
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,19 @@ class Widening:
 
     ratio        whether ratios count, as for positive sums (which also allows for longer texts), or distances
     least, most  bounds that the quantity never leaves: widening stops there
+    fixed        the quantity depends on the model alone and not on its texts: it is not widened
     """
 
     ratio: bool = False
     least: float = -math.inf
     most: float = math.inf
+    fixed: bool = False
 
     def __call__(self, r: Range, margin: float) -> Range:
         """The range with its margin (1: as it is). By distance, a fraction of its length and SLACK are added at both
         ends; by ratio, the ends are divided and multiplied by 2 margin - 1."""
+        if self.fixed:
+            return r
         if self.ratio:
             factor = 2.0 * margin - 1.0
             low, high = r.low / factor, r.high * factor
@@ -133,14 +138,23 @@ def real_scores(xp: Any, scores: Any, real: Any) -> Any:
     return xp.where(real, scores, largest)
 
 
-def _input(xp: Any, x: Any) -> Any:
+def _input(xp: Any, x: Any, *parameters: Any) -> Any:
     return x
+
+
+def _gain(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
+    """The power of two that bounds |gamma|: a profile is public, and says no more of a secret parameter."""
+    return xp.exp2(xp.ceil(xp.log2(xp.clip(xp.amax(xp.abs(gamma)), LEAST_GAIN, None))))
 
 
 def _variance(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
     """Of every row."""
     centred = x - xp.mean(x, axis=-1, keepdims=True)
     return xp.mean(centred * centred, axis=-1)
+
+
+def _value(xp: Any, scores: Any, values: Any, real: Any) -> Any:
+    return values
 
 
 def _score(xp: Any, scores: Any, values: Any, real: Any) -> Any:
@@ -170,11 +184,14 @@ def _row_sums(xp: Any, weights: Any, real: Any) -> Any:
 
 
 INPUT = Quantity("input", _input)
+GAIN = Quantity("gain", _gain, Widening(ratio=True, fixed=True))
 VARIANCE = Quantity("variance", _variance, RATIO)
+VALUE = Quantity("value", _value)
 SCORE = Quantity("score", _score)
 SPREAD = Quantity("spread", _spread, Widening(most=0.0))               # the row's largest score is 0 below itself
 EXP_SUM = Quantity("exp_sum", _exp_sum, Widening(ratio=True, least=1.0))  # the row's largest score adds 1
 QUAD_SUM = Quantity("quad_sum", _quad_sum, RATIO)
 RELU_SUM = Quantity("relu_sum", _relu_sum, RATIO)
-ATTENTION = SCORE, SPREAD, EXP_SUM, QUAD_SUM, RELU_SUM
-KNOWN = MappingProxyType({q.name: q for q in (INPUT, VARIANCE, *ATTENTION)})
+NORM = INPUT, GAIN, VARIANCE
+ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, QUAD_SUM, RELU_SUM
+KNOWN = MappingProxyType({q.name: q for q in (*NORM, *ATTENTION)})

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from secformer.mpc.errors import RangeError
+
+MOST_ROOM = 7  # bits: a byte's, less the one that made it necessary
 
 
 @dataclass(frozen=True)
@@ -32,3 +36,23 @@ def bits(value: float) -> int:
 def rounded_out(r: Range, step: float) -> Range:
     """The ends moved outward to multiples of `step`, so that call sites with similar ranges share their fits."""
     return Range(math.floor(r.low / step) * step, math.ceil(r.high / step) * step)
+
+
+def roomiest(least: int, widths: Callable[[int], tuple[int, ...]]) -> int:
+    """The largest magnitude, `least` or more, that has the widths of `least`: windows are whole bytes, so a promise may
+    use all that it pays for.
+
+    `widths` gives the windows that depend on a magnitude, and raises RangeError where words do not hold them. So does
+    this function, where words do not hold the least.
+    """
+    paid, magnitude = widths(least), least
+    while magnitude - least < MOST_ROOM and _widths(widths, magnitude + 1) == paid:
+        magnitude += 1
+    return magnitude
+
+
+def _widths(widths: Callable[[int], tuple[int, ...]], magnitude: int) -> tuple[int, ...] | None:
+    try:
+        return widths(magnitude)
+    except RangeError:
+        return None

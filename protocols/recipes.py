@@ -29,7 +29,7 @@ from secformer.protocols.layernorm import layernorm_exact, layernorm_goldschmidt
 from secformer.protocols.mpcformer import gelu_quad, softmax_2quad_newton, softmax_2relu
 from secformer.protocols.papers import cite
 from secformer.protocols.puma import gelu_piecewise, layernorm_octaves, softmax_clipped
-from secformer.protocols.quantities import ATTENTION, INPUT, VARIANCE, Quantity, needed
+from secformer.protocols.quantities import ATTENTION, INPUT, NORM, Quantity, needed
 from secformer.protocols.ranges import Site
 from secformer.protocols.softmax import softmax_2quad, softmax_exact, softmax_series
 from secformer.protocols.tanh import tanh, tanh_exact
@@ -40,7 +40,7 @@ LayerNorm = Callable[[Session, Share, Share, Share, float, Site], Share]
 Observer = Callable[["Function", Elementwise], Elementwise]
 Needs = Mapping[str, tuple[Quantity, ...]]  # function of a recipe -> the quantities that its call sites must know
 # the quantities that are measured for functions that declare none
-DEFAULTS: Needs = MappingProxyType({"gelu": (INPUT,), "softmax": ATTENTION, "layernorm": (VARIANCE,), "tanh": (INPUT,)})
+DEFAULTS: Needs = MappingProxyType({"gelu": (INPUT,), "softmax": ATTENTION, "layernorm": NORM, "tanh": (INPUT,)})
 
 
 @dataclass(frozen=True)

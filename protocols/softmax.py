@@ -12,22 +12,35 @@ from collections.abc import Sequence
 import numpy as np
 
 from secformer.mpc.errors import RangeError, ShapeError
+from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.exp import exp
 from secformer.protocols.fidelity import faithful, student
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import EXP_SUM, QUAD_SHIFT, QUAD_SUM, SCORE, SPREAD, measured, needs, positive
-from secformer.protocols.ranges import Range, Site, bits
+from secformer.protocols.quantities import (
+    EXP_SUM,
+    QUAD_SHIFT,
+    QUAD_SUM,
+    SCORE,
+    SPREAD,
+    VALUE,
+    measured,
+    needs,
+    positive,
+)
+from secformer.protocols.ranges import Range, Site, bits, roomiest
 from secformer.protocols.reciprocal import Reciprocal, deflation, reciprocal_goldschmidt, reciprocal_series
 
-VALUE_BITS = 7       # values, and so their weighted means, are promised below 2^7
+VALUE_BITS = 2       # values, and so their weighted means, are promised below 2^2 times their measured reach
 EXP_BITS = 4         # weights are kept times 2^4, so that rounding them costs little
 SERIES_WIDTH = 56    # bits that weights settle to: their row sums then need no lift before the reciprocal's series
 LEAST_SUM = 0.99     # least sum of a row's weights: the largest weight is 1 or more, up to rounding
 RECIPROCAL_BITS = 3  # reciprocals of row sums settle at 2^3 or more
 LEAST_BOUND = 7.75   # least bound of scores: a coarse maximum is then wide enough for exp's shortest period, 32
+TOLERANCE = 2.0**-5          # of a sum times its reciprocal, where a session checks it
+SERIES_TOLERANCE = 2.0**-10  # the same for reciprocals by series
 MOST_PRECISION = 6   # most fractional bits of a comparison
 Windows = Sequence[tuple[int, int]]  # to try in order: bits of a comparison, and the least fractional bits among them
 WINDOW = 14, 3       # two bytes, two small tables
@@ -37,7 +50,7 @@ OCTET = 8, 2         # one byte, one table: for scores below 15
 @cite("vaswani2017attention", "scaled dot-product attention")
 @cite("luo2024secformer", "baseline softmax; exponential from one masked opening")
 @faithful
-@needs(SCORE, SPREAD, EXP_SUM)
+@needs(VALUE, SCORE, SPREAD, EXP_SUM)
 def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real tokens: (B, H, T, D).
 
@@ -49,7 +62,7 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     4. c <- e @ values; z <- row sums of e                                       one round
     5. return c / z, by one reciprocal per row                                   three rounds
 
-    Ranges: at["score"], at["spread"] (score minus row maximum), at["exp_sum"] of real columns.
+    Ranges: at["value"], at["score"], at["spread"] (score minus row maximum), at["exp_sum"] of real columns.
     Error: a weight's is at most 3.1e-6 of the row's largest and 3.3e-5 of itself, a row's scale 1.2e-4. Measured for
     values of N(0, 1), T to 384: 5e-5 in the twin and on shares.
     Takes pending scores; the result has a truncation pending.
@@ -62,8 +75,8 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     e = exp(s, x, domain, scale_bits=EXP_BITS)                                                   # 3
     if columns is not None:
         e = e * columns
-    return weighted_mean(s, e, values, exp_total(scores, domain, at), reciprocal_series,
-                         width=SERIES_WIDTH)                                                     # 4, 5
+    return weighted_mean(s, e, values, exp_total(scores, domain, at), at, reciprocal_series,
+                         width=SERIES_WIDTH, tolerance=SERIES_TOLERANCE)                         # 4, 5
 
 
 @cite("vaswani2017attention", "scaled dot-product attention")
@@ -109,30 +122,55 @@ def exp_total(scores: Share, domain: Range, at: Site) -> Range:
 
 @cite("vaswani2017attention", "scaled dot-product attention")
 def weighted_mean(
-    s: Session, weights: Share, values: Share, total: Range, reciprocal: Reciprocal,
-    spare_bits: int = RECIPROCAL_BITS, width: int = WORD_BITS,
+    s: Session, weights: Share, values: Share, total: Range, at: Site, reciprocal: Reciprocal,
+    spare_bits: int = RECIPROCAL_BITS, width: int = WORD_BITS, tolerance: float = TOLERANCE,
 ) -> Share:
     """weights @ values / row sums of weights, which lie in `total`, by one reciprocal per row.
 
     3 rounds beside the reciprocal's, one less for settled weights; about 11 bytes per weight and 18 per value.
     1. c <- weights @ values;  z <- row sums of the weights
     2. return c / z
+    No product wraps while |values| stays below 4 times the reach of at["value"] and sums below the end of `total`.
     Reciprocals settle at 2^spare_bits or more, of sums of `width` bits or more. Takes pending weights; the result has a
-    truncation pending.
+    truncation pending. Raises RangeError where values or sums are so large that words do not hold their products.
+
+    A guarded session checks that each sum times its reciprocal is 1, to `tolerance`, and that the means stay within
+    the reach of at["value"]: 16 bytes per row more.
     """
-    magnitude = bits(total.high) + VALUE_BITS
+    scale_bits = bits(total.high) + spare_bits
+    value_bits = promised(s.fixed, measured(at, VALUE).reach, bits(total.high), scale_bits)
+    magnitude = bits(total.high) + value_bits
     (weights,) = s.settle(weights, width=max(width, s.fixed.window(2 * s.fixed.frac, magnitude)))
     context = s.matmul(weights, values, magnitude=magnitude)                                     # 1
-    scale_bits = bits(total.high) + spare_bits
     sums = weights.sum(-1, keepdims=True).promise(bits(total.high))
     inverse = reciprocal(s, sums, total, scale_bits=scale_bits)                                  # 2
-    return s.mul(context, inverse, magnitude=VALUE_BITS + scale_bits) * 2.0**-scale_bits
+    products = [(context, inverse), (sums, inverse)][: 2 if s.guarded else 1]
+    mean, *ones = s.mul_many(products, magnitude=[value_bits + scale_bits, s.whole][: len(products)])
+    for one in ones:
+        s.expect(one, scale_bits, tolerance, "sum")
+    reach = measured(at, VALUE).reach
+    return s.checked(mean * 2.0**-scale_bits, -reach, reach, "value")
+
+
+def promised(fixed: FixedPoint, reach: float, total_bits: int, scale_bits: int) -> int:
+    """The least m with 2^m >= 4 reach (or less, down to reach, where words do not hold more), raised as far as the
+    windows that depend on it stay as they are: those of the mean, of its product with sums and with a reciprocal."""
+    def windows(m: int) -> tuple[int, ...]:
+        frac = fixed.frac
+        return (fixed.window(frac, m), fixed.window(frac, total_bits + m), fixed.window(2 * frac, total_bits + m),
+                fixed.window(2 * frac, scale_bits + m))
+
+    most = WORD_BITS - 2 - 2 * fixed.frac - max(total_bits, scale_bits)
+    if bits(reach) > most:
+        raise RangeError(f"attention's values reach {reach:g} and a row's weights sum to 2^{total_bits}, but beside "
+                         f"such sums words hold only values below 2^{most}; check the range profile, or lower `frac`")
+    return roomiest(min(bits(reach) + VALUE_BITS, most), windows)
 
 
 @cite("luo2024secformer", "2Quad softmax protocol")
 @cite("li2023mpcformer", "2Quad")
 @student("2Quad", quad_shift=QUAD_SHIFT)
-@needs(SCORE, QUAD_SUM)
+@needs(VALUE, SCORE, QUAD_SUM)
 def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real tokens: (B, H, T, D).
 
@@ -142,8 +180,8 @@ def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     3. n <- 1 / q by Goldschmidt, one per row: eta = 5000, 13 iterations where at["quad_sum"] allows
     4. return c n                                                                two rounds
 
-    Ranges: at["score"]; at["quad_sum"], the row sums q. Error, relative: 3e-4 (see `reciprocal_goldschmidt`).
-    Takes pending scores; the result has a truncation pending.
+    Ranges: at["value"], at["score"]; at["quad_sum"], the row sums q. Error, relative: 3e-4 (see
+    `reciprocal_goldschmidt`). Takes pending scores; the result has a truncation pending.
     """
     def reciprocal(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
         eta, iterations = deflation(domain)
@@ -162,11 +200,15 @@ def quad_mean(
     total = positive(at, QUAD_SUM)
     if total.low == 0.0:
         raise RangeError("a 2Quad row must not sum to 0: this checkpoint was not trained for 2Quad; use FAITHFUL")
-    largest = (measured(at, SCORE).reach + QUAD_SHIFT) ** 2
-    p = s.square(scores + QUAD_SHIFT, magnitude=bits(min(total.high, largest)))
+    score = measured(at, SCORE)
+    largest = (score.reach + QUAD_SHIFT) ** 2
+    if columns is not None:
+        scores = scores * columns  # padding at 0, until it is taken out
+    low, high = (end + QUAD_SHIFT for end in (min(0.0, score.low), max(0.0, score.high)))
+    p = s.square(s.checked(scores + QUAD_SHIFT, low, high, "score"), magnitude=bits(min(total.high, largest)))
     if columns is not None:
         p = p * columns
-    return weighted_mean(s, p, values, total, reciprocal, spare_bits=1)
+    return weighted_mean(s, p, values, total, at, reciprocal, spare_bits=1)
 
 
 def softmax_exact(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:

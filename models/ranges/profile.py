@@ -32,10 +32,14 @@ from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, FAITHFUL, Needs, Recipe, recipe_named
 
 FILE = "secformer_profile.json"
-FORMAT = 1
+FORMAT = 2  # 1 lacks what LayerNorms and attention's values reach
 MARGIN = 1.25
 KEYS = ("format", "model", "design", "texts", "tokens", "margin", "sites")
 WIDENINGS = "widenings"  # a further key, where a recipe declares quantities that the package does not know
+
+
+class OutdatedProfile(ModelError):
+    """A range profile of an earlier version, which lacks quantities that protocols need by now."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,8 @@ class RangeProfile:
 
     @classmethod
     def load(cls, path: PathLike) -> RangeProfile:
-        """Reads JSON. Raises ModelError for a file that is not a profile of this version."""
+        """Reads JSON. Raises ModelError for a file that is not a profile of this version: OutdatedProfile for one of an
+        earlier version."""
         try:
             facts = json.loads(Path(path).read_text("utf-8"))
         except (OSError, ValueError) as error:
@@ -123,6 +128,10 @@ class RangeProfile:
     @classmethod
     def of(cls, facts: Any, path: PathLike) -> RangeProfile:
         """A profile from plain numbers and names; `path` is where they come from. Raises ModelError."""
+        if isinstance(facts, dict) and facts.get("format") in range(1, FORMAT):
+            raise OutdatedProfile(f"the range profile {path} has format {facts['format']} of an earlier version, which "
+                                  f"lacks quantities that are needed now; measure a new one with: secformer profile "
+                                  f"(and provision models again that hold the old one: secformer provision)")
         if not isinstance(facts, dict) or facts.get("format") != FORMAT:
             raise ModelError(f"{path} is not a range profile of format {FORMAT}; write one with: secformer profile")
         if set(facts) - {WIDENINGS} != set(KEYS):
@@ -148,15 +157,17 @@ class RangeProfile:
 def _facts(widening: Widening) -> dict[str, bool | float]:
     """A widening as plain numbers, without infinite bounds. `_widening` is the inverse."""
     bounds = {"least": widening.least, "most": widening.most}
-    return {"ratio": widening.ratio} | {key: bound for key, bound in bounds.items() if math.isfinite(bound)}
+    rules = {"ratio": widening.ratio, "fixed": widening.fixed}
+    return rules | {key: bound for key, bound in bounds.items() if math.isfinite(bound)}
 
 
 def _widening(facts: Mapping[str, Any]) -> Widening:
     """Raises ValueError or TypeError for anything else than what `_facts` gives."""
-    ratio, bounds = facts.get("ratio"), {key: float(bound) for key, bound in facts.items() if key != "ratio"}
-    if not isinstance(ratio, bool) or not all(map(math.isfinite, bounds.values())):
+    ratio, fixed = facts.get("ratio"), facts.get("fixed")
+    bounds = {key: float(bound) for key, bound in facts.items() if key not in ("ratio", "fixed")}
+    if not (isinstance(ratio, bool) and isinstance(fixed, bool) and all(map(math.isfinite, bounds.values()))):
         raise ValueError(f"not a rule for widening: {facts}")
-    return Widening(ratio, **bounds)
+    return Widening(ratio, fixed=fixed, **bounds)
 
 
 def design_of(recipe: Recipe) -> Recipe:

@@ -6,6 +6,7 @@ In-process models and the owner's provisioning both start here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.tensors import Layout
@@ -13,7 +14,7 @@ from secformer.models.families.architecture import Architecture
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.heads import Head
 from secformer.models.families.program import GUARD
-from secformer.models.ranges.profile import FILE, RangeProfile, design_of, measure
+from secformer.models.ranges.profile import FILE, OutdatedProfile, RangeProfile, design_of, measure
 from secformer.models.ranges.rehearsal import rehearse, rehearse_values
 from secformer.models.ranges.trained import require, trained_for
 from secformer.models.run.options import Settings
@@ -23,6 +24,8 @@ from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
 
 UNMEASURED = ("there is no range profile for this recipe beside the checkpoint, so one was measured at load from "
               "built-in texts; if your texts differ from those, write a profile with: secformer profile")
+OUTDATED = ("the range profile beside the checkpoint is of an earlier version, so one was measured at load from "
+            "built-in texts; write a new one with: secformer profile")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +112,13 @@ def choose_profile(
         profile, source = given, "given"
     elif given is not None:
         profile, source = RangeProfile.load(given), str(given)
-    elif beside.is_file() and (profile := RangeProfile.load(beside)).design == design and profile.holds(recipe.needs):
-        source = str(beside)
     else:
-        profile = measure(folder, recipe=recipe)
-        rehearse_values(folder, recipe, profile, fixed)
-        return profile, "measured at load from built-in texts", [UNMEASURED]
+        found, note = _beside(beside, design, recipe)
+        if found is None:
+            profile = measure(folder, recipe=recipe)
+            rehearse_values(folder, recipe, profile, fixed)
+            return profile, "measured at load from built-in texts", [note]
+        profile, source = found, str(beside)
     if profile.design != design:
         raise ModelError(f"the range profile ({source}) was measured with {profile.design!r} functions, but this "
                          f"recipe needs {design!r}; leave `profile` out to have one measured at load")
@@ -122,6 +126,17 @@ def choose_profile(
         raise ModelError(f"the range profile ({source}) was measured on other weights than those in {folder.path}; "
                          f"measure a new one with: secformer profile")
     return profile, source, []
+
+
+def _beside(file: Path, design: str, recipe: Recipe) -> tuple[RangeProfile | None, str]:
+    """The profile beside a checkpoint, or None and a note that says why none was found there for the recipe."""
+    if not file.is_file():
+        return None, UNMEASURED
+    try:
+        profile = RangeProfile.load(file)
+    except OutdatedProfile:
+        return None, OUTDATED
+    return (profile, "") if profile.design == design and profile.holds(recipe.needs) else (None, UNMEASURED)
 
 
 def result_names(architecture: Architecture, settings: Settings) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from secformer.mpc.shares import Share
 from secformer.protocols import fits
-from secformer.protocols.ranges import Range
+from secformer.protocols.quantities import NORM
+from secformer.protocols.ranges import Range, Site
 
 PENDING = 32  # fractional bits of a product that has not been settled
 BITS = 10     # inverses are asked for times 2^10
@@ -25,6 +26,12 @@ def worst(found: fits.Fit, fn: fits.Function, relative: bool = False) -> float:
     x = np.linspace(found.low, found.high, 30_011)
     wrong = np.abs(found.series(x) - fn(x))
     return float((wrong / np.abs(fn(x)) if relative else wrong).max())
+
+
+def norm_site(x: np.ndarray, gamma: np.ndarray, **others: Range) -> Site:
+    """The ranges that a LayerNorm of x needs, as they are, or as `others` says."""
+    found = {q.name: q.of(np, x, gamma, gamma) for q in NORM}
+    return {name: Range(float(v.min()), float(v.max())) for name, v in found.items()} | others
 
 
 def limit(x: np.ndarray, squarings: int) -> np.ndarray:

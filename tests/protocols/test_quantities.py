@@ -15,6 +15,7 @@ from secformer.protocols.quantities import (
     ATTENTION,
     DISTANCE,
     EXP_SUM,
+    GAIN,
     INPUT,
     KNOWN,
     QUAD_SHIFT,
@@ -46,14 +47,15 @@ RULES = {q.name: q.widening for q in KNOWN.values()}
 def attention(scores: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
     """All quantities of attention by the package's formulas, on NumPy."""
     real = mask[:, None, None, :]
-    filled, values = real_scores(np, scores, real), np.zeros((*scores.shape[:-1], 1))
+    filled, values = real_scores(np, scores, real), np.linspace(-2.0, 3.0, scores[..., :1].size)
+    values = values.reshape(*scores.shape[:-1], 1)
     return {q.name: q.of(np, filled, values, real) for q in ATTENTION}
 
 
 def formulas(real: np.ndarray) -> dict[str, np.ndarray]:
     """The same of one text's real columns (H, T, n), as textbooks have them."""
     spread = real - real.max(axis=-1, keepdims=True)
-    return {"score": real, "spread": spread, "exp_sum": np.exp(spread).sum(axis=-1),
+    return {"value": np.array([-2.0, 3.0]), "score": real, "spread": spread, "exp_sum": np.exp(spread).sum(axis=-1),
             "quad_sum": ((real + QUAD_SHIFT) ** 2).sum(axis=-1), "relu_sum": np.maximum(real, 0.0).sum(axis=-1)}
 
 
@@ -90,7 +92,8 @@ def test_sums_do_not_depend_on_memory_layout() -> None:
 def test_variance() -> None:
     x = np.random.default_rng(2).normal(3.0, 2.0, (7, 33))
     np.testing.assert_array_equal(VARIANCE.of(np, x, np.ones(33), np.zeros(33)), x.var(axis=-1))
-    np.testing.assert_array_equal(INPUT.of(np, x), x)
+    for parameters in ((), (np.ones(33), np.zeros(33))):
+        assert INPUT.of(np, x, *parameters) is x
 
 
 def test_torch_agrees() -> None:
@@ -99,12 +102,24 @@ def test_torch_agrees() -> None:
     scores, x, mask = rng.normal(0.0, 3.0, (2, 2, 7, 7)), rng.normal(size=(5, 12)), np.arange(7) < [[7], [3]]
     expected = attention(scores, mask)
     real = torch.asarray(mask[:, None, None, :])
-    filled, values = real_scores(torch, torch.tensor(scores), real), torch.zeros((2, 2, 7, 1))
+    filled = real_scores(torch, torch.tensor(scores), real)
+    values = torch.linspace(-2.0, 3.0, 28, dtype=torch.float64).reshape(2, 2, 7, 1)
     for q in ATTENTION:
         np.testing.assert_allclose(q.of(torch, filled, values, real).numpy(), expected[q.name], rtol=1e-12)
     one = torch.ones(12)
     np.testing.assert_allclose(VARIANCE.of(torch, torch.tensor(x), one, one).numpy(), x.var(axis=-1), rtol=1e-12)
     assert INPUT.of(torch, one) is one
+    gains = torch.tensor([0.5, -3.0, 1.0], dtype=torch.float64)
+    assert float(GAIN.of(torch, torch.tensor(x), gains, gains)) == 4.0
+
+
+@pytest.mark.parametrize("gains, bound", [([0.5, -3.0, 1.0], 4.0), ([2.0], 2.0), ([2.0001], 4.0), ([0.3, 0.1], 0.5),
+                                          ([0.0, 0.0], 2.0**-16)])
+def test_a_profile_says_no_more_of_gains_than_the_power_of_two_above(gains: list[float], bound: float) -> None:
+    gamma = np.array(gains)
+    found = GAIN.of(np, np.ones((2, gamma.size)), gamma, np.zeros(gamma.size))
+    assert found == bound and GAIN.widening(Range(bound, bound), 1.25) == Range(bound, bound)
+    assert GAIN.widening.coarse(Range(bound, bound)) == Range(bound, bound)
 
 
 # ---- widening --------------------------------------------------------------------------------------------------------
@@ -176,7 +191,7 @@ def test_declarations_are_data() -> None:
 
 
 def test_a_name_means_one_thing() -> None:
-    with pytest.raises(SettingsError, match=r"'score' stands for another quantity.*Known: input, variance, score"):
+    with pytest.raises(SettingsError, match=r"'score' stands for another quantity.*Known: input, gain, .*, score"):
         needs(Quantity("score", lambda xp, x: x))
     a, b = (Quantity("mine", lambda xp, x: x), Quantity("mine", lambda xp, x: x, RATIO))
     with pytest.raises(SettingsError, match="choose a name of your own"):
@@ -185,7 +200,7 @@ def test_a_name_means_one_thing() -> None:
 
 def test_known_names() -> None:
     """They stand in profiles: renaming one makes every file stale."""
-    assert list(KNOWN) == ["input", "variance", "score", "spread", "exp_sum", "quad_sum", "relu_sum"]
+    assert list(KNOWN) == ["input", "gain", "variance", "value", "score", "spread", "exp_sum", "quad_sum", "relu_sum"]
     with pytest.raises(TypeError):
         KNOWN["x"] = INPUT  # type: ignore[index]
 

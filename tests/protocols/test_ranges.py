@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secformer.protocols.ranges import Range, bits, rounded_out
+from secformer.mpc.errors import RangeError
+from secformer.mpc.fixed import FixedPoint
+from secformer.protocols.ranges import Range, bits, roomiest, rounded_out
 
 reals = st.floats(-1e4, 1e4, allow_subnormal=False)
 
@@ -33,3 +36,26 @@ def test_bits(value: float) -> None:
 
 def test_bits_of_zero() -> None:
     assert bits(0.0) == 0
+
+
+@given(st.integers(-20, 40), st.integers(0, 9))
+def test_the_roomiest_magnitude_costs_nothing(least: int, more: int) -> None:
+    """One more would cost a byte in one of the windows."""
+    fixed = FixedPoint()
+
+    def windows(m: int) -> tuple[int, ...]:
+        return fixed.window(16, m), fixed.window(16, m + more)
+
+    found = roomiest(least, windows) if least + more <= 46 else least
+    assert found >= least
+    if least + more <= 46:
+        assert windows(found) == windows(least)
+    if found + more < 46:
+        assert windows(found + 1) != windows(found) or least + more > 46
+
+
+def test_room_ends_where_words_do() -> None:
+    fixed = FixedPoint()
+    assert roomiest(28, lambda m: (fixed.window(32, m),)) == 30
+    with pytest.raises(RangeError, match="words have 64"):
+        roomiest(31, lambda m: (fixed.window(32, m),))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import write_checkpoint
-from protocols_lab import PENDING, Run
+from protocols_lab import PENDING, Run, norm_site
 
 from secformer.models.run.local import secure_bert
 from secformer.models.run.local import twin as twin_of
@@ -187,7 +187,7 @@ def case(b: int, h: int, t: int, d: int, spread: float, shift: float) -> Case:
     real = [scores[i][..., mask[i]] for i in range(b)]
     spreads = [r - r.max(axis=-1, keepdims=True) for r in real]
     found = {
-        "score": real, "spread": spreads, "exp_sum": [np.exp(x).sum(axis=-1) for x in spreads],
+        "value": [values], "score": real, "spread": spreads, "exp_sum": [np.exp(x).sum(axis=-1) for x in spreads],
         "quad_sum": [((r + 5.0) ** 2).sum(axis=-1) for r in real],
         "relu_sum": [np.maximum(r, 0.0).sum(axis=-1) for r in real],
     }
@@ -229,7 +229,7 @@ def test_softmax_near_the_exact_one(run: Run, protocol: Callable[..., Share], bo
 
 def test_a_row_without_positive_scores_is_uniform(run: Run) -> None:
     scores, values, mask, _ = case(1, 1, 16, 3, 1.0, -9.0)
-    at = {"score": Range(scores.min(), scores.max()), "relu_sum": Range(0.0, 0.0)}
+    at = {"value": Range(-5.0, 5.0), "score": Range(scores.min(), scores.max()), "relu_sum": Range(0.0, 0.0)}
     got = run(attention(softmax_2relu, mask, at), scores, values, fracs=[PENDING, 16])
     assert np.abs(got - values.mean(axis=-2, keepdims=True)).max() <= 2e-2
 
@@ -243,7 +243,7 @@ def test_layernorm(run: Run, protocol: Callable[..., Share], bound: float, c: in
     rng = np.random.default_rng(1)
     x = layernorm_exact(rng.normal(size=(24, c)), 0.0) * np.sqrt(np.geomspace(low, high, 24))[:, None]
     x, gamma, beta = x + 0.5 * rng.normal(size=(24, 1)), rng.uniform(-2.0, 2.0, c), rng.normal(size=c)
-    at = {"variance": Range(low / 1.5, high * 1.5)}
+    at = norm_site(x, gamma, variance=Range(low / 1.5, high * 1.5))
     got = run(lambda s, *v: protocol(s, *v, 1e-12, at), x, gamma, beta, fracs=[PENDING, 16, 16])
     exact = layernorm_exact(x, 1e-12) * gamma
     assert np.abs(got - exact - beta).max() <= bound * np.abs(exact).max()

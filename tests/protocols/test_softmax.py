@@ -32,6 +32,7 @@ def case(seed: int, b: int, h: int, t: int, d: int, spread: float, shift: float 
     sums = np.concatenate([np.exp(x).sum(axis=-1).reshape(-1) for x in below])
     quads = np.concatenate([((r + QUAD_SHIFT) ** 2).sum(axis=-1).reshape(-1) for r in real])
     at = {
+        "value": Range(values.min(), values.max()),
         "score": Range(min(r.min() for r in real), max(r.max() for r in real)),
         "spread": Range(min(x.min() for x in below), 0.0),
         "exp_sum": Range(sums.min(), sums.max()),
@@ -86,7 +87,8 @@ def test_flat_and_peaked_rows(run: Run, row: np.ndarray) -> None:
     scores = np.broadcast_to(row, (1, 1, 16, 16)).copy()
     values = np.random.default_rng(0).normal(size=(1, 1, 16, 4))
     mask = np.ones((1, 16), dtype=bool)
-    at = {"score": Range(-30.0, 30.0), "spread": Range(-60.0, 0.0), "exp_sum": Range(1.0, 16.0)}
+    at = {"value": Range(-5.0, 5.0), "score": Range(-30.0, 30.0), "spread": Range(-60.0, 0.0),
+          "exp_sum": Range(1.0, 16.0)}
     got = run(program(softmax_series, mask, at), scores, values, fracs=[PENDING, 16])
     assert np.abs(got - softmax_exact(scores, mask) @ values).max() <= 3e-4
 
@@ -126,6 +128,6 @@ def test_refusals(protocol: Callable[..., Share]) -> None:
                                                 (math.nan, 5.0, "finite")])
 def test_2quad_needs_positive_sums(low: float, high: float, message: str) -> None:
     s = PlainSession()
-    scores, values, mask, _ = case(6, 1, 1, 4, 2, 1.0)
+    scores, values, mask, at = case(6, 1, 1, 4, 2, 1.0)
     with pytest.raises(RangeError, match=message):
-        softmax_2quad(s, s.accept(scores), s.accept(values), mask, {"quad_sum": Range(low, high)})
+        softmax_2quad(s, s.accept(scores), s.accept(values), mask, {**at, "quad_sum": Range(low, high)})

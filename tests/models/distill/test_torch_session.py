@@ -22,7 +22,8 @@ from secformer.models.distill.exact import EXACT_TORCH  # noqa: E402
 from secformer.models.distill.torch_session import BLOCK, TorchSession  # noqa: E402
 
 Program = Callable[..., Share]
-AT: Site = {"input": Range(-4.0, 4.0), "variance": Range(0.3, 3.0), "score": Range(-4.0, 4.0),
+AT: Site = {"input": Range(-4.0, 4.0), "gain": Range(2.0, 2.0), "variance": Range(0.3, 3.0),
+            "value": Range(-4.0, 4.0), "score": Range(-4.0, 4.0),
             "spread": Range(-8.0, 0.0), "exp_sum": Range(1.0, 5.0), "quad_sum": Range(5.0, 400.0),
             "relu_sum": Range(0.0, 20.0)}
 MASK = np.array([[True, True, True, True, True], [True, True, True, False, False]])

@@ -78,7 +78,8 @@ def test_linear() -> None:
 def test_layernorm_runs_at_its_own_site_with_its_own_parameters() -> None:
     s, batch = PlainSession(), batch_of([2, 1])
     gamma, beta = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.0, 1.0, 0.0, -1.0])
-    f = forward(s, batch, {"layer.0.norm": {"variance": Range(1.0, 2.0)}}, layer__0__norm__weight=gamma,
+    at = {"input": Range(-9.0, 9.0), "gain": Range(4.0, 4.0), "variance": Range(1.0, 2.0)}
+    f = forward(s, batch, {"layer.0.norm": at}, layer__0__norm__weight=gamma,
                 layer__0__norm__bias=beta, layer__1__norm__weight=beta, layer__1__norm__bias=gamma)
     x = tokens(batch, 4)
     found = layernorm(s, s.accept(x), f, "layer.0.norm", 0.25).data

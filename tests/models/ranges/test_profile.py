@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secformer.models.families.folder import ModelFolder
-from secformer.models.ranges.profile import FILE, FORMAT, RangeProfile, measure
+from secformer.models.ranges.profile import FILE, FORMAT, OutdatedProfile, RangeProfile, measure
 from secformer.models.run.local import secure_bert, twin
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
 from secformer.mpc.session import Session
@@ -24,6 +24,8 @@ from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import CRYPTEN, EXACT, FAITHFUL, MPCFORMER, MPCFORMER_2RELU, PUMA, SECFORMER, Recipe
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
+NORMS = {"input", "gain", "variance"}
+EXPS, QUADS = {"value", "score", "spread", "exp_sum"}, {"value", "score", "quad_sum"}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def test_measures_every_site_and_quantity(folder: ModelFolder) -> None:
     assert set(profile.sites) == {"embedding.layernorm", *layers, "head.gelu", "head.layernorm"}
     assert (profile.texts, profile.tokens) == (2, 8)
     at = profile.sites["layer.0.softmax"]
-    assert set(at) == {"score", "spread", "exp_sum"}
+    assert set(at) == {"value", "score", "spread", "exp_sum"}
     assert at["spread"].high == 0.0
     assert 1.0 <= at["exp_sum"].low <= at["exp_sum"].high <= 5.0
     assert profile.sites["embedding.layernorm"]["variance"].low > 0.0
@@ -133,12 +135,10 @@ def widened(quantity: str, r: Range, margin: float) -> Range:
 
 
 @pytest.mark.parametrize("recipe, design, softmax", [
-    (FAITHFUL, "exact", {"score", "spread", "exp_sum"}), (EXACT, "exact", set(KNOWN) - {"input", "variance"}),
-    (SECFORMER, "secformer", {"score", "quad_sum"}), (MPCFORMER, "mpcformer", {"score", "quad_sum"}),
-    (MPCFORMER_2RELU, "mpcformer_2relu", {"score", "relu_sum"}), (PUMA, "puma", {"score", "spread", "exp_sum"}),
-    (CRYPTEN, "crypten", {"score", "spread", "exp_sum"}), (replace(FAITHFUL, name="mine"), "exact",
-                                                           {"score", "spread", "exp_sum"}),
-    (replace(FAITHFUL, name="mine", gelu=PUMA.gelu), "mine", {"score", "spread", "exp_sum"}),
+    (FAITHFUL, "exact", EXPS), (EXACT, "exact", set(KNOWN) - NORMS), (SECFORMER, "secformer", QUADS),
+    (MPCFORMER, "mpcformer", QUADS), (MPCFORMER_2RELU, "mpcformer_2relu", {"value", "score", "relu_sum"}),
+    (PUMA, "puma", EXPS), (CRYPTEN, "crypten", EXPS), (replace(FAITHFUL, name="mine"), "exact", EXPS),
+    (replace(FAITHFUL, name="mine", gelu=PUMA.gelu), "mine", EXPS),
 ], ids=lambda v: v.name if isinstance(v, Recipe) else None)
 def test_a_profile_holds_what_its_recipe_declares(folder: ModelFolder, recipe: Recipe, design: str,
                                                   softmax: set[str]) -> None:
@@ -146,7 +146,7 @@ def test_a_profile_holds_what_its_recipe_declares(folder: ModelFolder, recipe: R
     profile = measure(folder, ["the cat sat", "dog"], recipe=recipe)
     assert profile.design == design and not profile.widenings
     assert {name: set(q) for name, q in profile.sites.items()} == {
-        site: softmax if site.endswith("softmax") else {"input" if site.endswith("gelu") else "variance"}
+        site: softmax if site.endswith("softmax") else {"input"} if site.endswith("gelu") else NORMS
         for site in profile.sites}
 
 
@@ -165,8 +165,21 @@ def test_missing_quantities_are_told(folder: ModelFolder) -> None:
         less.violations(more)
 
 
-def test_files_of_earlier_versions(folder: ModelFolder, tmp_path: Path) -> None:
-    """They hold all quantities of attention, whatever the recipe, and no rules; unknown names widen by distance."""
+def test_files_of_earlier_versions_are_told_from_broken_ones(folder: ModelFolder, tmp_path: Path) -> None:
+    """They lack quantities that protocols need by now: whoever reads one may measure instead."""
+    facts = measure(folder, ["the cat sat"]).as_dict()
+    for name, number in (("old", 1), ("new", FORMAT + 1), ("none", None)):
+        (tmp_path / name).write_text(json.dumps(facts | {"format": number}), "utf-8")
+    with pytest.raises(OutdatedProfile, match=r"format 1 of an earlier version.*secformer profile"):
+        RangeProfile.load(tmp_path / "old")
+    for name in ("new", "none"):
+        with pytest.raises(ModelError, match="not a range profile of format 2") as caught:
+            RangeProfile.load(tmp_path / name)
+        assert not isinstance(caught.value, OutdatedProfile)
+
+
+def test_files_with_further_quantities(folder: ModelFolder, tmp_path: Path) -> None:
+    """A file may hold more than a recipe needs, and no rules; unknown names widen by distance."""
     facts = measure(folder, ["the cat sat"], recipe=SECFORMER).as_dict()
     assert set(facts) == {"format", "model", "design", "texts", "tokens", "margin", "sites"}
     facts["sites"]["layer.0.softmax"] |= {"spread": [-8.0, 0.0], "exp_sum": [1.0, 6.0], "relu_sum": [0.0, 4.0],
@@ -178,16 +191,18 @@ def test_files_of_earlier_versions(folder: ModelFolder, tmp_path: Path) -> None:
 
 
 def test_the_shipped_profile() -> None:
-    """Ranges as a file of format 1 gives them since it was written."""
+    """Ranges as its file gives them, widened by quantity."""
     from secformer import demo_model
 
     profile = RangeProfile.load(Path(demo_model()) / FILE)
     found, at = profile.sites["layer.0.softmax"], profile("layer.0.softmax")
-    assert profile.design == "secformer" and set(found) >= {"score", "quad_sum"}
+    assert profile.design == "secformer" and set(found) >= {"value", "score", "quad_sum"}
     length = found["score"].high - found["score"].low
     assert at["score"] == Range(found["score"].low - (0.125 * length + 0.25),
                                 found["score"].high + (0.125 * length + 0.25))
     assert at["quad_sum"] == Range(found["quad_sum"].low / 1.5, found["quad_sum"].high * 1.5)
+    gain = profile.sites["embedding.layernorm"]["gain"]
+    assert gain.low == gain.high == profile("embedding.layernorm")["gain"].high
 
 
 # ---- quantities of one's own -----------------------------------------------------------------------------------------
