@@ -34,7 +34,6 @@ class Expected(NamedTuple):
     by: Share | None
     exponent: int
     interval: Interval
-    place: str
 
 
 @dataclass
@@ -106,24 +105,27 @@ class Guarding(LocalOperators):
         The check stays with views of x (slices, reshapes, transpositions), and is lost where x is added or scaled.
         Without a guard, x itself.
         """
-        return x if self._guarded is None else x.expecting(Interval(low, high, what))
+        return x if self._guarded is None else x.expecting(self._interval(low, high, what))
 
     def expect(self, x: Share, exponent: int, tolerance: float, what: str, *, by: Share | None = None) -> None:
         """Checks at the end of the guarded block that x, or the product x * by, is 2^exponent, up to the relative
         `tolerance`. Nothing without a guard."""
         if self._guarded is not None:
-            interval = Interval(1.0 - tolerance, 1.0 + tolerance, what)
-            self._expected.append(Expected(x, by, exponent, interval, f"{'/'.join(self._path)}: {what}"))
+            interval = self._interval(1.0 - tolerance, 1.0 + tolerance, what)
+            self._expected.append(Expected(x, by, exponent, interval))
 
     # ---- for verbs ------------------------------------------------------------------------------------------------
+
+    def _interval(self, low: float, high: float, what: str) -> Interval:
+        """An interval of a quantity at this place of the program."""
+        return Interval(low, high, f"{'/'.join(self._path)}: {what}")
 
     def _check(self, interval: Interval, frac: int, bits: int, offset: int = 0) -> Check | None:
         """The check of an opening of `bits` bits, `frac` of them fractional; None without a guard."""
         if self._guarded is None:
             return None
-        place = f"{'/'.join(self._path)}: {interval.what}"
-        self._guarded.places.append(place)
-        return Check(interval, place, (guard(interval.low, interval.high, frac, bits, offset),))
+        self._guarded.places.append(interval.place)
+        return Check(interval, (guard(interval.low, interval.high, frac, bits, offset),))
 
     def _watched(self, job: Truncation) -> Truncation:
         if job.x.interval is None or self._guarded is None:
@@ -141,7 +143,7 @@ class Guarding(LocalOperators):
             x = (e.x if e.by is None else next(products)) * 2.0**-e.exponent
             down = max(0, x.frac - WITNESS_FRAC)
             x = Share(self, self._drop(x.data, down), x.frac - down, x.width - down, x.magnitude)
-            guarded.places.append(e.place)
-            jobs.append((x, Check(e.interval, e.place, chain(e.interval.low, e.interval.high, x.frac, x.width))))
+            guarded.places.append(e.interval.place)
+            jobs.append((x, Check(e.interval, chain(e.interval.low, e.interval.high, x.frac, x.width))))
         if jobs:
             self._witness(jobs)

@@ -40,19 +40,19 @@ class Guard(NamedTuple):
 
 @dataclass(frozen=True)
 class Interval:
-    """What a value is checked for: low <= x <= high. `what` names the quantity, for users."""
+    """What a value is checked for: low <= x <= high. `place` is where, and which quantity, for users: such as
+    "layer.1/softmax: spread"."""
 
     low: float
     high: float
-    what: str
+    place: str
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check of one opening: its interval, the place in the program, and the guards that resolve the interval."""
+    """A check of one opening: its interval, and the guards that resolve it."""
 
     interval: Interval
-    place: str
     guards: tuple[Guard, ...]
 
 

@@ -19,7 +19,7 @@ from secformer.mpc.errors import RangeError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import LEAST_BITS, Exponential, Opening, Series, opening_bits
 from secformer.mpc.guarding import Guarding
-from secformer.mpc.guards import Check, Interval
+from secformer.mpc.guards import Check
 from secformer.mpc.ops.book import Agree, as_fitted
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.scales import comparison_window, positive, product_width
@@ -202,13 +202,14 @@ class Session(Guarding):
         nearest = math.ceil if x.frac == exact else math.floor
         exactly = [(float(c), nearest(c * 2.0**x.frac)) for c in thresholds]
         width = self.fixed.window(2 * self.fixed.frac, self.fixed.magnitude if magnitude is None else magnitude)
-        check = self._check(Interval(-bound, bound, "input"), x.frac, window)
+        check = self._check(self._interval(-bound, bound, "input"), x.frac, window)
         return [Share(self, bit, 0, width, 1) for bit in self._less(x, exactly, window, width, check)]
 
     def relu(self, x: Share, *, bound: float, precision: int | None = None) -> Share:
         """max(x, 0) for |x| < bound. Price: two rounds, otherwise as `less` with one threshold."""
         x, window = self._windowed(x, positive(bound), precision, ROOM)
-        return self._rectified(x, window, WORD_BITS, self._check(Interval(-bound, bound, "input"), x.frac, window))
+        check = self._check(self._interval(-bound, bound, "input"), x.frac, window)
+        return self._rectified(x, window, WORD_BITS, check)
 
     def maximum(self, x: Share, axis: int, *, bound: float, precision: int | None = None) -> Share:
         """Maximum along an axis, which is kept with length 1, for |x| < bound. The result is right modulo its width.
@@ -287,7 +288,7 @@ class Session(Guarding):
             return opening_bits(period_bits, x.frac), None
         wanted = math.ceil(math.log2(RING * (domain[1] - domain[0]))) - period_bits
         opening = opening_bits(period_bits, x.frac, min(wanted, x.width - x.frac - period_bits))
-        return opening, self._check(Interval(*domain, what), opening.keep, opening.bits)
+        return opening, self._check(self._interval(*domain, what), opening.keep, opening.bits)
 
     def _products(self, pairs: Sequence[Pair], magnitude: int | Sequence[int] | None, matmul: bool) -> list[Share]:
         each = magnitude if isinstance(magnitude, Sequence) else [magnitude] * len(pairs)

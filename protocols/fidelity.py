@@ -20,19 +20,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Student:
-    """The function that a protocol computes in place of the exact one, and the constants that weights are trained
-    around."""
+    """The function that a protocol computes in place of the exact one, the constants that weights are trained around,
+    and the same function on plain numbers, for the twin; None where the protocol itself holds any value there."""
 
     function: str
     constants: Mapping[str, Any] = field(default_factory=dict)
+    plain: Callable[..., Any] | None = None
 
 
-def student(function: str, **constants: Any) -> Callable[[F], F]:
+def student(function: str, *, plain: Callable[..., Any] | None = None, **constants: Any) -> Callable[[F], F]:
     """Decorator: the protocol computes the function of that name. A checkpoint must have been trained for it, around
-    these constants, which its config.json records: they are plain numbers and lists."""
+    these constants, which its config.json records: they are plain numbers and lists. `plain` as in `Student`."""
 
     def mark(protocol: F) -> F:
-        protocol.__student__ = Student(function, MappingProxyType(constants))  # type: ignore[attr-defined]
+        protocol.__student__ = Student(function, MappingProxyType(constants), plain)  # type: ignore[attr-defined]
         return protocol
 
     return mark

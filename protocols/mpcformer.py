@@ -16,7 +16,7 @@ from secformer.protocols.newton import reciprocal_newton
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import INPUT, QUAD_SHIFT, QUAD_SUM, RELU_SUM, SCORE, VALUE, measured, needs
 from secformer.protocols.ranges import Range, Site, bits
-from secformer.protocols.softmax import EXP_BITS, quad_mean, real_columns, weighted_mean
+from secformer.protocols.softmax import EXP_BITS, plain_2quad, quad_mean, real_columns, weighted_mean
 
 QUAD = 0.125, 0.25, 0.5  # coefficients of x^2, x and 1
 E = 2.0**-6              # what 2ReLU adds to every row's sum, so that none is 0
@@ -45,7 +45,7 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
 
 @cite("li2023mpcformer", "2Quad")
 @cite("knott2021crypten", "reciprocal by Newton's iteration")
-@student("2Quad", quad_shift=QUAD_SHIFT)
+@student("2Quad", plain=plain_2quad, quad_shift=QUAD_SHIFT)
 @needs(VALUE, SCORE, QUAD_SUM)
 def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real tokens: (B, H, T, D).
@@ -64,9 +64,21 @@ def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndar
 
 
 @cite("li2023mpcformer", "2ReLU")
+@student("2ReLU")
+def plain_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+    """2ReLU in float64, in the twin only: (relu(x) + e/n) / (sum relu(x) + e) @ values over the n real tokens."""
+    def weights(x: np.ndarray) -> np.ndarray:
+        real = mask[:, None, None, :]
+        w = (np.maximum(x, 0.0) + E / real.sum(axis=-1, keepdims=True)) * real
+        return np.asarray(w / w.sum(axis=-1, keepdims=True))
+
+    return s.matmul(s.apply(weights, scores), values)
+
+
+@cite("li2023mpcformer", "2ReLU")
 @cite("mohassel2017secureml", "softmax by ReLU")
 @cite("knott2021crypten", "reciprocal by Newton's iteration")
-@student("2ReLU")
+@student("2ReLU", plain=plain_2relu)
 @needs(VALUE, SCORE, RELU_SUM)
 def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """(relu(x) + e/n) / (sum relu(x) + e) @ values over the n real tokens of a text: (B, H, T, D).

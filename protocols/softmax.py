@@ -167,9 +167,20 @@ def promised(fixed: FixedPoint, reach: float, total_bits: int, scale_bits: int) 
     return roomiest(min(bits(reach) + VALUE_BITS, most), windows)
 
 
-@cite("luo2024secformer", "2Quad softmax protocol")
 @cite("li2023mpcformer", "2Quad")
 @student("2Quad", quad_shift=QUAD_SHIFT)
+def plain_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+    """2Quad in float64, in the twin only: p @ values / row sums of p, p = (scores + 5)^2, over real tokens."""
+    def weights(x: np.ndarray) -> np.ndarray:
+        p = (x + QUAD_SHIFT) ** 2 * mask[:, None, None, :]
+        return np.asarray(p / p.sum(axis=-1, keepdims=True))
+
+    return s.matmul(s.apply(weights, scores), values)
+
+
+@cite("luo2024secformer", "2Quad softmax protocol")
+@cite("li2023mpcformer", "2Quad")
+@student("2Quad", plain=plain_2quad, quad_shift=QUAD_SHIFT)
 @needs(VALUE, SCORE, QUAD_SUM)
 def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real tokens: (B, H, T, D).

@@ -52,6 +52,7 @@ HELD: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("mpc/ops/book.py", ("mpc/dealer/test_plan_json.py", "mpc/sessions/test_twin_and_recorder.py"),
      "series agreed on, by roles and by the recorder"),
     ("mpc/ops/compare.py", ("mpc/ops/test_comparison.py",), "by its verbs"),
+    ("mpc/ops/guard.py", ("mpc/test_guarding.py",), "a party's side of a guarded program"),
     ("mpc/ops/linear.py", ("mpc/ops/test_products.py",), "by its verbs"),
     ("mpc/ops/series.py", ("mpc/ops/test_series_verb.py",), "by its verb"),
     ("mpc/ops/truncate.py", ("mpc/ops/test_truncation.py",), "by its verbs"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +15,7 @@ from secformer.models.ranges.observe import observed
 from secformer.models.ranges.profile import MARGIN, Probe, probe
 from secformer.mpc.errors import ModelError, SettingsError
 from secformer.mpc.sessions.plain import PlainSession
-from secformer.protocols.fidelity import is_declared
+from secformer.protocols.fidelity import is_declared, student_of
 from secformer.protocols.gelu import gelu_exact
 from secformer.protocols.recipes import EXACT, MPCFORMER, SECFORMER, Recipe, recipe_named
 from secformer.protocols.softmax import softmax_exact
@@ -45,7 +46,15 @@ def suits(recipe: Recipe, trained: Recipe | None) -> bool:
     """Whether a recipe computes the functions that a checkpoint was trained for (None: the exact ones)."""
     if trained is None or trained.ordinary:
         return recipe.ordinary and tried(recipe) <= NEAR
-    return recipe.gelu is trained.gelu and recipe.softmax is trained.softmax
+    return _same(recipe.gelu, trained.gelu) and _same(recipe.softmax, trained.softmax)
+
+
+def _same(a: Callable[..., Any], b: Callable[..., Any]) -> bool:
+    """Whether two protocols compute one function, around the same constants."""
+    mine, theirs = student_of(a), student_of(b)
+    if mine is None or theirs is None:
+        return a is b
+    return (mine.function, mine.constants) == (theirs.function, theirs.constants)
 
 
 def tried(recipe: Recipe) -> float:
@@ -78,6 +87,11 @@ def require(recipe: Recipe, spec: Spec, where: object) -> None:
 
 
 def plaintext(spec: Spec) -> Recipe:
-    """The recipe that gives the checkpoint's own answers in plaintext: EXACT, or the one that it was distilled for."""
+    """The recipe that gives a checkpoint's own answers in plaintext, whatever values it meets: EXACT, or the functions
+    that the checkpoint was distilled for, on plain numbers."""
     trained = trained_for(spec)
-    return EXACT if trained is None or trained.ordinary else trained
+    if trained is None or trained.ordinary:
+        return EXACT
+    own = student_of(trained.softmax)
+    softmax = EXACT.softmax if own is None else own.plain or trained.softmax
+    return replace(EXACT, name=trained.name, gelu=trained.gelu, softmax=softmax)

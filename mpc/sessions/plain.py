@@ -51,7 +51,7 @@ class Sight:
         found = []
         for text in np.flatnonzero(left[:-1]).tolist():
             values = rows[texts == text]
-            found.append(Departure(text, check.place, float(values.min()), float(values.max()), (low, high)))
+            found.append(Departure(text, check.interval.place, float(values.min()), float(values.max()), (low, high)))
         return found
 
 
