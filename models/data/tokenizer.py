@@ -14,6 +14,7 @@ import numpy as np
 from secformer.models.data.batch import Row
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.library import quiet, transformers
+from secformer.models.data.unicode import require_unicode
 from secformer.mpc.errors import InputError, ModelError
 
 Texts = str | Sequence[str] | Sequence[tuple[str, str]] | Mapping[str, Any]
@@ -22,6 +23,7 @@ FILES = ("tokenizer.json", "vocab.txt")  # of which one makes a tokenizer
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt",
                    "special_tokens_map.json", "added_tokens.json", "spiece.model", "sentencepiece.bpe.model",
                    "tokenizer.model")
+PARTS = ("the first", "the second")  # of a pair of texts
 KEYS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -85,7 +87,18 @@ class Tokenizer:
 
 
 def text_list(texts: Any) -> list[str] | list[tuple[str, str]]:
-    """One text, several texts, or pairs, as a list. Raises InputError for an empty list, other types, or a mixture."""
+    """One text, several texts, or pairs, as a list.
+
+    Raises InputError for an empty list, other types, a mixture, or a text that is not valid Unicode.
+    """
+    found = _listed(texts)
+    for i, text in enumerate(found):
+        for part, each in enumerate((text,) if isinstance(text, str) else text):
+            require_unicode(each, f"text {i}" if isinstance(text, str) else f"text {i}, {PARTS[part]} of its pair,")
+    return found
+
+
+def _listed(texts: Any) -> list[str] | list[tuple[str, str]]:
     if isinstance(texts, str):
         return [texts]
     if not isinstance(texts, Sequence) or isinstance(texts, bytes | bytearray):
