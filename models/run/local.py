@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from secformer.models.data.batch import Batch
+from secformer.models.data.batch import Batch, Row
 from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.inputs import Request
 from secformer.models.data.parameters import Parameters, load_weights
@@ -28,6 +28,7 @@ from secformer.models.run.options import Settings, settings_of
 from secformer.models.run.output import SecureOutput, assemble
 from secformer.models.run.prepare import Prepared, prepare
 from secformer.models.run.progress import Progress, shown, silent, sites_told
+from secformer.models.run.turns import Turns
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.fixed import decode
 from secformer.mpc.meter import Cost
@@ -46,6 +47,7 @@ class _Model:
         self.folder, self.settings, self.architecture = prepared.folder, prepared.settings, prepared.architecture
         self.recipe, self.profile, self.profile_source = prepared.recipe, prepared.profile, prepared.source
         self.names, self.notes, self.layout = prepared.names, list(prepared.notes), prepared.layout
+        self._turns = Turns()
 
     @property
     def spec(self) -> Spec:
@@ -57,6 +59,9 @@ class _Model:
         """Whether token ids stay secret. They are then looked up in secret tables."""
         return TABLE in self.layout
 
+    def _rows(self, texts: Texts) -> list[Row]:
+        return self.folder.tokenizer.rows(texts, truncation=self.settings.truncation)
+
     def _forward(self, batch: Batch, parameters: Parameters, tell: Progress = silent) -> Forward:
         at = sites_told(self.profile or _no_ranges, tell, len(self.architecture.sites))
         return Forward(batch, parameters, self.recipe, at)
@@ -65,8 +70,8 @@ class _Model:
 class SecureModel(_Model):
     """A model whose weights two parties hold as shares. Call the model with texts.
 
-    The weights are opened under their standing masks, once. Use the model as a context manager, or call `close`. The
-    model is not for several threads at once.
+    The weights are opened under their standing masks, once. Use the model as a context manager, or call `close`.
+    Several threads may call one model: it answers them one after the other. A call that fails leaves the model usable.
     """
 
     def __init__(self, folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
@@ -89,6 +94,10 @@ class SecureModel(_Model):
 
     def provision(self) -> Cost:
         """Shares the weights and opens them under their standing masks, once. Returns the cost."""
+        with self._turns.take():
+            return self._provisioned()
+
+    def _provisioned(self) -> Cost:
         if self.provisioning is None:
             world, seed, layout = self._world(), fresh_seed(), self.layout
 
@@ -102,12 +111,12 @@ class SecureModel(_Model):
 
     def __call__(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
         """Answers in the order of the texts. Raises InputError for texts that the model cannot take."""
-        rows = self.folder.tokenizer.rows(texts, truncation=self.settings.truncation)
         sharing = Cost()
-        with shown(progress) as tell:
+        with self._turns.take(), shown(progress) as tell:
+            rows, tell = self._rows(texts), self._turns.telling(tell)
             if self.provisioning is None:
                 tell("sharing the weights", 0, 1)
-                sharing = self.provision()
+                sharing = self._provisioned()
             results, cost = gather(rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
         return assemble(self.architecture, rows, results, cost=sharing + cost, notes=self.notes,
                         profile_source=self.profile_source)
@@ -136,9 +145,11 @@ class SecureModel(_Model):
         return self.world
 
     def close(self) -> None:
-        """Drops the parties and their shares. Closing twice is allowed."""
-        self.world = None
-        self._parameters.clear()
+        """Drops the parties and their shares, when a call that another thread makes has ended. Closing twice is
+        allowed."""
+        with self._turns.take():
+            self.world = None
+            self._parameters.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -149,7 +160,10 @@ class SecureModel(_Model):
 
 
 class PlainModel(_Model):
-    """The float64 twin of `SecureModel`: the same program and recipe on plaintext. It protects nothing."""
+    """The float64 twin of `SecureModel`: the same program and recipe on plaintext. It protects nothing.
+
+    Several threads may call it, as a `SecureModel`.
+    """
 
     def __init__(self, folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
                  settings: Settings):
@@ -165,9 +179,8 @@ class PlainModel(_Model):
 
     def __call__(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
         """Answers in the order of the texts. Raises InputError for texts that the model cannot take."""
-        rows = self.folder.tokenizer.rows(texts, truncation=self.settings.truncation)
-
-        with shown(progress) as tell:
+        with self._turns.take(), shown(progress) as tell:
+            rows, tell = self._rows(texts), self._turns.telling(tell)
             results, _ = gather(rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
         return assemble(self.architecture, rows, results, cost=None, notes=self.notes,
                         profile_source=self.profile_source)
