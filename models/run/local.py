@@ -5,18 +5,19 @@ The two parties run in the same process, and see shares only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from secformer.models.data.batch import Batch, Row
+from secformer.models.data.batch import Batch
 from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.inputs import Request
 from secformer.models.data.parameters import Parameters, load_weights
 from secformer.models.data.shares import GhostTensors, OwnerShares, PlainTensors, SeedShares, Tensors
 from secformer.models.data.tensors import TABLE
-from secformer.models.data.tokenizer import Texts
+from secformer.models.data.tokenizer import Reading, Texts
 from secformer.models.families.architecture import Spec
 from secformer.models.families.blocks import Forward
 from secformer.models.families.folder import ModelFolder
@@ -28,6 +29,7 @@ from secformer.models.run.options import Settings, settings_of
 from secformer.models.run.output import SecureOutput, assemble
 from secformer.models.run.prepare import Prepared, prepare
 from secformer.models.run.progress import Progress, shown, silent, sites_told
+from secformer.models.run.tasks import answers
 from secformer.models.run.turns import Turns
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.fixed import decode
@@ -59,8 +61,13 @@ class _Model:
         """Whether token ids stay secret. They are then looked up in secret tables."""
         return TABLE in self.layout
 
-    def _rows(self, texts: Texts) -> list[Row]:
-        return self.folder.tokenizer.rows(texts, truncation=self.settings.truncation)
+    def _read(self, texts: Texts) -> Reading:
+        return self.folder.tokenizer.read(texts, truncation=self.settings.truncation)
+
+    def _assembled(self, read: Reading, results: Sequence[Mapping[str, np.ndarray]], cost: Cost | None) -> SecureOutput:
+        return assemble(self.architecture, read.rows, results, cost=cost, notes=self.notes,
+                        profile_source=self.profile_source,
+                        answers=answers(self.architecture, read, results, self.folder.tokenizer))
 
     def _forward(self, batch: Batch, parameters: Parameters, tell: Progress = silent) -> Forward:
         at = sites_told(self.profile or _no_ranges, tell, len(self.architecture.sites))
@@ -113,13 +120,12 @@ class SecureModel(_Model):
         """Answers in the order of the texts. Raises InputError for texts that the model cannot take."""
         sharing = Cost()
         with self._turns.take(), shown(progress) as tell:
-            rows, tell = self._rows(texts), self._turns.telling(tell)
+            read, tell = self._read(texts), self._turns.telling(tell)
             if self.provisioning is None:
                 tell("sharing the weights", 0, 1)
                 sharing = self._provisioned()
-            results, cost = gather(rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
-        return assemble(self.architecture, rows, results, cost=sharing + cost, notes=self.notes,
-                        profile_source=self.profile_source)
+            results, cost = gather(read.rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
+            return self._assembled(read, results, sharing + cost)
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
         world = self._world()
@@ -180,10 +186,9 @@ class PlainModel(_Model):
     def __call__(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
         """Answers in the order of the texts. Raises InputError for texts that the model cannot take."""
         with self._turns.take(), shown(progress) as tell:
-            rows, tell = self._rows(texts), self._turns.telling(tell)
-            results, _ = gather(rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
-        return assemble(self.architecture, rows, results, cost=None, notes=self.notes,
-                        profile_source=self.profile_source)
+            read, tell = self._read(texts), self._turns.telling(tell)
+            results, _ = gather(read.rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
+            return self._assembled(read, results, None)
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[Results, Cost]:
         forward = self._forward(batch, self._parameters, tell)

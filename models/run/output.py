@@ -6,7 +6,7 @@ B texts, T tokens of the longest, C hidden, L labels, V vocabulary. Beyond a tex
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from secformer.models.data.batch import Row
 from secformer.models.families.architecture import Architecture, Spec
 from secformer.models.families.heads import Head
+from secformer.models.run.tasks import Answer
 from secformer.mpc.errors import InputError
 from secformer.mpc.meter import Cost
 
@@ -33,6 +34,8 @@ class SecureOutput:
     notes               what a user should know about this result
     profile_source      where the range profile came from
     encoder_only        whether the architecture has no head
+    answers             per text, what it says: words for masks, an answer, entities (see `tasks`); None for other
+                        heads and for token ids, which have no text
     """
 
     attention_mask: np.ndarray
@@ -47,6 +50,7 @@ class SecureOutput:
     notes: list[str] = field(default_factory=list)
     profile_source: str = ""
     encoder_only: bool = False
+    answers: Sequence[Answer] | None = None
 
     @property
     def embeddings(self) -> np.ndarray:
@@ -72,12 +76,15 @@ class SecureOutput:
                 out[name] = value.tolist() if isinstance(value, np.ndarray) else value
         if self.encoder_only and self.last_hidden_state is not None:
             out["embeddings"] = self.embeddings.tolist()
+        if self.answers is not None:
+            out["answers"] = [asdict(answer) for answer in self.answers]
         out["cost"] = self.cost.as_dict() if self.cost is not None else None
         return out | {"notes": list(self.notes), "profile": self.profile_source}
 
 
 def assemble(architecture: Architecture, rows: Sequence[Row], results: Sequence[Mapping[str, np.ndarray]], *,
-             cost: Cost | None, notes: Sequence[str], profile_source: str) -> SecureOutput:
+             cost: Cost | None, notes: Sequence[str], profile_source: str,
+             answers: Sequence[Answer] | None = None) -> SecureOutput:
     """Puts each text's results, by name, (T, ...) or (...), into padded arrays of all texts, and adds labels."""
     spec, head, by_token = architecture.spec, architecture.head, architecture.results
     fields: dict[str, Any] = {name: _stack([r[name] for r in results], rows, by_token[name]) for name in results[0]}
@@ -92,7 +99,7 @@ def assemble(architecture: Architecture, rows: Sequence[Row], results: Sequence[
     return SecureOutput(
         attention_mask=_stack([r.mask for r in rows], rows, True).astype(np.int64),
         cost=cost, notes=list(notes), profile_source=profile_source,
-        encoder_only=head is Head.ENCODER, **fields,
+        encoder_only=head is Head.ENCODER, answers=answers, **fields,
     )
 
 

@@ -16,6 +16,7 @@ from secformer.models.run.gather import gather
 from secformer.models.run.output import SecureOutput, assemble
 from secformer.models.run.progress import Progress, shown
 from secformer.models.run.public import PublicModel
+from secformer.models.run.tasks import answers
 from secformer.models.run.turns import Turns
 from secformer.mpc.errors import ProtocolError, SecformerError, SettingsError
 from secformer.mpc.fixed import decode
@@ -63,10 +64,11 @@ class RemoteModel:
         """
         architecture = self.public.architecture
         with self._turns.take(), shown(progress) as tell:
-            rows, tell = self._tokenizer.rows(texts, truncation=self._settings.truncation), self._turns.telling(tell)
+            read, tell = self._tokenizer.read(texts, truncation=self._settings.truncation), self._turns.telling(tell)
             self._compare()
-            results, cost = gather(rows, self._settings.batch_tokens, architecture.results, self._ask, tell)
-        return assemble(architecture, rows, results, cost=cost, notes=self.public.notes, profile_source=SOURCE)
+            results, cost = gather(read.rows, self._settings.batch_tokens, architecture.results, self._ask, tell)
+            return assemble(architecture, read.rows, results, cost=cost, notes=self.public.notes, profile_source=SOURCE,
+                            answers=answers(architecture, read, results, self._tokenizer))
 
     __call__ = infer
 
