@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from secformer.memory import keep_memory
 from secformer.mpc.errors import SecformerError
 
 FINE, ERROR, USAGE, INTERRUPTED = 0, 1, 2, 130
+ERRNO = re.compile(r"\[Errno -?\d+\] ")  # the system's number of an error, which helps nobody
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _complain(message: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print(f"secformer: {' '.join(message.split())}", file=sys.stderr)
+    print(f"secformer: {ERRNO.sub('', ' '.join(message.split()))}", file=sys.stderr)
 
 
 # ---- the parser ------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ B texts, T tokens of the longest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from secformer.models.data.batch import Row
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.library import quiet, transformers
+from secformer.models.data.unicode import require_unicode
 from secformer.mpc.errors import InputError, ModelError
 
 Texts = str | Sequence[str] | Sequence[tuple[str, str]] | Mapping[str, Any]
@@ -22,7 +24,32 @@ FILES = ("tokenizer.json", "vocab.txt")  # of which one makes a tokenizer
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt",
                    "special_tokens_map.json", "added_tokens.json", "spiece.model", "sentencepiece.bpe.model",
                    "tokenizer.model")
+PARTS = ("the first", "the second")  # of a pair of texts
 KEYS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the tokens of one text stand in it. `repr` shows nothing, because the text is secret.
+
+    texts  the text, or both texts of a pair
+    part   (T,): 0 or 1, the text that a token comes from; -1 for a token that the tokenizer added, such as [SEP]
+    word   (T,): the number of the token's word within its text; -1 for a token that the tokenizer added
+    spans  (T, 2): the token's first character, and the first one behind it; None where the tokenizer cannot tell
+    """
+
+    texts: tuple[str, ...] = field(repr=False)
+    part: np.ndarray = field(repr=False)
+    word: np.ndarray = field(repr=False)
+    spans: np.ndarray | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Texts as the model takes them. `places` has one entry per text; it is None for token ids, which have no text."""
+
+    rows: list[Row]
+    places: list[Places] | None = None
 
 
 class Tokenizer:
@@ -33,28 +60,41 @@ class Tokenizer:
         self._loaded: Any = None
 
     def rows(self, texts: Texts, *, truncation: bool = False) -> list[Row]:
-        """Checked rows, in the order of the texts.
+        """Checked rows, in the order of the texts. Raises as `read` does."""
+        return self.read(texts, truncation=truncation).rows
+
+    def read(self, texts: Texts, *, truncation: bool = False) -> Reading:
+        """Checked rows, in the order of the texts, and where their tokens stand in the texts.
 
         Raises InputError for texts that the model cannot take, and ModelError for a tokenizer that cannot be read.
         """
-        if isinstance(texts, Mapping):
-            rows = id_rows(texts, self.inputs)
-        else:
-            rows = self._text_rows(text_list(texts), truncation)
-        return [self._fitted(i, row, truncation) for i, row in enumerate(rows)]
+        rows, places = (id_rows(texts, self.inputs), None) if isinstance(texts, Mapping) else self._read(
+            text_list(texts), truncation)
+        return Reading([self._fitted(i, row, truncation) for i, row in enumerate(rows)], places)
 
-    def _text_rows(self, texts: list[str] | list[tuple[str, str]], truncation: bool) -> list[Row]:
+    def words(self, ids: Sequence[int]) -> str:
+        """The text of tokens, as the tokenizer writes it."""
+        return str(self._tokenizer().decode([int(i) for i in ids]))
+
+    @property
+    def mask(self) -> tuple[int, str] | None:
+        """The token that stands for a word to be found: its id and its text. None for a tokenizer without one."""
+        found = self._tokenizer()
+        return None if found.mask_token_id is None else (int(found.mask_token_id), str(found.mask_token))
+
+    def _read(self, texts: list[str] | list[tuple[str, str]], truncation: bool) -> tuple[list[Row], list[Places]]:
         tokenizer = self._tokenizer()
-        paired = not isinstance(texts[0], str)
-        first, second = zip(*texts, strict=True) if paired else (texts, None)
+        parts = [(text,) if isinstance(text, str) else text for text in texts]
+        first, *second = (list(each) for each in zip(*parts, strict=True))
         with quiet("transformers"):
             out = tokenizer(
-                list(first), list(second) if second is not None else None, verbose=False, padding=False,
-                truncation=truncation, max_length=self.inputs.longest if truncation else None,
-                return_token_type_ids=True, return_attention_mask=True,
+                first, *second, verbose=False, padding=False, truncation=truncation,
+                max_length=self.inputs.longest if truncation else None, return_token_type_ids=True,
+                return_attention_mask=True, return_special_tokens_mask=True, return_offsets_mapping=tokenizer.is_fast,
             )
         kept = KEYS if self.inputs.segments else KEYS[:2]  # a family without segments takes a pair as one text
-        return id_rows({k: out[k] for k in kept}, self.inputs)
+        rows = id_rows({k: out[k] for k in kept}, self.inputs)
+        return rows, [_places(out, i, part, tokenizer.is_fast) for i, part in enumerate(parts)]
 
     def _fitted(self, i: int, row: Row, truncation: bool) -> Row:
         most = self.inputs.longest
@@ -84,8 +124,30 @@ class Tokenizer:
         return self._loaded
 
 
+def _places(out: Any, i: int, texts: tuple[str, ...], fast: bool) -> Places:
+    """Those of text i of a tokenizer's output. A tokenizer that is not fast knows no characters and no words."""
+    if fast:
+        part, word = (np.array([-1 if each is None else each for each in found])
+                      for found in (out.sequence_ids(i), out.word_ids(i)))
+        return Places(texts, part, word, np.array(out["offset_mapping"][i]).reshape(-1, 2))
+    added, kinds = np.array(out["special_tokens_mask"][i]), np.array(out["token_type_ids"][i])
+    guessed = np.where(added == 1, -1, kinds if len(texts) > 1 else 0)
+    return Places(texts, guessed, np.where(guessed < 0, -1, np.arange(len(guessed))), None)
+
+
 def text_list(texts: Any) -> list[str] | list[tuple[str, str]]:
-    """One text, several texts, or pairs, as a list. Raises InputError for an empty list, other types, or a mixture."""
+    """One text, several texts, or pairs, as a list.
+
+    Raises InputError for an empty list, other types, a mixture, or a text that is not valid Unicode.
+    """
+    found = _listed(texts)
+    for i, text in enumerate(found):
+        for part, each in enumerate((text,) if isinstance(text, str) else text):
+            require_unicode(each, f"text {i}" if isinstance(text, str) else f"text {i}, {PARTS[part]} of its pair,")
+    return found
+
+
+def _listed(texts: Any) -> list[str] | list[tuple[str, str]]:
     if isinstance(texts, str):
         return [texts]
     if not isinstance(texts, Sequence) or isinstance(texts, bytes | bytearray):

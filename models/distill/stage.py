@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,8 +49,8 @@ class Stage:
 
     def __post_init__(self) -> None:
         for key in ("rate", "epochs", "batch", "checks", "longest"):
-            if not getattr(self, key) > 0:
-                raise SettingsError(f"{key} must be positive, got {getattr(self, key)!r}")
+            if not 0 < getattr(self, key) < math.inf:
+                raise SettingsError(f"{key} must be positive and finite, got {getattr(self, key)!r}")
 
     def steps(self, texts: int) -> int:
         return max(1, round(self.epochs * self.steps_an_epoch(texts)))

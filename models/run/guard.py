@@ -17,11 +17,11 @@ SHOWN = 3  # the most places that a note names per text
 SOMEWHERE = "somewhere in the model"  # the place, for a client that must not know it
 ADVICE = ("values left the ranges that the model was measured for, so the answer may be wrong; measure the model on "
           "such texts: secformer profile MODEL --texts FILE")
-Places = tuple[str, ...]  # where values of a text left their ranges: empty for a text that can be trusted
+Breaches = tuple[str, ...]  # where values of a text left their ranges: empty for a text that can be trusted
 
 
 def named(answers: Mapping[str, np.ndarray], places: Sequence[str] = ()) -> dict[str, Any]:
-    """Answers of a batch, with the guard's word (B, places) as Places per text. Without `places`, only that there are
+    """Answers of a batch, with the guard's word (B, places) as Breaches per text. Without `places`, only that there are
     any."""
     found: dict[str, Any] = dict(answers)
     if GUARD in found:
@@ -33,13 +33,14 @@ def named(answers: Mapping[str, np.ndarray], places: Sequence[str] = ()) -> dict
     return found
 
 
-def note(number: int, places: Places) -> str:
+def note(number: int, breaches: Breaches) -> str:
     """What a user is told of a text; `number` counts from 1."""
-    shown = ", ".join(places[:SHOWN]) + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
+    more = len(breaches) - SHOWN
+    shown = ", ".join(breaches[:SHOWN]) + (f" and {more} more" if more > 0 else "")
     return f"text {number} cannot be trusted ({shown}): {ADVICE}"
 
 
-def refuse(left: Sequence[Places]) -> None:
+def refuse(left: Sequence[Breaches]) -> None:
     """Raises Untrusted where a text cannot be trusted."""
-    if bad := [note(i + 1, places) for i, places in enumerate(left) if places]:
+    if bad := [note(i + 1, breaches) for i, breaches in enumerate(left) if breaches]:
         raise Untrusted("; ".join(bad))

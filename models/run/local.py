@@ -5,6 +5,7 @@ The two parties run in the same process, and see shares only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from secformer.models.data.inputs import Request
 from secformer.models.data.parameters import Parameters, load_weights
 from secformer.models.data.shares import GhostTensors, OwnerShares, PlainTensors, SeedShares, Tensors
 from secformer.models.data.tensors import TABLE
-from secformer.models.data.tokenizer import Texts
+from secformer.models.data.tokenizer import Reading, Texts
 from secformer.models.families.architecture import Spec
 from secformer.models.families.blocks import Forward
 from secformer.models.families.folder import ModelFolder
@@ -29,6 +30,8 @@ from secformer.models.run.options import Settings, settings_of
 from secformer.models.run.output import SecureOutput, assemble
 from secformer.models.run.prepare import Prepared, prepare
 from secformer.models.run.progress import Progress, shown, silent, sites_told
+from secformer.models.run.tasks import answers
+from secformer.models.run.turns import Turns
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.fixed import decode
 from secformer.mpc.guarding import Guarded
@@ -48,6 +51,7 @@ class _Model:
         self.folder, self.settings, self.architecture = prepared.folder, prepared.settings, prepared.architecture
         self.recipe, self.profile, self.profile_source = prepared.recipe, prepared.profile, prepared.source
         self.names, self.notes, self.layout = prepared.names, list(prepared.notes), prepared.layout
+        self._turns = Turns()
 
     @property
     def spec(self) -> Spec:
@@ -59,6 +63,14 @@ class _Model:
         """Whether token ids stay secret. They are then looked up in secret tables."""
         return TABLE in self.layout
 
+    def _read(self, texts: Texts) -> Reading:
+        return self.folder.tokenizer.read(texts, truncation=self.settings.truncation)
+
+    def _assembled(self, read: Reading, results: Sequence[Mapping[str, np.ndarray]], cost: Cost | None) -> SecureOutput:
+        return assemble(self.architecture, read.rows, results, cost=cost, notes=self.notes,
+                        profile_source=self.profile_source, guard=self.settings.guard,
+                        answers=answers(self.architecture, read, results, self.folder.tokenizer))
+
     def _forward(self, batch: Batch, parameters: Parameters, tell: Progress = silent) -> Forward:
         at = sites_told(self.profile or _no_ranges, tell, len(self.architecture.sites))
         return Forward(batch, parameters, self.recipe, at)
@@ -67,8 +79,8 @@ class _Model:
 class SecureModel(_Model):
     """A model whose weights two parties hold as shares. Call the model with texts.
 
-    The weights are opened under their standing masks, once. Use the model as a context manager, or call `close`. The
-    model is not for several threads at once.
+    The weights are opened under their standing masks, once. Use the model as a context manager, or call `close`.
+    Several threads may call one model: it answers them one after the other. A call that fails leaves the model usable.
     """
 
     def __init__(self, folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
@@ -91,6 +103,10 @@ class SecureModel(_Model):
 
     def provision(self) -> Cost:
         """Shares the weights and opens them under their standing masks, once. Returns the cost."""
+        with self._turns.take():
+            return self._provisioned()
+
+    def _provisioned(self) -> Cost:
         if self.provisioning is None:
             world, seed, layout = self._world(), fresh_seed(), self.layout
 
@@ -104,15 +120,14 @@ class SecureModel(_Model):
 
     def __call__(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
         """Answers in the order of the texts. Raises InputError for texts that the model cannot take."""
-        rows = self.folder.tokenizer.rows(texts, truncation=self.settings.truncation)
         sharing = Cost()
-        with shown(progress) as tell:
+        with self._turns.take(), shown(progress) as tell:
+            read, tell = self._read(texts), self._turns.telling(tell)
             if self.provisioning is None:
                 tell("sharing the weights", 0, 1)
-                sharing = self.provision()
-            results, cost = gather(rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
-        return assemble(self.architecture, rows, results, cost=sharing + cost, notes=self.notes,
-                        profile_source=self.profile_source, guard=self.settings.guard)
+                sharing = self._provisioned()
+            results, cost = gather(read.rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
+            return self._assembled(read, results, sharing + cost)
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
         world = self._world()
@@ -127,8 +142,8 @@ class SecureModel(_Model):
         halves = self._halves(batch)
         outcome = world.run(program, *halves, plan=world.recorder.record(program, halves[0].ghost()))
         mine, theirs = outcome.results
-        answers = {name: decode(words + theirs[name], self.settings.frac) for name, words in mine.items()}
-        return named(answers, guards[world.recorder].places), outcome.cost
+        found = {name: decode(words + theirs[name], self.settings.frac) for name, words in mine.items()}
+        return named(found, guards[world.recorder].places), outcome.cost
 
     def _halves(self, batch: Batch) -> tuple[Request, Request]:
         inputs = self.architecture.inputs
@@ -142,9 +157,11 @@ class SecureModel(_Model):
         return self.world
 
     def close(self) -> None:
-        """Drops the parties and their shares. Closing twice is allowed."""
-        self.world = None
-        self._parameters.clear()
+        """Drops the parties and their shares, when a call that another thread makes has ended. Closing twice is
+        allowed."""
+        with self._turns.take():
+            self.world = None
+            self._parameters.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -155,7 +172,10 @@ class SecureModel(_Model):
 
 
 class PlainModel(_Model):
-    """The float64 twin of `SecureModel`: the same program and recipe on plaintext. It protects nothing."""
+    """The float64 twin of `SecureModel`: the same program and recipe on plaintext. It protects nothing.
+
+    Several threads may call it, as a `SecureModel`.
+    """
 
     def __init__(self, folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
                  settings: Settings):
@@ -171,19 +191,17 @@ class PlainModel(_Model):
 
     def __call__(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
         """Answers in the order of the texts. Raises InputError for texts that the model cannot take."""
-        rows = self.folder.tokenizer.rows(texts, truncation=self.settings.truncation)
-
-        with shown(progress) as tell:
-            results, _ = gather(rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
-        return assemble(self.architecture, rows, results, cost=None, notes=self.notes,
-                        profile_source=self.profile_source, guard=self.settings.guard)
+        with self._turns.take(), shown(progress) as tell:
+            read, tell = self._read(texts), self._turns.telling(tell)
+            results, _ = gather(read.rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
+            return self._assembled(read, results, None)
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[Results, Cost]:
         forward = self._forward(batch, self._parameters, tell)
         guard = Guarded(apart=True)
         with np.errstate(over="ignore", invalid="ignore"):  # what leaves its range may grow; it is marked
-            answers = infer(self.session, self.architecture, self._request(batch), forward, self.names, guard)
-        return named(answers, guard.places), Cost()
+            found = infer(self.session, self.architecture, self._request(batch), forward, self.names, guard)
+        return named(found, guard.places), Cost()
 
     def _request(self, batch: Batch) -> Request:
         inputs = self.architecture.inputs

@@ -11,6 +11,8 @@ from secformer.mpc.errors import SettingsError
 from secformer.mpc.fixed import FixedPoint
 
 GUARDS = ("mark", "nan", "raise", "off")
+LONGEST = 365 * 86400  # seconds, a year: far below what the system's clocks and sockets overflow at
+DURATION = f"a positive number of seconds, at most {LONGEST} (a year)"
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Settings:
     batch_tokens  the most positions (texts times longest text) per batch; bounds memory
     frac          fractional bits of the fixed point
     magnitude     absolute values must stay below 2^magnitude
-    deadline      seconds that a party waits for its peer or the dealer
+    deadline      seconds that a party waits for its peer or the dealer, at most a year
     guard         "mark": texts whose values leave the ranges that the computation is right in are marked (see
                   `SecureOutput.trusted`); "nan": their numbers are also replaced by NaN; "raise": Untrusted is raised;
                   "off": nothing is checked
@@ -52,13 +54,17 @@ class Settings:
             value = getattr(self, name)
             _require(name, isinstance(value, int) and not isinstance(value, bool) and value > 0, value,
                      "a positive whole number")
-        number = isinstance(self.deadline, int | float) and not isinstance(self.deadline, bool)
-        _require("deadline", number and self.deadline > 0, self.deadline, "a positive number of seconds")
+        _require("deadline", is_duration(self.deadline), self.deadline, DURATION)
         _ = self.fixed  # raises where frac and magnitude do not fit one word
 
     @property
     def fixed(self) -> FixedPoint:
         return FixedPoint(self.frac, self.magnitude)
+
+
+def is_duration(value: object) -> bool:
+    """Whether a value is a number of seconds that every clock, lock and socket here can wait."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST
 
 
 def settings_of(given: Mapping[str, Any]) -> Settings:

@@ -6,7 +6,7 @@ B texts, T tokens of the longest, C hidden, L labels, V vocabulary. Beyond a tex
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from secformer.models.data.batch import Row
 from secformer.models.families.architecture import Architecture, Spec
 from secformer.models.families.heads import Head
 from secformer.models.families.program import GUARD
-from secformer.models.run.guard import Places, note, refuse
+from secformer.models.run.guard import Breaches, note, refuse
+from secformer.models.run.tasks import Answer
 from secformer.mpc.errors import InputError
 from secformer.mpc.meter import Cost
 
@@ -26,34 +27,37 @@ class SecureOutput:
 
     logits              (B, L) text classes; (B, T, L) token classes; (B, T, V) masked words
     start_logits, end_logits  (B, T) question answering
-    labels              one name per text; a list of names per text for token classes and multi-label models
+    labels              one name (str) per text; a list of names per text for token classes and multi-label models
     probabilities       softmax of class logits (sigmoid for multi-label models)
     last_hidden_state   (B, T, C)
     pooler_output       (B, C)
     attention_mask      (B, T), 1 where a token is attended to
     trusted             (B,) bool: False where values left the ranges that the computation is right in, so that the
                         answer may be wrong; None where nothing was checked
-    places              per text, where values left their ranges
+    breaches            per text, where values left their ranges
     cost                the run's cost tree; None for the plaintext reference
     notes               what a user should know about this result
     profile_source      where the range profile came from
     encoder_only        whether the architecture has no head
+    answers             per text, what it says: words for masks, an answer, entities (see `tasks`); None for other
+                        heads and for token ids, which have no text
     """
 
     attention_mask: np.ndarray
     logits: np.ndarray | None = None
     start_logits: np.ndarray | None = None
     end_logits: np.ndarray | None = None
-    labels: list[str] | list[list[str]] | None = None
+    labels: list[Any] | None = None
     probabilities: np.ndarray | None = None
     last_hidden_state: np.ndarray | None = None
     pooler_output: np.ndarray | None = None
     trusted: np.ndarray | None = None
-    places: list[Places] = field(default_factory=list)
+    breaches: list[Breaches] = field(default_factory=list)
     cost: Cost | None = None
     notes: list[str] = field(default_factory=list)
     profile_source: str = ""
     encoder_only: bool = False
+    answers: Sequence[Answer] | None = None
 
     @property
     def embeddings(self) -> np.ndarray:
@@ -76,28 +80,32 @@ class SecureOutput:
         for name in names:
             value = getattr(self, name)
             if value is not None:
-                out[name] = value.tolist() if isinstance(value, np.ndarray) else value
+                out[name] = _listed(value) if isinstance(value, np.ndarray) else value
         if self.encoder_only and self.last_hidden_state is not None:
-            out["embeddings"] = self.embeddings.tolist()
+            out["embeddings"] = _listed(self.embeddings)
         if self.trusted is not None:
             out["trusted"] = self.trusted.tolist()
-            out["places"] = [list(places) for places in self.places]
+            out["breaches"] = [list(each) for each in self.breaches]
+        if self.answers is not None:
+            out["answers"] = [None if answer is None else asdict(answer) for answer in self.answers]
         out["cost"] = self.cost.as_dict() if self.cost is not None else None
         return out | {"notes": list(self.notes), "profile": self.profile_source}
 
 
 def assemble(architecture: Architecture, rows: Sequence[Row], results: Sequence[Mapping[str, np.ndarray]], *,
-             cost: Cost | None, notes: Sequence[str], profile_source: str, guard: str = "mark") -> SecureOutput:
+             cost: Cost | None, notes: Sequence[str], profile_source: str, answers: Sequence[Answer] | None = None,
+             guard: str = "mark") -> SecureOutput:
     """Puts each text's results, by name, (T, ...) or (...), into padded arrays of all texts, and adds labels.
 
     guard  what is done about texts that cannot be trusted, as in `Settings`. Raises Untrusted with "raise".
     """
     spec, head, by_token = architecture.spec, architecture.head, architecture.results
-    left: list[Places] = [tuple(map(str, r[GUARD])) for r in results if GUARD in r]
+    left: list[Breaches] = [tuple(map(str, r[GUARD])) for r in results if GUARD in r]
     if guard == "raise":
         refuse(left)
     fields: dict[str, Any] = {name: _stack([r[name] for r in results], rows, by_token[name]) for name in results[0]
                               if name != GUARD}
+    fields["answers"] = answers
     logits = fields.get("logits")
     if logits is not None and head is Head.QUESTION:
         del fields["logits"]
@@ -107,11 +115,11 @@ def assemble(architecture: Architecture, rows: Sequence[Row], results: Sequence[
         fields["probabilities"] = mask * (_sigmoid(logits) if spec.problem == "multi" else _softmax(logits))
         fields["labels"] = _labels(spec, head, logits, rows)
     if left:
-        trusted = np.array([not places for places in left])
-        fields |= {"trusted": trusted, "places": left}
-        notes = [*notes, *(note(i + 1, places) for i, places in enumerate(left) if places)]
+        trusted = np.array([not breaches for breaches in left])
+        notes = [*notes, *(note(i + 1, breaches) for i, breaches in enumerate(left) if breaches)]
         if guard == "nan":
             _blank(fields, ~trusted)
+        fields |= {"trusted": trusted, "breaches": left}
     return SecureOutput(
         attention_mask=_stack([r.mask for r in rows], rows, True).astype(np.int64),
         cost=cost, notes=list(notes), profile_source=profile_source,
@@ -119,13 +127,22 @@ def assemble(architecture: Architecture, rows: Sequence[Row], results: Sequence[
     )
 
 
+def _listed(values: np.ndarray) -> Any:
+    """Nested lists of numbers, with None for NaN, which JSON does not know."""
+    bad = np.isnan(values)
+    if bad.any():
+        values = values.astype(object)
+        values[bad] = None
+    return values.tolist()
+
+
 def _blank(fields: dict[str, Any], bad: np.ndarray) -> None:
-    """Replaces the numbers of bad texts by NaN, and their labels by None, in place."""
+    """Replaces the numbers of bad texts by NaN, and what was read off them by None, in place."""
     for name, values in fields.items():
-        if name == "labels":
-            fields[name] = [None if gone else label for label, gone in zip(values, bad, strict=True)]
-        elif isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        if isinstance(values, np.ndarray):
             values[bad] = np.nan
+        elif values is not None:
+            fields[name] = [None if gone else value for value, gone in zip(values, bad, strict=True)]
 
 
 def _stack(values: Sequence[np.ndarray], rows: Sequence[Row], tokens: bool) -> np.ndarray:

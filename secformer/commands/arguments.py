@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from secformer.commands import files
+
 # Importing the recipes, the designs or the backends would import NumPy, which --help must not wait for. Tests compare
 # these names with the code's.
 RECIPE = ("auto: the recipe that config.json names, or faithful if it names none (auto is the default); faithful: "
@@ -27,6 +29,12 @@ def truncation(p: argparse.ArgumentParser) -> None:
 
 def profile(p: argparse.ArgumentParser) -> None:
     p.add_argument("--profile", metavar="FILE", help="range profile to use instead of the one beside the checkpoint")
+
+
+def check_profile(args: argparse.Namespace) -> None:
+    """Raises InputError where --profile names a file that cannot be read."""
+    files.readable(args.profile, "--profile", "`secformer profile` writes one; leave the option out to use the one "
+                                              "beside the checkpoint")
 
 
 def recipe(p: argparse.ArgumentParser, *, purpose: str = "", untrained: bool = True) -> None:
@@ -53,3 +61,8 @@ def embedding(p: argparse.ArgumentParser) -> None:
 
 def settings(p: argparse.ArgumentParser, whose: str) -> None:
     p.add_argument("--settings", required=True, metavar="FILE", help=f"{whose} settings file (TOML)")
+
+
+def check_settings(args: argparse.Namespace) -> None:
+    """Raises InputError where --settings names a file that cannot be read."""
+    files.readable(args.settings, "--settings", "`secformer init` writes one for each role")

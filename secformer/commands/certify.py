@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 
 from secformer.commands.common import Commands, show
+from secformer.commands.files import folder, new_folder
 
 
 def init(args: argparse.Namespace) -> None:
+    new_folder(args.folder, "DIR")
     from secformer.roles.certificates import init as make
     from secformer.views.issued import issued, issued_json
 
@@ -20,6 +22,7 @@ def init(args: argparse.Namespace) -> None:
 
 
 def certify(args: argparse.Namespace) -> None:
+    folder(args.folder, "DIR", "give the folder that `secformer init` made")
     from secformer.roles.certificates import issue
     from secformer.views.issued import issued, issued_json
 

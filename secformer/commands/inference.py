@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from secformer.commands import arguments
-from secformer.commands.common import Commands, inputs, lines, show, texts_of
-from secformer.mpc.errors import InputError, RangeError, SettingsError
+from secformer.commands.common import Commands, inputs, show, texts_of
+from secformer.commands.files import lines, writable
+from secformer.mpc.errors import RangeError, SettingsError
 
 DEMO_TEXTS = (
     "A wonderful film, warm and funny from start to finish.",
@@ -29,6 +30,7 @@ def demo(args: argparse.Namespace) -> None:
 
 def infer(args: argparse.Namespace) -> None:
     texts = inputs(args)
+    arguments.check_profile(args)
     from secformer import secure_bert
     from secformer.views import answers
 
@@ -41,6 +43,7 @@ def infer(args: argparse.Namespace) -> None:
 
 def check(args: argparse.Namespace) -> None:
     texts = inputs(args)
+    arguments.check_profile(args)
     from secformer.models.run.check import check as check_texts
     from secformer.views import ranges
 
@@ -54,6 +57,7 @@ def check(args: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     texts = inputs(args)
+    writable(args.html, "--html")
     from secformer.models.run.comparison import compare as side_by_side
     from secformer.protocols.recipes import recipe_named
     from secformer.views.comparison import comparison, comparison_json
@@ -64,8 +68,6 @@ def compare(args: argparse.Namespace) -> None:
         recipes = [recipe_named(name.strip()) for name in args.recipes.split(",") if name.strip()]
         if not recipes:
             raise SettingsError("--recipes names no recipe; give names separated by commas, or all")
-    if args.html and not (folder := Path(args.html).resolve().parent).is_dir():
-        raise InputError(f"--html {args.html}: the folder {folder} does not exist; create it first")
     compared = side_by_side(args.model, texts, recipes, backend=args.backend, runs=args.runs, progress=args.progress,
                             truncation=args.truncation, embedding=args.embedding)
     if args.html:
@@ -74,7 +76,8 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def profile(args: argparse.Namespace) -> None:
-    texts = lines(Path(args.texts))
+    texts = lines(args.texts, "--texts")
+    writable(args.out, "--out")
     from secformer.models.families.folder import ModelFolder
     from secformer.models.ranges.profile import FILE, measure
     from secformer.models.run.prepare import choose_recipe

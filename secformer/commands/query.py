@@ -10,6 +10,7 @@ from secformer.commands.common import Commands, inputs, show
 
 def query(args: argparse.Namespace) -> None:
     texts = inputs(args)
+    arguments.check_settings(args)
     from secformer import connect
     from secformer.views import answers
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from secformer.commands import arguments
 from secformer.commands.common import Commands, show
+from secformer.commands.files import new_folder
 from secformer.mpc.errors import InputError, SettingsError
 
 NEEDED = ("starlette", "uvicorn", "h11", "prometheus_client")
@@ -23,6 +24,8 @@ def _need_servers() -> None:
 
 
 def provision(args: argparse.Namespace) -> None:
+    arguments.check_profile(args)
+    new_folder(args.out, "--out")
     from secformer.models.run.progress import shown
     from secformer.models.run.provisioning import write_shares
     from secformer.views import serving
@@ -34,6 +37,7 @@ def provision(args: argparse.Namespace) -> None:
 
 
 def dealer(args: argparse.Namespace) -> None:
+    arguments.check_settings(args)
     from secformer.roles.dealer_server import run_dealer
     from secformer.roles.logs import log_to_stderr
     from secformer.roles.settings import load_dealer
@@ -45,6 +49,7 @@ def dealer(args: argparse.Namespace) -> None:
 
 def party(args: argparse.Namespace) -> None:
     _need_servers()
+    arguments.check_settings(args)
     from secformer.roles.logs import log_to_stderr
     from secformer.roles.party_server import run_party
     from secformer.roles.settings import load_party
@@ -62,6 +67,7 @@ def deal(args: argparse.Namespace) -> None:
         lengths = [int(n) for n in args.lengths.split(",")]
     except ValueError:
         raise InputError(f"--lengths must be token counts separated by commas, got {args.lengths!r}") from None
+    arguments.check_settings(args)
     from secformer.models.run.progress import shown
     from secformer.roles.settings import load_party
     from secformer.roles.stocking import stock
@@ -76,6 +82,7 @@ def deal(args: argparse.Namespace) -> None:
 
 def up(args: argparse.Namespace) -> None:
     _need_servers()
+    new_folder(args.folder, "--folder")
     from rich.console import Console
 
     from secformer.roles.signals import term_is_interrupt

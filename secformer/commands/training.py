@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from secformer.commands import arguments
 from secformer.commands.common import Commands, Run, show
+from secformer.commands.files import folder, new_folder, readable
 from secformer.mpc.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -100,6 +101,10 @@ def _told(command: Run, *, train: bool) -> Run:
             files = "--train, --dev" if train else "--dev"
             args.usage(f"give --task and --data for a GLUE task, or {files}, --text-columns and --label-column for "
                        f"your own files")
+        folder(args.data, "--data", "give the folder with the task's files, or GLUE's folder")
+        for option in ("train", "dev"):
+            readable(getattr(args, option, None), f"--{option}", "give a .tsv or .jsonl file")
+        new_folder(getattr(args, "out", None), "--out")
         command(args)
 
     return run

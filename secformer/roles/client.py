@@ -17,7 +17,9 @@ from secformer.models.run.guard import named
 from secformer.models.run.output import SecureOutput, assemble
 from secformer.models.run.progress import Progress, shown
 from secformer.models.run.public import PublicModel
-from secformer.mpc.errors import ProtocolError, SecformerError
+from secformer.models.run.tasks import answers
+from secformer.models.run.turns import Turns
+from secformer.mpc.errors import ProtocolError, SecformerError, SettingsError
 from secformer.mpc.fixed import decode
 from secformer.mpc.meter import Cost
 from secformer.mpc.net.tls import client_context
@@ -39,7 +41,10 @@ def connect(settings: str | Path | ClientSettings) -> RemoteModel:
 
 
 class RemoteModel:
-    """A model that two served parties hold. Use it as a context manager, or call `close`. Not thread-safe."""
+    """A model that two served parties hold. Use it as a context manager, or call `close`.
+
+    Several threads may call it: their requests are sent one after the other. `close` abandons a running request.
+    """
 
     def __init__(self, settings: ClientSettings):
         self._settings = settings
@@ -49,20 +54,22 @@ class RemoteModel:
         self._parties = [PartyConnection(rank, address, context, settings.deadline)
                          for rank, address in enumerate((settings.party0, settings.party1))]
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="to a party")
-        self._compared = False
+        self._compared = self._closed = False
+        self._turns = Turns()
 
     def infer(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
         """Answers in the order of the texts, as `secure_bert` returns them.
 
         Raises InputError for texts that the model cannot take, before anything is sent. Raises ProtocolError if a party
-        fails or does not answer within the deadline.
+        fails or does not answer within the deadline, and SettingsError for a closed model.
         """
-        rows = self._tokenizer.rows(texts, truncation=self._settings.truncation)
-        self._compare()
         architecture = self.public.architecture
-        with shown(progress) as tell:
-            results, cost = gather(rows, self._settings.batch_tokens, architecture.results, self._ask, tell)
-        return assemble(architecture, rows, results, cost=cost, notes=self.public.notes, profile_source=SOURCE)
+        with self._turns.take(), shown(progress) as tell:
+            read, tell = self._tokenizer.read(texts, truncation=self._settings.truncation), self._turns.telling(tell)
+            self._compare()
+            results, cost = gather(read.rows, self._settings.batch_tokens, architecture.results, self._ask, tell)
+            return assemble(architecture, read.rows, results, cost=cost, notes=self.public.notes, profile_source=SOURCE,
+                            answers=answers(architecture, read, results, self._tokenizer))
 
     __call__ = infer
 
@@ -99,6 +106,8 @@ class RemoteModel:
 
     def _both(self, ask: Callable[[int], T]) -> tuple[T, T]:
         """Both parties' answers. If one party fails, this does not wait for the other."""
+        if self._closed:
+            raise SettingsError("this RemoteModel is closed; open it again with connect")
         running = [self._threads.submit(ask, rank) for rank in (0, 1)]
         problems: list[SecformerError] = []
         for future in as_completed(running):
@@ -116,7 +125,8 @@ class RemoteModel:
         return running[0].result(), running[1].result()
 
     def close(self) -> None:
-        """Hangs up. Closing twice is allowed."""
+        """Hangs up; a request that another thread makes ends with a ProtocolError. Closing twice is allowed."""
+        self._closed = True
         for party in self._parties:
             party.hang_up()
         self._threads.shutdown(wait=True)

@@ -7,13 +7,13 @@ init`, so these cannot drift apart. Paths are relative to the file that names th
 from __future__ import annotations
 
 import difflib
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from secformer.models.run.options import DURATION, is_duration
 from secformer.mpc.backend import BACKENDS
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.tcp import split_address
@@ -21,7 +21,6 @@ from secformer.mpc.net.tls import Identity
 
 Address = tuple[str, int]
 S = TypeVar("S")
-LONGEST = 365 * 86400.0  # seconds: no deadline may be longer
 LEVELS = ("debug", "info", "warning", "error")
 TLS = "tls"
 OFF = ""  # the address of something that is turned off
@@ -38,8 +37,16 @@ THREADS = _key("whole", "how many cores compute; 0 means half of the machine's c
 LOG_LEVEL = _key("choice", "lowest severity that is logged", choices=LEVELS)
 
 
+class _Checked:
+    """A record whose numbers and choices are checked however it is made: from a file or in Python."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):  # type: ignore[arg-type]
+            _require(f.name, getattr(self, f.name), f.metadata)
+
+
 @dataclass(frozen=True)
-class PartySettings:
+class PartySettings(_Checked):
     """One party."""
 
     rank: int = field(metadata=_key("whole", "rank of this party: 0 or 1", least=0, most=1))
@@ -71,13 +78,14 @@ class PartySettings:
     log_level: str = field(default="info", metadata=LOG_LEVEL)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.dealer_wait >= self.deadline:  # else the other party ends the link first
             raise SettingsError(f"dealer_wait must be below deadline, got {self.dealer_wait:g} and {self.deadline:g} "
                                 f"seconds")
 
 
 @dataclass(frozen=True)
-class DealerSettings:
+class DealerSettings(_Checked):
     """The dealer."""
 
     listen: Address = field(metadata=_key("address", "address that the dealer listens on for the parties"))
@@ -93,7 +101,7 @@ class DealerSettings:
 
 
 @dataclass(frozen=True)
-class ClientSettings:
+class ClientSettings(_Checked):
     """A client."""
 
     party0: Address = field(metadata=_key("address", "address of party 0"))
@@ -175,37 +183,40 @@ def _refuse_unknown(path: Path, where: str, given: Mapping[str, Any], known: lis
             raise SettingsError(f"{path}: unknown key {where}{name!r}: {hint}The keys are {', '.join(known)}")
 
 
+def _require(name: str, value: Any, limits: Mapping[str, Any]) -> None:
+    """Raises SettingsError for a flag, a number or a choice that is not allowed. Other kinds are checked when read."""
+    kind, least, most = limits["kind"], limits.get("least", 0), limits.get("most")
+    holds, wanted = True, ""
+    if kind == "flag":
+        holds, wanted = isinstance(value, bool), "true or false"
+    elif kind == "whole":
+        holds = (isinstance(value, int) and not isinstance(value, bool) and least <= value
+                 and (most is None or value <= most))
+        wanted = f"a whole number {f'of at least {least}' if most is None else f'from {least} to {most}'}"
+    elif kind == "seconds":
+        holds, wanted = is_duration(value), DURATION
+    elif kind == "choice":
+        holds, wanted = isinstance(value, str) and value in limits["choices"], f"one of {', '.join(limits['choices'])}"
+    if not holds:
+        raise SettingsError(f"{name} must be {wanted}, got {value!r}")
+
+
 def _read(path: Path, name: str, value: Any, limits: Mapping[str, Any]) -> Any:
     """The value of a key, in the type of its field. Raises SettingsError."""
-    def wrong(wanted: str) -> SettingsError:
-        return SettingsError(f"{path}: {name} must be {wanted}, got {value!r}")
-
     kind = limits["kind"]
     if kind == TLS:
         return _identity(path, value)
-    if kind == "flag":
-        if not isinstance(value, bool):
-            raise wrong("true or false")
-        return value
-    if kind == "whole":
-        least, most = limits["least"], limits.get("most", math.inf)
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise wrong(f"a whole number {f'from {least} to {most}' if most < math.inf else f'of at least {least}'}")
-        return value
-    if kind == "seconds":
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 < value <= LONGEST:
-            raise wrong("a positive number of seconds, at most a year")
-        return float(value)
+    if kind in ("flag", "whole", "seconds", "choice"):
+        try:
+            _require(name, value, limits)
+        except SettingsError as error:
+            raise SettingsError(f"{path}: {error}") from None
+        return float(value) if kind == "seconds" else value
     if not isinstance(value, str):
-        raise wrong("a string")
-    if kind == "choice":
-        if value not in limits["choices"]:
-            raise wrong(f"one of {', '.join(limits['choices'])}")
-        return value
+        raise SettingsError(f"{path}: {name} must be a string, got {value!r}")
     if kind == "path":
         if not value:
-            raise wrong("a path")
+            raise SettingsError(f"{path}: {name} must be a path, got {value!r}")
         return path.parent / value
     if kind == "address?" and value == OFF:
         return None

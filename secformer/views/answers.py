@@ -11,10 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from secformer.models.run.output import SecureOutput
+from secformer.models.run.tasks import Answer, AnswerSpan, Entities, FilledMasks
 from secformer.views.costs import ending
 from secformer.views.texts import Texts, one_line, texts_json
 
-ANSWERS = ("labels", "probabilities", "logits", "start_logits", "end_logits", "embeddings")  # keys of JSON
+ANSWERS = ("labels", "probabilities", "scores", "answers", "logits", "start_logits", "end_logits",
+           "embeddings")  # keys of JSON
 
 
 def demo(texts: Texts, secure: SecureOutput, plain: SecureOutput) -> RenderableType:
@@ -50,26 +52,62 @@ def answer_table(texts: Texts, out: SecureOutput) -> Table:
     """A row per text; which columns depends on what the model's head answers with."""
     table = Table()
     table.add_column("text", overflow="fold", max_width=48)
-    if out.start_logits is not None and out.end_logits is not None:
-        rows = [(str(s.argmax()), str(e.argmax())) for s, e in zip(out.start_logits, out.end_logits, strict=True)]
-        names = ("start token", "end token")
-    elif out.labels is not None and out.probabilities is not None:
-        rows = [_labelled(label, p) for label, p in zip(out.labels, out.probabilities, strict=True)]
-        names = ("label", "probability")
-    elif out.encoder_only:
-        unit = out.embeddings
-        rows = [(" ".join(f"{v:+.3f}" for v in e[:4]) + " ...", f"{e @ unit[0]:.4f}") for e in unit]
-        names = (f"embedding ({unit.shape[1]} numbers)", "cosine to the first")
-    else:
-        logits = np.zeros((len(texts), 1)) if out.logits is None else out.logits
-        rows = [(" x ".join(map(str, each.shape)), " ".join(f"{v:.4f}" for v in each.reshape(-1)[:4]))
-                for each in logits]
-        names = ("logits", "the first four (--json has all)")
+    names, rows = _columns(texts, out)
     for name in names:
         table.add_column(name, overflow="fold")
     for text, row in zip(texts, rows, strict=True):
         table.add_row(Text(one_line(text)), *map(Text, row))
     return table
+
+
+def _columns(texts: Texts, out: SecureOutput) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The names of the columns beside the text, and their cells, text by text."""
+    scores = getattr(out, "scores", None)
+    if out.answers:
+        return _NAMES[type(out.answers[0])], [_said(answer) for answer in out.answers]
+    if out.start_logits is not None and out.end_logits is not None:
+        return ("start token", "end token"), [(str(s.argmax()), str(e.argmax()))
+                                              for s, e in zip(out.start_logits, out.end_logits, strict=True)]
+    if out.labels is not None and out.probabilities is not None:
+        return ("label", "probability"), [_labelled(label, p)
+                                          for label, p in zip(out.labels, out.probabilities, strict=True)]
+    if out.encoder_only:
+        unit = out.embeddings
+        return (f"embedding ({unit.shape[1]} numbers)", "cosine to the first"), [
+            (" ".join(f"{v:+.3f}" for v in e[:4]) + " ...", f"{e @ unit[0]:.4f}") for e in unit]
+    if scores is not None:
+        return ("score",), [(_numbers(each),) for each in np.asarray(scores)]
+    logits = np.zeros((len(texts), 1)) if out.logits is None else out.logits
+    if logits.ndim == 2:
+        return ("score" if logits.shape[1] == 1 else "scores",), [(_numbers(each),) for each in logits]
+    return ("logits", "the first four (--json has all)"), [
+        (" x ".join(map(str, each.shape)), _numbers(each.reshape(-1)[:4])) for each in logits]
+
+
+_NAMES: dict[type[Answer], tuple[str, ...]] = {
+    FilledMasks: ("words for each mask, with probability",), AnswerSpan: ("answer", "score", "characters"),
+    Entities: ("entities, with score and characters",),
+}
+
+
+def _said(answer: Answer) -> tuple[str, ...]:
+    if isinstance(answer, FilledMasks):
+        lines = [", ".join(f"{w.word} {w.probability:.4f}" for w in mask.words) for mask in answer.masks]
+        return ("\n".join(lines) or f"({answer.note})",)
+    if isinstance(answer, AnswerSpan):
+        if answer.note:
+            return f"({answer.note})", "", ""
+        return answer.text, f"{answer.score:.4f}", _characters(answer.start, answer.end)
+    found = [f"{e.label}: {e.text} {e.score:.4f} {_characters(e.start, e.end)}".rstrip() for e in answer.entities]
+    return ("\n".join(found) or "(none)",)
+
+
+def _characters(start: int | None, end: int | None) -> str:
+    return "" if start is None else f"{start}..{end}"
+
+
+def _numbers(values: np.ndarray) -> str:
+    return " ".join(f"{v:.4f}" for v in np.asarray(values).reshape(-1))
 
 
 def _labelled(label: Sequence[str], probabilities: np.ndarray) -> tuple[str, str]:

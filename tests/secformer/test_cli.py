@@ -161,3 +161,16 @@ def test_ctrl_c() -> None:
         finally:
             process.kill()
     assert (process.returncode, out, but_the_notice(err)) == (130, "", "secformer: interrupted\n")
+
+
+def test_bytes_that_are_not_utf_8(encoder: Path) -> None:
+    """From a shell of another encoding: as an argument, and on standard input in two locales."""
+    command = [sys.executable, "-m", "secformer", "infer", str(encoder)]
+    for locale, given, says in (("C.UTF-8", [b"caf\xe9"], "text 0 is not valid UTF-8: character 3"),
+                                ("C.UTF-8", ["-"], "standard input"), ("C", ["-"], "standard input")):
+        done = subprocess.run([*command, *given], input=b"fine\ncaf\xe9\n", capture_output=True, check=False,
+                              env=os.environ | {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+        told = done.stderr.decode()
+        assert (done.returncode, done.stdout) == (1, b"") and told.startswith("secformer: error: "), told
+        assert says in told and "0xE9" in told and told.count("\n") == 1
+        assert given != ["-"] or "line 2" in told

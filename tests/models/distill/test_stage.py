@@ -27,7 +27,8 @@ def test_batches_are_a_function_of_seed_and_epoch(encoder: ModelFolder) -> None:
 
 
 def test_stages_are_checked() -> None:
-    for change in ({"rate": 0.0}, {"epochs": -1}, {"batch": 0}, {"checks": 0}):
+    for change in ({"rate": 0.0}, {"epochs": -1}, {"batch": 0}, {"checks": 0}, {"epochs": float("inf")},
+                   {"rate": float("nan")}, {"rate": float("inf")}):
         with pytest.raises(SettingsError, match=f"{next(iter(change))} must be positive"):
             replace(TEACH, **change)
 

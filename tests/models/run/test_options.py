@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from dataclasses import FrozenInstanceError, asdict, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from secformer.models.run.options import Settings, settings_of
+from secformer.models.run.local import SecureModel
+from secformer.models.run.options import LONGEST, Settings, settings_of
 from secformer.mpc.errors import RangeError, SettingsError
 
 
@@ -29,7 +33,8 @@ def test_settings_have_the_documented_defaults() -> None:
     ("batch_tokens", [0, -1, True, 2.0, "8"], "a positive whole number"),
     ("frac", [0, False, 16.0], "a positive whole number"),
     ("magnitude", [-3, True, None], "a positive whole number"),
-    ("deadline", [0, 0.0, -1, True, "60", None, float("nan")], "a positive number of seconds"),
+    ("deadline", [0, 0.0, -1, True, "60", None, float("nan"), float("inf"), -float("inf"), 1e300, 10**400, LONGEST + 1,
+                  [60], 1j], "a positive number of seconds, at most 31536000 (a year)"),
 ])
 def test_every_setting_says_what_it_takes(key: str, values: list[Any], wanted: str) -> None:
     for value in values:
@@ -46,6 +51,18 @@ def test_good_values_are_kept() -> None:
     assert asdict(settings) == given
     assert (settings.fixed.frac, settings.fixed.magnitude) == (12, 9)
     assert settings_of({"deadline": 3}).deadline == 3
+    for longest in (LONGEST, float(LONGEST), 1e-3):
+        assert settings_of({"deadline": longest}).deadline == longest
+
+
+def test_the_longest_deadline_works(encoder: Path) -> None:
+    """Locks and sockets overflow at some length of time; not at one that is allowed."""
+    with SecureModel.from_pretrained(encoder, backend="numpy", deadline=LONGEST) as model:
+        assert model("the cat").attention_mask.sum() == 4
+    left, right = socket.socketpair()
+    with left, right:
+        left.settimeout(float(LONGEST))
+    assert threading.Lock().acquire(timeout=LONGEST)
 
 
 def test_unknown_keys_are_told_with_the_nearest_known_one() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from secformer.commands.common import WIDTH, Commands, inputs, lines, show, texts_of
+from secformer.commands.common import WIDTH, Commands, inputs, show, texts_of
 from secformer.mpc.errors import InputError
 
 
-def given(texts: list[str] | None = None, pairs: str = "") -> argparse.Namespace:
+def given(texts: list[str] | None = None, pairs: str | None = None) -> argparse.Namespace:
     return argparse.Namespace(texts=texts or [], pairs=pairs, usage=argparse.ArgumentParser(prog="x").error)
 
 
@@ -37,16 +37,40 @@ def test_texts_or_pairs_but_not_both(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert left.value.code == 2 and "--pairs FILE" in capsys.readouterr().err
 
 
-def test_lines_of_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "texts.txt"
-    file.write_bytes("one\r\n\n \nzwei ü\n".encode())
-    assert lines(file) == ["one", "zwei ü"]
-    file.write_bytes(b"\n")
-    with pytest.raises(InputError, match="holds no text; write one text per line"):
-        lines(file)
-    file.write_bytes(b"fine\n\xff\n")
-    with pytest.raises(InputError, match=r"not UTF-8 text .* at byte 5"):
-        lines(file)
+def test_texts_that_are_not_utf_8_are_told_by_number_and_place(monkeypatch: pytest.MonkeyPatch,
+                                                               tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"text 1 is not valid UTF-8: character 3 .* 0xE9"):
+        texts_of(["fine", "caf\udce9"])  # how Python passes such an argument
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\nb\udcff\n"))  # in the locale C
+    with pytest.raises(InputError, match=r"line 2 of standard input is not valid UTF-8: character 1 .* 0xFF"):
+        texts_of(["-"])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\nab\xff\n"), "utf-8"))
+    with pytest.raises(InputError, match=r"standard input is not UTF-8 text: line 2 has the byte 0xFF at byte 2"):
+        texts_of(["-"])
+    file = tmp_path / "pairs.tsv"
+    file.write_bytes(b"a\tb\nc\t\xc3")
+    with pytest.raises(InputError, match=r"--pairs .*pairs.tsv is not UTF-8 text: line 2 has the byte 0xC3 at byte 2"):
+        inputs(given(pairs=str(file)))
+
+
+def test_lines_of_standard_input_end_at_line_ends_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\u2028still one\r\ntwo\x0b\n"))
+    assert texts_of(["-"]) == ["one\u2028still one", "two\x0b"]
+
+
+def test_output_that_cannot_hold_a_character(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a path that is not UTF-8, or an output that is ASCII."""
+    for encoding, text in (("utf-8", "a\udcff"), ("ascii", "ü")):
+        for as_json in (True, False):
+            raw = io.BytesIO()
+            monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding))
+            show(argparse.Namespace(json=as_json), {"path": text}, text)
+            sys.stdout.flush()
+            found = raw.getvalue().decode(encoding)
+            if as_json:
+                assert json.loads(found) == {"path": text}
+            else:
+                assert found.strip().endswith({"utf-8": "a\\udcff", "ascii": "\\xfc"}[encoding])
 
 
 def test_a_result_is_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:

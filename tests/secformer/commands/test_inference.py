@@ -48,8 +48,8 @@ def test_infer_encoder(capsys: pytest.CaptureFixture[str], encoder: Path) -> Non
 
 
 @pytest.mark.parametrize(("architecture", "field", "shown"), [
-    ("BertForSequenceClassification", "labels", "label"), ("BertForTokenClassification", "labels", "label"),
-    ("BertForQuestionAnswering", "start_logits", "start token"), ("BertForMaskedLM", "logits", "logits"),
+    ("BertForSequenceClassification", "labels", "label"), ("BertForTokenClassification", "labels", "entities, with"),
+    ("BertForQuestionAnswering", "start_logits", "give pairs"), ("BertForMaskedLM", "logits", "has no [MASK]"),
 ])
 def test_infer_heads(architecture: str, field: str, shown: str, capsys: pytest.CaptureFixture[str],
                      tmp_path: Path) -> None:
@@ -58,8 +58,28 @@ def test_infer_heads(architecture: str, field: str, shown: str, capsys: pytest.C
     pairs.write_text("the cat sat\ton the mat\r\n\na dog\tran\n", "utf-8")
     data = answer(capsys, "infer", folder, "--pairs", str(pairs))
     assert len(data[field]) == 2 and data["texts"] == [["the cat sat", "on the mat"], ["a dog", "ran"]]
+    assert ("answers" in data) == (architecture != "BertForSequenceClassification")
     assert main(["infer", folder, "the cat sat"]) == 0
-    assert shown in capsys.readouterr().out
+    assert shown in " ".join(capsys.readouterr().out.split())
+
+
+def test_infer_says_what_the_model_answers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A word for each mask; a passage's answer; one number for one output."""
+    masked = str(write_checkpoint(tmp_path / "masked", "BertForMaskedLM"))
+    told = answer(capsys, "infer", masked, "the [MASK] sat on [MASK]", "the cat")["answers"]
+    assert [len(mask["words"]) for mask in told[0]["masks"]] == [5, 5] and "no [MASK]" in told[1]["note"]
+    assert main(["infer", masked, "the [MASK] sat on [MASK]"]) == 0
+    out = capsys.readouterr().out
+    for mask in told[0]["masks"]:
+        assert mask["words"][0]["word"] in out
+    question = str(write_checkpoint(tmp_path / "question", "BertForQuestionAnswering"))
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("who sat ?\tThe CAT sat on the mat\n", "utf-8")
+    (told,) = answer(capsys, "infer", question, "--pairs", str(pairs))["answers"]
+    assert told["text"] == "The CAT sat on the mat"[told["start"] : told["end"]] != ""
+    one = str(write_checkpoint(tmp_path / "one", "BertForSequenceClassification", labels=1))
+    assert main(["infer", one, "the cat"]) == 0
+    assert "score" in capsys.readouterr().out
 
 
 def test_profile_then_check(capsys: pytest.CaptureFixture[str], encoder: Path, tmp_path: Path) -> None:

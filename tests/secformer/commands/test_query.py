@@ -36,8 +36,11 @@ class Parties:
 
 
 @pytest.fixture
-def parties(monkeypatch: pytest.MonkeyPatch) -> Parties:
+def parties(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Parties:
     parties = Parties()
+    monkeypatch.chdir(tmp_path)
+    for name in ("client.toml", "c.toml"):
+        Path(name).write_text("", "utf-8")
     monkeypatch.setattr(secformer, "connect", parties)
     return parties
 
@@ -60,3 +63,10 @@ def test_usage(parties: Parties, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["query", *arguments])
     assert left.value.code == 2 and not parties.asked
+
+
+@pytest.mark.parametrize("texts", [["fine", "caf\udce9"], ["--", "fine", "caf\udce9"]], ids=repr)
+def test_texts_are_checked_before_anybody_is_asked(texts: list[str], parties: Parties,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["query", "--settings", "c.toml", *texts]) == 1
+    assert "text 1 is not valid UTF-8: character 3" in capsys.readouterr().err and not parties.asked

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from secformer.models.run.options import LONGEST
 from secformer.mpc.backend import BACKENDS
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.tls import Identity
 from secformer.roles.settings import (
     LEVELS,
-    LONGEST,
     ClientSettings,
     DealerSettings,
     PartySettings,
@@ -38,7 +38,8 @@ NOT_STRINGS = ["1", "true", "[]", "{}", "2026-01-01"]
 ADDRESSES = ["host", "host:", ":80", "host:65536", "host:-1", "host:x", "host:8²", "[]:80", "a:1 "]
 BAD: dict[str, list[str]] = {
     "whole": ["1.0", '"1"', "true", "[1]", "-1"],
-    "seconds": ["0", "-1", "0.0", "nan", "inf", '"5"', "true", "1" + "0" * 400, str(LONGEST + 1)],
+    "seconds": ["0", "-1", "0.0", "nan", "inf", "-inf", "1e300", "[60]", '"5"', "true", "1" + "0" * 400,
+                str(LONGEST + 1)],
     "flag": ["0", "1", '"true"'],
     "path": [*NOT_STRINGS, '""'],
     "choice": [*NOT_STRINGS, '""', '"NumPy"', '"Info"'],
@@ -184,3 +185,42 @@ def test_texts_with_quotes_and_backslashes_survive_a_template(tmp_path: Path) ->
     odd = 'a "quoted" \\ name = ü'
     (tmp_path / "role.toml").write_text(template(DealerSettings, NEEDED[DealerSettings] | {"state": odd}, TLS), "utf-8")
     assert load_dealer(tmp_path / "role.toml").state == tmp_path / odd
+
+
+MADE: dict[type, dict[str, Any]] = {  # as in Python, without a file
+    PartySettings: {"rank": 1, "model": Path("m"), "state": Path("s"), "clients": ("a", 1), "link": ("b", 2),
+                    "dealer": ("c", 3)},
+    DealerSettings: {"listen": ("a", 0), "state": Path("s")},
+    ClientSettings: {"party0": ("a", 1), "party1": ("b", 2), "model": Path("m")},
+}
+IDENTITY = Identity(Path("a.pem"), Path("c.pem"), Path("c.key"))
+DURATIONS = [(cls, f.name) for cls, f in KEYS if f.metadata["kind"] == "seconds"]
+
+
+def test_all_durations_are_here() -> None:
+    assert sorted({name for _, name in DURATIONS}) == ["deadline", "dealer_wait", "header_deadline", "request_deadline"]
+    assert {cls for cls, _ in DURATIONS} == set(LOADERS)
+
+
+@pytest.mark.parametrize(("cls", "name"), DURATIONS, ids=[f"{cls.__name__}.{name}" for cls, name in DURATIONS])
+def test_durations_are_checked_in_python_too(cls: type, name: str) -> None:
+    """`connect` takes settings that no file was read for."""
+    good = 20 if name == "dealer_wait" else 40  # which must be below `deadline`
+    assert getattr(cls(**MADE[cls], tls=IDENTITY, **{name: good}), name) == good
+    for bad in (float("inf"), float("nan"), 1e300, 10**400, True, 0, -1.0, "60", None, LONGEST + 1):
+        with pytest.raises(SettingsError) as caught:
+            cls(**MADE[cls], tls=IDENTITY, **{name: bad})
+        assert str(caught.value) == (f"{name} must be a positive number of seconds, at most 31536000 (a year), got "
+                                     f"{bad!r}")
+
+
+@pytest.mark.parametrize(("cls", "changes", "says"), [
+    (PartySettings, {"rank": 2}, "rank must be a whole number from 0 to 1, got 2"),
+    (PartySettings, {"rank": True}, "rank"), (PartySettings, {"queue": 0}, "of at least 1, got 0"),
+    (DealerSettings, {"backend": "NumPy"}, "one of auto, numpy"), (DealerSettings, {"threads": 1.5}, "threads"),
+    (ClientSettings, {"truncation": 1}, "truncation must be true or false, got 1"),
+    (ClientSettings, {"batch_tokens": 0}, "batch_tokens"),
+])
+def test_other_values_are_checked_in_python_too(cls: type, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        cls(**MADE[cls] | changes, tls=IDENTITY)

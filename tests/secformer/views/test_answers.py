@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from views_lab import printed, rows
 
 from secformer.models.run.output import SecureOutput
+from secformer.models.run.tasks import AnswerSpan, Entities, Entity, FilledMasks, Mask, Word
 from secformer.views.answers import answer_table, demo, demo_json, infer_json
 
 TEXTS = ["one [bold]text[/bold]", "another"]
@@ -25,6 +28,18 @@ OUTPUTS = {
                 ["embedding (4 numbers)", "cosine to the first"], ["+0.500 +0.500 +0.500 +0.500 ...", "1.0000"]),
     "masked words": (SecureOutput(MASK, logits=np.arange(12.0).reshape(2, 2, 3)),
                      ["logits", "the first four (--json has all)"], ["2 x 3", "0.0000 1.0000 2.0000 3.0000"]),
+    "one output": (SecureOutput(MASK, logits=np.array([[1.25], [-3.0]])), ["score"], ["1.2500"]),
+    "several outputs": (SecureOutput(MASK, logits=np.array([[1.25, 2.0], [-3.0, 0.0]])), ["scores"],
+                        ["1.2500 2.0000"]),
+    "filled masks": (SecureOutput(MASK, logits=np.zeros((2, 2, 3)), answers=[
+        FilledMasks((Mask((Word("cat", 6, 0.75), Word("dog", 7, 0.125)), 4, 10, 0),)), FilledMasks((), "no [MASK]")]),
+        ["words for each mask, with probability"], ["cat 0.7500, dog 0.1250"]),
+    "answers": (SecureOutput(MASK, start_logits=np.eye(2), end_logits=np.eye(2), answers=[
+        AnswerSpan("[b]two[/b] hours", 0.5, 3, 12), AnswerSpan("", 0.0, None, None, "give pairs")]),
+        ["answer", "score", "characters"], ["[b]two[/b] hours", "0.5000", "3..12"]),
+    "entities": (SecureOutput(MASK, labels=[["A"], ["B"]], probabilities=np.ones((2, 1, 1)), answers=[
+        Entities((Entity("PER", "Sarah", 0.875, 11, 16, 0),)), Entities(())]),
+        ["entities, with score and characters"], ["PER: Sarah 0.8750 11..16"]),
 }
 
 
@@ -32,6 +47,39 @@ OUTPUTS = {
 def test_each_head_has_its_columns(out: SecureOutput, columns: list[str], first: list[str]) -> None:
     head, row, _ = rows(answer_table(TEXTS, out))
     assert head == ["text", *columns] and row[1:] == first
+
+
+def test_what_has_no_answer_says_why() -> None:
+    assert rows(answer_table(TEXTS, OUTPUTS["filled masks"][0]))[2][1] == "(no [MASK])"
+    assert rows(answer_table(TEXTS, OUTPUTS["answers"][0]))[2][1:] == ["(give pairs)", "", ""]
+    assert rows(answer_table(TEXTS, OUTPUTS["entities"][0]))[2][1] == "(none)"
+
+
+def test_each_mask_and_each_entity_has_a_line() -> None:
+    masks = FilledMasks(tuple(Mask((Word(word, 1, 0.5),), None, None, 0) for word in ("one", "two")))
+    found = Entities((Entity("A", "x", 0.5, None, None, 0), Entity("B", "y", 0.25, 2, 3, 0)))
+    for answer, lines in ((masks, ["one 0.5000", "two 0.5000"]), (found, ["A: x 0.5000", "B: y 0.2500 2..3"])):
+        table = answer_table(["text"], SecureOutput(MASK, answers=[answer]))
+        assert [row[1] for row in rows(table)[1:]] == lines
+
+
+def test_scores_are_shown_where_the_model_has_them() -> None:
+    """A one-output head: its score rather than its logit."""
+    @dataclass(frozen=True, eq=False)
+    class Scored(SecureOutput):
+        scores: np.ndarray | None = None
+
+    for scores in (np.array([0.25, 0.5]), np.array([[0.25], [0.5]])):
+        table = rows(answer_table(TEXTS, Scored(MASK, logits=np.array([[-1.0], [0.0]]), scores=scores)))
+        assert (table[0][1], table[1][1], table[2][1]) == ("score", "0.2500", "0.5000")
+
+
+def test_json_has_the_answers() -> None:
+    facts = infer_json(TEXTS, OUTPUTS["answers"][0])
+    assert facts["answers"][0] == {"text": "[b]two[/b] hours", "score": 0.5, "start": 3, "end": 12, "note": ""}
+    facts = infer_json(TEXTS, OUTPUTS["filled masks"][0])
+    assert facts["answers"][0]["masks"][0]["words"][0] == {"word": "cat", "id": 6, "probability": 0.75}
+    assert "answers" not in infer_json(TEXTS, CLASSES)
 
 
 def test_a_text_without_any_label_says_so() -> None:
