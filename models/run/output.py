@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from secformer.models.data.batch import Row
-from secformer.models.families.architecture import Architecture, Spec
+from secformer.models.families.architecture import SENTENCE, Architecture, Spec
 from secformer.models.families.heads import Head
 from secformer.mpc.errors import InputError
 from secformer.mpc.meter import Cost
@@ -22,12 +22,16 @@ from secformer.mpc.meter import Cost
 class SecureOutput:
     """What the client learns. A field is None where the architecture has no such result, or it was not asked for.
 
-    logits              (B, L) text classes; (B, T, L) token classes; (B, T, V) masked words
+    logits              (B, L) text classes; (B, T, L) token classes; (B, T, V) masked words; (B, 2) next sentence
+    prediction_logits, seq_relationship_logits  (B, T, V), (B, 2) of a model for pre-training
     start_logits, end_logits  (B, T) question answering
     labels              one name per text; a list of names per text for token classes and multi-label models
     probabilities       softmax of class logits (sigmoid for multi-label models)
+    scores              (B,) of a text classifier with one output, as sentence-transformers' CrossEncoder gives them:
+                        the sigmoid of the logit, or the logit where the config says so
     last_hidden_state   (B, T, C)
     pooler_output       (B, C)
+    sentence_embedding  (B, D) of a sentence-transformers folder, as its modules make it
     attention_mask      (B, T), 1 where a token is attended to
     cost                the run's cost tree; None for the plaintext reference
     notes               what a user should know about this result
@@ -37,12 +41,16 @@ class SecureOutput:
 
     attention_mask: np.ndarray
     logits: np.ndarray | None = None
+    prediction_logits: np.ndarray | None = None
+    seq_relationship_logits: np.ndarray | None = None
     start_logits: np.ndarray | None = None
     end_logits: np.ndarray | None = None
     labels: list[str] | list[list[str]] | None = None
     probabilities: np.ndarray | None = None
+    scores: np.ndarray | None = None
     last_hidden_state: np.ndarray | None = None
     pooler_output: np.ndarray | None = None
+    sentence_embedding: np.ndarray | None = None
     cost: Cost | None = None
     notes: list[str] = field(default_factory=list)
     profile_source: str = ""
@@ -50,27 +58,30 @@ class SecureOutput:
 
     @property
     def embeddings(self) -> np.ndarray:
-        """Sentence embeddings (B, C) of unit length: hidden states, averaged over the attended tokens.
+        """Sentence embeddings: what the modules of a sentence-transformers folder make, (B, D); for another encoder,
+        hidden states averaged over the attended tokens, (B, C), of unit length.
 
         Raises InputError for a model with a head.
         """
+        if self.sentence_embedding is not None:
+            return self.sentence_embedding
         if not self.encoder_only or self.last_hidden_state is None:
             raise InputError("only encoders without a head (such as BertModel) have embeddings; this model answers "
                              "with logits")
         weights = self.attention_mask[:, :, None].astype(np.float64)
-        mean = (self.last_hidden_state * weights).sum(1) / weights.sum(1)
-        return np.asarray(mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.finfo(np.float64).tiny))
+        return unit((self.last_hidden_state * weights).sum(1) / weights.sum(1))
 
     def as_dict(self, *, hidden: bool = False) -> dict[str, Any]:
         """Plain lists and numbers, for JSON. Hidden states are large, so they are included only with `hidden`."""
         out: dict[str, Any] = {}
-        names = ["labels", "probabilities", "logits", "start_logits", "end_logits"]
+        names = ["labels", "probabilities", "scores", "logits", "prediction_logits", "seq_relationship_logits",
+                 "start_logits", "end_logits"]
         names += ["last_hidden_state", "pooler_output", "attention_mask"] if hidden else []
         for name in names:
             value = getattr(self, name)
             if value is not None:
                 out[name] = value.tolist() if isinstance(value, np.ndarray) else value
-        if self.encoder_only and self.last_hidden_state is not None:
+        if self.encoder_only and (self.last_hidden_state is not None or self.sentence_embedding is not None):
             out["embeddings"] = self.embeddings.tolist()
         out["cost"] = self.cost.as_dict() if self.cost is not None else None
         return out | {"notes": list(self.notes), "profile": self.profile_source}
@@ -89,11 +100,20 @@ def assemble(architecture: Architecture, rows: Sequence[Row], results: Sequence[
         mask = _stack([np.ones(len(r)) for r in rows], rows, True)[..., None] if head is Head.TOKEN else 1.0
         fields["probabilities"] = mask * (_sigmoid(logits) if spec.problem == "multi" else _softmax(logits))
         fields["labels"] = _labels(spec, head, logits, rows)
+    if logits is not None and head is Head.SEQUENCE and len(spec.labels) == 1:
+        fields["scores"] = (_sigmoid(logits) if spec.score == "sigmoid" else logits)[:, 0]
+    if SENTENCE in fields and architecture.unit_embeddings:
+        fields[SENTENCE] = unit(fields[SENTENCE])
     return SecureOutput(
         attention_mask=_stack([r.mask for r in rows], rows, True).astype(np.int64),
         cost=cost, notes=list(notes), profile_source=profile_source,
         encoder_only=head is Head.ENCODER, **fields,
     )
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """x (B, D) with rows of unit length; a row of zeros stays."""
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.finfo(np.float64).tiny))
 
 
 def _stack(values: Sequence[np.ndarray], rows: Sequence[Row], tokens: bool) -> np.ndarray:

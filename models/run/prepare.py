@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.tensors import Layout
-from secformer.models.families.architecture import Architecture
+from secformer.models.families.architecture import HIDDEN, Architecture
 from secformer.models.families.folder import ModelFolder
-from secformer.models.families.heads import Head
 from secformer.models.ranges.profile import FILE, RangeProfile, design_of, measure
 from secformer.models.ranges.rehearsal import rehearse, rehearse_values
 from secformer.models.ranges.trained import require, trained_for
@@ -124,10 +123,13 @@ def choose_profile(
 
 
 def result_names(architecture: Architecture, settings: Settings) -> tuple[str, ...]:
-    """The names of the results to reveal: all that the architecture has, or its head's answer alone."""
+    """The names of the results to reveal: all that the architecture has, or its head's answer alone (of a
+    sentence-transformers folder: the sentence embedding alone)."""
+    names = tuple(architecture.results)
     if settings.output != "head":
-        return tuple(architecture.results)
-    if architecture.head is Head.ENCODER:
+        return names
+    answers = tuple(name for name in names if name not in HIDDEN)
+    if not answers:
         raise SettingsError(f"output='head' needs a model with a head; {architecture.spec.architecture} answers with "
                             f"hidden states, so use output='auto'")
-    return ("logits",)
+    return answers

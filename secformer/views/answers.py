@@ -10,11 +10,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from secformer.models.run.output import SecureOutput
+from secformer.models.run.output import SecureOutput, unit
 from secformer.views.costs import ending
 from secformer.views.texts import Texts, one_line, texts_json
 
-ANSWERS = ("labels", "probabilities", "logits", "start_logits", "end_logits", "embeddings")  # keys of JSON
+ANSWERS = ("labels", "probabilities", "scores", "logits", "prediction_logits", "seq_relationship_logits",
+           "start_logits", "end_logits", "embeddings")  # keys of JSON
 
 
 def demo(texts: Texts, secure: SecureOutput, plain: SecureOutput) -> RenderableType:
@@ -57,11 +58,16 @@ def answer_table(texts: Texts, out: SecureOutput) -> Table:
         rows = [_labelled(label, p) for label, p in zip(out.labels, out.probabilities, strict=True)]
         names = ("label", "probability")
     elif out.encoder_only:
-        unit = out.embeddings
-        rows = [(" ".join(f"{v:+.3f}" for v in e[:4]) + " ...", f"{e @ unit[0]:.4f}") for e in unit]
-        names = (f"embedding ({unit.shape[1]} numbers)", "cosine to the first")
+        found = out.embeddings
+        near = unit(found) @ unit(found)[0]
+        rows = [(" ".join(f"{v:+.3f}" for v in e[:4]) + " ...", f"{c:.4f}") for e, c in zip(found, near, strict=True)]
+        names = (f"embedding ({found.shape[1]} numbers)", "cosine to the first")
+    elif out.scores is not None and out.logits is not None:
+        rows = [(f"{score:.4f}", f"{logit:.4f}") for score, logit in zip(out.scores, out.logits[:, 0], strict=True)]
+        names = ("score", "logit")
     else:
-        logits = np.zeros((len(texts), 1)) if out.logits is None else out.logits
+        logits = out.logits if out.prediction_logits is None else out.prediction_logits
+        logits = np.zeros((len(texts), 1)) if logits is None else logits
         rows = [(" x ".join(map(str, each.shape)), " ".join(f"{v:.4f}" for v in each.reshape(-1)[:4]))
                 for each in logits]
         names = ("logits", "the first four (--json has all)")

@@ -23,6 +23,13 @@ OUTPUTS = {
                  ["start token", "end token"], ["1", "0"]),
     "encoder": (SecureOutput(MASK, last_hidden_state=np.ones((2, 2, 4)), encoder_only=True),
                 ["embedding (4 numbers)", "cosine to the first"], ["+0.500 +0.500 +0.500 +0.500 ...", "1.0000"]),
+    "unnormalised": (SecureOutput(MASK, sentence_embedding=np.array([[3.0, 4.0], [0.0, 2.0]]), encoder_only=True),
+                     ["embedding (2 numbers)", "cosine to the first"], ["+3.000 +4.000 ...", "1.0000"]),
+    "score": (SecureOutput(MASK, logits=np.zeros((2, 1)), scores=np.array([0.5, 0.5])),
+              ["score", "logit"], ["0.5000", "0.0000"]),
+    "pre-training": (SecureOutput(MASK, prediction_logits=np.arange(12.0).reshape(2, 2, 3),
+                                  seq_relationship_logits=np.eye(2)),
+                     ["logits", "the first four (--json has all)"], ["2 x 3", "0.0000 1.0000 2.0000 3.0000"]),
     "masked words": (SecureOutput(MASK, logits=np.arange(12.0).reshape(2, 2, 3)),
                      ["logits", "the first four (--json has all)"], ["2 x 3", "0.0000 1.0000 2.0000 3.0000"]),
 }
