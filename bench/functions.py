@@ -1,11 +1,11 @@
 """How far the protocols' functions are from the exact ones, over the whole of their stated domains.
 
-    python bench/functions.py [--secure] [--out bench/results/functions.json]
+    python bench/functions.py [--secure] [--only WORD...] [--out bench/results/functions.json]
 
 Each row is a function on a domain. The twin's error is the error of the approximation itself. With --secure, two
 parties also compute the function on shares; the row then has their error against the exact function, the rounds, and
 the bytes per element: of both directions together, and of dealer corrections. If a stated bound is missed, the exit
-status is 1.
+status is 1. With --only, the other rows of the results stay as they are.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
 from secformer.protocols import reciprocal, rsqrt
+from secformer.protocols.activations import RELU
 from secformer.protocols.exp import exp
+from secformer.protocols.gates import GELU_NEW, QUICK_GELU, SILU, gelu_new_exact, quick_gelu_exact, silu_exact
 from secformer.protocols.gelu import gelu_exact, gelu_segmented, gelu_series
 from secformer.protocols.layernorm import layernorm_exact, layernorm_goldschmidt, layernorm_series
 from secformer.protocols.quantities import QUAD_SHIFT
@@ -84,6 +86,13 @@ def elementwise() -> Iterator[Case]:
         for fn, bound in ((gelu_series, 2e-4), (gelu_segmented, 2e-2)):
             yield Case(fn.__name__, f"[{low}, {high}]", bound, lambda s, x, fn=fn, at=at: fn(s, x, at), (x,),
                        (PENDING,), gelu_exact(x))
+    for low, high in ((-4, 4), (-12, 12), (-17, 25), (-50, 50), (-300, 300)):
+        at = {"input": Range(low, high)}
+        x = np.linspace(low, high, POINTS)
+        for further, exact in ((SILU, silu_exact), (GELU_NEW, gelu_new_exact), (QUICK_GELU, quick_gelu_exact),
+                               (RELU, lambda v: np.maximum(v, 0.0))):
+            yield Case(further.name, f"[{low}, {high}]", 2e-4,
+                       lambda s, x, fn=further.protocol, at=at: fn(s, x, at), (x,), (PENDING,), exact(x))
     for reach in (3, 8, 20, 100):
         at = {"input": Range(-reach, reach)}
         x = np.linspace(-reach, reach, POINTS)
@@ -183,15 +192,29 @@ def split(x: Array, frac: int) -> tuple[Array, Array]:
     return first, words - first
 
 
+def stored(path: Path) -> list[Row]:
+    """The rows of an earlier run; none where there was no run."""
+    return [Row(**row) for row in json.loads(path.read_text("utf-8"))["functions"]] if path.is_file() else []
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--secure", action="store_true", help="also compute on shares")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="only functions of these names")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "functions.json")
     args = parser.parse_args()
     world = World(backend="numpy") if args.secure else None
+    cases = [*elementwise(), *rowwise(), *composed()]
+    measured = {case.name for case in cases if args.only is None or case.name in args.only}
+    if not measured:
+        parser.error(f"--only takes names among {', '.join(dict.fromkeys(case.name for case in cases))}")
+    kept = {} if args.only is None else {(row.name, row.domain): row for row in stored(args.out)}
     rows = []
     print(f"{'function':<24}{'domain':<42}{'twin max':>10}{'secure max':>12}{'rounds':>8}{'B/elem':>8}{'dealer':>9}")
-    for case in (*elementwise(), *rowwise(), *composed()):
+    for case in cases:
+        if case.name not in measured:
+            rows += [kept[case.name, case.domain]] if (case.name, case.domain) in kept else []
+            continue
         row = measure(case, world)
         rows.append(row)
         secure = (f"{row.secure_max:12.1e}{row.rounds:8d}{row.bytes_an_element:8.0f}{row.dealer_bytes_an_element:9.0f}"

@@ -1,6 +1,8 @@
-"""Activations that some families have in place of GeLU, or beside it: each a `Function` that a recipe is asked for.
+"""ReLU, which some families have in place of GeLU, or beside it: a `Function` that a recipe is asked for.
 
     inner = f.recipe.of(RELU)(s, inner, f.at("layer.0.relu"))
+
+Smooth ones are in `gates`.
 """
 
 from __future__ import annotations

@@ -89,6 +89,10 @@ class Recipe:
         return {"gelu": self.gelu, "softmax": self.softmax, "layernorm": self.layernorm, "tanh": self.tanh}
 
     @property
+    def _all(self) -> tuple[Callable[..., Share], ...]:
+        return (*self.functions.values(), *self.others.values())
+
+    @property
     def needs(self) -> Needs:
         """The quantities that must be measured: what each function declares, or its default."""
         return {name: needed(function, DEFAULTS[name]) for name, function in self.functions.items()}
@@ -96,13 +100,13 @@ class Recipe:
     @property
     def trained_for(self) -> tuple[str, ...]:
         """Names of the functions that checkpoints must have been trained for, such as 2Quad."""
-        return tuple(found.function for f in self.functions.values() if (found := student_of(f)))
+        return tuple(found.function for f in self._all if (found := student_of(f)))
 
     @property
     def constants(self) -> dict[str, Any]:
         """The numbers that the weights of those checkpoints are trained around."""
         found: dict[str, Any] = {}
-        for function in self.functions.values():
+        for function in self._all:
             if student := student_of(function):
                 found |= student.constants
         return found
@@ -115,7 +119,7 @@ class Recipe:
     @property
     def faithful(self) -> bool:
         """Whether all functions are so near the exact ones that ranges measured with exact functions hold."""
-        return all(map(is_faithful, self.functions.values()))
+        return all(map(is_faithful, self._all))
 
 
 def recipe_named(name: str) -> Recipe:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from secformer.mpc.errors import ModelError, RangeError
 PathLike = str | os.PathLike[str]
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+TORCH = "pytorch_model*.bin"  # what older versions of transformers wrote
 KINDS: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8"),
 }
@@ -43,18 +45,22 @@ class Checkpoint:
     buffers  stored tensors, named without the prefix, that are not parameters
 
     Opening a checkpoint reads the headers only. Raises ModelError for missing, truncated or corrupt files.
+
+    `assumed` holds, for tensors whose shape does not follow from the config's own entries, what was assumed in their
+    place: a wrong shape is then explained by it.
     """
 
     def __init__(self, folder: Path, *, prefix: str = "", buffers: Collection[str] = ()):
         self.folder, self._prefix, self._buffers = folder, prefix, buffers
         self._stored: dict[str, Stored] = {}
         self._used: set[str] = set()
-        for file, names in _files(folder):
-            header = _header(file)
-            if names is not None and (gone := sorted(names - header.keys())):
-                raise ModelError(f"{folder / INDEX} says that tensor {gone[0]!r} is in {file.name}, but that file does "
-                                 f"not have it; copy the checkpoint again")
-            self._stored |= header
+        self.assumed: dict[str, str] = {}
+        self._stored |= _tensors(folder)
+
+    def include(self, name: str) -> None:
+        """Adds the tensors of the folder `name` inside this one, as "name/tensor". Raises ModelError as opening does.
+        """
+        self._stored |= {f"{name}/{tensor}": where for tensor, where in _tensors(self.folder / name).items()}
 
     def __contains__(self, name: str) -> bool:
         return self._find(name) is not None
@@ -116,8 +122,8 @@ class Checkpoint:
             near = [n for n in self._stored if n.rsplit(".", 2)[-2:] == name.rsplit(".", 2)[-2:]][:3]
             raise ModelError(
                 f"{self.folder}: the checkpoint lacks tensor {name!r}{self._either}; it has "
-                f"{len(self._stored)} tensors{', such as ' + ', '.join(near) if near else ''}. Does config.json name "
-                f"the right architecture?"
+                f"{len(self._stored)} tensors{', such as ' + ', '.join(near) if near else ''}. The weights are not "
+                f"those of the architecture that config.json names; copy both from the same model again"
             )
         self._used.add(found)
         return self._stored[found]
@@ -136,6 +142,7 @@ class Checkpoint:
         if where.shape != tuple(shape):
             raise ModelError(
                 f"{self.folder}: tensor {name!r} has shape {where.shape}; config.json asks for {tuple(shape)}"
+                f"{' (' + self.assumed[name] + ')' if name in self.assumed else ''}"
             )
         if not np.prod(where.shape):
             return np.zeros(where.shape, KINDS[where.kind])
@@ -151,15 +158,37 @@ def _to_float(raw: np.ndarray, kind: str) -> np.ndarray:
     return np.asarray(raw).astype(np.float64)
 
 
+def conversion(folder: Path) -> str:
+    """The command that writes model.safetensors from the PyTorch files of a folder. It runs no code in those files."""
+    program = ("import sys, torch; from pathlib import Path; from safetensors.torch import save_file; "
+               "d = Path(sys.argv[1]); "
+               f"t = {{k: v.clone().contiguous() for f in sorted(d.glob('{TORCH}')) "
+               "for k, v in torch.load(f, 'cpu', weights_only=True).items()}; "
+               f"save_file(t, d / '{SINGLE}', {{'format': 'pt'}})")
+    return f'python -c "{program}" {shlex.quote(str(folder))}'
+
+
+def _tensors(folder: Path) -> dict[str, Stored]:
+    """Names and places of a folder's tensors. Raises ModelError where a file lacks a tensor that the index names."""
+    found: dict[str, Stored] = {}
+    for file, names in _files(folder):
+        header = _header(file)
+        if names is not None and (gone := sorted(names - header.keys())):
+            raise ModelError(f"{folder / INDEX} says that tensor {gone[0]!r} is in {file.name}, but that file does "
+                             f"not have it; copy the checkpoint again")
+        found |= header
+    return found
+
+
 def _files(folder: Path) -> list[tuple[Path, set[str] | None]]:
     """The checkpoint's files, each with the names of the tensors that an index says are in it."""
     if (folder / SINGLE).is_file():
         return [(folder / SINGLE, None)]
     index = folder / INDEX
     if not index.is_file():
-        hint = " It has pytorch_model.bin, which can run code when loaded: convert it to safetensors." if (
-            folder / "pytorch_model.bin").exists() else " Give a folder that holds the model's weights."
-        raise ModelError(f"{folder} has neither {SINGLE} nor {INDEX}.{hint}")
+        hint = f"It has PyTorch files, which can run code when they are loaded. Convert them, in a shell:\n  " \
+            f"{conversion(folder)}" if any(folder.glob(TORCH)) else "Give a folder that holds the model's weights."
+        raise ModelError(f"{folder} has neither {SINGLE} nor {INDEX}. {hint}")
     try:
         places = json.loads(index.read_text("utf-8"))["weight_map"]
         by_file: dict[str, set[str]] = {}

@@ -89,12 +89,25 @@ class Tokenizer:
         with quiet("transformers"):
             out = tokenizer(
                 first, *second, verbose=False, padding=False, truncation=truncation,
-                max_length=self.inputs.longest if truncation else None, return_token_type_ids=True,
-                return_attention_mask=True, return_special_tokens_mask=True, return_offsets_mapping=tokenizer.is_fast,
+                max_length=self.inputs.longest if truncation else None, return_attention_mask=True,
+                return_special_tokens_mask=True, return_offsets_mapping=tokenizer.is_fast,
             )
         kept = KEYS if self.inputs.segments else KEYS[:2]  # a family without segments takes a pair as one text
-        rows = id_rows({k: out[k] for k in kept}, self.inputs)
-        return rows, [_places(out, i, part, tokenizer.is_fast) for i, part in enumerate(parts)]
+        found = {k: out[k] for k in kept if k in out}  # without segments in them, all tokens are of the first one
+        if second and max(map(max, found.get(KEYS[2], [[0]]))) >= max(1, self.inputs.segments):
+            raise InputError(f"the tokenizer puts the second text of a pair into segment 1, but this model has "
+                             f"{self.inputs.segments} segment(s) (type_vocab_size in config.json), so it takes no "
+                             f"pairs; give single texts")
+        return id_rows(found, self.inputs), [_places(out, i, part, tokenizer.is_fast) for i, part in enumerate(parts)]
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether the model has the segments that this tokenizer gives to pairs. Raises ModelError as `rows`."""
+        try:
+            self.rows([("", "")], truncation=True)
+        except InputError:
+            return False
+        return True
 
     def _fitted(self, i: int, row: Row, truncation: bool) -> Row:
         most = self.inputs.longest

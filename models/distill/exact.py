@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,10 +11,22 @@ from torch.nn import functional
 
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.activations import RELU
 from secformer.protocols.fidelity import faithful
+from secformer.protocols.gates import GELU_NEW, QUICK, QUICK_GELU, SILU
 from secformer.protocols.quantities import needs
 from secformer.protocols.ranges import Site
-from secformer.protocols.recipes import Recipe
+from secformer.protocols.recipes import Elementwise, Recipe
+
+
+def _elementwise(fn: Callable[[Tensor], Tensor]) -> Elementwise:
+    """An exact function of every entry, as a recipe's."""
+    @faithful
+    @needs()
+    def exact(s: Session, x: Share, at: Site) -> Share:
+        return s.apply(fn, x, on=Tensor)
+
+    return exact
 
 
 @faithful
@@ -48,4 +62,9 @@ def layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: S
     return s.apply(normalised, x, on=Tensor)
 
 
-EXACT_TORCH = Recipe("exact", gelu, softmax, layernorm, tanh)
+OTHERS = {
+    RELU.name: _elementwise(torch.relu), SILU.name: _elementwise(functional.silu),
+    GELU_NEW.name: _elementwise(lambda x: functional.gelu(x, approximate="tanh")),
+    QUICK_GELU.name: _elementwise(lambda x: x * torch.sigmoid(QUICK * x)),
+}
+EXACT_TORCH = Recipe("exact", gelu, softmax, layernorm, tanh, OTHERS)

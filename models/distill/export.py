@@ -63,7 +63,9 @@ def write_profile(folder: ModelFolder, train: Sequence[Row]) -> None:
     """Measures ranges on built-in texts and on training texts, and writes the profile beside the checkpoint."""
     by_length = sorted(train, key=len)
     some = [*by_length[:-LONG : max(1, len(train) // PROFILED)], *by_length[-LONG:]]
-    built_in = [*folder.tokenizer.rows([*PROSE, *ODD], truncation=True), *folder.tokenizer.rows(PAIRS, truncation=True)]
+    built_in = folder.tokenizer.rows([*PROSE, *ODD], truncation=True)
+    if folder.tokenizer.takes_pairs:
+        built_in += folder.tokenizer.rows(PAIRS, truncation=True)
     measure_rows(folder, [*built_in, *some]).save(folder.path / FILE)
 
 

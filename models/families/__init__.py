@@ -1,7 +1,8 @@
 """Model families: one file for each architecture, and what they share.
 
 What lives here: the contract that every family keeps (`architecture`), the table of families (`table`), a checkpoint's
-folder opened by it (`folder`, `config`), the blocks and heads that families are made of (`blocks`, `heads`), the
-program that every session runs (`program`), and the families themselves (`bert`). May import `secformer.models.data`,
-`secformer.protocols` and `secformer.mpc`; must not hold numerical coefficients, ranks or timers.
+folder opened by it (`folder`, `config`), the blocks, activations and heads that families are made of (`blocks`,
+`activations`, `heads`), the program that every session runs (`program`), and the families themselves (`bert`). May
+import `secformer.models.data`, `secformer.protocols` and `secformer.mpc`; must not hold numerical coefficients, ranks
+or timers.
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -28,7 +28,16 @@ from secformer.mpc.shares import Share
 
 HEAD = "head"      # what the program's names of a head's tensors begin with
 LAYERS = "layers"  # the size in which a student may differ from its teacher
+SENTENCE = "sentence_embedding"                 # the result that a sentence-transformers folder is for
+HIDDEN = ("last_hidden_state", "pooler_output")  # results that are no head's
+LATER = "later"    # key of a field's metadata
 Rows = Callable[[str, tuple[int, int], np.ndarray], Any]  # looks up a table's rows, by its name, shape and places
+
+
+def later(default: str) -> Any:
+    """A Spec's field that older versions did not have. `Architecture.facts` leaves its default out, so that models
+    that were provisioned by an older version keep their digests."""
+    return field(default=default, metadata={LATER: True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +49,7 @@ class Spec:
     problem       "single", "multi" or "regression": how logits turn into probabilities
     recipe        name of the recipe that the checkpoint was trained for, where its config names one
     constants     constants of the functions that it was trained for, as sorted JSON, where its config states them
+    score         what turns a single logit of a text into its score: "sigmoid" or "identity"
     """
 
     architecture: str
@@ -47,6 +57,7 @@ class Spec:
     problem: str = "single"
     recipe: str | None = None
     constants: str = ""
+    score: str = later("sigmoid")
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,9 @@ class Architecture(ABC):
 
     def facts(self) -> dict[str, Any]:
         """The spec as plain values, for JSON."""
-        return asdict(self.spec)
+        later_ones = (f for f in fields(self.spec) if f.metadata.get(LATER))
+        unsaid = {f.name for f in later_ones if getattr(self.spec, f.name) == f.default}
+        return {name: value for name, value in asdict(self.spec).items() if name not in unsaid}
 
     def found_in(self, checkpoint: Checkpoint) -> tuple[Self, list[str]]:
         """The architecture without the optional parts, such as a pooler, whose tensors the checkpoint lacks; and one
@@ -153,6 +166,11 @@ class Architecture(ABC):
     def results(self) -> Mapping[str, bool]:
         """The results by Hugging Face's names: True where a result has one row per token, False where it has one row
         per text."""
+
+    @property
+    def unit_embeddings(self) -> bool:
+        """Whether the client brings the result SENTENCE, where there is one, to unit length."""
+        return False
 
     @property
     def head(self) -> Head:

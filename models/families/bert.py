@@ -17,18 +17,20 @@ from secformer.models.data.batch import Batch
 from secformer.models.data.checkpoint import Checkpoint
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.tensors import TABLE, Part, Tensor, linear_layout, matrix, norm_layout
-from secformer.models.families.architecture import LAYERS, Architecture, Rows, Spec
+from secformer.models.families.activations import GELU, NAMES, activation
+from secformer.models.families.architecture import LAYERS, Architecture, Rows, Spec, later
 from secformer.models.families.blocks import Forward, join_heads, layernorm, linear, look_up, split_heads
 from secformer.models.families.config import Config
 from secformer.models.families.heads import Head, word_logits
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 
-ACTIVATIONS = ("gelu", "gelu_python")  # both are x/2 (1 + erf(x / sqrt 2))
 WORDS = "embeddings.word_embeddings.weight"
 SEGMENTS = "embeddings.token_type_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
 PREDICTIONS = "cls.predictions"
+RELATIONSHIP = "cls.seq_relationship"
+CONTINUES = ("continuation", "random")  # what the two logits of RELATIONSHIP say of a pair's second text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class BertSpec(Spec):
     tied     the masked-language head reads the word table
     pooler   the checkpoint has a pooler and its class uses it
     pad      id of the padding token
+    act      the feed-forward layers' activation, a value of `activations.NAMES`
     """
 
     vocab: int
@@ -54,6 +57,7 @@ class BertSpec(Spec):
     tied: bool = True
     pooler: bool = True
     pad: int = 0
+    act: str = later(GELU)
 
 
 class Bert(Architecture):
@@ -63,7 +67,8 @@ class Bert(Architecture):
     classes: ClassVar[Mapping[str, Head]] = MappingProxyType({
         "BertModel": Head.ENCODER, "BertForSequenceClassification": Head.SEQUENCE,
         "BertForTokenClassification": Head.TOKEN, "BertForQuestionAnswering": Head.QUESTION,
-        "BertForMaskedLM": Head.MASKED,
+        "BertForMaskedLM": Head.MASKED, "BertForNextSentencePrediction": Head.NEXT,
+        "BertForPreTraining": Head.PRETRAINING,
     })
     spec_type = BertSpec
     prefix = "bert."
@@ -76,14 +81,14 @@ class Bert(Architecture):
     @classmethod
     def from_config(cls, config: Config, architecture: str) -> Self:
         config, head = config.filled(), cls.classes[architecture]
-        config.require("hidden_act", config.get("hidden_act") in ACTIVATIONS, "'gelu'")
+        act = config.named("hidden_act", NAMES)
         kind = config.get("position_embedding_type") or "absolute"
         config.require("position_embedding_type", kind == "absolute", "'absolute'")
         decoder = bool(config.get("is_decoder") or config.get("add_cross_attention"))
         config.require("is_decoder or add_cross_attention", not decoder, "false (an encoder)", True)
         hidden, heads = config.size("hidden_size"), config.size("num_attention_heads")
         config.require("hidden_size", hidden % heads == 0, f"a multiple of num_attention_heads = {heads}")
-        labels = config.labels() if head in (Head.SEQUENCE, Head.TOKEN) else ()
+        labels = config.labels() if head in (Head.SEQUENCE, Head.TOKEN) else CONTINUES if head is Head.NEXT else ()
         recipe, constants = config.student()
         return cls(BertSpec(
             architecture=architecture,
@@ -91,6 +96,7 @@ class Bert(Architecture):
             problem=config.problem(head, len(labels)),
             recipe=recipe,
             constants=constants,
+            score=config.score(head, len(labels)),
             vocab=config.size("vocab_size"),
             types=config.size("type_vocab_size"),
             positions=config.size("max_position_embeddings"),
@@ -100,8 +106,9 @@ class Bert(Architecture):
             intermediate=config.size("intermediate_size"),
             eps=float(config.get("layer_norm_eps")),
             tied=bool(config.get("tie_word_embeddings", True)),
-            pooler=head in (Head.ENCODER, Head.SEQUENCE),
+            pooler=head.pooled,
             pad=config.get("pad_token_id") or 0,
+            act=act,
         ))
 
     def found_in(self, checkpoint: Checkpoint) -> tuple[Self, list[str]]:
@@ -144,14 +151,18 @@ class Bert(Architecture):
             return linear_layout("head", "classifier", c, len(spec.labels))
         if self.head is Head.QUESTION:
             return linear_layout("head", "qa_outputs", c, 2)
-        if self.head is Head.MASKED:
+        if self.head is Head.NEXT:
+            return linear_layout("head", RELATIONSHIP, c, len(CONTINUES))
+        if self.head in (Head.MASKED, Head.PRETRAINING):
             decoder = (f"{PREDICTIONS}.decoder.weight", *((WORDS,) if spec.tied else ()))
             bias = (f"{PREDICTIONS}.bias", f"{PREDICTIONS}.decoder.bias")
+            pair = self.head is Head.PRETRAINING
             return {
                 **linear_layout("head.transform", f"{PREDICTIONS}.transform.dense", c, c),
                 **norm_layout("head.layernorm", f"{PREDICTIONS}.transform.LayerNorm", c),
                 "head.weight": replace(matrix(WORDS, c, spec.vocab), parts=(Part(decoder, (spec.vocab, c), True),)),
                 "head.bias": Tensor((Part(bias, (spec.vocab,)),)),
+                **(linear_layout("head.relationship", RELATIONSHIP, c, len(CONTINUES)) if pair else {}),
             }
         return {}
 
@@ -179,10 +190,13 @@ class Bert(Architecture):
         if self.spec.pooler:
             out["pooler_output"] = self.pool(s, x, f)
         with s.scope("head"):
-            if self.head is Head.SEQUENCE:
+            if self.head in (Head.SEQUENCE, Head.NEXT):
                 out["logits"] = linear(s, out["pooler_output"], f, "head")  # (B, L)
             elif self.head is Head.MASKED:
-                out["logits"] = word_logits(s, x, f, self.spec.eps)
+                out["logits"] = word_logits(s, x, f, self.spec.eps, self.spec.act)
+            elif self.head is Head.PRETRAINING:
+                out["prediction_logits"] = word_logits(s, x, f, self.spec.eps, self.spec.act)
+                out["seq_relationship_logits"] = linear(s, out["pooler_output"], f, "head.relationship")
             elif self.head is not Head.ENCODER:
                 out["logits"] = linear(s, x, f, "head")  # (N, L); start and end of an answer are two outputs
         return out
@@ -211,11 +225,10 @@ class Bert(Architecture):
         return layernorm(s, x, f, f"{layer}.attention.layernorm", self.spec.eps)
 
     def feed_forward(self, s: Session, x: Share, f: Forward, layer: str) -> Share:
-        """LayerNorm(x + W' GeLU(W x))."""
+        """LayerNorm(x + W' act(W x)), act being GeLU or what the config names."""
         with s.scope("linear"):
             inner = linear(s, x, f, f"{layer}.intermediate")
-        with s.scope("gelu"):
-            inner = f.recipe.gelu(s, inner, f.at(f"{layer}.gelu"))
+        inner = activation(s, inner, f, layer, self.spec.act)
         with s.scope("linear"):
             x = x + linear(s, inner, f, f"{layer}.output")
         return layernorm(s, x, f, f"{layer}.output.layernorm", self.spec.eps)
@@ -227,8 +240,9 @@ class Bert(Architecture):
 
     @property
     def sites(self) -> tuple[str, ...]:
-        layer = ("softmax", "attention.layernorm", "gelu", "output.layernorm")
-        head = ("head.gelu", "head.layernorm") if self.head is Head.MASKED else ()
+        layer = ("softmax", "attention.layernorm", self.spec.act, "output.layernorm")
+        words = self.head in (Head.MASKED, Head.PRETRAINING)
+        head = (f"head.{self.spec.act}", "head.layernorm") if words else ()
         return ("embedding.layernorm", *(f"layer.{i}.{name}" for i in range(self.spec.layers) for name in layer),
                 *(("pooler.tanh",) if self.spec.pooler else ()), *head)
 
@@ -236,6 +250,8 @@ class Bert(Architecture):
     def results(self) -> Mapping[str, bool]:
         pooled = {"pooler_output": False} if self.spec.pooler else {}
         logits = {} if self.head is Head.ENCODER else {"logits": self.head.by_token}
+        if self.head is Head.PRETRAINING:
+            logits = {"prediction_logits": True, "seq_relationship_logits": False}
         return {"last_hidden_state": True, **pooled, **logits}
 
     # ---- distillation ------------------------------------------------------------------------------------------------

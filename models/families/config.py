@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from secformer.models.data.library import quiet, transformers
@@ -15,6 +15,10 @@ from secformer.mpc.errors import ModelError
 
 FILE = "config.json"
 KEY = "secformer"  # the key of the entry that says what a student was trained for
+PROBLEMS = MappingProxyType({"regression": "regression", "single_label_classification": "single",
+                             "multi_label_classification": "multi"})
+OLD_SCORE = "sbert_ce_default_activation_function"
+SCORES = MappingProxyType({"Sigmoid": "sigmoid", "Identity": "identity"})  # by the names of torch's classes
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,13 @@ class Config:
             came = self.get(key) if came is None else came
             raise ModelError(f"{self.file}: {key} must be {wanted}, got {came!r}; this model is not supported")
 
+    def named(self, key: str, known: Mapping[str, str]) -> str:
+        """What `known` has for an entry. Raises ModelError, which lists the entries that it has, for any other."""
+        value = self.get(key)
+        listed = ", ".join(map(repr, known))
+        self.require(key, isinstance(value, str) and value in known, f"one of {listed}")
+        return known[str(value)]
+
     def size(self, key: str) -> int:
         """An entry that is a positive whole number. Raises ModelError for anything else."""
         value = self.get(key)
@@ -61,10 +72,24 @@ class Config:
         """How logits turn into probabilities: "single", "multi" or "regression"."""
         if head is not Head.SEQUENCE:
             return "single"
-        stated = self.get("problem_type")
-        if stated is None:
+        if self.get("problem_type") is None:
             return "regression" if labels == 1 else "single"
-        return {"regression": "regression", "multi_label_classification": "multi"}.get(stated, "single")
+        return self.named("problem_type", PROBLEMS)
+
+    def score(self, head: Head, labels: int) -> str:
+        """What turns the single logit of a text into its score, as sentence-transformers' CrossEncoder reads the
+        config: "identity" where the config names that class, "sigmoid" where it names that one or none.
+
+        Raises ModelError for a class that is neither.
+        """
+        if head is not Head.SEQUENCE or labels != 1:
+            return "sigmoid"
+        entry = self.get("sentence_transformers")
+        key, name = ("sentence_transformers.activation_fn", entry["activation_fn"]) if (
+            isinstance(entry, Mapping) and "activation_fn" in entry) else (OLD_SCORE, self.get(OLD_SCORE))
+        kind = str(name).rpartition(".")[2]
+        self.require(key, name is None or kind in SCORES, f"a class named {' or '.join(SCORES)}", name)
+        return "sigmoid" if name is None else SCORES[kind]
 
     def student(self) -> tuple[str | None, str]:
         """The name of the recipe that the checkpoint was trained for, and its functions' constants, as sorted JSON."""

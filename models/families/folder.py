@@ -32,9 +32,14 @@ class ModelFolder:
         if not self.path.is_dir():
             raise ModelError(f"{self.path} is not a folder; give a local folder with config.json, model.safetensors "
                              f"and tokenizer files (nothing is downloaded)")
-        stated = architecture_of(read_config(self.path))
+        config = read_config(self.path)
+        stated = architecture_of(config)
         self.checkpoint = Checkpoint(self.path, prefix=stated.prefix, buffers=stated.buffers)
         self.architecture, self.notes = stated.found_in(self.checkpoint)
+        if stated.spec.labels and config.get("id2label") is None and config.get("num_labels") is None:
+            assumed = (f"config.json has neither id2label nor num_labels, so transformers' default of "
+                       f"{len(stated.spec.labels)} labels was taken; add id2label")
+            self.checkpoint.assumed = dict.fromkeys(self.architecture.head_tensors, assumed)
         self.tokenizer = Tokenizer(self.path, self.architecture.inputs)
 
     def verify(self, fixed: FixedPoint) -> None:

@@ -30,7 +30,8 @@ def architecture_of(config: Config) -> Architecture:
         if family is None:
             supported += [f"type {name!r} (an installed package)" for name in sorted(_installed())]
         raise ModelError(f"{config.file} names the model type {config.model_type!r} and the architectures "
-                         f"{config.architectures}, which this version does not run. Supported: {'; '.join(supported)}")
+                         f"{config.architectures}, which this version does not run. Other names in the file do not "
+                         f"help: a model of another type computes something else. Supported: {'; '.join(supported)}")
     return family.from_config(config, named[0])
 
 

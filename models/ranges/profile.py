@@ -25,7 +25,7 @@ from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import behind_embedding
 from secformer.models.ranges.observe import observed
 from secformer.models.ranges.samples import ODD, PAIRS, PROSE, long_text
-from secformer.mpc.errors import ModelError, RangeError, SettingsError
+from secformer.mpc.errors import InputError, ModelError, RangeError, SettingsError
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.protocols.quantities import DISTANCE, KNOWN, Quantity, Widening
 from secformer.protocols.ranges import Range, Site
@@ -224,10 +224,18 @@ def _unknown(needs: Needs) -> dict[str, Widening]:
 
 
 def builtin_rows(folder: ModelFolder) -> list[Row]:
-    """The built-in texts, and one that is as long as the model takes."""
+    """The built-in texts, and one that is as long as the model takes; pairs where the model takes pairs.
+
+    Raises ModelError for a tokenizer that does not suit the model.
+    """
     rows = folder.tokenizer.rows
     single = [*PROSE, *ODD, long_text(folder.architecture.inputs.longest)]
-    return [*rows(single, truncation=True), *rows(PAIRS, truncation=True)]
+    try:
+        found = rows(single, truncation=True)
+        return [*found, *rows(PAIRS, truncation=True)] if folder.tokenizer.takes_pairs else found
+    except InputError as error:
+        raise ModelError(f"{folder.path}: the tokenizer does not suit the model. Of the built-in texts, which ranges "
+                         f"are measured on, {error}") from error
 
 
 class Probe(dict[str, Range]):

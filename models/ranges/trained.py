@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from secformer.models.families.activations import FURTHER
 from secformer.models.families.architecture import Spec
 from secformer.models.ranges.observe import observed
 from secformer.models.ranges.profile import MARGIN, Probe, probe
@@ -46,7 +47,8 @@ def suits(recipe: Recipe, trained: Recipe | None) -> bool:
     """Whether a recipe computes the functions that a checkpoint was trained for (None: the exact ones)."""
     if trained is None or trained.ordinary:
         return recipe.ordinary and tried(recipe) <= NEAR
-    return _same(recipe.gelu, trained.gelu) and _same(recipe.softmax, trained.softmax)
+    same = _same(recipe.gelu, trained.gelu) and _same(recipe.softmax, trained.softmax)
+    return same and dict(recipe.others) == dict(trained.others)
 
 
 def _same(a: Callable[..., Any], b: Callable[..., Any]) -> bool:
@@ -58,12 +60,16 @@ def _same(a: Callable[..., Any], b: Callable[..., Any]) -> bool:
 
 
 def tried(recipe: Recipe) -> float:
-    """How far a recipe's GeLU and softmax are from the exact ones, on a few values in the twin. Only functions that
-    declare nothing of it are tried (see `protocols/fidelity.py`); 0 where there are none."""
+    """How far a recipe's GeLU, softmax and own activations are from the exact ones, on a few values in the twin. Only
+    functions that declare nothing of it are tried (see `protocols/fidelity.py`); 0 where there are none."""
     watched, s, off = observed(recipe, np, probe), PlainSession(strict=False), 0.0
+    x = np.linspace(-4.0, 4.0, 257)
     if not is_declared(recipe.gelu):
-        x = np.linspace(-4.0, 4.0, 257)
         off = float(np.abs(s.values(watched.gelu(s, s.accept(x), Probe(MARGIN))) - gelu_exact(x)).max())
+    for name in FURTHER.keys() & recipe.others.keys():
+        if not is_declared(recipe.others[name]):
+            mine = s.values(watched.of(FURTHER[name])(s, s.accept(x), Probe(MARGIN)))
+            off = max(off, float(np.abs(mine - s.values(FURTHER[name].exact(s, s.accept(x), {}))).max()))
     if not is_declared(recipe.softmax):
         scores, mask = 4.0 * np.sin(np.arange(64.0) ** 2).reshape(1, 1, 8, 8), np.ones((1, 8), dtype=bool)
         weights = watched.softmax(s, s.accept(scores), s.accept(np.eye(8)[None, None]), mask, Probe(MARGIN))

@@ -16,7 +16,8 @@ from secformer.models.run.output import SecureOutput
 from secformer.mpc.errors import InputError, RangeError
 from secformer.protocols.recipes import Recipe
 
-FIELDS = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")
+FIELDS = ("logits", "prediction_logits", "seq_relationship_logits", "start_logits", "end_logits", "last_hidden_state",
+          "pooler_output", "sentence_embedding")
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,7 +125,9 @@ def _less(whole: Cost, some: list[Cost], name: str) -> Cost:
 def answer_name(out: SecureOutput) -> str:
     """The result that a user of this architecture reads."""
     if out.encoder_only:
-        return "last_hidden_state"
+        return "last_hidden_state" if out.sentence_embedding is None else "sentence_embedding"
+    if out.prediction_logits is not None:
+        return "prediction_logits, seq_relationship_logits"
     return "logits" if out.logits is not None else "start_logits, end_logits"
 
 
@@ -167,8 +169,9 @@ def verdicts(out: SecureOutput) -> list[Any]:
                                                            else [labels])]
     if out.start_logits is not None and out.end_logits is not None:
         return [*out.start_logits.argmax(-1).tolist(), *out.end_logits.argmax(-1).tolist()]
-    if out.logits is not None and out.logits.ndim == 3:
-        return list(out.logits.argmax(-1)[out.attention_mask.astype(bool)].tolist())
+    words = out.logits if out.prediction_logits is None else out.prediction_logits
+    if words is not None and words.ndim == 3:
+        return list(words.argmax(-1)[out.attention_mask.astype(bool)].tolist())
     return []
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from secformer.models.data.batch import Row
-from secformer.models.families.architecture import Architecture, Spec
+from secformer.models.families.architecture import SENTENCE, Architecture, Spec
 from secformer.models.families.heads import Head
 from secformer.models.families.program import GUARD
 from secformer.models.run.guard import Breaches, note, refuse
@@ -25,12 +25,16 @@ from secformer.mpc.meter import Cost
 class SecureOutput:
     """What the client learns. A field is None where the architecture has no such result, or it was not asked for.
 
-    logits              (B, L) text classes; (B, T, L) token classes; (B, T, V) masked words
+    logits              (B, L) text classes; (B, T, L) token classes; (B, T, V) masked words; (B, 2) next sentence
+    prediction_logits, seq_relationship_logits  (B, T, V), (B, 2) of a model for pre-training
     start_logits, end_logits  (B, T) question answering
     labels              one name (str) per text; a list of names per text for token classes and multi-label models
     probabilities       softmax of class logits (sigmoid for multi-label models)
+    scores              (B,) of a text classifier with one output, as sentence-transformers' CrossEncoder gives them:
+                        the sigmoid of the logit, or the logit where the config says so
     last_hidden_state   (B, T, C)
     pooler_output       (B, C)
+    sentence_embedding  (B, D) of a sentence-transformers folder, as its modules make it
     attention_mask      (B, T), 1 where a token is attended to
     trusted             (B,) bool: False where values left the ranges that the computation is right in, so that the
                         answer may be wrong; None where nothing was checked
@@ -45,14 +49,18 @@ class SecureOutput:
 
     attention_mask: np.ndarray
     logits: np.ndarray | None = None
+    prediction_logits: np.ndarray | None = None
+    seq_relationship_logits: np.ndarray | None = None
     start_logits: np.ndarray | None = None
     end_logits: np.ndarray | None = None
     labels: list[Any] | None = None
     probabilities: np.ndarray | None = None
+    scores: np.ndarray | None = None
     last_hidden_state: np.ndarray | None = None
     pooler_output: np.ndarray | None = None
     trusted: np.ndarray | None = None
     breaches: list[Breaches] = field(default_factory=list)
+    sentence_embedding: np.ndarray | None = None
     cost: Cost | None = None
     notes: list[str] = field(default_factory=list)
     profile_source: str = ""
@@ -61,27 +69,30 @@ class SecureOutput:
 
     @property
     def embeddings(self) -> np.ndarray:
-        """Sentence embeddings (B, C) of unit length: hidden states, averaged over the attended tokens.
+        """Sentence embeddings: what the modules of a sentence-transformers folder make, (B, D); for another encoder,
+        hidden states averaged over the attended tokens, (B, C), of unit length.
 
         Raises InputError for a model with a head.
         """
+        if self.sentence_embedding is not None:
+            return self.sentence_embedding
         if not self.encoder_only or self.last_hidden_state is None:
             raise InputError("only encoders without a head (such as BertModel) have embeddings; this model answers "
                              "with logits")
         weights = self.attention_mask[:, :, None].astype(np.float64)
-        mean = (self.last_hidden_state * weights).sum(1) / weights.sum(1)
-        return np.asarray(mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.finfo(np.float64).tiny))
+        return unit((self.last_hidden_state * weights).sum(1) / weights.sum(1))
 
     def as_dict(self, *, hidden: bool = False) -> dict[str, Any]:
         """Plain lists and numbers, for JSON. Hidden states are large, so they are included only with `hidden`."""
         out: dict[str, Any] = {}
-        names = ["labels", "probabilities", "logits", "start_logits", "end_logits"]
+        names = ["labels", "probabilities", "scores", "logits", "prediction_logits", "seq_relationship_logits",
+                 "start_logits", "end_logits"]
         names += ["last_hidden_state", "pooler_output", "attention_mask"] if hidden else []
         for name in names:
             value = getattr(self, name)
             if value is not None:
                 out[name] = _listed(value) if isinstance(value, np.ndarray) else value
-        if self.encoder_only and self.last_hidden_state is not None:
+        if self.encoder_only and (self.last_hidden_state is not None or self.sentence_embedding is not None):
             out["embeddings"] = _listed(self.embeddings)
         if self.trusted is not None:
             out["trusted"] = self.trusted.tolist()
@@ -114,6 +125,10 @@ def assemble(architecture: Architecture, rows: Sequence[Row], results: Sequence[
         mask = _stack([np.ones(len(r)) for r in rows], rows, True)[..., None] if head is Head.TOKEN else 1.0
         fields["probabilities"] = mask * (_sigmoid(logits) if spec.problem == "multi" else _softmax(logits))
         fields["labels"] = _labels(spec, head, logits, rows)
+    if logits is not None and head is Head.SEQUENCE and len(spec.labels) == 1:
+        fields["scores"] = (_sigmoid(logits) if spec.score == "sigmoid" else logits)[:, 0]
+    if SENTENCE in fields and architecture.unit_embeddings:
+        fields[SENTENCE] = unit(fields[SENTENCE])
     if left:
         trusted = np.array([not breaches for breaches in left])
         notes = [*notes, *(note(i + 1, breaches) for i, breaches in enumerate(left) if breaches)]
@@ -143,6 +158,11 @@ def _blank(fields: dict[str, Any], bad: np.ndarray) -> None:
             values[bad] = np.nan
         elif values is not None:
             fields[name] = [None if gone else value for value, gone in zip(values, bad, strict=True)]
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """x (B, D) with rows of unit length; a row of zeros stays."""
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.finfo(np.float64).tiny))
 
 
 def _stack(values: Sequence[np.ndarray], rows: Sequence[Row], tokens: bool) -> np.ndarray:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.tensors import Layout
-from secformer.models.families.architecture import Architecture
+from secformer.models.families.architecture import HIDDEN, Architecture
 from secformer.models.families.folder import ModelFolder
-from secformer.models.families.heads import Head
 from secformer.models.families.program import GUARD
 from secformer.models.ranges.profile import FILE, OutdatedProfile, RangeProfile, design_of, measure
 from secformer.models.ranges.rehearsal import rehearse, rehearse_values
@@ -140,11 +139,13 @@ def _beside(file: Path, design: str, recipe: Recipe) -> tuple[RangeProfile | Non
 
 
 def result_names(architecture: Architecture, settings: Settings) -> tuple[str, ...]:
-    """The names of the results to reveal: all that the architecture has, or its head's answer; and the guard's."""
-    guard = () if settings.guard == "off" else (GUARD,)
+    """The names of the results to reveal: all that the architecture has, or its head's answer alone (of a
+    sentence-transformers folder: the sentence embedding alone); and the guard's."""
+    names, guard = tuple(architecture.results), () if settings.guard == "off" else (GUARD,)
     if settings.output != "head":
-        return (*architecture.results, *guard)
-    if architecture.head is Head.ENCODER:
+        return (*names, *guard)
+    answers = tuple(name for name in names if name not in HIDDEN)
+    if not answers:
         raise SettingsError(f"output='head' needs a model with a head; {architecture.spec.architecture} answers with "
                             f"hidden states, so use output='auto'")
-    return ("logits", *guard)
+    return (*answers, *guard)

@@ -10,13 +10,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from secformer.models.run.output import SecureOutput
+from secformer.models.run.output import SecureOutput, unit
 from secformer.models.run.tasks import Answer, AnswerSpan, Entities, FilledMasks
 from secformer.views.costs import ending
 from secformer.views.texts import Texts, one_line, texts_json
 
-ANSWERS = ("labels", "probabilities", "scores", "answers", "logits", "start_logits", "end_logits",
-           "embeddings")  # keys of JSON
+ANSWERS = ("labels", "probabilities", "scores", "answers", "logits", "prediction_logits", "seq_relationship_logits",
+           "start_logits", "end_logits", "embeddings")  # keys of JSON
 
 
 def demo(texts: Texts, secure: SecureOutput, plain: SecureOutput) -> RenderableType:
@@ -62,7 +62,6 @@ def answer_table(texts: Texts, out: SecureOutput) -> Table:
 
 def _columns(texts: Texts, out: SecureOutput) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The names of the columns beside the text, and their cells, text by text."""
-    scores = getattr(out, "scores", None)
     if out.answers:
         return _NAMES[type(out.answers[0])], [_said(answer) for answer in out.answers]
     if out.start_logits is not None and out.end_logits is not None:
@@ -72,12 +71,14 @@ def _columns(texts: Texts, out: SecureOutput) -> tuple[tuple[str, ...], list[tup
         return ("label", "probability"), [_labelled(label, p)
                                           for label, p in zip(out.labels, out.probabilities, strict=True)]
     if out.encoder_only:
-        unit = out.embeddings
-        return (f"embedding ({unit.shape[1]} numbers)", "cosine to the first"), [
-            (" ".join(f"{v:+.3f}" for v in e[:4]) + " ...", f"{e @ unit[0]:.4f}") for e in unit]
-    if scores is not None:
-        return ("score",), [(_numbers(each),) for each in np.asarray(scores)]
-    logits = np.zeros((len(texts), 1)) if out.logits is None else out.logits
+        found = out.embeddings
+        near = unit(found) @ unit(found)[0]
+        return (f"embedding ({found.shape[1]} numbers)", "cosine to the first"), [
+            (" ".join(f"{v:+.3f}" for v in e[:4]) + " ...", f"{c:.4f}") for e, c in zip(found, near, strict=True)]
+    if out.scores is not None:
+        return ("score",), [(_numbers(each),) for each in out.scores]
+    logits = out.logits if out.prediction_logits is None else out.prediction_logits
+    logits = np.zeros((len(texts), 1)) if logits is None else logits
     if logits.ndim == 2:
         return ("score" if logits.shape[1] == 1 else "scores",), [(_numbers(each),) for each in logits]
     return ("logits", "the first four (--json has all)"), [

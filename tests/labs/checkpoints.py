@@ -43,18 +43,21 @@ def shapes(entries: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     norms = ["embeddings.LayerNorm"]
     for n in range(entries["num_hidden_layers"]):
         norms += [f"encoder.layer.{n}.attention.output.LayerNorm", f"encoder.layer.{n}.output.LayerNorm"]
-    if architecture in ("BertModel", "BertForSequenceClassification"):
+    if architecture in ("BertModel", "BertForSequenceClassification", "BertForNextSentencePrediction",
+                        "BertForPreTraining"):
         linears["pooler.dense"] = (c, c)
     if architecture in ("BertForSequenceClassification", "BertForTokenClassification"):
         linears["classifier"] = (len(entries["id2label"]), c)
     if architecture == "BertForQuestionAnswering":
         linears["qa_outputs"] = (2, c)
+    if architecture in ("BertForNextSentencePrediction", "BertForPreTraining"):
+        linears["cls.seq_relationship"] = (2, c)
     out: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (entries["vocab_size"], c),
         "embeddings.token_type_embeddings.weight": (entries["type_vocab_size"], c),
         "embeddings.position_embeddings.weight": (entries["max_position_embeddings"], c),
     }
-    if architecture == "BertForMaskedLM":
+    if architecture in ("BertForMaskedLM", "BertForPreTraining"):
         linears["cls.predictions.transform.dense"] = (c, c)
         norms.append("cls.predictions.transform.LayerNorm")
         out["cls.predictions.bias"] = (entries["vocab_size"],)

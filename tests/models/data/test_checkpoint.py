@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +14,10 @@ import pytest
 from checkpoints import config, tensors, write_checkpoint
 from safetensors.numpy import save_file
 
-from secformer.models.data.checkpoint import Checkpoint
+from secformer.models.data.checkpoint import Checkpoint, conversion
 from secformer.models.families.folder import ModelFolder
 from secformer.mpc.errors import ModelError
+from secformer.mpc.fixed import FixedPoint
 
 
 def save(folder: Path, found: dict[str, np.ndarray]) -> Checkpoint:
@@ -131,5 +136,54 @@ def test_no_weights_and_pickled_weights(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="neither"):
         ModelFolder(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(ModelError, match="convert it to safetensors"):
+    with pytest.raises(ModelError, match="PyTorch files, which can run code") as caught:
         ModelFolder(tmp_path)
+    assert str(caught.value).splitlines()[1].strip() == conversion(tmp_path)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_the_conversion_that_is_named_works(shards: int, tmp_path: Path) -> None:
+    """The very line, in a shell, on a folder whose name needs quotes; tied tensors and float16 included."""
+    torch = pytest.importorskip("torch")
+    folder = write_checkpoint(tmp_path / "it's a model")
+    values = {n: torch.from_numpy(v) for n, v in tensors(config()).items()}
+    values["pooler.dense.weight"] = values["pooler.dense.weight"].half()
+    values["cls.predictions.decoder.weight"] = values["embeddings.word_embeddings.weight"]
+    names = sorted(values)
+    for i in range(shards):
+        file = "pytorch_model.bin" if shards == 1 else f"pytorch_model-0000{i + 1}-of-0000{shards}.bin"
+        torch.save({n: values[n] for n in names[i::shards]}, folder / file)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError) as caught:
+        ModelFolder(folder)
+    line = str(caught.value).splitlines()[1]
+    python = f"{shlex.quote(sys.executable)} -c "
+    subprocess.run(["sh", "-c", line.replace("python -c ", python)], check=True, capture_output=True)
+    after = ModelFolder(folder)
+    after.verify(FixedPoint())
+    name = "embeddings.word_embeddings.weight"
+    np.testing.assert_array_equal(after.checkpoint.read(name, (39, 12)), tensors(config())[name])
+    assert after.checkpoint.read("pooler.dense.bias", (12,)).shape == (12,)
+
+
+def test_the_conversion_runs_no_code(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    file = tmp_path / "pytorch_model.bin"
+    payload = b"cos\nsystem\n(S'echo > " + str(tmp_path / "ran").encode() + b"'\ntR."
+    with zipfile.ZipFile(file, "w") as archive:  # as torch.save lays its files out
+        archive.writestr("archive/data.pkl", payload)
+        archive.writestr("archive/version", "3")
+    line = conversion(tmp_path).replace("python -c ", f"{shlex.quote(sys.executable)} -c ")
+    assert subprocess.run(["sh", "-c", line], capture_output=True).returncode != 0
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_folder_inside_is_included(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path, {"a": np.ones(2, np.float32)})
+    (tmp_path / "2_Dense").mkdir()
+    with pytest.raises(ModelError, match="2_Dense has neither"):
+        checkpoint.include("2_Dense")
+    save_file({"linear.bias": np.arange(3.0)}, str(tmp_path / "2_Dense" / "model.safetensors"))
+    checkpoint.include("2_Dense")
+    np.testing.assert_array_equal(checkpoint.read("2_Dense/linear.bias", (3,)), np.arange(3.0))
+    assert checkpoint.unused() == ["a"]

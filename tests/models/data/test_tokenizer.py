@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from checkpoints import MINILM, VOCAB, write_checkpoint
 
 from secformer.models.data.tokenizer import Tokenizer
 from secformer.models.families.folder import ModelFolder
+from secformer.models.run.local import plain_bert
 from secformer.mpc.errors import InputError, ModelError
 
 
@@ -107,3 +109,46 @@ def test_tokenizer_with_more_words_than_the_model(tmp_path: Path) -> None:
 def test_a_real_tokenizer() -> None:
     rows = ModelFolder(MINILM).tokenizer.rows(["Hello there!", ""])
     assert [r.ids.tolist() for r in rows] == [[101, 7592, 2045, 999, 102], [101, 102]]
+
+
+# ---- one segment -----------------------------------------------------------------------------------------------------
+
+
+def one_segment(folder: Path, **facts: Any) -> Path:
+    """A model with one row in its segment table, and a tokenizer with these facts."""
+    write_checkpoint(folder, type_vocab_size=1)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | facts), "utf-8")
+    return folder
+
+
+def test_a_pair_that_needs_a_second_segment_is_refused_for_what_it_is(tmp_path: Path) -> None:
+    tokenizer = ModelFolder(one_segment(tmp_path)).tokenizer
+    assert not tokenizer.takes_pairs
+    with pytest.raises(InputError, match=r"pair into segment 1, but this model has 1 segment.*type_vocab_size"):
+        tokenizer.rows([("cat", "dog")])
+    assert len(tokenizer.rows(["cat", "dog"])) == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("types", [1, 2])
+@pytest.mark.parametrize("facts", [{"model_input_names": ["input_ids", "attention_mask"]}, {}])
+def test_segments_of_pairs_are_those_that_transformers_takes(facts: dict[str, Any], types: int, tmp_path: Path) -> None:
+    """A tokenizer that names no segments means zeros, whatever the model has; else the model needs both."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoTokenizer, BertModel
+
+    folder = one_segment(tmp_path, **facts)
+    if types == 2:
+        write_checkpoint(folder, tokenizer=False)
+    given = AutoTokenizer.from_pretrained(str(folder))("cat", "the dog", return_tensors="pt")
+    model, tokenizer = BertModel.from_pretrained(str(folder)).double().eval(), ModelFolder(folder).tokenizer
+    if not tokenizer.takes_pairs:
+        with pytest.raises(IndexError), torch.no_grad():
+            model(**given)
+        return
+    with torch.no_grad():
+        expected = model(**given).last_hidden_state.numpy()
+    found = plain_bert(folder, [("cat", "the dog")])
+    np.testing.assert_allclose(found.last_hidden_state, expected, rtol=0.0, atol=1e-10)
+    assert (types, facts) != (1, {})

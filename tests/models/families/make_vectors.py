@@ -27,11 +27,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "token": ("BertForTokenClassification", {"labels": 4, "hidden_size": 15}),
     "question": ("BertForQuestionAnswering", {"num_hidden_layers": 3}),
     "masked": ("BertForMaskedLM", {"intermediate_size": 11}),
+    "next": ("BertForNextSentencePrediction", {"hidden_size": 9, "hidden_act": "relu"}),
+    "pretraining": ("BertForPreTraining", {"intermediate_size": 7, "hidden_act": "gelu_new"}),
+    "silu": ("BertForMaskedLM", {"hidden_act": "silu", "num_hidden_layers": 3}),
+    "quick_gelu": ("BertModel", {"hidden_act": "quick_gelu", "intermediate_size": 13}),
 }
 IDS = np.array([[2, 5, 7, 9, 3, 6, 8, 3], [2, 13, 3, 0, 0, 0, 0, 0], [2, 16, 15, 3, 20, 3, 0, 0]])
 MASK = np.array([[1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 0, 1, 1, 1, 0, 0]])
 KINDS = np.array([[0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 0, 0]])
-RESULTS = ("last_hidden_state", "pooler_output", "logits", "start_logits", "end_logits")
+RESULTS = ("last_hidden_state", "pooler_output", "logits", "start_logits", "end_logits", "prediction_logits",
+           "seq_relationship_logits")
 
 
 def prefix(architecture: str) -> str:

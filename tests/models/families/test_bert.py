@@ -60,7 +60,7 @@ def test_stored_vectors(path: Path, embedding: str, tmp_path: Path) -> None:
 
 def test_there_are_vectors_for_every_architecture() -> None:
     assert {p.stem for p in VECTORS} >= {"encoder", "encoder_odd", "sequence", "regression", "token", "question",
-                                         "masked"}
+                                         "masked", "next", "pretraining"}
 
 
 def test_batches_of_mixed_lengths_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -50,9 +50,46 @@ def test_problem(changes: dict[str, Any], problem: str, tmp_path: Path) -> None:
     assert read(write(tmp_path, "BertForSequenceClassification", **changes)).spec.problem == problem
 
 
+@pytest.mark.parametrize("stated", ["", "multi_label", "Regression"])
+def test_an_unknown_problem_is_refused(stated: str, tmp_path: Path) -> None:
+    allowed = "'regression', 'single_label_classification', 'multi_label_classification'"
+    with pytest.raises(ModelError, match=rf"problem_type must be one of {allowed}, got '{stated}'"):
+        read(write(tmp_path, "BertForSequenceClassification", problem_type=stated))
+
+
+CLASS = "torch.nn.modules.linear.Identity"
+
+
+@pytest.mark.parametrize(("changes", "score"), [
+    ({}, "sigmoid"),
+    ({"sentence_transformers": {"version": "4.1.0"}}, "sigmoid"),
+    ({"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}}, "sigmoid"),
+    ({"sentence_transformers": {"activation_fn": CLASS}}, "identity"),
+    ({"sbert_ce_default_activation_function": CLASS}, "identity"),
+    ({"sbert_ce_default_activation_function": None}, "sigmoid"),
+    ({"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"},
+      "sbert_ce_default_activation_function": CLASS}, "sigmoid"),
+    ({"labels": 3, "sbert_ce_default_activation_function": "torch.nn.modules.activation.Tanh"}, "sigmoid"),
+])
+def test_what_makes_a_score(changes: dict[str, Any], score: str, tmp_path: Path) -> None:
+    folder = write(tmp_path, "BertForSequenceClassification", **{"labels": 1} | changes)
+    assert read(folder).spec.score == score
+
+
+@pytest.mark.parametrize(("changes", "key"), [
+    ({"sbert_ce_default_activation_function": "torch.nn.modules.activation.Tanh"}, "sbert_ce_default_activation_fun"),
+    ({"sentence_transformers": {"activation_fn": "my.Own"}}, r"sentence_transformers\.activation_fn"),
+    ({"sentence_transformers": {"activation_fn": 3}}, r"sentence_transformers\.activation_fn"),
+])
+def test_another_activation_of_a_score_is_refused(changes: dict[str, Any], key: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=rf"{key}.* must be a class named Sigmoid or Identity"):
+        read(write(tmp_path, "BertForSequenceClassification", labels=1, **changes))
+
+
 @pytest.mark.parametrize(("changes", "word"), [
-    ({"hidden_act": "relu"}, "hidden_act"),
-    ({"hidden_act": "gelu_new"}, "hidden_act"),
+    ({"hidden_act": "mish"}, "hidden_act"),
+    ({"hidden_act": None}, "hidden_act"),
+    ({"hidden_act": ["gelu"]}, "hidden_act"),
     ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
     ({"is_decoder": True}, "is_decoder"),
     ({"hidden_size": 13}, "hidden_size"),
@@ -66,13 +103,14 @@ def test_refused(changes: dict[str, Any], word: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [
-    {"architectures": ["BertForPreTraining"]}, {"architectures": None}, {"model_type": "gpt2"},
+    {"architectures": ["BertForMultipleChoice"]}, {"architectures": None}, {"model_type": "gpt2"},
     {"model_type": "roberta"},
 ])
 def test_unsupported_architecture_lists_the_supported(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         read(write(tmp_path, **changes))
     assert all(name in str(caught.value) for name in Bert.classes)
+    assert "Other names in the file do not help" in str(caught.value), "it must not invite to relabel a model"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"architectures": ["BertModel"]}', "\x00\x01"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,25 @@ def test_wrong_shape_names_both(tmp_path: Path) -> None:
 def test_wrong_kind(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=rf"{KEY}.*I64.*F32"):
         bad(tmp_path, key=np.zeros((12, 12), np.int64)).verify(FixedPoint())
+
+
+@pytest.mark.parametrize("architecture", ["BertForSequenceClassification", "BertForTokenClassification"])
+@pytest.mark.parametrize(("said", "explained"), [({}, True), ({"num_labels": 2}, False)])
+def test_labels_that_were_assumed_are_said(architecture: str, said: dict[str, int], explained: bool,
+                                           tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, architecture)  # with three rows
+    entries = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    kept = {k: v for k, v in entries.items() if k not in ("id2label", "label2id")} | said
+    (tmp_path / "config.json").write_text(json.dumps(kept), "utf-8")
+    with pytest.raises(ModelError, match=r"'classifier.weight' has shape \(3, 12\).*\(2, 12\)") as caught:
+        ModelFolder(tmp_path).verify(FixedPoint())
+    assert ("neither id2label nor num_labels" in str(caught.value)) == explained
+
+
+def test_missing_weights_do_not_invite_to_rename(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"not those of the architecture that config\.json names; copy both") as caught:
+        bad(tmp_path, key=None).verify(FixedPoint())
+    assert "right architecture?" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -84,7 +84,7 @@ def test_no_family_is_imported_but_the_one_that_is_asked_for(path: Path, tmp_pat
 
 
 def test_of_several_classes_the_first_that_runs_is_taken(tmp_path: Path) -> None:
-    names = ["BertForPreTraining", "BertForTokenClassification", "BertModel"]
+    names = ["BertForMultipleChoice", "BertForTokenClassification", "BertModel"]
     folder = write_checkpoint(tmp_path, "BertForTokenClassification", architectures=names)
     assert architecture_of(read_config(folder)).spec.architecture == "BertForTokenClassification"
 

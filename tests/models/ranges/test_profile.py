@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secformer.models.families.folder import ModelFolder
-from secformer.models.ranges.profile import FILE, FORMAT, OutdatedProfile, RangeProfile, measure
-from secformer.models.run.local import secure_bert, twin
+from secformer.models.ranges.profile import FILE, FORMAT, OutdatedProfile, RangeProfile, builtin_rows, measure
+from secformer.models.ranges.samples import ODD, PROSE
+from secformer.models.run.local import SecureModel, plain_bert, secure_bert, twin
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
@@ -254,3 +255,20 @@ def test_bad_rules(rule: object, folder: ModelFolder, tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text(json.dumps(facts), "utf-8")
     with pytest.raises(ModelError, match="widenings to their rules"):
         RangeProfile.load(tmp_path / "p.json")
+
+
+def test_a_model_with_one_segment_is_measured_without_pairs(tmp_path: Path) -> None:
+    """And it runs: the built-in pairs are not the user's fault."""
+    folder = ModelFolder(write_checkpoint(tmp_path, type_vocab_size=1))
+    assert len(builtin_rows(folder)) == len(PROSE) + len(ODD) + 1
+    assert measure(folder).texts == len(PROSE) + len(ODD) + 1
+    with SecureModel.from_pretrained(tmp_path, backend="numpy") as model:
+        found = model(["the cat sat"]).last_hidden_state
+    np.testing.assert_allclose(found, plain_bert(tmp_path, "the cat sat").last_hidden_state, atol=2e-3)
+
+
+def test_built_in_texts_that_do_not_suit_are_not_blamed_on_the_user(tmp_path: Path) -> None:
+    """A tokenizer of another model, with more words than the table has rows."""
+    folder = write_checkpoint(tmp_path, vocab_size=20)
+    with pytest.raises(ModelError, match=r"tokenizer does not suit the model.*built-in texts.*input_ids must lie in"):
+        twin(folder, {"input_ids": [[2, 5, 3]]})

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from runs_lab import CPU, TEXTS, close, folder_of
 
+from secformer.models.families.activations import FURTHER
 from secformer.models.families.architecture import Spec
 from secformer.models.families.config import KEY
 from secformer.models.families.folder import ModelFolder
@@ -20,6 +21,8 @@ from secformer.mpc.errors import ModelError, SettingsError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.activations import relu
+from secformer.protocols.fidelity import student
+from secformer.protocols.gates import GELU_NEW, QUICK_GELU, SILU
 from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import (
     CRYPTEN,
@@ -163,4 +166,33 @@ def test_a_function_that_declares_nothing_is_tried() -> None:
     assert suits(replace(FAITHFUL, gelu=near), None) and tried(replace(FAITHFUL, gelu=near)) > 0.02
     for other in (replace(FAITHFUL, gelu=relu), replace(FAITHFUL, softmax=far), replace(PUMA, gelu=relu)):
         assert other.ordinary and not suits(other, None)
+    for further in FURTHER.values():
+        assert not suits(replace(FAITHFUL, gelu=further.protocol), None) or further is GELU_NEW  # 5e-4 off is near
     assert all(tried(recipe) == 0.0 for recipe in RECIPES.values()), "the package's own functions declare themselves"
+
+
+def test_a_further_activation_of_a_recipe_counts(tmp_path: Path) -> None:
+    """A recipe's own SiLU is tried, or believed where it is declared; a student's is a student's."""
+
+    def off(s: Session, x: Share, at: Site) -> Share:
+        return SILU.protocol(s, x, at) + 0.2
+
+    @student("half")
+    def half(s: Session, x: Share, at: Site) -> Share:
+        return x * 0.5
+
+    def mine(base: Recipe, protocol: Any) -> Recipe:
+        return replace(base, name="mine", others={SILU.name: protocol})
+
+    assert suits(mine(FAITHFUL, SILU.protocol), None) and suits(FAITHFUL, None)
+    assert not suits(mine(FAITHFUL, off), None) and not suits(mine(FAITHFUL, half), None)
+    assert mine(FAITHFUL, half).trained_for == ("half",) and not mine(FAITHFUL, off).faithful
+    assert not suits(mine(SECFORMER, half), SECFORMER), "it was trained with SiLU itself"
+
+
+@pytest.mark.parametrize("design", DESIGNS.values(), ids=lambda r: r.name)
+def test_a_student_with_another_activation(design: Recipe, tmp_path: Path) -> None:
+    """Its softmax is the student's; its activation is the fitted one, also where the recipe has another GeLU."""
+    folder = folder_of(tmp_path, hidden_act="quick_gelu", secformer=entry(design))
+    close(twin(folder, TEXTS), twin(folder, TEXTS, recipe=replace(design, name="own", others={
+        QUICK_GELU.name: QUICK_GELU.exact}), untrained_recipe=True), 1e-3)

@@ -43,6 +43,27 @@ def test_several_labels_and_regression() -> None:
     assert plain.logits.shape == (2, 1)
 
 
+@pytest.mark.parametrize("problem", ["regression", "single", "multi"])
+def test_the_score_of_a_single_logit(problem: str) -> None:
+    """As sentence-transformers' CrossEncoder has it, whatever the problem: sigmoid, or the logit."""
+    one, logits = replace(SPEC, problem=problem, labels=("score",)), [np.array([0.3]), np.array([-2.0])]
+    np.testing.assert_allclose(out(one, logits=logits).scores, [1 / (1 + np.exp(-0.3)), 1 / (1 + np.exp(2.0))])
+    raw = out(replace(one, score="identity"), logits=logits)
+    assert raw.scores.tolist() == [0.3, -2.0] and raw.as_dict()["scores"] == [0.3, -2.0]
+    assert out(SPEC, logits=[np.zeros(3)] * 2).scores is None
+
+
+def test_next_sentence_and_pretraining() -> None:
+    spec = replace(SPEC, architecture="BertForNextSentencePrediction", labels=("continuation", "random"))
+    found = out(spec, logits=[np.array([2.0, -1.0]), np.array([0.0, 1.0])])
+    assert found.labels == ["continuation", "random"]
+    spec = replace(SPEC, architecture="BertForPreTraining", labels=())
+    found = out(spec, prediction_logits=[np.ones((2, 5)), np.ones((3, 5))], seq_relationship_logits=[np.eye(2)[0]] * 2)
+    assert found.prediction_logits.shape == (2, 3, 5) and found.seq_relationship_logits.tolist() == [[1.0, 0.0]] * 2
+    assert not found.prediction_logits[0, 2].any() and found.logits is None
+    assert {"prediction_logits", "seq_relationship_logits"} < found.as_dict().keys()
+
+
 def test_token_classification_pads_with_zeros() -> None:
     spec = replace(SPEC, architecture="BertForTokenClassification")
     found = out(spec, logits=[np.eye(3)[:2], np.eye(3)])

@@ -1,0 +1,30 @@
+"""Activations by the names that config files have for them, and how a family runs one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from secformer.models.families.blocks import Forward
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
+from secformer.protocols.activations import RELU
+from secformer.protocols.gates import GELU_NEW, QUICK_GELU, SILU
+from secformer.protocols.recipes import Function
+
+GELU = "gelu"  # x/2 (1 + erf(x / sqrt 2)), the one that recipes replace
+FURTHER: Mapping[str, Function] = MappingProxyType({f.name: f for f in (RELU, SILU, GELU_NEW, QUICK_GELU)})
+# Hugging Face has several names for one function
+NAMES: Mapping[str, str] = MappingProxyType({
+    GELU: GELU, "gelu_python": GELU, RELU.name: RELU.name, SILU.name: SILU.name, "swish": SILU.name,
+    GELU_NEW.name: GELU_NEW.name, "gelu_fast": GELU_NEW.name, "gelu_accurate": GELU_NEW.name,
+    "gelu_pytorch_tanh": GELU_NEW.name, "gelu_python_tanh": GELU_NEW.name, QUICK_GELU.name: QUICK_GELU.name,
+})
+
+
+def activation(s: Session, x: Share, f: Forward, place: str, name: str) -> Share:
+    """The activation `name`, a value of NAMES, of x. Its scope has that name, and so has its site inside `place`:
+    "layer.0.gelu", "head.silu"."""
+    function = f.recipe.gelu if name == GELU else f.recipe.of(FURTHER[name])
+    with s.scope(name):
+        return function(s, x, f.at(f"{place}.{name}"))
