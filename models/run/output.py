@@ -6,7 +6,7 @@ B texts, T tokens of the longest, C hidden, L labels, V vocabulary. Beyond a tex
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from secformer.models.data.batch import Row
 from secformer.models.families.architecture import Architecture, Spec
 from secformer.models.families.heads import Head
-from secformer.models.run.tasks import Answer
+from secformer.models.run.tasks import Answer, facts
 from secformer.mpc.errors import InputError
 from secformer.mpc.meter import Cost
 
@@ -77,7 +77,7 @@ class SecureOutput:
         if self.encoder_only and self.last_hidden_state is not None:
             out["embeddings"] = self.embeddings.tolist()
         if self.answers is not None:
-            out["answers"] = [asdict(answer) for answer in self.answers]
+            out["answers"] = [facts(answer) for answer in self.answers]
         out["cost"] = self.cost.as_dict() if self.cost is not None else None
         return out | {"notes": list(self.notes), "profile": self.profile_source}
 

@@ -9,7 +9,8 @@ T tokens of a text, L labels, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -99,6 +100,17 @@ class Entities:
 
 
 Answer = FilledMasks | AnswerSpan | Entities
+
+
+def facts(answer: Answer) -> dict[str, Any]:
+    """An answer as plain dicts, lists and numbers, for JSON."""
+    return {name: _plain(value) for name, value in asdict(answer).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def answers(architecture: Architecture, read: Reading, results: Sequence[Mapping[str, np.ndarray]],

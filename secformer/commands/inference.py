@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from secformer.commands import arguments
 from secformer.commands.common import Commands, inputs, show, texts_of
+from secformer.commands.compiling import Compiling
 from secformer.commands.files import lines, writable
 from secformer.mpc.errors import InputError, RangeError, SettingsError
 
@@ -42,10 +44,12 @@ def infer(args: argparse.Namespace) -> None:
     from secformer import secure_bert
     from secformer.views import answers
 
-    out = secure_bert(
-        args.model, texts, recipe=args.recipe, backend=args.backend, profile=args.profile, progress=args.progress,
-        embedding=args.embedding, truncation=args.truncation, untrained_recipe=args.untrained_recipe,
-    )
+    with Compiling() as compiling:
+        out = secure_bert(
+            args.model, texts, recipe=args.recipe, backend=args.backend, profile=args.profile, progress=args.progress,
+            embedding=args.embedding, truncation=args.truncation, untrained_recipe=args.untrained_recipe,
+        )
+    out = replace(out, notes=[*out.notes, *compiling.notes])
     show(args, answers.infer_json(texts, out), answers.infer(texts, out))
 
 
