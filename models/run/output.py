@@ -6,7 +6,7 @@ B texts, T tokens of the longest, C hidden, L labels, V vocabulary. Beyond a tex
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from secformer.models.families.architecture import SENTENCE, Architecture, Spec
 from secformer.models.families.heads import Head
 from secformer.models.families.program import GUARD
 from secformer.models.run.guard import Breaches, note, refuse
-from secformer.models.run.tasks import Answer
+from secformer.models.run.tasks import Answer, facts
 from secformer.mpc.errors import InputError
 from secformer.mpc.meter import Cost
 
@@ -98,7 +98,7 @@ class SecureOutput:
             out["trusted"] = self.trusted.tolist()
             out["breaches"] = [list(each) for each in self.breaches]
         if self.answers is not None:
-            out["answers"] = [None if answer is None else asdict(answer) for answer in self.answers]
+            out["answers"] = [None if answer is None else facts(answer) for answer in self.answers]
         out["cost"] = self.cost.as_dict() if self.cost is not None else None
         return out | {"notes": list(self.notes), "profile": self.profile_source}
 

@@ -9,7 +9,8 @@ T tokens of a text, L labels, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from secformer.models.families.heads import Head
 BEST = 5          # words that are told for a mask
 LONGEST = 15      # tokens that an answer to a question may have
 OUTSIDE = "O"     # the label of tokens that belong to no entity
+PRETRAINING = "prediction_logits"  # what models for pre-training call the logits of masked words
 FIRST, INNER = "B", "I"  # what labels of entities begin with: their first token, their other tokens
 
 
@@ -100,6 +102,17 @@ class Entities:
 Answer = FilledMasks | AnswerSpan | Entities
 
 
+def facts(answer: Answer) -> dict[str, Any]:
+    """An answer as plain dicts, lists and numbers, for JSON."""
+    return {name: _plain(value) for name, value in asdict(answer).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
 def answers(architecture: Architecture, read: Reading, results: Sequence[Mapping[str, np.ndarray]],
             tokenizer: Tokenizer) -> list[Answer] | None:
     """Each text's answer, from its own logits: (T, V) for masks, (T, 2) for questions, (T, L) for entities.
@@ -107,12 +120,13 @@ def answers(architecture: Architecture, read: Reading, results: Sequence[Mapping
     None for other heads, and for token ids, which have no text.
     """
     head, labels = architecture.head, architecture.spec.labels
-    if read.places is None or head not in (Head.MASKED, Head.QUESTION, Head.TOKEN):
+    words = head is Head.MASKED or PRETRAINING in architecture.results
+    if read.places is None or not (words or head in (Head.QUESTION, Head.TOKEN)):
         return None
     found: list[Answer] = []
     for row, places, result in zip(read.rows, read.places, results, strict=True):
-        logits = np.asarray(result["logits"], dtype=np.float64)
-        if head is Head.MASKED:
+        logits = np.asarray(result[PRETRAINING if PRETRAINING in result else "logits"], dtype=np.float64)
+        if words:
             found.append(fill_masks(logits, row, places, tokenizer))
         elif head is Head.QUESTION:
             found.append(answer_span(logits, row, places, tokenizer))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from secformer.commands import arguments
 from secformer.commands.common import Commands, inputs, show, texts_of
+from secformer.commands.compiling import Compiling
 from secformer.commands.files import lines, writable
-from secformer.mpc.errors import RangeError, SettingsError
+from secformer.mpc.errors import InputError, RangeError, SettingsError
 
 DEMO_TEXTS = (
     "A wonderful film, warm and funny from start to finish.",
@@ -20,12 +22,20 @@ DEMO_TEXTS = (
 def demo(args: argparse.Namespace) -> None:
     texts = texts_of(args.texts) or list(DEMO_TEXTS)
     from secformer import demo_model, plain_bert, secure_bert
+    from secformer.commands.refused import answered, told
+    from secformer.models.run.progress import shown
     from secformer.views import answers
 
-    secure = secure_bert(demo_model(), texts, recipe=args.recipe, backend=args.backend, progress=args.progress,
-                         untrained_recipe=args.untrained_recipe)
-    plain = plain_bert(demo_model(), texts)
-    show(args, answers.demo_json(texts, secure, plain), answers.demo(texts, secure, plain))
+    chosen = {"recipe": args.recipe, "backend": args.backend, "untrained_recipe": args.untrained_recipe}
+    with shown(args.progress) as tell:  # compiles the kernels and loads libraries, which no cost should count
+        secure_bert(demo_model(), list(DEMO_TEXTS), **chosen,
+                    progress=lambda what, done, total: tell("warming up", done, total))
+    plain = answered(lambda some: plain_bert(demo_model(), some), texts)
+    secure = None if plain.result is None else secure_bert(demo_model(), plain.texts, progress=args.progress, **chosen)
+    show(args, answers.demo_json(plain.texts, secure, plain.result, plain.refused),
+         answers.demo(plain.texts, secure, plain.result, plain.refused))
+    if plain.refused:
+        raise InputError(told(plain.refused, texts))
 
 
 def infer(args: argparse.Namespace) -> None:
@@ -34,23 +44,37 @@ def infer(args: argparse.Namespace) -> None:
     from secformer import secure_bert
     from secformer.views import answers
 
-    out = secure_bert(
-        args.model, texts, recipe=args.recipe, backend=args.backend, profile=args.profile, progress=args.progress,
-        embedding=args.embedding, truncation=args.truncation, untrained_recipe=args.untrained_recipe,
-    )
+    with Compiling() as compiling:
+        out = secure_bert(
+            args.model, texts, recipe=args.recipe, backend=args.backend, profile=args.profile, progress=args.progress,
+            embedding=args.embedding, truncation=args.truncation, untrained_recipe=args.untrained_recipe,
+        )
+    out = replace(out, notes=[*out.notes, *compiling.notes])
     show(args, answers.infer_json(texts, out), answers.infer(texts, out))
 
 
 def check(args: argparse.Namespace) -> None:
     texts = inputs(args)
     arguments.check_profile(args)
+    from secformer.commands.refused import answered, told
+    from secformer.models.run.check import Check
     from secformer.models.run.check import check as check_texts
     from secformer.views import ranges
+    from secformer.views.texts import Texts
 
-    report = check_texts(args.model, texts, recipe=args.recipe, profile=args.profile, truncation=args.truncation,
-                         untrained_recipe=args.untrained_recipe)
-    show(args, ranges.check_json(texts, report), ranges.check(texts, report))
-    if not report.ok:
+    def run(some: Texts) -> Check:
+        report = check_texts(args.model, some, recipe=args.recipe, profile=args.profile, truncation=args.truncation,
+                             untrained_recipe=args.untrained_recipe)
+        if report.problem and len(texts) > 1:
+            raise RangeError(report.problem)  # some text stops the twin: find it, and check the others
+        return report
+
+    found = answered(run, texts)
+    show(args, ranges.check_json(found.texts, found.result, found.refused),
+         ranges.check(found.texts, found.result, found.refused))
+    if found.refused:
+        raise InputError(told(found.refused, texts))
+    if found.result is not None and not found.result.ok:
         raise RangeError("these texts leave the model's range profile, so secure answers may be wrong without a "
                          "warning; measure the model on such texts: secformer profile MODEL --texts FILE")
 
@@ -100,7 +124,8 @@ def papers(args: argparse.Namespace) -> None:
 
 _DEMO = """\
 Classifies the sentiment of film-review sentences securely, with the model that ships with the package. Shows the
-plaintext model's answer beside the secure one.
+plaintext model's answer beside the secure one. A first run, on sentences of its own, keeps what happens once out of
+the cost.
 
 examples:
   secformer demo
@@ -119,7 +144,7 @@ examples:
 _CHECK = """\
 Runs the recipe in plaintext. Reports whether these texts stay within the model's range profile, and how far the
 recipe's answer is from the exact one. A secure run cannot detect a value outside its range, so check typical texts
-once. The exit code is 1 if any text leaves the profile.
+once. The exit code is 1 if any text leaves the profile, or cannot be held by the model at all.
 
 examples:
   secformer check ./my-bert "A typical text." "An extreme one!!!"

@@ -13,13 +13,17 @@ from rich.text import Text
 from secformer.models.run.output import SecureOutput, unit
 from secformer.models.run.tasks import Answer, AnswerSpan, Entities, FilledMasks
 from secformer.views.costs import ending
-from secformer.views.texts import Texts, one_line, texts_json
+from secformer.views.texts import Refused, Texts, one_line, refused_json, refused_lines, texts_json
 
 ANSWERS = ("labels", "probabilities", "scores", "answers", "logits", "prediction_logits", "seq_relationship_logits",
            "start_logits", "end_logits", "embeddings")  # keys of JSON
 
 
-def demo(texts: Texts, secure: SecureOutput, plain: SecureOutput) -> RenderableType:
+def demo(texts: Texts, secure: SecureOutput | None, plain: SecureOutput | None,
+         refused: Sequence[Refused] = ()) -> RenderableType:
+    """A row per text, and a line for each text that was left out. Without outputs, those lines alone."""
+    if secure is None or plain is None:
+        return Group(*refused_lines(refused))
     table = Table()
     table.add_column("text", overflow="fold", max_width=48)
     for name in ("secure", "probability", "plaintext", "probability"):
@@ -28,12 +32,15 @@ def demo(texts: Texts, secure: SecureOutput, plain: SecureOutput) -> RenderableT
         table.add_row(Text(one_line(text)), *_verdict(secure, i), *_verdict(plain, i))
     heading = Text("Computed on shares, with the plaintext model's answer beside it")
     far = Text(f"largest difference between two probabilities: {_farthest(secure, plain):.1e}")
-    return Group(heading, table, far, *ending(secure))
+    return Group(heading, table, far, *refused_lines(refused), *ending(secure))
 
 
-def demo_json(texts: Texts, secure: SecureOutput, plain: SecureOutput) -> dict[str, Any]:
-    return {
-        "texts": texts_json(texts),
+def demo_json(texts: Texts, secure: SecureOutput | None, plain: SecureOutput | None,
+              refused: Sequence[Refused] = ()) -> dict[str, Any]:
+    facts: dict[str, Any] = {"texts": texts_json(texts), "refused": refused_json(refused)}
+    if secure is None or plain is None:
+        return facts
+    return facts | {
         "secure": secure.as_dict(),
         "plaintext": {k: v for k, v in plain.as_dict().items() if k in ("labels", "probabilities", "logits")},
         "max_probability_difference": _farthest(secure, plain),

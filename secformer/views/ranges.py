@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from rich.text import Text
 from secformer.models.ranges.profile import RangeProfile
 from secformer.models.run.check import Check
 from secformer.views.answers import answer_table
-from secformer.views.texts import Texts, texts_json
+from secformer.views.texts import Refused, Texts, refused_json, refused_lines, texts_json
 
 
-def check(texts: Texts, report: Check) -> RenderableType:
+def check(texts: Texts, report: Check | None, refused: Sequence[Refused] = ()) -> RenderableType:
+    """What holds for the texts together, and a line for each text that was left out. Without a report, those alone."""
+    if report is None:
+        return Group(*refused_lines(refused))
     parts: list[RenderableType] = [Text("The exact model's answers, in plaintext"),
                                    answer_table(texts, report.reference)]
     if report.errors:
@@ -25,18 +29,23 @@ def check(texts: Texts, report: Check) -> RenderableType:
         for name, error in report.errors.items():
             errors.add_row(name, f"{error:.1e}")
         parts += [Text("\nThe recipe's error against them, without the error of fixed point"), errors]
-    verdict = "all texts stay within it" if report.ok else "NOT all texts stay within it"
+    verdict = "NOT all texts stay within it"
+    if report.ok:
+        verdict = "the other texts stay within it" if refused else "all texts stay within it"
     parts.append(Text(f"range profile: {report.profile_source}; {verdict}"))
     parts += [Text(f"  {violation}") for violation in report.violations]
     parts += [Text(f"  {report.problem}")] if report.problem else []
+    parts += refused_lines(refused)
     return Group(*parts)
 
 
-def check_json(texts: Texts, report: Check) -> dict[str, Any]:
+def check_json(texts: Texts, report: Check | None, refused: Sequence[Refused] = ()) -> dict[str, Any]:
+    facts: dict[str, Any] = {"texts": texts_json(texts), "refused": refused_json(refused)}
+    if report is None:
+        return facts | {"within": False}
     reference = report.reference.as_dict()
-    return {
-        "texts": texts_json(texts),
-        "within": report.ok,
+    return facts | {
+        "within": report.ok and not refused,
         "profile": report.profile_source,
         "errors": report.errors,
         "problem": report.problem or None,
@@ -45,7 +54,8 @@ def check_json(texts: Texts, report: Check) -> dict[str, Any]:
              "allowed": [v.allowed.low, v.allowed.high]}
             for v in report.violations
         ],
-        "exact": {name: reference[name] for name in ("labels", "probabilities", "logits") if name in reference},
+        "exact": {name: reference[name] for name in ("labels", "probabilities", "scores", "answers", "logits")
+                  if name in reference},
     }
 
 

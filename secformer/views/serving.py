@@ -31,7 +31,9 @@ def provision(public: PublicModel, out: Path) -> RenderableType:
     clients = out / CLIENT_FOLDER
     table.add_row("clients", str(clients), f"{sum(p.stat().st_size for p in clients.iterdir()):,}")
     lines = [f"model {public.digest[:16]}, recipe {public.recipe.name}, {public.architecture.spec.architecture}",
-             "Give each share file to its own party only: the two files together are the weights.",
+             "Copy each share file to its own party only, as model.safetensors beside that party's settings file, and "
+             "the clients' folder to clients, as model. The two share files together are the weights: delete these "
+             "copies when both parties have theirs.",
              *(f"Note: {note}." for note in public.notes)]
     return Group(table, *(Text(line) for line in lines))
 

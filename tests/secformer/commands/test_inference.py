@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checkpoints import write_checkpoint
@@ -12,9 +16,12 @@ from commands_lab import answer, complaint, help_of, run
 from comparison_lab import TEXTS
 from tree import but_the_notice
 
+import secformer
 from secformer import demo_model
 from secformer.cli import main
+from secformer.commands.inference import DEMO_TEXTS
 from secformer.models.run.networks import LAN, WAN
+from secformer.mpc.errors import RangeError
 from secformer.protocols.recipes import EXACT, RECIPES
 
 ON_SHARES = [r.name for r in RECIPES.values() if r is not EXACT]
@@ -115,6 +122,84 @@ def test_check_tells_what_is_outside(capsys: pytest.CaptureFixture[str], encoder
     out, err = capsys.readouterr()
     report = json.loads(out)
     assert not report["within"] and report["violations"] and "range profile" in err
+
+
+# ---- texts that a model cannot hold ----------------------------------------------------------------------------------
+
+LONG = "cat " * 100
+
+
+def test_check_tells_a_text_that_is_too_long_and_checks_the_others(capsys: pytest.CaptureFixture[str],
+                                                                   encoder: Path) -> None:
+    assert main(["check", str(encoder), "the cat", LONG, "a dog ran", "--json"]) == 1
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["texts"] == ["the cat", "a dog ran"] and report["errors"] and not report["within"]
+    assert [each["number"] for each in report["refused"]] == [1]
+    assert report["refused"][0]["problem"].startswith("text 1 has 102 tokens; this model takes at most 32")
+    assert "1 of 3 text(s) could not be run (number 1, counted from 0)" in err and err.count("\n") == 1
+    assert main(["check", str(encoder), LONG]) == 1
+    assert "text 0 has 102 tokens" in capsys.readouterr().out
+
+
+def refusing(real: Any, word: str) -> Any:
+    """A run that cannot hold texts with this word."""
+    def run(model: Any, texts: Any, **options: Any) -> Any:
+        if any(word in text for text in texts):
+            raise RangeError("a product leaves 12 bits of magnitude")
+        return real(model, texts, **options)
+
+    return run
+
+
+def test_demo_answers_the_others(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secformer, "plain_bert", refusing(secformer.plain_bert, "huge"))
+    assert main(["demo", "Great.", "huge", "Dull.", "--json"]) == 1
+    out, err = capsys.readouterr()
+    facts = json.loads(out)
+    assert facts["texts"] == ["Great.", "Dull."] and len(facts["secure"]["labels"]) == 2
+    assert facts["refused"] == [{
+        "number": 1, "problem": "text 1: the model cannot hold its values: a product leaves 12 bits of magnitude"}]
+    assert "1 of 3 text(s) could not be run" in err and "unexpected" not in err
+    assert main(["demo", "huge"]) == 1
+    assert "text 0: the model cannot hold" in capsys.readouterr().out
+
+
+def test_check_of_values_that_do_not_fit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+                                         encoder: Path) -> None:
+    """Raised, or told by the report of the twin."""
+    from secformer.models.run import check
+
+    real = check.check
+    for broken in (refusing(real, "dog"), lambda model, texts, **options: replace(
+            real(model, texts, **options), problem="a value does not fit" if "a dog" in texts else "")):
+        monkeypatch.setattr(check, "check", broken)
+        assert main(["check", str(encoder), "the cat", "a dog", "a film"]) == 1
+        out, err = capsys.readouterr()
+        assert "text 1: the model cannot hold its values: a" in out and "the other texts stay within it" in out
+        assert "1 of 3 text(s)" in err
+
+
+def test_demo_warms_up_outside_the_clock(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What happens once, such as compiling, falls into a run of its own, whose cost is not shown."""
+    real, calls, told = secformer.secure_bert, [], []
+
+    def counted(model: Any, texts: Any, *, progress: Any, **options: Any) -> Any:
+        calls.append((list(texts), options))
+        if callable(progress):
+            progress("softmax", 1, 2)
+        out = real(model, texts, **options)
+        return replace(out, cost=replace(out.cost, seconds=1000.0)) if len(calls) == 1 else out
+
+    @contextmanager
+    def shown(progress: bool) -> Iterator[Any]:
+        yield lambda *some: told.append(some)
+
+    monkeypatch.setattr(secformer, "secure_bert", counted)
+    monkeypatch.setattr("secformer.models.run.progress.shown", shown)
+    facts = answer(capsys, "demo", "Great.", "--backend", "numpy")
+    assert [texts for texts, _ in calls] == [list(DEMO_TEXTS), ["Great."]] and calls[0][1] == calls[1][1]
+    assert facts["secure"]["cost"]["seconds"] < 1000.0 and told == [("warming up", 1, 2)]
 
 
 def test_papers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,8 @@ from commands_lab import answer, complaint
 
 from secformer.cli import main
 from secformer.roles import stocking
-from secformer.roles.certificates import init
+from secformer.roles.certificates import CLIENT_MODEL, MODEL, init
+from secformer.roles.settings import load_client, load_party
 from secformer.roles.stocking import Stocked
 
 
@@ -25,7 +26,24 @@ def test_provision_says_where_the_files_are(tmp_path: Path, capsys: pytest.Captu
     assert said["recipe"] == "faithful" and said["results"] == ["logits"]
     assert main(["provision", str(model), "--out", str(tmp_path / "again")]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "party 0" in out and "the two files together are the weights" in out
+    assert "party 0" in out and "two share files together are the weights: delete these copies" in out
+    assert f"as {MODEL} beside that party's settings" in out and f"to clients, as {CLIENT_MODEL}." in out
+
+
+def test_share_files_go_where_settings_and_manual_say(tmp_path: Path, party: str, root: Path) -> None:
+    """Written by `provision`, put where the operators' page says, found by the settings of `init`."""
+    model = write_checkpoint(tmp_path / "model", "BertModel")
+    assert main(["provision", str(model), "--out", str(tmp_path / "shares")]) == 0
+    page = (root / "docs/operators.md").read_text("utf-8")
+    roles = Path(party).parent.parent
+    for written, role, name in (("party0.safetensors", "party0", MODEL), ("party1.safetensors", "party1", MODEL),
+                                ("client", "client", CLIENT_MODEL)):
+        assert (tmp_path / "shares" / written).exists() and f"shares/{written}" in page
+        settings = load_client(roles / "client" / "client.toml") if role == "client" else load_party(
+            roles / role / f"{role}.toml")
+        assert settings.model == roles / role / name and f"`{name}" in page
+        if role != "client":
+            assert (tmp_path / "shares" / written).stat().st_mode & 0o777 == 0o600, "the page says mode 600"
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def test_evaluation_says_what_is_wrong(classifier: Path, data: list[str], tmp_pa
     assert "has 1 (similarity)" in said(str(classifier), "--task", "stsb", "--data", write_glue(tmp_path, "STS-B"))
     assert "unknown" in said(str(classifier), "--task", "sst2", "--data", write_glue(tmp_path, "SST-2", label="7"))
     assert "tried" in said(str(classifier), "--task", "rte", "--data", str(tmp_path))
-    assert "task must be one of" in said(str(classifier), "--task", "sst", "--data", "d")
+    assert "task must be one of" in said(str(classifier), "--task", "sst", "--data", str(tmp_path))
     assert "no column 'text'" in said(str(classifier), *data[2:4], "--text-columns", "text", "--label-column", "stars")
     assert "--limit" in said(str(classifier), *data[2:], "--limit", "0")
     assert "untrained" in said(str(classifier), *data[2:], "--secure", "--recipe", "secformer")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from checkpoints import write_checkpoint
 from roles_lab import LONG, TEXT, right, serials, until
 
-from secformer import RemoteModel, connect
+from secformer import RemoteModel, connect, plain_bert
+from secformer.cli import main
 from secformer.mpc.errors import InputError, ProtocolError, SettingsError
 from secformer.roles.trial import LocalRoles
 
@@ -60,3 +64,19 @@ def test_a_callback_cannot_ask_again(remote: RemoteModel) -> None:
     with pytest.raises(SettingsError, match="progress callback"):
         remote.infer(TEXT, progress=lambda *_: remote.infer(TEXT))
     right(remote.infer(TEXT))
+
+
+def test_answers_of_a_task_are_the_in_process_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The clients' folder has the tokenizer, so `query` tells words and places too."""
+    model = write_checkpoint(tmp_path / "model", "BertForMaskedLM", prefix="bert.", scale=0.7)
+    texts = ["The cat [MASK] on the mat", "a dog"]
+    with LocalRoles(tmp_path / "served", model) as roles:
+        roles.wait_ready()
+        assert main(["query", "--settings", str(roles.settings("client")), texts[0], "--json", texts[1]]) == 0
+    told = json.loads(capsys.readouterr().out)["answers"]
+    wanted = plain_bert(model, texts).as_dict()["answers"]
+    (mask,), (other,) = told[0]["masks"], wanted[0]["masks"]
+    assert (mask["start"], mask["end"]) == (other["start"], other["end"]) == (8, 14)
+    assert mask["words"][0]["word"] == other["words"][0]["word"]
+    assert abs(mask["words"][0]["probability"] - other["words"][0]["probability"]) < 1e-2
+    assert told[1] == wanted[1] and "no [MASK]" in told[1]["note"]
