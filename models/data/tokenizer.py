@@ -46,20 +46,31 @@ class Tokenizer:
     def _text_rows(self, texts: list[str] | list[tuple[str, str]], truncation: bool) -> list[Row]:
         tokenizer = self._tokenizer()
         paired = not isinstance(texts[0], str)
-        first, second = zip(*texts, strict=True) if paired else (texts, None)
+        first = [self._given(self.inputs.prompt + (text if isinstance(text, str) else text[0])) for text in texts]
+        second = [self._given(text[1]) for text in texts] if paired else None
         with quiet("transformers"):
             out = tokenizer(
-                list(first), list(second) if second is not None else None, verbose=False, padding=False,
+                first, second, verbose=False, padding=False,
                 truncation=truncation, max_length=self.inputs.longest if truncation else None,
                 return_attention_mask=True,
             )
         kept = KEYS if self.inputs.segments else KEYS[:2]  # a family without segments takes a pair as one text
         found = {k: out[k] for k in kept if k in out}  # without segments in them, all tokens are of the first one
-        if paired and max(map(max, found.get(KEYS[2], [[0]]))) >= max(1, self.inputs.segments):
+        if paired and max(max(row, default=0) for row in found.get(KEYS[2], [[0]])) >= max(1, self.inputs.segments):
             raise InputError(f"the tokenizer puts the second text of a pair into segment 1, but this model has "
                              f"{self.inputs.segments} segment(s) (type_vocab_size in config.json), so it takes no "
                              f"pairs; give single texts")
         return id_rows(found, self.inputs)
+
+    def _given(self, text: str) -> str:
+        return text.lower() if self.inputs.lower else text
+
+    @property
+    def prompt_tokens(self) -> int:
+        """How many tokens the prompt takes at a text's start, special ones before it included."""
+        tokenizer = self._tokenizer()
+        ids = tokenizer(self._given(self.inputs.prompt), verbose=False)["input_ids"]
+        return len(ids) - (ids[-1] in tokenizer.all_special_ids)
 
     @property
     def takes_pairs(self) -> bool:
