@@ -160,7 +160,7 @@ class SentenceModel(Architecture):
 
     def pool(self, s: Session, x: Share, f: Forward) -> Share:
         """Hidden states (N, C), settled, to (B, C) for each way of pooling, side by side. All but the maximum is local:
-        a sum of tokens with public weights."""
+        a sum of tokens with public weights, exact, and a public factor."""
         batch, ways = f.batch, []
         kept = batch.mask & (np.arange(batch.longest) >= self.modules.skip)  # (B, T): what is pooled
         for way in self.modules.pooling:
@@ -170,8 +170,8 @@ class SentenceModel(Architecture):
                 with s.scope(MAXIMUM.name):
                     ways.append(f.recipe.of(MAXIMUM)(s, _tokens(x, batch, steps), f.at(f"{PLACE}.{MAXIMUM.name}")))
             else:
-                weighted = _tokens(x, batch) * weights(way, kept)[..., None]
-                ways.append(weighted.sum(axis=1))
+                each, factors = weights(way, kept)
+                ways.append(_scaled(s, (_tokens(x, batch) * each[..., None]).sum(axis=1), factors))
         return s.concatenate(ways, axis=-1) if len(ways) > 1 else ways[0]
 
 
@@ -181,14 +181,27 @@ def _tokens(x: Share, batch: Batch, index: np.ndarray | None = None) -> Share:
     return x[at].reshape(batch.size, batch.longest, x.shape[-1])
 
 
-def weights(way: str, kept: np.ndarray) -> np.ndarray:
-    """What each token counts in a sum (B, T); kept (B, T) says which tokens are pooled. A text without any has zeros,
-    except for "cls", which then takes the first token."""
-    t = kept.shape[1]
+def weights(way: str, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What each token counts in a sum, as whole numbers (B, T), and the factor (B,) that the sum is multiplied with.
+
+    kept (B, T) says which tokens are pooled. A text without any has zeros, except for "cls", which takes its first.
+    """
+    texts, steps = np.arange(len(kept)), np.arange(kept.shape[1])
     if way in ("cls", "lasttoken"):
-        chosen = kept.argmax(axis=1) if way == "cls" else t - 1 - kept[:, ::-1].argmax(axis=1)
-        one = (np.arange(t) == chosen[:, None]).astype(np.int64)
-        return np.asarray(one if way == "cls" else one * kept)
-    each = kept * (np.arange(1.0, t + 1.0) if way == "weightedmean" else 1.0)
-    total = np.maximum(each.sum(axis=1, keepdims=True), 1.0)
-    return np.asarray(each / (np.sqrt(total) if way == "mean_sqrt_len_tokens" else total))
+        chosen = kept.argmax(axis=1) if way == "cls" else steps[-1] - kept[:, ::-1].argmax(axis=1)
+        one = np.zeros(kept.shape, np.int64)
+        one[texts, chosen] = 1 if way == "cls" else kept[texts, chosen]
+        return one, np.ones(len(kept))
+    each = kept * (steps + 1 if way == "weightedmean" else 1)
+    total = np.maximum(each.sum(axis=1), 1)
+    return each, 1.0 / (np.sqrt(total) if way == "mean_sqrt_len_tokens" else total)
+
+
+def _scaled(s: Session, x: Share, factors: np.ndarray) -> Share:
+    """x (B, C) with each row times its public factor (B,). Equal factors share a scale, and no others: a long text's
+    small factor would lose its last bits beside a short text's large one."""
+    if (factors == 1.0).all():
+        return x
+    rows = [np.flatnonzero(factors == factor) for factor in np.unique(factors)]
+    parts = [(x[here] * float(factors[here[0]])).promise(x.magnitude) for here in rows]
+    return s.concatenate(parts)[np.argsort(np.concatenate(rows))]

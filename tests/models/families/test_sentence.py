@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import write_checkpoint
+from mpc_lab import Words, run
 from sentence_lab import WAYS, encoded, pooled, write_sentence
 
+from secformer.models.data.batch import blind_batch
+from secformer.models.data.parameters import Parameters
 from secformer.models.families.architecture import SENTENCE
+from secformer.models.families.blocks import Forward
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.sentence import SentenceModel, weights
 from secformer.models.families.table import architecture_from
@@ -20,6 +24,8 @@ from secformer.models.run.check import check
 from secformer.models.run.comparison import compare
 from secformer.models.run.local import SecureModel, plain_bert, twin
 from secformer.mpc.errors import InputError, ModelError
+from secformer.mpc.fixed import encode
+from secformer.protocols.ranges import Range
 from secformer.protocols.recipes import FAITHFUL
 
 TEXTS = ["the cat sat on the mat", "dog", "", "a good film is not a bad film !"]
@@ -88,11 +94,29 @@ def test_pooling_of_a_mask_with_holes(tmp_path: Path) -> None:
 
 def test_weights_of_tokens() -> None:
     kept = np.array([[0, 1, 1, 0], [0, 0, 0, 0]], dtype=bool)
-    assert weights("cls", kept).tolist() == [[0, 1, 0, 0], [1, 0, 0, 0]]
-    assert weights("lasttoken", kept).tolist() == [[0, 0, 1, 0], [0, 0, 0, 0]]
-    assert weights("mean", kept).tolist() == [[0, 0.5, 0.5, 0], [0, 0, 0, 0]]
-    np.testing.assert_allclose(weights("weightedmean", kept), [[0, 0.4, 0.6, 0], [0, 0, 0, 0]])
-    np.testing.assert_allclose(weights("mean_sqrt_len_tokens", kept)[0], [0, 0.5**0.5, 0.5**0.5, 0])
+    found = {way: weights(way, kept) for way in WAYS if way != "max"}
+    assert {way: each.tolist() for way, (each, _) in found.items()} == {
+        "cls": [[0, 1, 0, 0], [1, 0, 0, 0]], "lasttoken": [[0, 0, 1, 0], [0, 0, 0, 0]],
+        "mean": [[0, 1, 1, 0], [0, 0, 0, 0]], "mean_sqrt_len_tokens": [[0, 1, 1, 0], [0, 0, 0, 0]],
+        "weightedmean": [[0, 2, 3, 0], [0, 0, 0, 0]]}
+    assert {way: factors.tolist() for way, (_, factors) in found.items()} == {
+        "cls": [1.0, 1.0], "lasttoken": [1.0, 1.0], "mean": [0.5, 1.0], "mean_sqrt_len_tokens": [1.0 / 2**0.5, 1.0],
+        "weightedmean": [0.2, 1.0]}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("reach", [1.0, 60.0])
+def test_a_long_text_beside_a_short_one(way: str, reach: float, tmp_path: Path) -> None:
+    """Both are as exact as alone: a public factor of 1/500 keeps its bits beside one of 1."""
+    model = ModelFolder(write_sentence(tmp_path, [way])).architecture
+    assert isinstance(model, SentenceModel)
+    lengths = np.array([500, 1, 3])
+    batch = blind_batch(lengths, np.arange(500) < lengths[:, None])
+    x = np.random.default_rng(3).uniform(-reach, reach, (504, 5)) + reach / 2
+    forward = Forward(batch, Parameters(), FAITHFUL, lambda site: {"input": Range(-2 * reach, 2 * reach)})
+    (found,), _ = run(lambda s, x: model.pool(s, x, forward), Words(encode(x, 16), 16, 64))
+    texts = np.split(x, lengths.cumsum()[:-1])
+    np.testing.assert_allclose(found, [pooled(t, np.ones(len(t), int), [way]) for t in texts], rtol=2e-5, atol=3e-5)
 
 
 # ---- texts -----------------------------------------------------------------------------------------------------------
