@@ -63,6 +63,9 @@ PAPERS = MappingProxyType({
     "devlin2019bert": Paper(
         "Devlin et al.", 2019, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding",
         "NAACL 2019, arXiv:1810.04805"),
+    "reimers2019sbert": Paper(
+        "Reimers, Gurevych", 2019, "Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks",
+        "EMNLP 2019, arXiv:1908.10084"),
     "hendrycks2016gelu": Paper("Hendrycks, Gimpel", 2016, "Gaussian Error Linear Units", "arXiv:1606.08415"),
     "ba2016layernorm": Paper("Ba, Kiros, Hinton", 2016, "Layer Normalization", "arXiv:1607.06450"),
     "vaswani2017attention": Paper("Vaswani et al.", 2017, "Attention Is All You Need", "NeurIPS 2017"),

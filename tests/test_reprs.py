@@ -38,7 +38,8 @@ SHOWN = {  # fields of those types that may be printed, and why
     "Examples.labels": "the trainer's own data, on the trainer's machine",
     "SecureOutput.attention_mask": "public",
     **{f"SecureOutput.{name}": "the client's own answer" for name in (
-        "logits", "start_logits", "end_logits", "probabilities", "last_hidden_state", "pooler_output")},
+        "logits", "prediction_logits", "seq_relationship_logits", "start_logits", "end_logits", "probabilities",
+        "scores", "last_hidden_state", "pooler_output", "sentence_embedding")},
 }
 
 

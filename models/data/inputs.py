@@ -51,12 +51,16 @@ class TokenInputs:
     segments  S, the number of rows of the segment table; 0 where the family has none
     longest   the largest number of tokens that one text may have
     hidden    C, the number of entries of an embedding sum
+    prompt    what is put before every text, and before the first text of every pair; token ids are taken as they are
+    lower     texts are put into lower case
     """
 
     words: int
     segments: int
     longest: int
     hidden: int
+    prompt: str = ""
+    lower: bool = False
 
     @property
     def columns(self) -> int:

@@ -85,7 +85,8 @@ class Tokenizer:
     def _read(self, texts: list[str] | list[tuple[str, str]], truncation: bool) -> tuple[list[Row], list[Places]]:
         tokenizer = self._tokenizer()
         parts = [(text,) if isinstance(text, str) else text for text in texts]
-        first, *second = (list(each) for each in zip(*parts, strict=True))
+        first, *second = ([self._given(part) for part in each] for each in zip(*parts, strict=True))
+        first = [self._given(self.inputs.prompt) + text for text in first]
         with quiet("transformers"):
             out = tokenizer(
                 first, *second, verbose=False, padding=False, truncation=truncation,
@@ -94,11 +95,21 @@ class Tokenizer:
             )
         kept = KEYS if self.inputs.segments else KEYS[:2]  # a family without segments takes a pair as one text
         found = {k: out[k] for k in kept if k in out}  # without segments in them, all tokens are of the first one
-        if second and max(map(max, found.get(KEYS[2], [[0]]))) >= max(1, self.inputs.segments):
+        if second and max(max(row, default=0) for row in found.get(KEYS[2], [[0]])) >= max(1, self.inputs.segments):
             raise InputError(f"the tokenizer puts the second text of a pair into segment 1, but this model has "
                              f"{self.inputs.segments} segment(s) (type_vocab_size in config.json), so it takes no "
                              f"pairs; give single texts")
         return id_rows(found, self.inputs), [_places(out, i, part, tokenizer.is_fast) for i, part in enumerate(parts)]
+
+    def _given(self, text: str) -> str:
+        return text.lower() if self.inputs.lower else text
+
+    @property
+    def prompt_tokens(self) -> int:
+        """How many tokens the prompt takes at a text's start, special ones before it included."""
+        tokenizer = self._tokenizer()
+        ids = tokenizer(self._given(self.inputs.prompt), verbose=False)["input_ids"]
+        return len(ids) - (ids[-1] in tokenizer.all_special_ids)
 
     @property
     def takes_pairs(self) -> bool:

@@ -2,7 +2,7 @@
 
 What lives here: the contract that every family keeps (`architecture`), the table of families (`table`), a checkpoint's
 folder opened by it (`folder`, `config`), the blocks, activations and heads that families are made of (`blocks`,
-`activations`, `heads`), the program that every session runs (`program`), and the families themselves (`bert`). May
-import `secformer.models.data`, `secformer.protocols` and `secformer.mpc`; must not hold numerical coefficients, ranks
-or timers.
+`activations`, `heads`), the program that every session runs (`program`), the families themselves (`bert`), and what
+sentence-transformers puts behind any of them (`modules`, `sentence`). May import `secformer.models.data`,
+`secformer.protocols` and `secformer.mpc`; must not hold numerical coefficients, ranks or timers.
 """

@@ -14,6 +14,9 @@ from typing import Any
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.bert import Bert
 from secformer.models.families.config import Config
+from secformer.models.families.heads import Head
+from secformer.models.families.modules import Modules, read_modules
+from secformer.models.families.sentence import PLACE, SentenceModel
 from secformer.mpc.errors import ModelError
 
 GROUP = "secformer.families"
@@ -22,8 +25,10 @@ FAMILIES: Mapping[str, type[Architecture]] = MappingProxyType({family.model_type
 
 def architecture_of(config: Config) -> Architecture:
     """The architecture of a checkpoint's config. Raises ModelError where no family runs it."""
-    family = _family(config.model_type)
+    family, modules = _family(config.model_type), read_modules(config.file.parent)
     named = [name for name in config.architectures if family is not None and name in family.classes]
+    if family is not None and modules is not None:  # they stand behind the encoder alone, whatever head was stored
+        named = [name for name, head in family.classes.items() if head is Head.ENCODER]
     if family is None or not named:
         known = [family] if family is not None else FAMILIES.values()
         supported = [f"type {each.model_type!r} with {', '.join(each.classes)}" for each in known]
@@ -32,7 +37,8 @@ def architecture_of(config: Config) -> Architecture:
         raise ModelError(f"{config.file} names the model type {config.model_type!r} and the architectures "
                          f"{config.architectures}, which this version does not run. Other names in the file do not "
                          f"help: a model of another type computes something else. Supported: {'; '.join(supported)}")
-    return family.from_config(config, named[0])
+    found = family.from_config(config, named[0])
+    return found if modules is None else SentenceModel.around(found, modules)
 
 
 def architecture_from(model_type: str, facts: Mapping[str, Any]) -> Architecture:
@@ -46,7 +52,9 @@ def architecture_from(model_type: str, facts: Mapping[str, Any]) -> Architecture
                          f"that brings the family (parties and clients need it, as the owner does)")
     if facts["architecture"] not in family.classes:
         raise ValueError(f"the family {model_type!r} does not run the architecture {facts['architecture']!r}")
-    return family.from_facts(facts)
+    own = {key: value for key, value in facts.items() if key != PLACE}
+    found = family.from_facts(own)
+    return SentenceModel.around(found, Modules.of(facts[PLACE])) if PLACE in facts else found
 
 
 def _family(model_type: str) -> type[Architecture] | None:

@@ -1,0 +1,207 @@
+"""Folders of sentence-transformers: an encoder, and the modules that make one embedding of each text's hidden states.
+
+Pooling and dense layers run on shares, so a client may ask for the sentence embedding alone. Only the last step, to
+unit length, is the client's own.
+
+B texts, T tokens of the longest, N packed tokens, C hidden, D entries of a sentence embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from secformer.models.data.batch import Batch
+from secformer.models.data.checkpoint import Checkpoint
+from secformer.models.data.inputs import TokenInputs
+from secformer.models.data.tensors import Tensor, matrix, vector
+from secformer.models.data.tokenizer import Tokenizer
+from secformer.models.families.activations import activation
+from secformer.models.families.architecture import SENTENCE, Architecture, Rows
+from secformer.models.families.blocks import Forward
+from secformer.models.families.config import Config
+from secformer.models.families.heads import Head
+from secformer.models.families.modules import MODULES, Modules
+from secformer.mpc.errors import ModelError
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
+from secformer.protocols.pooling import MAXIMUM
+
+PLACE = "sentence"  # where sites and scopes of the modules are
+
+
+@dataclass(frozen=True)
+class SentenceModel(Architecture):
+    """An encoder with the modules of its folder. It has the encoder's results, and SENTENCE (B, D)."""
+
+    inner: Architecture
+    modules: Modules
+
+    @classmethod
+    def around(cls, inner: Architecture, modules: Modules) -> Self:
+        """The encoder `inner` with modules. Raises ModelError where the modules do not fit its hidden states."""
+        size = inner.inputs.hidden * len(modules.pooling)
+        for layer in modules.dense:
+            if layer.inner != size:
+                raise ModelError(f"{layer.path} takes {layer.inner} numbers, but the module before it gives {size}; "
+                                 f"copy the folder again")
+            size = layer.outer
+        return cls(inner.spec, inner, modules)
+
+    @classmethod
+    def from_config(cls, config: Config, architecture: str) -> Self:
+        raise ModelError(f"{config.file}: the modules of a folder stand in {MODULES}, not in its config")
+
+    def facts(self) -> dict[str, Any]:
+        return self.inner.facts() | {PLACE: asdict(self.modules)}
+
+    def found_in(self, checkpoint: Checkpoint) -> tuple[Architecture, list[str]]:  # type: ignore[override]
+        inner, notes = self.inner.found_in(checkpoint)
+        for layer in self.modules.dense:
+            checkpoint.include(layer.path)
+        modules = self.modules
+        if modules.prompt and not modules.include_prompt:
+            tokenizer = Tokenizer(checkpoint.folder, self.inputs)
+            modules = replace(modules, skip=tokenizer.prompt_tokens)
+            if modules.skip + 1 >= self.inputs.longest:
+                raise ModelError(f"{checkpoint.folder}: the prompt takes {modules.skip} tokens of the "
+                                 f"{self.inputs.longest} that a text may have, and pooling leaves them out, so nothing "
+                                 f"is left; shorten the prompt or raise max_seq_length")
+        return self.around(inner, modules), notes
+
+    # ---- what the encoder says -----------------------------------------------------------------------------------
+
+    @property
+    def model_type(self) -> str:  # type: ignore[override]
+        return self.inner.model_type
+
+    @property
+    def classes(self) -> Mapping[str, Head]:  # type: ignore[override]
+        return self.inner.classes
+
+    @property
+    def prefix(self) -> str:  # type: ignore[override]
+        return self.inner.prefix
+
+    @property
+    def buffers(self) -> Sequence[str]:  # type: ignore[override]
+        return self.inner.buffers
+
+    def tables(self) -> dict[str, Tensor]:
+        return self.inner.tables()
+
+    def embedding_sums(self, rows: Rows, batch: Batch) -> Any:
+        return self.inner.embedding_sums(rows, batch)
+
+    def embed(self, s: Session, rows: Share, f: Forward) -> Share:
+        return self.inner.embed(s, rows, f)
+
+    @property
+    def hidden_sites(self) -> tuple[str, ...]:
+        return self.inner.hidden_sites
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return self.inner.sizes
+
+    def classifier(self, labels: tuple[str, ...]) -> Architecture:  # type: ignore[override]
+        """The encoder with a text classifier, without the modules."""
+        return self.inner.classifier(labels)
+
+    # ---- what the modules add ------------------------------------------------------------------------------------
+
+    @cached_property
+    def inputs(self) -> TokenInputs:
+        most = self.inner.inputs.longest
+        return replace(self.inner.inputs, longest=min(most, self.modules.limit or most), prompt=self.modules.prompt,
+                       lower=self.modules.lower)
+
+    def weights(self) -> dict[str, Tensor]:
+        found = self.inner.weights()
+        for i, layer in enumerate(self.modules.dense):
+            found[f"{PLACE}.{i}.weight"] = matrix(f"{layer.path}/linear.weight", layer.inner, layer.outer)
+            if layer.bias:
+                found[f"{PLACE}.{i}.bias"] = vector(f"{layer.path}/linear.bias", layer.outer)
+        return found
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        pooled = (f"{PLACE}.{MAXIMUM.name}",) * ("max" in self.modules.pooling)
+        dense = (f"{PLACE}.{i}.{layer.act}" for i, layer in enumerate(self.modules.dense) if layer.act)
+        return (*self.inner.sites, *pooled, *dense)
+
+    @property
+    def results(self) -> Mapping[str, bool]:
+        return {**self.inner.results, SENTENCE: False}
+
+    @property
+    def unit_embeddings(self) -> bool:
+        return self.modules.unit
+
+    def answer(self, s: Session, x: Share, f: Forward) -> dict[str, Share]:
+        out = self.inner.answer(s, x, f)
+        with s.scope(PLACE):
+            (hidden,) = s.settle(out["last_hidden_state"])  # once, for pooling and for the client
+            x = self.pool(s, hidden, f)
+            for i, layer in enumerate(self.modules.dense):
+                with s.scope("linear"):
+                    x = s.matmul(x, f.parameters.matrix(f"{PLACE}.{i}.weight"))
+                    x = x + f.parameters.vector(f"{PLACE}.{i}.bias") if layer.bias else x
+                if layer.act == "tanh":
+                    with s.scope("tanh"):
+                        x = f.recipe.tanh(s, x, f.at(f"{PLACE}.{i}.tanh"))
+                elif layer.act:
+                    x = activation(s, x, f, f"{PLACE}.{i}", layer.act)
+        return out | {"last_hidden_state": hidden, SENTENCE: x}
+
+    def pool(self, s: Session, x: Share, f: Forward) -> Share:
+        """Hidden states (N, C), settled, to (B, C) for each way of pooling, side by side. All but the maximum is local:
+        a sum of tokens with public weights, exact, and a public factor."""
+        batch, ways = f.batch, []
+        kept = batch.mask & (np.arange(batch.longest) >= self.modules.skip)  # (B, T): what is pooled
+        for way in self.modules.pooling:
+            if way == "max":
+                first = kept.argmax(axis=1)[:, None]  # a token that is pooled stands for each that is not
+                steps = np.where(kept, np.arange(batch.longest), first) + batch.starts[:, None]
+                with s.scope(MAXIMUM.name):
+                    ways.append(f.recipe.of(MAXIMUM)(s, _tokens(x, batch, steps), f.at(f"{PLACE}.{MAXIMUM.name}")))
+            else:
+                each, factors = weights(way, kept)
+                ways.append(_scaled(s, (_tokens(x, batch) * each[..., None]).sum(axis=1), factors))
+        return s.concatenate(ways, axis=-1) if len(ways) > 1 else ways[0]
+
+
+def _tokens(x: Share, batch: Batch, index: np.ndarray | None = None) -> Share:
+    """Packed tokens (N, C) as (B, T, C): those at `index` (B, T), by default each at its own place."""
+    at = batch.unpacking if index is None else index.reshape(-1)
+    return x[at].reshape(batch.size, batch.longest, x.shape[-1])
+
+
+def weights(way: str, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What each token counts in a sum, as whole numbers (B, T), and the factor (B,) that the sum is multiplied with.
+
+    kept (B, T) says which tokens are pooled. A text without any has zeros, except for "cls", which takes its first.
+    """
+    texts, steps = np.arange(len(kept)), np.arange(kept.shape[1])
+    if way in ("cls", "lasttoken"):
+        chosen = kept.argmax(axis=1) if way == "cls" else steps[-1] - kept[:, ::-1].argmax(axis=1)
+        one = np.zeros(kept.shape, np.int64)
+        one[texts, chosen] = 1 if way == "cls" else kept[texts, chosen]
+        return one, np.ones(len(kept))
+    each = kept * (steps + 1 if way == "weightedmean" else 1)
+    total = np.maximum(each.sum(axis=1), 1)
+    return each, 1.0 / (np.sqrt(total) if way == "mean_sqrt_len_tokens" else total)
+
+
+def _scaled(s: Session, x: Share, factors: np.ndarray) -> Share:
+    """x (B, C) with each row times its public factor (B,). Equal factors share a scale, and no others: a long text's
+    small factor would lose its last bits beside a short text's large one."""
+    if (factors == 1.0).all():
+        return x
+    rows = [np.flatnonzero(factors == factor) for factor in np.unique(factors)]
+    parts = [(x[here] * float(factors[here[0]])).promise(x.magnitude) for here in rows]
+    return s.concatenate(parts)[np.argsort(np.concatenate(rows))]
