@@ -143,7 +143,7 @@ def layernorm() -> Figure:
         return Sample((x, gamma, beta), (PENDING, 16, 16), layernorm_exact(x, 1e-12) * gamma + beta)
 
     def contenders(sample: Sample) -> list[Contender]:
-        at = {"variance": Range(low, high)}
+        at = {"input": Range(-32.0, 32.0), "gain": Range(2.0, 2.0), "variance": Range(low, high)}
         return [Contender(r.name, lambda s, x, g, b, r=r: r.layernorm(s, x, g, b, 1e-12, at)) for r in recipes()]
 
     variances = np.geomspace(low * 1.01, high * 0.99, 128)

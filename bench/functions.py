@@ -135,13 +135,13 @@ def composed() -> Iterator[Case]:
         mask = np.ones((1, t), dtype=bool)
         below = scores - scores.max(axis=-1, keepdims=True)
         sums = np.exp(below).sum(axis=-1)
-        at = {"score": Range(scores.min(), scores.max()), "spread": Range(below.min(), 0.0),
-              "exp_sum": Range(sums.min(), sums.max())}
+        at = {"value": Range(values.min(), values.max()), "score": Range(scores.min(), scores.max()),
+              "spread": Range(below.min(), 0.0), "exp_sum": Range(sums.min(), sums.max())}
         name = f"T = {t}, scores to {np.abs(scores).max():.0f}"
         yield Case("softmax_series @ V", name, 1e-3, lambda s, x, v, m=mask, at=at: softmax_series(s, x, v, m, at),
                    (scores, values), (PENDING, 16), softmax_exact(scores, mask) @ values)
         total = ((scores + QUAD_SHIFT) ** 2).sum(axis=-1)
-        at = {"score": Range(scores.min(), scores.max()), "quad_sum": Range(total.min() / 1.5, total.max() * 1.5)}
+        at = {"value": at["value"], "score": at["score"], "quad_sum": Range(total.min() / 1.5, total.max() * 1.5)}
         weights = (scores + QUAD_SHIFT) ** 2 / total[..., None]
         yield Case("softmax_2quad @ V", name, 1e-3, lambda s, x, v, m=mask, at=at: softmax_2quad(s, x, v, m, at),
                    (scores, values), (PENDING, 16), weights @ values)
@@ -150,7 +150,8 @@ def composed() -> Iterator[Case]:
         x = rng.normal(size=(rows, c)) * np.geomspace(low, high, rows)[:, None] ** 0.5 + rng.normal(size=(rows, 1))
         gamma, beta = rng.uniform(0.5, 1.5, c), rng.normal(size=c)
         variance = x.var(axis=-1)
-        at = {"variance": Range(variance.min() / 1.5, variance.max() * 1.5)}
+        at = {"input": Range(x.min(), x.max()), "gain": Range(2.0, 2.0),
+              "variance": Range(variance.min() / 1.5, variance.max() * 1.5)}
         exact = layernorm_exact(x, 1e-12) * gamma + beta
         for fn in (layernorm_series, layernorm_goldschmidt):
             yield Case(fn.__name__, f"C = {c}, variance [{low:g}, {high:g}]", 1e-3,

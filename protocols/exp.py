@@ -14,7 +14,7 @@ from secformer.protocols.ranges import Range
 
 SPARE = 1.125           # factor by which a table reaches deeper than the domain that was asked for
 MOST_PERIOD_BITS = 9    # bits of the longest period; its table has 32 words per element
-FLOOR = -12.0           # in deeper domains, inputs are cut at this: exp(-12) is 6e-6
+ROOM = 0.5              # in deeper domains, inputs are cut this far above the shortest table's end, near -15
 
 
 @cite("luo2024secformer", "one masked opening, here of an exponent instead of an angle")
@@ -22,12 +22,13 @@ def exp(s: Session, x: Share, domain: Range, *, scale_bits: int = 0) -> Share:
     """2^scale_bits exp(x) for x in the domain, whose upper end is at most 2.   1 round; 3 bytes per element, 4 where
     the domain goes below about -213.
 
-    1. where no table reaches the domain's low end (about -440): cut x at -12    two rounds, about 5 bytes per element
+    1. where no table reaches the domain's low end (about -440): cut x at -15    two rounds, about 5 bytes per element
     2. open x mod P, a power of two longer than the domain; a public power of e times an entry of the dealer's table
 
-    Error: 2.1e-6 times 2^scale_bits, and 3.3e-5 relative, nearly all of which comes from rounding a pending x; where x
-    is cut, 6.2e-6 times 2^scale_bits more. Takes a pending x; the result has a truncation pending. Raises RangeError
-    where the domain goes above 2.
+    Error: 2.1e-6 times 2^scale_bits, and 3.3e-5 relative, nearly all of which comes from rounding a pending x. Where x
+    is cut, 3e-7 times 2^scale_bits more (exp(-15); twice that per unit by which the domain goes above 0.25); and where
+    the domain goes below -2^15, x has fewer fractional bits (`floor_at`). Takes a pending x; the result has a
+    truncation pending. Raises RangeError where the domain goes above 2.
     """
     high = max(0.0, math.ceil(domain.high * 8.0) / 8.0)  # on a grid, so that layers share their plans' kinds
     if high > HIGHEST:
@@ -35,7 +36,8 @@ def exp(s: Session, x: Share, domain: Range, *, scale_bits: int = 0) -> Share:
                          f"row maximum first")
     function = table(domain.low, high)
     if function is None:
-        x, function = floor_at(s, x, FLOOR, domain), Exponential(LEAST_PERIOD_BITS, high)        # 1
+        function = Exponential(LEAST_PERIOD_BITS, high)
+        x = floor_at(s, x, function.low + ROOM, domain)                                          # 1
     return s.exponential(x, function) * 2.0**scale_bits                                          # 2
 
 

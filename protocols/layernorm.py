@@ -146,7 +146,7 @@ class Plan:
         most, holds = WORD_BITS - 2 - 2 * fixed.frac, x.width - x.frac - 2
         if reach > holds:
             raise RangeError(f"LayerNorm's input reaches {measured(at, INPUT).reach:g}, but the linear layer before it "
-                             f"holds values below 2^{holds}; raise `magnitude` (and lower `frac`)")
+                             f"holds values below 2^{holds}; raise `magnitude`")
 
         def square(near: int, m: int) -> int:
             return bits(channels**2 * (4.0**m + eps * 4.0**near))

@@ -94,7 +94,7 @@ class Checkpoint:
         if not top < bound:
             raise RangeError(
                 f"{self.folder}: tensor {name!r} holds the value {top:g}; fixed point can hold only |v| < {bound:g}. "
-                f"Rescale the model, or raise `magnitude` (and lower `frac`)"
+                f"Raise `magnitude`, or rescale the model"
             )
         return top
 

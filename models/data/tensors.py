@@ -102,6 +102,6 @@ def table_width(table: Tensor, checkpoint: Checkpoint, frac: int, bound: float) 
     reach = sum(checkpoint.reach(p.name(checkpoint), p.shape, bound) for p in table.parts)
     if not reach < bound:
         raise RangeError(f"rows of {' plus '.join(p.names[0] for p in table.parts)} add up to values as large as "
-                         f"{reach:g}; fixed point can hold only |v| < {bound:g}. Rescale the model, or raise "
-                         f"`magnitude` (and lower `frac`)")
+                         f"{reach:g}; fixed point can hold only |v| < {bound:g}. Raise `magnitude`, or rescale the "
+                         f"model")
     return next((w for w in NARROW if reach + 2.0**-frac < 2.0 ** (w - 2 - frac)), WORD_BITS)

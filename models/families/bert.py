@@ -19,11 +19,12 @@ from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.tensors import TABLE, Part, Tensor, linear_layout, matrix, norm_layout
 from secformer.models.families.activations import GELU, NAMES, activation
 from secformer.models.families.architecture import LAYERS, Architecture, Rows, Spec, later
-from secformer.models.families.blocks import Forward, join_heads, layernorm, linear, look_up, split_heads
+from secformer.models.families.blocks import Forward, join_heads, layernorm, linear, look_up, reaching, split_heads
 from secformer.models.families.config import Config
 from secformer.models.families.heads import Head, word_logits
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.quantities import SCORE
 
 WORDS = "embeddings.word_embeddings.weight"
 SEGMENTS = "embeddings.token_type_embeddings.weight"
@@ -213,13 +214,13 @@ class Bert(Architecture):
 
     def attention(self, s: Session, x: Share, f: Forward, layer: str) -> Share:
         """LayerNorm(x + W softmax(Q K^T) V)."""
-        c, heads = self.spec.hidden, self.spec.heads
+        c, heads, at = self.spec.hidden, self.spec.heads, f.at(f"{layer}.softmax")
         with s.scope("linear"):
             (qkv,) = s.settle(linear(s, x, f, f"{layer}.qkv"))  # (N, 3C): one truncation for its three uses
             q, k, v = (split_heads(qkv[:, i * c : (i + 1) * c], f.batch, heads) for i in range(3))
-            scores = s.matmul(q, k.swapaxes(-1, -2))  # (B, H, T, T)
+            scores = s.matmul(q, k.swapaxes(-1, -2), magnitude=reaching(s, at, SCORE))  # (B, H, T, T)
         with s.scope("softmax"):
-            context = f.recipe.softmax(s, scores, v, f.batch.mask, f.at(f"{layer}.softmax"))
+            context = f.recipe.softmax(s, scores, v, f.batch.mask, at)
         with s.scope("linear"):
             x = x + linear(s, join_heads(context, f.batch), f, f"{layer}.attention")
         return layernorm(s, x, f, f"{layer}.attention.layernorm", self.spec.eps)

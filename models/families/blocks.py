@@ -14,7 +14,8 @@ from secformer.models.data.parameters import Parameters
 from secformer.models.data.tensors import TABLE
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
-from secformer.protocols.ranges import Site
+from secformer.protocols.quantities import Quantity
+from secformer.protocols.ranges import Site, bits
 from secformer.protocols.recipes import Recipe
 
 Sites = Callable[[str], Site]
@@ -36,6 +37,12 @@ class Forward:
 def linear(s: Session, x: Share, f: Forward, name: str) -> Share:
     """x (N, K) @ W (K, M) + b."""
     return s.matmul(x, f.parameters.matrix(f"{name}.weight")) + f.parameters.vector(f"{name}.bias")
+
+
+def reaching(s: Session, at: Site, quantity: Quantity) -> int:
+    """The magnitude of a product whose range is measured at its next call site: the session's, or more where the range
+    reaches farther."""
+    return max(s.fixed.magnitude, bits(at[quantity.name].reach) if quantity.name in at else 0)
 
 
 def layernorm(s: Session, x: Share, f: Forward, site: str, eps: float) -> Share:
