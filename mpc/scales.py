@@ -57,7 +57,8 @@ def truncations(xs: Sequence[Share], widths: Sequence[int], fixed: FixedPoint) -
                 f"State the product's magnitude, or settle before scaling"
             )
         window = min(x.width, shift + fixed.window(x.frac - shift, x.magnitude))
-        due[id(x)] = Truncation(x, shift, window, max(window - shift, wanted[id(x)]))
+        least = window - shift if shift else x.width  # what is lifted to be checked only stays as wide as it is
+        due[id(x)] = Truncation(x, shift, window, max(least, wanted[id(x)]))
     return list(due.values())
 
 

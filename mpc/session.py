@@ -19,15 +19,17 @@ from secformer.mpc.errors import RangeError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import LEAST_BITS, Exponential, Opening, Series, opening_bits
 from secformer.mpc.guarding import Guarding
-from secformer.mpc.guards import Check
+from secformer.mpc.guards import INDEX_BITS, Check
 from secformer.mpc.ops.book import Agree, as_fitted
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.scales import comparison_window, positive, product_width
 from secformer.mpc.shares import Share, Weight
 
 CLIENT = "client"
-ROOM = 0.125  # of a comparison's reach, that a guarded one leaves to notice values that are larger
-RING = 3.0    # lengths of a domain that a guarded opening covers where whole bytes have room for them
+ROOM = 0.5      # of a comparison's reach, that a guarded one leaves to notice values that are larger
+RING = 3.0      # lengths of a domain that a guarded opening covers where whole bytes have room for them
+BEYOND = 0.125  # of an interval, that a guard looks beyond an end where values may lie at the end: more than a part
+AIR = 1.25      # the same in parts, where a guard has fewer
 Pair = tuple[Share, "Share | Weight"]
 
 
@@ -181,7 +183,7 @@ class Session(Guarding):
         """
         self._own(x)
         x = self._modulo(x, function.period_bits)
-        opening, check = self._opening(x, function.period_bits, (function.low, function.high), "spread")
+        opening, check = self._opening(x, function.period_bits, (function.low, function.high), "spread", above=AIR)
         data = self._exponential(x, function, opening, check)
         return self._evaluated(data, function)
 
@@ -202,14 +204,13 @@ class Session(Guarding):
         nearest = math.ceil if x.frac == exact else math.floor
         exactly = [(float(c), nearest(c * 2.0**x.frac)) for c in thresholds]
         width = self.fixed.window(2 * self.fixed.frac, self.fixed.magnitude if magnitude is None else magnitude)
-        check = self._check(self._interval(-bound, bound, "input"), x.frac, window)
+        check = self._bounded(x, bound, window)
         return [Share(self, bit, 0, width, 1) for bit in self._less(x, exactly, window, width, check)]
 
     def relu(self, x: Share, *, bound: float, precision: int | None = None) -> Share:
         """max(x, 0) for |x| < bound. Price: two rounds, otherwise as `less` with one threshold."""
         x, window = self._windowed(x, positive(bound), precision, ROOM)
-        check = self._check(self._interval(-bound, bound, "input"), x.frac, window)
-        return self._rectified(x, window, WORD_BITS, check)
+        return self._rectified(x, window, WORD_BITS, self._bounded(x, bound, window))
 
     def maximum(self, x: Share, axis: int, *, bound: float, precision: int | None = None) -> Share:
         """Maximum along an axis, which is kept with length 1, for |x| < bound. The result is right modulo its width.
@@ -280,15 +281,23 @@ class Session(Guarding):
     def _rectified(self, x: Share, window: int, width: int, check: Check | None = None) -> Share:
         return Share(self, self._relu(x, window, width, check), x.frac, width, x.magnitude)
 
-    def _opening(self, x: Share, period_bits: int, domain: tuple[float, float] | None,
-                 what: str) -> tuple[Opening, Check | None]:
+    def _opening(self, x: Share, period_bits: int, domain: tuple[float, float] | None, what: str,
+                 above: float = 0.0) -> tuple[Opening, Check | None]:
         """How x is opened modulo a period, and what it is checked for: with a guard, bits above the period are opened
-        where they cost nothing, so that values far outside are noticed too."""
+        where they cost nothing, so that values far outside are noticed too. With `above`, in parts of the guard, values
+        up to the domain's end pass for certain, and values a little above may pass."""
         if not self.guarded or domain is None:
             return opening_bits(period_bits, x.frac), None
-        wanted = math.ceil(math.log2(RING * (domain[1] - domain[0]))) - period_bits
+        (low, high), length = domain, domain[1] - domain[0]
+        wanted = math.ceil(math.log2(RING * length)) - period_bits
         opening = opening_bits(period_bits, x.frac, min(wanted, x.width - x.frac - period_bits))
-        return opening, self._check(self._interval(*domain, what), opening.keep, opening.bits)
+        high += min(length * BEYOND, above * 2.0 ** (opening.bits - opening.keep - INDEX_BITS))
+        return opening, self._check(self._interval(low, high, what), opening.keep, opening.bits)
+
+    def _bounded(self, x: Share, bound: float, window: int) -> Check | None:
+        """The check of a comparison of |x| < bound: values up to the bound pass for certain, and a little above may."""
+        reach = bound * (1.0 + 2.0 * BEYOND)
+        return self._check(self._interval(-reach, reach, "input"), x.frac, window)
 
     def _products(self, pairs: Sequence[Pair], magnitude: int | Sequence[int] | None, matmul: bool) -> list[Share]:
         each = magnitude if isinstance(magnitude, Sequence) else [magnitude] * len(pairs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from secformer.mpc.errors import RangeError
-from secformer.mpc.session import Session
+from secformer.mpc.session import BEYOND, Session
 from secformer.mpc.shares import Share
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range, bits
@@ -43,7 +43,9 @@ def exp_limit(
     magnitude = 2 * finer + 1 + spare + top
     first = bits(max(2.0, 1.02 * (1.0 + domain.low / n), -1.02 * (1.0 + domain.low / n)))
     b = ((x * (1.0 / n) + 1.0) * 2.0**finer).promise(finer + first)                              # 1
-    b = s.checked(b, (1.0 + domain.low / n) * 2.0**finer, (1.0 + domain.high / n) * 2.0**finer, "exponent")
+    beyond = (domain.high - domain.low) * BEYOND / n  # inputs may lie at the very ends
+    least = max(1.0 + domain.low / n - beyond, min(-LARGEST_BASE, 1.0 + domain.low / n))
+    b = s.checked(b, least * 2.0**finer, (1.0 + domain.high / n + beyond) * 2.0**finer, "exponent")
     if domain.low < floor:
         (below,) = s.less(x, [floor], bound=domain.reach + 1.0, precision=FLOOR_PRECISION)       # 2
         b = s.mul(b, 1 - below, magnitude=magnitude).promise(finer + 1)

@@ -16,7 +16,7 @@ from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
-from secformer.protocols.exp import exp
+from secformer.protocols.exp import exp, table
 from secformer.protocols.fidelity import faithful, student
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import (
@@ -90,7 +90,7 @@ def below_maximum(
     less than a public delta below the row's maximum and never above it, and softmax does not depend on m.
 
     1. padding columns <- a public low constant
-    2. m <- coarse row maximum
+    2. m <- coarse row maximum                    one round more where no table of exp's reaches the domain's low end
     Takes pending scores; x stays pending, and is right modulo 4 max(least_bound, largest score) or more.
     """
     score, spread = measured(at, SCORE), measured(at, SPREAD)
@@ -99,7 +99,10 @@ def below_maximum(
     if columns is not None:
         scores = scores * columns + (1 - columns) * math.floor(score.low)                        # 1
     m = s.maximum(scores, -1, bound=bound, precision=precision)                                  # 2
-    return scores - m, Range(max(spread.low, -2.0 * bound), 2.0 * 2.0**-precision)
+    domain = Range(max(spread.low, -2.0 * bound), 2.0 * 2.0**-precision)
+    if table(domain.low, domain.high) is None:
+        (m,) = s.lift(m)  # x will be compared in words that are longer than those that a maximum needs
+    return scores - m, domain
 
 
 def coarsest(bound: float, windows: Windows) -> int:

@@ -41,13 +41,14 @@ from secformer.protocols.recipes import EXACT, RECIPES, Recipe
 
 def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto",
                  profile: PathLike | RangeProfile | None = None, seed_rank: int = 1, output: str = "auto",
-                 frac: int = 16, magnitude: int = 14, untrained_recipe: bool = False,
+                 frac: int = 16, magnitude: int = 14, untrained_recipe: bool = False, guard: bool = True,
                  tell: Progress = silent) -> PublicModel:
     """Writes `out`/party0.safetensors, `out`/party1.safetensors and `out`/client/ from a Hugging Face folder.
 
     seed_rank  the party whose share file holds a seed of 32 bytes: 0 or 1
     output     "auto": clients receive all results that the architecture has; "head": the head's answer only
     frac, magnitude   the number format, as in `Settings`
+    guard   whether values are checked, so that clients learn which answers cannot be trusted
     untrained_recipe  allow a recipe with other functions than the checkpoint was trained for, to measure cost only
 
     Raises ModelError, RangeError, SettingsError before anything is written, and OSError where a file cannot be written.
@@ -58,7 +59,8 @@ def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto
     if out.exists() and any(out.iterdir()):
         raise SettingsError(f"{out} is not empty; give a new folder, so that the shares of two models are not "
                             f"mixed")
-    settings = Settings(frac=frac, magnitude=magnitude, output=output, untrained_recipe=untrained_recipe)
+    settings = Settings(frac=frac, magnitude=magnitude, output=output, untrained_recipe=untrained_recipe,
+                        guard="mark" if guard else "off")
     folder = ModelFolder(model)
     tell("checking the model", 0, 3)
     public = describe(folder, recipe, profile, settings)

@@ -59,6 +59,13 @@ def embedding(p: argparse.ArgumentParser) -> None:
                         "embedding tables")
 
 
+def guard(p: argparse.ArgumentParser, *, off: bool = True) -> None:
+    p.add_argument("--guard", choices=("mark", "nan", "raise", *(("off",) if off else ())), default="mark",
+                   help="texts whose values leave the ranges that the computation is right in. mark: their answers are "
+                        "marked (default); nan: their numbers are left out, too; raise: the command fails"
+                        + ("; off: nothing is checked" if off else ""))
+
+
 def settings(p: argparse.ArgumentParser, whose: str) -> None:
     p.add_argument("--settings", required=True, metavar="FILE", help=f"{whose} settings file (TOML)")
 

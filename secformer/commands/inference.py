@@ -47,7 +47,8 @@ def infer(args: argparse.Namespace) -> None:
     with Compiling() as compiling:
         out = secure_bert(
             args.model, texts, recipe=args.recipe, backend=args.backend, profile=args.profile, progress=args.progress,
-            embedding=args.embedding, truncation=args.truncation, untrained_recipe=args.untrained_recipe,
+            embedding=args.embedding, truncation=args.truncation, guard=args.guard,
+            untrained_recipe=args.untrained_recipe,
         )
     out = replace(out, notes=[*out.notes, *compiling.notes])
     show(args, answers.infer_json(texts, out), answers.infer(texts, out))
@@ -188,6 +189,7 @@ def add(commands: Commands) -> None:
     _model_and_texts(p)
     arguments.profile(p)
     _running(p)
+    arguments.guard(p)
     arguments.embedding(p)
 
     p = commands.add("check", check, "compare texts with the range profile, and the recipe with exact functions",

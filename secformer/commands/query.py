@@ -14,7 +14,7 @@ def query(args: argparse.Namespace) -> None:
     from secformer import connect
     from secformer.views import answers
 
-    with connect(args.settings) as model:
+    with connect(args.settings, guard=args.guard) as model:
         out = model.infer(texts, progress=args.progress)
     show(args, answers.infer_json(texts, out), answers.infer(texts, out))
 
@@ -35,4 +35,5 @@ def add(commands: Commands) -> None:
     p = commands.add("query", query, "send texts to two served parties", _QUERY)
     arguments.settings(p, "the client's")
     arguments.texts(p)
+    arguments.guard(p, off=False)
     arguments.progress(p)

@@ -32,7 +32,8 @@ def provision(args: argparse.Namespace) -> None:
 
     with shown(args.progress) as tell:
         public = write_shares(args.model, args.out, recipe=args.recipe, profile=args.profile, seed_rank=args.seed_rank,
-                              output=args.output, untrained_recipe=args.untrained_recipe, tell=tell)
+                              output=args.output, untrained_recipe=args.untrained_recipe, guard=not args.no_guard,
+                              tell=tell)
     show(args, serving.provision_json(public, Path(args.out)), serving.provision(public, Path(args.out)))
 
 
@@ -162,6 +163,9 @@ def add(commands: Commands) -> None:
     p.add_argument("--output", choices=("auto", "head"), default="auto",
                    help="results that clients receive. auto: all that the architecture has (default); head: only the "
                         "head's answer")
+    p.add_argument("--no-guard", action="store_true",
+                   help="check nothing: clients will not learn that values left the ranges that the computation is "
+                        "right in")
     arguments.progress(p)
 
     p = commands.add("dealer", dealer, "run the dealer", _DEALER, json=False)

@@ -14,6 +14,7 @@ from secformer.models.data.batch import Batch
 from secformer.models.data.tokenizer import Texts, Tokenizer
 from secformer.models.run.gather import gather
 from secformer.models.run.guard import named
+from secformer.models.run.options import GUARDS
 from secformer.models.run.output import SecureOutput, assemble
 from secformer.models.run.progress import Progress, shown
 from secformer.models.run.public import PublicModel
@@ -32,12 +33,15 @@ T = TypeVar("T")
 SOURCE = "the provisioned model's own"
 
 
-def connect(settings: str | Path | ClientSettings) -> RemoteModel:
+def connect(settings: str | Path | ClientSettings, *, guard: str = "mark") -> RemoteModel:
     """A served model, from a client's settings file. Nothing is sent before the first request.
+
+    guard  what is done about texts that cannot be trusted: "mark", "nan" or "raise", as in `Settings`. Whether values
+           are checked at all was decided when the model was provisioned.
 
     Raises SettingsError, ModelError.
     """
-    return RemoteModel(settings if isinstance(settings, ClientSettings) else load_client(settings))
+    return RemoteModel(settings if isinstance(settings, ClientSettings) else load_client(settings), guard=guard)
 
 
 class RemoteModel:
@@ -46,8 +50,11 @@ class RemoteModel:
     Several threads may call it: their requests are sent one after the other. `close` abandons a running request.
     """
 
-    def __init__(self, settings: ClientSettings):
-        self._settings = settings
+    def __init__(self, settings: ClientSettings, *, guard: str = "mark"):
+        if guard not in GUARDS or guard == "off":
+            raise SettingsError(f"a client's guard must be 'mark', 'nan' or 'raise', got {guard!r}; `secformer "
+                                f"provision --no-guard` makes a model without one")
+        self._settings, self._guard = settings, guard
         self.public = PublicModel.load(settings.model)
         self._tokenizer = Tokenizer(settings.model, self.public.inputs)
         context = client_context(settings.tls)
@@ -69,7 +76,7 @@ class RemoteModel:
             self._compare()
             results, cost = gather(read.rows, self._settings.batch_tokens, architecture.results, self._ask, tell)
             return assemble(architecture, read.rows, results, cost=cost, notes=self.public.notes, profile_source=SOURCE,
-                            answers=answers(architecture, read, results, self._tokenizer))
+                            guard=self._guard, answers=answers(architecture, read, results, self._tokenizer))
 
     __call__ = infer
 

@@ -19,7 +19,7 @@ def ending(out: SecureOutput) -> list[RenderableType]:
     if out.cost is not None:
         parts += [Text("\nCost at both parties; MB count both directions"), cost_table(out.cost),
                   Text(predicted(out.cost))]
-    return [*parts, *(Text(f"note: {note}") for note in out.notes)]
+    return [*parts, *(Text(f"note: {note}", style="bold" if "cannot be trusted" in note else "") for note in out.notes)]
 
 
 def cost_table(total: Cost) -> Table:

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from secformer.models.families.program import GUARD
 from secformer.models.run.public import CLIENT_FOLDER, PublicModel
 from secformer.models.run.share_file import share_file
 from secformer.roles.stocking import Stocked
@@ -17,7 +18,8 @@ from secformer.roles.stocking import Stocked
 def provision_json(public: PublicModel, out: Path) -> dict[str, Any]:
     return {
         "model": public.digest, "recipe": public.recipe.name, "architecture": public.architecture.spec.architecture,
-        "results": list(public.names), "notes": list(public.notes),
+        "results": [name for name in public.names if name != GUARD], "guard": GUARD in public.names,
+        "notes": list(public.notes),
         "files": {**{f"party{rank}": str(out / share_file(rank)) for rank in (0, 1)},
                   "client": str(out / CLIENT_FOLDER)},
     }

@@ -45,12 +45,14 @@ def seen(body: Body, x: np.ndarray) -> np.ndarray:
     return np.asarray(guarded(body, len(x))(PlainSession(strict=False), x)) != 0
 
 
+# each body, and the interval that its values are checked for: comparisons and exponentials look a little farther, since
+# values may lie at the very end of what they are stated for
 BODIES: dict[str, tuple[Body, float, float]] = {
     "series": (lambda s, x: s.series(x, [WAVE]), -6.0, 6.0),
-    "exponential": (lambda s, x: s.exponential(x, Exponential(5, 0.5)), Exponential(5, 0.5).low, 0.5),
-    "less": (lambda s, x: s.less(x, [1.0, -2.0], bound=9.0), -9.0, 9.0),
-    "coarse less": (lambda s, x: s.less(x, [0.0], bound=7.9, precision=6), -7.9, 7.9),
-    "relu": (lambda s, x: s.relu(x, bound=5.0), -5.0, 5.0),
+    "exponential": (lambda s, x: s.exponential(x, Exponential(5, 0.5)), Exponential(5, 0.5).low, 1.75),
+    "less": (lambda s, x: s.less(x, [1.0, -2.0], bound=9.0), -11.25, 11.25),
+    "coarse less": (lambda s, x: s.less(x, [0.0], bound=7.9, precision=6), -9.875, 9.875),
+    "relu": (lambda s, x: s.relu(x, bound=5.0), -6.25, 6.25),
     "settled": (lambda s, x: s.settle(s.checked((x * 0.7).promise(5), -10.0, 12.0, "input")), -10.0 / 0.7, 12.0 / 0.7),
     "already settled": (lambda s, x: s.settle(s.checked(x.promise(6), -10.0, 12.0, "input")), -10.0, 12.0),
     "a view": (lambda s, x: s.settle(s.checked((x * 0.7).promise(5), -7.0, 7.0, "input").reshape(*x.shape, 1)[:, ::-1]),
@@ -85,6 +87,13 @@ def test_values_inside_never_are_and_values_outside_always(seed: int, name: str)
     x[1, rng.integers(30)] = rng.choice([low - off, high + off])
     marked, _ = marks(body, x)
     assert marked[:, 0].tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("name", "ends"), [("less", (-9.0, 9.0)), ("coarse less", (-7.9, 7.9)), ("relu", (-5.0, 5.0)),
+                                            ("exponential", (-14.3, 0.5))])
+def test_the_very_ends_pass(name: str, ends: tuple[float, float]) -> None:
+    marked, _ = marks(BODIES[name][0], np.repeat([ends], 200, axis=0).T.reshape(2, 200))
+    assert not marked.any()
 
 
 def test_expectations_are_checked_at_the_end() -> None:
@@ -226,6 +235,19 @@ def test_one_guard_at_a_time_and_it_ends_with_its_block() -> None:
     with pytest.raises(ZeroDivisionError), s.guarding({1: np.arange(1)}, 1):
         1 / 0  # noqa: B018
     assert not s.guarded
+
+
+def test_a_settled_value_stays_as_wide_as_it_is() -> None:
+    """Its sum is larger than what was promised of it, and so must not be lifted from the window of the promise."""
+    def program(s: Session, x: Any) -> Any:
+        shared = s.share(x if getattr(s, "party", None) is None or s.party.rank == 0 else None, 0, shape=x.shape)
+        with s.guarding({1: np.arange(1)}, 1):
+            (shared,) = s.settle(s.checked(shared.promise(3), -8.0, 8.0, "input"))
+        return s.reveal(s.mul(shared.sum(-1), s.public(1.0, (1,)), magnitude=20), CLIENT)
+
+    x = np.full((1, 3000), 7.5)
+    a, b = World(kernels=kernels_named("numpy")).run(program, x, x).results
+    assert (a + b).view(np.int64) / 2.0**16 == 22500.0
 
 
 def test_results_are_the_same_with_and_without() -> None:

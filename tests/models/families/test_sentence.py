@@ -17,6 +17,7 @@ from secformer.models.data.parameters import Parameters
 from secformer.models.families.architecture import SENTENCE
 from secformer.models.families.blocks import Forward
 from secformer.models.families.folder import ModelFolder
+from secformer.models.families.program import GUARD
 from secformer.models.families.sentence import SentenceModel, weights
 from secformer.models.families.table import architecture_from
 from secformer.models.ranges.profile import measure
@@ -73,7 +74,7 @@ def test_the_embedding_alone(tmp_path: Path) -> None:
     folder = write_sentence(tmp_path, ["mean"], dense=LAYERS[:1])
     with SecureModel.from_pretrained(folder, backend="numpy", output="head") as model:
         out = model(TEXTS)
-    assert model.names == (SENTENCE,) and out.last_hidden_state is None
+    assert model.names == (SENTENCE, GUARD) and out.last_hidden_state is None
     np.testing.assert_allclose(out.embeddings, plain_bert(folder, TEXTS).embeddings, **SECURE)
     assert out.as_dict()["embeddings"] == out.embeddings.tolist()
     compared = compare(folder, TEXTS, [FAITHFUL], backend="numpy", runs=1, output="head")

@@ -21,8 +21,9 @@ from secformer.mpc.errors import ModelError, SettingsError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.activations import relu
-from secformer.protocols.fidelity import student
+from secformer.protocols.fidelity import student, student_of
 from secformer.protocols.gates import GELU_NEW, QUICK_GELU, SILU
+from secformer.protocols.mpcformer import plain_2relu
 from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import (
     CRYPTEN,
@@ -65,7 +66,7 @@ def test_plaintext_of_a_student_is_its_own(tmp_path: Path) -> None:
     """The reference of a 2Quad checkpoint is 2Quad in plaintext, not softmax."""
     folder = folder_of(tmp_path, secformer={"recipe": "secformer", "constants": {"quad_shift": 5.0}})
     own, exact = plain_bert(folder, TEXTS), twin(folder, TEXTS, recipe="exact", untrained_recipe=True)
-    close(own, twin(folder, TEXTS), 1e-12)
+    close(own, twin(folder, TEXTS), 1e-4)
     assert np.abs(own.last_hidden_state - exact.last_hidden_state).max() > 1e-2
     close(secure_bert(folder, TEXTS, **CPU), own, 1e-2)
 
@@ -111,7 +112,10 @@ def test_what_a_student_is_judged_by() -> None:
 @pytest.mark.parametrize("design", DESIGNS.values(), ids=lambda r: r.name)
 def test_what_training_writes_is_read_again(design: Recipe, tmp_path: Path) -> None:
     spec = spec_of(tmp_path, json.loads(json.dumps(entry(design))))
-    assert trained_for(spec) is design and plaintext(spec) is design
+    plain = plaintext(spec)
+    assert trained_for(spec) is design and plain.exact and plain.gelu is design.gelu
+    assert student_of(plain.softmax).function == student_of(design.softmax).function
+    assert suits(plain, design)
     require(design, spec, "here")
 
 
@@ -139,7 +143,8 @@ def test_an_unknown_recipe_is_told_with_the_known(tmp_path: Path) -> None:
 def test_plaintext_of_ordinary_checkpoints_is_exact(tmp_path: Path) -> None:
     assert plaintext(spec_of(tmp_path / "a")) is EXACT
     assert plaintext(spec_of(tmp_path / "b", "puma")) is EXACT
-    assert plaintext(spec_of(tmp_path / "c", "mpcformer_2relu")) is MPCFORMER_2RELU
+    plain = plaintext(spec_of(tmp_path / "c", "mpcformer_2relu"))
+    assert plain.gelu is MPCFORMER_2RELU.gelu and plain.softmax is plain_2relu
 
 
 def test_refusals_name_the_checkpoint_and_the_way_out(tmp_path: Path) -> None:
@@ -167,7 +172,8 @@ def test_a_function_that_declares_nothing_is_tried() -> None:
     for other in (replace(FAITHFUL, gelu=relu), replace(FAITHFUL, softmax=far), replace(PUMA, gelu=relu)):
         assert other.ordinary and not suits(other, None)
     for further in FURTHER.values():
-        assert not suits(replace(FAITHFUL, gelu=further.protocol), None) or further is GELU_NEW  # 5e-4 off is near
+        near = further in (GELU_NEW, QUICK_GELU)  # 5e-4 and 2e-2 off
+        assert near or not suits(replace(FAITHFUL, gelu=further.protocol), None)
     assert all(tried(recipe) == 0.0 for recipe in RECIPES.values()), "the package's own functions declare themselves"
 
 

@@ -30,6 +30,7 @@ def test_settings_have_the_documented_defaults() -> None:
     ("untrained_recipe", ["", 0, None], "True or False"),
     ("embedding", ["Private", "none", True], "'private' or 'client'"),
     ("output", ["logits", "", None], "'auto' or 'head'"),
+    ("guard", ["on", True, None], "'mark' or 'nan' or 'raise' or 'off'"),
     ("batch_tokens", [0, -1, True, 2.0, "8"], "a positive whole number"),
     ("frac", [0, False, 16.0], "a positive whole number"),
     ("magnitude", [-3, True, None], "a positive whole number"),
@@ -45,7 +46,7 @@ def test_every_setting_says_what_it_takes(key: str, values: list[Any], wanted: s
 
 def test_good_values_are_kept() -> None:
     given = {"truncation": True, "embedding": "client", "output": "head", "batch_tokens": 1, "frac": 12, "magnitude": 9,
-             "deadline": 2.5, "untrained_recipe": True}
+             "deadline": 2.5, "guard": "raise", "untrained_recipe": True}
     assert set(given) == {f.name for f in fields(Settings)}, "a new setting wants a line here"
     settings = settings_of(given)
     assert asdict(settings) == given

@@ -13,6 +13,7 @@ from runs_lab import ANY, CPU, TEXTS, close, folder_of
 
 from secformer.models.data.tensors import TABLE
 from secformer.models.families.folder import ModelFolder
+from secformer.models.families.program import GUARD
 from secformer.models.ranges.profile import FILE, RangeProfile, measure
 from secformer.models.run.local import PlainModel, SecureModel, plain_bert, secure_bert
 from secformer.models.run.options import Settings
@@ -118,9 +119,9 @@ def test_recipes_are_chosen_by_name_by_value_and_by_checkpoint(folder: ModelFold
 
 def test_the_results_that_are_revealed(folder: ModelFolder, bare: ModelFolder) -> None:
     auto, head = Settings(), Settings(output="head")
-    assert result_names(folder.architecture, auto) == ("last_hidden_state", "pooler_output")
-    assert result_names(bare.architecture, auto) == ("last_hidden_state", "pooler_output", "logits")
-    assert result_names(bare.architecture, head) == ("logits",)
+    assert result_names(folder.architecture, auto) == ("last_hidden_state", "pooler_output", GUARD)
+    assert result_names(bare.architecture, auto) == ("last_hidden_state", "pooler_output", "logits", GUARD)
+    assert result_names(bare.architecture, head) == ("logits", GUARD)
     with pytest.raises(SettingsError, match="BertModel answers with hidden states, so use output='auto'"):
         result_names(folder.architecture, head)
 
@@ -130,7 +131,7 @@ def test_tables_are_shared_for_private_look_ups_only(folder: ModelFolder, embedd
     prepared = prepare(folder, "auto", None, Settings(embedding=embedding), on_shares=True)
     assert set(prepared.layout) - set(folder.architecture.weights()) == tables
     assert prepared.recipe is FAITHFUL and prepared.architecture is folder.architecture
-    assert prepared.names == ("last_hidden_state", "pooler_output") and prepared.notes == ()
+    assert prepared.names == ("last_hidden_state", "pooler_output", GUARD) and prepared.notes == ()
 
 
 def test_notes_of_the_folder_and_of_the_profile_are_kept(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_provision_says_where_the_files_are(tmp_path: Path, capsys: pytest.Captu
     said = answer(capsys, "provision", str(model), "--out", str(tmp_path / "shares"), "--output", "head")
     assert set(said["files"]) == {"party0", "party1", "client"}
     assert all(Path(path).exists() for path in said["files"].values())
-    assert said["recipe"] == "faithful" and said["results"] == ["logits"]
+    assert said["recipe"] == "faithful" and said["results"] == ["logits"] and said["guard"] is True
     assert main(["provision", str(model), "--out", str(tmp_path / "again")]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "party 0" in out and "two share files together are the weights: delete these copies" in out
