@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from secformer.models.data.batch import Batch, Row
+from secformer.models.data.batch import Batch, Row, batches
 from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.parameters import load_weights
 from secformer.models.data.shares import PlainTensors
@@ -24,7 +25,7 @@ from secformer.models.families.blocks import Forward
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import behind_embedding
 from secformer.models.ranges.observe import observed
-from secformer.models.ranges.samples import ODD, PAIRS, PROSE, long_text
+from secformer.models.ranges.samples import ODD, PAIRS, PROSE, long_text, repetitions, token_rows
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.protocols.quantities import DISTANCE, KNOWN, Quantity, Widening
@@ -34,6 +35,7 @@ from secformer.protocols.recipes import EXACT, FAITHFUL, Needs, Recipe, recipe_n
 FILE = "secformer_profile.json"
 FORMAT = 2  # 1 lacks what LayerNorms and attention's values reach
 MARGIN = 1.25
+MOST_TOKENS = 1024  # per batch while ranges are measured; bounds memory
 KEYS = ("format", "model", "design", "texts", "tokens", "margin", "sites")
 WIDENINGS = "widenings"  # a further key, where a recipe declares quantities that the package does not know
 
@@ -177,7 +179,8 @@ def design_of(recipe: Recipe) -> Recipe:
 
 def measure(folder: ModelFolder, texts: Texts | None = None, *, recipe: Recipe | None = None,
             margin: float = MARGIN, truncation: bool = True) -> RangeProfile:
-    """Runs texts (default: the built-in ones) through the float64 twin, each by itself, so that there is no padding.
+    """Runs texts (default: the built-in ones) through the float64 twin, together where they have the same length, so
+    that there is no padding.
 
     recipe  decides which quantities are measured, and which functions run (see `design_of`); default: the recipe that
             the checkpoint was trained for, else FAITHFUL
@@ -200,8 +203,7 @@ def measure_rows(folder: ModelFolder, rows: Sequence[Row], *, recipe: Recipe | N
     probes: dict[str, Probe] = {}
     parameters = load_weights(s, PlainTensors(layout, folder.checkpoint))
     watched = observed(design, np, probe, asking=wanted)
-    for row in rows:
-        batch = Batch((row,))
+    for batch in _of_one_length(rows):
         forward = Forward(batch, parameters, watched, lambda site: probes.setdefault(site, Probe(margin)))
         with np.errstate(over="ignore", invalid="ignore"):
             behind_embedding(s, architecture, folder.embeddings(batch), forward)
@@ -224,10 +226,19 @@ def _unknown(needs: Needs) -> dict[str, Widening]:
 
 
 def builtin_rows(folder: ModelFolder) -> list[Row]:
-    """The built-in texts, and one that is as long as the model takes."""
-    rows = folder.tokenizer.rows
-    single = [*PROSE, *ODD, long_text(folder.architecture.inputs.longest)]
-    return [*rows(single, truncation=True), *rows(PAIRS, truncation=True)]
+    """The built-in texts, some that are as long as the model takes, repetitions, and rows of tokens."""
+    rows, inputs = folder.tokenizer.rows, folder.architecture.inputs
+    single = [*PROSE, *ODD, long_text(inputs.longest), *repetitions(inputs.longest)]
+    (empty,) = rows("", truncation=True)
+    return [*rows(single, truncation=True), *rows(PAIRS, truncation=True),
+            *token_rows(empty, inputs.words, inputs.longest)]
+
+
+def _of_one_length(rows: Sequence[Row]) -> Iterator[Batch]:
+    """Batches of rows of equal length: without padding, and faster than one after the other."""
+    for _, group in groupby(sorted(rows, key=len), len):
+        for _, batch in batches(list(group), MOST_TOKENS):
+            yield batch
 
 
 class Probe(dict[str, Range]):
