@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ from secformer.models.ranges.observe import observed
 from secformer.models.ranges.samples import ODD, PAIRS, PROSE, long_text, repetitions, token_rows
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
 from secformer.mpc.sessions.plain import PlainSession
-from secformer.protocols.quantities import DISTANCE, KNOWN, Quantity, Widening
+from secformer.protocols.quantities import DISTANCE, KNOWN, SLACK, Quantity, Widening
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, FAITHFUL, Needs, Recipe, recipe_named
 
 FILE = "secformer_profile.json"
 FORMAT = 2  # 1 lacks what LayerNorms and attention's values reach
 MARGIN = 1.25
+MOST_FACTOR = 1e6  # by which a positive range is said to be missed, at most
 MOST_TOKENS = 1024  # per batch while ranges are measured; bounds memory
 KEYS = ("format", "model", "design", "texts", "tokens", "margin", "sites")
 WIDENINGS = "widenings"  # a further key, where a recipe declares quantities that the package does not know
@@ -46,16 +47,27 @@ class OutdatedProfile(ModelError):
 
 @dataclass(frozen=True)
 class Violation:
-    """A quantity that leaves its range: what was met, and what the profile allows."""
+    """A quantity that leaves its range: what was met, what the profile allows, and in which text (from 0), if known."""
 
     site: str
     quantity: str
     found: Range
     allowed: Range
+    text: int | None = None
+
+    @property
+    def factor(self) -> float:
+        """How many times too far it goes: for positive ranges from 0, else from the middle of what is allowed."""
+        low, high = self.allowed.low, self.allowed.high
+        if low > 0.0:
+            return max(self.found.high / high, low / max(self.found.low, low / MOST_FACTOR))
+        middle, half = (low + high) / 2.0, max((high - low) / 2.0, SLACK)
+        return max(self.found.high - middle, middle - self.found.low) / half
 
     def __str__(self) -> str:
-        return (f"{self.site} {self.quantity}: {self.found.low:.4g} to {self.found.high:.4g}, "
-                f"profile allows {self.allowed.low:.4g} to {self.allowed.high:.4g}")
+        which = "" if self.text is None else f"text {self.text}: "
+        return (f"{which}{self.site} {self.quantity}: {self.found.low:.4g} to {self.found.high:.4g}, profile allows "
+                f"{self.allowed.low:.4g} to {self.allowed.high:.4g} ({self.factor:.3g} times that)")
 
 
 @dataclass(frozen=True)
@@ -212,6 +224,15 @@ def measure_rows(folder: ModelFolder, rows: Sequence[Row], *, recipe: Recipe | N
             raise RangeError(f"{folder.path}: values at {site} overflow even in float64; this model cannot be run")
     return RangeProfile(folder.digest, design.name, len(rows), sum(map(len, rows)), margin,
                         {site: dict(found) for site, found in probes.items()}, widenings)
+
+
+def leaving(folder: ModelFolder, profile: RangeProfile, rows: Sequence[Row], *,
+            recipe: Recipe | None = None) -> list[Violation]:
+    """Where tokenised texts leave a profile's widened ranges, by text. Raises as `measure` and `violations`."""
+    if not profile.violations(measure_rows(folder, rows, recipe=recipe)):
+        return []
+    return [replace(each, text=i) for i, row in enumerate(rows)
+            for each in profile.violations(measure_rows(folder, [row], recipe=recipe))]
 
 
 def _unknown(needs: Needs) -> dict[str, Widening]:

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from secformer.models.data.batch import Batch
 from secformer.models.families.folder import ModelFolder
-from secformer.models.ranges.profile import FILE, FORMAT, OutdatedProfile, RangeProfile, measure
+from secformer.models.ranges.profile import (
+    FILE,
+    FORMAT,
+    OutdatedProfile,
+    RangeProfile,
+    Violation,
+    leaving,
+    measure,
+    measure_rows,
+)
 from secformer.models.run.local import secure_bert, twin
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
 from secformer.mpc.session import Session
@@ -153,6 +162,25 @@ def test_widening_keeps_positive_quantities_positive(a: float, b: float) -> None
 def widened(quantity: str, r: Range, margin: float) -> Range:
     """As a profile widens it."""
     return RangeProfile("", "exact", 1, 1, margin, {"here": {quantity: r}})("here")[quantity]
+
+
+@pytest.mark.parametrize("found, allowed, factor", [
+    (Range(-9.0, 9.0), Range(-4.0, 4.0), 2.25), (Range(0.0, 5.0), Range(-1.0, 3.0), 2.0),
+    (Range(1.0, 30.0), Range(1.0, 10.0), 3.0), (Range(0.25, 5.0), Range(1.0, 10.0), 4.0),
+    (Range(0.0, 5.0), Range(1.0, 10.0), 1e6), (Range(0.0, 1.0), Range(0.0, 0.0), 4.0),
+])
+def test_how_far_a_range_is_left(found: Range, allowed: Range, factor: float) -> None:
+    each = Violation("here", "x", found, allowed)
+    assert each.factor == pytest.approx(factor)
+    assert f"({factor:.3g} times that)" in str(each) and "text" not in str(each)
+    assert str(replace(each, text=7)).startswith("text 7: here x: ")
+
+
+def test_leaving_says_which_text(folder: ModelFolder) -> None:
+    rows = folder.tokenizer.rows(["the cat sat", "a bad film , not very good !"], truncation=True)
+    profile = measure_rows(folder, rows[:1], margin=1.0)
+    assert leaving(folder, profile, rows[:1]) == []
+    assert {each.text for each in leaving(folder, profile, rows)} == {1}
 
 
 # ---- what recipes declare --------------------------------------------------------------------------------------------
