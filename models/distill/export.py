@@ -18,8 +18,7 @@ from secformer.models.data.tokenizer import TOKENIZER_FILES
 from secformer.models.distill.model import TorchModel, arrays
 from secformer.models.families.config import KEY
 from secformer.models.families.folder import ModelFolder
-from secformer.models.ranges.profile import FILE, measure_rows
-from secformer.models.ranges.samples import ODD, PAIRS, PROSE
+from secformer.models.ranges.profile import FILE, builtin_rows, measure_rows
 from secformer.models.ranges.trained import entry
 from secformer.mpc.errors import ModelError
 from secformer.protocols.recipes import Recipe
@@ -63,10 +62,7 @@ def write_profile(folder: ModelFolder, train: Sequence[Row]) -> None:
     """Measures ranges on built-in texts and on training texts, and writes the profile beside the checkpoint."""
     by_length = sorted(train, key=len)
     some = [*by_length[:-LONG : max(1, len(train) // PROFILED)], *by_length[-LONG:]]
-    built_in = folder.tokenizer.rows([*PROSE, *ODD], truncation=True)
-    if folder.tokenizer.takes_pairs:
-        built_in += folder.tokenizer.rows(PAIRS, truncation=True)
-    measure_rows(folder, [*built_in, *some]).save(folder.path / FILE)
+    measure_rows(folder, [*builtin_rows(folder), *some]).save(folder.path / FILE)
 
 
 def check_room(out: Path, source: Path) -> None:

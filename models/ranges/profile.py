@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from secformer.models.data.batch import Batch, Row
+from secformer.models.data.batch import Batch, Row, batches
 from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.parameters import load_weights
 from secformer.models.data.shares import PlainTensors
@@ -24,16 +25,18 @@ from secformer.models.families.blocks import Forward
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import behind_embedding
 from secformer.models.ranges.observe import observed
-from secformer.models.ranges.samples import ODD, PAIRS, PROSE, long_text
+from secformer.models.ranges.samples import ODD, PAIRS, PROSE, long_text, repetitions, token_rows
 from secformer.mpc.errors import InputError, ModelError, RangeError, SettingsError
 from secformer.mpc.sessions.plain import PlainSession
-from secformer.protocols.quantities import DISTANCE, KNOWN, Quantity, Widening
+from secformer.protocols.quantities import DISTANCE, KNOWN, SLACK, Quantity, Widening
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, FAITHFUL, Needs, Recipe, recipe_named
 
 FILE = "secformer_profile.json"
 FORMAT = 2  # 1 lacks what LayerNorms and attention's values reach
 MARGIN = 1.25
+MOST_FACTOR = 1e6  # by which a positive range is said to be missed, at most
+MOST_TOKENS = 1024  # per batch while ranges are measured; bounds memory
 KEYS = ("format", "model", "design", "texts", "tokens", "margin", "sites")
 WIDENINGS = "widenings"  # a further key, where a recipe declares quantities that the package does not know
 
@@ -44,16 +47,27 @@ class OutdatedProfile(ModelError):
 
 @dataclass(frozen=True)
 class Violation:
-    """A quantity that leaves its range: what was met, and what the profile allows."""
+    """A quantity that leaves its range: what was met, what the profile allows, and in which text (from 0), if known."""
 
     site: str
     quantity: str
     found: Range
     allowed: Range
+    text: int | None = None
+
+    @property
+    def factor(self) -> float:
+        """How many times too far it goes: for positive ranges from 0, else from the middle of what is allowed."""
+        low, high = self.allowed.low, self.allowed.high
+        if low > 0.0:
+            return max(self.found.high / high, low / max(self.found.low, low / MOST_FACTOR))
+        middle, half = (low + high) / 2.0, max((high - low) / 2.0, SLACK)
+        return max(self.found.high - middle, middle - self.found.low) / half
 
     def __str__(self) -> str:
-        return (f"{self.site} {self.quantity}: {self.found.low:.4g} to {self.found.high:.4g}, "
-                f"profile allows {self.allowed.low:.4g} to {self.allowed.high:.4g}")
+        which = "" if self.text is None else f"text {self.text}: "
+        return (f"{which}{self.site} {self.quantity}: {self.found.low:.4g} to {self.found.high:.4g}, profile allows "
+                f"{self.allowed.low:.4g} to {self.allowed.high:.4g} ({self.factor:.3g} times that)")
 
 
 @dataclass(frozen=True)
@@ -177,7 +191,8 @@ def design_of(recipe: Recipe) -> Recipe:
 
 def measure(folder: ModelFolder, texts: Texts | None = None, *, recipe: Recipe | None = None,
             margin: float = MARGIN, truncation: bool = True) -> RangeProfile:
-    """Runs texts (default: the built-in ones) through the float64 twin, each by itself, so that there is no padding.
+    """Runs texts (default: the built-in ones) through the float64 twin, together where they have the same length, so
+    that there is no padding.
 
     recipe  decides which quantities are measured, and which functions run (see `design_of`); default: the recipe that
             the checkpoint was trained for, else FAITHFUL
@@ -200,8 +215,7 @@ def measure_rows(folder: ModelFolder, rows: Sequence[Row], *, recipe: Recipe | N
     probes: dict[str, Probe] = {}
     parameters = load_weights(s, PlainTensors(layout, folder.checkpoint))
     watched = observed(design, np, probe, asking=wanted)
-    for row in rows:
-        batch = Batch((row,))
+    for batch in _of_one_length(rows):
         forward = Forward(batch, parameters, watched, lambda site: probes.setdefault(site, Probe(margin)))
         with np.errstate(over="ignore", invalid="ignore"):
             behind_embedding(s, architecture, folder.embeddings(batch), forward)
@@ -210,6 +224,15 @@ def measure_rows(folder: ModelFolder, rows: Sequence[Row], *, recipe: Recipe | N
             raise RangeError(f"{folder.path}: values at {site} overflow even in float64; this model cannot be run")
     return RangeProfile(folder.digest, design.name, len(rows), sum(map(len, rows)), margin,
                         {site: dict(found) for site, found in probes.items()}, widenings)
+
+
+def leaving(folder: ModelFolder, profile: RangeProfile, rows: Sequence[Row], *,
+            recipe: Recipe | None = None) -> list[Violation]:
+    """Where tokenised texts leave a profile's widened ranges, by text. Raises as `measure` and `violations`."""
+    if not profile.violations(measure_rows(folder, rows, recipe=recipe)):
+        return []
+    return [replace(each, text=i) for i, row in enumerate(rows)
+            for each in profile.violations(measure_rows(folder, [row], recipe=recipe))]
 
 
 def _unknown(needs: Needs) -> dict[str, Widening]:
@@ -224,18 +247,27 @@ def _unknown(needs: Needs) -> dict[str, Widening]:
 
 
 def builtin_rows(folder: ModelFolder) -> list[Row]:
-    """The built-in texts, and one that is as long as the model takes; pairs where the model takes pairs.
+    """The built-in texts, some that are as long as the model takes, repetitions, and rows of tokens; pairs where the
+    model takes pairs.
 
     Raises ModelError for a tokenizer that does not suit the model.
     """
-    rows = folder.tokenizer.rows
-    single = [*PROSE, *ODD, long_text(folder.architecture.inputs.longest)]
+    rows, inputs = folder.tokenizer.rows, folder.architecture.inputs
+    single = [*PROSE, *ODD, long_text(inputs.longest), *repetitions(inputs.longest)]
     try:
-        found = rows(single, truncation=True)
-        return [*found, *rows(PAIRS, truncation=True)] if folder.tokenizer.takes_pairs else found
+        (empty,) = rows("", truncation=True)
+        pairs = rows(PAIRS, truncation=True) if folder.tokenizer.takes_pairs else []
+        return [*rows(single, truncation=True), *pairs, *token_rows(empty, inputs.words, inputs.longest)]
     except InputError as error:
         raise ModelError(f"{folder.path}: the tokenizer does not suit the model. Of the built-in texts, which ranges "
                          f"are measured on, {error}") from error
+
+
+def _of_one_length(rows: Sequence[Row]) -> Iterator[Batch]:
+    """Batches of rows of equal length: without padding, and faster than one after the other."""
+    for _, group in groupby(sorted(rows, key=len), len):
+        for _, batch in batches(list(group), MOST_TOKENS):
+            yield batch
 
 
 class Probe(dict[str, Range]):

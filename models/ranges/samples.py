@@ -1,8 +1,17 @@
-"""Texts that ranges are measured on where a user gives none: short and long, plain and odd."""
+"""Texts that ranges are measured on where a user gives none: short and long, plain and odd, and rows of tokens from the
+whole vocabulary."""
 
 from __future__ import annotations
 
+import numpy as np
+
+from secformer.models.data.batch import Row
+
 Sample = str | tuple[str, str]
+
+SHORT, MEDIUM = 12, 126  # words, or tokens beside the special ones, of repetitions
+DRAWN, FEW = 16, 2       # tokens of the vocabulary that are repeated over a short length, and over a medium one, too
+STEP = (5.0**0.5 - 1.0) / 2.0  # of the vocabulary: multiples of it lie evenly there, in no order that texts have
 
 PROSE: tuple[str, ...] = (
     "What time does the last train to Lyon leave on Sundays?",
@@ -57,6 +66,8 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("Prices rose.", "Prices fell."),
 )
 
+REPEATED: tuple[str, ...] = ("the", "good", "film", "love", "word", "bad", "not", "a", "7", "!")
+
 BUILTIN_TEXTS: tuple[Sample, ...] = (*PROSE, *ODD, *PAIRS)
 
 
@@ -64,3 +75,35 @@ def long_text(words: int) -> str:
     """Plain prose of at least so many words: ranges grow with a text's length."""
     once = " ".join([*PROSE, *(part for pair in PAIRS for part in pair)])
     return " ".join([once] * (1 + words // len(once.split())))
+
+
+def repetitions(longest: int) -> list[str]:
+    """One word over and over, in short and medium texts, and in one that is as long as a model takes: attention, sums
+    and variances then reach what they never reach in prose."""
+    counts = [(word, SHORT) for word in REPEATED] + [(word, MEDIUM) for word in REPEATED[1:4]]
+    return [" ".join([word] * n) for word, n in [*counts, (REPEATED[0], longest)]]
+
+
+def token_rows(empty: Row, words: int, longest: int) -> list[Row]:
+    """Rows of ids, for the whole vocabulary: rare tokens and special ones, each repeated and among others.
+
+    empty    the row of the empty text: the special tokens before and after a text
+    words    the size of the vocabulary
+    longest  the most tokens that a row may have
+    """
+    frame, most = np.array_split(empty.ids, 2), max(0, longest - len(empty))
+
+    def row(ids: np.ndarray) -> Row:
+        whole = np.concatenate([frame[0], ids[:most] % words, frame[1]]).astype(np.int64)
+        return Row(whole, np.zeros_like(whole), np.ones_like(whole))
+
+    special, drawn = np.unique(empty.ids), drawn_ids(DRAWN, words)
+    ends = np.array([0, words - 1])
+    repeated = [row(np.full(SHORT, i)) for i in (*special, *ends, *drawn)]
+    repeated += [row(np.full(MEDIUM, i)) for i in (special[-1], *drawn[:FEW])]
+    return [*repeated, *(row(drawn_ids(n, words)) for n in (1, SHORT, MEDIUM))]
+
+
+def drawn_ids(count: int, words: int) -> np.ndarray:
+    """Ids that lie evenly in the vocabulary, the same ones every time."""
+    return np.asarray(np.arange(1, count + 1) * STEP % 1.0 * words).astype(np.int64)

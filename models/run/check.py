@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from secformer.models.data.batch import Row
 from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.tokenizer import Texts
-from secformer.models.ranges.profile import RangeProfile, Violation, measure
+from secformer.models.ranges.profile import RangeProfile, Violation, leaving
 from secformer.models.run.local import PlainModel
 from secformer.models.run.local import reference as plaintext_model
 from secformer.models.run.output import SecureOutput
@@ -24,8 +26,8 @@ FIELDS = ("logits", "prediction_logits", "seq_relationship_logits", "start_logit
 class Check:
     """What the twin says about texts.
 
-    violations      quantities that leave the profile's ranges; a secure run would be wrong without a warning
-    problem         the error that stopped the twin, where a value does not fit its window; else empty
+    violations      quantities that leave the profile's ranges, by text; a secure run of these texts may be wrong
+    problem         what else does not fit, by text: values that no range profile records; else empty
     errors          largest absolute difference between the recipe's twin and `reference`, by result
     reference       the plaintext answer, as `plain_bert` gives it
     profile_source  where the range profile came from
@@ -50,16 +52,32 @@ def check(model: PathLike, texts: Texts, *, recipe: Recipe | str = "auto",
     """
     loaded = PlainModel.from_pretrained(model, recipe=recipe, profile=profile, **settings)
     reference = plaintext_model(loaded.folder, **settings)(texts)
+    rows = loaded.folder.tokenizer.rows(texts, truncation=loaded.settings.truncation)
     found: list[Violation] = []
     if loaded.profile is not None:
-        measured = measure(loaded.folder, texts, recipe=loaded.recipe, truncation=loaded.settings.truncation)
-        found = loaded.profile.violations(measured)
-    errors, problem = {}, ""
-    try:
+        found = leaving(loaded.folder, loaded.profile, rows, recipe=loaded.recipe)
+    problems = _problems(loaded, texts, rows)
+    loaded.session.strict = False  # so that the twin goes on where a value does not fit
+    with np.errstate(over="ignore", invalid="ignore"):
         errors = differences(loaded(texts), reference)
+    return Check(tuple(found), "; ".join(problems), errors, reference, loaded.profile_source)
+
+
+def _problems(loaded: PlainModel, texts: Texts, rows: Sequence[Row]) -> list[str]:
+    """What stops the strict twin, by text. One run says that nothing does."""
+    if _problem(loaded, texts) is None:
+        return []
+    each = [{"input_ids": [row.ids], "token_type_ids": [row.segments], "attention_mask": [row.mask]} for row in rows]
+    return [f"text {i}: {problem}" for i, one in enumerate(each) if (problem := _problem(loaded, one)) is not None]
+
+
+def _problem(loaded: PlainModel, texts: Texts) -> str | None:
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            loaded(texts)
     except RangeError as error:
-        problem = str(error)
-    return Check(tuple(found), problem, errors, reference, loaded.profile_source)
+        return str(error)
+    return None
 
 
 def differences(a: SecureOutput, b: SecureOutput) -> dict[str, float]:

@@ -11,17 +11,20 @@ import numpy as np
 from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.tokenizer import Texts
 from secformer.models.families.folder import ModelFolder
-from secformer.models.ranges.profile import measure
+from secformer.models.ranges.profile import leaving
 from secformer.models.ranges.trained import suits, trained_for
 from secformer.models.run.local import SecureModel, plain_bert
 from secformer.models.run.options import settings_of
 from secformer.models.run.output import SecureOutput
+from secformer.models.run.prepare import choose_profile
 from secformer.models.run.progress import Progress, part, shown, silent
 from secformer.mpc.errors import SecformerError, SettingsError
 from secformer.mpc.meter import COUNTERS, Cost
 from secformer.protocols.recipes import EXACT, RECIPES, Recipe
 
 PARTS = ("embedding", "gelu", "softmax", "layernorm", "linear", "other")
+OWN = ("there is no range profile for this recipe beside the checkpoint, so one was measured from the built-in texts "
+       "and from the texts of this comparison")
 SHOWN = 3         # the most quantities outside their ranges that a row names
 
 
@@ -88,15 +91,19 @@ def _row(folder: ModelFolder, texts: Texts, recipe: Recipe, plain: SecureOutput,
     student = False
     try:
         student = not suits(recipe, trained_for(folder.architecture.spec))
-        with SecureModel.from_pretrained(folder.path, recipe=recipe, backend=backend,
+        chosen = settings_of(settings)
+        rows = folder.tokenizer.rows(texts, truncation=chosen.truncation)
+        ranges, _, measured = choose_profile(None, folder, recipe, chosen.fixed, rows)
+        with SecureModel.from_pretrained(folder.path, recipe=recipe, backend=backend, profile=ranges,
                                          **settings | {"untrained_recipe": True}) as loaded:
-            profile, provisioning = loaded.profile, loaded.provisioning
+            provisioning = loaded.provisioning
             for i in range(runs):
                 out = loaded(texts, part(tell, i, runs))
-        notes = list(out.notes)
-        if profile is not None:
-            found = profile.violations(measure(folder, texts, recipe=recipe, truncation=loaded.settings.truncation))
+        notes = [*out.notes, *([OWN] if measured else [])]
+        if ranges is not None:
+            found = leaving(folder, ranges, rows, recipe=recipe)
             notes += [f"outside the range profile, so the answer may be wrong: {each}" for each in found[:SHOWN]]
+            notes += [f"and {len(found) - SHOWN} more are outside of it"] if len(found) > SHOWN else []
     except SecformerError as error:
         return Row(recipe.name, student, problem=f"{type(error).__name__}: {error}")
     mine, theirs = _vectors(out), _vectors(plain)

@@ -5,15 +5,17 @@ In-process models and the owner's provisioning both start here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from secformer.models.data.batch import Row
 from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.tensors import Layout
 from secformer.models.families.architecture import HIDDEN, Architecture
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import GUARD
-from secformer.models.ranges.profile import FILE, OutdatedProfile, RangeProfile, design_of, measure
+from secformer.models.ranges.profile import FILE, OutdatedProfile, RangeProfile, builtin_rows, design_of, measure_rows
 from secformer.models.ranges.rehearsal import rehearse, rehearse_values
 from secformer.models.ranges.trained import require, trained_for
 from secformer.models.run.options import Settings
@@ -94,12 +96,13 @@ def choose_recipe(recipe: Recipe | str, folder: ModelFolder, *, untrained: bool 
 
 
 def choose_profile(
-    given: PathLike | RangeProfile | None, folder: ModelFolder, recipe: Recipe, fixed: FixedPoint
+    given: PathLike | RangeProfile | None, folder: ModelFolder, recipe: Recipe, fixed: FixedPoint,
+    rows: Sequence[Row] = (),
 ) -> tuple[RangeProfile | None, str, list[str]]:
     """The range profile of a run, where the profile came from, and notes.
 
     The profile is the given one; else the file beside the checkpoint, if that suits the recipe; else one that is
-    measured now. It is None for exact functions.
+    measured now, from the built-in texts and from `rows`. It is None for exact functions.
 
     Raises ModelError for a profile of other weights or of other functions, and RangeError where the model's values on
     the built-in texts leave the domain of the recipe's protocols.
@@ -114,7 +117,7 @@ def choose_profile(
     else:
         found, note = _beside(beside, design, recipe)
         if found is None:
-            profile = measure(folder, recipe=recipe)
+            profile = measure_rows(folder, [*builtin_rows(folder), *rows], recipe=recipe)
             rehearse_values(folder, recipe, profile, fixed)
             return profile, "measured at load from built-in texts", [note]
         profile, source = found, str(beside)

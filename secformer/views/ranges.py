@@ -50,8 +50,8 @@ def check_json(texts: Texts, report: Check | None, refused: Sequence[Refused] = 
         "errors": report.errors,
         "problem": report.problem or None,
         "violations": [
-            {"site": v.site, "quantity": v.quantity, "found": [v.found.low, v.found.high],
-             "allowed": [v.allowed.low, v.allowed.high]}
+            {"text": v.text, "site": v.site, "quantity": v.quantity, "found": [v.found.low, v.found.high],
+             "allowed": [v.allowed.low, v.allowed.high], "factor": v.factor}
             for v in report.violations
         ],
         "exact": {name: reference[name] for name in ("labels", "probabilities", "scores", "answers", "logits")

@@ -12,7 +12,6 @@ from mpc_lab import KERNELS, ULP, Raw, Words, compute, examples, kernels_named, 
 
 from secformer.mpc.errors import RangeError, SecformerError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.operators import LocalOperators
 from secformer.mpc.session import CLIENT
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World

@@ -13,8 +13,19 @@ from checkpoints import write_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secformer.models.data.batch import Batch
 from secformer.models.families.folder import ModelFolder
-from secformer.models.ranges.profile import FILE, FORMAT, OutdatedProfile, RangeProfile, builtin_rows, measure
+from secformer.models.ranges.profile import (
+    FILE,
+    FORMAT,
+    OutdatedProfile,
+    RangeProfile,
+    Violation,
+    builtin_rows,
+    leaving,
+    measure,
+    measure_rows,
+)
 from secformer.models.ranges.samples import ODD, PROSE
 from secformer.models.run.local import SecureModel, plain_bert, secure_bert, twin
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
@@ -62,7 +73,30 @@ def test_more_texts_never_narrow_a_range(folder: ModelFolder) -> None:
     few, more = measure(folder, ["the cat sat"]), measure(folder, ["the cat sat", "a bad film"])
     for site, quantities in few.sites.items():
         for quantity, r in quantities.items():
-            assert more.sites[site][quantity].low <= r.low <= r.high <= more.sites[site][quantity].high
+            wide = more.sites[site][quantity]  # the last bits depend on what runs together
+            assert wide.low - 1e-12 * abs(r.low) <= r.low <= r.high <= wide.high + 1e-12 * abs(r.high)
+
+
+def test_texts_of_one_length_are_measured_together(folder: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ranges are those of each by itself, and there is never padding."""
+    texts = ["the cat sat", "dog", "a bad film", "cat", "the dog ran on the mat"]
+    together, seen = measure(folder, texts), list[int]()
+    single = [measure(folder, [text]) for text in texts]
+    for site, quantities in together.sites.items():
+        for name, r in quantities.items():
+            ends = [each.sites[site][name] for each in single]
+            np.testing.assert_allclose((r.low, r.high), (min(e.low for e in ends), max(e.high for e in ends)),
+                                       rtol=1e-9, atol=1e-12)
+
+    def embeddings(self: ModelFolder, batch: Batch) -> np.ndarray:
+        assert not batch.padded
+        seen.append(batch.size)
+        return whole(self, batch)
+
+    whole = ModelFolder.embeddings
+    monkeypatch.setattr(ModelFolder, "embeddings", embeddings)
+    measure(folder, texts)
+    assert sorted(seen) == [1, 2, 2]
 
 
 def test_round_trip(folder: ModelFolder, tmp_path: Path) -> None:
@@ -130,6 +164,25 @@ def test_widening_keeps_positive_quantities_positive(a: float, b: float) -> None
 def widened(quantity: str, r: Range, margin: float) -> Range:
     """As a profile widens it."""
     return RangeProfile("", "exact", 1, 1, margin, {"here": {quantity: r}})("here")[quantity]
+
+
+@pytest.mark.parametrize("found, allowed, factor", [
+    (Range(-9.0, 9.0), Range(-4.0, 4.0), 2.25), (Range(0.0, 5.0), Range(-1.0, 3.0), 2.0),
+    (Range(1.0, 30.0), Range(1.0, 10.0), 3.0), (Range(0.25, 5.0), Range(1.0, 10.0), 4.0),
+    (Range(0.0, 5.0), Range(1.0, 10.0), 1e6), (Range(0.0, 1.0), Range(0.0, 0.0), 4.0),
+])
+def test_how_far_a_range_is_left(found: Range, allowed: Range, factor: float) -> None:
+    each = Violation("here", "x", found, allowed)
+    assert each.factor == pytest.approx(factor)
+    assert f"({factor:.3g} times that)" in str(each) and "text" not in str(each)
+    assert str(replace(each, text=7)).startswith("text 7: here x: ")
+
+
+def test_leaving_says_which_text(folder: ModelFolder) -> None:
+    rows = folder.tokenizer.rows(["the cat sat", "a bad film , not very good !"], truncation=True)
+    profile = measure_rows(folder, rows[:1], margin=1.0)
+    assert leaving(folder, profile, rows[:1]) == []
+    assert {each.text for each in leaving(folder, profile, rows)} == {1}
 
 
 # ---- what recipes declare --------------------------------------------------------------------------------------------

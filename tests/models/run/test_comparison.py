@@ -10,7 +10,7 @@ from checkpoints import write_checkpoint
 from comparison_lab import TEXTS
 
 from secformer import plain_bert
-from secformer.models.run.comparison import PARTS, Comparison, compare, parts, verdicts
+from secformer.models.run.comparison import OWN, PARTS, Comparison, compare, parts, verdicts
 from secformer.mpc.errors import InputError, ModelError, SettingsError
 from secformer.mpc.meter import Cost
 from secformer.protocols.recipes import EXACT, FAITHFUL, RECIPES
@@ -40,7 +40,13 @@ def test_texts_outside_the_profile_are_told(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "narrow", "BertModel")
     measure(ModelFolder(folder), ["cat"], recipe=FAITHFUL, margin=1.0).save(folder / FILE)
     (row,) = compare(folder, ["the dog ran , the cat sat !"], [FAITHFUL], runs=1).rows
-    assert row.problem or any("outside the range profile" in note for note in row.notes)
+    assert row.problem or any("outside the range profile" in note and "text 0: " in note for note in row.notes)
+
+
+def test_ranges_that_are_measured_for_a_comparison_hold_its_texts(encoder: Path) -> None:
+    """They are measured on built-in texts and on these, and the row says so."""
+    (row,) = compare(encoder, ["? ? ? ? not not cat cat cat"], [FAITHFUL], runs=1).rows
+    assert OWN in row.notes and not any("outside" in note for note in row.notes) and not row.problem
 
 
 def test_errors_of_all_recipes_are_raised(tmp_path: Path, encoder: Path) -> None:

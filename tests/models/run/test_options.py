@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from secformer.models.run.local import SecureModel
-from secformer.models.run.options import LONGEST, Settings, settings_of
+from secformer.models.run.options import LEAST_FRAC, LONGEST, Settings, settings_of
 from secformer.mpc.errors import RangeError, SettingsError
 
 
@@ -19,6 +19,14 @@ from secformer.mpc.errors import RangeError, SettingsError
 def test_formats_that_do_not_fit_a_word(settings: dict[str, int]) -> None:
     with pytest.raises(RangeError):
         settings_of(settings)
+
+
+@pytest.mark.parametrize("frac", [1, 4, LEAST_FRAC - 1])
+def test_few_fractional_bits_are_refused(frac: int) -> None:
+    """Logits would be rounding errors, or 0."""
+    with pytest.raises(SettingsError, match=f"frac must be at least {LEAST_FRAC}, got {frac}: .*rounding errors"):
+        settings_of({"frac": frac})
+    assert settings_of({"frac": LEAST_FRAC}).fixed.frac == LEAST_FRAC
 
 
 def test_settings_have_the_documented_defaults() -> None:

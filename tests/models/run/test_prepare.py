@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from secformer.models.families.program import GUARD
 from secformer.models.ranges.profile import FILE, RangeProfile, measure
 from secformer.models.run.local import PlainModel, SecureModel, plain_bert, secure_bert
 from secformer.models.run.options import Settings
-from secformer.models.run.prepare import UNMEASURED, choose_profile, choose_recipe, prepare, result_names
+from secformer.models.run.prepare import OUTDATED, UNMEASURED, choose_profile, choose_recipe, prepare, result_names
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
 from secformer.protocols.recipes import EXACT, FAITHFUL, MPCFORMER, PUMA, SECFORMER
 
@@ -145,3 +146,17 @@ def test_exact_functions_do_not_run_on_shares(folder: ModelFolder) -> None:
     assert prepare(folder, EXACT, None, Settings(), on_shares=False).profile is None
     with pytest.raises(SettingsError, match="'exact' is the plaintext reference and cannot run on shares"):
         prepare(folder, EXACT, None, Settings(), on_shares=True)
+
+
+def test_profiles_of_an_earlier_version(tmp_path: Path) -> None:
+    """Beside a checkpoint, one is measured again, and a note says so; one that is given is refused."""
+    folder = ModelFolder(folder_of(tmp_path))
+    facts = measure(folder, TEXTS).as_dict() | {"format": 1}
+    (tmp_path / FILE).write_text(json.dumps(facts), "utf-8")
+    profile, source, notes = choose_profile(None, folder, FAITHFUL, FIXED)
+    assert profile is not None and "gain" in profile.sites["embedding.layernorm"]
+    assert source == "measured at load from built-in texts" and notes == [OUTDATED]
+    with pytest.raises(ModelError, match=r"format 1 of an earlier version.*secformer profile"):
+        choose_profile(tmp_path / FILE, folder, FAITHFUL, FIXED)
+    with pytest.raises(ModelError, match=r"format 1 of an earlier version.*secformer provision"):
+        RangeProfile.of(facts, "public.json")

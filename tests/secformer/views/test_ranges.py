@@ -16,7 +16,7 @@ from secformer.views.ranges import check, check_json, profile, profile_json
 
 REFERENCE = SecureOutput(np.ones((1, 1)), logits=np.zeros((1, 2)), labels=["good"],
                          probabilities=np.array([[0.6, 0.4]]))
-OUTSIDE = Violation("layer.0.gelu", "x", Range(-9.0, 9.0), Range(-4.0, 4.0))
+OUTSIDE = Violation("layer.0.gelu", "x", Range(-9.0, 9.0), Range(-4.0, 4.0), 5)
 
 
 def test_texts_within_their_ranges() -> None:
@@ -32,8 +32,8 @@ def test_texts_outside_their_ranges() -> None:
     assert "NOT all texts stay within it" in text and str(OUTSIDE) in text and "the value 9 does not fit" in text
     facts = json.loads(json.dumps(check_json(["a"], report)))
     assert not facts["within"] and facts["problem"] == "the value 9 does not fit"
-    assert facts["violations"] == [{"site": "layer.0.gelu", "quantity": "x", "found": [-9.0, 9.0],
-                                    "allowed": [-4.0, 4.0]}]
+    assert facts["violations"] == [{"text": 5, "site": "layer.0.gelu", "quantity": "x", "found": [-9.0, 9.0],
+                                    "allowed": [-4.0, 4.0], "factor": 2.25}]
     assert facts["exact"]["labels"] == ["good"]
 
 
