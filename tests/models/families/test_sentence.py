@@ -180,7 +180,10 @@ def test_sites_results_and_facts(tmp_path: Path) -> None:
     assert own.results == own.inner.results | {SENTENCE: False}
     assert architecture_from("bert", json.loads(json.dumps(own.facts()))) == own
     assert check(tmp_path, TEXTS).ok and SENTENCE in check(tmp_path, TEXTS).errors
-    assert own.classifier(("a", "b")) == own.inner.classifier(("a", "b"))
+    with pytest.raises(ModelError, match="a classifier that is made of it would not"):
+        own.classifier(("a", "b"))
+    plain = ModelFolder(write_sentence(tmp_path / "plain")).architecture
+    assert isinstance(plain, SentenceModel) and plain.classifier(("a", "b")) == plain.inner.classifier(("a", "b"))
 
 
 def test_the_encoder_alone_whatever_head_was_stored(tmp_path: Path) -> None:
