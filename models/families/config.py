@@ -11,6 +11,7 @@ from typing import Any
 
 from secformer.models.data.library import quiet, transformers
 from secformer.models.families.heads import Head
+from secformer.models.families.modules import SETTINGS, read_settings
 from secformer.mpc.errors import ModelError
 
 FILE = "config.json"
@@ -85,8 +86,13 @@ class Config:
         if head is not Head.SEQUENCE or labels != 1:
             return "sigmoid"
         entry = self.get("sentence_transformers")
-        key, name = ("sentence_transformers.activation_fn", entry["activation_fn"]) if (
-            isinstance(entry, Mapping) and "activation_fn" in entry) else (OLD_SCORE, self.get(OLD_SCORE))
+        beside = read_settings(self.file.parent).get("activation_fn")  # where the newest versions write it
+        if beside is not None:
+            key, name = f"activation_fn of {SETTINGS}", beside
+        elif isinstance(entry, Mapping) and "activation_fn" in entry:
+            key, name = "sentence_transformers.activation_fn", entry["activation_fn"]
+        else:
+            key, name = OLD_SCORE, self.get(OLD_SCORE)
         kind = str(name).rpartition(".")[2]
         self.require(key, name is None or kind in SCORES, f"a class named {' or '.join(SCORES)}", name)
         return "sigmoid" if name is None else SCORES[kind]

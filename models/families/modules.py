@@ -98,6 +98,13 @@ def read_modules(folder: Path) -> Modules | None:
                    _prompt(folder), include, lower)
 
 
+def read_settings(folder: Path) -> Mapping[str, Any]:
+    """The entries of SETTINGS; none where there is no such file. Raises ModelError for a file that cannot be read."""
+    file = folder / SETTINGS
+    found: Mapping[str, Any] = _read(file, dict) if file.is_file() else {}
+    return found
+
+
 def _module(file: Path, entry: Any) -> tuple[str, str]:
     """A module's class and the folder that it is in."""
     known = isinstance(entry, Mapping) and isinstance(entry.get("type"), str) and isinstance(entry.get("path"), str)
@@ -163,8 +170,7 @@ def _limits(folder: Path) -> tuple[int | None, bool]:
 
 def _prompt(folder: Path) -> str:
     """The prompt that is put before texts where the user names none."""
-    file = folder / SETTINGS
-    facts = _read(file, dict) if file.is_file() else {}
+    file, facts = folder / SETTINGS, read_settings(folder)
     if facts.get("truncate_dim") is not None:
         raise ModelError(f"{file}: truncate_dim must be null, got {facts['truncate_dim']!r}; {_instead(folder)}")
     name, prompts = facts.get("default_prompt_name"), facts.get("prompts") or {}

@@ -109,7 +109,14 @@ class SentenceModel(Architecture):
         return self.inner.sizes
 
     def classifier(self, labels: tuple[str, ...]) -> Architecture:  # type: ignore[override]
-        """The encoder with a text classifier, without the modules."""
+        """The encoder with a text classifier, without the modules.
+
+        Raises ModelError where the folder changes texts before they are tokenised, which a classifier's would not.
+        """
+        if self.modules.prompt or self.modules.lower:
+            raise ModelError(f"this folder of sentence-transformers puts a prompt before its texts, or puts them into "
+                             f"lower case; a classifier that is made of it would not. Train a copy of the folder "
+                             f"without {MODULES}")
         return self.inner.classifier(labels)
 
     # ---- what the modules add ------------------------------------------------------------------------------------

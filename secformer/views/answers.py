@@ -83,9 +83,9 @@ def _columns(texts: Texts, out: SecureOutput) -> tuple[tuple[str, ...], list[tup
         return (f"embedding ({found.shape[1]} numbers)", "cosine to the first"), [
             (" ".join(f"{v:+.3f}" for v in e[:4]) + " ...", f"{c:.4f}") for e, c in zip(found, near, strict=True)]
     if out.scores is not None:
-        logits = np.zeros((len(texts), 1)) if out.logits is None else out.logits
+        single = np.zeros((len(texts), 1)) if out.logits is None else out.logits
         return ("score", "logit"), [(f"{score:.4f}", _numbers(logit))
-                                    for score, logit in zip(out.scores, logits, strict=True)]
+                                    for score, logit in zip(out.scores, single, strict=True)]
     logits = out.logits if out.prediction_logits is None else out.prediction_logits
     logits = np.zeros((len(texts), 1)) if logits is None else logits
     if logits.ndim == 2:

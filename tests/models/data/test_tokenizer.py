@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,17 @@ def test_segments_of_pairs_are_those_that_transformers_takes(facts: dict[str, An
     found = plain_bert(folder, [("cat", "the dog")])
     np.testing.assert_allclose(found.last_hidden_state, expected, rtol=0.0, atol=1e-10)
     assert (types, facts) != (1, {})
+
+
+# ---- a prompt --------------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_and_lower_case(tokenizer: Tokenizer) -> None:
+    """Before every text, and before the first of a pair; ids are taken as they are."""
+    given = Tokenizer(tokenizer.folder, replace(tokenizer.inputs, prompt="The dog : ", lower=True))
+    assert given.rows("CAT")[0].ids.tolist() == tokenizer.rows("the dog : cat")[0].ids.tolist()
+    (pair,) = given.rows([("cat", "mat")])
+    assert pair.ids.tolist() == tokenizer.rows([("the dog : cat", "mat")])[0].ids.tolist()
+    assert given.rows({"input_ids": [[2, 3]]})[0].ids.tolist() == [2, 3]
+    assert given.prompt_tokens == 4  # [CLS] the dog [UNK]
+    assert tokenizer.prompt_tokens == 1

@@ -23,6 +23,6 @@ def test_exact_functions_measure_nothing() -> None:
 def test_a_teachers_further_activations_are_exact(function: Function) -> None:
     """Not a fit, which would need ranges: values far out are right, too."""
     x = np.linspace(-300.0, 300.0, 601)
-    s, t = PlainSession(), TorchSession()
+    s, t = PlainSession(), TorchSession(dtype=torch.float64)
     found = EXACT_TORCH.of(function)(t, t.accept(torch.from_numpy(x)), {}).data.numpy()
     np.testing.assert_allclose(found, s.values(function.exact(s, s.accept(x), {})), rtol=1e-12, atol=1e-12)

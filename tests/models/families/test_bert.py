@@ -134,6 +134,22 @@ def test_sites_and_results_are_those_of_the_program(tmp_path: Path, architecture
     assert set(folder.architecture.hidden_sites) < set(folder.architecture.sites)
 
 
+def test_pretraining_and_next_sentence_on_shares(tmp_path: Path) -> None:
+    pairs = [("the cat sat", "it ran"), ("dog", "a good film")]
+    words = write_checkpoint(tmp_path / "words", "BertForPreTraining", prefix="bert.", hidden_act="silu")
+    with SecureModel.from_pretrained(words, backend="numpy", output="head") as model:
+        out = model(pairs)
+    plain = plain_bert(words, pairs)
+    assert model.names == ("prediction_logits", "seq_relationship_logits") and out.last_hidden_state is None
+    np.testing.assert_allclose(out.prediction_logits, plain.prediction_logits, rtol=0.0, atol=3e-3)
+    np.testing.assert_allclose(out.seq_relationship_logits, plain.seq_relationship_logits, rtol=0.0, atol=3e-3)
+    after = write_checkpoint(tmp_path / "next", "BertForNextSentencePrediction", prefix="bert.", seed=4)
+    with SecureModel.from_pretrained(after, backend="numpy") as model:
+        out = model(pairs)
+    np.testing.assert_allclose(out.logits, plain_bert(after, pairs).logits, rtol=0.0, atol=3e-3)
+    assert set(out.labels) <= {"continuation", "random"} and out.probabilities.shape == (2, 2)
+
+
 @pytest.mark.parametrize("architecture", Bert.classes)
 def test_facts_survive_json(tmp_path: Path, architecture: str) -> None:
     own = ModelFolder(write_checkpoint(tmp_path, architecture)).architecture

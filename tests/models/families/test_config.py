@@ -123,3 +123,14 @@ def test_unreadable(text: str, tmp_path: Path) -> None:
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no config\.json"):
         read(tmp_path)
+
+
+def test_a_score_by_the_newest_spelling(tmp_path: Path) -> None:
+    """Beside the config, and before what the config says."""
+    stated = {"activation_fn": "Sigmoid"}
+    folder = write(tmp_path, "BertForSequenceClassification", labels=1, sentence_transformers=stated)
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"activation_fn": CLASS}), "utf-8")
+    assert read(folder).spec.score == "identity"
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"activation_fn": "torch.nn.Tanh"}), "utf-8")
+    with pytest.raises(ModelError, match=r"activation_fn of config_sentence_transformers\.json must be a class named"):
+        read(folder)

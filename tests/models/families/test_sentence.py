@@ -11,6 +11,7 @@ import pytest
 from checkpoints import write_checkpoint
 from mpc_lab import Words, run
 from sentence_lab import WAYS, encoded, pooled, write_sentence
+from toy_family import exact, write_toy
 
 from secformer.models.data.batch import blind_batch
 from secformer.models.data.parameters import Parameters
@@ -180,7 +181,10 @@ def test_sites_results_and_facts(tmp_path: Path) -> None:
     assert own.results == own.inner.results | {SENTENCE: False}
     assert architecture_from("bert", json.loads(json.dumps(own.facts()))) == own
     assert check(tmp_path, TEXTS).ok and SENTENCE in check(tmp_path, TEXTS).errors
-    assert own.classifier(("a", "b")) == own.inner.classifier(("a", "b"))
+    with pytest.raises(ModelError, match="a classifier that is made of it would not"):
+        own.classifier(("a", "b"))
+    plain = ModelFolder(write_sentence(tmp_path / "plain")).architecture
+    assert isinstance(plain, SentenceModel) and plain.classifier(("a", "b")) == plain.inner.classifier(("a", "b"))
 
 
 def test_the_encoder_alone_whatever_head_was_stored(tmp_path: Path) -> None:
@@ -222,3 +226,14 @@ def test_served(tmp_path: Path) -> None:
             assert model.public.inputs.longest == 20
     np.testing.assert_allclose(out.embeddings, plain_bert(folder, TEXTS).embeddings, **SECURE)
     np.testing.assert_allclose(np.linalg.norm(out.embeddings, axis=1), 1.0)
+
+
+def test_modules_stand_behind_any_family(path: Path, tmp_path: Path) -> None:
+    """An encoder of an installed package, which knows nothing of them."""
+    folder = write_sentence(tmp_path / "toy", ["max", "cls"], unit=False)
+    write_toy(folder, "ToyModel")
+    hidden = [exact(folder, ids.ids.tolist())[0] for ids in ModelFolder(folder).tokenizer.rows(TEXTS)]
+    expected = [pooled(x, np.ones(len(x), int), ["cls", "max"]) for x in hidden]
+    np.testing.assert_allclose(plain_bert(folder, TEXTS).embeddings, expected, **EXACT)
+    with SecureModel.from_pretrained(folder, backend="numpy") as model:
+        np.testing.assert_allclose(model(TEXTS).embeddings, expected, **SECURE)

@@ -22,7 +22,7 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.activations import relu
 from secformer.protocols.fidelity import student, student_of
-from secformer.protocols.gates import GELU_NEW, QUICK_GELU, SILU
+from secformer.protocols.gates import QUICK_GELU, SILU
 from secformer.protocols.mpcformer import plain_2relu
 from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import (
@@ -171,9 +171,8 @@ def test_a_function_that_declares_nothing_is_tried() -> None:
     assert suits(replace(FAITHFUL, gelu=near), None) and tried(replace(FAITHFUL, gelu=near)) > 0.02
     for other in (replace(FAITHFUL, gelu=relu), replace(FAITHFUL, softmax=far), replace(PUMA, gelu=relu)):
         assert other.ordinary and not suits(other, None)
-    for further in FURTHER.values():
-        near = further in (GELU_NEW, QUICK_GELU)  # 5e-4 and 2e-2 off
-        assert near or not suits(replace(FAITHFUL, gelu=further.protocol), None)
+    stand_ins = {name for name, f in FURTHER.items() if suits(replace(FAITHFUL, gelu=f.protocol), None)}
+    assert stand_ins == {"gelu_new", "quick_gelu"}, "5e-4 and 2e-2 off is near; SiLU is 0.2 off"
     assert all(tried(recipe) == 0.0 for recipe in RECIPES.values()), "the package's own functions declare themselves"
 
 
