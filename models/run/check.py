@@ -56,10 +56,9 @@ def check(model: PathLike, texts: Texts, *, recipe: Recipe | str = "auto",
     found: list[Violation] = []
     if loaded.profile is not None:
         found = leaving(loaded.folder, loaded.profile, rows, recipe=loaded.recipe)
+    errors = differences(loaded(texts), reference)
+    loaded.session.strict = True  # from here on, it stops where a value does not fit
     problems = _problems(loaded, texts, rows)
-    loaded.session.strict = False  # so that the twin goes on where a value does not fit
-    with np.errstate(over="ignore", invalid="ignore"):
-        errors = differences(loaded(texts), reference)
     return Check(tuple(found), "; ".join(problems), errors, reference, loaded.profile_source)
 
 
@@ -73,8 +72,7 @@ def _problems(loaded: PlainModel, texts: Texts, rows: Sequence[Row]) -> list[str
 
 def _problem(loaded: PlainModel, texts: Texts) -> str | None:
     try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            loaded(texts)
+        loaded(texts)
     except RangeError as error:
         return str(error)
     return None
