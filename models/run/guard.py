@@ -34,7 +34,7 @@ def named(answers: Mapping[str, np.ndarray], places: Sequence[str] = ()) -> dict
 
 
 def note(number: int, breaches: Breaches) -> str:
-    """What a user is told of a text; `number` counts from 1."""
+    """What a user is told of a text; `number` counts from 0."""
     more = len(breaches) - SHOWN
     shown = ", ".join(breaches[:SHOWN]) + (f" and {more} more" if more > 0 else "")
     return f"text {number} cannot be trusted ({shown}): {ADVICE}"
@@ -42,5 +42,5 @@ def note(number: int, breaches: Breaches) -> str:
 
 def refuse(left: Sequence[Breaches]) -> None:
     """Raises Untrusted where a text cannot be trusted."""
-    if bad := [note(i + 1, breaches) for i, breaches in enumerate(left) if breaches]:
+    if bad := [note(i, breaches) for i, breaches in enumerate(left) if breaches]:
         raise Untrusted("; ".join(bad))

@@ -131,7 +131,7 @@ def assemble(architecture: Architecture, rows: Sequence[Row], results: Sequence[
         fields[SENTENCE] = unit(fields[SENTENCE])
     if left:
         trusted = np.array([not breaches for breaches in left])
-        notes = [*notes, *(note(i + 1, breaches) for i, breaches in enumerate(left) if breaches)]
+        notes = [*notes, *(note(i, breaches) for i, breaches in enumerate(left) if breaches)]
         if guard == "nan":
             _blank(fields, ~trusted)
         fields |= {"trusted": trusted, "breaches": left}

@@ -124,7 +124,7 @@ def test_marks_are_in_json(narrow: RangeProfile) -> None:
     out = secure_bert(demo_model(), [FINE, "film " * 126], profile=narrow, **CPU)
     said = json.loads(json.dumps(out.as_dict(), allow_nan=False))
     assert said["trusted"] == [True, False] and said["breaches"][0] == [] and len(said["breaches"][1]) > 2
-    assert any(note.startswith("text 2 cannot be trusted (") for note in said["notes"])
+    assert any(note.startswith("text 1 cannot be trusted (") for note in said["notes"])
 
 
 def test_numbers_are_left_out_on_request(narrow: RangeProfile) -> None:
@@ -138,7 +138,7 @@ def test_numbers_are_left_out_on_request(narrow: RangeProfile) -> None:
 def test_an_exception_on_request(narrow: RangeProfile) -> None:
     with SecureModel.from_pretrained(demo_model(), profile=narrow, guard="raise", **CPU) as model:
         assert model(FINE).trusted.all()
-        with pytest.raises(Untrusted, match=r"^text 2 cannot be trusted \(layer\.") as caught:
+        with pytest.raises(Untrusted, match=r"^text 1 cannot be trusted \(layer\.") as caught:
             model([FINE, "film " * 126])
         assert "secformer profile" in str(caught.value)
         assert model(FINE).trusted.all(), "the model stays usable"
@@ -184,5 +184,5 @@ def test_notes_name_the_first_places() -> None:
     assert note(3, ("a", "b")) == f"text 3 cannot be trusted (a, b): {ADVICE}"
     assert note(1, tuple("abcde")).startswith(f"text 1 cannot be trusted (a, b, c and {5 - SHOWN} more): ")
     refuse([(), ()])
-    with pytest.raises(Untrusted, match="text 2 cannot .*; text 3 cannot"):
+    with pytest.raises(Untrusted, match="text 1 cannot .*; text 2 cannot"):
         refuse([(), ("a",), ("b",)])

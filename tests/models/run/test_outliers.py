@@ -45,12 +45,12 @@ def times(factor: float, *names: str) -> Change:
 
 
 def outlier(value: float, name: str, within: str = "") -> Change:
-    """One channel of the vectors whose names end so and contain `within`."""
+    """One channel of the vectors, or of the rows of the tables, whose names end so and contain `within`."""
 
     def change(found: Weights) -> None:
         for each in found:
             if each.endswith(name) and within in each:
-                found[each][7] = value
+                found[each][..., 7] = value
 
     return change
 
@@ -99,7 +99,7 @@ def test_hidden_states_of_thousands(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tensor", ["word_embeddings.weight", "self.value.weight"])
 def test_weights_beyond_the_format_run_with_the_magnitude_that_the_refusal_names(tensor: str, tmp_path: Path) -> None:
-    path = model(tmp_path, times(1.0, tensor), outlier(20000.0, tensor))
+    path = model(tmp_path, outlier(20000.0, tensor))
     with pytest.raises(RangeError, match=r"holds the value 20000.*Raise `magnitude`"):
         secure_bert(path, TEXTS, **CPU)
     assert max(far(path, magnitude=22)) <= 1e-3
