@@ -1,7 +1,7 @@
 """Range profiles: what values a model's call sites meet, measured with the float64 twin.
 
-Windows, periods, harmonics and iteration counts are chosen from a profile; a value outside of it gives a wrong result
-silently, as in every fixed-point system. A profile is public.
+Windows, periods, harmonics and iteration counts are chosen from a profile; a value outside of it gives a wrong
+result, which the guard notices (see `mpc/guarding`). A profile is public.
 """
 
 from __future__ import annotations

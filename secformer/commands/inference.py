@@ -76,8 +76,8 @@ def check(args: argparse.Namespace) -> None:
     if found.refused:
         raise InputError(told(found.refused, texts))
     if found.result is not None and not found.result.ok:
-        raise RangeError("these texts leave the model's range profile, so secure answers may be wrong without a "
-                         "warning; measure the model on such texts: secformer profile MODEL --texts FILE")
+        raise RangeError("these texts leave the model's range profile, so secure answers may be wrong, and are then "
+                         "marked; measure the model on such texts: secformer profile MODEL --texts FILE")
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -144,8 +144,8 @@ examples:
 """
 _CHECK = """\
 Runs the recipe in plaintext. Reports whether these texts stay within the model's range profile, and how far the
-recipe's answer is from the exact one. A secure run cannot detect a value outside its range, so check typical texts
-once. The exit code is 1 if any text leaves the profile, or cannot be held by the model at all.
+recipe's answer is from the exact one. A secure run marks texts whose values leave their ranges; check typical texts
+once, before that happens. The exit code is 1 if any text leaves the profile, or cannot be held by the model at all.
 
 examples:
   secformer check ./my-bert "A typical text." "An extreme one!!!"
