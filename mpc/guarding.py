@@ -11,6 +11,7 @@ is checked at the end, by `expect`. Outside, nothing is checked and nothing is s
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ WITNESS_FRAC = 18        # fractional bits of an expected value, relative to wha
 
 
 class Expected(NamedTuple):
-    """A value that must come out near 2^exponent: x itself, or x times `by`."""
+    """A value that must lie in an interval once it is divided by 2^exponent: x itself, or x times `by`."""
 
     x: Share
     by: Share | None
@@ -113,6 +114,14 @@ class Guarding(LocalOperators):
         if self._guarded is not None:
             interval = self._interval(1.0 - tolerance, 1.0 + tolerance, what)
             self._expected.append(Expected(x, by, exponent, interval))
+
+    def expect_within(self, x: Share, low: float, high: float, what: str) -> None:
+        """Checks at the end of the guarded block that low <= x <= high. As in `checked`, values near an end may be
+        taken for others: less than a tenth of the interval away. Nothing without a guard."""
+        if self._guarded is not None:
+            exponent = math.frexp(max(abs(low), abs(high)))[1]
+            interval = self._interval(low / 2.0**exponent, high / 2.0**exponent, what)
+            self._expected.append(Expected(x, None, exponent, interval))
 
     # ---- for verbs ------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ LIFT_BITS = 2        # deviations settle at the row's least reach times 2^2 or m
 NEAR_ONE = 1.01      # an inverse root may be this much too large
 TOLERANCE = 2.0**-5          # of v r^2 = 1, where a session checks it: CrypTen's root is off by 5e-3
 SERIES_TOLERANCE = 2.0**-11  # the same for roots by series
+BELOW = 0.25  # of the largest v, that a check of v starts below 0
 CHECKED_BITS, ROOT_ROOM = 13, 10  # v is checked as a value below 2^13, and v r^2 fits a word with so many bits more
 
 
@@ -88,7 +89,7 @@ def layernorm_by(
     within at["input"], no product of steps 2 and 3 wraps, whatever the variance: so v and g are what they should be,
     and only r may be wrong. While the variance stays within its range too, the result is right.
 
-    A guarded session checks the range of x, and v r^2 = 1 to `tolerance`.
+    A guarded session checks the range of x, that v is at most its measured largest, and v r^2 = 1 to `tolerance`.
     """
     plan, channels = Plan.of(s.fixed, x, eps, at), x.shape[-1]
     c, unit = bits(channels), 2.0**plan.near
@@ -106,6 +107,8 @@ def layernorm_by(
     if s.guarded:
         down = bits(plan.domain.high) - min(CHECKED_BITS, s.whole - ROOT_ROOM)
         pairs.append((v * 2.0**-down, r))
+        high = plan.domain.high
+        s.expect_within(v, -BELOW * high, high, "variance")  # or r could be the negative root
     y, *checked = s.mul_many(pairs, magnitude=[plan.result_bits + beyond, s.whole][: len(pairs)])
     for vr in checked:
         rounding = 2.0 ** (down - s.fixed.frac) / plan.domain.low

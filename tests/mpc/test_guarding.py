@@ -116,6 +116,17 @@ def test_expectations_are_checked_at_the_end() -> None:
     assert outcome.cost.rounds == 1 + 1 + 1 + 1 + 1 + 1  # and the sharing of x
 
 
+def test_wide_expectations() -> None:
+    def body(s: Session, x: Share) -> None:
+        s.expect_within(x * 0.5, -10.0, 100.0, "variance")
+
+    x = np.array([0.0, 60.0, 170.0, 202.0, -22.0, 4000.0, -4000.0, 2.0**13])[:, None]
+    marked, outcome = marks(body, x)
+    assert marked[:, 0].tolist() == [False] * 3 + [True] * 5
+    assert np.array_equal(seen(body, x), marked)
+    assert [type(k) for k in outcome.plan.kinds] == [Coin, Witness]
+
+
 def test_without_a_guard_nothing_is_spent() -> None:
     def program(s: Session, x: Any) -> Any:
         shared = s.share(x if getattr(s, "party", None) is None or s.party.rank == 0 else None, 0, shape=x.shape)

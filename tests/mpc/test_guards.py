@@ -37,6 +37,26 @@ def test_every_value_under_every_mask(g: Guard, name: str) -> None:
         assert 0.0 < good[near].mean() < 1.0, "in between, the mask decides"
 
 
+@examples(40)
+@given(seed=st.integers(0, 999), rows=st.integers(1, 7), each=st.integers(1, 70), shift=st.integers(0, 58))
+def test_every_kernel_looks_up_alike(seed: int, rows: int, each: int, shift: int) -> None:
+    """Bit for bit, and as plain integers say it."""
+    rng, n = np.random.default_rng(seed), rows * each
+    r, u, shares, weights = rng.integers(0, 2**64, size=(4, n), dtype=np.uint64)
+    ring = 1 << (shift + INDEX_BITS)
+    low, span = int(rng.integers(0, ring, dtype=np.uint64)), ring // 4
+    found = [(k.guard_tables(r, shift, low, span), k.breaches(shares, u, shift, weights, rows))
+             for k in map(kernels_named, KERNELS)]
+    for tables, words in found:
+        np.testing.assert_array_equal(tables, found[0][0])
+        np.testing.assert_array_equal(words, found[0][1])
+    expected = [0] * rows
+    for i, (table, at, weight) in enumerate(zip(shares.tolist(), u.tolist(), weights.tolist(), strict=True)):
+        if (table >> (at >> shift & 63)) & 1:
+            expected[i // each] ^= weight
+    assert found[0][1].tolist() == expected
+
+
 @examples(60)
 @given(low=st.floats(-300, 300), length=st.floats(0.1, 300), frac=st.integers(0, 16), more=st.integers(2, 12),
        seed=st.integers(0, 99))

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpc_lab import examples
+from mpc_lab import examples, kernels_named
 from protocols_lab import PENDING, Run, norm_site
 
 from secformer.mpc.errors import RangeError
+from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
+from secformer.mpc.simulate import World
 from secformer.protocols.layernorm import (
     Plan,
     layernorm_by,
@@ -23,6 +25,7 @@ from secformer.protocols.layernorm import (
     layernorm_series,
 )
 from secformer.protocols.ranges import Range, Site
+from secformer.protocols.recipes import RECIPES, Recipe
 
 EPS = 1e-12
 BOTH = [layernorm_series, layernorm_goldschmidt]
@@ -159,3 +162,27 @@ def test_far_variances_do_not_wrap_on_shares(run: Run) -> None:
 
     got = run(whole, x, np.full(c, 2.0), np.zeros(c), fracs=[PENDING, 16, 16])
     np.testing.assert_allclose(got, c**2 * 900.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES.values() if not r.exact], ids=lambda r: r.name)
+def test_a_guard_marks_rows_whose_variance_leaves_its_range(recipe: Recipe) -> None:
+    """Inputs stay within their reach, variances do not: an iteration may then converge to the negative root, of which
+    v r^2 is 1, too."""
+    channels, rng = 64, np.random.default_rng(0)
+    at = {"input": Range(-8.0, 8.0), "variance": Range(0.2, 1.0), "gain": Range(1.0, 1.0)}
+    variances = np.concatenate([np.linspace(1.01, 16.0, 120), np.linspace(0.02, 0.2, 40), np.linspace(0.3, 0.6, 40)])
+    x = np.clip(rng.choice([-1.0, 1.0], size=(variances.size, channels)) * np.sqrt(variances)[:, None], -7.9, 7.9)
+
+    def program(s: Session, x: Any) -> Any:
+        def shared(v: np.ndarray) -> Share:
+            return s.share(v if getattr(s, "party", None) is None or s.party.rank == 0 else None, 0, shape=v.shape)
+
+        with s.guarding({len(x): np.arange(len(x))}, len(x)) as guard:
+            y = recipe.layernorm(s, shared(x), shared(np.ones(channels)), shared(np.zeros(channels)), 1e-12, at)
+        return s.reveal(y, CLIENT), guard.words
+
+    (a, mine), (b, theirs) = World(kernels=kernels_named("numpy")).run(program, x, x).results
+    error = np.abs((a + b).view(np.int64) / 2.0**16 - layernorm_exact(x, 1e-12)).max(axis=1)
+    marked = (mine + theirs)[:, 0] != 0
+    assert (error > 0.05).sum() > 50 and not (~marked & (error > 0.05)).any()
+    assert not marked[-40:].any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from mpc_lab import PAIRS, SEEDS, close_sockets
 
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.functions import Exponential, Series
+from secformer.mpc.guarding import Guarded
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.session import CLIENT
 from secformer.mpc.simulate import World
@@ -32,7 +34,19 @@ def program(s: Any, mine: np.ndarray) -> Any:
     return [s.reveal(x, CLIENT) for x in (out, waved, grown, s.mul(small, y), own, square)]
 
 
-def test_a_world_gives_the_reference_s_words(ordered_cuda: Kernels, reference: Kernels) -> None:
+def guarded(s: Any, mine: np.ndarray) -> Any:
+    """The same under a guard, with a promise and an expectation that are checked, and a row that leaves its domain."""
+    with s.guarding({6: np.arange(6)}, 6, Guarded(apart=True)) as guard:
+        out = program(s, mine)
+        y = s.accept(mine)
+        s.series(y, [replace(WAVE, domain=(-2.0, 2.0))])
+        s.settle(s.checked((y * 0.3).promise(2), -0.8, 0.8, "input"))
+        s.expect(y[:, :1], 1, 0.3, "row", by=y[:, :1])
+    return [*out, guard.words]
+
+
+@pytest.mark.parametrize("program", [program, guarded])
+def test_a_world_gives_the_reference_s_words(ordered_cuda: Kernels, reference: Kernels, program: Any) -> None:
     rng = np.random.default_rng(1)
     x = rng.uniform(-3, 3, (6, 8))
     mask = rng.integers(0, 2**64, x.shape, dtype=np.uint64)
@@ -41,7 +55,10 @@ def test_a_world_gives_the_reference_s_words(ordered_cuda: Kernels, reference: K
     for mine, expected in zip(*results, strict=True):
         for got, want in zip(mine, expected, strict=True):
             np.testing.assert_array_equal(got, want)
-    (a, *_), (b, *_) = results[0]
+    (a, *_, last), (b, *_, other) = results[0]
+    if program is guarded:
+        marked = (last + other) != 0
+        assert 0 < marked.sum() < marked.size
     assert np.abs(decode(a + b, 16) - (np.maximum(x, 0) + x.max(1, keepdims=True))).max() < 2e-2
 
 
