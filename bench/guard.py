@@ -48,7 +48,8 @@ def cost(repeat: int) -> dict[str, Any]:
         models = {g: SecureModel.from_pretrained(folder, profile=profile, backend="numpy", guard=g) for g in seconds}
         for guard, model in models.items():
             out = model(ids)
-            if not np.abs(out.last_hidden_state - exact).max() <= VERIFIED or guard == "mark" and not out.trusted.all():
+            close = np.abs(out.last_hidden_state - exact).max() <= VERIFIED
+            if not close or (guard == "mark" and not out.trusted.all()):
                 raise SystemExit(f"guard {guard}: the answer is wrong, so its time means nothing")
         for _ in range(repeat):
             for guard, model in models.items():
@@ -75,8 +76,8 @@ def repeated() -> list[dict[str, Any]]:
     for name, profile in (("shipped", None), ("one sentence", narrow)):
         out = secure(profile, list(texts.values()))
         error = np.abs(out.logits - exact.logits).max(axis=1)
-        rows += [{"profile": name, "text": text, "error": _finite(e), "wrong": bool(not e <= WRONG), "marked": bool(not t)}
-                 for text, e, t in zip(texts, error, out.trusted, strict=True)]
+        rows += [{"profile": name, "text": text, "error": _finite(e), "wrong": bool(not e <= WRONG),
+                  "marked": bool(not t)} for text, e, t in zip(texts, error, out.trusted, strict=True)]
     return rows
 
 

@@ -16,10 +16,11 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from secformer.mpc.errors import SettingsError
-from secformer.mpc.guards import Check, Interval, Texts, chain, guard
+from secformer.mpc.guards import Check, Interval, Texts, chain, texts_of
 from secformer.mpc.operators import LocalOperators
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.scales import Truncation
@@ -56,6 +57,7 @@ class Guarding(LocalOperators):
     """What a session adds to its verbs while it is guarded."""
 
     _guarded: Guarded | None = None  # set inside a guarded block
+    _texts: Texts = MappingProxyType({})
 
     def __init__(self) -> None:
         self._expected: list[Expected] = []
@@ -63,7 +65,8 @@ class Guarding(LocalOperators):
 
     @contextmanager
     def guarding(self, texts: Texts, count: int, guarded: Guarded | None = None) -> Iterator[Guarded]:
-        """Guards a program's values. Price: two rounds and 64 bytes; with expectations, two rounds more.
+        """Guards a program's values. Price: one round and 64 bytes for the coin; with expectations, one round for all,
+        one more where products are left to make, and one more where their factors are not settled.
 
         texts  for each length that a value's first axis may have, the text of each row; -1 for rows that do not count
         count  number of texts
@@ -73,6 +76,7 @@ class Guarding(LocalOperators):
             raise SettingsError("this session is guarded already; one block guards one program")
         guarded = self._guarded = guarded or Guarded()
         guarded.places.clear()
+        self._texts = texts
         try:
             self._watch(texts, count)
             yield guarded
@@ -129,18 +133,19 @@ class Guarding(LocalOperators):
         """An interval of a quantity at this place of the program."""
         return Interval(low, high, f"{'/'.join(self._path)}: {what}")
 
-    def _check(self, interval: Interval, frac: int, bits: int, offset: int = 0) -> Check | None:
-        """The check of an opening of `bits` bits, `frac` of them fractional; None without a guard."""
+    def _check(self, x: Share, interval: Interval, frac: int, bits: int, offset: int = 0) -> Check | None:
+        """The check of an opening of x in `bits` bits, `frac` of them fractional; None without a guard."""
         if self._guarded is None:
             return None
         self._guarded.places.append(interval.place)
-        return Check(interval, (guard(interval.low, interval.high, frac, bits, offset),))
+        texts_of(self._texts, x.shape)
+        return Check(interval, chain(interval.low, interval.high, frac, bits, offset))
 
     def _watched(self, job: Truncation) -> Truncation:
         if job.x.interval is None or self._guarded is None:
             return job
         bits = job.window - job.shift
-        return job._replace(check=self._check(job.x.interval, job.x.frac - job.shift, bits, 1 << (bits - 2)))
+        return job._replace(check=self._check(job.x, job.x.interval, job.x.frac - job.shift, bits, 1 << (bits - 2)))
 
     def _settle_expectations(self, guarded: Guarded) -> None:
         """Multiplies what is left to multiply, all at once, and opens everything that is expected, all at once."""

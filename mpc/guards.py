@@ -20,7 +20,7 @@ from secformer.mpc.errors import RangeError, ShapeError
 
 Texts = Mapping[int, np.ndarray]  # by the length of a value's first axis: the text of each row, or -1 for no text
 INDEX_BITS = 6   # a table's bits: 2^6, one word
-ROOM = 3.0       # rings are this many times as long as the interval where the opening has so many bits
+RING = 3.0       # the finest ring is this many times as long as the interval where the opening has so many bits
 ROUNDING = 2     # units by which a value may be off: low bits of shares are dropped locally
 
 
@@ -60,7 +60,7 @@ def guard(low: float, high: float, frac: int, bits: int, offset: int = 0) -> Gua
     """The guard of an opening of `bits` bits, `frac` of them fractional, for low <= x <= high.
 
     Where the opening has so many bits, a part is less than a tenth of the interval long, and the ring three times the
-    interval or more: a value that is farther out may pass, by chance.
+    interval or more: a value that is farther out may pass this guard, by chance.
 
     offset  units that are added to x before it is opened
 
@@ -68,7 +68,7 @@ def guard(low: float, high: float, frac: int, bits: int, offset: int = 0) -> Gua
     """
     start, end = math.floor(low * 2.0**frac) - ROUNDING, math.ceil(high * 2.0**frac) + ROUNDING
     span = end - start
-    ring = min(bits, max(INDEX_BITS, math.ceil(math.log2(ROOM * span))))
+    ring = min(bits, max(INDEX_BITS, math.ceil(math.log2(RING * span))))
     part = 1 << max(0, ring - INDEX_BITS)
     if bits < INDEX_BITS or span + 2 * part > 1 << ring:
         raise RangeError(f"an opening of {bits} bits leaves no room to notice values outside of [{low:g}, {high:g}] at "
@@ -76,17 +76,17 @@ def guard(low: float, high: float, frac: int, bits: int, offset: int = 0) -> Gua
     return Guard(ring - INDEX_BITS, (start + offset) % (1 << ring), span)
 
 
-def chain(low: float, high: float, frac: int, bits: int) -> tuple[Guard, ...]:
-    """Guards of an opening of `bits` bits that let no value outside of [low, high] pass, whatever its size: the finest
-    as in `guard`, and each coarser one as long as the next needs it to be."""
-    finest = guard(low, high, frac, bits)
+def chain(low: float, high: float, frac: int, bits: int, offset: int = 0) -> tuple[Guard, ...]:
+    """Guards of an opening of `bits` bits that let no value outside of [low, high] pass, as far as the opening tells
+    values apart: the finest as in `guard`, and coarser ones until the last sees all bits."""
+    finest = guard(low, high, frac, bits, offset)
     found, ring = [finest], finest.shift + INDEX_BITS
     while ring < bits:
         # parts so long that what passes still lies in the ring of the finer guard, which decides about it
         part = ((1 << ring) - finest.span) >> 2
         ring = min(bits, INDEX_BITS + max(0, part.bit_length() - 1))
         more = 1 << (ring - INDEX_BITS)
-        start = math.floor(low * 2.0**frac) - ROUNDING - more
+        start = math.floor(low * 2.0**frac) - ROUNDING - more + offset
         found.append(Guard(ring - INDEX_BITS, start % (1 << ring), finest.span + 2 * more))
     return tuple(found)
 

@@ -27,7 +27,6 @@ from secformer.mpc.shares import Share, Weight
 
 CLIENT = "client"
 ROOM = 0.5      # of a comparison's reach, that a guarded one leaves to notice values that are larger
-RING = 3.0      # lengths of a domain that a guarded opening covers where whole bytes have room for them
 BEYOND = 0.125  # of an interval, that a guard looks beyond an end where values may lie at the end: more than a part
 AIR = 1.25      # the same in parts, where a guard has fewer
 Pair = tuple[Share, "Share | Weight"]
@@ -121,6 +120,10 @@ class Session(Guarding):
         """As `settle`, and brings narrow shares (32-bit products, coarse maxima) to whole words in the same round."""
         return tuple(self._settled(xs))
 
+    def due(self, x: Share) -> bool:
+        """Whether x has a truncation pending, or is narrow."""
+        return x.frac > self.fixed.frac or x.width < WORD_BITS
+
     def mul(self, x: Share, y: Share, *, magnitude: int | None = None) -> Share:
         """Element-wise product, broadcasting. `magnitude` bounds the result and what is summed from it.
 
@@ -212,11 +215,12 @@ class Session(Guarding):
         x, window = self._windowed(x, positive(bound), precision, ROOM)
         return self._rectified(x, window, WORD_BITS, self._bounded(x, bound, window))
 
-    def maximum(self, x: Share, axis: int, *, bound: float, precision: int | None = None) -> Share:
+    def maximum(self, x: Share, axis: int, *, bound: float, precision: int | None = None, width: int = 0) -> Share:
         """Maximum along an axis, which is kept with length 1, for |x| < bound. The result is right modulo its width.
 
         With `precision`, low bits are dropped first: the result lies less than 2 units of 2^-precision below the
         maximum and never above it, for a quarter of the bytes, where that suffices (softmax is shift invariant).
+        `width` makes the result at least so wide, which takes more material and no more bytes.
         Price: 2 ceil(log2 n) rounds; n - 1 comparisons per row.
         """
         x, window = self._windowed(x, 2 * positive(bound), precision)  # differences reach twice the bound
@@ -225,7 +229,7 @@ class Session(Guarding):
         while (n := x.shape[axis]) > 1:
             half = n // 2
             lower, upper, odd = (x[_along(axis, s)] for s in (slice(half), slice(half, 2 * half), slice(2 * half, n)))
-            larger = self.add(upper, self._rectified(self.add(lower, self.negate(upper)), window, window))
+            larger = self.add(upper, self._rectified(self.add(lower, self.negate(upper)), window, max(window, width)))
             x = self.concatenate([larger, odd], axis) if n % 2 else larger
         return x
 
@@ -288,16 +292,15 @@ class Session(Guarding):
         up to the domain's end pass for certain, and values a little above may pass."""
         if not self.guarded or domain is None:
             return opening_bits(period_bits, x.frac), None
-        (low, high), length = domain, domain[1] - domain[0]
-        wanted = math.ceil(math.log2(RING * length)) - period_bits
-        opening = opening_bits(period_bits, x.frac, min(wanted, x.width - x.frac - period_bits))
-        high += min(length * BEYOND, above * 2.0 ** (opening.bits - opening.keep - INDEX_BITS))
-        return opening, self._check(self._interval(low, high, what), opening.keep, opening.bits)
+        low, high = domain
+        opening = opening_bits(period_bits, x.frac, x.width - x.frac - period_bits)
+        high += min((high - low) * BEYOND, above * 2.0 ** (opening.bits - opening.keep - INDEX_BITS))
+        return opening, self._check(x, self._interval(low, high, what), opening.keep, opening.bits)
 
     def _bounded(self, x: Share, bound: float, window: int) -> Check | None:
         """The check of a comparison of |x| < bound: values up to the bound pass for certain, and a little above may."""
         reach = bound * (1.0 + 2.0 * BEYOND)
-        return self._check(self._interval(-reach, reach, "input"), x.frac, window)
+        return self._check(x, self._interval(-reach, reach, "input"), x.frac, window)
 
     def _products(self, pairs: Sequence[Pair], magnitude: int | Sequence[int] | None, matmul: bool) -> list[Share]:
         each = magnitude if isinstance(magnitude, Sequence) else [magnitude] * len(pairs)

@@ -55,9 +55,10 @@ def gelu_tanh(s: Session, x: Share, at: Site) -> Share:
     either sign. Error against the formula with published exp and reciprocal: 5e-4 (rounding, which 8 squarings
     enlarge); against GeLU: 2e-3. Takes a pending x; the result has a truncation pending.
     """
-    reach = max(1.0, measured(at, INPUT).reach)
+    r = measured(at, INPUT)
+    reach = max(1.0, r.reach)
     most = LIMIT if reach > WIDEST else reach
-    (x,) = s.settle(x)
+    (x,) = s.settle(s.checked(x, r.low, r.high, "input"))
     if reach > WIDEST:
         below, negative, inside = s.less(x, [-LIMIT, 0.0, LIMIT], bound=reach, precision=PRECISION)      # 1
         a, positive = s.mul_many([(x, inside + below - negative * 2), (x, 1 - negative)])        # 2
@@ -113,10 +114,13 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
     Any domain. Error against its formula with published exp and reciprocal: 1e-3; against tanh: 5e-3.
     Takes a pending x; the result is settled.
     """
-    reach = max(1.0, measured(at, INPUT).reach)
+    r = measured(at, INPUT)
+    reach = max(1.0, r.reach)
     if reach > TANH_WIDEST:
         x, _ = clip(s, x, TANH_LIMIT, reach=reach)                                               # 1
         reach = TANH_LIMIT
+    else:
+        x = s.checked(x, r.low, r.high, "input")
     (x,) = s.settle(x)
     (negative,) = s.less(x, [0.0], bound=reach + 1.0)                                            # 2
     sign = 1 - negative * 2

@@ -85,9 +85,10 @@ def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     Any domain at["input"]. Error, absolute: at most 2e-2, the paper's own approximation.
     The result has a truncation pending.
     """
-    reach = max(4.0, measured(at, INPUT).reach)
+    r = measured(at, INPUT)
+    reach = max(4.0, r.reach)
     cut = CUT * math.sqrt(2.0)
-    (x,) = s.settle(x)
+    (x,) = s.settle(s.checked(x, r.low, r.high, "input"))
     # a threshold may move by 2^-10: both segments are equally wrong there
     magnitude = bits(1.02 * reach) + 1  # bounds both products: the first must be as wide as the second needs it
     lower, upper = s.less(x, [-cut, cut], bound=reach, precision=10, magnitude=magnitude)  # 1

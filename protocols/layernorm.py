@@ -93,8 +93,8 @@ def layernorm_by(
     """
     plan, channels = Plan.of(s.fixed, x, eps, at), x.shape[-1]
     c, unit = bits(channels), 2.0**plan.near
-    reach = measured(at, INPUT).reach * unit
-    (x,) = s.settle(s.checked((x * unit).promise(plan.input_bits), -reach, reach, "input"))      # 1
+    low, high = (end * unit for end in (measured(at, INPUT).low, measured(at, INPUT).high))
+    (x,) = s.settle(s.checked((x * unit).promise(plan.input_bits), low, high, "input"))          # 1
     t = x.sum(-1, keepdims=True)
     products = max(plan.square_bits, c + plan.deviation_bits)
     xx, tt, xg, tg = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=products)    # 2
@@ -107,8 +107,8 @@ def layernorm_by(
     if s.guarded:
         down = bits(plan.domain.high) - min(CHECKED_BITS, s.whole - ROOT_ROOM)
         pairs.append((v * 2.0**-down, r))
-        high = plan.domain.high
-        s.expect_within(v, -BELOW * high, high, "variance")  # or r could be the negative root
+        most = plan.domain.high
+        s.expect_within(v, -BELOW * most, most, "variance")  # or r could be the negative root
     y, *checked = s.mul_many(pairs, magnitude=[plan.result_bits + beyond, s.whole][: len(pairs)])
     for vr in checked:
         rounding = 2.0 ** (down - s.fixed.frac) / plan.domain.low

@@ -16,7 +16,7 @@ from secformer.protocols.newton import reciprocal_newton
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import INPUT, QUAD_SHIFT, QUAD_SUM, RELU_SUM, SCORE, VALUE, measured, needs
 from secformer.protocols.ranges import Range, Site, bits
-from secformer.protocols.softmax import EXP_BITS, plain_2quad, quad_mean, real_columns, weighted_mean
+from secformer.protocols.softmax import EXP_BITS, plain_2quad, quad_mean, real_columns, weighted_mean, within
 
 QUAD = 0.125, 0.25, 0.5  # coefficients of x^2, x and 1
 E = 2.0**-6              # what 2ReLU adds to every row's sum, so that none is 0
@@ -35,8 +35,9 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
     against GeLU: 0.5 at 0, and growing as x^2: MPCFormer's networks are trained with it.
     Takes a pending x; the result has a truncation pending.
     """
-    reach = max(1.0, measured(at, INPUT).reach)
-    (x,) = s.settle(s.checked(x, -reach, reach, "input"))
+    r = measured(at, INPUT)
+    reach = max(1.0, r.reach)
+    (x,) = s.settle(s.checked(x, r.low, r.high, "input"))
     square, slope, constant = QUAD
     most = bits(1.01 * (square * reach**2 + slope * reach + constant))
     y = s.square(x, magnitude=most - bits(square)) * square + x * slope + constant               # 1
@@ -100,6 +101,8 @@ def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     unit = 2.0**EXP_BITS  # weights are kept times this, so that rounding them costs little
     added = np.asarray(unit * E / mask.sum(axis=-1), dtype=np.float64)[:, None, None, None]
     bound = unit * (score.reach + 1.0)
+    if columns is not None:
+        scores = within(scores, columns, score)
     w = s.relu(scores * unit, bound=bound, precision=max(4, min(16, WINDOW - 1 - bits(bound)))).promise(bits(bound) + 1)
     w = w + np.broadcast_to(added, w.shape)
     if columns is not None:

@@ -17,11 +17,14 @@ from secformer.protocols.recipes import Function
 def maximum(s: Session, x: Share, at: Site) -> Share:
     """The largest of every column of x (B, T, C) along T, for x in at["input"]: (B, C), exact.
 
-    2 ceil(log2 T) + 1 rounds; about 8 bytes per element of x.
+    2 ceil(log2 T) + 1 rounds; about 8 bytes per element of x. A guarded session checks x: a round and 4 bytes more.
     1. a tree of comparisons at full precision
     2. widen the result to whole words: (B, C) elements
     """
-    found = s.maximum(x, 1, bound=2.0 ** bits(measured(at, INPUT).reach + 1.0))                  # 1
+    r = measured(at, INPUT)
+    reach = bits(r.reach + 1.0)
+    (x,) = s.settle(s.checked(x.promise(reach), r.low, r.high, "input"))
+    found = s.maximum(x, 1, bound=2.0**reach)                                                    # 1
     (found,) = s.lift(found)                                                                     # 2
     return found.reshape(x.shape[0], x.shape[2])
 

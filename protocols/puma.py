@@ -53,8 +53,9 @@ def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
     pieces being equally wrong there. Error against its formula: 2e-4 (and within 2^-10 of a breakpoint the formula's
     own gap: 6e-4 at -4, 7e-3 at -1.95, 1.6e-2 at 3); against GeLU: 2e-2. Takes a pending x; the result is settled.
     """
-    reach = max(8.0, measured(at, INPUT).reach)
-    (x,) = s.settle(x)
+    r = measured(at, INPUT)
+    reach = max(8.0, r.reach)
+    (x,) = s.settle(s.checked(x, r.low, r.high, "input"))
     thresholds = [*BREAKS[:2], math.nextafter(BREAKS[2], math.inf)]
     below, middle, inside = s.less(x, thresholds, bound=reach, precision=PRECISION)              # 1
     c, over = s.mul_many([(x, inside - below), (x, 1 - inside)])                                 # 2

@@ -41,6 +41,7 @@ RECIPROCAL_BITS = 3  # reciprocals of row sums settle at 2^3 or more
 LEAST_BOUND = 7.75   # least bound of scores: a coarse maximum is then wide enough for exp's shortest period, 32
 TOLERANCE = 2.0**-5          # of a sum times its reciprocal, where a session checks it
 SERIES_TOLERANCE = 2.0**-10  # the same for reciprocals by series
+WIDE_MAXIMUM = 10    # bits above the point of a maximum in guarded sessions: scores below it are known as far down
 MOST_PRECISION = 6   # most fractional bits of a comparison
 Windows = Sequence[tuple[int, int]]  # to try in order: bits of a comparison, and the least fractional bits among them
 WINDOW = 14, 3       # two bytes, two small tables
@@ -98,7 +99,8 @@ def below_maximum(
     precision = coarsest(bound, windows)
     if columns is not None:
         scores = scores * columns + (1 - columns) * math.floor(score.low)                        # 1
-    m = s.maximum(scores, -1, bound=bound, precision=precision)                                  # 2
+    width = precision + WIDE_MAXIMUM if s.guarded else 0
+    m = s.maximum(scores, -1, bound=bound, precision=precision, width=width)                     # 2
     domain = Range(max(spread.low, -2.0 * bound), 2.0 * 2.0**-precision)
     if table(domain.low, domain.high) is None:
         (m,) = s.lift(m)  # x will be compared in words that are longer than those that a maximum needs
@@ -151,8 +153,8 @@ def weighted_mean(
     mean, *ones = s.mul_many(products, magnitude=[value_bits + scale_bits, s.whole][: len(products)])
     for one in ones:
         s.expect(one, scale_bits, tolerance, "sum")
-    reach = measured(at, VALUE).reach
-    return s.checked(mean * 2.0**-scale_bits, -reach, reach, "value")
+    r = measured(at, VALUE)
+    return s.checked(mean * 2.0**-scale_bits, r.low, r.high, "value")
 
 
 def promised(fixed: FixedPoint, reach: float, total_bits: int, scale_bits: int) -> int:
@@ -217,12 +219,17 @@ def quad_mean(
     score = measured(at, SCORE)
     largest = (score.reach + QUAD_SHIFT) ** 2
     if columns is not None:
-        scores = scores * columns  # padding at 0, until it is taken out
-    low, high = (end + QUAD_SHIFT for end in (min(0.0, score.low), max(0.0, score.high)))
-    p = s.square(s.checked(scores + QUAD_SHIFT, low, high, "score"), magnitude=bits(min(total.high, largest)))
+        scores = within(scores, columns, score)
+    shifted = s.checked(scores + QUAD_SHIFT, score.low + QUAD_SHIFT, score.high + QUAD_SHIFT, "score")
+    p = s.square(shifted, magnitude=bits(min(total.high, largest)))
     if columns is not None:
         p = p * columns
     return weighted_mean(s, p, values, total, at, reciprocal, spare_bits=1)
+
+
+def within(scores: Share, columns: np.ndarray, r: Range) -> Share:
+    """Scores whose columns of padding are put in the middle of the range, where nothing leaves it. Local."""
+    return scores * columns + (1 - columns) * round((r.low + r.high) / 2.0)
 
 
 def softmax_exact(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:

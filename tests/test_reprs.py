@@ -37,6 +37,7 @@ SHOWN = {  # fields of those types that may be printed, and why
     "Row.mask": "public", "Half.lengths": "public", "Half.mask": "public",
     "Examples.labels": "the trainer's own data, on the trainer's machine",
     "SecureOutput.attention_mask": "public",
+    "SecureOutput.trusted": "the client's own: one bool per text",
     **{f"SecureOutput.{name}": "the client's own answer" for name in (
         "logits", "prediction_logits", "seq_relationship_logits", "start_logits", "end_logits", "probabilities",
         "scores", "last_hidden_state", "pooler_output", "sentence_embedding")},

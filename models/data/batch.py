@@ -86,11 +86,9 @@ class Batch:
 
     @cached_property
     def owners(self) -> dict[int, np.ndarray]:
-        """Which text each row of an array belongs to, for arrays of N rows and of B rows; -1 for tokens that nothing
-        attends to."""
-        text = np.repeat(np.arange(self.size), self.lengths)
-        attended = np.concatenate([r.mask for r in self.rows]).astype(bool)
-        return {self.tokens: np.where(attended, text, -1), self.size: np.arange(self.size)}
+        """Which text each row of an array belongs to, for arrays of N rows and of B rows. Tokens that nothing attends
+        to count, too: poolers and clients may read them."""
+        return {self.tokens: np.repeat(np.arange(self.size), self.lengths), self.size: np.arange(self.size)}
 
     @cached_property
     def ids(self) -> np.ndarray:

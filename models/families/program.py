@@ -40,8 +40,14 @@ def _answers(s: Session, architecture: Architecture, request: Request, f: Forwar
             x = architecture.embed(s, x, f)
     out = architecture.answer(s, x, f)
     with s.scope("reveal"):
-        kept = s.lift(*(out[name] for name in names))
+        kept = s.lift(*(_checked(s, out[name], name) for name in names))
         return {name: s.reveal(x, CLIENT) for name, x in zip(names, kept, strict=True)}
+
+
+def _checked(s: Session, x: Share, name: str) -> Share:
+    """A result whose promise is checked when it is lifted; one that is whole already was made of checked values."""
+    holds = 2.0**x.magnitude
+    return s.checked(x, -holds, holds, name) if s.due(x) else x
 
 
 def behind_embedding(s: Session, architecture: Architecture, sums: Any, f: Forward) -> dict[str, Share]:

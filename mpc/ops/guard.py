@@ -37,6 +37,7 @@ class Watch:
 
     def see(self, material: Material, u: Any, guards: Guards, shape: tuple[int, ...]) -> None:
         """Looks up values that were opened as u, flat, under the mask that `material` has the guards' tables for."""
+        texts = texts_of(self._texts, shape)
         kernels, rows, found = self._party.kernels, shape[0], None
         weights = Stream(self._seed, "guard", len(self._places), kernels=kernels)
         for g, (shift, _, _) in enumerate(guards):                                                      # 2
@@ -45,7 +46,7 @@ class Watch:
                 each = weights.words(u.size)
             words = kernels.breaches(tables, u, shift, each, rows)
             found = words if found is None else found ^ words
-        self._places.append((texts_of(self._texts, shape), found))
+        self._places.append((texts, found))
 
     def words(self, apart: bool) -> np.ndarray:
         """(texts, places), or xored over places (texts, 1): words that are equal to the other party's where every value

@@ -17,6 +17,7 @@ from secformer.views.texts import Refused, Texts, one_line, refused_json, refuse
 
 ANSWERS = ("labels", "probabilities", "scores", "answers", "logits", "prediction_logits", "seq_relationship_logits",
            "start_logits", "end_logits", "embeddings")  # keys of JSON
+LEFT_OUT = "(left out)"  # what stands for the numbers of a text that cannot be trusted
 
 
 def demo(texts: Texts, secure: SecureOutput | None, plain: SecureOutput | None,
@@ -60,6 +61,9 @@ def answer_table(texts: Texts, out: SecureOutput) -> Table:
     table = Table()
     table.add_column("text", overflow="fold", max_width=48)
     names, rows = _columns(texts, out)
+    if out.trusted is not None and not out.trusted.all():
+        names = (*names, "trusted")
+        rows = [(*row, "yes" if fine else "no") for row, fine in zip(rows, out.trusted, strict=True)]
     for name in names:
         table.add_column(name, overflow="fold")
     for text, row in zip(texts, rows, strict=True):
@@ -69,8 +73,9 @@ def answer_table(texts: Texts, out: SecureOutput) -> Table:
 
 def _columns(texts: Texts, out: SecureOutput) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The names of the columns beside the text, and their cells, text by text."""
-    if out.answers:
-        return _NAMES[type(out.answers[0])], [_said(answer) for answer in out.answers]
+    if out.answers and (first := next((answer for answer in out.answers if answer is not None), None)) is not None:
+        nothing = (LEFT_OUT, *("" for _ in _NAMES[type(first)][1:]))
+        return _NAMES[type(first)], [nothing if answer is None else _said(answer) for answer in out.answers]
     if out.start_logits is not None and out.end_logits is not None:
         return ("start token", "end token"), [(str(s.argmax()), str(e.argmax()))
                                               for s, e in zip(out.start_logits, out.end_logits, strict=True)]
@@ -120,7 +125,9 @@ def _numbers(values: np.ndarray) -> str:
     return " ".join(f"{v:.4f}" for v in np.asarray(values).reshape(-1))
 
 
-def _labelled(label: Sequence[str], probabilities: np.ndarray) -> tuple[str, str]:
+def _labelled(label: Sequence[str] | None, probabilities: np.ndarray) -> tuple[str, str]:
+    if label is None:
+        return LEFT_OUT, ""
     if isinstance(label, str):
         return label, f"{probabilities.max():.4f}"
     if probabilities.ndim == 1:  # several labels per text

@@ -12,6 +12,7 @@ from mpc_lab import KERNELS, ULP, Raw, Words, compute, examples, kernels_named, 
 
 from secformer.mpc.errors import RangeError, SecformerError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.operators import LocalOperators
 from secformer.mpc.session import CLIENT
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
@@ -24,6 +25,12 @@ def units(rng: np.random.Generator, *shape: int, reach: float = REACH) -> np.nda
     x = rng.uniform(-reach, reach, size=shape)
     x = np.where(rng.random(shape) < 0.2, rng.choice([0.0, ULP, -ULP, reach - ULP, ULP - reach], size=shape), x)
     return np.rint(x / ULP) * ULP
+
+
+def test_what_is_free() -> None:
+    """What `operators` has sends nothing. What sends is a verb of the session."""
+    free = {name for name, f in vars(LocalOperators).items() if callable(f) and not name.startswith("_")}
+    assert free == {"public", "add", "negate", "scale", "sum", "concatenate", "broadcast_to", "transpose"}
 
 
 # ---- alignment ------------------------------------------------------------------------------------------------------

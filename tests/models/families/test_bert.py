@@ -140,7 +140,7 @@ def test_pretraining_and_next_sentence_on_shares(tmp_path: Path) -> None:
     with SecureModel.from_pretrained(words, backend="numpy", output="head") as model:
         out = model(pairs)
     plain = plain_bert(words, pairs)
-    assert model.names == ("prediction_logits", "seq_relationship_logits") and out.last_hidden_state is None
+    assert model.names == ("prediction_logits", "seq_relationship_logits", GUARD) and out.last_hidden_state is None
     np.testing.assert_allclose(out.prediction_logits, plain.prediction_logits, rtol=0.0, atol=3e-3)
     np.testing.assert_allclose(out.seq_relationship_logits, plain.seq_relationship_logits, rtol=0.0, atol=3e-3)
     after = write_checkpoint(tmp_path / "next", "BertForNextSentencePrediction", prefix="bert.", seed=4)

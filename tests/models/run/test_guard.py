@@ -64,7 +64,7 @@ def test_the_same_texts_with_the_shipped_profile_are_right() -> None:
 @pytest.mark.parametrize("recipe", [r.name for r in RECIPES.values() if not r.exact])
 @pytest.mark.parametrize("factor", [10.0, 60.0])
 def test_a_rare_token_of_large_embedding(recipe: str, factor: float, tmp_path: Path) -> None:
-    """A token that the range profile did not meet: the texts with it are marked where they are wrong, others are not."""
+    """A token that the range profile did not meet: texts with it are marked where they are wrong, others are not."""
     found = tensors(config())
     profile = profile_of(folder_of(tmp_path / "before"), recipe)
     found["embeddings.word_embeddings.weight"][15] *= factor  # "film"
@@ -91,7 +91,8 @@ def test_no_unmarked_answer_is_far_off(seed: int, layer: int, role: str, octaves
             found[name] = found[name] * 2.0**octaves
     path = write_checkpoint(folder / "after", weights=found)
     rng = np.random.default_rng(seed)
-    texts = [" ".join(rng.choice(["the", "cat", "dog", "good", "bad", "film", "not", "?"], size=n)) for n in (1, 4, 9, 20)]
+    words = ["the", "cat", "dog", "good", "bad", "film", "not", "?"]
+    texts = [" ".join(rng.choice(words, size=n)) for n in (1, 4, 9, 20)]
     out = secure_bert(path, texts, profile=profile(path), magnitude=22, frac=16, **CPU)
     error = off(out, plain_bert(path, texts), "last_hidden_state")
     assert not (out.trusted & (error > 10 * DOCUMENTED)).any(), (error, out.breaches)
@@ -101,6 +102,55 @@ def profile_of(path: Path, recipe: str) -> Any:
     """The ranges of one checkpoint, claimed for another: what a stale or a careless profile would say."""
     measured = measure(ModelFolder(path), [*TEXTS, "it was very bad", "?", "dog " * 20], recipe=recipe_named(recipe))
     return lambda other: replace(measured, model=ModelFolder(other).digest)
+
+
+@pytest.mark.parametrize(("tensor", "change"), [
+    ("layer.1.intermediate.dense.bias", (0, 64.0)), ("layer.1.intermediate.dense.bias", (0, -64.0)),
+    ("layer.1.intermediate.dense.bias", (0, 96.0)), ("layer.1.attention.self.value.bias", (0, 45.0)),
+    ("layer.1.attention.self.value.bias", (0, 130.0)), ("layer.1.attention.self.value.bias", (0, 500.0)),
+], ids=str)
+def test_a_single_channel_that_leaves_alone(tensor: str, change: tuple[int, float], tmp_path: Path) -> None:
+    """It may leave by just as much as an opening cannot tell apart; then nothing around it gives it away."""
+    found = tensors(config(), 3)
+    profile = profile_of(write_checkpoint(tmp_path / "before", weights=found), "faithful")
+    name = f"encoder.{tensor}"
+    found[name] = found[name].copy()
+    found[name][change[0]] += change[1]
+    behind = name.replace("intermediate.dense.bias", "output.dense.weight").replace(
+        "self.value.bias", "output.dense.weight")
+    found[behind] = found[behind].copy()
+    found[behind][:, change[0]] *= 0.05  # so that what follows hardly notices
+    path = write_checkpoint(tmp_path / "after", weights=found)
+    out = secure_bert(path, TEXTS, profile=profile(path), magnitude=18, **CPU)
+    error = off(out, plain_bert(path, TEXTS), "last_hidden_state")
+    assert not (out.trusted & (error > 10 * DOCUMENTED)).any(), (error, out.breaches)
+
+
+def test_tokens_that_nothing_attends_to_count(tmp_path: Path) -> None:
+    """The pooler reads the first token, whatever the attention mask says."""
+    found = tensors(config())
+    profile = profile_of(write_checkpoint(tmp_path / "before", weights=found), "faithful")
+    found["embeddings.word_embeddings.weight"][0] *= 8.0  # [PAD]
+    path = write_checkpoint(tmp_path / "after", weights=found)
+    left = {"input_ids": np.array([[0, 0, 2, 6, 7, 3]]), "attention_mask": np.array([[0, 0, 1, 1, 1, 1]])}
+    assert not secure_bert(path, left, profile=profile(path), **CPU).trusted[0]
+
+
+@pytest.mark.parametrize("recipe", [r.name for r in RECIPES.values() if not r.exact])
+def test_what_was_measured_is_not_marked(recipe: str, tmp_path: Path) -> None:
+    """With the ranges of these very texts: padding, holes in the attention mask, one-sided channels."""
+    found = tensors(config(), 5)
+    for name in found:
+        if name.endswith(("LayerNorm.bias", "value.bias")):
+            found[name] = found[name].copy()
+            found[name][2] = -20.0
+    path = write_checkpoint(tmp_path, weights=found)
+    rows = {"input_ids": np.array([[2, 6, 0, 7, 0, 3], [2, 8, 3, 0, 0, 0], [2, 9, 7, 7, 8, 3]]),
+            "attention_mask": np.array([[1, 1, 0, 1, 0, 1], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]])}
+    for texts in (TEXTS, rows):
+        profile = measure(ModelFolder(path), texts, recipe=recipe_named(recipe))
+        out = secure_bert(path, texts, recipe=recipe, profile=profile, **ANY)
+        assert out.trusted.all(), out.breaches
 
 
 def test_too_few_fractional_bits_are_refused() -> None:
@@ -184,5 +234,5 @@ def test_notes_name_the_first_places() -> None:
     assert note(3, ("a", "b")) == f"text 3 cannot be trusted (a, b): {ADVICE}"
     assert note(1, tuple("abcde")).startswith(f"text 1 cannot be trusted (a, b, c and {5 - SHOWN} more): ")
     refuse([(), ()])
-    with pytest.raises(Untrusted, match="text 1 cannot .*; text 2 cannot"):
+    with pytest.raises(Untrusted, match=r"text 1 cannot .*; text 2 cannot"):
         refuse([(), ("a",), ("b",)])

@@ -20,8 +20,9 @@ class Parties:
     def __init__(self) -> None:
         self.asked: list[Any] = []
 
-    def __call__(self, settings: str) -> Self:
+    def __call__(self, settings: str, *, guard: str) -> Self:
         self.asked.append(settings)
+        self.guard = guard
         return self
 
     def infer(self, texts: Any, progress: bool) -> SecureOutput:
@@ -47,7 +48,7 @@ def parties(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Parties:
 
 def test_texts_go_to_the_parties(parties: Parties, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["query", "--settings", "client.toml", "A film.", "--progress"]) == 0
-    assert parties.asked == ["client.toml", ["A film."], True, "closed"]
+    assert parties.asked == ["client.toml", ["A film."], True, "closed"] and parties.guard == "mark"
     assert "good" in capsys.readouterr().out
 
 

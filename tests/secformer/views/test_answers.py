@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +56,17 @@ def test_each_head_has_its_columns(out: SecureOutput, columns: list[str], first:
     assert head == ["text", *columns] and row[1:] == first
 
 
+def test_texts_that_cannot_be_trusted_are_told_apart() -> None:
+    marked = replace(CLASSES, trusted=np.array([True, False]), breaches=[(), ("layer.0/gelu: input",)])
+    head, first, second = rows(answer_table(TEXTS, marked))
+    assert (head[-1], first[-1], second[-1]) == ("trusted", "yes", "no")
+    assert "trusted" not in rows(answer_table(TEXTS, replace(CLASSES, trusted=np.array([True, True]))))[0]
+    left_out = replace(marked, labels=[CLASSES.labels[0], None], probabilities=np.array([[0.9, 0.1], [np.nan, np.nan]]))
+    assert rows(answer_table(TEXTS, left_out))[2][1:] == ["(left out)", "", "no"]
+    spans = replace(OUTPUTS["answers"][0], answers=[None, OUTPUTS["answers"][0].answers[0]])
+    assert rows(answer_table(TEXTS, spans))[1][1:] == ["(left out)", "", ""]
+
+
 def test_what_has_no_answer_says_why() -> None:
     assert rows(answer_table(TEXTS, OUTPUTS["filled masks"][0]))[2][1] == "(no [MASK])"
     assert rows(answer_table(TEXTS, OUTPUTS["answers"][0]))[2][1:] == ["(give pairs)", "", ""]
@@ -68,17 +79,6 @@ def test_each_mask_and_each_entity_has_a_line() -> None:
     for answer, lines in ((masks, ["one 0.5000", "two 0.5000"]), (found, ["A: x 0.5000", "B: y 0.2500 2..3"])):
         table = answer_table(["text"], SecureOutput(MASK, answers=[answer]))
         assert [row[1] for row in rows(table)[1:]] == lines
-
-
-def test_scores_are_shown_where_the_model_has_them() -> None:
-    """A one-output head: its score rather than its logit."""
-    @dataclass(frozen=True, eq=False)
-    class Scored(SecureOutput):
-        scores: np.ndarray | None = None
-
-    for scores in (np.array([0.25, 0.5]), np.array([[0.25], [0.5]])):
-        table = rows(answer_table(TEXTS, Scored(MASK, logits=np.array([[-1.0], [0.0]]), scores=scores)))
-        assert (table[0][1], table[1][1], table[2][1]) == ("score", "0.2500", "0.5000")
 
 
 def test_json_has_the_answers() -> None:
