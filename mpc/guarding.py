@@ -45,7 +45,7 @@ class Guarded:
     apart   whether each place has a column of its own, so that whoever receives the words learns where values failed
     words   (texts, 1) or (texts, places): in the twin 1 where a value left its interval, else 0; at a party see
             `ops/guard`
-    places  all places: the scope and the quantity, such as "layer.1/softmax: spread"
+    places  all places: the scope and the quantity, such as "layer.1.softmax: spread"
     """
 
     apart: bool = False
@@ -60,6 +60,7 @@ class Guarding(LocalOperators):
     _texts: Texts = MappingProxyType({})
 
     def __init__(self) -> None:
+        self.site = ""  # names the place of what is checked next; the scope does, where it is empty
         self._expected: list[Expected] = []
         self._path: list[str] = []
 
@@ -131,7 +132,7 @@ class Guarding(LocalOperators):
 
     def _interval(self, low: float, high: float, what: str) -> Interval:
         """An interval of a quantity at this place of the program."""
-        return Interval(low, high, f"{'/'.join(self._path)}: {what}")
+        return Interval(low, high, f"{self.site or '/'.join(self._path)}: {what}")
 
     def _check(self, x: Share, interval: Interval, frac: int, bits: int, offset: int = 0) -> Check | None:
         """The check of an opening of x in `bits` bits, `frac` of them fractional; None without a guard."""

@@ -41,7 +41,7 @@ class Guard(NamedTuple):
 @dataclass(frozen=True)
 class Interval:
     """What a value is checked for: low <= x <= high. `place` is where, and which quantity, for users: such as
-    "layer.1/softmax: spread"."""
+    "layer.1.softmax: spread"."""
 
     low: float
     high: float
@@ -54,6 +54,11 @@ class Check:
 
     interval: Interval
     guards: tuple[Guard, ...]
+
+
+def part(length: float, frac: int, bits: int) -> float:
+    """The length of a part of the finest guard of an interval, about: see `guard`."""
+    return float(2.0 ** (min(bits, math.ceil(math.log2(RING * length)) + frac) - INDEX_BITS - frac))
 
 
 def guard(low: float, high: float, frac: int, bits: int, offset: int = 0) -> Guard:

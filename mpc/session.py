@@ -19,7 +19,7 @@ from secformer.mpc.errors import RangeError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import LEAST_BITS, Exponential, Opening, Series, opening_bits
 from secformer.mpc.guarding import Guarding
-from secformer.mpc.guards import INDEX_BITS, Check
+from secformer.mpc.guards import Check, part
 from secformer.mpc.ops.book import Agree, as_fitted
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.scales import comparison_window, positive, product_width
@@ -28,7 +28,7 @@ from secformer.mpc.shares import Share, Weight
 CLIENT = "client"
 ROOM = 0.5      # of a comparison's reach, that a guarded one leaves to notice values that are larger
 BEYOND = 0.125  # of an interval, that a guard looks beyond an end where values may lie at the end: more than a part
-AIR = 1.25      # the same in parts, where a guard has fewer
+AIR = 1.25      # the same, in parts of the guard
 Pair = tuple[Share, "Share | Weight"]
 
 
@@ -179,14 +179,16 @@ class Session(Guarding):
         found = self._series(x, functions, opening, width, check)
         return [self._evaluated(data, f) for data, f in zip(found, functions, strict=True)]
 
-    def exponential(self, x: Share, function: Exponential) -> Share:
+    def exponential(self, x: Share, function: Exponential, *, cut: bool = False) -> Share:
         """e^x on the function's domain, from one opening and a table that the dealer shares.
 
+        `cut` says that x was cut near the domain's low end, and may lie at the very cut.
         Error: 2.1e-6, and relative 2^-19 and a pending x's rounding, at most 2^-15. Price: as `series`; stays pending.
         """
         self._own(x)
         x = self._modulo(x, function.period_bits)
-        opening, check = self._opening(x, function.period_bits, (function.low, function.high), "spread", above=AIR)
+        opening, check = self._opening(x, function.period_bits, (function.low, function.high), "spread",
+                                       below=AIR if cut else 0.0, above=AIR)
         data = self._exponential(x, function, opening, check)
         return self._evaluated(data, function)
 
@@ -286,15 +288,16 @@ class Session(Guarding):
         return Share(self, self._relu(x, window, width, check), x.frac, width, x.magnitude)
 
     def _opening(self, x: Share, period_bits: int, domain: tuple[float, float] | None, what: str,
-                 above: float = 0.0) -> tuple[Opening, Check | None]:
+                 below: float = 0.0, above: float = 0.0) -> tuple[Opening, Check | None]:
         """How x is opened modulo a period, and what it is checked for: with a guard, bits above the period are opened
-        where they cost nothing, so that values far outside are noticed too. With `above`, in parts of the guard, values
-        up to the domain's end pass for certain, and values a little above may pass."""
+        where they cost nothing, so that values far outside are noticed too. With `below` and `above`, in parts of the
+        guard, values up to the domain's very end pass for certain, and values a little beyond may pass."""
         if not self.guarded or domain is None:
             return opening_bits(period_bits, x.frac), None
         low, high = domain
         opening = opening_bits(period_bits, x.frac, x.width - x.frac - period_bits)
-        high += min((high - low) * BEYOND, above * 2.0 ** (opening.bits - opening.keep - INDEX_BITS))
+        each = part(high - low, opening.keep, opening.bits)
+        low, high = low - below * each, high + above * each
         return opening, self._check(x, self._interval(low, high, what), opening.keep, opening.bits)
 
     def _bounded(self, x: Share, bound: float, window: int) -> Check | None:

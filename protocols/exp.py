@@ -38,6 +38,7 @@ def exp(s: Session, x: Share, domain: Range, *, scale_bits: int = 0) -> Share:
     if function is None:
         function = Exponential(LEAST_PERIOD_BITS, high)
         x = floor_at(s, x, function.low + ROOM, domain)                                          # 1
+        return s.exponential(x, function, cut=True) * 2.0**scale_bits                            # 2
     return s.exponential(x, function) * 2.0**scale_bits                                          # 2
 
 

@@ -84,7 +84,7 @@ def _gate(s: Session, x: Share, r: Range, fitted: Callable[[float, float], Fit],
     r = rounded_out(r, 1.0 if r.reach < COARSE else 2.0)
     if r.reach > WIDEST:
         x, over = clip(s, x, limit, reach=r.reach)                                               # 1
-        (inner,) = s.settle(*s.series(x, [fitted(-limit, limit).guarded]))
+        (inner,) = s.settle(*s.series(x, [fitted(-limit, limit).series]))
         return inner + over
     return s.series(x, [fitted(min(r.low, -3.0), max(r.high, 3.0)).guarded])[0]                   # 2
 

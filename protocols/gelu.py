@@ -50,7 +50,7 @@ def gelu_series(s: Session, x: Share, at: Site) -> Share:
     r = rounded_out(r, 1.0 if r.reach < COARSE else 2.0)
     if r.reach > WIDEST:
         x, over = clip(s, x, LIMIT, reach=r.reach)                                               # 1
-        (inner,) = s.settle(*s.series(x, [gelu_fit(-LIMIT, LIMIT).guarded]))
+        (inner,) = s.settle(*s.series(x, [gelu_fit(-LIMIT, LIMIT).series]))
         return inner + over
     return s.series(x, [gelu_fit(min(r.low, -3.0), max(r.high, 3.0)).guarded])[0]                 # 2
 

@@ -37,7 +37,7 @@ def tanh(s: Session, x: Share, at: Site) -> Share:
     reach = max(2.0, rounded_out(measured(at, INPUT), 1.0).reach)
     if reach > WIDEST:
         x, _ = clip(s, x, LIMIT, reach=reach)                                                    # 1
-        reach = LIMIT
+        return s.series(x, [tanh_fit(LIMIT).series])[0]
     return s.series(x, [tanh_fit(reach).guarded])[0]                                              # 2
 
 

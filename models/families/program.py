@@ -6,14 +6,16 @@ This is the only file that reveals results. It reveals them to the client.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from secformer.models.data.inputs import Request
 from secformer.models.families.architecture import Architecture
-from secformer.models.families.blocks import Forward
+from secformer.models.families.blocks import Forward, Sites
 from secformer.mpc.guarding import Guarded
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
+from secformer.protocols.ranges import Site
 
 Results = dict[str, Any]  # by name: words with the session's fractional bits (in the twin: values)
 GUARD = "guard"  # the result that says which texts cannot be trusted: (B, 1) words, 0 where all values passed
@@ -38,10 +40,21 @@ def _answers(s: Session, architecture: Architecture, request: Request, f: Forwar
         x = s.accept(request.words(), frac=0 if request.private else None, width=request.width)
         if request.private:
             x = architecture.embed(s, x, f)
-    out = architecture.answer(s, x, f)
+    out = architecture.answer(s, x, replace(f, at=_named(s, f.at)))
+    s.site = ""
     with s.scope("reveal"):
         kept = s.lift(*(_checked(s, out[name], name) for name in names))
         return {name: s.reveal(x, CLIENT) for name, x in zip(names, kept, strict=True)}
+
+
+def _named(s: Session, at: Sites) -> Sites:
+    """The ranges of `at`; what is checked next happens at the site that was asked for last."""
+
+    def told(site: str) -> Site:
+        s.site = site
+        return at(site)
+
+    return told
 
 
 def _checked(s: Session, x: Share, name: str) -> Share:

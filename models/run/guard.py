@@ -15,6 +15,7 @@ from secformer.mpc.errors import Untrusted
 
 SHOWN = 3  # the most places that a note names per text
 SOMEWHERE = "somewhere in the model"  # the place, for a client that must not know it
+TELL = "values left the ranges that the model was measured for, so the answer may be wrong; tell the model's owner"
 ADVICE = ("values left the ranges that the model was measured for, so the answer may be wrong; measure the model on "
           "such texts: secformer profile MODEL --texts FILE")
 Breaches = tuple[str, ...]  # where values of a text left their ranges: empty for a text that can be trusted
@@ -37,6 +38,8 @@ def note(number: int, breaches: Breaches) -> str:
     """What a user is told of a text; `number` counts from 0."""
     more = len(breaches) - SHOWN
     shown = ", ".join(breaches[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    if breaches == (SOMEWHERE,):
+        return f"text {number} cannot be trusted: {TELL}"
     return f"text {number} cannot be trusted ({shown}): {ADVICE}"
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from secformer.models.data.batch import Batch
 from secformer.models.data.tokenizer import Texts, Tokenizer
+from secformer.models.families.program import GUARD
 from secformer.models.run.gather import gather
 from secformer.models.run.guard import named
 from secformer.models.run.options import GUARDS
@@ -56,6 +57,9 @@ class RemoteModel:
                                 f"provision --no-guard` makes a model without one")
         self._settings, self._guard = settings, guard
         self.public = PublicModel.load(settings.model)
+        if guard != "mark" and GUARD not in self.public.names:
+            raise SettingsError(f"guard={guard!r} needs a guard, but this model was provisioned with --no-guard, so "
+                                f"nothing is checked; leave the guard at 'mark', or ask the model's owner for another")
         self._tokenizer = Tokenizer(settings.model, self.public.inputs)
         context = client_context(settings.tls)
         self._parties = [PartyConnection(rank, address, context, settings.deadline)

@@ -19,7 +19,7 @@ from secformer import demo_model
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import GUARD
 from secformer.models.ranges.profile import RangeProfile, measure
-from secformer.models.run.guard import ADVICE, SHOWN, SOMEWHERE, named, note, refuse
+from secformer.models.run.guard import ADVICE, SHOWN, SOMEWHERE, TELL, named, note, refuse
 from secformer.models.run.local import SecureModel, plain_bert, secure_bert, twin
 from secformer.models.run.output import SecureOutput
 from secformer.mpc.errors import SettingsError, Untrusted
@@ -233,6 +233,7 @@ def test_places_are_named_or_not() -> None:
 def test_notes_name_the_first_places() -> None:
     assert note(3, ("a", "b")) == f"text 3 cannot be trusted (a, b): {ADVICE}"
     assert note(1, tuple("abcde")).startswith(f"text 1 cannot be trusted (a, b, c and {5 - SHOWN} more): ")
+    assert note(0, (SOMEWHERE,)) == f"text 0 cannot be trusted: {TELL}"
     refuse([(), ()])
     with pytest.raises(Untrusted, match=r"text 1 cannot .*; text 2 cannot"):
         refuse([(), ("a",), ("b",)])
