@@ -14,7 +14,8 @@ from roles_lab import LONG, TEXT, right, serials, until
 
 from secformer import RemoteModel, connect, plain_bert
 from secformer.cli import main
-from secformer.mpc.errors import InputError, ProtocolError, SettingsError
+from secformer.models.run.guard import SOMEWHERE, note
+from secformer.mpc.errors import InputError, ProtocolError, SettingsError, Untrusted
 from secformer.roles.trial import LocalRoles
 
 
@@ -37,6 +38,17 @@ def test_texts_that_are_not_unicode_are_refused_before_anything_is_sent(up: Loca
         remote.infer(["fine", "a\udc00"])
     assert serials(up, "dealer") == before
     right(remote.infer(TEXT))
+
+
+def test_texts_that_cannot_be_trusted_are_marked_without_a_place(up: LocalRoles, remote: RemoteModel) -> None:
+    texts = ["Fine.", "sequence " * 126]
+    out = remote.infer(texts)
+    assert out.trusted.tolist() == [True, False] and out.breaches == [(), (SOMEWHERE,)]
+    assert out.notes[-1] == note(1, (SOMEWHERE,)) and "layer" not in out.notes[-1]
+    with connect(up.settings("client"), guard="raise") as strict, pytest.raises(Untrusted, match=r"^text 1 cannot be"):
+        strict.infer(texts)
+    with pytest.raises(SettingsError, match="a client's guard must be 'mark', 'nan' or 'raise', got 'off'"):
+        connect(up.settings("client"), guard="off")
 
 
 def test_closing_abandons_the_request_of_another_thread(up: LocalRoles, remote: RemoteModel) -> None:
