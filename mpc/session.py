@@ -193,23 +193,25 @@ class Session(Guarding):
         return self._evaluated(data, function)
 
     def less(self, x: Share, thresholds: Sequence[float], *, bound: float, precision: int | None = None,
-             magnitude: int | None = None) -> list[Share]:
+             magnitude: int | None = None, known: bool = False) -> list[Share]:
         """[x < c] for each public threshold c, as shares of 0 or 1 (no fractional bits), for |x| < bound.
 
         `precision` keeps that many fractional bits of x: the result may be wrong only where |x - c| <= 2^-precision.
         `magnitude` bounds products with settled values that the bits go into, as in `mul`: the width of the shares.
+        `known` says that |x| < bound was checked before: a guard has nothing to add.
         Price: three rounds; per element its window (precision + bits of bound + 1), 2n - 1 bits per threshold for n
         blocks of at most 8 bits, and one bit for each threshold together; each of these in whole bytes.
         """
         if not thresholds or not all(math.isfinite(c) for c in thresholds):
             raise RangeError(f"a comparison needs one or more finite thresholds, got {list(thresholds)}")
         exact = x.frac
-        x, window = self._windowed(x, positive(bound) + max(abs(float(c)) for c in thresholds), precision, ROOM)
+        x, window = self._windowed(x, positive(bound) + max(abs(float(c)) for c in thresholds), precision,
+                                   0.0 if known else ROOM)
         # a dropped share sum lies up to two units below x, so the threshold goes down; an exact one goes up
         nearest = math.ceil if x.frac == exact else math.floor
         exactly = [(float(c), nearest(c * 2.0**x.frac)) for c in thresholds]
         width = self.fixed.window(2 * self.fixed.frac, self.fixed.magnitude if magnitude is None else magnitude)
-        check = self._bounded(x, bound, window)
+        check = None if known else self._bounded(x, bound, window)
         return [Share(self, bit, 0, width, 1) for bit in self._less(x, exactly, window, width, check)]
 
     def relu(self, x: Share, *, bound: float, precision: int | None = None) -> Share:

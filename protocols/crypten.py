@@ -60,10 +60,10 @@ def gelu_tanh(s: Session, x: Share, at: Site) -> Share:
     most = LIMIT if reach > WIDEST else reach
     (x,) = s.settle(s.checked(x, r.low, r.high, "input"))
     if reach > WIDEST:
-        below, negative, inside = s.less(x, [-LIMIT, 0.0, LIMIT], bound=reach, precision=PRECISION)      # 1
+        below, negative, inside = s.less(x, [-LIMIT, 0.0, LIMIT], bound=reach, precision=PRECISION, known=True)      # 1
         a, positive = s.mul_many([(x, inside + below - negative * 2), (x, 1 - negative)])        # 2
     else:
-        (negative,) = s.less(x, [0.0], bound=reach, precision=PRECISION)
+        (negative,) = s.less(x, [0.0], bound=reach, precision=PRECISION, known=True)
         a = s.mul(x, 1 - negative * 2)
         positive = (a + x) * 0.5
     scale, cubic = TANH_GELU
@@ -122,7 +122,7 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
     else:
         x = s.checked(x, r.low, r.high, "input")
     (x,) = s.settle(x)
-    (negative,) = s.less(x, [0.0], bound=reach + 1.0)                                            # 2
+    (negative,) = s.less(x, [0.0], bound=reach + 1.0, known=True)                                            # 2
     sign = 1 - negative * 2
     a = s.mul(x, sign).promise(bits(reach + 0.1) + 1)
     g = one_less_sigmoid(s, a * 2.0, 2.0 * reach + 0.1)                                          # 3

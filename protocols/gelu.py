@@ -91,7 +91,7 @@ def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     (x,) = s.settle(s.checked(x, r.low, r.high, "input"))
     # a threshold may move by 2^-10: both segments are equally wrong there
     magnitude = bits(1.02 * reach) + 1  # bounds both products: the first must be as wide as the second needs it
-    lower, upper = s.less(x, [-cut, cut], bound=reach, precision=10, magnitude=magnitude)  # 1
+    lower, upper = s.less(x, [-cut, cut], bound=reach, precision=10, magnitude=magnitude, known=True)  # 1
     (f,) = s.series(x * (FOLD / math.sqrt(2.0)), [segment()])                            # 2
     e = s.mul(upper - lower, f, magnitude=magnitude) + (1 - upper) - lower               # 3
     return s.mul(x, e + 1, magnitude=magnitude) * 0.5                                    # 4

@@ -57,7 +57,7 @@ def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
     reach = max(8.0, r.reach)
     (x,) = s.settle(s.checked(x, r.low, r.high, "input"))
     thresholds = [*BREAKS[:2], math.nextafter(BREAKS[2], math.inf)]
-    below, middle, inside = s.less(x, thresholds, bound=reach, precision=PRECISION)              # 1
+    below, middle, inside = s.less(x, thresholds, bound=reach, precision=PRECISION, known=True)  # 1
     c, over = s.mul_many([(x, inside - below), (x, 1 - inside)])                                 # 2
     c = c.promise(3)
     (c2,) = s.settle((s.square(c, magnitude=5) * 2.0**-SQUARE_BITS).promise(2))                  # 3
