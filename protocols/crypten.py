@@ -21,7 +21,7 @@ from secformer.protocols.limit import exp_limit, least_bound
 from secformer.protocols.newton import SQUARINGS, reciprocal_newton, rsqrt_newton
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import EXP_SUM, INPUT, NORM, SCORE, SPREAD, VALUE, measured, needs
-from secformer.protocols.ranges import Range, Site, bits
+from secformer.protocols.ranges import Range, Site, bits, with_air
 from secformer.protocols.softmax import EXP_BITS, below_maximum, exp_total, real_columns, weighted_mean
 
 TANH_GELU = math.sqrt(2.0 / math.pi), 0.044715  # GeLU is x/2 (1 + tanh(a (x + b x^3)))
@@ -55,7 +55,7 @@ def gelu_tanh(s: Session, x: Share, at: Site) -> Share:
     either sign. Error against the formula with published exp and reciprocal: 5e-4 (rounding, which 8 squarings
     enlarge); against GeLU: 2e-3. Takes a pending x; the result has a truncation pending.
     """
-    r = measured(at, INPUT)
+    r = with_air(measured(at, INPUT))
     reach = max(1.0, r.reach)
     most = LIMIT if reach > WIDEST else reach
     (x,) = s.settle(s.checked(x, r.low, r.high, "input"))
@@ -114,7 +114,7 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
     Any domain. Error against its formula with published exp and reciprocal: 1e-3; against tanh: 5e-3.
     Takes a pending x; the result is settled.
     """
-    r = measured(at, INPUT)
+    r = with_air(measured(at, INPUT))
     reach = max(1.0, r.reach)
     if reach > TANH_WIDEST:
         x, _ = clip(s, x, TANH_LIMIT, reach=reach)                                               # 1

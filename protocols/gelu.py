@@ -15,7 +15,7 @@ from secformer.protocols.fidelity import approximate, faithful
 from secformer.protocols.fits import WIDE, Fit, choose
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import INPUT, measured, needs
-from secformer.protocols.ranges import Site, bits, rounded_out
+from secformer.protocols.ranges import Site, bits, rounded_out, with_air
 
 TOLERANCE = 1e-4
 NARROW = 17, 16      # fractional bits of masks and factors (see `Precision`): results below 2^5 take five bytes
@@ -85,7 +85,7 @@ def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     Any domain at["input"]. Error, absolute: at most 2e-2, the paper's own approximation.
     The result has a truncation pending.
     """
-    r = measured(at, INPUT)
+    r = with_air(measured(at, INPUT))
     reach = max(4.0, r.reach)
     cut = CUT * math.sqrt(2.0)
     (x,) = s.settle(s.checked(x, r.low, r.high, "input"))

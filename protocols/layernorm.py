@@ -20,7 +20,7 @@ from secformer.mpc.shares import Share
 from secformer.protocols.fidelity import approximate, faithful
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import GAIN, INPUT, NORM, VARIANCE, measured, needs, positive
-from secformer.protocols.ranges import Range, Site, bits, roomiest
+from secformer.protocols.ranges import Range, Site, bits, roomiest, with_air
 from secformer.protocols.rsqrt import deflation, rsqrt_goldschmidt, rsqrt_series
 
 ROOT_BITS = 3        # inverse roots settle at 2^3 or more: relative rounding below 2e-6
@@ -93,8 +93,9 @@ def layernorm_by(
     """
     plan, channels = Plan.of(s.fixed, x, eps, at), x.shape[-1]
     c, unit = bits(channels), 2.0**plan.near
-    low, high = (end * unit for end in (measured(at, INPUT).low, measured(at, INPUT).high))
-    (x,) = s.settle(s.checked((x * unit).promise(plan.input_bits), low, high, "input"))          # 1
+    inputs = with_air(measured(at, INPUT))
+    x = (x * unit).promise(plan.input_bits)
+    (x,) = s.settle(s.checked(x, inputs.low * unit, inputs.high * unit, "input"))                # 1
     t = x.sum(-1, keepdims=True)
     products = max(plan.square_bits, c + plan.deviation_bits)
     xx, tt, xg, tg = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=products)    # 2
@@ -145,7 +146,8 @@ class Plan:
     def of(cls, fixed: FixedPoint, x: Share, eps: float, at: Site) -> Plan:
         """Raises RangeError for missing ranges, and where words do not hold the products."""
         channels, c = x.shape[-1], bits(x.shape[-1])
-        reach, gain, variance = bits(measured(at, INPUT).reach), positive(at, GAIN).high, positive(at, VARIANCE)
+        reach, gain = bits(with_air(measured(at, INPUT)).reach), positive(at, GAIN).high
+        variance = positive(at, VARIANCE)
         most, holds = WORD_BITS - 2 - 2 * fixed.frac, x.width - x.frac - 2
         if reach > holds:
             raise RangeError(f"LayerNorm's input reaches {measured(at, INPUT).reach:g}, but the linear layer before it "

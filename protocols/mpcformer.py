@@ -15,7 +15,7 @@ from secformer.protocols.fidelity import student
 from secformer.protocols.newton import reciprocal_newton
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import INPUT, QUAD_SHIFT, QUAD_SUM, RELU_SUM, SCORE, VALUE, measured, needs
-from secformer.protocols.ranges import Range, Site, bits
+from secformer.protocols.ranges import Range, Site, bits, with_air
 from secformer.protocols.softmax import EXP_BITS, plain_2quad, quad_mean, real_columns, weighted_mean, within
 
 QUAD = 0.125, 0.25, 0.5  # coefficients of x^2, x and 1
@@ -35,7 +35,7 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
     against GeLU: 0.5 at 0, and growing as x^2: MPCFormer's networks are trained with it.
     Takes a pending x; the result has a truncation pending.
     """
-    r = measured(at, INPUT)
+    r = with_air(measured(at, INPUT))
     reach = max(1.0, r.reach)
     (x,) = s.settle(s.checked(x, r.low, r.high, "input"))
     square, slope, constant = QUAD

@@ -22,7 +22,7 @@ from secformer.protocols.limit import exp_limit, least_bound
 from secformer.protocols.octaves import reciprocal_octaves, rsqrt_octaves
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import EXP_SUM, INPUT, NORM, SCORE, SPREAD, VALUE, measured, needs
-from secformer.protocols.ranges import Site
+from secformer.protocols.ranges import Site, with_air
 from secformer.protocols.softmax import EXP_BITS, below_maximum, exp_total, real_columns, weighted_mean
 
 BREAKS = -4.0, -1.95, 3.0
@@ -53,7 +53,7 @@ def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
     pieces being equally wrong there. Error against its formula: 2e-4 (and within 2^-10 of a breakpoint the formula's
     own gap: 6e-4 at -4, 7e-3 at -1.95, 1.6e-2 at 3); against GeLU: 2e-2. Takes a pending x; the result is settled.
     """
-    r = measured(at, INPUT)
+    r = with_air(measured(at, INPUT))
     reach = max(8.0, r.reach)
     (x,) = s.settle(s.checked(x, r.low, r.high, "input"))
     thresholds = [*BREAKS[:2], math.nextafter(BREAKS[2], math.inf)]

@@ -24,6 +24,16 @@ class Range:
         return max(abs(self.low), abs(self.high))
 
 
+BEYOND = 0.125  # of a range, that is left at each end for a guard, which resolves an interval to less than that
+
+
+def with_air(r: Range) -> Range:
+    """What a guard checks for values that lie in the range: a little more at both ends, so that none of them is marked.
+    Windows must hold this much."""
+    air = BEYOND * (r.high - r.low)
+    return Range(r.low - air, r.high + air)
+
+
 Site = Mapping[str, Range]  # quantity -> its range at one call site
 
 

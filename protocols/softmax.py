@@ -30,7 +30,7 @@ from secformer.protocols.quantities import (
     needs,
     positive,
 )
-from secformer.protocols.ranges import Range, Site, bits, roomiest
+from secformer.protocols.ranges import Range, Site, bits, roomiest, with_air
 from secformer.protocols.reciprocal import Reciprocal, deflation, reciprocal_goldschmidt, reciprocal_series
 
 VALUE_BITS = 2       # values, and so their weighted means, are promised below 2^2 times their measured reach
@@ -153,7 +153,7 @@ def weighted_mean(
     mean, *ones = s.mul_many(products, magnitude=[value_bits + scale_bits, s.whole][: len(products)])
     for one in ones:
         s.expect(one, scale_bits, tolerance, "sum")
-    r = measured(at, VALUE)
+    r = with_air(measured(at, VALUE))
     return s.checked(mean * 2.0**-scale_bits, r.low, r.high, "value")
 
 
@@ -216,7 +216,7 @@ def quad_mean(
     total = positive(at, QUAD_SUM)
     if total.low == 0.0:
         raise RangeError("a 2Quad row must not sum to 0: this checkpoint was not trained for 2Quad; use FAITHFUL")
-    score = measured(at, SCORE)
+    score = with_air(measured(at, SCORE))
     largest = (score.reach + QUAD_SHIFT) ** 2
     if columns is not None:
         scores = within(scores, columns, score)
