@@ -56,14 +56,15 @@ def gelu_tanh(s: Session, x: Share, at: Site) -> Share:
     enlarge); against GeLU: 2e-3. Takes a pending x; the result has a truncation pending.
     """
     r = with_air(measured(at, INPUT))
-    reach = max(1.0, r.reach)
+    reach = max(1.0, measured(at, INPUT).reach)
     most = LIMIT if reach > WIDEST else reach
     (x,) = s.settle(s.checked(x, r.low, r.high, "input"))
+    most_seen = max(reach, r.reach)
     if reach > WIDEST:
-        below, negative, inside = s.less(x, [-LIMIT, 0.0, LIMIT], bound=reach, precision=PRECISION, known=True)      # 1
+        below, negative, inside = s.less(x, [-LIMIT, 0.0, LIMIT], bound=most_seen, precision=PRECISION, known=True)  # 1
         a, positive = s.mul_many([(x, inside + below - negative * 2), (x, 1 - negative)])        # 2
     else:
-        (negative,) = s.less(x, [0.0], bound=reach, precision=PRECISION, known=True)
+        (negative,) = s.less(x, [0.0], bound=most_seen, precision=PRECISION, known=True)
         a = s.mul(x, 1 - negative * 2)
         positive = (a + x) * 0.5
     scale, cubic = TANH_GELU
@@ -115,14 +116,14 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
     Takes a pending x; the result is settled.
     """
     r = with_air(measured(at, INPUT))
-    reach = max(1.0, r.reach)
+    reach = max(1.0, measured(at, INPUT).reach)
     if reach > TANH_WIDEST:
         x, _ = clip(s, x, TANH_LIMIT, reach=reach)                                               # 1
         reach = TANH_LIMIT
     else:
         x = s.checked(x, r.low, r.high, "input")
     (x,) = s.settle(x)
-    (negative,) = s.less(x, [0.0], bound=reach + 1.0, known=True)                                            # 2
+    (negative,) = s.less(x, [0.0], bound=1.25 * reach + 1.0, known=True)                         # 2
     sign = 1 - negative * 2
     a = s.mul(x, sign).promise(bits(reach + 0.1) + 1)
     g = one_less_sigmoid(s, a * 2.0, 2.0 * reach + 0.1)                                          # 3
