@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from secformer.mpc.errors import RangeError
+from secformer.mpc.session import BEYOND
 
 MOST_ROOM = 7  # bits: a byte's, less the one that made it necessary
 
@@ -22,9 +23,6 @@ class Range:
     def reach(self) -> float:
         """The largest absolute value inside."""
         return max(abs(self.low), abs(self.high))
-
-
-BEYOND = 0.125  # of a range, that is left at each end for a guard, which resolves an interval to less than that
 
 
 def with_air(r: Range) -> Range:
