@@ -25,11 +25,16 @@ class FixedPoint:
     def __post_init__(self) -> None:
         if not 4 <= self.frac <= 24:
             raise RangeError(f"fractional bits must lie in 4..24, got {self.frac}; 16 is the usual choice")
-        if not 1 <= self.magnitude <= WORD_BITS - 2 - 2 * self.frac:
+        if not 1 <= self.magnitude <= self.whole:
             raise RangeError(
-                f"with {self.frac} fractional bits a product leaves {WORD_BITS - 2 - 2 * self.frac} bits of magnitude, "
+                f"with {self.frac} fractional bits a product leaves {self.whole} bits of magnitude, "
                 f"got {self.magnitude}; lower frac or magnitude"
             )
+
+    @property
+    def whole(self) -> int:
+        """The largest magnitude of a product of settled values: it fills a word."""
+        return WORD_BITS - 2 - 2 * self.frac
 
     def window(self, frac: int, magnitude: int) -> int:
         """Bits, in whole bytes, that hold |v| < 2^magnitude at `frac` fractional bits with the truncation's headroom.

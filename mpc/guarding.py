@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.guards import Check, Interval, Texts, chain, texts_of
 from secformer.mpc.operators import LocalOperators
-from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.scales import Truncation
 from secformer.mpc.shares import Share
 
@@ -85,7 +84,7 @@ class Guarding(LocalOperators):
                 self._settle_expectations(guarded)
             guarded.words = self._seen(guarded.apart)
         finally:
-            self._guarded, self._expected = None, []
+            self._guarded, self._expected, self.site = None, [], ""
             self._watch(None, 0)
 
     @abstractmethod
@@ -93,12 +92,6 @@ class Guarding(LocalOperators):
 
     @abstractmethod
     def scope(self, name: str) -> Any: ...
-
-    @property
-    def whole(self) -> int:
-        """The largest magnitude of a product of settled values: it fills a word, so that few wrong values come out
-        right."""
-        return WORD_BITS - 2 - 2 * self.fixed.frac
 
     @property
     def guarded(self) -> bool:
@@ -152,7 +145,8 @@ class Guarding(LocalOperators):
         """Multiplies what is left to multiply, all at once, and opens everything that is expected, all at once."""
         expected = self._expected
         pairs = [(e.x, e.by) for e in expected if e.by is not None]
-        products = iter(self.mul_many(pairs, magnitude=self.whole) if pairs else ())
+        # whole words, so that few wrong values come out right
+        products = iter(self.mul_many(pairs, magnitude=self.fixed.whole) if pairs else ())
         jobs = []
         for e in expected:
             x = (e.x if e.by is None else next(products)) * 2.0**-e.exponent

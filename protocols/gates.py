@@ -10,19 +10,17 @@ declared `faithful`, which would be taken as faithful to GeLU where one stands i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
-from secformer.protocols.clip import clip
-from secformer.protocols.fits import WIDE, Fit, choose
-from secformer.protocols.gelu import COARSE, NARROW, NARROW_REACH, TOLERANCE, WIDEST
+from secformer.protocols.fits import Fit
+from secformer.protocols.gelu import gate, gate_fit
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import INPUT, measured, needs
-from secformer.protocols.ranges import Range, Site, rounded_out
+from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import Function
 
 TANH_CUBE, TANH_SCALE = 0.044715, math.sqrt(2.0 / math.pi)  # GeLU = x/2 (1 + tanh(TANH_SCALE (x + TANH_CUBE x^3)))
@@ -44,7 +42,7 @@ def silu(s: Session, x: Share, at: Site) -> Share:
     Any domain. Error, absolute: at most 1e-4 in the twin (the fit's tolerance), 2e-4 on shares. Takes a pending x; the
     result has a truncation pending, unless x was clipped.
     """
-    return _gate(s, x, measured(at, INPUT), silu_fit, SILU_LIMIT)
+    return gate(s, x, measured(at, INPUT), silu_fit, SILU_LIMIT)
 
 
 @cite("hendrycks2016gelu", "GeLU by tanh")
@@ -60,7 +58,7 @@ def gelu_new(s: Session, x: Share, at: Site) -> Share:
     Any domain. Error, absolute: at most 1e-4 in the twin (the fit's tolerance), 2e-4 on shares. Takes a pending x; the
     result has a truncation pending, unless x was clipped.
     """
-    return _gate(s, x, measured(at, INPUT), gelu_new_fit, TANH_LIMIT)
+    return gate(s, x, measured(at, INPUT), gelu_new_fit, TANH_LIMIT)
 
 
 @cite("hendrycks2016gelu", "GeLU by a sigmoid")
@@ -76,40 +74,25 @@ def quick_gelu(s: Session, x: Share, at: Site) -> Share:
     Any domain. Error, absolute: at most 1e-4 in the twin (the fit's tolerance), 2e-4 on shares. Takes a pending x; the
     result has a truncation pending, unless x was clipped.
     """
-    return _gate(s, x, measured(at, INPUT), quick_gelu_fit, QUICK_LIMIT)
-
-
-def _gate(s: Session, x: Share, r: Range, fitted: Callable[[float, float], Fit], limit: float) -> Share:
-    """The fit for the range; in ranges beyond WIDEST, the fit for [-limit, limit] of x clipped, plus what lies over."""
-    r = rounded_out(r, 1.0 if r.reach < COARSE else 2.0)
-    if r.reach > WIDEST:
-        x, over = clip(s, x, limit, reach=r.reach)                                               # 1
-        (inner,) = s.settle(*s.series(x, [fitted(-limit, limit).series]))
-        return inner + over
-    return s.series(x, [fitted(min(r.low, -3.0), max(r.high, 3.0)).guarded])[0]                   # 2
-
-
-def _fit(fn: Callable[[np.ndarray], np.ndarray], low: float, high: float) -> Fit:
-    small = max(-low, high) <= NARROW_REACH
-    return choose(fn, low, high, tolerance=TOLERANCE, linear=0.5, precision=NARROW if small else WIDE)
+    return gate(s, x, measured(at, INPUT), quick_gelu_fit, QUICK_LIMIT)
 
 
 @lru_cache(maxsize=256)
 def silu_fit(low: float, high: float) -> Fit:
     """SiLU's fit for a domain. Raises RangeError where it is too wide."""
-    return _fit(silu_exact, low, high)
+    return gate_fit(silu_exact, low, high)
 
 
 @lru_cache(maxsize=256)
 def gelu_new_fit(low: float, high: float) -> Fit:
     """The fit of GeLU by tanh for a domain. Raises RangeError where it is too wide."""
-    return _fit(gelu_new_exact, low, high)
+    return gate_fit(gelu_new_exact, low, high)
 
 
 @lru_cache(maxsize=256)
 def quick_gelu_fit(low: float, high: float) -> Fit:
     """The fit of GeLU by a sigmoid for a domain. Raises RangeError where it is too wide."""
-    return _fit(quick_gelu_exact, low, high)
+    return gate_fit(quick_gelu_exact, low, high)
 
 
 def silu_exact(x: np.ndarray) -> np.ndarray:

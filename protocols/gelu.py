@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -15,7 +16,7 @@ from secformer.protocols.fidelity import approximate, faithful
 from secformer.protocols.fits import WIDE, Fit, choose
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import INPUT, measured, needs
-from secformer.protocols.ranges import Site, bits, rounded_out, with_air
+from secformer.protocols.ranges import Range, Site, bits, rounded_out, with_air
 
 TOLERANCE = 1e-4
 NARROW = 17, 16      # fractional bits of masks and factors (see `Precision`): results below 2^5 take five bytes
@@ -46,20 +47,30 @@ def gelu_series(s: Session, x: Share, at: Site) -> Share:
     Any domain. Error, absolute: at most 1e-4 in the twin (the fit's tolerance), 2e-4 on shares. Takes a pending x; the
     result has a truncation pending, unless x was clipped.
     """
-    r = measured(at, INPUT)
+    return gate(s, x, measured(at, INPUT), gelu_fit, LIMIT)
+
+
+def gate(s: Session, x: Share, r: Range, fitted: Callable[[float, float], Fit], limit: float) -> Share:
+    """A function that is 0 below -limit and x above limit, for x in r: by its fit for the range; in ranges beyond
+    WIDEST, by its fit for [-limit, limit] of x clipped, plus what lies over. Steps and price as in `gelu_series`."""
     r = rounded_out(r, 1.0 if r.reach < COARSE else 2.0)
     if r.reach > WIDEST:
-        x, over = clip(s, x, LIMIT, reach=r.reach)                                               # 1
-        (inner,) = s.settle(*s.series(x, [gelu_fit(-LIMIT, LIMIT).series]))
+        x, over = clip(s, x, limit, reach=r.reach)                                               # 1
+        (inner,) = s.settle(*s.series(x, [fitted(-limit, limit).series]))
         return inner + over
-    return s.series(x, [gelu_fit(min(r.low, -3.0), max(r.high, 3.0)).guarded])[0]                 # 2
+    return s.series(x, [fitted(min(r.low, -3.0), max(r.high, 3.0)).guarded])[0]                   # 2
+
+
+def gate_fit(fn: Callable[[np.ndarray], np.ndarray], low: float, high: float) -> Fit:
+    """The fit of such a function for a domain: x/2, and a series. Raises RangeError where the domain is too wide."""
+    small = max(-low, high) <= NARROW_REACH
+    return choose(fn, low, high, tolerance=TOLERANCE, linear=0.5, precision=NARROW if small else WIDE)
 
 
 @lru_cache(maxsize=256)
 def gelu_fit(low: float, high: float) -> Fit:
     """The fit for a domain. Raises RangeError where it is too wide."""
-    small = max(-low, high) <= NARROW_REACH
-    return choose(gelu_exact, low, high, tolerance=TOLERANCE, linear=0.5, precision=NARROW if small else WIDE)
+    return gate_fit(gelu_exact, low, high)
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,6 @@ import numpy as np
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.fidelity import approximate, faithful
@@ -95,7 +94,8 @@ def layernorm_by(
     c, unit = bits(channels), 2.0**plan.near
     inputs = with_air(measured(at, INPUT))
     x = (x * unit).promise(plan.input_bits)
-    (x,) = s.settle(s.checked(x, inputs.low * unit, inputs.high * unit, "input"))                # 1
+    most = 2.0**plan.input_bits
+    (x,) = s.settle(s.checked(x, max(-most, inputs.low * unit), min(most, inputs.high * unit), "input"))   # 1
     t = x.sum(-1, keepdims=True)
     products = max(plan.square_bits, c + plan.deviation_bits)
     xx, tt, xg, tg = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=products)    # 2
@@ -106,11 +106,11 @@ def layernorm_by(
     beyond = plan.lift + plan.root_bits
     pairs = [(g, r)]
     if s.guarded:
-        down = bits(plan.domain.high) - min(CHECKED_BITS, s.whole - ROOT_ROOM)
+        down = bits(plan.domain.high) - min(CHECKED_BITS, s.fixed.whole - ROOT_ROOM)
         pairs.append((v * 2.0**-down, r))
-        most = plan.domain.high
-        s.expect_within(v, -BELOW * most, most, "variance")  # or r could be the negative root
-    y, *checked = s.mul_many(pairs, magnitude=[plan.result_bits + beyond, s.whole][: len(pairs)])
+        high = plan.domain.high
+        s.expect_within(v, -BELOW * high, high, "variance")  # or r could be the negative root
+    y, *checked = s.mul_many(pairs, magnitude=[plan.result_bits + beyond, s.fixed.whole][: len(pairs)])
     for vr in checked:
         rounding = 2.0 ** (down - s.fixed.frac) / plan.domain.low
         s.expect(vr, 2 * (plan.root_bits + c) - down, tolerance + rounding, "variance", by=r)
@@ -146,12 +146,13 @@ class Plan:
     def of(cls, fixed: FixedPoint, x: Share, eps: float, at: Site) -> Plan:
         """Raises RangeError for missing ranges, and where words do not hold the products."""
         channels, c = x.shape[-1], bits(x.shape[-1])
-        reach, gain = bits(with_air(measured(at, INPUT)).reach), positive(at, GAIN).high
+        reach, gain = bits(measured(at, INPUT).reach), positive(at, GAIN).high
         variance = positive(at, VARIANCE)
-        most, holds = WORD_BITS - 2 - 2 * fixed.frac, x.width - x.frac - 2
+        most, holds = fixed.whole, x.width - x.frac - 2
         if reach > holds:
             raise RangeError(f"LayerNorm's input reaches {measured(at, INPUT).reach:g}, but the linear layer before it "
                              f"holds values below 2^{holds}; raise `magnitude`")
+        reach = min(holds, bits(with_air(measured(at, INPUT)).reach))
 
         def square(near: int, m: int) -> int:
             return bits(channels**2 * (4.0**m + eps * 4.0**near))

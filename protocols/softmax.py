@@ -150,7 +150,7 @@ def weighted_mean(
     sums = weights.sum(-1, keepdims=True).promise(bits(total.high))
     inverse = reciprocal(s, sums, total, scale_bits=scale_bits)                                  # 2
     products = [(context, inverse), (sums, inverse)][: 2 if s.guarded else 1]
-    mean, *ones = s.mul_many(products, magnitude=[value_bits + scale_bits, s.whole][: len(products)])
+    mean, *ones = s.mul_many(products, magnitude=[value_bits + scale_bits, s.fixed.whole][: len(products)])
     for one in ones:
         s.expect(one, scale_bits, tolerance, "sum")
     r = with_air(measured(at, VALUE))
@@ -165,7 +165,7 @@ def promised(fixed: FixedPoint, reach: float, total_bits: int, scale_bits: int) 
         return (fixed.window(frac, m), fixed.window(frac, total_bits + m), fixed.window(2 * frac, total_bits + m),
                 fixed.window(2 * frac, scale_bits + m))
 
-    most = WORD_BITS - 2 - 2 * fixed.frac - max(total_bits, scale_bits)
+    most = fixed.whole - max(total_bits, scale_bits)
     if bits(reach) > most:
         raise RangeError(f"attention's values reach {reach:g} and a row's weights sum to 2^{total_bits}, but beside "
                          f"such sums words hold only values below 2^{most}; check the range profile, or lower `frac`")

@@ -200,10 +200,10 @@ class SeriesMask(Kind):
 
     def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         yield from self.guard_tables(masks["mask"], self.guards, kernels)
-        bits = self.bits - self.spare
+        bits, r = self.bits - self.spare, masks["mask"]
+        r = r & mask(bits) if self.spare else r
         for start, stop in chunks(self.count, self.chunk):
-            r = masks["mask"][start:stop] & mask(bits)
-            yield kernels.harmonics(r, bits, self.harmonics, self.frac).reshape(-1)
+            yield kernels.harmonics(r[start:stop], bits, self.harmonics, self.frac).reshape(-1)
 
     @property
     def opened(self) -> int:
@@ -238,10 +238,10 @@ class ExpMask(Kind):
 
     def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         yield from self.guard_tables(masks["mask"], self.guards, kernels)
-        bits = self.bits - self.spare
+        bits, r = self.bits - self.spare, masks["mask"]
+        r = r & mask(bits) if self.spare else r
         for start, stop in chunks(self.count, self.chunk):
-            r = masks["mask"][start:stop] & mask(bits)
-            yield kernels.powers(r, bits, self.period_bits, self.top, self.frac).reshape(-1)
+            yield kernels.powers(r[start:stop], bits, self.period_bits, self.top, self.frac).reshape(-1)
 
     @property
     def opened(self) -> int:
