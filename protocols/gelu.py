@@ -50,6 +50,8 @@ def gelu_series(s: Session, x: Share, at: Site) -> Share:
     return gate(s, x, measured(at, INPUT), gelu_fit, LIMIT)
 
 
+@cite("luo2024secformer", "masked sine, taken to many harmonics")
+@cite("huybrechs2010", "Fourier extension of the activation less x/2")
 def gate(s: Session, x: Share, r: Range, fitted: Callable[[float, float], Fit], limit: float) -> Share:
     """A function that is 0 below -limit and x above limit, for x in r: by its fit for the range; in ranges beyond
     WIDEST, by its fit for [-limit, limit] of x clipped, plus what lies over. Steps and price as in `gelu_series`."""
