@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from secformer.models.distill.model import names
-from secformer.models.families.bert import POSITIONS, WORDS
+from secformer.models.families.bert import Bert
 from secformer.models.families.folder import ModelFolder
 from secformer.mpc.errors import ModelError
 
+WORDS, POSITIONS = Bert.names.words, Bert.names.positions
 INNER, OUTER = "intermediate.dense", "output.dense"
 
 

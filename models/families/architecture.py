@@ -140,6 +140,11 @@ class Architecture(ABC):
     def inputs(self) -> TokenInputs:
         """The sizes of the model's input."""
 
+    @property
+    def hidden_size(self) -> int:
+        """C, the number of entries of a hidden state."""
+        return self.inputs.hidden
+
     @abstractmethod
     def embedding_sums(self, rows: Rows, batch: Batch) -> Any:
         """The embedding sums (N, C) of a batch. `rows` looks them up in the checkpoint's own tables."""

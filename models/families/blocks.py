@@ -34,9 +34,10 @@ class Forward:
     at: Sites
 
 
-def linear(s: Session, x: Share, f: Forward, name: str) -> Share:
-    """x (N, K) @ W (K, M) + b."""
-    return s.matmul(x, f.parameters.matrix(f"{name}.weight")) + f.parameters.vector(f"{name}.bias")
+def linear(s: Session, x: Share, f: Forward, name: str, *, bias: bool = True) -> Share:
+    """x (N, K) @ W (K, M) + b; without b where the model has none."""
+    y = s.matmul(x, f.parameters.matrix(f"{name}.weight"))
+    return y + f.parameters.vector(f"{name}.bias") if bias else y
 
 
 def reaching(s: Session, at: Site, quantity: Quantity) -> int:
@@ -45,9 +46,9 @@ def reaching(s: Session, at: Site, quantity: Quantity) -> int:
     return max(s.fixed.magnitude, bits(at[quantity.name].reach) if quantity.name in at else 0)
 
 
-def layernorm(s: Session, x: Share, f: Forward, site: str, eps: float) -> Share:
-    """LayerNorm of x (N, C). The names of its parameters begin with the site's name."""
-    p = f.parameters.inside(site)
+def layernorm(s: Session, x: Share, f: Forward, site: str, eps: float, weights: str | None = None) -> Share:
+    """LayerNorm of x (N, C). The names of its parameters begin with `weights`, by default the site's name."""
+    p = f.parameters.inside(weights or site)
     with s.scope("layernorm"):
         return f.recipe.layernorm(s, x, p.vector("weight"), p.vector("bias"), eps, f.at(site))
 

@@ -5,12 +5,16 @@ B texts, N packed tokens, C hidden, L labels, V vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
-from secformer.models.families.activations import GELU, activation
-from secformer.models.families.blocks import Forward, layernorm, linear
+from secformer.models.data.tensors import Tensor, linear_layout
+from secformer.models.families.activations import activation
+from secformer.models.families.blocks import Forward, linear
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+
+TANH = "tanh"  # the recipe's own; every other activation is one of `activations`
 
 
 class Head(Enum):
@@ -29,13 +33,53 @@ class Head(Enum):
         """Whether logits have one row per token (else one row per text)."""
         return self in (Head.TOKEN, Head.QUESTION, Head.MASKED)
 
+
+@dataclass(frozen=True)
+class TextHead:
+    """Logits of a text from the pooler's output or the first token's hidden state: one linear layer, or two.
+
+    out    the checkpoint's name of the last layer
+    dense  the layer before it; None: there is none
+    act    the activation between both: TANH, or a value of `activations.NAMES`
+    """
+
+    out: str
+    dense: str | None = None
+    act: str = TANH
+
+    def layout(self, hidden: int, labels: int) -> dict[str, Tensor]:
+        """The tensors, in the program's order."""
+        before = linear_layout("head.dense", self.dense, hidden, hidden) if self.dense else {}
+        return before | linear_layout("head", self.out, hidden, labels)
+
     @property
-    def pooled(self) -> bool:
-        """Whether a BERT with this head has a pooler."""
-        return self in (Head.ENCODER, Head.SEQUENCE, Head.NEXT, Head.PRETRAINING)
+    def sites(self) -> tuple[str, ...]:
+        """The call sites whose ranges are measured."""
+        return (f"head.{self.act}",) if self.dense else ()
+
+    def logits(self, s: Session, x: Share, f: Forward) -> Share:
+        """x (B, C) to (B, L)."""
+        if self.dense is not None:
+            x = linear(s, x, f, "head.dense")
+            if self.act == TANH:
+                with s.scope(TANH):
+                    x = f.recipe.tanh(s, x, f.at(f"head.{TANH}"))
+            else:
+                x = activation(s, x, f, "head", self.act)
+        return linear(s, x, f, "head")
 
 
-def word_logits(s: Session, x: Share, f: Forward, eps: float, act: str = GELU) -> Share:
-    """Logits (N, V) of hidden states (N, C): dense, the activation `act`, LayerNorm, decoder."""
-    x = activation(s, linear(s, x, f, "head.transform"), f, "head", act)
-    return linear(s, layernorm(s, x, f, "head.layernorm", eps), f, "head")
+@dataclass(frozen=True)
+class WordHead:
+    """Where the head that finds words has its layers: dense, LayerNorm and decoder; and what its bias may be called
+    beside the decoder's own."""
+
+    dense: str
+    norm: str
+    decoder: str
+    bias: str | None = None
+
+    @property
+    def biases(self) -> tuple[str, ...]:
+        """The names that the bias may have."""
+        return (*((self.bias,) if self.bias else ()), f"{self.decoder}.bias")

@@ -44,7 +44,7 @@ class SentenceModel(Architecture):
     @classmethod
     def around(cls, inner: Architecture, modules: Modules) -> Self:
         """The encoder `inner` with modules. Raises ModelError where the modules do not fit its hidden states."""
-        size = inner.inputs.hidden * len(modules.pooling)
+        size = inner.hidden_size * len(modules.pooling)
         for layer in modules.dense:
             if layer.inner != size:
                 raise ModelError(f"{layer.path} takes {layer.inner} numbers, but the module before it gives {size}; "
@@ -90,6 +90,10 @@ class SentenceModel(Architecture):
     @property
     def buffers(self) -> Sequence[str]:  # type: ignore[override]
         return self.inner.buffers
+
+    @property
+    def hidden_size(self) -> int:
+        return self.inner.hidden_size
 
     def tables(self) -> dict[str, Tensor]:
         return self.inner.tables()

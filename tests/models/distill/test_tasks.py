@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from secformer.models.distill.tasks import TASKS, Task, for_model, glue_file, own_task, read, some, task_named
-from secformer.models.families.bert import Bert, BertSpec
+from secformer.models.families.bert import Bert
+from secformer.models.families.encoder_facts import EncoderSpec
 from secformer.mpc.errors import InputError, ModelError, SettingsError
 
-SPEC = BertSpec(architecture="BertForSequenceClassification", labels=("negative", "positive"), vocab=39, types=2,
+SPEC = EncoderSpec(architecture="BertForSequenceClassification", labels=("negative", "positive"), vocab=39, types=2,
                 positions=32, hidden=12, layers=2, heads=3, intermediate=20, eps=1e-12)
 
 

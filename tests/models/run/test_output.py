@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 
 from secformer.models.data.batch import Row
-from secformer.models.families.bert import Bert, BertSpec
+from secformer.models.families.bert import Bert
+from secformer.models.families.encoder_facts import EncoderSpec
 from secformer.models.run.output import assemble
 from secformer.mpc.errors import InputError
 
-SPEC = BertSpec(architecture="BertForSequenceClassification", labels=("no", "yes", "both"), vocab=10, types=2,
+SPEC = EncoderSpec(architecture="BertForSequenceClassification", labels=("no", "yes", "both"), vocab=10, types=2,
                 positions=8, hidden=4, layers=1, heads=2, intermediate=4, eps=1e-12)
 ROWS = [Row(np.arange(n), np.zeros(n, int), np.ones(n, int)) for n in (2, 3)]
 
 
-def out(spec: BertSpec, **values: list[np.ndarray]):
+def out(spec: EncoderSpec, **values: list[np.ndarray]):
     results = [dict(zip(values, some, strict=True)) for some in zip(*values.values(), strict=True)]
     return assemble(Bert(spec), ROWS, results, cost=None, notes=["n"], profile_source="p")
 

@@ -1,0 +1,134 @@
+"""Tiny random models of any family, saved by transformers' own classes, and compared with them.
+
+Weights are drawn so that values look like those of trained models: hidden states of about 1, and, where asked for,
+sharp attention and an outlier channel. Everything here needs torch; tests are skipped without it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import VOCAB, write_tokenizer
+
+from secformer.models.run.local import SecureModel, plain_bert
+from secformer.models.run.output import SecureOutput
+
+RESULTS = ("last_hidden_state", "pooler_output", "logits", "start_logits", "end_logits", "prediction_logits",
+           "seq_relationship_logits")
+PLAIN = 1e-5   # of the largest value of a result: plain_bert against transformers
+SECURE = 1e-3  # the same: shares against plain_bert
+
+
+def save(folder: Path, name: str, *, seed: int = 0, sharp: float = 1.0, outlier: float = 1.0, labels: int = 3,
+         tokenizer: bool = True, **entries: Any) -> Path:
+    """Writes a random model of transformers' class `name` as save_pretrained does, with a WordPiece tokenizer.
+
+    sharp    factor of query and key weights
+    outlier  gain of one channel of every LayerNorm
+    entries  go into the config, whose vocabulary is VOCAB unless they say otherwise
+    """
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    kind = getattr(transformers, name)
+    labels = 2 if "QuestionAnswering" in name else labels
+    config = kind.config_class(**({"vocab_size": len(VOCAB), "num_labels": labels} | entries))
+    model, rng = kind(config).eval(), np.random.default_rng(seed)
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            value.copy_(torch.from_numpy(_drawn(rng, key, tuple(value.shape), sharp, outlier)))
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    if tokenizer:
+        write_tokenizer(folder, longest(config))
+        file = folder / "tokenizer_config.json"
+        facts = json.loads(file.read_text("utf-8"))
+        segments = getattr(config, "type_vocab_size", 0) and config.type_vocab_size > 1
+        facts |= {"tokenizer_class": "PreTrainedTokenizerFast",
+                  "model_input_names": ["input_ids", *(["token_type_ids"] if segments else []), "attention_mask"]}
+        file.write_text(json.dumps(facts), "utf-8")
+    return folder
+
+
+def longest(config: Any) -> int:
+    """The most tokens of a text, at most."""
+    return int(getattr(config, "max_position_embeddings", 32)) - 2
+
+
+def _drawn(rng: np.random.Generator, key: str, shape: tuple[int, ...], sharp: float, outlier: float) -> np.ndarray:
+    last = key.rsplit(".", 2)
+    if len(shape) == 1:
+        gain = key.endswith("weight")
+        drawn = rng.normal(1.0 if gain else 0.0, 0.2, shape)
+        if gain:
+            drawn[shape[0] // 2] *= outlier
+        return drawn.astype(np.float32)
+    queries = any(part in key for part in ("query", "key", "q_lin", "k_lin", "attn.q.", "attn.k."))
+    size = 0.7 if "embedding" in key else 1.0 / np.sqrt(shape[-1])
+    return (rng.normal(0.0, size, shape) * (sharp if queries and "relative" not in last[0] else 1.0)).astype(np.float32)
+
+
+def tokens(words: int = len(VOCAB), *, pad: int = 0, segments: int = 0, longest: int = 11,
+           seed: int = 1) -> dict[str, np.ndarray]:
+    """Ids of five texts: full, padded on the right, padded on the left, one token, and one with a gap in its mask."""
+    rng = np.random.default_rng(seed)
+    ids, mask = rng.integers(5, words, (5, longest)), np.ones((5, longest), np.int64)
+    mask[1, longest // 2 :] = 0
+    mask[2, : longest // 3] = 0
+    mask[3, 1:] = 0
+    mask[4, longest // 2] = 0
+    found = {"input_ids": np.where(mask == 1, ids, pad), "attention_mask": mask}
+    if segments > 1:
+        found["token_type_ids"] = (np.arange(longest) >= longest // 2) * mask
+    return found
+
+
+def expected(folder: Path, name: str, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What transformers' class answers in float64; results by token are zero beyond the last attended token."""
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    model = getattr(transformers, name).from_pretrained(str(folder), attn_implementation="eager").double().eval()
+    with torch.no_grad():
+        out = model(**{key: torch.from_numpy(value) for key, value in given.items()})
+    found = {key: out[key].numpy() for key in RESULTS if key in out and out[key] is not None}
+    return {key: within(given["attention_mask"], value) for key, value in found.items()}
+
+
+def within(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values by token (B, T, ...), zero beyond the last attended token; other values as they are."""
+    if values.shape[:2] != mask.shape:
+        return values
+    last = mask.shape[1] - mask[:, ::-1].argmax(axis=1)
+    there = np.arange(mask.shape[1]) < last[:, None]
+    return values * there.reshape(*there.shape, *(1,) * (values.ndim - 2))
+
+
+def close(found: SecureOutput, wanted: Mapping[str, np.ndarray], tolerance: float) -> None:
+    """Every wanted result is there, within the tolerance of its largest value."""
+    assert wanted
+    for name, values in wanted.items():
+        there = getattr(found, name)
+        assert there is not None, name
+        np.testing.assert_allclose(there, values, rtol=0.0, atol=tolerance * np.abs(values).max(), err_msg=name)
+
+
+def matches(folder: Path, name: str, given: Mapping[str, np.ndarray], *, secure: bool = True,
+            tolerance: float = SECURE, **settings: Any) -> SecureOutput:
+    """Checks plain_bert against transformers and, with `secure`, the answer on shares against plain_bert; returns the
+    latter, else the former. Nothing may be marked."""
+    plain = plain_bert(folder, given)
+    wanted = expected(folder, name, given)
+    close(plain, wanted, PLAIN)
+    if not secure:
+        return plain
+    with SecureModel.from_pretrained(folder, backend="numpy", **settings) as model:
+        out = model(given)
+    assert out.trusted is not None and out.trusted.all(), out.notes
+    close(out, {key: getattr(plain, key) for key in wanted}, tolerance)
+    return out
