@@ -101,8 +101,22 @@ def students(tasks: Mapping[str, Rows]) -> str:
                   "same labels, %", "largest logit error", "online MB per example", "rounds of all"], lines)
 
 
+def families(rows: Rows) -> str:
+    """What each family costs, and its online bytes as a share of BERT's, where BERT is among them."""
+    base = rows.get("bert", {}).get("online_bytes")
+    return table(["family", "seconds, all roles", "online MB", "of BERT's", "rounds per layer", "MB per layer",
+                  "dealer MB", "error to twin"], (
+        [f"`{name}`", f"{r['seconds']:.1f}", f"{r['online_bytes'] / 1e6:,.0f}",
+         f"{r['online_bytes'] / base:.2f}" if base else "-", str(r["rounds_per_layer"]),
+         f"{r['bytes_per_layer'] / 1e6:.1f}", f"{r['dealer_bytes'] / 1e6:,.0f}", f"{r['error_to_twin']:.1e}"]
+        for name, r in rows.items()
+    ))
+
+
 def tables(path: Path) -> str:
     facts = json.loads(path.read_text("utf-8"))
+    if facts["bench"].startswith("families"):
+        return families(facts["rows"])
     if "tasks" in facts:
         return students(facts["tasks"])
     if "rows" in facts:

@@ -24,6 +24,10 @@ class Row:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def cut(self, most: int) -> Row:
+        """The first `most` tokens, or all of fewer."""
+        return self if len(self) <= most else Row(self.ids[:most], self.segments[:most], self.mask[:most])
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:

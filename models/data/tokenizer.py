@@ -127,7 +127,7 @@ class Tokenizer:
         if not truncation:
             raise InputError(f"text {i} has {len(row)} tokens; this model takes at most {most}. Shorten it, or pass "
                              f"truncation=True to cut it")
-        cut = Row(row.ids[:most], row.segments[:most], row.mask[:most])
+        cut = row.cut(most)
         if not cut.mask.any():
             raise InputError(f"text {i} has no token to attend to among the first {most}, which truncation keeps; "
                              f"shorten the text yourself")

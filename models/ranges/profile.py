@@ -25,7 +25,7 @@ from secformer.models.families.blocks import Forward
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import behind_embedding
 from secformer.models.ranges.observe import observed
-from secformer.models.ranges.samples import ODD, PAIRS, PROSE, long_text, repetitions, token_rows
+from secformer.models.ranges.samples import MOST_MEASURED, ODD, PAIRS, PROSE, long_text, repetitions, token_rows
 from secformer.mpc.errors import InputError, ModelError, RangeError, SettingsError
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.protocols.quantities import DISTANCE, KNOWN, SLACK, Quantity, Widening
@@ -247,17 +247,19 @@ def _unknown(needs: Needs) -> dict[str, Widening]:
 
 
 def builtin_rows(folder: ModelFolder) -> list[Row]:
-    """The built-in texts, some that are as long as the model takes, repetitions, and rows of tokens; pairs where the
-    model takes pairs.
+    """The built-in texts, some that are as long as the model takes (but for models of more than MOST_MEASURED tokens),
+    repetitions, and rows of tokens; pairs where the model takes pairs.
 
     Raises ModelError for a tokenizer that does not suit the model.
     """
     rows, inputs = folder.tokenizer.rows, folder.architecture.inputs
-    single = [*PROSE, *ODD, long_text(inputs.longest), *repetitions(inputs.longest)]
+    longest = min(inputs.longest, MOST_MEASURED)
+    single = [*PROSE, *ODD, long_text(longest), *repetitions(longest)]
     try:
         (empty,) = rows("", truncation=True)
         pairs = rows(PAIRS, truncation=True) if folder.tokenizer.takes_pairs else []
-        return [*rows(single, truncation=True), *pairs, *token_rows(empty, inputs.words, inputs.longest)]
+        found = [row.cut(longest) for row in (*rows(single, truncation=True), *pairs)]
+        return [*found, *token_rows(empty, inputs.words, longest)]
     except InputError as error:
         raise ModelError(f"{folder.path}: the tokenizer does not suit the model. Of the built-in texts, which ranges "
                          f"are measured on, {error}") from error

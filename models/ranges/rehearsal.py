@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from secformer.models.data.batch import Batch
+import numpy as np
+
+from secformer.models.data.batch import Batch, blind_batch
 from secformer.models.data.parameters import load_weights
 from secformer.models.data.shares import GhostTensors, PlainTensors
 from secformer.models.families.blocks import Forward
@@ -25,11 +27,12 @@ EVERY = 7  # step through the built-in texts: the strict twin runs each seventh,
 
 def rehearse(folder: ModelFolder, recipe: Recipe, profile: RangeProfile, fixed: FixedPoint, *,
              guarded: bool = True) -> None:
-    """Records one text's plan, with its guard if it has one. Raises RangeError, with the place, where a protocol does
-    not fit the number format or a range is beyond its domain."""
+    """Records the plan of a text as long as the model takes, with its guard if it has one. Raises RangeError, with the
+    place, where a protocol does not fit the number format or a range is beyond its domain."""
     architecture = folder.architecture
     tensors = GhostTensors(folder.layout(fixed, private=False))
-    batch = Batch((max(builtin_rows(folder), key=len),))
+    longest = architecture.inputs.longest
+    batch = blind_batch(np.array([longest]), np.ones((1, longest), dtype=bool))
 
     def program(s: PlanRecorder) -> None:
         forward = Forward(batch, load_weights(s, tensors), recipe, profile)

@@ -9,6 +9,7 @@ from secformer.models.data.batch import Row
 
 Sample = str | tuple[str, str]
 
+MOST_MEASURED = 512  # tokens of the longest built-in text: longer ones cost minutes at load, and widen ranges little
 SHORT, MEDIUM = 12, 126  # words, or tokens beside the special ones, of repetitions
 DRAWN, FEW = 16, 2       # tokens of the vocabulary that are repeated over a short length, and over a medium one, too
 STEP = (5.0**0.5 - 1.0) / 2.0  # of the vocabulary: multiples of it lie evenly there, in no order that texts have

@@ -26,7 +26,7 @@ from secformer.models.ranges.profile import (
     measure,
     measure_rows,
 )
-from secformer.models.ranges.samples import ODD, PROSE
+from secformer.models.ranges.samples import MOST_MEASURED, ODD, PROSE
 from secformer.models.run.local import SecureModel, plain_bert, secure_bert, twin
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
 from secformer.mpc.session import Session
@@ -319,6 +319,11 @@ def test_a_model_with_one_segment_is_measured_without_pairs(tmp_path: Path) -> N
     with SecureModel.from_pretrained(tmp_path, backend="numpy") as model:
         found = model(["the cat sat"]).last_hidden_state
     np.testing.assert_allclose(found, plain_bert(tmp_path, "the cat sat").last_hidden_state, atol=2e-3)
+
+
+def test_models_of_long_texts_are_measured_up_to_a_length(tmp_path: Path) -> None:
+    folder = ModelFolder(write_checkpoint(tmp_path, max_position_embeddings=MOST_MEASURED + 88))
+    assert max(map(len, builtin_rows(folder))) == MOST_MEASURED < folder.architecture.inputs.longest
 
 
 def test_built_in_texts_that_do_not_suit_are_not_blamed_on_the_user(tmp_path: Path) -> None:
