@@ -5,7 +5,7 @@
     python bench/tables.py --fill docs/comparison.md
 
 The last command updates a document. Between the comments <!-- tables: NAME --> and <!-- end -->, it puts the tables of
-bench/results/NAME.json.
+bench/results/NAME.json; NAME is real for all results of bench/real.py.
 """
 
 from __future__ import annotations
@@ -113,7 +113,22 @@ def families(rows: Rows) -> str:
     ))
 
 
+def real() -> str:
+    """Every result of bench/real.py."""
+    lines = []
+    for path in sorted(RESULTS.glob("real-*.json")):
+        r = json.loads(path.read_text("utf-8"))
+        same = f"{r['same_terms']} of {r['sentences']}" if "same_terms" in r else "-"
+        lines.append([path.stem.removeprefix("real-"), r["architecture"], f"{r['hidden_reach']:.1f}",
+                      f"{r['hidden_error_relative']:.1e}",
+                      f"{1.0 - r['cosine_min']:.0e}" if "cosine_min" in r else "-", same, str(r["marked"])])
+    return table(["checkpoint", "class", "largest hidden value", "largest error, of that",
+                  "1 - cosine of embeddings, at most", "same expansion terms", "marked"], lines)
+
+
 def tables(path: Path) -> str:
+    if path.stem == "real":
+        return real()
     facts = json.loads(path.read_text("utf-8"))
     if facts["bench"].startswith("families"):
         return families(facts["rows"])
