@@ -21,17 +21,17 @@ DEMO_TEXTS = (
 
 def demo(args: argparse.Namespace) -> None:
     texts = texts_of(args.texts) or list(DEMO_TEXTS)
-    from secformer import demo_model, plain_bert, secure_bert
+    from secformer import demo_model, plain_model, secure_model
     from secformer.commands.refused import answered, told
     from secformer.models.run.progress import shown
     from secformer.views import answers
 
     chosen = {"recipe": args.recipe, "backend": args.backend, "untrained_recipe": args.untrained_recipe}
     with shown(args.progress) as tell:  # compiles the kernels and loads libraries, which no cost should count
-        secure_bert(demo_model(), list(DEMO_TEXTS), **chosen,
+        secure_model(demo_model(), list(DEMO_TEXTS), **chosen,
                     progress=lambda what, done, total: tell("warming up", done, total))
-    plain = answered(lambda some: plain_bert(demo_model(), some), texts)
-    secure = None if plain.result is None else secure_bert(demo_model(), plain.texts, progress=args.progress, **chosen)
+    plain = answered(lambda some: plain_model(demo_model(), some), texts)
+    secure = None if plain.result is None else secure_model(demo_model(), plain.texts, progress=args.progress, **chosen)
     show(args, answers.demo_json(plain.texts, secure, plain.result, plain.refused),
          answers.demo(plain.texts, secure, plain.result, plain.refused))
     if plain.refused:
@@ -41,11 +41,11 @@ def demo(args: argparse.Namespace) -> None:
 def infer(args: argparse.Namespace) -> None:
     texts = inputs(args)
     arguments.check_profile(args)
-    from secformer import secure_bert
+    from secformer import secure_model
     from secformer.views import answers
 
     with Compiling() as compiling:
-        out = secure_bert(
+        out = secure_model(
             args.model, texts, recipe=args.recipe, backend=args.backend, profile=args.profile, progress=args.progress,
             embedding=args.embedding, truncation=args.truncation, guard=args.guard,
             untrained_recipe=args.untrained_recipe,

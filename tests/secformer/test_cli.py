@@ -131,7 +131,7 @@ def test_defects_are_told_in_one_line(capsys: pytest.CaptureFixture[str], monkey
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("two lines\nof text")
 
-    monkeypatch.setattr(secformer, "secure_bert", broken)
+    monkeypatch.setattr(secformer, "secure_model", broken)
     assert "ZeroDivisionError: two lines of text" in complaint(capsys, "demo", "text")
 
 
@@ -139,7 +139,7 @@ def test_ctrl_c_inside_an_exec(tmp_path: Path) -> None:
     """Such as those that make dataclasses: `python -m` must still leave with 130, and not by the signal."""
     (tmp_path / "interrupted.py").write_text(
         "import sys, secformer, secformer.cli\n"
-        "secformer.secure_bert = lambda *_, **__: exec('raise KeyboardInterrupt')\n"
+        "secformer.secure_model = lambda *_, **__: exec('raise KeyboardInterrupt')\n"
         "sys.exit(secformer.cli.main(['demo', 'text']))\n")
     path = os.pathsep.join([str(tmp_path), *(os.path.abspath(each) for each in sys.path)])
     done = subprocess.run([sys.executable, "-m", "interrupted"], capture_output=True, text=True, check=False,
