@@ -77,7 +77,7 @@ def test_examples_run(source: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_manual_names_the_commands_that_exist() -> None:
     from secformer.cli import main
 
-    named = set(re.findall(r"^\| `secformer (\w+)", MANUAL.read_text("utf-8"), re.MULTILINE))
+    named = set(re.findall(r"^\| `secformer ([\w-]+)", MANUAL.read_text("utf-8"), re.MULTILINE))
     assert {"demo", "infer", "check", "compare", "profile", "evaluate", "query"} <= named
     for name in named:
         with pytest.raises(SystemExit) as left:

@@ -20,11 +20,14 @@ from tree import but_the_notice
 import secformer
 from secformer.cli import main
 
-COMMANDS = ("demo", "infer", "check", "compare", "profile", "papers", "finetune", "distill", "evaluate", "init",
+COMMANDS = ("demo", "infer", "check", "compare", "profile", "papers", "embed", "rerank", "classify", "entities",
+            "fill-mask", "answer", "finetune", "distill", "evaluate", "init",
             "certify", "provision", "dealer", "party", "deal", "up", "query")
 WRONG: tuple[list[str], ...] = (
     [], ["nothing"], ["infer"], ["infer", "folder"], ["profile", "folder"],
     ["infer", "folder", "a text", "--pairs", "file"], ["demo", "--recpie", "x"],
+    ["embed", "folder"], ["rerank", "folder", "a query"], ["answer", "folder", "a question"], ["answer", "folder"],
+    ["classify", "folder", "text", "--top-k", "few"],
     ["infer", "folder", "text", "--embedding", "public"], ["distill", "m", "--design", "puma", "--out", "o"],
 )
 
