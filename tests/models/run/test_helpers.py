@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from checkpoints import VOCAB, config, tensors, write_checkpoint
 from runs_lab import CPU, folder_of
+from sentence_lab import encoded, write_sentence
 
 from secformer.models.data.tokenizer import Tokenizer
 from secformer.models.families.folder import ModelFolder
@@ -232,6 +233,18 @@ def test_embeddings_are_unit_means_of_hidden_states(world: str, models: Any) -> 
     assert model.embed(TEXTS[0]).shape == wanted.shape[1:]
     assert np.allclose(model.embed(TEXTS[0]), wanted[0], rtol=0, atol=NEAR[world])
     assert model.embed({"input_ids": [[2, 5, 3], [2, 3, 0]]}).shape == (2, wanted.shape[1])
+
+
+def test_embeddings_of_modules_and_nothing_else_revealed(tmp_path: Path) -> None:
+    """What SentenceTransformer.encode gives; with output="head" the client learns the embedding alone."""
+    pytest.importorskip("torch")
+    dense = ((5, "activation.Tanh", True),)
+    folder = write_sentence(tmp_path, ("cls", "mean"), dense=dense, num_hidden_layers=1)
+    wanted = encoded(folder, TEXTS, ("cls", "mean"), dense=dense)
+    assert np.allclose(reference(ModelFolder(folder)).embed(TEXTS), wanted, rtol=0, atol=NEAR["plain"])
+    with SecureModel.from_pretrained(folder, output="head", **CPU) as model:
+        assert np.allclose(model.embed(TEXTS), wanted, rtol=0, atol=NEAR["shares"])
+        assert model(TEXTS[0]).last_hidden_state is None
 
 
 def test_the_names_of_the_first_family_are_the_same_functions() -> None:
