@@ -2,10 +2,12 @@
 
 The public interface. A name is loaded when it is first used, so importing the package is fast:
 
-    from secformer import secure_bert
-    out = secure_bert("path/to/model-folder", ["a sentence", "another"])
+    from secformer import secure_model
+    out = secure_model("path/to/model-folder", ["a sentence", "another"])
 
-`SecureModel` keeps a provisioned model for repeated calls. `plain_bert` is the float64 plaintext model.
+`SecureModel` keeps a provisioned model for repeated calls, and `PlainModel` is its plaintext twin. Both have a method
+per task: `embed`, `rerank`, `classify`, `entities`, `fill_mask` and `answer`. `plain_model` runs the float64 plaintext
+model. `secure_bert` and `plain_bert` are other names of `secure_model` and `plain_model`.
 `FAITHFUL`, `SECFORMER`, `MPCFORMER`, `MPCFORMER_2RELU`, `PUMA` and `CRYPTEN` are recipes, values of `Recipe`. Every
 error derives from `SecformerError`.
 
@@ -21,9 +23,12 @@ from typing import TYPE_CHECKING, Any
 from secformer.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from secformer.models.run.local import PlainModel as PlainModel
     from secformer.models.run.local import SecureModel as SecureModel
     from secformer.models.run.local import plain_bert as plain_bert
+    from secformer.models.run.local import plain_model as plain_model
     from secformer.models.run.local import secure_bert as secure_bert
+    from secformer.models.run.local import secure_model as secure_model
     from secformer.models.run.output import SecureOutput as SecureOutput
     from secformer.mpc.errors import SecformerError as SecformerError
     from secformer.protocols.recipes import CRYPTEN as CRYPTEN
@@ -38,9 +43,12 @@ if TYPE_CHECKING:
     from secformer.shipped import demo_model as demo_model
 
 _HOMES = {
+    "secure_model": "secformer.models.run.local",
+    "plain_model": "secformer.models.run.local",
     "secure_bert": "secformer.models.run.local",
     "plain_bert": "secformer.models.run.local",
     "SecureModel": "secformer.models.run.local",
+    "PlainModel": "secformer.models.run.local",
     "SecureOutput": "secformer.models.run.output",
     "Recipe": "secformer.protocols.recipes",
     "SECFORMER": "secformer.protocols.recipes",
@@ -62,6 +70,7 @@ __all__ = [
     "MPCFORMER_2RELU",
     "PUMA",
     "SECFORMER",
+    "PlainModel",
     "Recipe",
     "RemoteModel",
     "SecformerError",
@@ -71,7 +80,9 @@ __all__ = [
     "connect",
     "demo_model",
     "plain_bert",
+    "plain_model",
     "secure_bert",
+    "secure_model",
 ]
 
 

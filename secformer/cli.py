@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Sequence
 
 from secformer import __version__
-from secformer.commands import certify, inference, query, serving, training
+from secformer.commands import certify, inference, query, serving, tasks, training
 from secformer.commands.common import Commands
 from secformer.memory import keep_memory
 from secformer.mpc.errors import SecformerError
@@ -56,15 +56,17 @@ def _complain(message: str, debug: bool) -> None:
 # ---- the parser ------------------------------------------------------------------------------------------------------
 
 _ABOUT = """\
-Runs BERT on secret texts with secret weights. Two servers compute on additive shares; a dealer, which sees no data,
-supplies randomness. With the recipe `faithful`, the answers match the plaintext model's up to a small error of
-approximation and rounding. The commands `init` to `query` are for separate servers. Wherever another command computes
-securely, it runs the three roles in this process, each with its own data, and prints the cost of the protocol.
+Runs Transformer encoders on secret texts with secret weights. Two servers compute on additive shares; a dealer, which
+sees no data, supplies randomness. With the recipe `faithful`, the answers match the plaintext model's up to a small
+error of approximation and rounding. The commands `init` to `query` are for separate servers, and `embed` to `answer`
+can ask such servers. Wherever another command computes securely, it runs the three roles in this process, each with its
+own data, and prints the cost of the protocol.
 """
 _EXAMPLES = """\
 start here:
   secformer demo                                  the shipped sentiment model on three sentences
-  secformer infer ./my-bert "A sentence."         any local Hugging Face BERT folder
+  secformer infer ./my-bert "A sentence."         any local Hugging Face folder of an encoder
+  secformer embed ./my-model "A sentence."        a task; so are rerank, classify, entities, fill-mask and answer
   secformer check ./my-bert "A sentence."         does this text stay within the model's measured ranges?
   secformer compare ./my-bert "A sentence."       what does each recipe answer, and at what cost?
   secformer distill --help                        how to train a model for secure inference from yours
@@ -82,6 +84,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"secformer {__version__}")
     commands = Commands(parser)
-    for group in (inference, training, certify, serving, query):
+    for group in (inference, tasks, training, certify, serving, query):
         group.add(commands)
     return parser

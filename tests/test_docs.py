@@ -6,14 +6,21 @@ import ast
 import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from checkpoints import write_checkpoint
 from tree import ROOT, modules
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 MANUAL = ROOT / "docs/using.md"
 EXAMPLES = ROOT / "README.md", MANUAL
 LONGEST_README = 800  # words
+THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
+    "my-encoder": ("BertModel", {}), "my-reranker": ("BertForSequenceClassification", {"labels": 1}),
+    "my-tagger": ("BertForTokenClassification", {}), "my-bert": ("BertForMaskedLM", {}),
+    "my-reader": ("BertForQuestionAnswering", {}),
+}
 BLANK = "TB" + "D"
 FILLED = "bench/results"  # blanks are filled from the recorded results
 
@@ -68,8 +75,20 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").split()) <= LONGEST_README
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models under the names that the manual gives to its readers' own."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, (architecture, changes) in THEIRS.items():
+        write_checkpoint(folder / name, architecture, num_hidden_layers=1,
+                         prefix="" if architecture == "BertModel" else "bert.", **changes)
+    return folder
+
+
 @pytest.mark.parametrize("source", [block for page in EXAMPLES for block in blocks(page, "python")])
-def test_examples_run(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_run(source: str, models: Path, capsys: pytest.CaptureFixture[str],
+                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(models)
     exec(compile(source, "an example", "exec"), {"__name__": "example"})
     assert capsys.readouterr().out
 
@@ -77,7 +96,7 @@ def test_examples_run(source: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_manual_names_the_commands_that_exist() -> None:
     from secformer.cli import main
 
-    named = set(re.findall(r"^\| `secformer (\w+)", MANUAL.read_text("utf-8"), re.MULTILINE))
+    named = set(re.findall(r"^\| `secformer ([\w-]+)", MANUAL.read_text("utf-8"), re.MULTILINE))
     assert {"demo", "infer", "check", "compare", "profile", "evaluate", "query"} <= named
     for name in named:
         with pytest.raises(SystemExit) as left:

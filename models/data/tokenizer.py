@@ -72,9 +72,9 @@ class Tokenizer:
             text_list(texts), truncation)
         return Reading([self._fitted(i, row, truncation) for i, row in enumerate(rows)], places)
 
-    def words(self, ids: Sequence[int]) -> str:
-        """The text of tokens, as the tokenizer writes it."""
-        return str(self._tokenizer().decode([int(i) for i in ids]))
+    def words(self, ids: Sequence[int], *, special: bool = True) -> str:
+        """The text of tokens, as the tokenizer writes it; without its special tokens if `special` is False."""
+        return str(self._tokenizer().decode([int(i) for i in ids], skip_special_tokens=not special))
 
     @property
     def mask(self) -> tuple[int, str] | None:
@@ -125,8 +125,9 @@ class Tokenizer:
         if len(row) <= most:
             return row
         if not truncation:
-            raise InputError(f"text {i} has {len(row)} tokens; this model takes at most {most}. Shorten it, or pass "
-                             f"truncation=True to cut it")
+            raise InputError(f"text {i} has {len(row)} tokens; this model takes at most {most}. Shorten it, or let it "
+                             f"be cut: truncation=True in Python, --truncation on the command line, truncation in a "
+                             f"client's settings file")
         cut = row.cut(most)
         if not cut.mask.any():
             raise InputError(f"text {i} has no token to attend to among the first {most}, which truncation keeps; "

@@ -22,7 +22,7 @@ from secformer.protocols.recipes import Recipe
 class Evaluation:
     """What a model scores on a labelled set.
 
-    plain       the task's metrics of the plaintext model (which `plain_bert` runs), by name
+    plain       the task's metrics of the plaintext model (which `plain_model` runs), by name
     secure      the same metrics of the secure run; None without a secure run
     agreement   fraction of examples that get the same label in both; None without a secure run, and for regressions
     error       largest absolute difference of a logit between both
@@ -56,7 +56,7 @@ def evaluate(model: PathLike, task: Task, examples: Examples, *, secure: bool = 
     """Scores the model in plaintext and, with `secure`, also on shares, on the same examples.
 
     `settings` are fields of `Settings`. By default, texts that are too long are cut, and only the head's answer is
-    revealed. Raises ModelError where the model's head does not fit the task, and otherwise as `secure_bert` does.
+    revealed. Raises ModelError where the model's head does not fit the task, and otherwise as `secure_model` does.
     """
     settings = {"truncation": True, "output": "head"} | settings
     folder = ModelFolder(model)

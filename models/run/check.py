@@ -29,7 +29,7 @@ class Check:
     violations      quantities that leave the profile's ranges, by text; a secure run of these texts may be wrong
     problem         what else does not fit, by text: values that no range profile records; else empty
     errors          largest absolute difference between the recipe's twin and `reference`, by result
-    reference       the plaintext answer, as `plain_bert` gives it
+    reference       the plaintext answer, as `plain_model` gives it
     profile_source  where the range profile came from
     """
 
@@ -48,7 +48,7 @@ def check(model: PathLike, texts: Texts, *, recipe: Recipe | str = "auto",
           profile: PathLike | RangeProfile | None = None, **settings: Any) -> Check:
     """Compares the texts' values with a range profile, and a recipe's twin with exact functions.
 
-    Raises as `secure_bert` does, before anything is shared.
+    Raises as `secure_model` does, before anything is shared.
     """
     loaded = PlainModel.from_pretrained(model, recipe=recipe, profile=profile, **settings)
     reference = plaintext_model(loaded.folder, **settings)(texts)

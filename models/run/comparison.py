@@ -13,7 +13,7 @@ from secformer.models.data.tokenizer import Texts
 from secformer.models.families.folder import ModelFolder
 from secformer.models.ranges.profile import leaving
 from secformer.models.ranges.trained import suits, trained_for
-from secformer.models.run.local import SecureModel, plain_bert
+from secformer.models.run.local import SecureModel, plain_model
 from secformer.models.run.options import settings_of
 from secformer.models.run.output import SecureOutput
 from secformer.models.run.prepare import choose_profile
@@ -53,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What the recipes answered. `answer` names the result that is compared; `plain` is the output of `plain_bert`."""
+    """What the recipes answered. `answer` names the result that is compared; `plain` is the output of `plain_model`."""
 
     model: str
     answer: str
@@ -77,7 +77,7 @@ def compare(model: PathLike, texts: Texts, recipes: Sequence[Recipe] | None = No
     chosen = [r for r in RECIPES.values() if r is not EXACT] if recipes is None else list(recipes)
     settings_of(settings)
     folder = ModelFolder(model)
-    plain = plain_bert(model, texts, **settings)
+    plain = plain_model(model, texts, **settings)
     rows = []
     with shown(progress) as tell:
         for number, recipe in enumerate(chosen):

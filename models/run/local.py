@@ -26,11 +26,12 @@ from secformer.models.ranges.profile import RangeProfile
 from secformer.models.ranges.trained import plaintext
 from secformer.models.run.gather import gather
 from secformer.models.run.guard import named
+from secformer.models.run.helpers import Helpers
 from secformer.models.run.options import Settings, settings_of
 from secformer.models.run.output import SecureOutput, assemble
 from secformer.models.run.prepare import Prepared, prepare
 from secformer.models.run.progress import Progress, shown, silent, sites_told
-from secformer.models.run.tasks import answers
+from secformer.models.run.tasks import advice, answers
 from secformer.models.run.turns import Turns
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.fixed import decode
@@ -44,13 +45,14 @@ from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import Recipe
 
 
-class _Model:
+class _Model(Helpers):
     """A prepared folder that answers texts: what the secure model and its twin have in common."""
 
     def __init__(self, prepared: Prepared):
         self.folder, self.settings, self.architecture = prepared.folder, prepared.settings, prepared.architecture
         self.recipe, self.profile, self.profile_source = prepared.recipe, prepared.profile, prepared.source
         self.names, self.notes, self.layout = prepared.names, list(prepared.notes), prepared.layout
+        self.tokenizer, self.guard = prepared.folder.tokenizer, prepared.settings.guard
         self._turns = Turns()
 
     @property
@@ -64,12 +66,12 @@ class _Model:
         return TABLE in self.layout
 
     def _read(self, texts: Texts) -> Reading:
-        return self.folder.tokenizer.read(texts, truncation=self.settings.truncation)
+        return self.tokenizer.read(texts, truncation=self.settings.truncation)
 
     def _assembled(self, read: Reading, results: Sequence[Mapping[str, np.ndarray]], cost: Cost | None) -> SecureOutput:
-        return assemble(self.architecture, read.rows, results, cost=cost, notes=self.notes,
-                        profile_source=self.profile_source, guard=self.settings.guard,
-                        answers=answers(self.architecture, read, results, self.folder.tokenizer))
+        return assemble(self.architecture, read.rows, results, cost=cost,
+                        notes=[*self.notes, *advice(self.architecture, read)], profile_source=self.profile_source,
+                        guard=self.guard, answers=answers(self.architecture, read, results, self.tokenizer))
 
     def _forward(self, batch: Batch, parameters: Parameters, tell: Progress = silent) -> Forward:
         at = sites_told(self.profile or _no_ranges, tell, len(self.architecture.sites))
@@ -210,9 +212,9 @@ class PlainModel(_Model):
         return inputs.client_request(batch, lambda: self.folder.embeddings(batch))
 
 
-def secure_bert(model: PathLike | SecureModel, texts: Texts, *, recipe: Recipe | str = "auto", backend: str = "auto",
-                profile: PathLike | RangeProfile | None = None, progress: bool | Progress = False,
-                **settings: Any) -> SecureOutput:
+def secure_model(model: PathLike | SecureModel, texts: Texts, *, recipe: Recipe | str = "auto", backend: str = "auto",
+                 profile: PathLike | RangeProfile | None = None, progress: bool | Progress = False,
+                 **settings: Any) -> SecureOutput:
     """Runs texts securely through a model, on additive shares. Returns the answers in the order of the texts.
 
     model     a Hugging Face folder, or a SecureModel, which got its recipe, backend, profile and settings when loaded
@@ -238,7 +240,7 @@ def secure_bert(model: PathLike | SecureModel, texts: Texts, *, recipe: Recipe |
         return loaded(texts, progress)
 
 
-def plain_bert(model: PathLike, texts: Texts, **settings: Any) -> SecureOutput:
+def plain_model(model: PathLike, texts: Texts, **settings: Any) -> SecureOutput:
     """The reference: the same model in plaintext, in float64, with exact functions.
 
     A student runs with the functions that it was distilled for. `settings` are fields of `Settings`. Raises ModelError,
@@ -248,15 +250,18 @@ def plain_bert(model: PathLike, texts: Texts, **settings: Any) -> SecureOutput:
 
 
 def reference(folder: ModelFolder, **settings: Any) -> PlainModel:
-    """The model behind `plain_bert`. It holds any value, so nothing is checked."""
+    """The model behind `plain_model`. It holds any value, so nothing is checked."""
     recipe = plaintext(folder.architecture.spec)
     return PlainModel(folder, recipe, None, settings_of({"embedding": "client"} | settings | {"guard": "off"}))
 
 
 def twin(model: PathLike, texts: Texts, *, recipe: Recipe | str = "auto",
          profile: PathLike | RangeProfile | None = None, **settings: Any) -> SecureOutput:
-    """What `secure_bert` computes, in plaintext and in float64: a recipe's approximations, without fixed point."""
+    """What `secure_model` computes, in plaintext and in float64: a recipe's approximations, without fixed point."""
     return PlainModel.from_pretrained(model, recipe=recipe, profile=profile, **settings)(texts)
+
+
+secure_bert, plain_bert = secure_model, plain_model  # the names that these functions had first
 
 
 def _no_ranges(site: str) -> Site:

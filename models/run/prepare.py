@@ -53,7 +53,7 @@ class Prepared:
         """The profile of a run on shares. Raises SettingsError for exact functions, which have none."""
         if self.profile is None:
             raise SettingsError("the recipe 'exact' is the plaintext reference and cannot run on shares; use "
-                                "plain_bert for it, or the recipe 'faithful'")
+                                "plain_model for it, or the recipe 'faithful'")
         return self.profile
 
     @property

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from secformer.models.data.batch import Row
-from secformer.models.data.tokenizer import Places, Reading, Tokenizer
+from secformer.models.data.tokenizer import PARTS, Places, Reading, Tokenizer
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.heads import Head
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 BEST = 5          # words that are told for a mask
 LONGEST = 15      # tokens that an answer to a question may have
@@ -102,8 +105,8 @@ class Entities:
 Answer = FilledMasks | AnswerSpan | Entities
 
 
-def facts(answer: Answer) -> dict[str, Any]:
-    """An answer as plain dicts, lists and numbers, for JSON."""
+def facts(answer: DataclassInstance) -> dict[str, Any]:
+    """An answer, or another record, as plain dicts, lists and numbers, for JSON."""
     return {name: _plain(value) for name, value in asdict(answer).items()}
 
 
@@ -135,15 +138,24 @@ def answers(architecture: Architecture, read: Reading, results: Sequence[Mapping
     return found
 
 
-def fill_masks(logits: np.ndarray, row: Row, places: Places, tokenizer: Tokenizer) -> FilledMasks:
-    """The likeliest words for each mask, from logits (T, V)."""
+def advice(architecture: Architecture, read: Reading) -> list[str]:
+    """Notes on texts that do not suit the model's head."""
+    if architecture.head is not Head.NEXT or read.places is None or len(read.places[0].texts) == len(PARTS):
+        return []
+    return ["this model tells whether the second text of a pair continues the first: it needs pairs, and what it says "
+            "of single texts means nothing"]
+
+
+def fill_masks(logits: np.ndarray, row: Row, places: Places, tokenizer: Tokenizer,
+               most: int | None = BEST) -> FilledMasks:
+    """The likeliest words for each mask, from logits (T, V): at most `most`, or all of them."""
     mask = tokenizer.mask
     if mask is None:
         return FilledMasks((), "the tokenizer has no mask token, so no word can be asked for")
     masks = []
     for token in np.flatnonzero(row.ids == mask[0]):
         chances = _softmax(logits[token])
-        best = np.argsort(-chances, kind="stable")[:BEST]
+        best = np.argsort(-chances, kind="stable")[:most]
         words = tuple(Word(tokenizer.words([i]), int(i), float(chances[i])) for i in best)
         masks.append(Mask(words, *_characters(places, int(token), int(token)), max(0, int(places.part[token]))))
     note = "" if masks else f"this text has no {mask[1]}; put one where a word is to be found"

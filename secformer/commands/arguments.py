@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from secformer.commands import files
 
@@ -14,17 +15,56 @@ RECIPE = ("auto: the recipe that config.json names, or faithful if it names none
 BACKEND = "array library: auto (default), numpy or cupy"
 
 
-def model(p: argparse.ArgumentParser) -> None:
-    p.add_argument("model", metavar="MODEL", help="local Hugging Face folder")
+# what the owner of a served model decides, and the values that leave it to the owner
+OWNED = {"recipe": "auto", "untrained_recipe": False, "profile": None, "backend": "auto", "embedding": "private"}
+SETTINGS = ".toml"  # ends the names of settings files
+
+
+def model(p: argparse.ArgumentParser, *, or_settings: bool = False) -> None:
+    p.add_argument("model", metavar="MODEL", help="local Hugging Face folder" + (
+        "; or a client's settings file (TOML), to ask served parties" if or_settings else ""))
+
+
+def check_model(args: argparse.Namespace) -> bool:
+    """Whether MODEL is a client's settings file. It is a usage error to give such a file with an option that the
+    model's owner decides. Raises InputError for a settings file that cannot be read."""
+    path = Path(args.model)
+    if path.is_dir() or not (path.is_file() or path.suffix == SETTINGS):
+        return False
+    files.readable(args.model, "MODEL", "`secformer init` writes a settings file for each role")
+    for name, left in OWNED.items():
+        if getattr(args, name) != left:
+            args.usage(f"--{name.replace('_', '-')} is decided where the model is served; leave it out, or give a "
+                       f"model's folder")
+    return True
 
 
 def texts(p: argparse.ArgumentParser) -> None:
     p.add_argument("texts", nargs="*", metavar="TEXT", help="texts; `-` reads one text per line from standard input")
-    p.add_argument("--pairs", metavar="FILE", help="UTF-8 file of text pairs: two texts per line, separated by a tab")
+    pairs(p, "two texts")
+
+
+def pairs(p: argparse.ArgumentParser, what: str) -> None:
+    p.add_argument("--pairs", metavar="FILE", help=f"UTF-8 file of text pairs: {what} per line, separated by a tab")
 
 
 def truncation(p: argparse.ArgumentParser) -> None:
     p.add_argument("--truncation", action="store_true", help="cut texts that are too long for the model")
+
+
+def inference(p: argparse.ArgumentParser, *, marked: bool = True) -> None:
+    """What a secure run on a folder can be told. `marked`: results have a place for the guard's mark."""
+    truncation(p)
+    profile(p)
+    running(p)
+    guard(p, marked=marked)
+    embedding(p)
+
+
+def running(p: argparse.ArgumentParser) -> None:
+    recipe(p)
+    backend(p)
+    progress(p)
 
 
 def profile(p: argparse.ArgumentParser) -> None:
@@ -59,10 +99,11 @@ def embedding(p: argparse.ArgumentParser) -> None:
                         "embedding tables")
 
 
-def guard(p: argparse.ArgumentParser, *, off: bool = True) -> None:
+def guard(p: argparse.ArgumentParser, *, off: bool = True, marked: bool = True) -> None:
+    does = ("mark: their answers are marked (default); nan: their numbers are left out, too; raise: the command fails"
+            if marked else "mark, raise: the command fails (mark is the default); nan: their results are left out")
     p.add_argument("--guard", choices=("mark", "nan", "raise", *(("off",) if off else ())), default="mark",
-                   help="texts whose values leave the ranges that the computation is right in. mark: their answers are "
-                        "marked (default); nan: their numbers are left out, too; raise: the command fails"
+                   help=f"texts whose values leave the ranges that the computation is right in. {does}"
                         + ("; off: nothing is checked" if off else ""))
 
 

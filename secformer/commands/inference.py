@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from secformer.commands import arguments
 from secformer.commands.common import Commands, inputs, show, texts_of
-from secformer.commands.compiling import Compiling
 from secformer.commands.files import lines, writable
 from secformer.mpc.errors import InputError, RangeError, SettingsError
 
@@ -21,17 +19,17 @@ DEMO_TEXTS = (
 
 def demo(args: argparse.Namespace) -> None:
     texts = texts_of(args.texts) or list(DEMO_TEXTS)
-    from secformer import demo_model, plain_bert, secure_bert
+    from secformer import demo_model, plain_model, secure_model
     from secformer.commands.refused import answered, told
     from secformer.models.run.progress import shown
     from secformer.views import answers
 
     chosen = {"recipe": args.recipe, "backend": args.backend, "untrained_recipe": args.untrained_recipe}
     with shown(args.progress) as tell:  # compiles the kernels and loads libraries, which no cost should count
-        secure_bert(demo_model(), list(DEMO_TEXTS), **chosen,
+        secure_model(demo_model(), list(DEMO_TEXTS), **chosen,
                     progress=lambda what, done, total: tell("warming up", done, total))
-    plain = answered(lambda some: plain_bert(demo_model(), some), texts)
-    secure = None if plain.result is None else secure_bert(demo_model(), plain.texts, progress=args.progress, **chosen)
+    plain = answered(lambda some: plain_model(demo_model(), some), texts)
+    secure = None if plain.result is None else secure_model(demo_model(), plain.texts, progress=args.progress, **chosen)
     show(args, answers.demo_json(plain.texts, secure, plain.result, plain.refused),
          answers.demo(plain.texts, secure, plain.result, plain.refused))
     if plain.refused:
@@ -41,16 +39,10 @@ def demo(args: argparse.Namespace) -> None:
 def infer(args: argparse.Namespace) -> None:
     texts = inputs(args)
     arguments.check_profile(args)
-    from secformer import secure_bert
+    from secformer.commands.asked import in_process
     from secformer.views import answers
 
-    with Compiling() as compiling:
-        out = secure_bert(
-            args.model, texts, recipe=args.recipe, backend=args.backend, profile=args.profile, progress=args.progress,
-            embedding=args.embedding, truncation=args.truncation, guard=args.guard,
-            untrained_recipe=args.untrained_recipe,
-        )
-    out = replace(out, notes=[*out.notes, *compiling.notes])
+    out = in_process(args, texts, args.progress)
     show(args, answers.infer_json(texts, out), answers.infer(texts, out))
 
 
@@ -134,8 +126,10 @@ examples:
   echo "It has its moments." | secformer demo -
 """
 _INFER = """\
-Runs a local Hugging Face BERT folder (config.json, model.safetensors, tokenizer files) on texts, securely. Supported
-are plain encoders, sequence and token classification, question answering, and masked language modelling.
+Runs a local Hugging Face folder of an encoder (config.json, model.safetensors, tokenizer files) on texts, securely.
+Supported are encoders without a head, sequence and token classification, question answering, masked language
+modelling, next sentence prediction (which needs pairs), and models for pre-training. Prints what the model answers; the
+commands `embed` to `answer` print the results of one task each.
 
 examples:
   secformer infer ./my-bert "First text." "Second text."
@@ -183,14 +177,12 @@ def add(commands: Commands) -> None:
     p = commands.add("demo", demo, "classify sentiment securely with the shipped model", _DEMO)
     p.add_argument("texts", nargs="*", metavar="TEXT",
                    help="sentences to classify; `-` reads one sentence per line from standard input")
-    _running(p)
+    arguments.running(p)
 
     p = commands.add("infer", infer, "run a model folder on texts securely", _INFER)
-    _model_and_texts(p)
-    arguments.profile(p)
-    _running(p)
-    arguments.guard(p)
-    arguments.embedding(p)
+    arguments.model(p)
+    arguments.texts(p)
+    arguments.inference(p)
 
     p = commands.add("check", check, "compare texts with the range profile, and the recipe with exact functions",
                      _CHECK)
@@ -222,9 +214,3 @@ def _model_and_texts(p: argparse.ArgumentParser) -> None:
     arguments.model(p)
     arguments.texts(p)
     arguments.truncation(p)
-
-
-def _running(p: argparse.ArgumentParser) -> None:
-    arguments.recipe(p)
-    arguments.backend(p)
-    arguments.progress(p)

@@ -11,15 +11,16 @@ from typing import Self, TypeVar
 import numpy as np
 
 from secformer.models.data.batch import Batch
-from secformer.models.data.tokenizer import Texts, Tokenizer
+from secformer.models.data.tokenizer import Reading, Texts, Tokenizer
 from secformer.models.families.program import GUARD
 from secformer.models.run.gather import gather
 from secformer.models.run.guard import named
+from secformer.models.run.helpers import Helpers
 from secformer.models.run.options import GUARDS
 from secformer.models.run.output import SecureOutput, assemble
 from secformer.models.run.progress import Progress, shown
 from secformer.models.run.public import PublicModel
-from secformer.models.run.tasks import answers
+from secformer.models.run.tasks import advice, answers
 from secformer.models.run.turns import Turns
 from secformer.mpc.errors import ProtocolError, SecformerError, SettingsError
 from secformer.mpc.fixed import decode
@@ -45,7 +46,7 @@ def connect(settings: str | Path | ClientSettings, *, guard: str = "mark") -> Re
     return RemoteModel(settings if isinstance(settings, ClientSettings) else load_client(settings), guard=guard)
 
 
-class RemoteModel:
+class RemoteModel(Helpers):
     """A model that two served parties hold. Use it as a context manager, or call `close`.
 
     Several threads may call it: their requests are sent one after the other. `close` abandons a running request.
@@ -55,12 +56,13 @@ class RemoteModel:
         if guard not in GUARDS or guard == "off":
             raise SettingsError(f"a client's guard must be 'mark', 'nan' or 'raise', got {guard!r}; `secformer "
                                 f"provision --no-guard` makes a model without one")
-        self._settings, self._guard = settings, guard
+        self._settings, self.guard = settings, guard
         self.public = PublicModel.load(settings.model)
+        self.architecture = self.public.architecture
         if guard != "mark" and GUARD not in self.public.names:
             raise SettingsError(f"guard={guard!r} needs a guard, but this model was provisioned with --no-guard, so "
                                 f"nothing is checked; leave the guard at 'mark', or ask the model's owner for another")
-        self._tokenizer = Tokenizer(settings.model, self.public.inputs)
+        self.tokenizer = Tokenizer(settings.model, self.public.inputs)
         context = client_context(settings.tls)
         self._parties = [PartyConnection(rank, address, context, settings.deadline)
                          for rank, address in enumerate((settings.party0, settings.party1))]
@@ -69,20 +71,26 @@ class RemoteModel:
         self._turns = Turns()
 
     def infer(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
-        """Answers in the order of the texts, as `secure_bert` returns them.
+        """Answers in the order of the texts, as `secure_model` returns them.
 
         Raises InputError for texts that the model cannot take, before anything is sent. Raises ProtocolError if a party
         fails or does not answer within the deadline, and SettingsError for a closed model.
         """
-        architecture = self.public.architecture
+        architecture = self.architecture
         with self._turns.take(), shown(progress) as tell:
-            read, tell = self._tokenizer.read(texts, truncation=self._settings.truncation), self._turns.telling(tell)
+            read, tell = self._read(texts), self._turns.telling(tell)
             self._compare()
             results, cost = gather(read.rows, self._settings.batch_tokens, architecture.results, self._ask, tell)
-            return assemble(architecture, read.rows, results, cost=cost, notes=self.public.notes, profile_source=SOURCE,
-                            guard=self._guard, answers=answers(architecture, read, results, self._tokenizer))
+            return assemble(architecture, read.rows, results, cost=cost, profile_source=SOURCE, guard=self.guard,
+                            notes=[*self.public.notes, *advice(architecture, read)],
+                            answers=answers(architecture, read, results, self.tokenizer))
 
-    __call__ = infer
+    def __call__(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
+        """The same as `infer`."""
+        return self.infer(texts, progress)
+
+    def _read(self, texts: Texts) -> Reading:
+        return self.tokenizer.read(texts, truncation=self._settings.truncation)
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
         """One request: a half to each party, at the same time. Party 1's half is a seed."""

@@ -112,12 +112,13 @@ def _said(answer: Answer) -> tuple[str, ...]:
     if isinstance(answer, AnswerSpan):
         if answer.note:
             return f"({answer.note})", "", ""
-        return answer.text, f"{answer.score:.4f}", _characters(answer.start, answer.end)
-    found = [f"{e.label}: {e.text} {e.score:.4f} {_characters(e.start, e.end)}".rstrip() for e in answer.entities]
+        return answer.text, f"{answer.score:.4f}", characters(answer.start, answer.end)
+    found = [f"{e.label}: {e.text} {e.score:.4f} {characters(e.start, e.end)}".rstrip() for e in answer.entities]
     return ("\n".join(found) or "(none)",)
 
 
-def _characters(start: int | None, end: int | None) -> str:
+def characters(start: int | None, end: int | None) -> str:
+    """A span of a text; nothing where the tokenizer cannot tell."""
     return "" if start is None else f"{start}..{end}"
 
 

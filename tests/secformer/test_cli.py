@@ -20,11 +20,14 @@ from tree import but_the_notice
 import secformer
 from secformer.cli import main
 
-COMMANDS = ("demo", "infer", "check", "compare", "profile", "papers", "finetune", "distill", "evaluate", "init",
+COMMANDS = ("demo", "infer", "check", "compare", "profile", "papers", "embed", "rerank", "classify", "entities",
+            "fill-mask", "answer", "finetune", "distill", "evaluate", "init",
             "certify", "provision", "dealer", "party", "deal", "up", "query")
 WRONG: tuple[list[str], ...] = (
     [], ["nothing"], ["infer"], ["infer", "folder"], ["profile", "folder"],
     ["infer", "folder", "a text", "--pairs", "file"], ["demo", "--recpie", "x"],
+    ["embed", "folder"], ["rerank", "folder", "a query"], ["answer", "folder", "a question"], ["answer", "folder"],
+    ["classify", "folder", "text", "--top-k", "few"],
     ["infer", "folder", "text", "--embedding", "public"], ["distill", "m", "--design", "puma", "--out", "o"],
 )
 
@@ -131,7 +134,7 @@ def test_defects_are_told_in_one_line(capsys: pytest.CaptureFixture[str], monkey
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("two lines\nof text")
 
-    monkeypatch.setattr(secformer, "secure_bert", broken)
+    monkeypatch.setattr(secformer, "secure_model", broken)
     assert "ZeroDivisionError: two lines of text" in complaint(capsys, "demo", "text")
 
 
@@ -139,7 +142,7 @@ def test_ctrl_c_inside_an_exec(tmp_path: Path) -> None:
     """Such as those that make dataclasses: `python -m` must still leave with 130, and not by the signal."""
     (tmp_path / "interrupted.py").write_text(
         "import sys, secformer, secformer.cli\n"
-        "secformer.secure_bert = lambda *_, **__: exec('raise KeyboardInterrupt')\n"
+        "secformer.secure_model = lambda *_, **__: exec('raise KeyboardInterrupt')\n"
         "sys.exit(secformer.cli.main(['demo', 'text']))\n")
     path = os.pathsep.join([str(tmp_path), *(os.path.abspath(each) for each in sys.path)])
     done = subprocess.run([sys.executable, "-m", "interrupted"], capture_output=True, text=True, check=False,

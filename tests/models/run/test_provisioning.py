@@ -105,3 +105,8 @@ def test_bad_provisioning_writes_nothing(tmp_path: Path, provisioned: Path) -> N
         assert not (tmp_path / "new").exists()
     with pytest.raises(SettingsError, match="not empty"):
         write_shares(demo_model(), provisioned)
+
+
+def test_clients_get_the_models_config(provisioned: Path) -> None:
+    """A tokenizer may need it, and `classify` reads there whether a single output is a regression."""
+    assert (provisioned / CLIENT_FOLDER / "config.json").read_bytes() == (demo_model() / "config.json").read_bytes()

@@ -35,11 +35,11 @@ def test_infer_tells_it_in_its_notes(tmp_path: Path, capsys: pytest.CaptureFixtu
                                      monkeypatch: pytest.MonkeyPatch) -> None:
     folder = str(write_checkpoint(tmp_path))
     assert NOTE not in answer(capsys, "infer", folder, "the cat", "--backend", "numpy")["notes"]
-    real = secformer.secure_bert
+    real = secformer.secure_model
 
     def compiles(*some: Any, **options: Any) -> Any:
         logging.getLogger(LOGGER).warning("compiling")
         return real(*some, **options)
 
-    monkeypatch.setattr(secformer, "secure_bert", compiles)
+    monkeypatch.setattr(secformer, "secure_model", compiles)
     assert NOTE in answer(capsys, "infer", folder, "the cat", "--backend", "numpy")["notes"]

@@ -29,6 +29,9 @@ READ = [  # an option whose file is read, in a command that is otherwise right; 
     ("distill", MODEL, *OWN, "--out", "new", "--dev", __file__, "--train", "{}"),
     ("distill", MODEL, *OWN, "--out", "new", "--train", __file__, "--dev", "{}"),
     ("evaluate", MODEL, *OWN, "--dev", "{}"),
+    *((name, MODEL, "--pairs", "{}") for name in ("embed", "classify", "entities", "fill-mask", "answer")),
+    *((name, MODEL, "text", "text", "--profile", "{}")
+      for name in ("embed", "rerank", "classify", "entities", "fill-mask", "answer")),
 ]
 FOLDERS = [  # an option whose folder is read
     ("finetune", MODEL, "--out", "new", "--task", "sst2", "--data", "{}"),

@@ -153,7 +153,7 @@ def refusing(real: Any, word: str) -> Any:
 
 
 def test_demo_answers_the_others(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secformer, "plain_bert", refusing(secformer.plain_bert, "huge"))
+    monkeypatch.setattr(secformer, "plain_model", refusing(secformer.plain_model, "huge"))
     assert main(["demo", "Great.", "huge", "Dull.", "--json"]) == 1
     out, err = capsys.readouterr()
     facts = json.loads(out)
@@ -182,7 +182,7 @@ def test_check_of_values_that_do_not_fit(capsys: pytest.CaptureFixture[str], mon
 
 def test_demo_warms_up_outside_the_clock(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """What happens once, such as compiling, falls into a run of its own, whose cost is not shown."""
-    real, calls, told = secformer.secure_bert, [], []
+    real, calls, told = secformer.secure_model, [], []
 
     def counted(model: Any, texts: Any, *, progress: Any, **options: Any) -> Any:
         calls.append((list(texts), options))
@@ -195,7 +195,7 @@ def test_demo_warms_up_outside_the_clock(monkeypatch: pytest.MonkeyPatch, capsys
     def shown(progress: bool) -> Iterator[Any]:
         yield lambda *some: told.append(some)
 
-    monkeypatch.setattr(secformer, "secure_bert", counted)
+    monkeypatch.setattr(secformer, "secure_model", counted)
     monkeypatch.setattr("secformer.models.run.progress.shown", shown)
     facts = answer(capsys, "demo", "Great.", "--backend", "numpy")
     assert [texts for texts, _ in calls] == [list(DEMO_TEXTS), ["Great."]] and calls[0][1] == calls[1][1]

@@ -12,10 +12,12 @@ import pytest
 from checkpoints import write_checkpoint
 from roles_lab import LONG, TEXT, right, serials, until
 
-from secformer import RemoteModel, connect, plain_bert
+from secformer import RemoteModel, connect, demo_model, plain_bert
 from secformer.cli import main
+from secformer.models.families.folder import ModelFolder
 from secformer.models.run.guard import SOMEWHERE, note
-from secformer.mpc.errors import InputError, ProtocolError, SettingsError, Untrusted
+from secformer.models.run.local import reference
+from secformer.mpc.errors import InputError, ModelError, ProtocolError, SettingsError, Untrusted
 from secformer.roles.trial import LocalRoles
 
 
@@ -49,6 +51,23 @@ def test_texts_that_cannot_be_trusted_are_marked_without_a_place(up: LocalRoles,
         strict.infer(texts)
     with pytest.raises(SettingsError, match="a client's guard must be 'mark', 'nan' or 'raise', got 'off'"):
         connect(up.settings("client"), guard="off")
+
+
+def test_tasks_of_a_served_model(up: LocalRoles, remote: RemoteModel) -> None:
+    texts = ["Fine.", "sequence " * 126]
+    exact, before = reference(ModelFolder(demo_model())), serials(up, "dealer")
+    for call in (remote.embed, remote.entities, lambda text: remote.rerank(text, [text])):
+        with pytest.raises(ModelError, match="needs a"):
+            call("Fine.")
+    assert serials(up, "dealer") == before, "the parties were asked"
+    mine, wanted = remote.classify(texts[0], top_k=None), exact.classify(texts[0], top_k=None)
+    assert [each.label for each in mine] == [each.label for each in wanted]
+    assert abs(mine[0].score - wanted[0].score) < 1e-3
+    with pytest.raises(Untrusted, match=r"^text 1 cannot be trusted: .*guard='nan'"):
+        remote.classify(texts)
+    with connect(up.settings("client"), guard="nan") as lenient:
+        first, second = lenient.classify(texts)
+    assert (first.label, second) == (wanted[0].label, None)
 
 
 def test_closing_abandons_the_request_of_another_thread(up: LocalRoles, remote: RemoteModel) -> None:
@@ -85,7 +104,16 @@ def test_answers_of_a_task_are_the_in_process_ones(tmp_path: Path, capsys: pytes
     with LocalRoles(tmp_path / "served", model) as roles:
         roles.wait_ready()
         assert main(["query", "--settings", str(roles.settings("client")), texts[0], "--json", texts[1]]) == 0
-    told = json.loads(capsys.readouterr().out)["answers"]
+        told = json.loads(capsys.readouterr().out)["answers"]
+        assert main(["fill-mask", "--top-k", "2", str(roles.settings("client")), "--json", texts[0]]) == 0
+        ((best, second),) = json.loads(capsys.readouterr().out)["words"]
+        with connect(roles.settings("client")) as remote:
+            words = remote.fill_mask([texts[0]], top_k=1)
+            with pytest.raises(InputError, match=r"text 0 has no \[MASK\]"):
+                remote.fill_mask(texts[1])
+    exact = reference(ModelFolder(model)).fill_mask(texts[0], top_k=2)
+    assert [best["token"], second["token"]] == [each.token for each in exact] and best["sequence"] == exact[0].sequence
+    assert words[0][0].token == exact[0].token and abs(best["score"] - exact[0].score) < 1e-2
     wanted = plain_bert(model, texts).as_dict()["answers"]
     (mask,), (other,) = told[0]["masks"], wanted[0]["masks"]
     assert (mask["start"], mask["end"]) == (other["start"], other["end"]) == (8, 14)
