@@ -85,7 +85,7 @@ class Row:
         out, expected = self.model(texts), twin(folder, texts, profile=profile)
         self.error = largest(out.last_hidden_state, expected.last_hidden_state)
         if not self.error <= TOLERANCE or out.trusted is None or not out.trusted.all():
-            raise SystemExit(f"{family}: the answer is off by {self.error:.3g} from its twin, or marked; nothing is timed")
+            raise SystemExit(f"{family}: off by {self.error:.3g} from the twin, or marked; nothing is timed")
         assert out.cost is not None
         self.cost = out.cost
 
