@@ -62,16 +62,17 @@ class Session(Guarding):
         return self._wrap(self._accept(data), self.fixed.frac if frac is None else frac, width)
 
     def open_weight(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
-        """Makes a (K, N) matrix, shared beforehand, a standing right operand of `matmul`: opens it masked, once.
+        """Makes a (K, N) matrix, or a stack of them (..., K, N), shared beforehand, a standing right operand of
+        `matmul`: opens it masked, once.
 
         Price: one round at load, `width` bits per element; none at request time.
         """
         shape = np.shape(data)
-        if len(shape) != 2:
-            raise ShapeError(f"a weight must be a (K, N) matrix, got {tuple(shape)}")
+        if len(shape) < 2:
+            raise ShapeError(f"a weight must be a (K, N) matrix, or a stack of matrices, got {tuple(shape)}")
         index, self.weights = self.weights, self.weights + 1
         kept = self._open_weight(data, index, width)
-        return Weight(self, index, (shape[0], shape[1]), self.fixed.frac if frac is None else frac, width, kept)
+        return Weight(self, index, shape, self.fixed.frac if frac is None else frac, width, kept)
 
     def reveal(self, x: Share, to: int | str) -> Any:
         """Reveals a result, as whole words with the session's fractional bits, to party 0, party 1 or CLIENT.
@@ -142,7 +143,7 @@ class Session(Guarding):
         return self._products(pairs, magnitude, matmul=False)
 
     def matmul(self, x: Share, y: Share | Weight, *, magnitude: int | None = None) -> Share:
-        """x @ y over the last two axes; batch axes must be equal. With a Weight, x is (N, K) and y is not opened.
+        """x @ y over the last two axes; batch axes must be equal. A Weight is not opened; x is (N, K) for a matrix.
 
         Price: one round, window bits per element of x and, unless it is a Weight, of y.
         """

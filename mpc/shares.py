@@ -20,6 +20,7 @@ from secformer.mpc.errors import ShapeError
 from secformer.mpc.guards import Interval
 
 Public = float | int | np.ndarray
+Standing = int | tuple[int, int, int]  # a weight's number, or that and a range of its columns
 
 
 class Operators(ABC):
@@ -143,13 +144,31 @@ def _negated(c: Public) -> np.ndarray:
 
 
 class Weight:
-    """A standing right operand of `matmul`: (K, N), masked once for as long as the model is loaded."""
+    """A standing right operand of `matmul`: a matrix (K, N) or a stack of them (..., K, N), masked once for as long as
+    the model is loaded.
+
+    index  its number; of some of its columns also which: (number, first, beyond the last)
+    """
 
     __slots__ = ("data", "frac", "index", "session", "shape", "width")
 
-    def __init__(self, session: Operators, index: int, shape: tuple[int, int], frac: int, width: int, data: Any):
-        self.session, self.index, self.shape = session, index, shape
+    def __init__(self, session: Operators, index: Standing, shape: tuple[int, ...], frac: int, width: int, data: Any):
+        self.session, self.index, self.shape = session, index, tuple(shape)
         self.frac, self.width, self.data = frac, width, data
+
+    def columns(self, start: int, stop: int) -> Weight:
+        """The columns from `start` up to `stop`, under their part of the same mask: products pay for these alone.
+
+        Raises ShapeError for columns that are not there, or for columns of columns.
+        """
+        if not 0 <= start < stop <= self.shape[-1] or not isinstance(self.index, int):
+            raise ShapeError(f"columns are taken of a whole weight, within its {self.shape[-1]}; got {start} to {stop} "
+                             f"of {self!r}")
+        if (start, stop) == (0, self.shape[-1]):
+            return self
+        data = None if self.data is None else self.data[..., start:stop]
+        return Weight(self.session, (self.index, start, stop), (*self.shape[:-1], stop - start), self.frac, self.width,
+                      data)
 
     def __repr__(self) -> str:
         return f"Weight({self.index}, shape={self.shape}, frac={self.frac}, width={self.width})"

@@ -67,6 +67,15 @@ PAPERS = MappingProxyType({
         "Reimers, Gurevych", 2019, "Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks",
         "EMNLP 2019, arXiv:1908.10084"),
     "hendrycks2016gelu": Paper("Hendrycks, Gimpel", 2016, "Gaussian Error Linear Units", "arXiv:1606.08415"),
+    "song2020mpnet": Paper(
+        "Song et al.", 2020, "MPNet: Masked and Permuted Pre-training for Language Understanding",
+        "NeurIPS 2020, arXiv:2004.09297"),
+    "raffel2020t5": Paper(
+        "Raffel et al.", 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
+        "JMLR 21(140), arXiv:1910.10683"),
+    "he2021deberta": Paper(
+        "He, Liu, Gao, Chen", 2021, "DeBERTa: Decoding-enhanced BERT with Disentangled Attention",
+        "ICLR 2021, arXiv:2006.03654"),
     "ba2016layernorm": Paper("Ba, Kiros, Hinton", 2016, "Layer Normalization", "arXiv:1607.06450"),
     "vaswani2017attention": Paper("Vaswani et al.", 2017, "Attention Is All You Need", "NeurIPS 2017"),
 })

@@ -74,10 +74,14 @@ class Batch:
         return np.asarray(np.arange(self.longest) < self.lengths[:, None])
 
     @cached_property
+    def steps(self) -> np.ndarray:
+        """(B, T): the place in its text of the token at each position. Padding takes the first token of its text."""
+        return np.where(self.present, np.arange(self.longest), 0)
+
+    @cached_property
     def unpacking(self) -> np.ndarray:
         """(B T,): the packed index of the token at each position. Padding takes the first token of its text."""
-        steps = np.where(self.present, np.arange(self.longest), 0)
-        return np.asarray(self.starts[:, None] + steps).reshape(-1)
+        return np.asarray(self.starts[:, None] + self.steps).reshape(-1)
 
     @cached_property
     def packing(self) -> np.ndarray:

@@ -5,8 +5,10 @@ Matrices are stored (in, out), the transpose of PyTorch's.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,9 +39,21 @@ class Part:
         return next((n for n in self.names if n in checkpoint), self.names[0])
 
 
+class Formula(ABC):
+    """How a tensor is computed from parts of the checkpoint, where it is not these parts side by side."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]: ...
+
+    @abstractmethod
+    def __call__(self, xp: Any, *parts: Any) -> Any:
+        """The tensor, from arrays of the library xp: `numpy`, or `torch` in training. Spell keywords as both do."""
+
+
 @dataclass(frozen=True)
 class Tensor:
-    """A secret tensor: parts, joined along `axis`.
+    """A secret tensor: parts, joined along `axis`, or what the formula makes of them.
 
     standing  the tensor is a right operand of products, opened once under a standing mask
     width     bits per word
@@ -49,9 +63,12 @@ class Tensor:
     axis: int = -1
     standing: bool = False
     width: int = WORD_BITS
+    formula: Formula | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
+        if self.formula is not None:
+            return self.formula.shape
         shapes = [p.shape[::-1] if p.transpose else p.shape for p in self.parts]
         joined = list(shapes[0])
         joined[self.axis] = sum(s[self.axis] for s in shapes)
@@ -62,6 +79,8 @@ class Tensor:
         arrays = [checkpoint.read(p.name(checkpoint), p.shape) for p in self.parts]
         arrays = [(a.T if p.transpose else a) * p.factor if p.transpose or p.factor != 1.0 else a
                   for a, p in zip(arrays, self.parts, strict=True)]
+        if self.formula is not None:
+            return np.ascontiguousarray(self.formula(np, *arrays))
         return np.ascontiguousarray(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, self.axis))
 
 
@@ -91,6 +110,17 @@ def norm_layout(here: str, there: str, size: int) -> dict[str, Tensor]:
 def parts(layout: Layout) -> Iterator[Part]:
     for tensor in layout.values():
         yield from tensor.parts
+
+
+def verify(layout: Layout, checkpoint: Checkpoint, bound: float) -> None:
+    """Reads every tensor. Raises ModelError as `Checkpoint.read`, and RangeError where a value is not below `bound`."""
+    for part in dict.fromkeys(parts(layout)):
+        checkpoint.reach(part.name(checkpoint), part.shape, bound / max(1.0, part.factor))
+    for name, tensor in layout.items():
+        if tensor.formula is not None and not (top := np.abs(tensor.build(checkpoint)).max(initial=0.0)) < bound:
+            made_of = ", ".join(p.name(checkpoint) for p in tensor.parts)
+            raise RangeError(f"{checkpoint.folder}: {name}, which is computed from {made_of}, holds the value {top:g}; "
+                             f"fixed point can hold only |v| < {bound:g}. Raise `magnitude`, or rescale the model")
 
 
 def table_width(table: Tensor, checkpoint: Checkpoint, frac: int, bound: float) -> int:

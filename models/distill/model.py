@@ -69,6 +69,9 @@ class TorchModel:
         each = [self.tensors[p.names[0]] for p in laid.parts]
         each = [(t.T if p.transpose else t) * p.factor if p.factor != 1.0 else t.T if p.transpose else t
                 for t, p in zip(each, laid.parts, strict=True)]
+        if laid.formula is not None:
+            made: Tensor = laid.formula(torch, *each)
+            return made
         return each[0] if len(each) == 1 else torch.cat(each, laid.axis)
 
     def copy(self) -> TorchModel:

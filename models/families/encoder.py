@@ -165,7 +165,7 @@ class Encoder(Architecture):
             **linear_layout("head.transform", there.dense, c, e), **norm_layout("head.layernorm", there.norm, e),
             "head.weight": replace(matrix(self.names.words, e, spec.vocab),
                                    parts=(Part(decoder, (spec.vocab, e), True),)),
-            "head.bias": Tensor((Part(there.biases, (spec.vocab,)),)),
+            "head.bias": Tensor((Part(there.biases(spec.tied), (spec.vocab,)),)),
         }
 
     # ---- inputs ------------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ class Encoder(Architecture):
             q, k, v = (split_heads(qkv[:, i * c : (i + 1) * c], f.batch, heads) for i in range(3))
             scores = self.scores(s, q, k, f, at, weights)  # (B, H, T, T)
         with s.scope("softmax"):
-            context = f.recipe.softmax(s, scores, v, f.batch.mask, at)
+            context = self.context(s, scores, v, f, at)
         with s.scope("linear"):
             x = x + linear(s, join_heads(context, f.batch), f, f"{weights}.attention")
         return layernorm(s, x, f, f"{site}.attention.layernorm", self.spec.eps, f"{weights}.attention.layernorm")
@@ -240,6 +240,10 @@ class Encoder(Architecture):
     def scores(self, s: Session, q: Share, k: Share, f: Forward, at: Site, weights: str) -> Share:
         """Q K^T of queries and keys (B, H, T, D); families with relative positions add to it."""
         return s.matmul(q, k.swapaxes(-1, -2), magnitude=reaching(s, at, SCORE))
+
+    def context(self, s: Session, scores: Share, v: Share, f: Forward, at: Site) -> Share:
+        """softmax(scores) V over attended tokens, (B, H, T, D)."""
+        return f.recipe.softmax(s, scores, v, f.batch.mask, at)
 
     def feed_forward(self, s: Session, x: Share, f: Forward, site: str, weights: str) -> Share:
         """LayerNorm(x + W' act(W x)), act being GeLU or what the config names."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from secformer.models.data.batch import Batch
 from secformer.models.data.checkpoint import Checkpoint, PathLike
-from secformer.models.data.tensors import TABLE, Layout, parts, table_width
+from secformer.models.data.tensors import TABLE, Layout, parts, table_width, verify
 from secformer.models.data.tokenizer import Tokenizer
 from secformer.models.families.config import read_config
 from secformer.models.families.table import architecture_of
@@ -48,9 +48,7 @@ class ModelFolder:
         Raises ModelError where a tensor is missing, has another shape or dtype, or is not finite; RangeError where a
         value is not below 2^magnitude.
         """
-        bound = 2.0**fixed.magnitude
-        for part in parts(self.architecture.layout(WORD_BITS)):
-            self.checkpoint.reach(part.name(self.checkpoint), part.shape, bound / max(1.0, part.factor))
+        verify(self.architecture.layout(WORD_BITS), self.checkpoint, 2.0**fixed.magnitude)
         if unused := self.checkpoint.unused():
             shown = ", ".join(unused[:4]) + (", ..." if len(unused) > 4 else "")
             user = self.architecture.spec.architecture

@@ -79,7 +79,7 @@ class WordHead:
     decoder: str
     bias: str | None = None
 
-    @property
-    def biases(self) -> tuple[str, ...]:
-        """The names that the bias may have."""
-        return (*((self.bias,) if self.bias else ()), f"{self.decoder}.bias")
+    def biases(self, tied: bool) -> tuple[str, ...]:
+        """The names that the bias may have. A decoder that is tied to the word table has its bias beside it, too."""
+        names = (*((self.bias,) if self.bias else ()), f"{self.decoder}.bias")
+        return names if tied else names[::-1]

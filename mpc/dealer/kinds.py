@@ -88,13 +88,14 @@ class Bilinear(Kind):
     shapes     of the operands
     bits       in which each operand is opened
     pairs      (i, j, width): the product is right mod 2^width
-    weights    for each operand the index of a weight's standing mask, or None for a fresh one
+    weights    for each operand the index of a weight's standing mask, with the range [start, stop) of its columns
+               where not all take part, or None for a fresh one
     """
 
     shapes: tuple[Shape, ...]
     bits: tuple[int, ...]
     pairs: tuple[tuple[int, int, int], ...]
-    weights: tuple[int | None, ...]
+    weights: tuple[int | tuple[int, int, int] | None, ...]
 
     @abstractmethod
     def product_shape(self, i: int, j: int) -> Shape: ...
@@ -112,7 +113,7 @@ class Bilinear(Kind):
 
     def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         operands = [
-            masks[f"mask{i}"].reshape(shape) if (w := self.weights[i]) is None else standing(w)
+            masks[f"mask{i}"].reshape(shape) if (w := self.weights[i]) is None else _columns(standing, w)
             for i, shape in enumerate(self.shapes)
         ]
         for i, j, width in self.pairs:
@@ -253,7 +254,7 @@ class WeightMask(Kind):
     """The standing mask of weight number `index`: uniform, known to the dealer for as long as the weight is open."""
 
     index: int
-    shape: tuple[int, int]
+    shape: Shape
     width: int
 
     def fields(self) -> Iterator[Field]:
@@ -302,6 +303,14 @@ class Coin(Kind):
     @property
     def opened(self) -> int:
         return 8 * self.count
+
+
+def _columns(standing: Standing, weight: int | tuple[int, int, int]) -> Array:
+    """A weight's standing mask, or some columns of it."""
+    if isinstance(weight, int):
+        return standing(weight)
+    index, start, stop = weight
+    return standing(index)[..., start:stop]
 
 
 def chunks(count: int, size: int = CHUNK) -> list[tuple[int, int]]:

@@ -32,6 +32,9 @@ class OpenedWeight:
     opened: Any = field(repr=False)
     factor: Any = field(repr=False)
 
+    def __getitem__(self, index: Any) -> OpenedWeight:
+        return OpenedWeight(self.opened[index], self.factor[index])
+
 
 def bilinear(
     cls: type[Bilinear], pairs: Sequence[tuple[Operand, Operand]], widths: Sequence[int]
@@ -95,7 +98,7 @@ def _products(
 
 def open_weight(party: Party, words: Any, index: int, width: int) -> OpenedWeight:
     """Opens a weight under its standing mask. One round at load, width bits per element; all of it offline."""
-    kind = WeightMask(index, (words.shape[0], words.shape[1]), width)
+    kind = WeightMask(index, tuple(words.shape), width)
     dtype = word_type(width)
     with party.meter.offline():
         mask = party.take(kind).draw("mask").reshape(words.shape)

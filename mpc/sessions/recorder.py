@@ -87,8 +87,7 @@ class PlanRecorder(Session):
         return ghost(np.shape(data))
 
     def _open_weight(self, data: Any, index: int, width: int) -> None:
-        rows, columns = np.shape(data)
-        self._take(WeightMask(index, (rows, columns), width))
+        self._take(WeightMask(index, tuple(np.shape(data)), width))
 
     def _public(self, x: np.ndarray, frac: int) -> Any:
         self._note(x, frac)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from secformer.models.data.checkpoint import Checkpoint
 from secformer.models.data.tensors import (
     NARROW,
     TABLE,
+    Formula,
     Part,
     Tensor,
     linear_layout,
@@ -22,6 +24,7 @@ from secformer.models.data.tensors import (
     norm_layout,
     parts,
     table_width,
+    verify,
 )
 from secformer.models.families.folder import ModelFolder
 from secformer.mpc.errors import ModelError, RangeError
@@ -136,3 +139,39 @@ def test_sums_beyond_the_bound_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RangeError, match="'t0' holds the value 6"):
         table_width(table((1, 1), (1, 1)), checkpoint, 16, 6.0)
     assert table_width(table((1, 1), (1, 1)), checkpoint, 16, 8.5) == 24
+
+
+# ---- tensors that are computed ---------------------------------------------------------------------------------------
+
+
+class Product(Formula):
+    """a b, for a transposed and scaled part a."""
+
+    shape = (3, 2)
+
+    def __call__(self, xp: Any, *parts: Any) -> Any:
+        a, b = parts
+        return xp.sum(a[:, :, None] * b, axis=1)
+
+
+COMPUTED = Tensor((Part(("a",), (4, 3), True, 0.5), Part(("b",), (4, 2))), standing=True, formula=Product())
+
+
+def test_a_formula_gets_parts_as_they_are_told(tmp_path: Path) -> None:
+    a, b = numbers(4, 3), numbers(4, 2, start=7)
+    assert COMPUTED.shape == (3, 2) and [p.names for p in parts({"x": COMPUTED})] == [("a",), ("b",)]
+    built = COMPUTED.build(saved(tmp_path, a=a, b=b))
+    np.testing.assert_array_equal(built, a.T / 2 @ b)
+    assert built.flags.c_contiguous
+
+
+def test_what_a_formula_makes_must_fit_too(tmp_path: Path) -> None:
+    """Its parts are below the bound, and so is half of the largest entry."""
+    a, b = numbers(4, 3), numbers(4, 2, start=7)
+    top = (a.T / 2 @ b).max()
+    checkpoint = saved(tmp_path, a=a, b=b)
+    verify({"x": COMPUTED}, checkpoint, top + 1.0)
+    with pytest.raises(RangeError, match=f"x, which is computed from a, b, holds the value {top:g}; .*< {top:g}"):
+        verify({"x": COMPUTED}, checkpoint, top)
+    with pytest.raises(RangeError, match="'b' holds the value 14"):
+        verify({"x": COMPUTED}, checkpoint, 14.0)

@@ -31,6 +31,12 @@ def test_outlier_channels_and_sharp_attention(tmp_path: Path) -> None:
     matches(save(tmp_path, "BertModel", outlier=20.0, sharp=3.0, **ODD), "BertModel", tokens(segments=2))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_decoder_of_its_own_has_its_own_bias(tmp_path: Path) -> None:
+    folder = save(tmp_path, "BertForMaskedLM", tie_word_embeddings=False, **ODD)
+    matches(folder, "BertForMaskedLM", tokens(segments=2), secure=False)
+
+
 def test_names_of_classes() -> None:
     assert classes("Some")["SomeForMaskedLM"] is Head.MASKED and classes("Some")["SomeModel"] is Head.ENCODER
 

@@ -76,7 +76,8 @@ def coin_law(kind: Coin, values: Values, weights: Weights) -> None:
 def bilinear_law(kind: Hadamard | MatMul, values: Values, weights: Weights) -> None:
     multiply = np.matmul if isinstance(kind, MatMul) else np.multiply
     operands = [
-        weights[w] if w is not None else values[f"mask{i}"].astype(object).reshape(shape)
+        values[f"mask{i}"].astype(object).reshape(shape) if w is None else weights[w] if isinstance(w, int)
+        else weights[w[0]][..., w[1] : w[2]]
         for i, (shape, w) in enumerate(zip(kind.shapes, kind.weights, strict=True))
     ]
     for p, (i, j, width) in enumerate(kind.pairs):
@@ -227,6 +228,10 @@ PLANS: list[list[Kind]] = [
             ((4, 5), (5, 3), (5, 2), (5, 4)), (48, 48, 24, 40), ((0, 1, 48), (0, 2, 24), (0, 3, 40)), (None, 0, 1, 2)
         ),
         MatMul(((1, 5), (5, 3)), (16, 16), ((0, 1, 16),), (None, 0)),
+    ],
+    [
+        WeightMask(0, (2, 3, 5), 64),
+        MatMul(((2, 4, 3), (2, 3, 5), (2, 3, 2)), (48, 48, 48), ((0, 1, 48), (0, 2, 48)), (None, 0, (0, 1, 3))),
     ],
     *[
         [Lift(17, window, width)]

@@ -14,6 +14,7 @@ from mpc_lab import KERNELS, ULP, Raw, Words, compute, examples, kernels_named, 
 from secformer.mpc.dealer.kinds import Hadamard, MatMul
 from secformer.mpc.errors import RangeError, ShapeError
 from secformer.mpc.fixed import FixedPoint, encode
+from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
 
@@ -253,6 +254,36 @@ def test_a_weight_serves_many_runs_and_pays_once(pair: Any) -> None:
 def test_matrices_that_do_not_fit_are_refused(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="equal batch axes"):
         compute(lambda s, x, y: s.matmul(x, y), np.zeros(a), np.zeros(b))
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_stack_of_matrices_and_columns_of_it(name: str) -> None:
+    """Products pay for the columns that they take, and x is opened once for both."""
+    rng = np.random.default_rng(8)
+    x, w = (rng.integers(-(2**20), 2**20, size=shape).astype(object) for shape in ((3, 4, 5), (3, 5, 7)))
+
+    def program(s: Any, x: Share, w: Share) -> list[Share]:
+        kept = s.open_weight(w.data, frac=0)
+        assert kept.columns(0, 7) is kept and kept.columns(2, 5).shape == (3, 5, 3)
+        return s.matmul_many([(x, kept), (x, kept.columns(2, 5))])
+
+    (whole, some), outcome = run(program, Words(words_of(x)), Words(words_of(w), 0), raw=True,
+                                 kernels=kernels_named(name))
+    expected = reduced(words_of(np.matmul(x, w)), 48)
+    np.testing.assert_array_equal(whole.words, expected)
+    np.testing.assert_array_equal(some.words, expected[..., 2:5])
+    used = outcome.plan.kinds[-1]
+    assert used.opened == x.size * 6 and used.corrections == (3 * 4 * 7 + 3 * 4 * 3) * 6
+
+
+@pytest.mark.parametrize("columns", [(-1, 2), (2, 2), (0, 4), (3, 1)])
+def test_columns_that_are_not_there_are_refused(columns: tuple[int, int]) -> None:
+    s = PlainSession()
+    w = s.open_weight(np.ones((2, 3)))
+    with pytest.raises(ShapeError, match="within its 3"):
+        w.columns(*columns)
+    with pytest.raises(ShapeError, match="of a whole weight"):
+        w.columns(0, 2).columns(0, 1)
 
 
 def test_a_batch_times_a_weight_is_refused() -> None:

@@ -159,7 +159,7 @@ def test_weights_of_a_failed_run_are_taken_back() -> None:
 @pytest.mark.parametrize("session", [PlainSession, PlanRecorder])
 def test_a_weight_is_a_matrix(session: Callable[[], Session]) -> None:
     s = session()
-    with pytest.raises(ShapeError, match=r"a \(K, N\) matrix, got \(3,\)"):
+    with pytest.raises(ShapeError, match=r"a \(K, N\) matrix, .* got \(3,\)"):
         s.open_weight(np.zeros(3))
     assert s.weights == 0
 

@@ -21,7 +21,7 @@ WAVE = Series(4, (0.1, 0.5, 0.25), (0.0, -0.3, 0.2), linear=0.5)
 
 
 def program(s: Any, mine: np.ndarray) -> Any:
-    """Every verb once; two openings of several items; narrow words; a provisioned weight."""
+    """Every verb once; two openings of several items; narrow words; a provisioned weight, and columns of a stack."""
     y = s.accept(mine)
     w = s.open_weight(mine[:, :5].copy())
     a, b = s.mul_many([(y, y), (y, s.negate(y))])
@@ -31,7 +31,9 @@ def program(s: Any, mine: np.ndarray) -> Any:
     grown = s.exponential(y - 3.0, Exponential(5, 0.25))
     own = s.matmul(y[:, :6], w)
     square = s.matmul(y, y.transpose(1, 0))
-    return [s.reveal(x, CLIENT) for x in (out, waved, grown, s.mul(small, y), own, square)]
+    stack = s.open_weight(mine.reshape(2, 4, 6).copy())
+    some = s.matmul(y.reshape(2, 6, 4), stack.columns(1, 5)).reshape(6, 8)
+    return [s.reveal(x, CLIENT) for x in (out, waved, grown, s.mul(small, y), own, square, some)]
 
 
 def guarded(s: Any, mine: np.ndarray) -> Any:
