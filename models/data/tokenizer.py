@@ -219,7 +219,21 @@ def _row(i: int, ids: np.ndarray, segments: np.ndarray, mask: np.ndarray, inputs
         if values.min() < 0 or values.max() >= size:
             raise InputError(f"text {i}: {name} must lie in 0..{size - 1} for this model; got "
                              f"{values.min()}..{values.max()}. Was it tokenised for another model?")
+    if inputs.pad is not None:
+        _require_padding(i, ids, mask, inputs.pad)
     return Row(ids, segments, mask)
+
+
+def _require_padding(i: int, ids: np.ndarray, mask: np.ndarray, pad: int) -> None:
+    """Raises InputError where the mask does not say which tokens are padding."""
+    wrong = np.flatnonzero((ids != pad) != (mask == 1))
+    if wrong.size:
+        at, attended = int(wrong[0]), bool(mask[wrong[0]])
+        came = (f"token {at} is the padding token, but its attention_mask is 1" if attended else
+                f"token {at} has the attention_mask 0, but it is not the padding token (id {pad})")
+        raise InputError(f"text {i}: {came}. This model counts positions without padding tokens (id {pad}), and only "
+                         f"the mask is public, so the mask must be 0 at padding tokens and 1 elsewhere; "
+                         f"{'remove that token, or mask it' if attended else f'put id {pad} there'}")
 
 
 def _integer_rows(name: str, values: Any) -> list[np.ndarray]:

@@ -79,7 +79,9 @@ class WordHead:
     decoder: str
     bias: str | None = None
 
-    @property
-    def biases(self) -> tuple[str, ...]:
-        """The names that the bias may have."""
-        return (*((self.bias,) if self.bias else ()), f"{self.decoder}.bias")
+    def biases(self, tied: bool) -> tuple[str, ...]:
+        """The names that the bias may have. Where the head is not tied to the word table, a checkpoint may have both,
+        and the decoder's own is the one that counts."""
+        own = f"{self.decoder}.bias"
+        both = (self.bias, own) if tied else (own, self.bias)
+        return tuple(name for name in both if name)

@@ -11,16 +11,28 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
 
+from secformer.models.families.albert import Albert
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.bert import Bert
 from secformer.models.families.config import Config
+from secformer.models.families.distilbert import DistilBert
+from secformer.models.families.electra import Electra
 from secformer.models.families.heads import Head
 from secformer.models.families.modules import Modules, read_modules
+from secformer.models.families.roberta import Camembert, Roberta, XLMRoberta
 from secformer.models.families.sentence import PLACE, SentenceModel
 from secformer.mpc.errors import ModelError
 
 GROUP = "secformer.families"
-FAMILIES: Mapping[str, type[Architecture]] = MappingProxyType({family.model_type: family for family in (Bert,)})
+FAMILIES: Mapping[str, type[Architecture]] = MappingProxyType({family.model_type: family for family in (
+    Albert,
+    Bert,
+    Camembert,
+    DistilBert,
+    Electra,
+    Roberta,
+    XLMRoberta,
+)})
 
 
 def architecture_of(config: Config) -> Architecture:
