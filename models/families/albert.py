@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from secformer.models.families.config import Config
 from secformer.models.families.encoder_facts import Names, classes, require_absolute
@@ -28,7 +28,7 @@ class Albert(Factorised):
 
     model_type = "albert"
     classes = classes("Albert")
-    spec_type = AlbertSpec
+    spec_type: ClassVar[type[AlbertSpec]] = AlbertSpec
     prefix = "albert."
     names = Names(
         layer="encoder.albert_layer_groups.{}.albert_layers.{}", query="attention.query", key="attention.key",

@@ -82,9 +82,10 @@ class Encoder(Architecture):
             "vocab": config.size("vocab_size"), "types": config.get("type_vocab_size") or 0,
             "positions": config.size("max_position_embeddings"), "hidden": hidden,
             "layers": config.size(cls.key("num_hidden_layers")), "heads": heads,
-            "intermediate": config.size(cls.key("intermediate_size")), "eps": float(config.get("layer_norm_eps", 1e-12)),
-            "tied": bool(config.get("tie_word_embeddings", True)), "pooler": head in cls.pooled,
-            "pad": config.get("pad_token_id") or 0, "act": config.named(cls.act_key(), NAMES),
+            "intermediate": config.size(cls.key("intermediate_size")),
+            "eps": float(config.get("layer_norm_eps", 1e-12)), "tied": bool(config.get("tie_word_embeddings", True)),
+            "pooler": head in cls.pooled, "pad": config.get("pad_token_id") or 0,
+            "act": config.named(cls.act_key(), NAMES),
         }
 
     @classmethod

@@ -34,7 +34,7 @@ class Factorised(Encoder):
     always      the layer is there where E = C, too
     """
 
-    spec_type = FactorisedSpec
+    spec_type: ClassVar[type[FactorisedSpec]] = FactorisedSpec
     projection: ClassVar[str]
     always: ClassVar[bool]
 
