@@ -76,7 +76,7 @@ def test_a_mask_that_does_not_say_what_is_padding_is_refused(ids: Any, mask: Any
     with SecureModel.from_pretrained(save(tmp_path, "RobertaModel", **ODD)) as model:
         with pytest.raises(InputError, match=says):
             model(texts)
-        with pytest.raises(InputError, match="text 0: token 3 is the padding token.*remove that token"):
+        with pytest.raises(InputError, match=r"text 0: token 3 is the padding token.*remove that token"):
             model("The <pad> cat")
         tail = {"input_ids": [[0, 7, 2, 9, PAD]], "attention_mask": [[1, 1, 1, 0, 0]]}
         assert model(tail).attention_mask.shape == (1, 3), "nothing that is attended to stands behind it"
