@@ -42,9 +42,10 @@ def architecture_of(config: Config) -> Architecture:
     if family is not None and modules is not None:  # they stand behind the encoder alone, whatever head was stored
         named = [name for name, head in family.classes.items() if head is Head.ENCODER]
     if family is None or not named:
-        known = [family] if family is not None else FAMILIES.values()
-        supported = [f"type {each.model_type!r} with {', '.join(each.classes)}" for each in known]
-        if family is None:
+        if family is not None:
+            supported = [f"type {config.model_type!r} with {', '.join(family.classes)}"]
+        else:
+            supported = [f"type {name!r}" for name in FAMILIES]
             supported += [f"type {name!r} (an installed package)" for name in sorted(_installed())]
         raise ModelError(f"{config.file} names the model type {config.model_type!r} and the architectures "
                          f"{config.architectures}, which this version does not run. Other names in the file do not "

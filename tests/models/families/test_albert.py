@@ -29,8 +29,13 @@ def test_every_class_against_transformers(name: str, tmp_path: Path) -> None:
     assert not any("not used" in note for note in out.notes)
 
 
-def test_groups_of_layers_outlier_channels_and_sharp_attention(tmp_path: Path) -> None:
-    folder = save(tmp_path, "AlbertModel", outlier=20.0, sharp=3.0, **GROUPS)
+def test_outlier_channels_and_sharp_attention(tmp_path: Path) -> None:
+    folder = save(tmp_path, "AlbertModel", outlier=20.0, sharp=3.0, **ODD | {"num_hidden_layers": 1})
+    matches(folder, "AlbertModel", tokens(segments=2))
+
+
+def test_groups_of_layers(tmp_path: Path) -> None:
+    folder = save(tmp_path, "AlbertModel", **GROUPS)
     found = ModelFolder(folder).architecture
     assert isinstance(found, Albert) and found.spec.layers == 6
     assert [found.stored(i) for i in range(6)] == [0, 1, 0, 1, 2, 3]

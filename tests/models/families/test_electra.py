@@ -27,7 +27,8 @@ def test_every_class_against_transformers(name: str, tmp_path: Path) -> None:
 
 
 def test_embeddings_of_the_hidden_size_are_not_projected(tmp_path: Path) -> None:
-    folder = save(tmp_path, "ElectraModel", outlier=20.0, sharp=3.0, **ODD | {"embedding_size": 15})
+    folder = save(tmp_path, "ElectraModel", outlier=20.0, sharp=3.0,
+                  **ODD | {"embedding_size": 15, "num_hidden_layers": 1})
     assert "embedding.projection.weight" not in ModelFolder(folder).architecture.weights()
     matches(folder, "ElectraModel", tokens(segments=2))
 

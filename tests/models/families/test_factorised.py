@@ -8,6 +8,7 @@ import pytest
 from families_lab import save
 
 from secformer.models.distill.student import check_fit
+from secformer.models.families.factorised import PROJECTION, Factorised
 from secformer.models.families.folder import ModelFolder
 from secformer.mpc.errors import ModelError
 
@@ -20,8 +21,8 @@ def test_the_projection_is_there_where_the_family_has_it(name: str, always: bool
     for size in (4, 6):
         folder = ModelFolder(save(tmp_path / str(size), f"{name}Model", embedding_size=size, **SIZES))
         assert folder.architecture.inputs.hidden == size and folder.architecture.hidden_size == 6
-        projected = [n for n in folder.architecture.weights() if "projection" in n]
-        assert bool(projected) == (always or size != 6)
+        assert isinstance(folder.architecture, Factorised)
+        assert (f"{PROJECTION}.weight" in folder.architecture.weights()) == (always or size != 6)
         assert folder.architecture.tables()["embedding.positions"].shape == (9, size)
 
 
