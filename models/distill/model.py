@@ -31,7 +31,7 @@ from secformer.mpc.errors import ModelError
 from secformer.mpc.ring import WORD_BITS
 from secformer.protocols.recipes import Recipe
 
-STARTS = (Head.ENCODER, Head.SEQUENCE, Head.MASKED, Head.PRETRAINING)  # what a classifier may be made from
+STARTS = (Head.ENCODER, Head.SEQUENCE, Head.MASKED, Head.PRETRAINING, Head.REPLACED)  # what classifiers are made from
 SPREAD = 0.02  # standard deviation of new parameters, as in BERT
 
 

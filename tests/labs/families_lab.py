@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from checkpoints import VOCAB, write_tokenizer
 
+from secformer.models.families.heads import Head
 from secformer.models.run.local import SecureModel, plain_bert
 from secformer.models.run.output import SecureOutput
 
@@ -133,6 +134,9 @@ def matches(folder: Path, name: str, given: Mapping[str, np.ndarray], *, secure:
         return plain
     with SecureModel.from_pretrained(folder, backend="numpy", **settings) as model:
         out = model(given)
+        assert model.profile is not None and tuple(model.profile.sites) == model.architecture.sites
+        if model.architecture.head is Head.ENCODER:
+            assert wanted.keys() == model.architecture.results.keys()
     assert out.trusted is not None and out.trusted.all(), out.notes
     close(out, {key: getattr(plain, key) for key in wanted}, tolerance)
     return out

@@ -33,6 +33,14 @@ def test_embeddings_of_the_hidden_size_are_not_projected(tmp_path: Path) -> None
     matches(folder, "ElectraModel", tokens(segments=2))
 
 
+def test_a_discriminators_answer_and_activation(tmp_path: Path) -> None:
+    """One number for each token; its head has the layers' activation."""
+    name = "ElectraForPreTraining"
+    folder = save(tmp_path, name, hidden_act="relu", **ODD)
+    assert ModelFolder(folder).architecture.sites[-1] == "head.relu"
+    assert matches(folder, name, tokens(segments=2), secure=False).logits.shape == (5, 11)
+
+
 @pytest.mark.parametrize("name", ["ElectraForSequenceClassification", "ElectraForMaskedLM"])
 def test_heads_have_gelu_whatever_the_layers_have(name: str, tmp_path: Path) -> None:
     folder = save(tmp_path, name, hidden_act="relu", tie_word_embeddings=False, **ODD)
