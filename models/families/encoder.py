@@ -180,7 +180,7 @@ class Encoder(Architecture):
             **linear_layout("head.transform", there.dense, c, e), **norm_layout("head.layernorm", there.norm, e),
             "head.weight": replace(matrix(self.names.words, e, spec.vocab),
                                    parts=(Part(decoder, (spec.vocab, e), True),)),
-            "head.bias": Tensor((Part(there.biases(spec.tied), (spec.vocab,)),)),
+            "head.bias": Tensor((Part(there.biases, (spec.vocab,)),)),
         }
 
     # ---- inputs ------------------------------------------------------------------------------------------------------

@@ -81,9 +81,7 @@ class WordHead:
     decoder: str
     bias: str | None = None
 
-    def biases(self, tied: bool) -> tuple[str, ...]:
-        """The names that the bias may have. Where the head is not tied to the word table, a checkpoint may have both,
-        and the decoder's own is the one that counts."""
-        own = f"{self.decoder}.bias"
-        both = (self.bias, own) if tied else (own, self.bias)
-        return tuple(name for name in both if name)
+    @property
+    def biases(self) -> tuple[str, ...]:
+        """The names that the bias may have. Where a checkpoint has both, the decoder's own is the one that counts."""
+        return (f"{self.decoder}.bias", *((self.bias,) if self.bias else ()))

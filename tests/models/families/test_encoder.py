@@ -31,6 +31,19 @@ def test_outlier_channels_and_sharp_attention(tmp_path: Path) -> None:
     matches(save(tmp_path, "BertModel", outlier=20.0, sharp=3.0, **ODD), "BertModel", tokens(segments=2))
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tied", [True, False])
+def test_of_two_biases_the_decoders_own_counts(tied: bool, tmp_path: Path) -> None:
+    """Also where the config says that both are one, as transformers does where they differ."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = save(tmp_path, "BertForMaskedLM", tie_word_embeddings=tied, **ODD)
+    stored = load_file(folder / "model.safetensors")
+    stored["cls.predictions.decoder.bias"] = stored["cls.predictions.bias"] + 1
+    save_file(stored, str(folder / "model.safetensors"), {"format": "pt"})
+    matches(folder, "BertForMaskedLM", tokens(segments=2), secure=False)
+
+
 def test_names_of_classes() -> None:
     assert classes("Some")["SomeForMaskedLM"] is Head.MASKED and classes("Some")["SomeModel"] is Head.ENCODER
 
