@@ -17,6 +17,7 @@ COMPLETE: tuple[tuple[str, ...], ...] = ((FAST,), ("vocab.txt",), ("vocab.json",
 # what `transformers` writes for tokenizers, and reads again where it is there
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt",
                    "special_tokens_map.json", "added_tokens.json", *PIECES)
+FEW = 4  # words: a tokenizer without any still has up to two pieces beside its special tokens
 NEEDED = ("sentencepiece", "google.protobuf")  # the modules that read PIECES
 PACKAGES = "sentencepiece protobuf"            # those that bring them
 
@@ -40,7 +41,7 @@ def open_tokenizer(folder: Path) -> Any:
             found = library.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:  # the library raises many types; each means an unusable tokenizer
             raise ModelError(_unread(folder, error)) from error
-    if set(found.get_vocab().values()) <= set(found.all_special_ids):  # the library takes no notice of files of others
+    if len(found) - len(set(found.all_special_ids)) < FEW:  # the library takes no notice of files of other kinds
         there = ", ".join(name for name in TOKENIZER_FILES if (folder / name).is_file())
         raise ModelError(f"the tokenizer in {folder}, a {type(found).__name__} of {there}, knows no words beside its "
                          f"special tokens; these files belong to another kind of tokenizer. Copy the model's own")

@@ -66,10 +66,12 @@ def test_the_conversion_is_one_command(tmp_path: Path) -> None:
     assert ModelFolder(folder).tokenizer.rows("the cat")[0].ids[0] == 0
 
 
-def test_files_of_another_kind_of_tokenizer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["XLMRoberta", "Camembert", "Albert"])
+def test_files_of_another_kind_of_tokenizer(kind: str, tmp_path: Path) -> None:
     """transformers takes no notice of them, and gives a tokenizer that knows no word."""
-    folder = save(tmp_path, "XLMRobertaModel", tokenizer=write_old_bytes, **ROBERTA)
-    with pytest.raises(ModelError, match=r"XLMRobertaTokenizer of .*vocab.json, merges.txt, knows no words"):
+    extra = {"embedding_size": 4} if kind == "Albert" else {}
+    folder = save(tmp_path, f"{kind}Model", tokenizer=write_old_bytes, **ROBERTA, **extra)
+    with pytest.raises(ModelError, match=rf"{kind}Tokenizer of .*vocab.json, merges.txt, knows no words"):
         open_tokenizer(folder)
 
 
