@@ -110,6 +110,10 @@ class Batch:
     def positions(self) -> np.ndarray:
         return np.concatenate([np.arange(len(r)) for r in self.rows])
 
+    def counted(self, pad: int) -> np.ndarray:
+        """(N,): for an attended token, how many there are in its text up to it, plus `pad`; for all others, `pad`."""
+        return np.concatenate([np.cumsum(r.mask) * r.mask for r in self.rows]) + pad
+
 
 def batches(rows: Sequence[Row], limit: int) -> Iterator[tuple[list[int], Batch]]:
     """Puts texts of similar length into batches. Yields each batch with the places of its texts in `rows`.

@@ -53,6 +53,8 @@ class TokenInputs:
     hidden    C, the number of entries of an embedding sum
     prompt    what is put before every text, and before the first text of every pair; token ids are taken as they are
     lower     texts are put into lower case
+    pad       id of the padding token in models that count positions without it: there, it must stand where the
+              attention mask is 0, and nowhere else; None: the mask alone says what is padding
     """
 
     words: int
@@ -61,6 +63,7 @@ class TokenInputs:
     hidden: int
     prompt: str = ""
     lower: bool = False
+    pad: int | None = None
 
     @property
     def columns(self) -> int:

@@ -14,16 +14,12 @@ import numpy as np
 
 from secformer.models.data.batch import Row
 from secformer.models.data.inputs import TokenInputs
-from secformer.models.data.library import quiet, transformers
+from secformer.models.data.library import quiet
+from secformer.models.data.tokenizer_files import open_tokenizer
 from secformer.models.data.unicode import require_unicode
 from secformer.mpc.errors import InputError, ModelError
 
 Texts = str | Sequence[str] | Sequence[tuple[str, str]] | Mapping[str, Any]
-FILES = ("tokenizer.json", "vocab.txt")  # of which one makes a tokenizer
-# what `transformers` writes for tokenizers, and reads again where it is there
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt",
-                   "special_tokens_map.json", "added_tokens.json", "spiece.model", "sentencepiece.bpe.model",
-                   "tokenizer.model")
 PARTS = ("the first", "the second")  # of a pair of texts
 KEYS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -82,6 +78,36 @@ class Tokenizer:
         found = self._tokenizer()
         return None if found.mask_token_id is None else (int(found.mask_token_id), str(found.mask_token))
 
+    def compare(self, *, masks: bool) -> list[str]:
+        """Notes on tokens for which the model has no words, and on a tokenizer that cannot be opened: such a model
+        takes token ids.
+
+        masks  the model finds words for masks
+
+        Raises ModelError where the model has no word for a token that is in every text, or, with `masks`, in every
+        text that it is for.
+        """
+        try:
+            tokenizer = self._tokenizer()
+        except ModelError as error:
+            return [f"texts cannot be tokenised, so give token ids: {error}"]
+        words, notes = self.inputs.words, []
+        needed = {int(i) for i in tokenizer("", verbose=False)["input_ids"]}
+        if masks and self.mask is not None:
+            needed.add(self.mask[0])
+        if outside := sorted(i for i in needed if i >= words):
+            raise ModelError(f"the tokenizer in {self.folder} gives {tokenizer.convert_ids_to_tokens(outside[0])!r} "
+                             f"the id {outside[0]}, but the model has words for 0..{words - 1} (vocab_size in "
+                             f"config.json). One of both is another model's; copy both from the same one")
+        if len(tokenizer) > words:
+            notes.append(f"the tokenizer knows {len(tokenizer)} tokens, but the model has words for {words} (vocab_size"
+                         f" in config.json): texts with a token beyond them are refused")
+        if self.inputs.pad is not None and tokenizer.pad_token_id != self.inputs.pad:
+            notes.append(f"the tokenizer pads with the id {tokenizer.pad_token_id}, but the model counts positions "
+                         f"without the id {self.inputs.pad} (pad_token_id in config.json): pad token ids with the "
+                         f"latter")
+        return notes
+
     def _read(self, texts: list[str] | list[tuple[str, str]], truncation: bool) -> tuple[list[Row], list[Places]]:
         tokenizer = self._tokenizer()
         parts = [(text,) if isinstance(text, str) else text for text in texts]
@@ -136,16 +162,7 @@ class Tokenizer:
 
     def _tokenizer(self) -> Any:
         if self._loaded is None:
-            if not any((self.folder / name).is_file() for name in FILES):
-                raise ModelError(f"{self.folder} has no tokenizer ({' or '.join(FILES)}); add its files, or give token "
-                                 f"ids as a dict with 'input_ids'")
-            library = transformers()
-            with quiet("transformers"):
-                try:
-                    self._loaded = library.AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
-                except Exception as error:  # the library raises many types; each means an unusable tokenizer
-                    raise ModelError(f"cannot read the tokenizer in {self.folder}: {type(error).__name__}: "
-                                     f"{str(error).splitlines()[0] if str(error) else ''}") from error
+            self._loaded = open_tokenizer(self.folder)
         return self._loaded
 
 
@@ -154,9 +171,19 @@ def _places(out: Any, i: int, texts: tuple[str, ...], fast: bool) -> Places:
     if fast:
         part, word = (np.array([-1 if each is None else each for each in found])
                       for found in (out.sequence_ids(i), out.word_ids(i)))
-        return Places(texts, part, word, np.array(out["offset_mapping"][i]).reshape(-1, 2))
-    added, kinds = np.array(out["special_tokens_mask"][i]), np.array(out["token_type_ids"][i])
-    guessed = np.where(added == 1, -1, kinds if len(texts) > 1 else 0)
+        spans = np.array(out["offset_mapping"][i]).reshape(-1, 2)
+        for token in np.flatnonzero(part >= 0):  # some tokens take the spaces before them in, such as RoBERTa's <mask>
+            start, end = spans[token]
+            found = texts[part[token]][start:end]
+            spans[token, 0] += len(found) - len(found.lstrip()) if found.strip() else 0
+        return Places(texts, part, word, spans)
+    added = np.array(out["special_tokens_mask"][i]) == 1
+    kinds = np.array(out[KEYS[2]][i]) if KEYS[2] in out else np.zeros(len(added), np.int64)
+    if not kinds.any():  # a tokenizer without segments puts tokens of its own between the texts of a pair
+        steps, own = np.arange(len(added)), np.flatnonzero(~added)
+        between = np.flatnonzero(added & (steps > own[0])) if own.size and texts[0].strip() else steps
+        kinds = steps > (between[0] if between.size else len(added))
+    guessed = np.where(added, -1, kinds if len(texts) > 1 else 0)
     return Places(texts, guessed, np.where(guessed < 0, -1, np.arange(len(guessed))), None)
 
 
@@ -220,7 +247,21 @@ def _row(i: int, ids: np.ndarray, segments: np.ndarray, mask: np.ndarray, inputs
         if values.min() < 0 or values.max() >= size:
             raise InputError(f"text {i}: {name} must lie in 0..{size - 1} for this model; got "
                              f"{values.min()}..{values.max()}. Was it tokenised for another model?")
+    if inputs.pad is not None:
+        _require_padding(i, ids, mask, inputs.pad)
     return Row(ids, segments, mask)
+
+
+def _require_padding(i: int, ids: np.ndarray, mask: np.ndarray, pad: int) -> None:
+    """Raises InputError where the mask does not say which tokens are padding."""
+    wrong = np.flatnonzero((ids != pad) != (mask == 1))
+    if wrong.size:
+        at, attended = int(wrong[0]), bool(mask[wrong[0]])
+        came = (f"token {at} is the padding token, but its attention_mask is 1" if attended else
+                f"token {at} has the attention_mask 0, but it is not the padding token (id {pad})")
+        raise InputError(f"text {i}: {came}. This model counts positions without padding tokens (id {pad}), and only "
+                         f"the mask is public, so the mask must be 0 at padding tokens and 1 elsewhere; "
+                         f"{'remove that token, or mask it' if attended else f'put id {pad} there'}")
 
 
 def _integer_rows(name: str, values: Any) -> list[np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from secformer.models.data.batch import Row
-from secformer.models.data.tokenizer import TOKENIZER_FILES
+from secformer.models.data.tokenizer_files import TOKENIZER_FILES
 from secformer.models.distill.model import TorchModel, arrays
 from secformer.models.families.config import KEY
 from secformer.models.families.folder import ModelFolder

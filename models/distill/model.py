@@ -31,6 +31,7 @@ from secformer.mpc.errors import ModelError
 from secformer.mpc.ring import WORD_BITS
 from secformer.protocols.recipes import Recipe
 
+STARTS = (Head.ENCODER, Head.SEQUENCE, Head.MASKED, Head.PRETRAINING, Head.REPLACED)  # what classifiers are made from
 SPREAD = 0.02  # standard deviation of new parameters, as in BERT
 
 
@@ -102,21 +103,21 @@ def load(folder: ModelFolder, *, device: Any = "cpu") -> TorchModel:
 
 
 def start(folder: ModelFolder, labels: tuple[str, ...], *, seed: int, device: Any = "cpu") -> TorchModel:
-    """A classifier over `labels` (one label for a regression), made from a pretrained encoder or from a classifier.
+    """A classifier over `labels` (one label for a regression), made from a pretrained model or from a classifier.
 
     Tensors that the checkpoint lacks are drawn at random from `seed`. So is the head, unless the checkpoint is a
     classifier over equally many labels. Raises ModelError for other architectures.
     """
     source = folder.architecture
-    if source.head not in (Head.ENCODER, Head.SEQUENCE):
+    if source.head not in STARTS:
         raise ModelError(f"{folder.path} is a {source.spec.architecture}; fine-tuning takes "
-                         f"{source.class_names(Head.ENCODER, Head.SEQUENCE)}")
+                         f"{source.class_names(*STARTS)}")
     architecture = source.classifier(labels)
+    same_head = source.head is Head.SEQUENCE and len(source.spec.labels) == len(labels)
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, shape in names(architecture).items():
-        kept = name in folder.checkpoint and not (name in architecture.head_tensors
-                                                  and len(source.spec.labels) != len(labels))
+        kept = name in folder.checkpoint and (same_head or name not in architecture.head_tensors)
         fresh = np.zeros(shape) if name.endswith("bias") else rng.normal(0.0, SPREAD, shape)
         tensors[name] = _tensor(folder.checkpoint.read(name, shape) if kept else fresh, device)
     return TorchModel(architecture, tensors)

@@ -28,11 +28,15 @@ def trim(source: ModelFolder, out: Path, texts: Sequence[str], *, words: int, po
     layers     the number of first layers that are kept (default: all)
     neurons    the number of neurons per layer that are kept, those with the largest weights (default: all)
 
-    The source must have a lower-case WordPiece vocabulary. Raises ModelError where it has no vocab.txt.
+    The source must be a BERT with a lower-case WordPiece vocabulary. Raises ModelError for another family, and where
+    there is no vocab.txt.
     """
     from safetensors.numpy import save_file
     from transformers import BertTokenizer
 
+    if not isinstance(source.architecture, Bert):
+        raise ModelError(f"{source.path} is of the type {source.architecture.model_type!r}; only models of the type "
+                         f"{Bert.model_type!r} can be trimmed")
     path = source.path / "vocab.txt"
     if not path.is_file():
         raise ModelError(f"{source.path} has no vocab.txt; only WordPiece models that have one can be trimmed")

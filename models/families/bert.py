@@ -10,7 +10,7 @@ from secformer.models.data.tensors import Tensor, linear_layout
 from secformer.models.families.blocks import Forward, linear
 from secformer.models.families.config import Config
 from secformer.models.families.encoder import Encoder
-from secformer.models.families.encoder_facts import classes
+from secformer.models.families.encoder_facts import classes, require_absolute
 from secformer.models.families.heads import Head, TextHead, WordHead
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
@@ -34,8 +34,7 @@ class Bert(Encoder):
 
     @classmethod
     def facts_of(cls, config: Config, architecture: str) -> dict[str, Any]:
-        kind = config.get("position_embedding_type") or "absolute"
-        config.require("position_embedding_type", kind == "absolute", "'absolute'")
+        require_absolute(config)
         config.size("type_vocab_size")
         found = super().facts_of(config, architecture)
         return found | ({"labels": CONTINUES} if cls.classes[architecture] is Head.NEXT else {})

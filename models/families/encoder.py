@@ -12,6 +12,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -36,6 +37,7 @@ class Encoder(Architecture):
     """An encoder whose layers are LayerNorm(x + attention(x)), then LayerNorm(x + feed_forward(x)).
 
     names        where the checkpoint keeps its tensors
+    keys         the config's entries that have other names than BERT's, by BERT's
     pooled       the heads whose classes have the pooler
     text_head, word_head, token_head, question_head  where the heads' layers are, and what they are
     """
@@ -43,6 +45,7 @@ class Encoder(Architecture):
     spec_type: ClassVar[type[EncoderSpec]] = EncoderSpec
     buffers = ("embeddings.position_ids",)  # stored by old versions
     names: ClassVar[Names] = Names()
+    keys: ClassVar[Mapping[str, str]] = MappingProxyType({})
     pooled: ClassVar[Collection[Head]] = ()
     text_head: ClassVar[TextHead]
     word_head: ClassVar[WordHead]
@@ -60,15 +63,17 @@ class Encoder(Architecture):
 
     @classmethod
     def facts_of(cls, config: Config, architecture: str) -> dict[str, Any]:
-        """The fields of the spec, from a filled config whose entries have BERT's names. Families change or add some.
+        """The fields of the spec, from a filled config whose entries have BERT's names, or those of `keys`. Families
+        change or add some.
 
         Raises ModelError, which names the key, for a variant that is not run.
         """
         head = cls.classes[architecture]
         decoder = bool(config.get("is_decoder") or config.get("add_cross_attention"))
         config.require("is_decoder or add_cross_attention", not decoder, "false (an encoder)", True)
-        hidden, heads = config.size("hidden_size"), config.size("num_attention_heads")
-        config.require("hidden_size", hidden % heads == 0, f"a multiple of num_attention_heads = {heads}")
+        hidden, heads = config.size(cls.key("hidden_size")), config.size(cls.key("num_attention_heads"))
+        config.require(cls.key("hidden_size"), hidden % heads == 0,
+                       f"a multiple of {cls.key('num_attention_heads')} = {heads}")
         labels = config.labels() if head in (Head.SEQUENCE, Head.TOKEN) else ()
         recipe, constants = config.student()
         return {
@@ -76,16 +81,22 @@ class Encoder(Architecture):
             "recipe": recipe, "constants": constants, "score": config.score(head, len(labels)),
             "vocab": config.size("vocab_size"), "types": config.get("type_vocab_size") or 0,
             "positions": config.size("max_position_embeddings"), "hidden": hidden,
-            "layers": config.size("num_hidden_layers"), "heads": heads,
-            "intermediate": config.size("intermediate_size"), "eps": float(config.get("layer_norm_eps", 1e-12)),
-            "tied": bool(config.get("tie_word_embeddings", True)), "pooler": head in cls.pooled,
-            "pad": config.get("pad_token_id") or 0, "act": config.named(cls.act_key(), NAMES),
+            "layers": config.size(cls.key("num_hidden_layers")), "heads": heads,
+            "intermediate": config.size(cls.key("intermediate_size")),
+            "eps": float(config.get("layer_norm_eps", 1e-12)), "tied": bool(config.get("tie_word_embeddings", True)),
+            "pooler": head in cls.pooled, "pad": config.get("pad_token_id") or 0,
+            "act": config.named(cls.act_key(), NAMES),
         }
 
     @classmethod
     def act_key(cls) -> str:
         """The config's key of the feed-forward layers' activation."""
-        return "hidden_act"
+        return cls.key("hidden_act")
+
+    @classmethod
+    def key(cls, name: str) -> str:
+        """The config's name of the entry that BERT's config calls `name`."""
+        return cls.keys.get(name, name)
 
     def found_in(self, checkpoint: Checkpoint) -> tuple[Self, list[str]]:
         if self.head is Head.ENCODER and self.spec.pooler and f"{self.names.pooler}.weight" not in checkpoint:
@@ -111,7 +122,7 @@ class Encoder(Architecture):
     def weights(self) -> dict[str, Tensor]:
         layout = self.embedding_layout()
         for i in dict.fromkeys(map(self.stored, range(self.spec.layers))):
-            layout |= self.layer_layout(f"layer.{i}", self.names.layer.format(i))
+            layout |= self.layer_layout(f"layer.{i}", self.place(i))
         if self.spec.pooler:
             layout |= linear_layout("pooler", str(self.names.pooler), self.spec.hidden, self.spec.hidden)
         return layout | self.head_layout()
@@ -119,6 +130,10 @@ class Encoder(Architecture):
     def stored(self, i: int) -> int:
         """The number of the stored layer that runs as layer i."""
         return i
+
+    def place(self, i: int) -> str:
+        """Where the checkpoint keeps the tensors of the stored layer i."""
+        return self.names.layer.format(i)
 
     def embedding_layout(self) -> dict[str, Tensor]:
         """Tensors between the embedding sums and the first layer."""
@@ -165,7 +180,7 @@ class Encoder(Architecture):
             **linear_layout("head.transform", there.dense, c, e), **norm_layout("head.layernorm", there.norm, e),
             "head.weight": replace(matrix(self.names.words, e, spec.vocab),
                                    parts=(Part(decoder, (spec.vocab, e), True),)),
-            "head.bias": Tensor((Part(there.biases(spec.tied), (spec.vocab,)),)),
+            "head.bias": Tensor((Part(there.biases, (spec.vocab,)),)),
         }
 
     # ---- inputs ------------------------------------------------------------------------------------------------------

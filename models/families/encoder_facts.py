@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from secformer.models.families.activations import GELU
 from secformer.models.families.architecture import Spec, later
+from secformer.models.families.config import Config
 from secformer.models.families.heads import Head
 
 HEADS: Mapping[str, Head] = MappingProxyType({
@@ -19,6 +20,12 @@ HEADS: Mapping[str, Head] = MappingProxyType({
 def classes(stem: str) -> Mapping[str, Head]:
     """The classes that most families have: `stem` is what their names begin with."""
     return MappingProxyType({f"{stem}{end}": head for end, head in HEADS.items()})
+
+
+def require_absolute(config: Config) -> None:
+    """Raises ModelError for positions that are not rows of a table: relative ones, of which old configs tell."""
+    kind = config.get("position_embedding_type") or "absolute"
+    config.require("position_embedding_type", kind == "absolute", "'absolute'")
 
 
 @dataclass(frozen=True, kw_only=True)

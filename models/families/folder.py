@@ -12,7 +12,9 @@ from secformer.models.data.batch import Batch
 from secformer.models.data.checkpoint import Checkpoint, PathLike
 from secformer.models.data.tensors import TABLE, Layout, parts, table_width, verify
 from secformer.models.data.tokenizer import Tokenizer
+from secformer.models.data.tokenizer_files import has_tokenizer
 from secformer.models.families.config import read_config
+from secformer.models.families.heads import Head
 from secformer.models.families.table import architecture_of
 from secformer.mpc.errors import ModelError
 from secformer.mpc.fixed import FixedPoint
@@ -43,12 +45,16 @@ class ModelFolder:
         self.tokenizer = Tokenizer(self.path, self.architecture.inputs)
 
     def verify(self, fixed: FixedPoint) -> None:
-        """Reads every tensor once. Adds a note on tensors that the architecture does not use.
+        """Reads every tensor once, and compares the tokenizer with the word table. Adds notes on tensors that the
+        architecture does not use, and on tokens that it has no words for.
 
-        Raises ModelError where a tensor is missing, has another shape or dtype, or is not finite; RangeError where a
-        value is not below 2^magnitude.
+        Raises ModelError where a tensor is missing, has another shape or dtype, or is not finite, or the tokenizer is
+        another model's; RangeError where a value is not below 2^magnitude.
         """
         verify(self.architecture.layout(WORD_BITS), self.checkpoint, 2.0**fixed.magnitude)
+        found = self.tokenizer.compare(masks=self.architecture.head in (Head.MASKED, Head.PRETRAINING)) if (
+            has_tokenizer(self.path)) else []
+        self.notes += [note for note in found if note not in self.notes]
         if unused := self.checkpoint.unused():
             shown = ", ".join(unused[:4]) + (", ..." if len(unused) > 4 else "")
             user = self.architecture.spec.architecture

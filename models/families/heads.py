@@ -25,18 +25,20 @@ class Head(Enum):
     TOKEN = "a label for each token"
     QUESTION = "where an answer starts and ends"
     MASKED = "the word at each token"
+    REPLACED = "whether each token was replaced"
     NEXT = "whether a pair's second text continues the first"
     PRETRAINING = "the word at each token, and whether a pair's second text continues the first"
 
     @property
     def by_token(self) -> bool:
         """Whether logits have one row per token (else one row per text)."""
-        return self in (Head.TOKEN, Head.QUESTION, Head.MASKED)
+        return self in (Head.TOKEN, Head.QUESTION, Head.MASKED, Head.REPLACED)
 
 
 @dataclass(frozen=True)
 class TextHead:
-    """Logits of a text from the pooler's output or the first token's hidden state: one linear layer, or two.
+    """Logits of a text from the pooler's output or the first token's hidden state, or of each token from its own: one
+    linear layer, or two.
 
     out    the checkpoint's name of the last layer
     dense  the layer before it; None: there is none
@@ -58,7 +60,7 @@ class TextHead:
         return (f"head.{self.act}",) if self.dense else ()
 
     def logits(self, s: Session, x: Share, f: Forward) -> Share:
-        """x (B, C) to (B, L)."""
+        """x (B, C) to (B, L), or (N, C) to (N, L)."""
         if self.dense is not None:
             x = linear(s, x, f, "head.dense")
             if self.act == TANH:
@@ -79,7 +81,7 @@ class WordHead:
     decoder: str
     bias: str | None = None
 
-    def biases(self, tied: bool) -> tuple[str, ...]:
-        """The names that the bias may have. A decoder that is tied to the word table has its bias beside it, too."""
-        names = (*((self.bias,) if self.bias else ()), f"{self.decoder}.bias")
-        return names if tied else names[::-1]
+    @property
+    def biases(self) -> tuple[str, ...]:
+        """The names that the bias may have. Where a checkpoint has both, the decoder's own is the one that counts."""
+        return (f"{self.decoder}.bias", *((self.bias,) if self.bias else ()))

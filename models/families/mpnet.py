@@ -5,6 +5,7 @@ all-mpnet-base-v2, a sentence encoder, is one. B texts, H heads, T tokens of the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -58,12 +59,10 @@ class MPNet(Encoder):
 
     @cached_property
     def inputs(self) -> TokenInputs:
-        spec = self.spec
-        return TokenInputs(spec.vocab, spec.types, spec.positions - PADDING - 1, self.embedded)
+        return replace(super().inputs, longest=self.spec.positions - PADDING - 1, pad=PADDING)
 
     def positions(self, batch: Batch) -> np.ndarray:
-        """Attended tokens count from PADDING + 1 in each text; all others are at PADDING."""
-        return np.concatenate([np.cumsum(row.mask) * row.mask + PADDING for row in batch.rows])
+        return batch.counted(PADDING)
 
     # ---- the program -------------------------------------------------------------------------------------------------
 

@@ -11,21 +11,31 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
 
+from secformer.models.families.albert import Albert
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.bert import Bert
 from secformer.models.families.config import Config
 from secformer.models.families.deberta_v2 import DebertaV2
+from secformer.models.families.distilbert import DistilBert
+from secformer.models.families.electra import Electra
 from secformer.models.families.heads import Head
 from secformer.models.families.modules import Modules, read_modules
 from secformer.models.families.mpnet import MPNet
+from secformer.models.families.roberta import Camembert, Roberta, XLMRoberta
 from secformer.models.families.sentence import PLACE, SentenceModel
 from secformer.mpc.errors import ModelError
 
 GROUP = "secformer.families"
 FAMILIES: Mapping[str, type[Architecture]] = MappingProxyType({family.model_type: family for family in (
+    Albert,
     Bert,
+    Camembert,
     DebertaV2,
+    DistilBert,
+    Electra,
     MPNet,
+    Roberta,
+    XLMRoberta,
 )})
 
 
@@ -36,9 +46,10 @@ def architecture_of(config: Config) -> Architecture:
     if family is not None and modules is not None:  # they stand behind the encoder alone, whatever head was stored
         named = [name for name, head in family.classes.items() if head is Head.ENCODER]
     if family is None or not named:
-        known = [family] if family is not None else FAMILIES.values()
-        supported = [f"type {each.model_type!r} with {', '.join(each.classes)}" for each in known]
-        if family is None:
+        if family is not None:
+            supported = [f"type {config.model_type!r} with {', '.join(family.classes)}"]
+        else:
+            supported = [f"type {name!r}" for name in FAMILIES]
             supported += [f"type {name!r} (an installed package)" for name in sorted(_installed())]
         raise ModelError(f"{config.file} names the model type {config.model_type!r} and the architectures "
                          f"{config.architectures}, which this version does not run. Other names in the file do not "

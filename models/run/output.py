@@ -25,7 +25,8 @@ from secformer.mpc.meter import Cost
 class SecureOutput:
     """What the client learns. A field is None where the architecture has no such result, or it was not asked for.
 
-    logits              (B, L) text classes; (B, T, L) token classes; (B, T, V) masked words; (B, 2) next sentence
+    logits              (B, L) text classes; (B, T, L) token classes; (B, T, V) masked words; (B, 2) next sentence;
+                        (B, T) replaced tokens, above 0 where a token is one
     prediction_logits, seq_relationship_logits  (B, T, V), (B, 2) of a model for pre-training
     start_logits, end_logits  (B, T) question answering
     labels              one name (str) per text; a list of names per text for token classes and multi-label models
@@ -121,6 +122,8 @@ def assemble(architecture: Architecture, rows: Sequence[Row], results: Sequence[
     if logits is not None and head is Head.QUESTION:
         del fields["logits"]
         fields["start_logits"], fields["end_logits"] = logits[..., 0], logits[..., 1]
+    elif logits is not None and head is Head.REPLACED:
+        fields["logits"] = logits[..., 0]
     elif logits is not None and spec.labels and spec.problem != "regression":
         mask = _stack([np.ones(len(r)) for r in rows], rows, True)[..., None] if head is Head.TOKEN else 1.0
         fields["probabilities"] = mask * (_sigmoid(logits) if spec.problem == "multi" else _softmax(logits))

@@ -20,7 +20,7 @@ from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.parameters import load_weights
 from secformer.models.data.shares import GhostTensors, OwnerShares
 from secformer.models.data.tensors import TABLE
-from secformer.models.data.tokenizer import TOKENIZER_FILES
+from secformer.models.data.tokenizer_files import TOKENIZER_FILES
 from secformer.models.families.blocks import Forward
 from secformer.models.families.config import FILE as CONFIG
 from secformer.models.families.folder import ModelFolder

@@ -98,11 +98,13 @@ def write_checkpoint(folder: Path, architecture: str = "BertModel", *, seed: int
     return folder
 
 
-def write_tokenizer(folder: Path, longest: int) -> None:
-    """tokenizer.json and its config, for VOCAB."""
+def write_tokenizer(folder: Path, longest: int, pad: int = 0) -> None:
+    """tokenizer.json and its config, for VOCAB with [PAD] at the id `pad`."""
     from tokenizers import BertWordPieceTokenizer
 
-    backend = BertWordPieceTokenizer({word: i for i, word in enumerate(VOCAB)}, lowercase=True)
+    words = list(VOCAB)
+    words[0], words[pad] = words[pad], words[0]
+    backend = BertWordPieceTokenizer({word: i for i, word in enumerate(words)}, lowercase=True)
     backend.save(str(folder / "tokenizer.json"))
     facts = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": longest,
              **{f"{w.strip('[]').lower()}_token": w for w in SPECIAL}}

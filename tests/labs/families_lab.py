@@ -7,7 +7,7 @@ sharp attention and an outlier channel. Everything here needs torch; tests are s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from checkpoints import VOCAB, write_tokenizer
 
+from secformer.models.families.heads import Head
 from secformer.models.run.local import SecureModel, plain_bert
 from secformer.models.run.output import SecureOutput
 
@@ -25,11 +26,12 @@ SECURE = 1e-3  # the same: shares against plain_bert
 
 
 def save(folder: Path, name: str, *, seed: int = 0, sharp: float = 1.0, outlier: float = 1.0, labels: int = 3,
-         tokenizer: bool = True, **entries: Any) -> Path:
+         tokenizer: bool | Callable[[Path, int], None] = True, **entries: Any) -> Path:
     """Writes a random model of transformers' class `name` as save_pretrained does, with a WordPiece tokenizer.
 
     sharp    factor of query and key weights
     outlier  gain of one channel of every LayerNorm
+    tokenizer  what writes another tokenizer, for a folder and the most tokens of a text; False: none
     entries  go into the config, whose vocabulary is VOCAB unless they say otherwise
     """
     torch = pytest.importorskip("torch")
@@ -44,8 +46,10 @@ def save(folder: Path, name: str, *, seed: int = 0, sharp: float = 1.0, outlier:
             value.copy_(torch.from_numpy(_drawn(rng, key, tuple(value.shape), sharp, outlier)))
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    if tokenizer:
-        write_tokenizer(folder, longest(config))
+    if callable(tokenizer):
+        tokenizer(folder, longest(config))
+    elif tokenizer:
+        write_tokenizer(folder, longest(config), config.pad_token_id or 0)
         file = folder / "tokenizer_config.json"
         facts = json.loads(file.read_text("utf-8"))
         segments = getattr(config, "type_vocab_size", 0) and config.type_vocab_size > 1
@@ -75,7 +79,8 @@ def _drawn(rng: np.random.Generator, key: str, shape: tuple[int, ...], sharp: fl
 
 def tokens(words: int = len(VOCAB), *, pad: int = 0, segments: int = 0, longest: int = 11,
            seed: int = 1) -> dict[str, np.ndarray]:
-    """Ids of five texts: full, padded on the right, padded on the left, one token, and one with a gap in its mask."""
+    """Ids of five texts: full, padded on the right, padded on the left, one token, and one with a gap in its mask.
+    Where a text is masked it has the padding token `pad`, and nowhere else."""
     rng = np.random.default_rng(seed)
     ids, mask = rng.integers(5, words, (5, longest)), np.ones((5, longest), np.int64)
     mask[1, longest // 2 :] = 0
@@ -129,6 +134,9 @@ def matches(folder: Path, name: str, given: Mapping[str, np.ndarray], *, secure:
         return plain
     with SecureModel.from_pretrained(folder, backend="numpy", **settings) as model:
         out = model(given)
+        assert model.profile is not None and tuple(model.profile.sites) == model.architecture.sites
+        if model.architecture.head is Head.ENCODER:
+            assert wanted.keys() == model.architecture.results.keys()
     assert out.trusted is not None and out.trusted.all(), out.notes
     close(out, {key: getattr(plain, key) for key in wanted}, tolerance)
     return out

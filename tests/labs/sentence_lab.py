@@ -30,18 +30,28 @@ def write_sentence(folder: Path, ways: Sequence[str] = ("mean",), *, dense: Sequ
                    unit: bool = True, pooling: Mapping[str, Any] | None = None,
                    settings: Mapping[str, Any] | None = None, limits: Mapping[str, Any] | None = None, seed: int = 0,
                    **changes: Any) -> Path:
-    """A folder with these ways of pooling, in the older spelling; `pooling` adds to, or changes, the entries.
+    """A BERT with the modules of `add_modules`."""
+    return add_modules(write_checkpoint(folder, seed=seed, **changes), ways, dense=dense, unit=unit, pooling=pooling,
+                       settings=settings, limits=limits, seed=seed)
+
+
+def add_modules(folder: Path, ways: Sequence[str] = ("mean",), *, dense: Sequence[tuple[int, str, bool]] = (),
+                unit: bool = True, pooling: Mapping[str, Any] | None = None,
+                settings: Mapping[str, Any] | None = None, limits: Mapping[str, Any] | None = None,
+                seed: int = 0) -> Path:
+    """Makes a folder one of sentence-transformers, with these ways of pooling, in the older spelling; `pooling` adds
+    to, or changes, the entries.
 
     dense  (size, class in torch.nn.modules, whether it has a bias) of every dense layer
     """
     from safetensors.numpy import save_file
 
-    write_checkpoint(folder, seed=seed, **changes)
     kinds = ["Transformer", "Pooling", *["Dense"] * len(dense), *["Normalize"] * unit]
     paths = ["", *(f"{i}_{kind}" for i, kind in enumerate(kinds) if i)]
     put(folder / "modules.json", [{"idx": i, "name": str(i), "path": path, "type": f"{OWNER}.{kind}"}
                                   for i, (kind, path) in enumerate(zip(kinds, paths, strict=True))])
-    size = json.loads((folder / "config.json").read_text("utf-8"))["hidden_size"]
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    size = config["hidden_size"] if "hidden_size" in config else config["dim"]
     put(folder / "1_Pooling/config.json", {"word_embedding_dimension": size}
         | {KEYS[way]: way in ways for way in WAYS} | dict(pooling or {}))
     rng, size = np.random.default_rng(seed + 100), size * len(ways)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from checkpoints import config
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.bert import Bert
 from secformer.models.families.config import read_config
-from secformer.models.families.table import architecture_of
+from secformer.models.families.roberta import Roberta
+from secformer.models.families.table import FAMILIES, architecture_of
 from secformer.mpc.errors import ModelError
 
 
@@ -102,14 +104,15 @@ def test_refused(changes: dict[str, Any], word: str, tmp_path: Path) -> None:
         read(write(tmp_path, **changes))
 
 
-@pytest.mark.parametrize("changes", [
-    {"architectures": ["BertForMultipleChoice"]}, {"architectures": None}, {"model_type": "gpt2"},
-    {"model_type": "roberta"},
+@pytest.mark.parametrize(("changes", "supported"), [
+    ({"architectures": ["BertForMultipleChoice"]}, Bert.classes), ({"architectures": None}, Bert.classes),
+    ({"model_type": "gpt2"}, FAMILIES), ({"model_type": "roberta"}, Roberta.classes),
 ])
-def test_unsupported_architecture_lists_the_supported(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_unsupported_architecture_lists_the_supported(changes: dict[str, Any], supported: Iterable[str],
+                                                      tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         read(write(tmp_path, **changes))
-    assert all(name in str(caught.value) for name in Bert.classes)
+    assert all(name in str(caught.value) for name in supported)
     assert "Other names in the file do not help" in str(caught.value), "it must not invite to relabel a model"
 
 

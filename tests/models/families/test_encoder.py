@@ -32,8 +32,15 @@ def test_outlier_channels_and_sharp_attention(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_decoder_of_its_own_has_its_own_bias(tmp_path: Path) -> None:
-    folder = save(tmp_path, "BertForMaskedLM", tie_word_embeddings=False, **ODD)
+@pytest.mark.parametrize("tied", [True, False])
+def test_of_two_biases_the_decoders_own_counts(tied: bool, tmp_path: Path) -> None:
+    """Also where the config says that both are one, as transformers does where they differ."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = save(tmp_path, "BertForMaskedLM", tie_word_embeddings=tied, **ODD)
+    stored = load_file(folder / "model.safetensors")
+    stored["cls.predictions.decoder.bias"] = stored["cls.predictions.bias"] + 1
+    save_file(stored, str(folder / "model.safetensors"), {"format": "pt"})
     matches(folder, "BertForMaskedLM", tokens(segments=2), secure=False)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bytes_lab import WORDS, write_bytes
 from checkpoints import write_checkpoint
+from families_lab import save
 from mpc_lab import Words, run
-from sentence_lab import WAYS, encoded, pooled, write_sentence
+from sentence_lab import WAYS, add_modules, encoded, pooled, write_sentence
 from toy_family import exact, write_toy
 
 from secformer.models.data.batch import blind_batch
@@ -226,6 +228,27 @@ def test_served(tmp_path: Path) -> None:
             assert model.public.inputs.longest == 20
     np.testing.assert_allclose(out.embeddings, plain_bert(folder, TEXTS).embeddings, **SECURE)
     np.testing.assert_allclose(np.linalg.norm(out.embeddings, axis=1), 1.0)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", ["xlm-roberta", "roberta", "distilbert"])
+def test_folders_of_other_families(case: str, tmp_path: Path) -> None:
+    """Mean and unit length, as multilingual encoders have; a first token; RoBERTa's limit of a text."""
+    sizes: dict[str, Any] = {"hidden_size": 9, "num_hidden_layers": 1, "num_attention_heads": 3,
+                             "intermediate_size": 13, "max_position_embeddings": 24}
+    bytewise = sizes | {"vocab_size": WORDS, "type_vocab_size": 1, "tokenizer": write_bytes}
+    name, entries, ways, unit = {
+        "xlm-roberta": ("XLMRobertaModel", bytewise, ["mean"], True),
+        "roberta": ("RobertaForMaskedLM", bytewise, ["cls", "max"], False),
+        "distilbert": ("DistilBertModel", {"dim": 9, "n_layers": 1, "n_heads": 3, "hidden_dim": 13,
+                                           "max_position_embeddings": 24}, ["cls"], True)}[case]
+    folder = add_modules(save(tmp_path, name, **entries), ways, unit=unit, limits={"max_seq_length": 20})
+    expected = wanted(folder, ways=ways, unit=unit, limit=20)
+    np.testing.assert_allclose(plain_bert(folder, TEXTS, truncation=True).embeddings, expected, rtol=0.0, atol=1e-6)
+    with SecureModel.from_pretrained(folder, backend="numpy", output="head", truncation=True) as model:
+        out = model(TEXTS)
+    np.testing.assert_allclose(out.embeddings, expected, **SECURE)
+    assert out.last_hidden_state is None and ModelFolder(folder).architecture.inputs.longest == 20
 
 
 def test_modules_stand_behind_any_family(path: Path, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from checkpoints import write_checkpoint
 from toy_family import Toy, write_toy
 
+from secformer.models.families.architecture import Architecture
 from secformer.models.families.bert import Bert
-from secformer.models.families.config import read_config
+from secformer.models.families.config import FILE, read_config
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.table import FAMILIES, architecture_from, architecture_of
 from secformer.mpc.errors import ModelError
@@ -18,7 +19,7 @@ from secformer.mpc.errors import ModelError
 
 def test_the_package_does_not_know_it(tmp_path: Path) -> None:
     assert Toy.model_type not in FAMILIES
-    with pytest.raises(ModelError, match=r"'toy_mlp'.*Supported: type 'bert'"):
+    with pytest.raises(ModelError, match=r"'toy_mlp'.*Supported: .*type 'bert'"):
         ModelFolder(write_toy(tmp_path))
 
 
@@ -37,19 +38,24 @@ def test_an_installed_family_cannot_replace_one_of_the_package(path: Path, tmp_p
     assert isinstance(ModelFolder(write_checkpoint(tmp_path / "bert")).architecture, Bert)
     (path / "toy_family-1.0.dist-info" / "entry_points.txt").write_text(
         "[secformer.families]\nbert = no_such_module:Bert\n", "utf-8")
-    with pytest.raises(ModelError, match=r"Supported: type 'bert' with BertModel") as caught:  # nor is it even imported
+    with pytest.raises(ModelError, match=r"Supported: (?!.*an installed package)"):  # nor is it even imported
         ModelFolder(write_toy(tmp_path / "toy"))
-    assert "installed package" not in str(caught.value)
 
 
 # ---- descriptions ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", Bert.classes)
-def test_a_description_is_read_by_the_family_that_wrote_it(architecture: str, tmp_path: Path) -> None:
-    own = architecture_of(read_config(write_checkpoint(tmp_path, architecture)))
-    assert own.spec.architecture == architecture
-    assert architecture_from("bert", json.loads(json.dumps(own.facts()))) == own
+@pytest.mark.parametrize(("family", "architecture"), [(f, name) for f in FAMILIES.values() for name in f.classes])
+def test_a_description_is_read_by_the_family_that_wrote_it(family: type[Architecture], architecture: str,
+                                                           tmp_path: Path) -> None:
+    """Every fact is in it: what `transformers` fills in for a config that says nothing comes back as it was."""
+    entries = {"model_type": family.model_type, "architectures": [architecture]}
+    (tmp_path / FILE).write_text(json.dumps(entries), "utf-8")
+    own = architecture_of(read_config(tmp_path))
+    assert type(own) is family and own.spec.architecture == architecture
+    back = architecture_from(family.model_type, json.loads(json.dumps(own.facts())))
+    assert back == own and back.sites == own.sites and back.inputs == own.inputs
+    assert back.weights() == own.weights() and back.tables() == own.tables()
 
 
 def test_a_description_of_an_installed_family(path: Path, tmp_path: Path) -> None:
@@ -80,7 +86,7 @@ def test_no_family_is_imported_but_the_one_that_is_asked_for(path: Path, tmp_pat
     folder = write_toy(tmp_path / "toy")
     assert isinstance(ModelFolder(folder).architecture, Toy)
     (folder / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2Model"]}', "utf-8")
-    with pytest.raises(ModelError, match=r"'gpt2'.*'bert' with BertModel.*'broken' \(an installed.*; type 'toy_mlp'"):
+    with pytest.raises(ModelError, match=r"'gpt2'.*'bert'.*'broken' \(an installed.*; type 'toy_mlp'"):
         ModelFolder(folder)
 
 

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bytes_lab import PAD, WORDS, write_bytes
+from families_lab import save, tokens
 from safetensors.numpy import load_file
 
 from secformer import demo_model, plain_bert
 from secformer.models.data.batch import Batch, blind_batch
-from secformer.models.data.tokenizer import Tokenizer
+from secformer.models.data.tokenizer import Texts, Tokenizer
 from secformer.models.run.provisioning import write_shares
 from secformer.models.run.public import CLIENT_FOLDER, PublicModel
 from secformer.models.run.served import PartyModel
 from secformer.models.run.share_file import ShareFile, share_file
-from secformer.mpc.errors import ModelError, SettingsError
+from secformer.mpc.errors import InputError, ModelError, SettingsError
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.prg import fresh_seed
 from secformer.mpc.simulate import World
@@ -24,7 +26,7 @@ from secformer.mpc.simulate import World
 TEXTS = ["A wonderful film.", "Dull, lifeless and far too long for its own good."]
 
 
-def answers(out: Path, texts: list[str], world: World | None = None) -> np.ndarray:
+def answers(out: Path, texts: Texts, world: World | None = None) -> np.ndarray:
     """Logits of texts from both share files, through PartyModel in a world."""
     world = world or World(backend="numpy")
     shares = [ShareFile(out / share_file(rank)) for rank in (0, 1)]
@@ -46,6 +48,22 @@ def answers(out: Path, texts: list[str], world: World | None = None) -> np.ndarr
 def test_two_share_files_answer_as_the_model(provisioned: Path) -> None:
     wanted = plain_bert(demo_model(), TEXTS).logits
     assert np.abs(answers(provisioned, TEXTS) - wanted).max() < 0.01
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_parties_find_robertas_positions_in_the_mask(tmp_path: Path) -> None:
+    """Padding on the left and in the middle, which moves the positions of what is behind it."""
+    folder = save(tmp_path / "model", "RobertaForSequenceClassification", vocab_size=WORDS, hidden_size=12,
+                  num_hidden_layers=1, num_attention_heads=2, intermediate_size=7, type_vocab_size=1,
+                  max_position_embeddings=20, tokenizer=write_bytes)
+    public = write_shares(folder, tmp_path / "out", recipe="auto")
+    assert (public.inputs.longest, public.inputs.pad) == (18, PAD)
+    given = tokens(WORDS, pad=PAD)
+    wanted = plain_bert(folder, given).logits
+    found = answers(tmp_path / "out", given)
+    np.testing.assert_allclose(found, wanted, rtol=0.0, atol=2e-3 * np.abs(wanted).max())
+    with pytest.raises(InputError, match="token 0 is the padding token"):
+        answers(tmp_path / "out", {"input_ids": [[PAD, 7, 2]]})
 
 
 @pytest.mark.parametrize("seed_rank", [0, 1])

@@ -1,0 +1,73 @@
+"""The files that make a folder's tokenizer, and how `transformers` opens it."""
+
+from __future__ import annotations
+
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from secformer.models.data.library import quiet, transformers
+from secformer.mpc.errors import ModelError
+
+FAST = "tokenizer.json"
+PIECES = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model")  # files of sentencepiece
+# each of these makes a tokenizer
+COMPLETE: tuple[tuple[str, ...], ...] = ((FAST,), ("vocab.txt",), ("vocab.json", "merges.txt"), *((p,) for p in PIECES))
+# what `transformers` writes for tokenizers, and reads again where it is there
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt",
+                   "special_tokens_map.json", "added_tokens.json", *PIECES)
+FEW = 4  # words: a tokenizer without any still has up to two pieces beside its special tokens
+NEEDED = ("sentencepiece", "google.protobuf")  # the modules that read PIECES
+PACKAGES = "sentencepiece protobuf"            # those that bring them
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether the folder has files that make a tokenizer."""
+    return any(all((folder / name).is_file() for name in names) for names in COMPLETE)
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer, a fast one where `transformers` has or makes one.
+
+    Raises ModelError where files are missing, or cannot be read, or make a tokenizer that knows no words.
+    """
+    if not has_tokenizer(folder):
+        raise ModelError(f"{folder} has no tokenizer ({' or '.join(' with '.join(names) for names in COMPLETE)}); add "
+                         f"its files, or give token ids as a dict with 'input_ids'")
+    library = transformers()
+    with quiet("transformers"):
+        try:
+            found = library.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except Exception as error:  # the library raises many types; each means an unusable tokenizer
+            raise ModelError(_unread(folder, error)) from error
+    if len(found) - len(set(found.all_special_ids)) < FEW:  # the library takes no notice of files of other kinds
+        there = ", ".join(name for name in TOKENIZER_FILES if (folder / name).is_file())
+        raise ModelError(f"the tokenizer in {folder}, a {type(found).__name__} of {there}, knows no words beside its "
+                         f"special tokens; these files belong to another kind of tokenizer. Copy the model's own")
+    return found
+
+
+def _unread(folder: Path, error: Exception) -> str:
+    """Why the tokenizer cannot be opened, and what to do."""
+    pieces = next((name for name in PIECES if (folder / name).is_file()), None)
+    missing = [name for name in NEEDED if not _installed(name)]
+    if pieces is not None and not (folder / FAST).is_file() and missing:
+        return (f"{folder} has no fast tokenizer ({FAST}), and making one of {pieces} needs {' and '.join(missing)}, "
+                f"not installed here. Make it once where they are (pip install {PACKAGES}): {conversion(folder)}")
+    first = str(error).splitlines()[0] if str(error) else ""
+    return f"cannot read the tokenizer in {folder}: {type(error).__name__}: {first}"
+
+
+def conversion(folder: Path) -> str:
+    """The command that writes a folder's fast tokenizer beside its other files."""
+    program = ("import sys; from transformers import AutoTokenizer; "
+               "AutoTokenizer.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])")
+    return f'python -c "{program}" {shlex.quote(str(folder))}'
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it is in
+        return False
