@@ -43,6 +43,7 @@ class Checkpoint:
     prefix   what models with a head put before the names of their encoder's tensors, such as "bert.". A tensor is found
              with the prefix and without it, and also under the old names `LayerNorm.gamma` and `LayerNorm.beta`
     buffers  stored tensors, named without the prefix, that are not parameters
+    file     the one file to read; by default, the file or files that the folder's weights stand in
 
     Opening a checkpoint reads the headers only. Raises ModelError for missing, truncated or corrupt files.
 
@@ -50,12 +51,12 @@ class Checkpoint:
     place: a wrong shape is then explained by it.
     """
 
-    def __init__(self, folder: Path, *, prefix: str = "", buffers: Collection[str] = ()):
+    def __init__(self, folder: Path, *, prefix: str = "", buffers: Collection[str] = (), file: str | None = None):
         self.folder, self._prefix, self._buffers = folder, prefix, buffers
         self._stored: dict[str, Stored] = {}
         self._used: set[str] = set()
         self.assumed: dict[str, str] = {}
-        self._stored |= _tensors(folder)
+        self._stored |= _tensors(folder) if file is None else _header(folder / file)
 
     def include(self, name: str) -> None:
         """Adds the tensors of the folder `name` inside this one, as "name/tensor". Raises ModelError as opening does.
@@ -87,6 +88,15 @@ class Checkpoint:
         Raises ModelError as `read`, but does not look for NaN.
         """
         return _to_float(self._map(name, shape)[ids], self._where(name).kind)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a stored tensor. Raises ModelError where it is missing."""
+        return self._where(name).shape
+
+    def stored(self, name: str, shape: Sequence[int]) -> np.ndarray:
+        """The tensor as it is stored, bfloat16 as float32, which holds it exactly. Raises ModelError as `rows`."""
+        raw = np.asarray(self._map(name, shape))
+        return _widened(raw) if self._where(name).kind == "BF16" else raw
 
     def reach(self, name: str, shape: Sequence[int], bound: float) -> float:
         """The largest absolute value. Raises RangeError where it is not below `bound`, and ModelError as `read`."""
@@ -153,9 +163,12 @@ class Checkpoint:
 
 
 def _to_float(raw: np.ndarray, kind: str) -> np.ndarray:
-    if kind == "BF16":
-        raw = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return np.asarray(raw).astype(np.float64)
+    return np.asarray(_widened(raw) if kind == "BF16" else raw).astype(np.float64)
+
+
+def _widened(raw: np.ndarray) -> np.ndarray:
+    """bfloat16 as float32."""
+    return np.asarray((raw.astype(np.uint32) << np.uint32(16)).view(np.float32))
 
 
 def conversion(folder: Path) -> str:

@@ -88,6 +88,10 @@ class TokenInputs:
         """Party 1's share (N, V + S) of one-hot rows."""
         return uniform(seed, ONE_HOT, (batch.tokens, self.columns), width)
 
+    def expanded_sums(self, batch: Batch, seed: bytes) -> np.ndarray:
+        """Party 1's share (N, C) of embedding sums."""
+        return uniform(seed, SUMS, (batch.tokens, self.hidden))
+
     def private_halves(self, batch: Batch, width: int, seed: bytes) -> tuple[Request, Request]:
         """Both parties' shares of one-hot rows, for token ids that stay secret: party 0's and party 1's."""
 
@@ -104,9 +108,9 @@ class TokenInputs:
         """Both parties' shares of embedding sums (N, C) that the client looked up: party 0's and party 1's."""
 
         def party0() -> np.ndarray:
-            return np.asarray(encode(sums, frac) - uniform(seed, SUMS, sums.shape))
+            return np.asarray(encode(sums, frac) - self.expanded_sums(batch, seed))
 
         def party1() -> np.ndarray:
-            return uniform(seed, SUMS, sums.shape)
+            return self.expanded_sums(batch, seed)
 
         return self.client_request(batch, party0), self.client_request(batch, party1)
