@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from secformer.mpc.errors import ModelError, RangeError
 
 PathLike = str | os.PathLike[str]
+BLOCK = 1 << 22  # elements whose reach is looked at at a time
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TORCH = "pytorch_model*.bin"  # what older versions of transformers wrote
@@ -73,14 +74,25 @@ class Checkpoint:
         NaN or infinite.
         """
         values = _to_float(self._map(name, shape), self._where(name).kind)
-        finite = np.isfinite(values)
-        if not finite.all():
-            bad = int(values.size - np.count_nonzero(finite))
+        self._finite(name, int(values.size - np.count_nonzero(np.isfinite(values))))
+        return values
+
+    def blocks(self, name: str, shape: Sequence[int], elements: int) -> Iterator[np.ndarray]:
+        """The tensor in float64, in blocks of whole rows and of about so many elements. Raises ModelError as `read`,
+        when it comes to the block."""
+        stored, kind = self._map(name, shape), self._where(name).kind
+        rows = max(1, elements // max(1, int(np.prod(shape[1:]))))
+        for start in range(0, len(stored), rows):
+            values = _to_float(stored[start : start + rows], kind)
+            self._finite(name, int(values.size - np.count_nonzero(np.isfinite(values))))
+            yield values
+
+    def _finite(self, name: str, bad: int) -> None:
+        if bad:
             raise ModelError(
                 f"{self.folder}: tensor {name!r} holds {bad} value(s) that are NaN or infinite; weights must be "
                 f"finite. Save the checkpoint again, or use an earlier one"
             )
-        return values
 
     def rows(self, name: str, shape: Sequence[int], ids: np.ndarray) -> np.ndarray:
         """The rows of a table (R, C) at ids (N,), as float64 (N, C). Other rows are not read.
@@ -100,7 +112,7 @@ class Checkpoint:
 
     def reach(self, name: str, shape: Sequence[int], bound: float) -> float:
         """The largest absolute value. Raises RangeError where it is not below `bound`, and ModelError as `read`."""
-        top = float(np.abs(self.read(name, shape)).max(initial=0.0))
+        top = max((float(np.abs(block).max(initial=0.0)) for block in self.blocks(name, shape, BLOCK)), default=0.0)
         if not top < bound:
             raise RangeError(
                 f"{self.folder}: tensor {name!r} holds the value {top:g}; fixed point can hold only |v| < {bound:g}. "
