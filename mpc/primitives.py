@@ -32,6 +32,10 @@ class Primitives(ABC):
     def _accept(self, data: Any) -> Data:
         """Data that were shared beforehand."""
 
+    def _operand(self, data: Any) -> Data:
+        """Data that were shared beforehand, to be multiplied by weights and nothing else."""
+        return self._accept(data)
+
     @abstractmethod
     def _open_weight(self, data: Any, index: int, width: int) -> Any:
         """What is kept of weight number `index`, a (K, N) matrix shared beforehand."""

@@ -57,9 +57,14 @@ class Session(Guarding):
         shape = shape if shape is not None else np.asarray(x).shape
         return self._wrap(self._share(x, owner, tuple(shape)), self.fixed.frac)
 
-    def accept(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Share:
-        """Wraps what a client or a model owner shared beforehand: this party's words (the twin: the float64 array)."""
-        return self._wrap(self._accept(data), self.fixed.frac if frac is None else frac, width)
+    def accept(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS, operand: bool = False) -> Share:
+        """Wraps what a client or a model owner shared beforehand: this party's words (the twin: the float64 array).
+
+        `operand` keeps the words in the type in which they came, without a copy. Such a share may be sliced and then
+        multiplied by weights; no other verb takes it.
+        """
+        taken = self._operand(data) if operand else self._accept(data)
+        return self._wrap(taken, self.fixed.frac if frac is None else frac, width)
 
     def open_weight(self, data: Any, *, frac: int | None = None, width: int = WORD_BITS) -> Weight:
         """Makes a (K, N) matrix, or a stack of them (..., K, N), shared beforehand, a standing right operand of

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
+
+PADDING = 11, 10  # a batch has at most 11 positions in attention per 10 tokens
 
 
 @dataclass(frozen=True)
@@ -119,16 +122,43 @@ def batches(rows: Sequence[Row], limit: int) -> Iterator[tuple[list[int], Batch]
     """Puts texts of similar length into batches. Yields each batch with the places of its texts in `rows`.
 
     limit  the most positions (texts times longest text) per batch; a text that is longer runs alone
+
+    Attention pads the texts of a batch, and only attention does. A batch has at most 1.1 positions per token (PADDING).
+    So no text pays for another's padding by more than a tenth. Texts of equal length run together unless `limit` parts
+    them. Subject to that, there are as few batches as can be, because each batch has rounds of its own; and of the cuts
+    with as few batches, this is one with the fewest positions.
     """
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
-    chunk: list[int] = []
-    for i in order:
-        if chunk and (len(chunk) + 1) * len(rows[i]) > limit:
-            yield chunk, Batch(tuple(rows[j] for j in chunk))
-            chunk = []
-        chunk.append(i)
-    if chunk:
-        yield chunk, Batch(tuple(rows[j] for j in chunk))
+    lengths = [len(row) for row in rows]
+    order = sorted(range(len(rows)), key=lambda i: (lengths[i], i))
+    parts: list[list[int]] = []  # of equal length each, in ascending order: what the batches are made of
+    for length, run in groupby(order, key=lambda i: lengths[i]):
+        places, most = list(run), max(1, limit // length)
+        parts += [places[k : k + most] for k in range(0, len(places), most)]
+    for start, stop in _fewest([(lengths[part[0]], len(part)) for part in parts], limit):
+        places = [i for part in parts[start:stop] for i in part]
+        yield places, Batch(tuple(rows[i] for i in places))
+
+
+def _fewest(parts: Sequence[tuple[int, int]], limit: int) -> list[tuple[int, int]]:
+    """Cuts parts (length, texts), ascending in length, into the fewest batches [start, stop) within both bounds."""
+    most, per = PADDING
+    best = [(0, 0, 0)]  # of the first n parts: batches, positions, and where the last batch starts
+    for stop, (longest, _) in enumerate(parts, start=1):
+        found: list[tuple[int, int, int]] = []
+        texts = tokens = 0
+        for start in range(stop - 1, -1, -1):  # each step adds shorter texts: more positions, and more per token
+            length, count = parts[start]
+            texts, tokens = texts + count, tokens + length * count
+            positions = texts * longest
+            if start < stop - 1 and (positions > limit or per * positions > most * tokens):
+                break
+            found.append((best[start][0] + 1, best[start][1] + positions, start))
+        best.append(min(found))
+    cuts, stop = [], len(parts)
+    while stop:
+        cuts.append((best[stop][2], stop))
+        stop = best[stop][2]
+    return cuts[::-1]
 
 
 def blind_batch(lengths: np.ndarray, mask: np.ndarray) -> Batch:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from secformer.mpc.errors import ModelError, RangeError
 
 PathLike = str | os.PathLike[str]
+BLOCK = 1 << 22  # elements whose reach is looked at at a time
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TORCH = "pytorch_model*.bin"  # what older versions of transformers wrote
@@ -43,6 +44,7 @@ class Checkpoint:
     prefix   what models with a head put before the names of their encoder's tensors, such as "bert.". A tensor is found
              with the prefix and without it, and also under the old names `LayerNorm.gamma` and `LayerNorm.beta`
     buffers  stored tensors, named without the prefix, that are not parameters
+    file     the one file to read; by default, the file or files that the folder's weights stand in
 
     Opening a checkpoint reads the headers only. Raises ModelError for missing, truncated or corrupt files.
 
@@ -50,12 +52,12 @@ class Checkpoint:
     place: a wrong shape is then explained by it.
     """
 
-    def __init__(self, folder: Path, *, prefix: str = "", buffers: Collection[str] = ()):
+    def __init__(self, folder: Path, *, prefix: str = "", buffers: Collection[str] = (), file: str | None = None):
         self.folder, self._prefix, self._buffers = folder, prefix, buffers
         self._stored: dict[str, Stored] = {}
         self._used: set[str] = set()
         self.assumed: dict[str, str] = {}
-        self._stored |= _tensors(folder)
+        self._stored |= _tensors(folder) if file is None else _header(folder / file)
 
     def include(self, name: str) -> None:
         """Adds the tensors of the folder `name` inside this one, as "name/tensor". Raises ModelError as opening does.
@@ -72,14 +74,25 @@ class Checkpoint:
         NaN or infinite.
         """
         values = _to_float(self._map(name, shape), self._where(name).kind)
-        finite = np.isfinite(values)
-        if not finite.all():
-            bad = int(values.size - np.count_nonzero(finite))
+        self._finite(name, int(values.size - np.count_nonzero(np.isfinite(values))))
+        return values
+
+    def blocks(self, name: str, shape: Sequence[int], elements: int) -> Iterator[np.ndarray]:
+        """The tensor in float64, in blocks of whole rows and of about so many elements. Raises ModelError as `read`,
+        when it comes to the block."""
+        stored, kind = self._map(name, shape), self._where(name).kind
+        rows = max(1, elements // max(1, int(np.prod(shape[1:]))))
+        for start in range(0, len(stored), rows):
+            values = _to_float(stored[start : start + rows], kind)
+            self._finite(name, int(values.size - np.count_nonzero(np.isfinite(values))))
+            yield values
+
+    def _finite(self, name: str, bad: int) -> None:
+        if bad:
             raise ModelError(
                 f"{self.folder}: tensor {name!r} holds {bad} value(s) that are NaN or infinite; weights must be "
                 f"finite. Save the checkpoint again, or use an earlier one"
             )
-        return values
 
     def rows(self, name: str, shape: Sequence[int], ids: np.ndarray) -> np.ndarray:
         """The rows of a table (R, C) at ids (N,), as float64 (N, C). Other rows are not read.
@@ -88,9 +101,18 @@ class Checkpoint:
         """
         return _to_float(self._map(name, shape)[ids], self._where(name).kind)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a stored tensor. Raises ModelError where it is missing."""
+        return self._where(name).shape
+
+    def stored(self, name: str, shape: Sequence[int]) -> np.ndarray:
+        """The tensor as it is stored, bfloat16 as float32, which holds it exactly. Raises ModelError as `rows`."""
+        raw = np.asarray(self._map(name, shape))
+        return _widened(raw) if self._where(name).kind == "BF16" else raw
+
     def reach(self, name: str, shape: Sequence[int], bound: float) -> float:
         """The largest absolute value. Raises RangeError where it is not below `bound`, and ModelError as `read`."""
-        top = float(np.abs(self.read(name, shape)).max(initial=0.0))
+        top = max((float(np.abs(block).max(initial=0.0)) for block in self.blocks(name, shape, BLOCK)), default=0.0)
         if not top < bound:
             raise RangeError(
                 f"{self.folder}: tensor {name!r} holds the value {top:g}; fixed point can hold only |v| < {bound:g}. "
@@ -153,9 +175,12 @@ class Checkpoint:
 
 
 def _to_float(raw: np.ndarray, kind: str) -> np.ndarray:
-    if kind == "BF16":
-        raw = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return np.asarray(raw).astype(np.float64)
+    return np.asarray(_widened(raw) if kind == "BF16" else raw).astype(np.float64)
+
+
+def _widened(raw: np.ndarray) -> np.ndarray:
+    """bfloat16 as float32."""
+    return np.asarray((raw.astype(np.uint32) << np.uint32(16)).view(np.float32))
 
 
 def conversion(folder: Path) -> str:

@@ -73,11 +73,14 @@ class TokenInputs:
     def one_hot(self, batch: Batch, dtype: Any) -> np.ndarray:
         """(N, V + S): 1 at each token's word and at V plus its segment."""
         rows = np.zeros((batch.tokens, self.columns), dtype)
-        each = np.arange(batch.tokens)
-        rows[each, batch.ids] = 1
-        if self.segments:
-            rows[each, self.words + batch.segments] = 1
+        self._add_ones(rows, batch)
         return rows
+
+    def _add_ones(self, rows: np.ndarray, batch: Batch) -> None:
+        each = np.arange(batch.tokens)
+        rows[each, batch.ids] += 1
+        if self.segments:
+            rows[each, self.words + batch.segments] += 1
 
     def private_request(self, batch: Batch, width: int, words: Callable[[], Any]) -> Request:
         """A request of one-hot rows, or of a share of such rows. `width` is the word table's, in bits."""
@@ -91,12 +94,18 @@ class TokenInputs:
         """Party 1's share (N, V + S) of one-hot rows."""
         return uniform(seed, ONE_HOT, (batch.tokens, self.columns), width)
 
+    def expanded_sums(self, batch: Batch, seed: bytes) -> np.ndarray:
+        """Party 1's share (N, C) of embedding sums."""
+        return uniform(seed, SUMS, (batch.tokens, self.hidden))
+
     def private_halves(self, batch: Batch, width: int, seed: bytes) -> tuple[Request, Request]:
         """Both parties' shares of one-hot rows, for token ids that stay secret: party 0's and party 1's."""
 
         def party0() -> np.ndarray:
-            mask = self.expanded(batch, width, seed)
-            return np.asarray(self.one_hot(batch, mask.dtype) - mask)
+            words = self.expanded(batch, width, seed)
+            np.negative(words, out=words)  # in place: with many words, these are the largest arrays of all
+            self._add_ones(words, batch)
+            return words
 
         def party1() -> np.ndarray:
             return self.expanded(batch, width, seed)
@@ -107,9 +116,9 @@ class TokenInputs:
         """Both parties' shares of embedding sums (N, C) that the client looked up: party 0's and party 1's."""
 
         def party0() -> np.ndarray:
-            return np.asarray(encode(sums, frac) - uniform(seed, SUMS, sums.shape))
+            return np.asarray(encode(sums, frac) - self.expanded_sums(batch, seed))
 
         def party1() -> np.ndarray:
-            return uniform(seed, SUMS, sums.shape)
+            return self.expanded_sums(batch, seed)
 
         return self.client_request(batch, party0), self.client_request(batch, party1)

@@ -53,10 +53,14 @@ class OwnerShares:
     def get(self, name: str) -> np.ndarray:
         tensor = self.layout[name]
         words = uniform(self.seed, name, tensor.shape, tensor.width)
-        flat, values = words.reshape(-1), tensor.build(self.checkpoint).reshape(-1)
-        for i in range(0, flat.size, BLOCK):
-            part = slice(i, i + BLOCK)
-            flat[part] = encode(values[part], self.frac).astype(words.dtype, copy=False) - flat[part]
+        flat, start = words.reshape(-1), 0
+        for block in tensor.blocks(self.checkpoint, BLOCK):
+            values = block.reshape(-1)
+            for i in range(0, values.size, BLOCK):
+                here = values[i : i + BLOCK]
+                mine = flat[start + i : start + i + here.size]
+                mine[:] = encode(here, self.frac).astype(words.dtype, copy=False) - mine
+            start += values.size
         return words
 
 

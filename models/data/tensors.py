@@ -74,6 +74,15 @@ class Tensor:
         joined[self.axis] = sum(s[self.axis] for s in shapes)
         return tuple(joined)
 
+    def blocks(self, checkpoint: Checkpoint, elements: int) -> Iterator[np.ndarray]:
+        """The tensor in float64 and in blocks of rows, of about so many elements where nothing but rows is joined; else
+        in one. Raises ModelError as `Checkpoint.read`."""
+        if self.axis or any(p.transpose or p.factor != 1.0 for p in self.parts):
+            yield self.build(checkpoint)
+            return
+        for p in self.parts:
+            yield from checkpoint.blocks(p.name(checkpoint), p.shape, elements)
+
     def build(self, checkpoint: Checkpoint) -> np.ndarray:
         """The tensor in float64. Raises ModelError as `Checkpoint.read`."""
         arrays = [checkpoint.read(p.name(checkpoint), p.shape) for p in self.parts]

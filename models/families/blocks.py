@@ -6,19 +6,21 @@ S segments.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from secformer.models.data.batch import Batch
 from secformer.models.data.parameters import Parameters
 from secformer.models.data.tensors import TABLE
 from secformer.mpc.session import Session
-from secformer.mpc.shares import Share
+from secformer.mpc.shares import Share, Weight
 from secformer.protocols.quantities import Quantity
 from secformer.protocols.ranges import Site, bits
 from secformer.protocols.recipes import Recipe
 
 Sites = Callable[[str], Site]
+AT_ONCE = 1 << 22  # entries of one-hot rows that are multiplied in one round; each takes some 40 bytes meanwhile
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,21 @@ def layernorm(s: Session, x: Share, f: Forward, site: str, eps: float, weights: 
 def look_up(s: Session, rows: Share, f: Forward) -> Share:
     """Secret one-hot rows (N, V + S) times the secret table (V + S, C): (N, C).
 
-    The product has the table's narrow width; one lift widens it.
+    The product has the table's narrow width; one lift widens it. Price: one round per AT_ONCE entries of the rows,
+    which bounds the memory, and one for the lift; N (V + S) words of that width.
     """
-    (found,) = s.lift(s.matmul(rows, f.parameters.matrix(TABLE)))
-    return found
+    tables, step = f.parameters.blocks(TABLE), max(1, AT_ONCE // rows.shape[1])
+    found = [_sums(s, rows[i : i + step], tables) for i in range(0, rows.shape[0], step)]
+    (sums,) = s.lift(found[0] if len(found) == 1 else s.concatenate(found))
+    return sums
+
+
+def _sums(s: Session, rows: Share, tables: Sequence[Weight]) -> Share:
+    """rows (n, V + S) times a table in blocks of its rows: (n, C). One round. A sum over blocks is as small as each
+    row's own entries in the table."""
+    ends = [0, *accumulate(table.shape[0] for table in tables)]
+    parts = s.matmul_many([(rows[:, i:j], table) for (i, j), table in zip(pairwise(ends), tables, strict=True)])
+    return sum(parts[1:], parts[0]).promise(parts[0].magnitude) if len(parts) > 1 else parts[0]
 
 
 def split_heads(x: Share, batch: Batch, heads: int) -> Share:

@@ -37,7 +37,8 @@ def infer(s: Session, architecture: Architecture, request: Request, f: Forward, 
 
 def _answers(s: Session, architecture: Architecture, request: Request, f: Forward, names: Sequence[str]) -> Results:
     with s.scope("embedding"):
-        x = s.accept(request.words(), frac=0 if request.private else None, width=request.width)
+        x = s.accept(request.words(), frac=0 if request.private else None, width=request.width,
+                     operand=request.private)
         if request.private:
             x = architecture.embed(s, x, f)
     out = architecture.answer(s, x, replace(f, at=_named(s, f.at)))

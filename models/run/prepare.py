@@ -11,7 +11,8 @@ from pathlib import Path
 
 from secformer.models.data.batch import Row
 from secformer.models.data.checkpoint import PathLike
-from secformer.models.data.tensors import Layout
+from secformer.models.data.inputs import TokenInputs
+from secformer.models.data.tensors import TABLE, Layout
 from secformer.models.families.architecture import HIDDEN, Architecture
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import GUARD
@@ -25,6 +26,7 @@ from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
 
 UNMEASURED = ("there is no range profile for this recipe beside the checkpoint, so one was measured at load from "
               "built-in texts; if your texts differ from those, write a profile with: secformer profile")
+MANY = 65_000  # words of a vocabulary, beyond which a note says what a private look-up costs
 OUTDATED = ("the range profile beside the checkpoint is of an earlier version, so one was measured at load from "
             "built-in texts; write a new one with: secformer profile")
 
@@ -72,10 +74,22 @@ def prepare(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | Range
     names = result_names(folder.architecture, settings)
     found, source, notes = choose_profile(profile, folder, chosen, settings.fixed)
     layout = folder.layout(settings.fixed, private=settings.embedding == "private")
+    if on_shares and TABLE in layout:
+        notes += look_up_note(folder.architecture.inputs, layout[TABLE].width)
     prepared = Prepared(folder, settings, chosen, found, source, names, layout, (*folder.notes, *notes))
     if on_shares:
         rehearse(folder, chosen, prepared.ranges, settings.fixed, guarded=settings.guard != "off")
     return prepared
+
+
+def look_up_note(inputs: TokenInputs, width: int) -> list[str]:
+    """What the private look-up of a large vocabulary costs, and what avoids it. `width` is the table's, in bits."""
+    if inputs.words <= MANY:
+        return []
+    each = inputs.columns * width / 8e6
+    return [f"the vocabulary has {inputs.words:,} words, so to keep a token's id secret costs {each:.1f} MB of traffic "
+            f"in each direction between the parties; embedding='client' avoids that, and gives the embedding tables, "
+            f"which are a part of the weights, to every client"]
 
 
 def choose_recipe(recipe: Recipe | str, folder: ModelFolder, *, untrained: bool = False) -> Recipe:

@@ -1,7 +1,8 @@
 """The owner's step: a folder becomes two share files, one per party, and a folder for clients.
 
 One party's file holds a seed; by default, that is party 1's. The other file holds the encoded weights minus what the
-seed expands to. Either file alone is uniformly random.
+seed expands to. Either file alone is uniformly random. Where clients hold the embedding tables, the share files leave
+them out, and the clients' folder has them, not as shares.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ from secformer.models.run.prepare import choose_recipe, prepare
 from secformer.models.run.progress import Progress, silent
 from secformer.models.run.public import CLIENT_FOLDER, FORMAT, PUBLIC, PublicModel, length_class
 from secformer.models.run.share_file import share_file
+from secformer.models.run.tables import write_tables
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.functions import Series
 from secformer.mpc.ops.book import Writer
 from secformer.mpc.prg import fresh_seed
+from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.protocols.recipes import EXACT, RECIPES, Recipe
 
@@ -42,13 +45,15 @@ from secformer.protocols.recipes import EXACT, RECIPES, Recipe
 def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto",
                  profile: PathLike | RangeProfile | None = None, seed_rank: int = 1, output: str = "auto",
                  frac: int = 16, magnitude: int = 14, untrained_recipe: bool = False, guard: bool = True,
-                 tell: Progress = silent) -> PublicModel:
+                 embedding: str = "private", tell: Progress = silent) -> PublicModel:
     """Writes `out`/party0.safetensors, `out`/party1.safetensors and `out`/client/ from a Hugging Face folder.
 
     seed_rank  the party whose share file holds a seed of 32 bytes: 0 or 1
     output     "auto": clients receive all results that the architecture has; "head": the head's answer only
     frac, magnitude   the number format, as in `Settings`
     guard   whether values are checked, so that clients learn which answers cannot be trusted
+    embedding  "private": the parties hold the embedding tables as shares, and look token ids up in secret; "client":
+            every client gets the tables, which are part of the weights, and shares embedding sums
     untrained_recipe  allow a recipe with other functions than the checkpoint was trained for, to measure cost only
 
     Raises ModelError, RangeError, SettingsError before anything is written, and OSError where a file cannot be written.
@@ -60,7 +65,7 @@ def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto
         raise SettingsError(f"{out} is not empty; give a new folder, so that the shares of two models are not "
                             f"mixed")
     settings = Settings(frac=frac, magnitude=magnitude, output=output, untrained_recipe=untrained_recipe,
-                        guard="mark" if guard else "off")
+                        guard="mark" if guard else "off", embedding=embedding)
     folder = ModelFolder(model)
     tell("checking the model", 0, 3)
     public = describe(folder, recipe, profile, settings)
@@ -74,6 +79,8 @@ def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto
     client = out / CLIENT_FOLDER
     client.mkdir()
     (client / PUBLIC).write_text(public.to_json() + "\n", "utf-8")
+    if not public.private:
+        write_tables(client, folder, public)
     for name in (CONFIG, *TOKENIZER_FILES):
         if (folder.path / name).is_file():
             shutil.copyfile(folder.path / name, client / name)
@@ -91,8 +98,10 @@ def describe(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | Rang
     prepared = prepare(folder, chosen, profile, settings, on_shares=True)
     salt = fresh_seed().hex()
     ranges = replace(prepared.ranges, model=hashlib.sha256(salt.encode()).hexdigest())
-    public = PublicModel(folder.architecture, chosen, ranges, settings.fixed, prepared.layout[TABLE].width,
-                         prepared.names, {}, salt, prepared.notes)
+    private = settings.embedding == "private"
+    width = prepared.layout[TABLE].width if private else WORD_BITS
+    public = PublicModel(folder.architecture, chosen, ranges, settings.fixed, width, prepared.names, {}, salt,
+                         prepared.notes, private)
     most = public.inputs.longest
     longest = sorted({min(2**k, most) for k in range(length_class(most) + 1)})
     return replace(public, books={length_class(n): _fitted(public, n) for n in longest})

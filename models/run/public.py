@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
+from secformer.models.data.batch import Batch
 from secformer.models.data.checkpoint import PathLike
-from secformer.models.data.inputs import TokenInputs
+from secformer.models.data.inputs import Request, TokenInputs
 from secformer.models.data.tensors import Layout
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.table import architecture_from
@@ -32,17 +35,20 @@ FORMAT = "secformer model 1"
 PUBLIC = "public.json"
 CLIENT_FOLDER = "client"  # of what the owner writes
 UNNAMED = "bert"          # the family of descriptions that name none
+CLIENT = {"embedding": "client"}  # what descriptions add where clients hold the tables; older ones say nothing
 
 
 @dataclass(frozen=True)
 class PublicModel:
     """What every role may know of a model.
 
-    width   bits per word of the embedding table
+    width   bits per word of what a client shares of a token: the embedding table's, or WORD_BITS for embedding sums
     names   names of the results that clients receive
     books   one book (see `mpc/ops/book`) per length class of a request's longest text: the fitted series that the
             parties use, in the program's order
     salt    random bytes in hexadecimal; because of them, the digest says nothing about the weights
+    private True: clients share one-hot rows, and the parties hold the embedding tables as shares; False: clients hold
+            the tables and share embedding sums, and the share files have no tables
     """
 
     architecture: Architecture
@@ -54,6 +60,7 @@ class PublicModel:
     books: Mapping[int, tuple[Series, ...]]
     salt: str
     notes: tuple[str, ...] = ()
+    private: bool = True
 
     @cached_property
     def digest(self) -> str:
@@ -68,7 +75,24 @@ class PublicModel:
     @property
     def layout(self) -> Layout:
         """The secret tensors, by name."""
-        return self.architecture.layout(self.width)
+        return self.architecture.layout(self.width if self.private else None)
+
+    @property
+    def columns(self) -> int:
+        """The number of words that a client shares of a token: V + S of a one-hot row, or C of an embedding sum."""
+        return self.inputs.columns if self.private else self.inputs.hidden
+
+    def request(self, batch: Batch, words: Callable[[], Any]) -> Request:
+        """A batch's input, whose share `words` makes."""
+        if self.private:
+            return self.inputs.private_request(batch, self.width, words)
+        return self.inputs.client_request(batch, words)
+
+    def expanded(self, batch: Batch, seed: bytes) -> np.ndarray:
+        """Party 1's share (N, columns) of a batch's input."""
+        if self.private:
+            return self.inputs.expanded(batch, self.width, seed)
+        return self.inputs.expanded_sums(batch, seed)
 
     def series(self, longest: int) -> tuple[Series, ...]:
         """The book of a request whose longest text has `longest` tokens."""
@@ -78,7 +102,8 @@ class PublicModel:
         each = list(dict.fromkeys(f for book in self.books.values() for f in book))
         books = {str(size): [each.index(f) for f in book] for size, book in self.books.items()}
         named = self.architecture.model_type != UNNAMED
-        return ({"family": self.architecture.model_type} if named else {}) | {
+        later = ({"family": self.architecture.model_type} if named else {}) | ({} if self.private else CLIENT)
+        return later | {
             "format": FORMAT, "spec": self.architecture.facts(), "recipe": self.recipe.name,
             "profile": self.profile.as_dict(), "frac": self.fixed.frac, "magnitude": self.fixed.magnitude,
             "ring": WORD_BITS, "width": self.width, "names": list(self.names), "series": series_to_list(each),
@@ -98,13 +123,15 @@ class PublicModel:
             facts = json.loads(text)
             if facts["format"] != FORMAT:
                 raise ValueError(f"the format is {facts['format']!r}, but this version reads {FORMAT!r}")
+            if (embedding := facts.get("embedding")) not in (None, *CLIENT.values()):
+                raise ValueError(f"its embedding is {embedding!r}, but this version reads 'client' or none")
             series = series_from_list(facts["series"])
             public = cls(
                 architecture_from(str(facts.get("family", UNNAMED)), facts["spec"]),
                 recipe_named(facts["recipe"]), RangeProfile.of(facts["profile"], where),
                 FixedPoint(facts["frac"], facts["magnitude"]), int(facts["width"]), tuple(facts["names"]),
                 {int(size): tuple(series[i] for i in book) for size, book in facts["books"].items()},
-                str(facts["salt"]), tuple(facts["notes"]),
+                str(facts["salt"]), tuple(facts["notes"]), embedding is None,
             )
             if public.digest != facts["digest"]:
                 raise ValueError("its digest does not match its content")

@@ -63,4 +63,4 @@ class PartyModel:
             return infer(s, public.architecture, request, forward, public.names)
 
     def _request(self, batch: Batch, words: np.ndarray) -> Request:
-        return self.public.inputs.private_request(batch, self.public.width, lambda: words)
+        return self.public.request(batch, lambda: words)

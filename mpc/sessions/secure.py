@@ -46,10 +46,13 @@ class SecureSession(Session):
         return words - mask
 
     def _accept(self, data: Any) -> Any:
+        return self._operand(data).astype(np.uint64)  # a copy: the caller's buffer may change later
+
+    def _operand(self, data: Any) -> Any:
         words = self.xp.asarray(data)
         if words.dtype.kind != "u":
             raise ShapeError(f"shares are unsigned words, got {words.dtype}; encode and split values first")
-        return words.astype(np.uint64)  # a copy: the caller's buffer may change later
+        return words
 
     def _open_weight(self, data: Any, index: int, width: int) -> Any:
         return linear.open_weight(self.party, self.xp.asarray(data), index, width)

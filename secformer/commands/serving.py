@@ -33,7 +33,7 @@ def provision(args: argparse.Namespace) -> None:
     with shown(args.progress) as tell:
         public = write_shares(args.model, args.out, recipe=args.recipe, profile=args.profile, seed_rank=args.seed_rank,
                               output=args.output, untrained_recipe=args.untrained_recipe, guard=not args.no_guard,
-                              tell=tell)
+                              embedding=args.embedding, tell=tell)
     show(args, serving.provision_json(public, Path(args.out)), serving.provision(public, Path(args.out)))
 
 
@@ -116,6 +116,7 @@ anything about the weights; send each to its own machine. One of the files holds
 examples:
   secformer provision ./my-bert --out shares
   secformer provision ./my-bert --out shares --recipe secformer --seed-rank 0
+  secformer provision ./my-bert --out shares --embedding client      every client gets the embedding tables
 """
 _DEALER = """\
 Runs the dealer until Ctrl-C or SIGTERM. The dealer hands out correlated randomness and sees no data. `secformer init`
@@ -163,6 +164,9 @@ def add(commands: Commands) -> None:
     p.add_argument("--output", choices=("auto", "head"), default="auto",
                    help="results that clients receive. auto: all that the architecture has (default); head: only the "
                         "head's answer")
+    p.add_argument("--embedding", choices=("private", "client"), default="private",
+                   help="who holds the embedding tables. private: the parties, as shares (default); client: every "
+                        "client, which then sends less and learns these weights")
     p.add_argument("--no-guard", action="store_true",
                    help="check nothing: clients will not learn that values left the ranges that the computation is "
                         "right in")

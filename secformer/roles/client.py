@@ -20,6 +20,7 @@ from secformer.models.run.options import GUARDS
 from secformer.models.run.output import SecureOutput, assemble
 from secformer.models.run.progress import Progress, shown
 from secformer.models.run.public import PublicModel
+from secformer.models.run.tables import Tables
 from secformer.models.run.tasks import advice, answers
 from secformer.models.run.turns import Turns
 from secformer.mpc.errors import ProtocolError, SecformerError, SettingsError
@@ -62,6 +63,7 @@ class RemoteModel(Helpers):
         if guard != "mark" and GUARD not in self.public.names:
             raise SettingsError(f"guard={guard!r} needs a guard, but this model was provisioned with --no-guard, so "
                                 f"nothing is checked; leave the guard at 'mark', or ask the model's owner for another")
+        self._tables = None if self.public.private else Tables(settings.model, self.public)
         self.tokenizer = Tokenizer(settings.model, self.public.inputs)
         context = client_context(settings.tls)
         self._parties = [PartyConnection(rank, address, context, settings.deadline)
@@ -96,8 +98,11 @@ class RemoteModel(Helpers):
         """One request: a half to each party, at the same time. Party 1's half is a seed."""
         tell("asking the parties", 0, 1)
         public, seed, request = self.public, fresh_seed(), fresh_seed().hex()[:ID_DIGITS]
-        share = public.inputs.private_halves(batch, public.width, seed)[0].words()
-        halves = (Half(request, public.digest, batch.lengths, batch.mask, words=share),
+        if self._tables is None:
+            mine, _ = public.inputs.private_halves(batch, public.width, seed)
+        else:
+            mine, _ = public.inputs.client_halves(batch, self._tables.sums(batch), public.fixed.frac, seed)
+        halves = (Half(request, public.digest, batch.lengths, batch.mask, words=mine.words()),
                   Half(request, public.digest, batch.lengths, batch.mask, seed=seed))
         first, second = self._both(lambda rank: self._parties[rank].infer(halves[rank]))
         for names in (set(first.words), set(second.words)):

@@ -197,7 +197,7 @@ class Engine:
     def _words(self, job: Job, batch: Batch) -> np.ndarray:
         if job.half.words is not None:
             return np.asarray(job.half.words)
-        return self._public.inputs.expanded(batch, self._public.width, job.half.seed or b"")
+        return self._public.expanded(batch, job.half.seed or b"")
 
     def report_material(self) -> None:
         """Reports what the store holds: requests use it up, and `secformer deal` adds to it at any time."""

@@ -1,6 +1,6 @@
 """The messages of clients and parties: halves of requests and of answers, as safetensors bodies.
 
-B texts, T tokens of the longest, N tokens of all, V vocabulary, S segments.
+B texts, T tokens of the longest, N tokens of all, V vocabulary, S segments, C hidden.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ ID_DIGITS = 32        # hexadecimal digits of a request id, 128 random bits
 class Half:
     """One party's half of a request. Lengths (B,) and mask (B, T) are public and must be the same in both halves.
 
-    A half holds either words (N, V + S), this party's share of the one-hot rows, or the seed of that share.
+    A half holds either words, this party's share of the one-hot rows (N, V + S) or of the embedding sums (N, C), or the
+    seed of that share.
     """
 
     request: str
@@ -68,7 +69,8 @@ def pack_half(half: Half) -> bytes:
 
 
 def unpack_half(body: bytes, *, columns: int, width: int, longest: int, max_tokens: int) -> Half:
-    """A half from a body. `columns` is V + S, `width` the bits of its words, `longest` the model's positions.
+    """A half from a body. `columns` is V + S, or C where clients hold the tables; `width` the bits of its words,
+    `longest` the model's positions.
 
     Raises InputError for anything but a well-formed half within the limits.
     """

@@ -104,11 +104,10 @@ class Web:
             if len(body) > most:
                 raise Refusal(413, "too large", f"a body may have at most {self._settings.max_body_mb} MB here; send "
                                                 f"fewer texts per request")
-        inputs = self._public.inputs
+        public = self._public
         try:
-            half = await asyncio.to_thread(unpack_half, bytes(body), columns=inputs.columns,
-                                           width=self._public.width, longest=inputs.longest,
-                                           max_tokens=self._settings.max_tokens)
+            half = await asyncio.to_thread(unpack_half, bytes(body), columns=public.columns, width=public.width,
+                                           longest=public.inputs.longest, max_tokens=self._settings.max_tokens)
         except InputError as error:
             raise Refusal(400, "bad request", str(error)) from error
         if half.model != self._public.digest:

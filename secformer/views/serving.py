@@ -14,11 +14,15 @@ from secformer.models.run.public import CLIENT_FOLDER, PublicModel
 from secformer.models.run.share_file import share_file
 from secformer.roles.stocking import Stocked
 
+TABLES = ("The clients' folder holds the embedding tables, which are part of the weights: give it to clients only, and "
+          "to no party.")
+
 
 def provision_json(public: PublicModel, out: Path) -> dict[str, Any]:
     return {
         "model": public.digest, "recipe": public.recipe.name, "architecture": public.architecture.spec.architecture,
         "results": [name for name in public.names if name != GUARD], "guard": GUARD in public.names,
+        "embedding": "private" if public.private else "client",
         "notes": list(public.notes),
         "files": {**{f"party{rank}": str(out / share_file(rank)) for rank in (0, 1)},
                   "client": str(out / CLIENT_FOLDER)},
@@ -36,6 +40,7 @@ def provision(public: PublicModel, out: Path) -> RenderableType:
              "Copy each share file to its own party only, as model.safetensors beside that party's settings file, and "
              "the clients' folder to clients, as model. The two share files together are the weights: delete these "
              "copies when both parties have theirs.",
+             *(() if public.private else (TABLES,)),
              *(f"Note: {note}." for note in public.notes)]
     return Group(table, *(Text(line) for line in lines))
 

@@ -353,6 +353,24 @@ def test_accepted_words_are_not_shared_with_the_caller() -> None:
     np.testing.assert_array_equal(a + b, words)
 
 
+def test_an_operand_keeps_its_words() -> None:
+    """Large narrow rows are neither widened nor copied before they are multiplied."""
+    mine = np.arange(6, dtype=np.uint32).reshape(2, 3)
+    theirs, weight = np.uint32(0) - mine, np.arange(6, dtype=np.uint64).reshape(3, 2)
+    mine[1, 2] += 1  # so the rows are 0, but for a 1
+
+    def program(s: Any, x: np.ndarray) -> Any:
+        rows = s.accept(x, frac=0, width=32, operand=True)
+        assert getattr(s, "party", None) is None or rows.data is x
+        kept = s.open_weight(weight if x is mine else np.zeros((3, 2), np.uint64), frac=0, width=32)
+        return s.lift(s.matmul(rows[:, 1:], s.open_weight(weight[1:] * np.uint64(x is mine), frac=0, width=32)),
+                      s.matmul(rows, kept))
+
+    a, b = World(backend="numpy").run(program, mine, theirs).results
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x.data + y.data, [[0, 0], [4, 5]])
+
+
 def test_accepting_anything_but_words_is_refused() -> None:
     """Floats cast to words would silently become other values."""
     with pytest.raises(SecformerError):

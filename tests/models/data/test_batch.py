@@ -15,15 +15,81 @@ def row(length: int, start: int = 1) -> Row:
     return Row(np.arange(start, start + length), np.zeros(length, np.int64), np.ones(length, np.int64))
 
 
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=9), st.integers(1, 30))
-def test_batches_hold_every_text_once_within_the_limit(lengths: list[int], limit: int) -> None:
-    rows = [row(n) for n in lengths]
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=24)
+LIMITS = st.integers(1, 300)
+
+
+def spared(batch: Batch) -> bool:
+    """At most a tenth more positions than tokens."""
+    return 10 * batch.size * batch.longest <= 11 * batch.tokens
+
+
+def cut(lengths: list[int], limit: int) -> list[tuple[list[int], Batch]]:
+    return list(batches([row(n) for n in lengths], limit))
+
+
+@given(LENGTHS, LIMITS)
+def test_batches_hold_every_text_once(lengths: list[int], limit: int) -> None:
+    rows = [row(n, start=100 * i) for i, n in enumerate(lengths)]
     seen: list[int] = []
     for places, batch in batches(rows, limit):
         seen += places
         assert [rows[i] for i in places] == list(batch.rows)
-        assert batch.size == 1 or batch.size * batch.longest <= limit
     assert sorted(seen) == list(range(len(rows)))
+
+
+@given(LENGTHS, LIMITS)
+def test_batches_keep_both_bounds(lengths: list[int], limit: int) -> None:
+    """The limit of positions, except for a text that is longer by itself; and padding of at most a tenth."""
+    for _, batch in cut(lengths, limit):
+        assert batch.size * batch.longest <= limit or (batch.size == 1 and batch.longest > limit)
+        assert spared(batch)
+
+
+@given(LENGTHS, LIMITS)
+def test_equal_lengths_stay_together_unless_the_limit_parts_them(lengths: list[int], limit: int) -> None:
+    found = cut(lengths, limit)
+    for length in set(lengths):
+        holding = [batch for _, batch in found if length in batch.lengths]
+        fits = max(1, limit // length)
+        assert len(holding) == -(-lengths.count(length) // fits)
+
+
+@given(LENGTHS, LIMITS)
+def test_batches_are_as_few_as_can_be(lengths: list[int], limit: int) -> None:
+    """No other cut of the sorted texts has fewer batches, or as few with fewer positions; by trying all of them."""
+    parts = []
+    for length in sorted(set(lengths)):
+        count, fits = lengths.count(length), max(1, limit // length)
+        parts += [[length] * fits] * (count // fits) + [[length] * (count % fits)] * (count % fits > 0)
+
+    def all_cuts(at: int) -> tuple[int, int]:
+        if at == len(parts):
+            return 0, 0
+        if at not in known:
+            options = []
+            for stop in range(at + 1, len(parts) + 1):
+                texts = [n for part in parts[at:stop] for n in part]
+                positions = len(texts) * max(texts)
+                if stop == at + 1 or (positions <= limit and 10 * positions <= 11 * sum(texts)):
+                    more = all_cuts(stop)
+                    options.append((1 + more[0], positions + more[1]))
+            known[at] = min(options)
+        return known[at]
+
+    known: dict[int, tuple[int, int]] = {}
+    found = [batch for _, batch in cut(lengths, limit)]
+    assert (len(found), sum(b.size * b.longest for b in found)) == all_cuts(0)
+
+
+def test_short_texts_do_not_run_with_long_ones() -> None:
+    """Without the bound on padding, all five would run together: 45 positions for 22 tokens."""
+    assert [places for places, _ in cut([9, 2, 9, 1, 1], 1024)] == [[3, 4], [1], [0, 2]]
+
+
+def test_a_shorter_text_may_join_where_it_costs_less_than_a_tenth() -> None:
+    assert [places for places, _ in cut([10] * 9 + [5], 1024)] == [[9, *range(9)]]      # 100 positions for 95 tokens
+    assert [places for places, _ in cut([10] * 3 + [5], 1024)] == [[3], [0, 1, 2]]      # 40 for 35: too many
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5))
@@ -65,8 +131,14 @@ def test_masks_reach_as_far_as_their_text() -> None:
 
 
 def test_a_text_beyond_the_limit_runs_alone() -> None:
-    rows = [row(9), row(2), row(9), row(2)]
-    assert [places for places, _ in batches(rows, 5)] == [[1, 3], [0], [2]]
-    assert [places for places, _ in batches(rows, 1)] == [[1], [3], [0], [2]]
-    assert [places for places, _ in batches(rows, 36)] == [[1, 3, 0, 2]]
-    assert list(batches([], 5)) == []
+    rows = [9, 2, 9, 2]
+    assert [places for places, _ in cut(rows, 5)] == [[1, 3], [0], [2]]
+    assert [places for places, _ in cut(rows, 1)] == [[1], [3], [0], [2]]
+    assert [places for places, _ in cut(rows, 36)] == [[1, 3], [0, 2]]
+    assert cut([], 5) == []
+
+
+def test_a_length_that_fills_batches_stands_alone() -> None:
+    """What is left of it runs with its neighbours, where both bounds allow that; here the limit does not."""
+    found = cut([8] * 5000 + [7] * 3, 16)
+    assert len(found) == 2502 and {batch.size for _, batch in found} == {1, 2}

@@ -46,6 +46,27 @@ def test_bfloat16(tmp_path: Path) -> None:
     read = Checkpoint(tmp_path, prefix="bert.").read("a", (2, 2))
     np.testing.assert_allclose(read, values, rtol=2.0**-7)
     np.testing.assert_array_equal(read[0], values[0])
+    stored = Checkpoint(tmp_path, prefix="bert.").stored("a", (2, 2))
+    assert stored.dtype == np.float32
+    np.testing.assert_array_equal(stored, read)
+
+
+def test_a_tensor_as_it_is_stored(tmp_path: Path) -> None:
+    values = np.array([[0.5, -1.25, 3.0]], np.float16)
+    checkpoint = save(tmp_path, {"bert.a": values})
+    assert checkpoint.shape("a") == (1, 3) and checkpoint.stored("a", (1, 3)).dtype == np.float16
+    np.testing.assert_array_equal(checkpoint.stored("a", (1, 3)), values)
+    with pytest.raises(ModelError, match=r"tensor 'a' has shape \(1, 3\)"):
+        checkpoint.stored("a", (3, 1))
+    with pytest.raises(ModelError, match="lacks tensor 'b'"):
+        checkpoint.shape("b")
+
+
+def test_one_file_of_another_name(tmp_path: Path) -> None:
+    save_file({"a": np.ones(2, np.float32)}, str(tmp_path / "tables.safetensors"))
+    assert "a" in Checkpoint(tmp_path, file="tables.safetensors")
+    with pytest.raises(ModelError, match="not a readable safetensors file"):
+        Checkpoint(tmp_path, file="others.safetensors")
 
 
 def test_rows_read_no_more_than_rows(tmp_path: Path) -> None:

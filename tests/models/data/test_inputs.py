@@ -68,6 +68,7 @@ def test_client_halves_add_up_to_the_encoded_sums(case: tuple[TokenInputs, Batch
     sums = np.random.default_rng(seed).normal(0.0, 3.0, (batch.tokens, inputs.hidden))
     first, second = inputs.client_halves(batch, sums, frac, SEED)
     np.testing.assert_array_equal(first.words() + second.words(), encode(sums, frac))
+    np.testing.assert_array_equal(second.words(), inputs.expanded_sums(batch, SEED))  # what a served party 1 expands
     for half in (first, second):
         assert not half.private and half.width == WORD_BITS
         assert half.shape == half.words().shape == (batch.tokens, inputs.hidden)

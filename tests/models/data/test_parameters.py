@@ -51,6 +51,28 @@ def test_tensors_are_read_once_and_in_the_layouts_order() -> None:
             assert (found.vector(name).data == i).all() and found.vector(name).shape == LAYOUT[name].shape
 
 
+@pytest.mark.parametrize(("elements", "rows"), [(1 << 23, [9]), (36, [9]), (35, [8, 1]), (12, [3, 3, 3]), (1, [1] * 9)])
+def test_a_large_table_is_opened_in_blocks_of_rows(monkeypatch: pytest.MonkeyPatch, elements: int,
+                                                   rows: list[int]) -> None:
+    monkeypatch.setattr("secformer.models.data.parameters.BLOCK", elements)
+    table = np.arange(36.0).reshape(9, 4)
+
+    class Filled(Counted):
+        def get(self, name: str) -> np.ndarray:
+            return table if name == TABLE else super().get(name)
+
+    found = load_weights(PlainSession(), Filled())
+    blocks = found.blocks(TABLE)
+    assert [block.shape for block in blocks] == [(n, 4) for n in rows]
+    np.testing.assert_array_equal(np.concatenate([block.data for block in blocks]), table)
+    assert found.matrix(TABLE) is blocks[0] and found.blocks("layer.0.dense.weight") == [
+        found.matrix("layer.0.dense.weight")]
+    plan = PlanRecorder().record(lambda s: load_weights(s, GhostTensors(LAYOUT)))
+    standing = [t for t in LAYOUT.values() if t.standing]
+    assert plan.rounds == len(rows) + 2
+    assert plan.bytes == 2 * sum(np.prod(t.shape) * t.width // 8 for t in standing)
+
+
 def test_names_are_looked_up_inside_a_prefix() -> None:
     found = load_weights(PlainSession(), Counted())
     layer = found.inside("layer.1")

@@ -66,6 +66,19 @@ def test_parts_are_transposed_scaled_and_joined(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rows.build(checkpoint), np.vstack([-2.0 * a, b]))
 
 
+@pytest.mark.parametrize(("elements", "rows"), [(99, [2, 4]), (6, [2, 2, 2]), (5, [1, 1, 1, 1, 1, 1]), (1, [1] * 6)])
+def test_joined_rows_come_in_blocks(tmp_path: Path, elements: int, rows: list[int]) -> None:
+    checkpoint = saved(tmp_path, a=numbers(2, 3), b=numbers(4, 3, start=50))
+    joined = Tensor((Part(("a",), (2, 3)), Part(("b",), (4, 3))), axis=0)
+    found = list(joined.blocks(checkpoint, elements))
+    assert [len(block) for block in found] == rows
+    np.testing.assert_array_equal(np.concatenate(found), joined.build(checkpoint))
+    for whole in (Tensor((Part(("b",), (4, 3), True),)), Tensor((Part(("b",), (4, 3), factor=2.0),), axis=0),
+                  Tensor((Part(("b",), (4, 3)), Part(("b",), (4, 3))))):  # anything but rows one below the other
+        (block,) = whole.blocks(checkpoint, elements)
+        np.testing.assert_array_equal(block, whole.build(checkpoint))
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=4), st.sampled_from([0, -1]))
 def test_the_shape_is_the_builts(sizes: list[tuple[int, bool]], axis: int) -> None:
     """Any number of parts, stored either way, joined along either axis."""

@@ -8,12 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secformer.models.data.batch import Batch, Row
-from secformer.models.data.inputs import TokenInputs
-from secformer.models.data.parameters import Parameters
-from secformer.models.data.tensors import TABLE
+from secformer.models.data.inputs import Request, TokenInputs
+from secformer.models.data.parameters import Parameters, load_weights
+from secformer.models.data.shares import uniform
+from secformer.models.data.tensors import TABLE, Part, Tensor
 from secformer.models.families.blocks import Forward, join_heads, layernorm, linear, look_up, split_heads
 from secformer.mpc.errors import SettingsError
+from secformer.mpc.fixed import encode
+from secformer.mpc.session import Session
 from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.shares import Share
+from secformer.mpc.simulate import World
 from secformer.protocols.layernorm import layernorm_exact
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT
@@ -97,3 +102,43 @@ def test_one_hot_rows_look_up_words_and_segments(segments: int) -> None:
     found = look_up(s, s.accept(inputs.one_hot(batch, np.float64), frac=0), f).data
     expected = table[batch.ids] + (table[3 + batch.segments] if segments else 0.0)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("at_once", "block", "rounds"), [(1 << 22, 1 << 23, 1), (22, 6, 3), (1, 3, 5), (33, 21, 2)])
+def test_a_look_up_in_blocks_finds_the_same_words(monkeypatch: pytest.MonkeyPatch, at_once: int, block: int,
+                                                  rounds: int) -> None:
+    """Blocks of tokens and of words bound the memory; the sums are the encoded rows, the same bytes."""
+    monkeypatch.setattr("secformer.models.families.blocks.AT_ONCE", at_once)
+    monkeypatch.setattr("secformer.models.data.parameters.BLOCK", block)
+    rng, inputs = np.random.default_rng(0), TokenInputs(9, 2, 8, 3)
+    table = rng.normal(0, 2, (11, 3))
+    batch = Batch((Row(rng.integers(0, 9, 5), np.array([0, 0, 1, 1, 1]), np.ones(5, np.int64)),))
+    layout = {TABLE: Tensor((Part(("t",), (11, 3)),), 0, True, 24)}
+    world, mask = World(backend="numpy"), uniform(bytes(32), TABLE, (11, 3), 24)
+    words = (encode(table, 16).astype(np.uint32) - mask, mask)
+
+    class Held:
+        def __init__(self, mine: np.ndarray):
+            self.layout, self.mine = layout, mine
+
+        def get(self, name: str) -> np.ndarray:
+            return self.mine
+
+    found: dict[Session, Parameters] = {}
+
+    def load(s: Session, tensors: Held) -> None:
+        found[s] = load_weights(s, tensors)
+
+    world.run(load, *map(Held, words))
+
+    def program(s: Session, request: Request) -> Share:
+        rows = s.accept(request.words(), frac=0, width=24, operand=True)
+        return look_up(s, rows, Forward(batch, found[s], EXACT, lambda site: {}))
+
+    outcome = world.run(program, *inputs.private_halves(batch, 24, bytes(range(32))))
+    mine, theirs = outcome.results
+    wanted = encode(table, 16)
+    np.testing.assert_array_equal(mine.data + theirs.data, wanted[batch.ids] + wanted[9 + batch.segments])
+    assert outcome.cost.rounds == rounds + 1
+    lifted = outcome.cost.bytes - 2 * 3 * 5 * 11  # three bytes per entry of a row, from each party
+    assert lifted == 2 * 3 * 5 * 3                # and three per entry of a sum

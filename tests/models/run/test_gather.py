@@ -62,7 +62,7 @@ def test_texts_of_similar_length_are_asked_for_together() -> None:
         return answer(batch, tell)
 
     gather(texts([7, 2, 8, 2, 3]), 16, BY_TOKEN, ask, silent)
-    assert asked == [[2, 2, 3], [7, 8]]
+    assert asked == [[2, 2], [3], [7, 8]]
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 20))

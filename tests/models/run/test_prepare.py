@@ -18,7 +18,15 @@ from secformer.models.families.program import GUARD
 from secformer.models.ranges.profile import FILE, RangeProfile, measure
 from secformer.models.run.local import PlainModel, SecureModel, plain_bert, secure_bert
 from secformer.models.run.options import Settings
-from secformer.models.run.prepare import OUTDATED, UNMEASURED, choose_profile, choose_recipe, prepare, result_names
+from secformer.models.run.prepare import (
+    OUTDATED,
+    UNMEASURED,
+    choose_profile,
+    choose_recipe,
+    look_up_note,
+    prepare,
+    result_names,
+)
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
 from secformer.protocols.recipes import EXACT, FAITHFUL, MPCFORMER, PUMA, SECFORMER
 
@@ -133,6 +141,28 @@ def test_tables_are_shared_for_private_look_ups_only(folder: ModelFolder, embedd
     assert set(prepared.layout) - set(folder.architecture.weights()) == tables
     assert prepared.recipe is FAITHFUL and prepared.architecture is folder.architecture
     assert prepared.names == ("last_hidden_state", "pooler_output", GUARD) and prepared.notes == ()
+
+
+def test_a_large_vocabulary_gets_a_note(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what a private look-up costs, and what avoids it; nothing is refused."""
+    folder = ModelFolder(encoder)
+    words = folder.architecture.inputs.words
+    monkeypatch.setattr("secformer.models.run.prepare.MANY", words)
+    assert prepare(folder, FAITHFUL, None, Settings(), on_shares=True).notes == ()
+    monkeypatch.setattr("secformer.models.run.prepare.MANY", words - 1)
+    (note,) = prepare(folder, FAITHFUL, None, Settings(), on_shares=True).notes
+    assert note == (f"the vocabulary has {words} words, so to keep a token's id secret costs 0.0 MB of traffic in each "
+                    f"direction between the parties; embedding='client' avoids that, and gives the embedding tables, "
+                    f"which are a part of the weights, to every client")
+    for settings, shared in ((Settings(embedding="client"), True), (Settings(), False)):
+        assert prepare(folder, FAITHFUL, None, settings, on_shares=shared).notes == ()
+
+
+def test_the_note_counts_a_row_at_its_width(encoder: Path) -> None:
+    """The figure is what the plan counts: 250,002 words and a segment at three bytes each are 0.75 MB."""
+    inputs = replace(ModelFolder(encoder).architecture.inputs, words=250_002, segments=1)
+    assert "250,002 words" in look_up_note(inputs, 24)[0] and "costs 0.8 MB" in look_up_note(inputs, 24)[0]
+    assert "costs 1.0 MB" in look_up_note(inputs, 32)[0] and look_up_note(replace(inputs, words=65_000), 24) == []
 
 
 def test_notes_of_the_folder_and_of_the_profile_are_kept(tmp_path: Path) -> None:

@@ -28,6 +28,16 @@ def test_provision_says_where_the_files_are(tmp_path: Path, capsys: pytest.Captu
     out = " ".join(capsys.readouterr().out.split())
     assert "party 0" in out and "two share files together are the weights: delete these copies" in out
     assert f"as {MODEL} beside that party's settings" in out and f"to clients, as {CLIENT_MODEL}." in out
+    assert said["embedding"] == "private" and "embedding tables" not in out
+
+
+def test_provision_with_tables_for_clients(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_checkpoint(tmp_path / "model", "BertForSequenceClassification")
+    said = answer(capsys, "provision", str(model), "--out", str(tmp_path / "shares"), "--embedding", "client")
+    assert said["embedding"] == "client" and (tmp_path / "shares/client/tables.safetensors").is_file()
+    assert main(["provision", str(model), "--out", str(tmp_path / "again"), "--embedding", "client"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "embedding tables, which are part of the weights: give it to clients only, and to no party" in out
 
 
 def test_share_files_go_where_settings_and_manual_say(tmp_path: Path, party: str, root: Path) -> None:

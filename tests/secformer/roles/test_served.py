@@ -13,11 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from roles_lab import LONG, TEXT, ask, log_lines, no_serial_twice, right, serials, until
+from sentence_lab import write_sentence
 
-from secformer import SecureModel, connect, demo_model
+from secformer import SecureModel, connect, demo_model, plain_bert
 from secformer.cli import main
-from secformer.mpc.errors import InputError, ProtocolError
+from secformer.models.run.tables import FILE
+from secformer.mpc.errors import InputError, ModelError, ProtocolError
+from secformer.mpc.prg import fresh_seed
 from secformer.roles.certificates import issue
+from secformer.roles.messages import ID_DIGITS, Half
 from secformer.roles.trial import LocalRoles
 
 MIXED = ["Bad.", "A clumsy script, saved by two brilliant performances.", "", "so so", "great " * 40]
@@ -43,6 +47,40 @@ def test_answers_and_cost_are_the_in_process_ones(up: LocalRoles) -> None:
     assert (out.cost.bytes, out.cost.rounds, out.cost.dealer_bytes) == (
         inside.cost.bytes, inside.cost.rounds, inside.cost.dealer_bytes)
     assert [c for c in out.cost.children] == [c for c in inside.cost.children]
+
+
+def test_clients_that_hold_the_tables_share_sums(tmp_path: Path) -> None:
+    """A folder of sentence-transformers, whose encoder's tables the client holds: the answers and costs of the same
+    model in process; stored material serves it; and the parties refuse a half of any other shape or width."""
+    model, texts = write_sentence(tmp_path / "model", dense=[(4, "activation.Tanh", True)]), ["the cat sat", "dog", ""]
+    with LocalRoles(tmp_path / "served", model, embedding="client") as roles:
+        roles.wait_ready()
+        out = ask(roles, texts)
+        assert main(["deal", "--settings", str(roles.settings("party1")), "--count", "1", "--lengths", "5"]) == 0
+        roles.stop("dealer")
+        stored = ask(roles, texts[0])
+        with connect(roles.settings("client")) as client:
+            public, one = client.public, np.ones(1, np.int64)
+            mask, hidden = np.ones((1, 1), dtype=bool), public.inputs.hidden
+            for words in (np.zeros((1, public.inputs.columns), np.uint64), np.zeros((1, hidden), np.uint32)):
+                half = Half(fresh_seed().hex()[:ID_DIGITS], public.digest, one, mask, words=words)
+                with pytest.raises(InputError, match=rf"words must be uint64 of shape \(1, {hidden}\), "
+                                                     rf"got {words.dtype} \(1, "):
+                    client._parties[0].infer(half)
+        tables = roles.role_folder("client") / "model" / FILE
+        tables.rename(tables.with_suffix(".gone"))
+        with pytest.raises(ModelError, match=r"tables.safetensors is missing: in this model, clients hold"):
+            ask(roles, texts)
+    wanted = plain_bert(model, texts)
+    np.testing.assert_allclose(out.embeddings, wanted.embeddings, rtol=0, atol=2e-3)
+    np.testing.assert_allclose(stored.embeddings[0], wanted.embeddings[0], rtol=0, atol=2e-3)
+    with SecureModel.from_pretrained(model, backend="numpy", embedding="client") as inside:
+        inside.provision()
+        here = inside(texts)
+    np.testing.assert_allclose(out.embeddings, here.embeddings, rtol=0, atol=2e-3)
+    assert out.cost is not None and here.cost is not None
+    assert (out.cost.bytes, out.cost.rounds, out.cost.dealer_bytes) == (
+        here.cost.bytes, here.cost.rounds, here.cost.dealer_bytes)
 
 
 def test_a_connection_serves_several_questions(up: LocalRoles) -> None:
