@@ -77,8 +77,8 @@ class Quantity:
               (axis, keepdims). Inputs are the arrays that the function is given:
                 gelu, tanh  x, of any shape
                 layernorm   x (N, C), gamma (C,), beta (C,)
-                softmax     scores (B, H, T, T), values (B, H, T, D), real (B, 1, 1, T), which is True where a token is
-                            real. Columns of padding hold their row's largest real score: extremes ignore them; sums
+                softmax     scores (B, H, Q, T), values (B, H, T, D), real, which broadcasts to the scores and is True
+                            where one is real. Others hold their row's largest real score: extremes ignore them; sums
                             multiply by `real`.
     widening  how a margin widens the measured range
     """
@@ -133,7 +133,7 @@ def positive(at: Site, quantity: Quantity) -> Range:
 
 
 def real_scores(xp: Any, scores: Any, real: Any) -> Any:
-    """Scores (B, H, T, T) whose columns of padding hold the largest real score of their row. real (B, 1, 1, T)."""
+    """Scores (B, H, Q, T), of which those that are not `real` hold the largest real score of their row."""
     largest = xp.amax(xp.where(real, scores, -math.inf), axis=-1, keepdims=True)
     return xp.where(real, scores, largest)
 

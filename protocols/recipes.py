@@ -62,7 +62,8 @@ class Recipe:
     """The functions of a Transformer, each as a protocol that takes the ranges of its call site.
 
     gelu, tanh  (session, x, at) -> share of x's shape
-    softmax     (session, scores (B, H, T, T), values (B, H, T, D), mask (B, T), at) -> (B, H, T, D)
+    softmax     (session, scores (B, H, Q, T), values (B, H, T, D), mask, at) -> (B, H, Q, D); the mask (B, T), or of
+                four axes that broadcast to the scores
     layernorm   (session, x (N, C), gamma (C,), beta (C,), eps, at) -> (N, C)
     others      protocols for further functions, by `Function.name`
     exact       further functions are the exact ones where `others` names none

@@ -18,6 +18,7 @@ from secformer.mpc.shares import Share
 from secformer.protocols.quantities import INPUT, Quantity, needed, real_scores
 from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import Elementwise, Function, Recipe
+from secformer.protocols.softmax import spread_out
 
 
 class Meet(Protocol):
@@ -55,7 +56,7 @@ def observed(recipe: Recipe, xp: Any, meet: Meet, *, asking: Recipe | None = Non
     @wraps(recipe.softmax)
     def softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
         given, weighted = s.values(scores), s.values(values)
-        real = xp.asarray(mask[:, None, None, :], device=given.device)
+        real = xp.asarray(spread_out(mask), device=given.device)
         here = meet(at, asked["softmax"], real_scores(xp, given, real), weighted, real)
         return recipe.softmax(s, scores, values, mask, here)
 
