@@ -163,7 +163,7 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
 @cite("ba2016layernorm", "layer normalisation")
 @needs(*NORM)
 @approximate
-def layernorm_newton(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
+def layernorm_newton(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm with CrypTen's Newton inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
     33 rounds with the published 3 iterations; about 26 bytes per element. Ranges as in `layernorm_by`. Error: that of

@@ -16,7 +16,15 @@ from secformer.protocols.newton import reciprocal_newton
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import INPUT, QUAD_SHIFT, QUAD_SUM, RELU_SUM, SCORE, VALUE, measured, needs
 from secformer.protocols.ranges import Range, Site, bits, with_air
-from secformer.protocols.softmax import EXP_BITS, plain_2quad, quad_mean, real_columns, spread_out, weighted_mean, within
+from secformer.protocols.softmax import (
+    EXP_BITS,
+    plain_2quad,
+    quad_mean,
+    real_columns,
+    spread_out,
+    weighted_mean,
+    within,
+)
 
 QUAD = 0.125, 0.25, 0.5  # coefficients of x^2, x and 1
 E = 2.0**-6              # what 2ReLU adds to every row's sum, so that none is 0

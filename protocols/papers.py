@@ -68,6 +68,9 @@ PAPERS = MappingProxyType({
         "EMNLP 2019, arXiv:1908.10084"),
     "hendrycks2016gelu": Paper("Hendrycks, Gimpel", 2016, "Gaussian Error Linear Units", "arXiv:1606.08415"),
     "ba2016layernorm": Paper("Ba, Kiros, Hinton", 2016, "Layer Normalization", "arXiv:1607.06450"),
+    "su2021roformer": Paper(
+        "Su et al.", 2021, "RoFormer: Enhanced Transformer with Rotary Position Embedding", "arXiv:2104.09864"),
+    "shazeer2020glu": Paper("Shazeer", 2020, "GLU Variants Improve Transformer", "arXiv:2002.05202"),
     "vaswani2017attention": Paper("Vaswani et al.", 2017, "Attention Is All You Need", "NeurIPS 2017"),
 })
 

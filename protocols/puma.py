@@ -106,7 +106,7 @@ def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, 
 @cite("ba2016layernorm", "layer normalisation")
 @needs(*NORM)
 @approximate
-def layernorm_octaves(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
+def layernorm_octaves(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm with the inverse root of PUMA's framework: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
     16 rounds; about 26 bytes per element. Ranges as in `layernorm_by`; at["variance"] up to 20 octaves. Error: that of

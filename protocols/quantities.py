@@ -76,7 +76,8 @@ class Quantity:
     of        (xp, *inputs) -> the values whose extremes count. xp is `numpy` or `torch`: spell keywords as both do
               (axis, keepdims). Inputs are the arrays that the function is given:
                 gelu, tanh  x, of any shape
-                layernorm   x (N, C), gamma (C,), beta (C,)
+                further functions  x, or the several that they take
+                layernorm   x (N, C), gamma (C,), beta (C,) or 0.0
                 softmax     scores (B, H, Q, T), values (B, H, T, D), real, which broadcasts to the scores and is True
                             where one is real. Others hold their row's largest real score: extremes ignore them; sums
                             multiply by `real`.
@@ -142,6 +143,10 @@ def _input(xp: Any, x: Any, *parameters: Any) -> Any:
     return x
 
 
+def _gate(xp: Any, x: Any, gate: Any) -> Any:
+    return gate
+
+
 def _gain(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
     """The power of two that bounds |gamma|: a profile is public, and says no more of a secret parameter."""
     return xp.exp2(xp.ceil(xp.log2(xp.clip(xp.amax(xp.abs(gamma)), LEAST_GAIN, None))))
@@ -184,6 +189,7 @@ def _row_sums(xp: Any, weights: Any, real: Any) -> Any:
 
 
 INPUT = Quantity("input", _input)
+GATE = Quantity("gate", _gate)  # what a value is multiplied with
 GAIN = Quantity("gain", _gain, Widening(ratio=True, fixed=True))
 VARIANCE = Quantity("variance", _variance, RATIO)
 VALUE = Quantity("value", _value)
@@ -194,4 +200,4 @@ QUAD_SUM = Quantity("quad_sum", _quad_sum, RATIO)
 RELU_SUM = Quantity("relu_sum", _relu_sum, RATIO)
 NORM = INPUT, GAIN, VARIANCE
 ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, QUAD_SUM, RELU_SUM
-KNOWN = MappingProxyType({q.name: q for q in (*NORM, *ATTENTION)})
+KNOWN = MappingProxyType({q.name: q for q in (*NORM, *ATTENTION, GATE)})

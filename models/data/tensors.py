@@ -5,7 +5,7 @@ Matrices are stored (in, out), the transpose of PyTorch's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +26,20 @@ class Part:
     shape      the shape in which the tensor is stored
     transpose  whether the stored tensor is transposed
     factor     what the values are multiplied with
+    rows       the first and the last but one of the stored rows that are taken, such as Q's of a matrix of Q, K and V;
+               None: all
     """
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
     transpose: bool = False
     factor: float = 1.0
+    rows: tuple[int, int] | None = None
+
+    @property
+    def taken(self) -> tuple[int, ...]:
+        """The shape of what is taken, before it is transposed."""
+        return self.shape if self.rows is None else (self.rows[1] - self.rows[0], *self.shape[1:])
 
     def name(self, checkpoint: Checkpoint) -> str:
         return next((n for n in self.names if n in checkpoint), self.names[0])
@@ -52,14 +60,14 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        shapes = [p.shape[::-1] if p.transpose else p.shape for p in self.parts]
+        shapes = [p.taken[::-1] if p.transpose else p.taken for p in self.parts]
         joined = list(shapes[0])
         joined[self.axis] = sum(s[self.axis] for s in shapes)
         return tuple(joined)
 
     def build(self, checkpoint: Checkpoint) -> np.ndarray:
         """The tensor in float64. Raises ModelError as `Checkpoint.read`."""
-        arrays = [checkpoint.read(p.name(checkpoint), p.shape) for p in self.parts]
+        arrays = [checkpoint.read(p.name(checkpoint), p.shape)[slice(*(p.rows or (None,)))] for p in self.parts]
         arrays = [(a.T if p.transpose else a) * p.factor if p.transpose or p.factor != 1.0 else a
                   for a, p in zip(arrays, self.parts, strict=True)]
         return np.ascontiguousarray(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, self.axis))
@@ -78,14 +86,28 @@ def vector(name: str, size: int) -> Tensor:
     return Tensor((Part((name,), (size,)),))
 
 
-def linear_layout(here: str, there: str, inner: int, outer: int) -> dict[str, Tensor]:
-    """Weight and bias of the checkpoint's linear layer `there`, under the program's name `here`."""
-    return {f"{here}.weight": matrix(f"{there}.weight", inner, outer), f"{here}.bias": vector(f"{there}.bias", outer)}
+def linear_layout(here: str, there: str, inner: int, outer: int, *, bias: bool = True) -> dict[str, Tensor]:
+    """Weight and, where the model has one, bias of the checkpoint's linear layer `there`, under the program's name
+    `here`."""
+    found = {f"{here}.weight": matrix(f"{there}.weight", inner, outer)}
+    return found | ({f"{here}.bias": vector(f"{there}.bias", outer)} if bias else {})
 
 
-def norm_layout(here: str, there: str, size: int) -> dict[str, Tensor]:
-    """Weight and bias of the checkpoint's LayerNorm `there`, under the program's name `here`."""
-    return {f"{here}.{k}": vector(f"{there}.{k}", size) for k in ("weight", "bias")}
+def norm_layout(here: str, there: str, size: int, *, bias: bool = True) -> dict[str, Tensor]:
+    """Weight and, where the model has one, bias of the checkpoint's LayerNorm `there`, under the program's name
+    `here`."""
+    return {f"{here}.{k}": vector(f"{there}.{k}", size) for k in ("weight", "bias")[: 2 if bias else 1]}
+
+
+def rows_layout(here: str, there: str, size: int, factors: Sequence[float], *, bias: bool = True) -> dict[str, Tensor]:
+    """Weight and, where the model has one, bias of the checkpoint's linear layer `there`, which joins several square
+    ones of this size, each times its factor."""
+    def joined(end: str, shape: tuple[int, ...], turned: bool) -> tuple[Part, ...]:
+        return tuple(Part((f"{there}.{end}",), (size * len(factors), *shape), turned, factor,
+                          (i * size, (i + 1) * size)) for i, factor in enumerate(factors))
+
+    found = {f"{here}.weight": Tensor(joined("weight", (size,), True), standing=True)}
+    return found | ({f"{here}.bias": Tensor(joined("bias", (), False))} if bias else {})
 
 
 def parts(layout: Layout) -> Iterator[Part]:

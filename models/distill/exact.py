@@ -55,10 +55,11 @@ def softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site
 
 @faithful
 @needs()
-def layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
+def layernorm(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm over the last axis."""
     def normalised(v: Tensor) -> Tensor:
-        return functional.layer_norm(v, v.shape[-1:], s.values(gamma), s.values(beta), eps)
+        moved = s.values(beta) if isinstance(beta, Share) else None
+        return functional.layer_norm(v, v.shape[-1:], s.values(gamma), moved, eps)
 
     return s.apply(normalised, x, on=Tensor)
 

@@ -15,12 +15,16 @@ from secformer.models.families.architecture import Architecture
 from secformer.models.families.bert import Bert
 from secformer.models.families.config import Config
 from secformer.models.families.heads import Head
+from secformer.models.families.modernbert import ModernBert
 from secformer.models.families.modules import Modules, read_modules
+from secformer.models.families.nomic_bert import NomicBert
 from secformer.models.families.sentence import PLACE, SentenceModel
 from secformer.mpc.errors import ModelError
 
 GROUP = "secformer.families"
-FAMILIES: Mapping[str, type[Architecture]] = MappingProxyType({family.model_type: family for family in (Bert,)})
+FAMILIES: Mapping[str, type[Architecture]] = MappingProxyType({
+    family.model_type: family for family in (Bert, ModernBert, NomicBert)
+})
 
 
 def architecture_of(config: Config) -> Architecture:

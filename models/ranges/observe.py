@@ -17,7 +17,7 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.quantities import INPUT, Quantity, needed, real_scores
 from secformer.protocols.ranges import Site
-from secformer.protocols.recipes import Elementwise, Function, Recipe
+from secformer.protocols.recipes import Function, Further, Recipe
 from secformer.protocols.softmax import spread_out
 
 
@@ -37,20 +37,22 @@ def observed(recipe: Recipe, xp: Any, meet: Meet, *, asking: Recipe | None = Non
     asking = asking or recipe
     asked = {name: quantities for name, quantities in asking.needs.items() if quantities}
 
-    def elementwise(function: Elementwise, quantities: tuple[Quantity, ...]) -> Elementwise:
+    def elementwise(function: Further, quantities: tuple[Quantity, ...]) -> Further:
         @wraps(function)
-        def met(s: Session, x: Share, at: Site) -> Share:
-            return function(s, x, meet(at, quantities, s.values(x)))
+        def met(s: Session, *given: Any) -> Share:
+            *xs, at = given
+            return function(s, *xs, meet(at, quantities, *map(s.values, xs)))
 
         return met
 
-    def further(function: Function, own: Elementwise) -> Elementwise:
+    def further(function: Function, own: Further) -> Further:
         quantities = needed(asking.of(function), (INPUT,))
         return elementwise(own, quantities) if quantities else own
 
     @wraps(recipe.layernorm)
-    def layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
-        here = meet(at, asked["layernorm"], *map(s.values, (x, gamma, beta)))
+    def layernorm(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
+        moved = s.values(beta) if isinstance(beta, Share) else beta
+        here = meet(at, asked["layernorm"], s.values(x), s.values(gamma), moved)
         return recipe.layernorm(s, x, gamma, beta, eps, here)
 
     @wraps(recipe.softmax)
