@@ -19,9 +19,10 @@ from secformer.protocols.recipes import Function
 def glu(s: Session, x: Share, gate: Share, at: Site) -> Share:
     """x * gate, element-wise, for x in at["input"] and gate in at["gate"].
 
-    2 rounds, one less where both are settled; 16 to 20 bytes per element, beside the activation that gave x.
+    2 rounds, one less where both are settled; 16 to 20 bytes per element for products to 2^14, beside the
+    activation that gave x.
     1. settle x and gate                                           one round; 3 or 4 bytes each, by their ranges
-    2. return their product                                        one round; 5 or 6 bytes each, by both ranges
+    2. return their product                                        one round; 5 to 8 bytes each, by both ranges
 
     Any domain whose product fits a word: 2^30 with 16 fractional bits. While both stay within their ranges, no product
     wraps. A guarded session checks both. Error: |x| + |gate| units of the last place, of rounding both. Takes pending

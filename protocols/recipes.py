@@ -37,7 +37,7 @@ from secformer.protocols.tanh import tanh, tanh_exact
 Elementwise = Callable[[Session, Share, Site], Share]
 Softmax = Callable[[Session, Share, Share, np.ndarray, Site], Share]
 LayerNorm = Callable[[Session, Share, Share, "Share | float", float, Site], Share]
-Further = Callable[..., Share]  # (session, one or more shares, site) -> share
+Further = Callable[..., Share]  # (session, one or more shares, what is public, site) -> share
 Observer = Callable[["Function", Further], Further]
 Needs = Mapping[str, tuple[Quantity, ...]]  # function of a recipe -> the quantities that its call sites must know
 # the quantities that are measured for functions that declare none
@@ -46,7 +46,7 @@ DEFAULTS: Needs = MappingProxyType({"gelu": (INPUT,), "softmax": ATTENTION, "lay
 
 @dataclass(frozen=True)
 class Function:
-    """A function that some families have beside the four of every recipe: of one share, or of several.
+    """A function that some families have beside the four of every recipe: of one share, or of several operands.
 
     name      in `Recipe.others` and in messages
     protocol  what recipes run that name no other for it
@@ -81,7 +81,7 @@ class Recipe:
     observer: Observer | None = field(default=None, repr=False, compare=False)
 
     def of(self, function: Function) -> Further:
-        """What this recipe runs for a further function: (session, x, at) -> share, or with several shares for x."""
+        """What this recipe runs for a further function: (session, x, at) -> share, or with several operands for x."""
         own = self.others.get(function.name, function.exact if self.exact else function.protocol)
         return own if self.observer is None else self.observer(function, own)
 

@@ -22,6 +22,7 @@ from secformer.models.families.sentence import summed
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.glu import GLU
+from secformer.protocols.rope import ROPE
 
 LOCAL: Mapping[str, bool] = MappingProxyType({"sliding_attention": True, "full_attention": False})
 
@@ -157,6 +158,6 @@ class ModernBert(RotaryEncoder):
     def sites(self) -> tuple[str, ...]:
         norms = [("attention.layernorm",) if i else () for i in range(self.spec.layers)]
         layers = (f"layer.{i}.{name}" for i, norm in enumerate(norms)
-                  for name in (*norm, "softmax", "mlp.layernorm", self.spec.act, GLU.name))
+                  for name in (*norm, ROPE.name, "softmax", "mlp.layernorm", self.spec.act, GLU.name))
         head = () if self.head is Head.ENCODER else (f"head.{self.spec.head_act}", "head.layernorm")
         return ("embedding.layernorm", *layers, "final.layernorm", *head)

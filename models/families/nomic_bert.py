@@ -16,6 +16,7 @@ from secformer.models.families.rotary import RotaryEncoder, RotarySpec, theta_of
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.glu import GLU
+from secformer.protocols.rope import ROPE
 
 # What the first configs say in words of their own, which `transformers` ignores: by key, the key that it reads instead.
 FORMER: Mapping[str, str] = MappingProxyType({
@@ -89,4 +90,4 @@ class NomicBert(RotaryEncoder):
 
     @property
     def layer_sites(self) -> tuple[str, ...]:
-        return ("softmax", "attention.layernorm", self.spec.act, GLU.name, "output.layernorm")
+        return (ROPE.name, "softmax", "attention.layernorm", self.spec.act, GLU.name, "output.layernorm")

@@ -21,7 +21,7 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.glu import GLU
 from secformer.protocols.quantities import SCORE
-from secformer.protocols.rope import rope
+from secformer.protocols.rope import ROPE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +58,11 @@ class RotaryEncoder(Encoder):
                  reach: int | None = None, bias: bool = False) -> Share:
         """W softmax(scores) V of x (N, C). Positions turn by `theta`; a query attends to keys that are at most `reach`
         tokens away, by default to all. `bias` says whether both linear layers have one."""
-        heads, at = self.spec.heads, f.at(f"{site}.softmax")
+        heads = self.spec.heads
         meeting = Meeting.everywhere(f.batch) if reach is None else Meeting.within(f.batch, reach, x.shape[-1] // heads)
         with s.scope("linear"):
-            q, k, v = self.projected(s, x, f, weights, theta, bias)
+            q, k, v = self.projected(s, x, f, site, weights, theta, bias)
+            at = f.at(f"{site}.softmax")
             queries, keys, values = meeting.of_queries(q, heads), meeting.of_keys(k, heads), meeting.of_keys(v, heads)
             scores = s.matmul(queries, keys.swapaxes(-1, -2), magnitude=reaching(s, at, SCORE))
         with s.scope("softmax"):
@@ -70,15 +71,15 @@ class RotaryEncoder(Encoder):
         with s.scope("linear"):
             return linear(s, context, f, f"{weights}.attention", bias=bias)
 
-    def projected(self, s: Session, x: Share, f: Forward, weights: str, theta: float,
+    def projected(self, s: Session, x: Share, f: Forward, site: str, weights: str, theta: float,
                   bias: bool) -> tuple[Share, Share, Share]:
         """Q, K and V of x (N, C), each (N, C) and settled, Q and K turned. The product fills a word, so that turning it
         costs no truncation: x is opened with 8 bytes per element in place of 6."""
         c, tokens = self.spec.hidden, x.shape[0]
-        qkv = linear(s, x, f, f"{weights}.qkv", bias=bias, magnitude=s.fixed.whole).promise(s.fixed.magnitude)
-        pairs = qkv[:, : 2 * c].reshape(tokens, 2 * self.spec.heads, c // self.spec.heads)
-        turned, v = s.settle(rope(s, pairs, f.batch.positions, theta), qkv[:, 2 * c :])
-        turned = turned.reshape(tokens, 2 * c)
+        qkv = linear(s, x, f, f"{weights}.qkv", bias=bias, magnitude=s.fixed.whole)
+        turned = qkv[:, : 2 * c].reshape(tokens, 2 * self.spec.heads, c // self.spec.heads)
+        turned = f.recipe.of(ROPE)(s, turned, f.batch.positions, theta, f.at(f"{site}.{ROPE.name}"))
+        turned, v = s.settle(turned.reshape(tokens, 2 * c), qkv[:, 2 * c :].promise(s.fixed.magnitude))
         return turned[:, :c], turned[:, c:], v
 
     def gated(self, s: Session, x: Share, f: Forward, site: str, weights: str, *, bias: bool = False) -> Share:

@@ -40,8 +40,9 @@ def observed(recipe: Recipe, xp: Any, meet: Meet, *, asking: Recipe | None = Non
     def elementwise(function: Further, quantities: tuple[Quantity, ...]) -> Further:
         @wraps(function)
         def met(s: Session, *given: Any) -> Share:
-            *xs, at = given
-            return function(s, *xs, meet(at, quantities, *map(s.values, xs)))
+            *operands, at = given
+            shares = (s.values(x) for x in operands if isinstance(x, Share))  # beside them, what is public
+            return function(s, *operands, meet(at, quantities, *shares))
 
         return met
 

@@ -68,7 +68,8 @@ def _drawn(rng: np.random.Generator, key: str, shape: tuple[int, ...], sharp: fl
         if gain:
             drawn[shape[0] // 2] *= outlier
         return drawn.astype(np.float32)
-    queries = any(part in key for part in ("query", "key", "q_lin", "k_lin", "attn.q.", "attn.k."))
+    queries = any(part in key for part in ("query", "key", "q_lin", "k_lin", "q_proj", "k_proj", "Wqkv", "attn.q.",
+                                             "attn.k."))
     size = 0.7 if "embedding" in key else 1.0 / np.sqrt(shape[-1])
     return (rng.normal(0.0, size, shape) * (sharp if queries and "relative" not in last[0] else 1.0)).astype(np.float32)
 
@@ -88,7 +89,8 @@ def tokens(words: int = len(VOCAB), *, pad: int = 0, segments: int = 0, longest:
     return found
 
 
-def expected(folder: Path, name: str, given: Mapping[str, np.ndarray], *, single: bool = False) -> dict[str, np.ndarray]:
+def expected(folder: Path, name: str, given: Mapping[str, np.ndarray], *,
+             single: bool = False) -> dict[str, np.ndarray]:
     """What transformers' class answers in float64, or in float32 where it is `single`; results by token are zero beyond
     the last attended token."""
     torch = pytest.importorskip("torch")
