@@ -148,6 +148,7 @@ class ModernBert(RotaryEncoder):
         if self.head is Head.ENCODER:
             return {}
         if self.head is Head.SEQUENCE:  # (B, C)
+            (x,) = s.settle(x)  # LayerNorms of the recipes have done that
             mean = self.spec.pooling == "mean"
             x = summed(s, x, f.batch, "mean", f.batch.mask) if mean else x[f.batch.starts]
         x = activation(s, linear(s, x, f, "head.transform", bias=self.spec.head_bias), f, "head", self.spec.head_act)
