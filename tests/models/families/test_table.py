@@ -37,7 +37,7 @@ def test_an_installed_family_cannot_replace_one_of_the_package(path: Path, tmp_p
     assert isinstance(ModelFolder(write_checkpoint(tmp_path / "bert")).architecture, Bert)
     (path / "toy_family-1.0.dist-info" / "entry_points.txt").write_text(
         "[secformer.families]\nbert = no_such_module:Bert\n", "utf-8")
-    with pytest.raises(ModelError, match=r"Supported: type 'bert' with BertModel, [^;]*$"):  # nor is it even imported
+    with pytest.raises(ModelError, match=r"Supported: type 'bert' with BertModel, ((?!installed).)*$"):  # nor imported
         ModelFolder(write_toy(tmp_path / "toy"))
 
 
