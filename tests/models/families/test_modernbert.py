@@ -54,23 +54,19 @@ def test_outlier_channels_and_sharp_attention(tmp_path: Path) -> None:
     matches(folder, "ModernBertModel", tokens(longest=LONG), single=True)
 
 
-def rewritten(folder: Path, channel: int, factor: float) -> Path:
-    """The folder with one output channel of every gated layer times a factor."""
+def test_a_residual_stream_of_hundreds(tmp_path: Path) -> None:
+    """One channel, of every token, is hundreds of times the others, from the embedding to the last LayerNorm; as in
+    large models, what reads the stream without a LayerNorm makes little of it."""
     from safetensors.numpy import load_file, save_file
 
+    folder, channel, factor = save(tmp_path, "ModernBertModel", **(ODD | {"num_hidden_layers": 3})), 4, 300.0
     found = load_file(folder / "model.safetensors")
-    for name in found:
-        if name.endswith("mlp.Wo.weight"):
-            found[name][channel] *= factor
+    found["embeddings.norm.weight"][channel] *= factor
+    found["layers.0.attn.Wqkv.weight"][:, channel] /= factor
     save_file(found, folder / "model.safetensors", {"format": "pt"})
-    return folder
-
-
-def test_a_residual_stream_of_hundreds(tmp_path: Path) -> None:
-    """One channel of what layers add up is hundreds of times the others."""
-    folder = rewritten(save(tmp_path, "ModernBertModel", **(ODD | {"num_hidden_layers": 3})), 4, 300.0)
-    reach = measure(ModelFolder(folder), ["the cat sat", "a good film is not a bad film !"])
-    assert max(abs(reach.sites["final.layernorm"]["input"].low), reach.sites["final.layernorm"]["input"].high) > 300.0
+    reach = measure(ModelFolder(folder), ["the cat sat", "a good film is not a bad film !"]).sites
+    for site in ("layer.0.mlp.layernorm", "layer.2.attention.layernorm", "final.layernorm"):
+        assert reach[site]["input"].reach > 300.0
     matches(folder, "ModernBertModel", tokens(longest=LONG), single=True)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from families_lab import matches, save, tokens
+from families_lab import expected, matches, save, tokens
+from sentence_lab import OWNER, put
 
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.nomic_bert import NomicBert
@@ -45,6 +46,20 @@ def test_positions_count(tmp_path: Path) -> None:
     answers = [plain_bert(save(tmp_path / str(theta), "NomicBertModel", **ODD, rope_parameters={"rope_theta": theta}),
                           tokens(segments=2)).last_hidden_state for theta in (10.0, 1000.0)]
     assert np.abs(answers[0] - answers[1]).max() > 1e-2
+
+
+def test_a_folder_of_sentence_transformers(tmp_path: Path) -> None:
+    """As the family's checkpoints are published: means of tokens, brought to unit length."""
+    folder = save(tmp_path, "NomicBertModel", **ODD)
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    put(folder / "modules.json", [{"idx": i, "name": str(i), "path": path, "type": f"{OWNER}.{kind}"}
+                                  for i, (path, kind) in enumerate(kinds.items())])
+    put(folder / "1_Pooling/config.json", {"word_embedding_dimension": 30, "pooling_mode_mean_tokens": True})
+    given = tokens(segments=2)
+    means = expected(folder, "NomicBertModel", given)["last_hidden_state"]
+    means = (means * given["attention_mask"][..., None]).sum(axis=1)
+    found = plain_bert(folder, given).sentence_embedding
+    np.testing.assert_allclose(found, means / np.linalg.norm(means, axis=1, keepdims=True), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NomicBert.classes)
