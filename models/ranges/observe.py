@@ -47,7 +47,7 @@ def observed(recipe: Recipe, xp: Any, meet: Meet, *, asking: Recipe | None = Non
         return met
 
     def further(function: Function, own: Further) -> Further:
-        quantities = needed(asking.of(function), (INPUT,))
+        quantities = needed(asking.of(function), needed(function.protocol, (INPUT,)))
         return elementwise(own, quantities) if quantities else own
 
     @wraps(recipe.layernorm)

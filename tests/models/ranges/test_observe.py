@@ -130,7 +130,9 @@ def test_functions_of_several_operands() -> None:
 
     met = observed(FAITHFUL, np, watcher).of(Function("own", protocol, protocol))(s, x, positions, gate, HERE)
     assert [a is b for a, b in zip(met, (x, positions, gate, THERE), strict=True)] == [True] * 4
-    ((_, names, inputs),) = watcher.met
+    observed(EXACT, np, watcher).of(Function("own", protocol, lambda *given: given))(s, x, positions, gate, HERE)
+    (_, names, inputs), (_, exactly, _) = watcher.met
+    assert exactly == names  # whoever measures with exact functions measures for protocols
     assert names == ("input", "gate") and inputs[0] is x.data and inputs[1] is gate.data and len(inputs) == 2
 
 
