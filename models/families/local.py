@@ -16,7 +16,7 @@ from secformer.models.data.batch import Batch
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 
-SCORE_COST, KEY_COST = 23, 6  # bytes that a score costs (exponential, maximum, product), and an entry of a key or value
+SCORE_COST, KEY_COST = 17, 7  # bytes that a party sends for a score, and for an entry of a key or a value
 
 
 @dataclass(frozen=True, eq=False)
