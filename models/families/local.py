@@ -15,6 +15,7 @@ import numpy as np
 from secformer.models.data.batch import Batch
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.ranges import bits
 
 SCORE_COST, KEY_COST = 17, 7  # bytes that a party sends for a score, and for an entry of a key or a value
 
@@ -42,12 +43,12 @@ class Meeting:
         return cls(index, index, batch.mask, batch.packing, np.zeros(batch.tokens, bool))
 
     @classmethod
-    def within(cls, batch: Batch, reach: int, size: int, blocks: int | None = None) -> Self:
-        """Every query meets the keys that are at most `reach` tokens away. `size` is D, by which the cheapest number of
-        blocks is chosen, unless it is given."""
+    def within(cls, batch: Batch, reach: int, size: int, block: int | None = None) -> Self:
+        """Every query meets the keys that are at most `reach` tokens away. `size` is D, by which w is chosen, unless it
+        is given as `block`."""
         t, b = batch.longest, batch.size
-        n = cheapest(t, reach, size) if blocks is None else blocks
-        w = -(-t // n)
+        w = block or block_size(t, reach, size)
+        n = -(-t // w)
         k = min(t, w + 2 * reach)
         seen = np.pad(batch.mask.cumsum(axis=1), ((0, 0), (1, 0)))
         steps = np.arange(t)
@@ -57,11 +58,11 @@ class Meeting:
         # a block without a live query is a copy of one that has some, and so is, within a block, every other query:
         # each row of scores is a real one, whatever a recipe asks of rows
         some = here.any(axis=2)
-        block = np.where(some, np.arange(n), some.argmax(axis=1)[:, None])              # (B, n)
-        here = np.take_along_axis(here, block[..., None], axis=1)
+        taken = np.where(some, np.arange(n), some.argmax(axis=1)[:, None])              # (B, n)
+        here = np.take_along_axis(here, taken[..., None], axis=1)
         step = np.where(here, np.arange(w), here.argmax(axis=2)[..., None])             # (B, n, w)
-        queries = block[..., None] * w + step
-        keys = np.clip(block * w - reach, 0, t - k)[..., None] + np.arange(k)           # (B, n, k)
+        queries = taken[..., None] * w + step
+        keys = np.clip(taken * w - reach, 0, t - k)[..., None] + np.arange(k)           # (B, n, k)
         text, index = np.arange(b)[:, None, None], batch.unpacking.reshape(b, t)
         mask = np.abs(queries[..., None] - keys[..., None, :]) <= reach
         mask &= batch.mask[text, keys][..., None, :]
@@ -90,13 +91,21 @@ class Meeting:
         return x.reshape(-1, heads * d)[self.places]
 
 
-def cheapest(longest: int, reach: int, size: int) -> int:
-    """The number of blocks at which attention within a window costs least, for texts of `longest` tokens: a block has
-    few keys that its queries do not need, but neighbouring blocks open the same keys and values."""
-    n = np.arange(1, longest + 1)
-    w = -(-longest // n)
-    k = np.minimum(longest, w + 2 * reach)
-    return int(n[np.argmin(n * (SCORE_COST * w * k + 2 * KEY_COST * size * k))])
+def block_size(longest: int, reach: int, size: int) -> int:
+    """w, at which attention within a window costs about least, for texts of `longest` tokens: large blocks have many
+    keys that a query does not need, and neighbouring small ones open the same keys and values again.
+
+    Chosen for the power of two that bounds the length, so that the keys of a block, too, have one such bound: what a
+    recipe fits for row sums is the same for all these lengths, as books have it (see `models/run/public.py`).
+    """
+    most = 2 ** bits(longest)
+    n = np.arange(1, most + 1)
+    each = -(-most // n)
+    keys = np.minimum(most, each + 2 * reach)
+    w = int(each[np.argmin(n * (SCORE_COST * each * keys + 2 * KEY_COST * size * keys))])
+    even = -(-longest // -(-longest // w))  # so that the last block is nearly full
+    same = bits(min(longest, even + 2 * reach)) == bits(min(longest, w + 2 * reach))
+    return even if same else min(w, longest)
 
 
 def alone_as_mean(s: Session, x: Share, values: Share, meeting: Meeting, batch: Batch) -> Share:

@@ -37,6 +37,7 @@ FORMAT = 2  # 1 lacks what LayerNorms and attention's values reach
 MARGIN = 1.25
 MOST_FACTOR = 1e6  # by which a positive range is said to be missed, at most
 MOST_TOKENS = 1024  # per batch while ranges are measured; bounds memory
+LONG = 1024         # words of the longest built-in texts, at most: attention on plain numbers takes T^2 values per head
 KEYS = ("format", "model", "design", "texts", "tokens", "margin", "sites")
 WIDENINGS = "widenings"  # a further key, where a recipe declares quantities that the package does not know
 
@@ -247,13 +248,14 @@ def _unknown(needs: Needs) -> dict[str, Widening]:
 
 
 def builtin_rows(folder: ModelFolder) -> list[Row]:
-    """The built-in texts, some that are as long as the model takes, repetitions, and rows of tokens; pairs where the
-    model takes pairs.
+    """The built-in texts, some that are as long as the model takes or have LONG words, repetitions, and rows of tokens;
+    pairs where the model takes pairs.
 
     Raises ModelError for a tokenizer that does not suit the model.
     """
     rows, inputs = folder.tokenizer.rows, folder.architecture.inputs
-    single = [*PROSE, *ODD, long_text(inputs.longest), *repetitions(inputs.longest)]
+    most = min(inputs.longest, LONG)
+    single = [*PROSE, *ODD, long_text(most), *repetitions(most)]
     try:
         (empty,) = rows("", truncation=True)
         pairs = rows(PAIRS, truncation=True) if folder.tokenizer.takes_pairs else []

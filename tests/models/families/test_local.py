@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from mpc_lab import examples
 
 from secformer.models.data.batch import Batch, Row
-from secformer.models.families.local import Meeting, alone_as_mean, cheapest
+from secformer.models.families.local import Meeting, alone_as_mean, block_size
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.protocols.quantities import ATTENTION, real_scores
-from secformer.protocols.ranges import Range
+from secformer.protocols.ranges import Range, bits
 from secformer.protocols.recipes import EXACT, FAITHFUL
 
 masks = st.lists(st.lists(st.booleans(), min_size=1, max_size=17).filter(any), min_size=1, max_size=3)
@@ -60,13 +60,13 @@ def drawn(batch: Batch, seed: int = 0) -> tuple[np.ndarray, ...]:
     return tuple(np.random.default_rng(seed).normal(size=(3, batch.tokens, H * D)))
 
 
-@given(masks, st.integers(0, 6), st.integers(1, 20), st.integers(0, 9))
+@given(masks, st.integers(0, 6), st.integers(1, 17), st.integers(0, 9))
 @examples(60)
-def test_blocks_are_the_band(rows: list[list[bool]], reach: int, blocks: int, seed: int) -> None:
-    """Whatever the number of blocks: padding, gaps, tokens that nothing is near, blocks that no text fills."""
+def test_blocks_are_the_band(rows: list[list[bool]], reach: int, block: int, seed: int) -> None:
+    """Whatever their size: padding, gaps, tokens that nothing is near, blocks that no text fills."""
     batch = batch_of(rows)
     q, k, v = drawn(batch, seed)
-    meeting = Meeting.within(batch, reach, D, blocks=min(blocks, batch.longest))
+    meeting = Meeting.within(batch, reach, D, block=min(block, batch.longest))
     found, _ = computed(batch, meeting, q, k, v)
     np.testing.assert_allclose(found, attention(batch, q, k, v, reach), atol=1e-12)
 
@@ -83,15 +83,15 @@ def test_everywhere_is_a_window_that_holds_all(rows: list[list[bool]]) -> None:
 
 @given(masks, st.integers(0, 4), st.integers(1, 6))
 @examples(30)
-def test_every_row_is_one_that_a_text_has(rows: list[list[bool]], reach: int, blocks: int) -> None:
+def test_every_row_is_one_that_a_text_has(rows: list[list[bool]], reach: int, block: int) -> None:
     """So scores and sums stay within the ranges that were measured without blocks and without padding."""
     batch = batch_of(rows)
     q, k, v = drawn(batch)
     alone = []
     for start, row in zip(batch.starts, batch.rows, strict=True):
         one, mine = Batch((row,)), (x[start : start + len(row)] for x in (q, k, v))
-        alone.append(computed(one, Meeting.within(one, reach, D, blocks=1), *mine)[1])
-    together = computed(batch, Meeting.within(batch, reach, D, blocks=min(blocks, batch.longest)), q, k, v)[1]
+        alone.append(computed(one, Meeting.within(one, reach, D, block=len(row)), *mine)[1])
+    together = computed(batch, Meeting.within(batch, reach, D, block=min(block, batch.longest)), q, k, v)[1]
     for name, r in together.items():
         assert min(a[name].low for a in alone) - 1e-9 <= r.low and r.high <= max(a[name].high for a in alone) + 1e-9
 
@@ -105,14 +105,25 @@ def test_on_a_recipe_of_shares() -> None:
     assert np.abs(found - attention(batch, q, k, v, 3)).max() <= 3e-4
 
 
-@pytest.mark.parametrize("longest, blocks, keys", [(1, 1, 1), (64, 1, 64), (256, 1, 256), (512, 6, 214),
-                                                   (1024, 13, 207), (8192, 100, 210)])
-def test_the_cheapest_number_of_blocks(longest: int, blocks: int, keys: int) -> None:
-    """Of ModernBERT's window and heads; short texts are one block, with a mask. Those that the plan recorder finds."""
-    assert cheapest(longest, 64, 64) == blocks
+@pytest.mark.parametrize("longest, block, keys", [(1, 1, 1), (64, 64, 64), (256, 256, 256), (300, 75, 203),
+                                                  (512, 86, 214), (1024, 79, 207), (8192, 82, 210)])
+def test_the_cheapest_blocks(longest: int, block: int, keys: int) -> None:
+    """Of ModernBERT's window and heads; short texts are one block, with a mask. At powers of two, those that the plan
+    recorder finds."""
+    assert block_size(longest, 64, 64) == block
     batch = batch_of([[True] * longest])
     meeting = Meeting.within(batch, 64, 64)
-    assert meeting.mask.shape == (1, blocks, -(-longest // blocks), keys)
+    assert meeting.mask.shape == (1, -(-longest // block), block, keys)
+
+
+@given(st.integers(1, 2000), st.integers(0, 200), st.integers(1, 128))
+@examples(200)
+def test_lengths_of_one_class_have_keys_of_one_class(longest: int, reach: int, size: int) -> None:
+    """What is fitted for row sums depends on a power of two above the number of keys, and books are for powers of two
+    above lengths."""
+    top = 2 ** bits(longest)
+    keys = [min(t, block_size(t, reach, size) + 2 * reach) for t in (longest, top)]
+    assert bits(keys[0]) == bits(keys[1]) and 1 <= block_size(longest, reach, size) <= longest
 
 
 def test_the_first_axis_counts_texts() -> None:

@@ -22,6 +22,7 @@ from secformer.models.families.nomic_bert import NomicBert, NomicBertSpec
 from secformer.models.families.program import behind_embedding
 from secformer.models.families.rotary import theta_of
 from secformer.mpc.errors import ModelError
+from secformer.mpc.ops.book import Writer
 from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import FAITHFUL
@@ -77,6 +78,27 @@ def test_a_window_makes_long_texts_cheap() -> None:
     assert (window - one)[1] < 0.6 * (everywhere - one)[1] and (window - one)[0] < (everywhere - one)[0]
     assert (price(modern(False, True), 64) == price(modern(False, False), 64)).all()
     assert (window - one)[1] < (price(bert(2), 1024) - price(bert(1), 1024))[1]
+
+
+def fitted(length: int) -> list[Any]:
+    """The series of a text of this length, where nothing but the number of keys bounds row sums."""
+    nothing, ones = np.zeros(length, np.int64), np.ones(length, np.int64)
+    batch, architecture, written = Batch((Row(nothing, nothing, ones),)), modern(False, True), Writer()
+    tensors, at = GhostTensors(architecture.layout(None)), dict(AT) | {"exp_sum": Range(1.0, 1e9)}
+
+    def program(s: PlanRecorder) -> None:
+        with s.agreeing(written):
+            forward = Forward(batch, load_weights(s, tensors), FAITHFUL, lambda site: at)
+            behind_embedding(s, architecture, ghost((length, C)), forward)
+
+    PlanRecorder().record(program)
+    return written.series
+
+
+def test_lengths_of_one_class_have_one_book() -> None:
+    """Parties read series from a book that was written for the largest length of a class."""
+    book = fitted(512)
+    assert all(fitted(length) == book for length in (257, 300)) and fitted(256) != book
 
 
 @pytest.mark.parametrize("parameters, message", [

@@ -18,6 +18,7 @@ from secformer.models.families.folder import ModelFolder
 from secformer.models.ranges.profile import (
     FILE,
     FORMAT,
+    LONG,
     OutdatedProfile,
     RangeProfile,
     Violation,
@@ -319,6 +320,12 @@ def test_a_model_with_one_segment_is_measured_without_pairs(tmp_path: Path) -> N
     with SecureModel.from_pretrained(tmp_path, backend="numpy") as model:
         found = model(["the cat sat"]).last_hidden_state
     np.testing.assert_allclose(found, plain_bert(tmp_path, "the cat sat").last_hidden_state, atol=2e-3)
+
+
+def test_built_in_texts_are_not_as_long_as_the_longest_models(tmp_path: Path) -> None:
+    """Attention on plain numbers takes the square of a length."""
+    folder = ModelFolder(write_checkpoint(tmp_path, max_position_embeddings=5000))
+    assert LONG < max(map(len, builtin_rows(folder))) < 2 * LONG
 
 
 def test_built_in_texts_that_do_not_suit_are_not_blamed_on_the_user(tmp_path: Path) -> None:
