@@ -134,12 +134,12 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
 @needs(VALUE, SCORE, SPREAD, EXP_SUM)
 @approximate
 def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
-    """e @ values / row sums of e, e = (1 + x/2^8)^(2^8), x = scores less their row maximum: (B, H, T, D).
+    """e @ values / row sums of e, e = (1 + x/2^8)^(2^8), x = scores less their row maximum: (B, H, Q, D).
 
     2 ceil(log2 T) + 58 rounds with the published 10 iterations; about 77 bytes per score, 18 per value, 610 per row.
     1. x <- scores - m, m a coarse row maximum                                   2 ceil(log2 T) rounds
     2. keep <- [x >= -128], where the range goes below -480                      three rounds
-    3. e <- keep (1 + x/2^8)^(2^8), padding times 0                              17 rounds (18 with keep)
+    3. e <- keep (1 + x/2^8)^(2^8), masked columns times 0                       17 rounds (18 with keep)
     4. c <- e @ values; z <- row sums of e                                       one round
     5. return c / z by `reciprocal_newton`, one per row                          40 rounds
 
@@ -151,7 +151,7 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     x, domain = below_maximum(s, scores, columns, at,
                               least_bound=least_bound(measured(at, SCORE), SQUARINGS))           # 1
     if columns is not None:
-        x = x * columns  # padding at 0, where exp is 1, until it is taken out
+        x = x * columns  # masked columns at 0, where exp is 1, until it is taken out
     floor = FLOOR if domain.low < DEEPEST else DEEPEST
     e = exp_limit(s, x, domain, squarings=SQUARINGS, floor=floor)                                # 2, 3
     if columns is not None:
@@ -163,7 +163,7 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
 @cite("ba2016layernorm", "layer normalisation")
 @needs(*NORM)
 @approximate
-def layernorm_newton(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
+def layernorm_newton(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm with CrypTen's Newton inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
     33 rounds with the published 3 iterations; about 26 bytes per element. Ranges as in `layernorm_by`. Error: that of

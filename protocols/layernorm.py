@@ -41,7 +41,7 @@ class InverseRoot(Protocol):
 @cite("luo2024secformer", "masked sine, taken to 1/sqrt")
 @faithful
 @needs(*NORM)
-def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
+def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm with 1/sqrt by series: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
     6 rounds (11 where at["variance"] spans a ratio above about 250); about 26 bytes per element.
@@ -55,7 +55,7 @@ def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share, eps: float
 @cite("luo2024secformer", "LayerNorm protocol")
 @needs(*NORM)
 @approximate
-def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
+def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm with SecFormer's Goldschmidt inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
     3 iterations + 5 rounds, 38 with the paper's 11 (eta = 2000, where at["variance"] allows); about 26 bytes an
@@ -73,7 +73,7 @@ def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share, eps: 
 
 @cite("ba2016layernorm", "layer normalisation")
 def layernorm_by(
-    s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site, inverse_root: InverseRoot,
+    s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site, inverse_root: InverseRoot,
     tolerance: float = TOLERANCE,
 ) -> Share:
     """LayerNorm with the inverse root given: 5 rounds beside the root's; about 26 bytes per element.
@@ -84,9 +84,10 @@ def layernorm_by(
     4. r <- 1 / sqrt(v), one per row
     5. return g r + beta, since C cancels                                        three rounds
 
-    Ranges: at["input"], of x; at["gain"], a power of two that bounds |gamma|; at["variance"], of a row. While |x| stays
-    within at["input"], no product of steps 2 and 3 wraps, whatever the variance: so v and g are what they should be,
-    and only r may be wrong. While the variance stays within its range too, the result is right.
+    Where a model has no beta, 0.0 stands in its place. Ranges: at["input"], of x; at["gain"], a power of two that
+    bounds |gamma|; at["variance"], of a row. While |x| stays within at["input"], no product of steps 2 and 3 wraps,
+    whatever the variance: so v and g are what they should be, and only r may be wrong. While the variance stays within
+    its range too, the result is right.
 
     A guarded session checks the range of x, that v is at most its measured largest, and v r^2 = 1 to `tolerance`.
     """

@@ -16,7 +16,15 @@ from secformer.protocols.newton import reciprocal_newton
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import INPUT, QUAD_SHIFT, QUAD_SUM, RELU_SUM, SCORE, VALUE, measured, needs
 from secformer.protocols.ranges import Range, Site, bits, with_air
-from secformer.protocols.softmax import EXP_BITS, plain_2quad, quad_mean, real_columns, weighted_mean, within
+from secformer.protocols.softmax import (
+    EXP_BITS,
+    plain_2quad,
+    quad_mean,
+    real_columns,
+    spread_out,
+    weighted_mean,
+    within,
+)
 
 QUAD = 0.125, 0.25, 0.5  # coefficients of x^2, x and 1
 E = 2.0**-6              # what 2ReLU adds to every row's sum, so that none is 0
@@ -49,10 +57,10 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
 @student("2Quad", plain=plain_2quad, quad_shift=QUAD_SHIFT)
 @needs(VALUE, SCORE, QUAD_SUM)
 def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
-    """p @ values / row sums of p, p = (scores + 5)^2, over real tokens: (B, H, T, D).
+    """p @ values / row sums of p, p = (scores + 5)^2, over real columns: (B, H, Q, D).
 
     44 rounds with the published 10 iterations; about 21 bytes per score, 18 per value, 610 per row.
-    1. p <- (scores + 5)^2, padding times 0                                      two rounds
+    1. p <- (scores + 5)^2, masked columns times 0                               two rounds
     2. c <- p @ values; q <- row sums of p                                       two rounds
     3. n <- 1 / q by `reciprocal_newton`, one per row                            38 rounds
     4. return c n                                                                two rounds
@@ -67,9 +75,9 @@ def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndar
 @cite("li2023mpcformer", "2ReLU")
 @student("2ReLU")
 def plain_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
-    """2ReLU in float64, in the twin only: (relu(x) + e/n) / (sum relu(x) + e) @ values over the n real tokens."""
+    """2ReLU in float64, in the twin only: (relu(x) + e/n) / (sum relu(x) + e) @ values over a row's n real columns."""
     def weights(x: np.ndarray) -> np.ndarray:
-        real = mask[:, None, None, :]
+        real = spread_out(mask)
         w = (np.maximum(x, 0.0) + E / real.sum(axis=-1, keepdims=True)) * real
         return np.asarray(w / w.sum(axis=-1, keepdims=True))
 
@@ -82,10 +90,10 @@ def plain_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: 
 @student("2ReLU", plain=plain_2relu)
 @needs(VALUE, SCORE, RELU_SUM)
 def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
-    """(relu(x) + e/n) / (sum relu(x) + e) @ values over the n real tokens of a text: (B, H, T, D).
+    """(relu(x) + e/n) / (sum relu(x) + e) @ values over a row's n real columns: (B, H, Q, D).
 
     43 rounds with the published 10 iterations; about 11 bytes per score, 18 per value, 610 per row.
-    1. w <- relu(scores) + e/n, padding times 0                                  two rounds
+    1. w <- relu(scores) + e/n, masked columns times 0                           two rounds
        Scores count with 16 bits in all (11 fractional ones for scores below 31), which two small tables compare.
     2. c <- w @ values; q <- row sums of w                                       one round
     3. n <- 1 / q by `reciprocal_newton`, one per row                            38 rounds
@@ -99,7 +107,7 @@ def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     columns = real_columns(scores, values, mask)
     score, total = measured(at, SCORE), measured(at, RELU_SUM)
     unit = 2.0**EXP_BITS  # weights are kept times this, so that rounding them costs little
-    added = np.asarray(unit * E / mask.sum(axis=-1), dtype=np.float64)[:, None, None, None]
+    added = np.asarray(unit * E / spread_out(mask).sum(axis=-1, keepdims=True), dtype=np.float64)
     bound = unit * (score.reach + 1.0)
     if columns is not None:
         scores = within(scores, columns, score)

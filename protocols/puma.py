@@ -77,12 +77,12 @@ def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
 @needs(VALUE, SCORE, SPREAD, EXP_SUM)
 @approximate
 def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
-    """e @ values / row sums of e, e = (1 + x/2^5)^(2^5), 0 below -14, x = scores less their row maximum: (B, H, T, D).
+    """e @ values / row sums of e, e = (1 + x/2^5)^(2^5), 0 below -14, x = scores less their row maximum: (B, H, Q, D).
 
     2 ceil(log2 T) + 30 rounds; about 67 bytes per score, 18 per value, 110 per row.
     1. x <- scores - m, m a coarse row maximum                                   2 ceil(log2 T) rounds
     2. keep <- [x >= -14], where the range goes below                            three rounds, one opening of 2 bytes
-    3. e <- keep (1 + x/2^5)^(2^5), padding times 0                              12 rounds
+    3. e <- keep (1 + x/2^5)^(2^5), masked columns times 0                       12 rounds
     4. c <- e @ values; z <- row sums of e                                       one round
     5. return c / z by `reciprocal_octaves`, one per row                         14 rounds
 
@@ -95,7 +95,7 @@ def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, 
     x, domain = below_maximum(s, scores, columns, at,
                               least_bound=least_bound(measured(at, SCORE), SQUARINGS))           # 1
     if columns is not None:
-        x = x * columns  # padding at 0, where exp is 1, until it is taken out
+        x = x * columns  # masked columns at 0, where exp is 1, until it is taken out
     e = exp_limit(s, x, domain, squarings=SQUARINGS, floor=CLIP)                                 # 2, 3
     if columns is not None:
         e = e * columns
@@ -106,7 +106,7 @@ def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, 
 @cite("ba2016layernorm", "layer normalisation")
 @needs(*NORM)
 @approximate
-def layernorm_octaves(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
+def layernorm_octaves(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm with the inverse root of PUMA's framework: x (N, C), gamma, beta (C,) -> (N, C), settled.
 
     16 rounds; about 26 bytes per element. Ranges as in `layernorm_by`; at["variance"] up to 20 octaves. Error: that of

@@ -76,9 +76,10 @@ class Quantity:
     of        (xp, *inputs) -> the values whose extremes count. xp is `numpy` or `torch`: spell keywords as both do
               (axis, keepdims). Inputs are the arrays that the function is given:
                 gelu, tanh  x, of any shape
-                layernorm   x (N, C), gamma (C,), beta (C,)
-                softmax     scores (B, H, T, T), values (B, H, T, D), real (B, 1, 1, T), which is True where a token is
-                            real. Columns of padding hold their row's largest real score: extremes ignore them; sums
+                further functions  x, or the several that they take
+                layernorm   x (N, C), gamma (C,), beta (C,) or 0.0
+                softmax     scores (B, H, Q, T), values (B, H, T, D), real, which broadcasts to the scores and is True
+                            where one is real. Others hold their row's largest real score: extremes ignore them; sums
                             multiply by `real`.
     widening  how a margin widens the measured range
     """
@@ -133,13 +134,17 @@ def positive(at: Site, quantity: Quantity) -> Range:
 
 
 def real_scores(xp: Any, scores: Any, real: Any) -> Any:
-    """Scores (B, H, T, T) whose columns of padding hold the largest real score of their row. real (B, 1, 1, T)."""
+    """Scores (B, H, Q, T), of which those that are not `real` hold the largest real score of their row."""
     largest = xp.amax(xp.where(real, scores, -math.inf), axis=-1, keepdims=True)
     return xp.where(real, scores, largest)
 
 
 def _input(xp: Any, x: Any, *parameters: Any) -> Any:
     return x
+
+
+def _gate(xp: Any, x: Any, gate: Any) -> Any:
+    return gate
 
 
 def _gain(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
@@ -184,6 +189,7 @@ def _row_sums(xp: Any, weights: Any, real: Any) -> Any:
 
 
 INPUT = Quantity("input", _input)
+GATE = Quantity("gate", _gate)  # what a value is multiplied with
 GAIN = Quantity("gain", _gain, Widening(ratio=True, fixed=True))
 VARIANCE = Quantity("variance", _variance, RATIO)
 VALUE = Quantity("value", _value)
@@ -194,4 +200,4 @@ QUAD_SUM = Quantity("quad_sum", _quad_sum, RATIO)
 RELU_SUM = Quantity("relu_sum", _relu_sum, RATIO)
 NORM = INPUT, GAIN, VARIANCE
 ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, QUAD_SUM, RELU_SUM
-KNOWN = MappingProxyType({q.name: q for q in (*NORM, *ATTENTION)})
+KNOWN = MappingProxyType({q.name: q for q in (*NORM, *ATTENTION, GATE)})

@@ -36,8 +36,9 @@ from secformer.protocols.tanh import tanh, tanh_exact
 
 Elementwise = Callable[[Session, Share, Site], Share]
 Softmax = Callable[[Session, Share, Share, np.ndarray, Site], Share]
-LayerNorm = Callable[[Session, Share, Share, Share, float, Site], Share]
-Observer = Callable[["Function", Elementwise], Elementwise]
+LayerNorm = Callable[[Session, Share, Share, "Share | float", float, Site], Share]
+Further = Callable[..., Share]  # (session, one or more shares, what is public, site) -> share
+Observer = Callable[["Function", Further], Further]
 Needs = Mapping[str, tuple[Quantity, ...]]  # function of a recipe -> the quantities that its call sites must know
 # the quantities that are measured for functions that declare none
 DEFAULTS: Needs = MappingProxyType({"gelu": (INPUT,), "softmax": ATTENTION, "layernorm": NORM, "tanh": (INPUT,)})
@@ -45,7 +46,7 @@ DEFAULTS: Needs = MappingProxyType({"gelu": (INPUT,), "softmax": ATTENTION, "lay
 
 @dataclass(frozen=True)
 class Function:
-    """An element-wise function that some families have beside the four of every recipe.
+    """A function that some families have beside the four of every recipe: of one share, or of several operands.
 
     name      in `Recipe.others` and in messages
     protocol  what recipes run that name no other for it
@@ -53,8 +54,8 @@ class Function:
     """
 
     name: str
-    protocol: Elementwise
-    exact: Elementwise
+    protocol: Further
+    exact: Further
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ class Recipe:
     """The functions of a Transformer, each as a protocol that takes the ranges of its call site.
 
     gelu, tanh  (session, x, at) -> share of x's shape
-    softmax     (session, scores (B, H, T, T), values (B, H, T, D), mask (B, T), at) -> (B, H, T, D)
-    layernorm   (session, x (N, C), gamma (C,), beta (C,), eps, at) -> (N, C)
+    softmax     (session, scores (B, H, Q, T), values (B, H, T, D), mask, at) -> (B, H, Q, D); the mask (B, T), or of
+                four axes that broadcast to the scores
+    layernorm   (session, x (N, C), gamma (C,), beta (C,) or 0.0 for a model without, eps, at) -> (N, C)
     others      protocols for further functions, by `Function.name`
     exact       further functions are the exact ones where `others` names none
     observer    what `of` wraps a protocol in (see `models/ranges/observe.py`)
@@ -74,12 +76,12 @@ class Recipe:
     softmax: Softmax
     layernorm: LayerNorm
     tanh: Elementwise
-    others: Mapping[str, Elementwise] = field(default_factory=dict, hash=False)
+    others: Mapping[str, Further] = field(default_factory=dict, hash=False)
     exact: bool = False
     observer: Observer | None = field(default=None, repr=False, compare=False)
 
-    def of(self, function: Function) -> Elementwise:
-        """What this recipe runs for a further function: (session, x, at) -> share of x's shape."""
+    def of(self, function: Function) -> Further:
+        """What this recipe runs for a further function: (session, x, at) -> share, or with several operands for x."""
         own = self.others.get(function.name, function.exact if self.exact else function.protocol)
         return own if self.observer is None else self.observer(function, own)
 
@@ -156,7 +158,7 @@ def exact_softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at
 
 @cite("ba2016layernorm", "layer normalisation")
 @faithful
-def exact_layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
+def exact_layernorm(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm in float64, in the twin only."""
     return s.mul(s.apply(lambda v: layernorm_exact(v, eps), x), gamma) + beta
 

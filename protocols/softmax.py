@@ -1,7 +1,9 @@
 """Attention's softmax(scores) @ values, normalised after the product: exact softmax, and SecFormer's 2Quad.
 
-B texts, H heads, T tokens, D values per head. scores (B, H, T, T), values (B, H, T, D), mask (B, T) public: True where
-a token is real. Dividing the D values of a row after the product is cheaper than dividing its T weights before it.
+B texts, H heads, Q queries, T keys, D values per head. scores (B, H, Q, T), values (B, H, T, D). The mask is public and
+True where a score is real, (B, T) where every row has the same columns, else four axes that broadcast to the scores.
+Every row has a real column. Dividing the D values of a row after the product is cheaper than dividing its T weights
+before it.
 """
 
 from __future__ import annotations
@@ -53,13 +55,13 @@ OCTET = 8, 2         # one byte, one table: for scores below 15
 @faithful
 @needs(VALUE, SCORE, SPREAD, EXP_SUM)
 def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
-    """softmax(scores) @ values over real tokens: (B, H, T, D).
+    """softmax(scores) @ values over real columns: (B, H, Q, D).
 
     2 ceil(log2 T) + 6 rounds where row sums stay below about 180, as with T = 128 (2 or 7 more beyond); about 17 bytes
     per score, 18 per value.
-    1. x <- scores, padding columns at a public low constant
+    1. x <- scores, masked columns at a public low constant
     2. m <- coarse row maximum of x: within a public delta of it                 2 ceil(log2 T) rounds
-    3. e <- exp(x - m) in exp's domain widened by delta, padding times 0         two rounds
+    3. e <- exp(x - m) in exp's domain widened by delta, masked columns times 0  two rounds
     4. c <- e @ values; z <- row sums of e                                       one round
     5. return c / z, by one reciprocal per row                                   three rounds
 
@@ -72,7 +74,7 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     x, domain = below_maximum(s, scores, columns, at, least_bound=LEAST_BOUND,
                               windows=(OCTET, WINDOW))                                           # 1, 2
     if columns is not None:
-        x = x * columns  # so that padding stays in exp's domain
+        x = x * columns  # so that masked columns stay in exp's domain
     e = exp(s, x, domain, scale_bits=EXP_BITS)                                                   # 3
     if columns is not None:
         e = e * columns
@@ -90,7 +92,7 @@ def below_maximum(
     2 ceil(log2 T) rounds, a byte per score more than the window. A tree of comparisons at a few fractional bits: m lies
     less than a public delta below the row's maximum and never above it, and softmax does not depend on m.
 
-    1. padding columns <- a public low constant
+    1. masked columns <- a public low constant
     2. m <- coarse row maximum                    one round more where no table of exp's reaches the domain's low end
     Takes pending scores; x stays pending, and is right modulo 4 max(least_bound, largest score) or more.
     """
@@ -175,9 +177,9 @@ def promised(fixed: FixedPoint, reach: float, total_bits: int, scale_bits: int) 
 @cite("li2023mpcformer", "2Quad")
 @student("2Quad", quad_shift=QUAD_SHIFT)
 def plain_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
-    """2Quad in float64, in the twin only: p @ values / row sums of p, p = (scores + 5)^2, over real tokens."""
+    """2Quad in float64, in the twin only: p @ values / row sums of p, p = (scores + 5)^2, over real columns."""
     def weights(x: np.ndarray) -> np.ndarray:
-        p = (x + QUAD_SHIFT) ** 2 * mask[:, None, None, :]
+        p = (x + QUAD_SHIFT) ** 2 * spread_out(mask)
         return np.asarray(p / p.sum(axis=-1, keepdims=True))
 
     return s.matmul(s.apply(weights, scores), values)
@@ -188,10 +190,10 @@ def plain_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: 
 @student("2Quad", plain=plain_2quad, quad_shift=QUAD_SHIFT)
 @needs(VALUE, SCORE, QUAD_SUM)
 def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
-    """p @ values / row sums of p, p = (scores + 5)^2, over real tokens: (B, H, T, D).
+    """p @ values / row sums of p, p = (scores + 5)^2, over real columns: (B, H, Q, D).
 
     2 iterations + 6 rounds, 32 with the paper's 13; about 22 bytes per score, 18 per value.
-    1. p <- (scores + 5)^2, padding times 0                                      two rounds
+    1. p <- (scores + 5)^2, masked columns times 0                               two rounds
     2. c <- p @ values; q <- row sums of p                                       two rounds
     3. n <- 1 / q by Goldschmidt, one per row: eta = 5000, 13 iterations where at["quad_sum"] allows
     4. return c n                                                                two rounds
@@ -228,23 +230,35 @@ def quad_mean(
 
 
 def within(scores: Share, columns: np.ndarray, r: Range) -> Share:
-    """Scores whose columns of padding are put in the middle of the range, where nothing leaves it. Local."""
+    """Scores whose masked columns are put in the middle of the range, where nothing leaves it. Local."""
     return scores * columns + (1 - columns) * round((r.low + r.high) / 2.0)
 
 
 def softmax_exact(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """softmax over real columns in float64, the reference: scores (B, H, T, T), mask (B, T)."""
-    x = np.where(mask[:, None, None, :], scores, -np.inf)
+    """softmax over real columns in float64, the reference."""
+    x = np.where(spread_out(mask), scores, -np.inf)
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
+def spread_out(mask: np.ndarray) -> np.ndarray:
+    """A mask with the four axes of scores: (B, T) as (B, 1, 1, T), one of four axes as it is."""
+    return mask if mask.ndim == 4 else mask[:, None, None, :]
+
+
 def real_columns(scores: Share, values: Share, mask: np.ndarray) -> np.ndarray | None:
-    """The mask as integers that broadcast over rows, (B, 1, 1, T), or None where every token is real."""
+    """The mask as integers that broadcast to the scores, or None where every column is real. Raises ShapeError for
+    shapes that do not fit, and for a mask that leaves a row without a real column."""
     mask = np.asarray(mask, dtype=bool)
-    if scores.ndim != 4 or values.ndim != 4 or mask.shape != (scores.shape[0], scores.shape[-1]):
-        raise ShapeError(f"softmax takes scores (B, H, T, T), values (B, H, T, D) and a mask (B, T), got "
-                         f"{scores.shape}, {values.shape} and {mask.shape}")
+    fits = scores.ndim == values.ndim == 4 and (*scores.shape[:2], scores.shape[-1]) == values.shape[:3]
+    if mask.ndim == 4:
+        fits = fits and all(here in (1, there) for here, there in zip(mask.shape, scores.shape, strict=True))
+    else:
+        fits = fits and mask.shape == (scores.shape[0], scores.shape[-1])
+    if not fits:
+        raise ShapeError(f"softmax takes scores (B, H, Q, T), values (B, H, T, D) and a mask (B, T), or one of four "
+                         f"axes that broadcasts to the scores, got {scores.shape}, {values.shape} and {mask.shape}")
     if not mask.any(axis=-1).all():
-        raise ShapeError("every text needs at least one real token, got a mask with an empty row")
-    return None if mask.all() else mask[:, None, None, :].astype(np.int64)
+        raise ShapeError("every row of scores needs at least one real column: a text at least one real token; got a "
+                         "mask with an empty row")
+    return None if mask.all() else spread_out(mask).astype(np.int64)

@@ -6,7 +6,7 @@ Matrices are stored (in, out), the transpose of PyTorch's.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +28,26 @@ class Part:
     shape      the shape in which the tensor is stored
     transpose  whether the stored tensor is transposed
     factor     what the values are multiplied with
+    rows       the first and the last but one of the stored rows that are taken, such as Q's of a matrix of Q, K and V;
+               None: all
     """
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
     transpose: bool = False
     factor: float = 1.0
+    rows: tuple[int, int] | None = None
+
+    @property
+    def taken(self) -> tuple[int, ...]:
+        """The shape of what is taken, before it is transposed."""
+        return self.shape if self.rows is None else (self.rows[1] - self.rows[0], *self.shape[1:])
+
+    def of(self, values: Any) -> Any:
+        """What is taken of the stored values, an array of any library, and what becomes of it."""
+        values = values if self.rows is None else values[self.rows[0] : self.rows[1]]
+        values = values.T if self.transpose else values
+        return values if self.factor == 1.0 else values * self.factor
 
     def name(self, checkpoint: Checkpoint) -> str:
         return next((n for n in self.names if n in checkpoint), self.names[0])
@@ -69,7 +83,7 @@ class Tensor:
     def shape(self) -> tuple[int, ...]:
         if self.formula is not None:
             return self.formula.shape
-        shapes = [p.shape[::-1] if p.transpose else p.shape for p in self.parts]
+        shapes = [p.taken[::-1] if p.transpose else p.taken for p in self.parts]
         joined = list(shapes[0])
         joined[self.axis] = sum(s[self.axis] for s in shapes)
         return tuple(joined)
@@ -77,7 +91,7 @@ class Tensor:
     def blocks(self, checkpoint: Checkpoint, elements: int) -> Iterator[np.ndarray]:
         """The tensor in float64 and in blocks of rows, of about so many elements where nothing but rows is joined; else
         in one. Raises ModelError as `Checkpoint.read`."""
-        if self.axis or any(p.transpose or p.factor != 1.0 for p in self.parts):
+        if self.axis or self.formula or any(p.transpose or p.rows or p.factor != 1.0 for p in self.parts):
             yield self.build(checkpoint)
             return
         for p in self.parts:
@@ -85,9 +99,7 @@ class Tensor:
 
     def build(self, checkpoint: Checkpoint) -> np.ndarray:
         """The tensor in float64. Raises ModelError as `Checkpoint.read`."""
-        arrays = [checkpoint.read(p.name(checkpoint), p.shape) for p in self.parts]
-        arrays = [(a.T if p.transpose else a) * p.factor if p.transpose or p.factor != 1.0 else a
-                  for a, p in zip(arrays, self.parts, strict=True)]
+        arrays = [p.of(checkpoint.read(p.name(checkpoint), p.shape)) for p in self.parts]
         if self.formula is not None:
             return np.ascontiguousarray(self.formula(np, *arrays))
         return np.ascontiguousarray(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, self.axis))
@@ -106,14 +118,28 @@ def vector(name: str, size: int) -> Tensor:
     return Tensor((Part((name,), (size,)),))
 
 
-def linear_layout(here: str, there: str, inner: int, outer: int) -> dict[str, Tensor]:
-    """Weight and bias of the checkpoint's linear layer `there`, under the program's name `here`."""
-    return {f"{here}.weight": matrix(f"{there}.weight", inner, outer), f"{here}.bias": vector(f"{there}.bias", outer)}
+def linear_layout(here: str, there: str, inner: int, outer: int, *, bias: bool = True) -> dict[str, Tensor]:
+    """Weight and, where the model has one, bias of the checkpoint's linear layer `there`, under the program's name
+    `here`."""
+    found = {f"{here}.weight": matrix(f"{there}.weight", inner, outer)}
+    return found | ({f"{here}.bias": vector(f"{there}.bias", outer)} if bias else {})
 
 
-def norm_layout(here: str, there: str, size: int) -> dict[str, Tensor]:
-    """Weight and bias of the checkpoint's LayerNorm `there`, under the program's name `here`."""
-    return {f"{here}.{k}": vector(f"{there}.{k}", size) for k in ("weight", "bias")}
+def norm_layout(here: str, there: str, size: int, *, bias: bool = True) -> dict[str, Tensor]:
+    """Weight and, where the model has one, bias of the checkpoint's LayerNorm `there`, under the program's name
+    `here`."""
+    return {f"{here}.{k}": vector(f"{there}.{k}", size) for k in ("weight", "bias")[: 2 if bias else 1]}
+
+
+def rows_layout(here: str, there: str, size: int, factors: Sequence[float], *, bias: bool = True) -> dict[str, Tensor]:
+    """Weight and, where the model has one, bias of the checkpoint's linear layer `there`, which joins several square
+    ones of this size, each times its factor."""
+    def joined(end: str, shape: tuple[int, ...], turned: bool) -> tuple[Part, ...]:
+        return tuple(Part((f"{there}.{end}",), (size * len(factors), *shape), turned, factor,
+                          (i * size, (i + 1) * size)) for i, factor in enumerate(factors))
+
+    found = {f"{here}.weight": Tensor(joined("weight", (size,), True), standing=True)}
+    return found | ({f"{here}.bias": Tensor(joined("bias", (), False))} if bias else {})
 
 
 def parts(layout: Layout) -> Iterator[Part]:

@@ -17,6 +17,7 @@ from secformer.protocols.gates import GELU_NEW, QUICK, QUICK_GELU, SILU
 from secformer.protocols.quantities import needs
 from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import Elementwise, Recipe
+from secformer.protocols.softmax import spread_out
 
 
 def _elementwise(fn: Callable[[Tensor], Tensor]) -> Elementwise:
@@ -46,18 +47,19 @@ def tanh(s: Session, x: Share, at: Site) -> Share:
 @faithful
 @needs()
 def softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
-    """softmax(scores) @ values over real columns: scores (B, H, T, T), values (B, H, T, D), mask (B, T)."""
-    hidden = torch.from_numpy(~mask)[:, None, None, :]
+    """softmax(scores) @ values over real columns, as `protocols/softmax` takes them."""
+    hidden = torch.from_numpy(~spread_out(mask))
     weights = s.apply(lambda x: x.masked_fill(hidden.to(x.device), -torch.inf).softmax(-1), scores, on=Tensor)
     return s.matmul(weights, values)
 
 
 @faithful
 @needs()
-def layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
+def layernorm(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm over the last axis."""
     def normalised(v: Tensor) -> Tensor:
-        return functional.layer_norm(v, v.shape[-1:], s.values(gamma), s.values(beta), eps)
+        moved = s.values(beta) if isinstance(beta, Share) else None
+        return functional.layer_norm(v, v.shape[-1:], s.values(gamma), moved, eps)
 
     return s.apply(normalised, x, on=Tensor)
 

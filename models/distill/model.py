@@ -67,9 +67,7 @@ class TorchModel:
 
     def _built(self, laid: Laid) -> Tensor:
         """The same as `Laid.build`, from torch tensors."""
-        each = [self.tensors[p.names[0]] for p in laid.parts]
-        each = [(t.T if p.transpose else t) * p.factor if p.factor != 1.0 else t.T if p.transpose else t
-                for t, p in zip(each, laid.parts, strict=True)]
+        each = [p.of(self.tensors[p.names[0]]) for p in laid.parts]
         if laid.formula is not None:
             made: Tensor = laid.formula(torch, *each)
             return made

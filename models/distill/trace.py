@@ -59,7 +59,7 @@ def traced(recipe: Recipe, trace: Trace, hidden: Collection[str], *, dropout: fl
         return out.like(functional.dropout(out.data, dropout)) if dropout else out
 
     @wraps(recipe.layernorm)
-    def layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
+    def layernorm(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
         out = recipe.layernorm(s, x, gamma, beta, eps, at)
         if isinstance(at, Spot) and at.name in hidden:
             trace.hidden_states.append(s.values(out))

@@ -36,9 +36,9 @@ class Forward:
     at: Sites
 
 
-def linear(s: Session, x: Share, f: Forward, name: str, *, bias: bool = True) -> Share:
-    """x (N, K) @ W (K, M) + b; without b where the model has none."""
-    y = s.matmul(x, f.parameters.matrix(f"{name}.weight"))
+def linear(s: Session, x: Share, f: Forward, name: str, *, bias: bool = True, magnitude: int | None = None) -> Share:
+    """x (N, K) @ W (K, M) + b; without b where the model has none. `magnitude` as in `Session.matmul`."""
+    y = s.matmul(x, f.parameters.matrix(f"{name}.weight"), magnitude=magnitude)
     return y + f.parameters.vector(f"{name}.bias") if bias else y
 
 
@@ -48,11 +48,13 @@ def reaching(s: Session, at: Site, quantity: Quantity) -> int:
     return max(s.fixed.magnitude, bits(at[quantity.name].reach) if quantity.name in at else 0)
 
 
-def layernorm(s: Session, x: Share, f: Forward, site: str, eps: float, weights: str | None = None) -> Share:
-    """LayerNorm of x (N, C). The names of its parameters begin with `weights`, by default the site's name."""
+def layernorm(s: Session, x: Share, f: Forward, site: str, eps: float, weights: str | None = None, *,
+              bias: bool = True) -> Share:
+    """LayerNorm of x (N, C). The names of its parameters begin with `weights`, by default the site's name. Without
+    bias where the model has none."""
     p = f.parameters.inside(weights or site)
     with s.scope("layernorm"):
-        return f.recipe.layernorm(s, x, p.vector("weight"), p.vector("bias"), eps, f.at(site))
+        return f.recipe.layernorm(s, x, p.vector("weight"), p.vector("bias") if bias else 0.0, eps, f.at(site))
 
 
 def look_up(s: Session, rows: Share, f: Forward) -> Share:

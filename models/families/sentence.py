@@ -181,9 +181,14 @@ class SentenceModel(Architecture):
                 with s.scope(MAXIMUM.name):
                     ways.append(f.recipe.of(MAXIMUM)(s, _tokens(x, batch, steps), f.at(f"{PLACE}.{MAXIMUM.name}")))
             else:
-                each, factors = weights(way, kept)
-                ways.append(_scaled(s, (_tokens(x, batch) * each[..., None]).sum(axis=1), factors))
+                ways.append(summed(s, x, batch, way, kept))
         return s.concatenate(ways, axis=-1) if len(ways) > 1 else ways[0]
+
+
+def summed(s: Session, x: Share, batch: Batch, way: str, kept: np.ndarray) -> Share:
+    """One way of pooling hidden states (N, C), settled, to (B, C). kept (B, T) says which tokens are pooled. Local."""
+    each, factors = weights(way, kept)
+    return _scaled(s, (_tokens(x, batch) * each[..., None]).sum(axis=1), factors)
 
 
 def _tokens(x: Share, batch: Batch, index: np.ndarray | None = None) -> Share:

@@ -19,8 +19,10 @@ from secformer.models.families.deberta_v2 import DebertaV2
 from secformer.models.families.distilbert import DistilBert
 from secformer.models.families.electra import Electra
 from secformer.models.families.heads import Head
+from secformer.models.families.modernbert import ModernBert
 from secformer.models.families.modules import Modules, read_modules
 from secformer.models.families.mpnet import MPNet
+from secformer.models.families.nomic_bert import NomicBert
 from secformer.models.families.roberta import Camembert, Roberta, XLMRoberta
 from secformer.models.families.sentence import PLACE, SentenceModel
 from secformer.mpc.errors import ModelError
@@ -33,7 +35,9 @@ FAMILIES: Mapping[str, type[Architecture]] = MappingProxyType({family.model_type
     DebertaV2,
     DistilBert,
     Electra,
+    ModernBert,
     MPNet,
+    NomicBert,
     Roberta,
     XLMRoberta,
 )})

@@ -17,7 +17,8 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.quantities import INPUT, Quantity, needed, real_scores
 from secformer.protocols.ranges import Site
-from secformer.protocols.recipes import Elementwise, Function, Recipe
+from secformer.protocols.recipes import Function, Further, Recipe
+from secformer.protocols.softmax import spread_out
 
 
 class Meet(Protocol):
@@ -36,26 +37,29 @@ def observed(recipe: Recipe, xp: Any, meet: Meet, *, asking: Recipe | None = Non
     asking = asking or recipe
     asked = {name: quantities for name, quantities in asking.needs.items() if quantities}
 
-    def elementwise(function: Elementwise, quantities: tuple[Quantity, ...]) -> Elementwise:
+    def elementwise(function: Further, quantities: tuple[Quantity, ...]) -> Further:
         @wraps(function)
-        def met(s: Session, x: Share, at: Site) -> Share:
-            return function(s, x, meet(at, quantities, s.values(x)))
+        def met(s: Session, *given: Any) -> Share:
+            *operands, at = given
+            shares = (s.values(x) for x in operands if isinstance(x, Share))  # beside them, what is public
+            return function(s, *operands, meet(at, quantities, *shares))
 
         return met
 
-    def further(function: Function, own: Elementwise) -> Elementwise:
-        quantities = needed(asking.of(function), (INPUT,))
+    def further(function: Function, own: Further) -> Further:
+        quantities = needed(asking.of(function), needed(function.protocol, (INPUT,)))
         return elementwise(own, quantities) if quantities else own
 
     @wraps(recipe.layernorm)
-    def layernorm(s: Session, x: Share, gamma: Share, beta: Share, eps: float, at: Site) -> Share:
-        here = meet(at, asked["layernorm"], *map(s.values, (x, gamma, beta)))
+    def layernorm(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
+        moved = s.values(beta) if isinstance(beta, Share) else beta
+        here = meet(at, asked["layernorm"], s.values(x), s.values(gamma), moved)
         return recipe.layernorm(s, x, gamma, beta, eps, here)
 
     @wraps(recipe.softmax)
     def softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
         given, weighted = s.values(scores), s.values(values)
-        real = xp.asarray(mask[:, None, None, :], device=given.device)
+        real = xp.asarray(spread_out(mask), device=given.device)
         here = meet(at, asked["softmax"], real_scores(xp, given, real), weighted, real)
         return recipe.softmax(s, scores, values, mask, here)
 

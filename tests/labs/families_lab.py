@@ -72,7 +72,8 @@ def _drawn(rng: np.random.Generator, key: str, shape: tuple[int, ...], sharp: fl
         if gain:
             drawn[shape[0] // 2] *= outlier
         return drawn.astype(np.float32)
-    queries = any(part in key for part in ("query", "key", "q_lin", "k_lin", "attn.q.", "attn.k."))
+    queries = any(part in key for part in ("query", "key", "q_lin", "k_lin", "q_proj", "k_proj", "Wqkv", "attn.q.",
+                                             "attn.k."))
     size = 0.7 if "embedding" in key else 1.0 / np.sqrt(shape[-1])
     return (rng.normal(0.0, size, shape) * (sharp if queries and "relative" not in last[0] else 1.0)).astype(np.float32)
 
@@ -93,12 +94,15 @@ def tokens(words: int = len(VOCAB), *, pad: int = 0, segments: int = 0, longest:
     return found
 
 
-def expected(folder: Path, name: str, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What transformers' class answers in float64; results by token are zero beyond the last attended token."""
+def expected(folder: Path, name: str, given: Mapping[str, np.ndarray], *,
+             single: bool = False) -> dict[str, np.ndarray]:
+    """What transformers' class answers in float64, or in float32 where it is `single`; results by token are zero beyond
+    the last attended token."""
     torch = pytest.importorskip("torch")
     import transformers
 
-    model = getattr(transformers, name).from_pretrained(str(folder), attn_implementation="eager").double().eval()
+    model = getattr(transformers, name).from_pretrained(str(folder), attn_implementation="eager").eval()
+    model = model if single else model.double()
     with torch.no_grad():
         out = model(**{key: torch.from_numpy(value) for key, value in given.items()})
     found = {key: out[key].numpy() for key in RESULTS if key in out and out[key] is not None}
@@ -124,11 +128,11 @@ def close(found: SecureOutput, wanted: Mapping[str, np.ndarray], tolerance: floa
 
 
 def matches(folder: Path, name: str, given: Mapping[str, np.ndarray], *, secure: bool = True,
-            tolerance: float = SECURE, **settings: Any) -> SecureOutput:
+            tolerance: float = SECURE, single: bool = False, **settings: Any) -> SecureOutput:
     """Checks plain_bert against transformers and, with `secure`, the answer on shares against plain_bert; returns the
-    latter, else the former. Nothing may be marked."""
+    latter, else the former. Nothing may be marked. `single` as in `expected`."""
     plain = plain_bert(folder, given)
-    wanted = expected(folder, name, given)
+    wanted = expected(folder, name, given, single=single)
     close(plain, wanted, PLAIN)
     if not secure:
         return plain

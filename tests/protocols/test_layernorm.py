@@ -55,6 +55,15 @@ def test_layernorm(run: Run, protocol: Callable[..., Share], c: int, low: float,
     assert np.abs(got - layernorm_exact(x, EPS) * gamma - beta).max() <= 1e-3
 
 
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_without_beta(twin: Run, recipe: Recipe) -> None:
+    """0.0 in its place gives what zeros give."""
+    x, gamma, beta, at = case(1, 5, 12, 0.3, 3.0, 0.5)
+    with_zeros = twin(program(recipe.layernorm, at), x, gamma, 0.0 * beta, fracs=[PENDING, 16, 16])
+    without = twin(lambda s, x, gamma: recipe.layernorm(s, x, gamma, 0.0, EPS, at), x, gamma, fracs=[PENDING, 16])
+    np.testing.assert_array_equal(without, with_zeros)
+
+
 @pytest.mark.parametrize("low, high, bound", [(0.3, 3.0, 1.5e-4), (0.003, 0.03, 1.5e-4), (0.1, 100.0, 2e-4)])
 def test_layernorm_series_is_near_the_last_place(run: Run, low: float, high: float, bound: float) -> None:
     x, gamma, beta, at = case(2, 24, 384, low, high, 0.1)

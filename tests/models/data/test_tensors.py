@@ -23,6 +23,7 @@ from secformer.models.data.tensors import (
     matrix,
     norm_layout,
     parts,
+    rows_layout,
     table_width,
     verify,
 )
@@ -109,6 +110,24 @@ def test_the_first_name_that_is_there_is_read(tmp_path: Path) -> None:
     assert Part(("a", "x"), (2,)).name(checkpoint) == "a"
     with pytest.raises(ModelError, match="lacks tensor 'a'"):
         Tensor((Part(("a", "x"), (2,)),)).build(checkpoint)
+
+
+def test_some_rows_of_a_stored_tensor(tmp_path: Path) -> None:
+    """Q, K and V of one matrix, each with a factor of its own; what is checked and counted is the whole."""
+    w, b = numbers(6, 2), numbers(6, start=20)
+    checkpoint = saved(tmp_path, **{"there.weight": w, "there.bias": b})
+    found = rows_layout("here", "there", 2, (0.5, 1.0, -1.0))
+    factors = np.repeat([0.5, 1.0, -1.0], 2)
+    assert found["here.weight"].shape == (2, 6) and found["here.bias"].shape == (6,) and found["here.weight"].standing
+    np.testing.assert_array_equal(found["here.weight"].build(checkpoint), w.T * factors)
+    np.testing.assert_array_equal(found["here.bias"].build(checkpoint), b * factors)
+    assert list(rows_layout("here", "there", 2, (1.0,), bias=False)) == ["here.weight"]
+    assert {p.shape for t in found.values() for p in t.parts} == {(6, 2), (6,)}
+
+
+def test_layers_without_bias() -> None:
+    assert list(linear_layout("here", "there", 3, 5, bias=False)) == ["here.weight"]
+    assert list(norm_layout("here", "there", 5, bias=False)) == ["here.weight"]
 
 
 def test_layers_of_pytorch() -> None:

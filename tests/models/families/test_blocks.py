@@ -78,6 +78,8 @@ def test_linear() -> None:
     f = forward(s, batch, here__weight=w, here__bias=b, there__weight=-w, there__bias=b * 7)
     x = tokens(batch, 2)
     np.testing.assert_array_equal(linear(s, s.accept(x), f, "here").data, x @ w + b)
+    np.testing.assert_array_equal(linear(s, s.accept(x), f, "here", bias=False).data, x @ w)
+    assert linear(s, s.accept(x), f, "here", bias=False, magnitude=s.fixed.whole).width == 64
 
 
 def test_layernorm_runs_at_its_own_site_with_its_own_parameters() -> None:
@@ -89,6 +91,8 @@ def test_layernorm_runs_at_its_own_site_with_its_own_parameters() -> None:
     x = tokens(batch, 4)
     found = layernorm(s, s.accept(x), f, "layer.0.norm", 0.25).data
     np.testing.assert_allclose(found, layernorm_exact(x, 0.25) * gamma + beta)
+    found = layernorm(s, s.accept(x), f, "layer.0.norm", 0.25, bias=False).data
+    np.testing.assert_allclose(found, layernorm_exact(x, 0.25) * gamma)
     with pytest.raises(SettingsError, match=r"no site layer\.1\.norm"):
         layernorm(s, s.accept(x), f, "layer.1.norm", 0.25)
 

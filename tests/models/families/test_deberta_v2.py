@@ -226,7 +226,7 @@ def test_a_checkpoint_without_its_tables_is_refused(name: str, tmp_path: Path) -
     ({"position_buckets": 66}, "position_buckets must be above 1 and below .* = 66"),
     ({"position_buckets": 1}, "position_buckets must be above 1"),
     ({"architectures": ["DebertaV2ForMaskedLM"], "legacy": False, "embedding_size": 9}, "embedding_size must be"),
-    ({"model_type": "deberta", "architectures": ["DebertaModel"]}, "Supported:.*type 'deberta-v2' with DebertaV2Model"),
+    ({"model_type": "deberta", "architectures": ["DebertaModel"]}, "Supported:.*type 'deberta-v2'"),
 ])
 def test_variants_that_are_refused(entries: dict[str, Any], message: str, tmp_path: Path) -> None:
     put(tmp_path / "config.json", {"model_type": "deberta-v2", "architectures": ["DebertaV2Model"], **SIZES, **entries})

@@ -13,9 +13,9 @@ from secformer.models.ranges.observe import observed
 from secformer.models.ranges.profile import Probe, probe
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.sessions.plain import PlainSession
-from secformer.protocols.quantities import EXP_SUM, INPUT, SCORE, SPREAD, VALUE, Quantity, needs, real_scores
+from secformer.protocols.quantities import EXP_SUM, GATE, INPUT, SCORE, SPREAD, VALUE, Quantity, needs, real_scores
 from secformer.protocols.ranges import Range, Site
-from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe
+from secformer.protocols.recipes import EXACT, FAITHFUL, Function, Recipe
 
 
 def test_observing_changes_nothing_else() -> None:
@@ -103,6 +103,37 @@ def test_functions_that_need_nothing_stay_as_they_are() -> None:
     quiet = observed(replace(FAITHFUL, gelu=gelu, softmax=softmax, tanh=tanh), np, watcher)
     assert quiet.gelu is gelu and quiet.softmax is softmax and quiet.tanh is tanh
     assert quiet.layernorm is not FAITHFUL.layernorm
+
+
+def test_masks_of_rows_and_norms_without_beta() -> None:
+    s, rng, watcher = PlainSession(), np.random.default_rng(1), Watcher({})
+    watched = observed(told(EXACT, []), np, watcher)
+    scores, values = s.accept(rng.normal(size=(2, 3, 4, 5))), s.accept(rng.normal(size=(2, 3, 5, 2)))
+    mask = np.tri(4, 5, 1, dtype=bool)[None, None]
+    watched.softmax(s, scores, values, mask, HERE)
+    watched.layernorm(s, s.accept(np.ones((2, 3))), s.accept(np.full(3, 2.0)), 0.0, 1e-12, HERE)
+    (_, _, (shown, _, real)), (_, _, (_, gamma, beta)) = watcher.met
+    assert real is mask and beta == 0.0 and (gamma == 2.0).all()
+    np.testing.assert_array_equal(shown, real_scores(np, scores.data, mask))
+    largest = np.where(mask, scores.data, -np.inf).max(axis=-1, keepdims=True)
+    np.testing.assert_array_equal(np.where(mask, largest, shown), np.broadcast_to(largest, shown.shape))
+
+
+def test_functions_of_several_operands() -> None:
+    """Of shares the observer sees the values; what is public beside them goes by."""
+    s, watcher = PlainSession(), Watcher(THERE)
+    x, gate, positions = s.accept(np.ones(2)), s.accept(np.full(2, 3.0)), np.arange(2)
+
+    @needs(INPUT, GATE)
+    def protocol(s: Any, *given: Any) -> Any:
+        return given
+
+    met = observed(FAITHFUL, np, watcher).of(Function("own", protocol, protocol))(s, x, positions, gate, HERE)
+    assert [a is b for a, b in zip(met, (x, positions, gate, THERE), strict=True)] == [True] * 4
+    observed(EXACT, np, watcher).of(Function("own", protocol, lambda *given: given))(s, x, positions, gate, HERE)
+    (_, names, inputs), (_, exactly, _) = watcher.met
+    assert exactly == names  # whoever measures with exact functions measures for protocols
+    assert names == ("input", "gate") and inputs[0] is x.data and inputs[1] is gate.data and len(inputs) == 2
 
 
 def test_asked_quantities_may_be_others_than_the_recipes() -> None:

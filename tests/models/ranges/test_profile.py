@@ -31,7 +31,7 @@ from secformer.models.run.local import SecureModel, plain_bert, secure_bert, twi
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
-from secformer.protocols.quantities import KNOWN, Quantity, Widening, measured, needs
+from secformer.protocols.quantities import ATTENTION, Quantity, Widening, measured, needs
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import CRYPTEN, EXACT, FAITHFUL, MPCFORMER, MPCFORMER_2RELU, PUMA, SECFORMER, Recipe
 
@@ -189,7 +189,7 @@ def test_leaving_says_which_text(folder: ModelFolder) -> None:
 
 
 @pytest.mark.parametrize("recipe, design, softmax", [
-    (FAITHFUL, "exact", EXPS), (EXACT, "exact", set(KNOWN) - NORMS), (SECFORMER, "secformer", QUADS),
+    (FAITHFUL, "exact", EXPS), (EXACT, "exact", {q.name for q in ATTENTION}), (SECFORMER, "secformer", QUADS),
     (MPCFORMER, "mpcformer", QUADS), (MPCFORMER_2RELU, "mpcformer_2relu", {"value", "score", "relu_sum"}),
     (PUMA, "puma", EXPS), (CRYPTEN, "crypten", EXPS), (replace(FAITHFUL, name="mine"), "exact", EXPS),
     (replace(FAITHFUL, name="mine", gelu=PUMA.gelu), "mine", EXPS),
