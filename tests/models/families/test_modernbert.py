@@ -1,7 +1,7 @@
-"""ModernBERT: every class against transformers' own, on tiny random weights of odd sizes; windows that are smaller than
-texts; outliers in the residual stream; variants that are not run.
+"""ModernBERT: every class against transformers' own, on tiny random weights of odd sizes; local attention that
+reaches less far than texts; outliers in the residual stream; variants that are not run.
 
-transformers gives tokens that have nothing in their window the mean of all values, but only in single precision: in
+transformers gives tokens that have nothing within reach the mean of all values, but only in single precision: in
 double, its own mask makes them NaN.
 """
 
@@ -30,7 +30,7 @@ ODD: dict[str, Any] = {
     "sep_token_id": 3,
 }
 BIASES = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True)
-LONG = 23  # tokens: more than a window, and than a block
+LONG = 23  # tokens: more than are within reach, and than a block has
 SECOND = {"layer_types": ["sliding_attention", "full_attention"]}
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -41,7 +41,7 @@ def test_every_class_against_transformers(name: str, tmp_path: Path) -> None:
 
 
 def test_blocks_and_far_padding(tmp_path: Path) -> None:
-    """Several blocks, and tokens of padding that have nothing in their window."""
+    """Several blocks, and tokens of padding that have nothing within reach."""
     given = tokens(longest=LONG)
     folder = save(tmp_path, "ModernBertModel", **ODD)
     meeting = Meeting.within(Batch(tuple(ModelFolder(folder).tokenizer.rows(given))), 3, 6)
