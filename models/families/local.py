@@ -1,4 +1,4 @@
-"""Which keys each query meets: all of its text's, or those within a window, computed in blocks of queries.
+"""Which keys each query meets: all of its text's, or those within reach, computed in blocks of queries.
 
 B texts, T tokens of the longest, N tokens of all texts packed without padding, C hidden, H heads, D = C / H, n blocks,
 w queries of a block, k keys that they meet. Everything here is public. Blocks lie along the axis of heads, since the
@@ -27,7 +27,7 @@ class Meeting:
     queries  (B, n, w), keys (B, n, k): packed indices
     mask     as softmax takes it: (B, T), or (B, n, w, k)
     places   (N,): where each token is among the B n w queries
-    alone    (N,) bool: tokens that have nothing to attend to in their window; another query stands in their place
+    alone    (N,) bool: tokens that have nothing to attend to within reach; another query stands in their place
     """
 
     queries: np.ndarray
@@ -92,7 +92,7 @@ class Meeting:
 
 
 def block_size(longest: int, reach: int, size: int) -> int:
-    """w, at which attention within a window costs about least, for texts of `longest` tokens: large blocks have many
+    """w, at which attention within reach costs about least, for texts of `longest` tokens: large blocks have many
     keys that a query does not need, and neighbouring small ones open the same keys and values again.
 
     Chosen for the power of two that bounds the length, so that the keys of a block, too, have one such bound: what a

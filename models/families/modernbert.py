@@ -1,5 +1,5 @@
 """ModernBERT (Warner et al., arXiv:2412.13663): rotary positions, LayerNorm before each half of a layer, GeGLU, and
-attention within a window in all but every third layer.
+local attention in all but every third layer.
 
 B texts, N tokens of all texts packed without padding, C hidden, L labels, V words.
 """
@@ -31,7 +31,7 @@ LOCAL: Mapping[str, bool] = MappingProxyType({"sliding_attention": True, "full_a
 class ModernBertSpec(RotarySpec):
     """The public facts of a ModernBERT checkpoint.
 
-    local     for each layer, whether it attends within the window alone
+    local     for each layer, whether it attends to tokens within reach alone
     reach     how many tokens away a key may be in such a layer
     thetas    bases of rotary angles, in other layers and in such
     norm_bias, attention_bias, mlp_bias, head_bias, decoder_bias  which layers have biases

@@ -73,7 +73,7 @@ def test_blocks_are_the_band(rows: list[list[bool]], reach: int, block: int, see
 
 @given(masks)
 @examples(10)
-def test_everywhere_is_a_window_that_holds_all(rows: list[list[bool]]) -> None:
+def test_everywhere_is_a_reach_that_holds_all(rows: list[list[bool]]) -> None:
     batch = batch_of(rows)
     q, k, v = drawn(batch)
     meeting = Meeting.everywhere(batch)
@@ -108,7 +108,7 @@ def test_on_a_recipe_of_shares() -> None:
 @pytest.mark.parametrize("longest, block, keys", [(1, 1, 1), (64, 64, 64), (256, 256, 256), (300, 75, 203),
                                                   (512, 86, 214), (1024, 79, 207), (8192, 82, 210)])
 def test_the_cheapest_blocks(longest: int, block: int, keys: int) -> None:
-    """Of ModernBERT's window and heads; short texts are one block, with a mask. At powers of two, those that the plan
+    """Of ModernBERT's reach and heads; short texts are one block, with a mask. At powers of two, those that the plan
     recorder finds."""
     assert block_size(longest, 64, 64) == block
     batch = batch_of([[True] * longest])

@@ -1,7 +1,7 @@
-"""ModernBERT: every class against transformers' own, on tiny random weights of odd sizes; windows that are smaller than
-texts; outliers in the residual stream; variants that are not run.
+"""ModernBERT: every class against transformers' own, on tiny random weights of odd sizes; local attention that
+reaches less far than texts; outliers in the residual stream; variants that are not run.
 
-transformers gives tokens that have nothing in their window the mean of all values, but only in single precision: in
+transformers gives tokens that have nothing within reach the mean of all values, but only in single precision: in
 double, its own mask makes them NaN.
 """
 
@@ -30,7 +30,7 @@ ODD: dict[str, Any] = {
     "sep_token_id": 3,
 }
 BIASES = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True)
-LONG = 23  # tokens: more than a window, and than a block
+LONG = 23  # tokens: more than are within reach, and than a block has
 SECOND = {"layer_types": ["sliding_attention", "full_attention"]}
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -41,7 +41,7 @@ def test_every_class_against_transformers(name: str, tmp_path: Path) -> None:
 
 
 def test_blocks_and_far_padding(tmp_path: Path) -> None:
-    """Several blocks, and tokens of padding that have nothing in their window."""
+    """Several blocks, and tokens of padding that have nothing within reach."""
     given = tokens(longest=LONG)
     folder = save(tmp_path, "ModernBertModel", **ODD)
     meeting = Meeting.within(Batch(tuple(ModelFolder(folder).tokenizer.rows(given))), 3, 6)
@@ -116,6 +116,22 @@ def test_a_pair_and_short_texts(tmp_path: Path) -> None:
     together = plain_bert(folder, texts)
     for i, text in enumerate(texts):
         np.testing.assert_allclose(plain_bert(folder, [text]).logits[0], together.logits[i], atol=1e-12)
+
+
+def test_served(tmp_path: Path) -> None:
+    """Parties read their series from books, one for each class of lengths; blocks have other sizes within a class."""
+    pytest.importorskip("uvicorn")
+    from secformer import connect
+    from secformer.roles.trial import LocalRoles
+
+    folder = save(tmp_path / "model", "ModernBertModel", **ODD)
+    texts = ["the cat sat " * 6, "a dog ran on the mat " * 3 + "!", "dog"]
+    with LocalRoles(tmp_path / "served", folder) as roles:
+        roles.wait_ready()
+        with connect(roles.settings("client")) as model:
+            out = model.infer(texts)
+    wanted = plain_bert(folder, texts).last_hidden_state
+    np.testing.assert_allclose(out.last_hidden_state, wanted, rtol=0.0, atol=1e-3 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("name", ModernBert.classes)

@@ -15,7 +15,7 @@ from secformer.models.families.folder import ModelFolder
 from secformer.models.families.nomic_bert import NomicBert
 from secformer.models.ranges.profile import measure
 from secformer.models.run.local import plain_bert
-from secformer.mpc.errors import ModelError
+from secformer.mpc.errors import InputError, ModelError
 from secformer.mpc.fixed import FixedPoint
 
 ODD: dict[str, Any] = {"hidden_size": 30, "num_attention_heads": 5, "intermediate_size": 21, "num_hidden_layers": 2,
@@ -106,6 +106,12 @@ def test_former_keys_that_agree(tmp_path: Path) -> None:
               "rotary_emb_fraction": 1.0, "activation_function": "swiglu", "causal": False}
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | former), "utf-8")
     assert ModelFolder(folder).architecture.spec.hidden == 30
+
+
+def test_a_text_beyond_the_longest(tmp_path: Path) -> None:
+    """No table of positions ends there, but the model was not trained for more."""
+    with pytest.raises(InputError, match=r"41 tokens.*40"):
+        plain_bert(save(tmp_path, "NomicBertModel", **ODD), {"input_ids": np.full((1, 41), 5)})
 
 
 def test_tensors_of_another_family(tmp_path: Path) -> None:

@@ -71,13 +71,13 @@ def test_turning_costs_no_round() -> None:
     assert ours[0] - theirs[0] == 2
 
 
-def test_a_window_makes_long_texts_cheap() -> None:
-    """At 1,024 tokens, a layer within a window of 128 costs less than 0.6 of one that sees all; short texts cost the
-    same, since one block is all that they need."""
-    one, everywhere, window = (price(modern(*local), 1024) for local in ((False,), (False, False), (False, True)))
-    assert (window - one)[1] < 0.6 * (everywhere - one)[1] and (window - one)[0] < (everywhere - one)[0]
+def test_local_attention_makes_long_texts_cheap() -> None:
+    """At 1,024 tokens, a layer of local attention to 128 tokens costs less than 0.6 of one that sees all; short texts
+    cost the same, since one block is all that they need."""
+    one, everywhere, near = (price(modern(*local), 1024) for local in ((False,), (False, False), (False, True)))
+    assert (near - one)[1] < 0.6 * (everywhere - one)[1] and (near - one)[0] < (everywhere - one)[0]
     assert (price(modern(False, True), 64) == price(modern(False, False), 64)).all()
-    assert (window - one)[1] < (price(bert(2), 1024) - price(bert(1), 1024))[1]
+    assert (near - one)[1] < (price(bert(2), 1024) - price(bert(1), 1024))[1]
 
 
 def fitted(length: int) -> list[Any]:
