@@ -20,7 +20,7 @@ SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attenti
                          "max_position_embeddings": 34}
 DISTILBERT: dict[str, Any] = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 20, "max_position_embeddings": 34}
 ROBERTA = SIZES | {"vocab_size": WORDS, "type_vocab_size": 1, "tokenizer": write_bytes}
-ALBERT = SIZES | {"embedding_size": 8}
+FACTORISED = SIZES | {"embedding_size": 8}
 FEW = Examples(DEV.texts[:24], DEV.labels[:24])
 
 
@@ -47,7 +47,8 @@ def test_from_a_pretrained_model_to_a_student_on_shares(name: str, entries: dict
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("name", "entries"), [("RobertaForMaskedLM", ROBERTA), ("AlbertModel", ALBERT)])
+@pytest.mark.parametrize(("name", "entries"), [
+    ("RobertaForMaskedLM", ROBERTA), ("AlbertModel", FACTORISED), ("ElectraForPreTraining", FACTORISED)])
 def test_the_teacher_is_what_transformers_makes_of_its_folder(name: str, entries: dict[str, Any],
                                                               tmp_path: Path) -> None:
     """The folder that fine-tuning writes has the names that transformers reads."""

@@ -64,8 +64,9 @@ def test_regression(encoder: ModelFolder, tmp_path: Path) -> None:
 
 def test_models_that_cannot_be_trained(tmp_path: Path, teacher: Path) -> None:
     masked = ModelFolder(write_checkpoint(tmp_path / "masked", "BertForMaskedLM", prefix="bert."))
-    with pytest.raises(ModelError, match="fine-tuning takes BertModel or BertForSequenceClassification"):
-        finetune(masked, TASK, TRAIN, DEV, tmp_path / "out")
+    tokens = ModelFolder(write_checkpoint(tmp_path / "tokens", "BertForTokenClassification", prefix="bert."))
+    with pytest.raises(ModelError, match="fine-tuning takes BertModel or BertForSequenceClassification or BertForMask"):
+        finetune(tokens, TASK, TRAIN, DEV, tmp_path / "out")
     with pytest.raises(ModelError, match="is a BertForMaskedLM"):
         distill(masked, SECFORMER, TASK, TRAIN, DEV, tmp_path / "out")
     three = ModelFolder(write_checkpoint(tmp_path / "three", "BertForSequenceClassification", prefix="bert."))

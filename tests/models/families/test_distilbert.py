@@ -69,6 +69,16 @@ def test_variants_that_are_not_run(changes: dict[str, Any], says: str, tmp_path:
         ModelFolder(folder)
 
 
+def test_a_config_with_the_tensors_of_another_family(tmp_path: Path) -> None:
+    folder = save(tmp_path, "DistilBertModel", **ODD)
+    save(tmp_path / "other", "BertModel", vocab_size=39, hidden_size=15, num_hidden_layers=2, num_attention_heads=5,
+         intermediate_size=17, max_position_embeddings=33)
+    (tmp_path / "other/model.safetensors").replace(folder / "model.safetensors")
+    with pytest.raises(ModelError, match=r"lacks tensor 'transformer.layer.0.attention.q_lin.weight' \(with or without "
+                                         r"'distilbert.'\).*not those of the architecture that config.json names"):
+        plain_bert(folder, "a")
+
+
 def test_a_text_beyond_the_positions(tmp_path: Path) -> None:
     folder = save(tmp_path, "DistilBertModel", **ODD)
     with pytest.raises(InputError, match="34 tokens; this model takes at most 33"):

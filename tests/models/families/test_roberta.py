@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from secformer.models.families.folder import ModelFolder
 from secformer.models.families.heads import Head
 from secformer.models.families.roberta import Camembert, Roberta, XLMRoberta
 from secformer.models.run.local import SecureModel, plain_bert
-from secformer.models.run.tasks import Entities, FilledMasks
+from secformer.models.run.tasks import AnswerSpan, Entities, FilledMasks
 from secformer.mpc.errors import InputError, ModelError
 
 ODD: dict[str, Any] = {
@@ -196,7 +197,9 @@ def test_pairs_have_no_segments(tmp_path: Path) -> None:
     theirs = AutoTokenizer.from_pretrained(str(folder))(*pair)
     assert read.rows[0].ids.tolist() == theirs["input_ids"] and "token_type_ids" not in theirs
     assert read.places is not None and set(read.places[0].part.tolist()) == {-1, 0, 1}
-    with SecureModel.from_pretrained(folder) as model:
-        (answer,) = model([pair]).answers or ()
-    assert answer == plain_bert(folder, [pair]).answers[0] or answer.text in pair[1]  # type: ignore[index,union-attr]
-    assert pair[1][answer.start : answer.end] == answer.text and f" {answer.text} " in f" {pair[1]} "  # type: ignore
+    with SecureModel.from_pretrained(folder, backend="numpy") as model:
+        (mine,) = model([pair]).answers or ()
+    (answer,) = plain_bert(folder, [pair]).answers or ()
+    assert isinstance(mine, AnswerSpan) and isinstance(answer, AnswerSpan)
+    assert replace(mine, score=0.0) == replace(answer, score=0.0) and abs(mine.score - answer.score) < 1e-3
+    assert answer.text and pair[1][answer.start : answer.end] == answer.text
