@@ -12,7 +12,8 @@ from itertools import groupby
 
 import numpy as np
 
-PADDING = 11, 10  # a batch has at most 11 positions in attention per 10 tokens
+PADDING = 11, 10  # a batch has at most 11 positions in attention per 10 tokens; so has each of its texts,
+FEW = 8           # or so many more than tokens: in texts below 80 tokens, their scores cost little beside the rest
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,11 @@ def batches(rows: Sequence[Row], limit: int) -> Iterator[tuple[list[int], Batch]
 
     limit  the most positions (texts times longest text) per batch; a text that is longer runs alone
 
-    Attention pads the texts of a batch, and only attention does. A batch has at most 1.1 positions per token (PADDING).
-    So no text pays for another's padding by more than a tenth. Texts of equal length run together unless `limit` parts
-    them. Subject to that, there are as few batches as can be, because each batch has rounds of its own; and of the cuts
-    with as few batches, this is one with the fewest positions.
+    Attention pads the texts of a batch, and only attention does. A batch has at most 1.1 positions per token (PADDING),
+    and no text has more than that, or than FEW positions beyond its tokens. So no text pays for another's padding by
+    more than a tenth. Texts of equal length run together unless `limit` parts them. Subject to that, there are as few
+    batches as can be, because each batch has rounds of its own; and of the cuts with as few batches, this is one with
+    the fewest positions.
     """
     lengths = [len(row) for row in rows]
     order = sorted(range(len(rows)), key=lambda i: (lengths[i], i))
@@ -150,7 +152,8 @@ def _fewest(parts: Sequence[tuple[int, int]], limit: int) -> list[tuple[int, int
             length, count = parts[start]
             texts, tokens = texts + count, tokens + length * count
             positions = texts * longest
-            if start < stop - 1 and (positions > limit or per * positions > most * tokens):
+            padded = longest > length + FEW and per * longest > most * length
+            if start < stop - 1 and (padded or positions > limit or per * positions > most * tokens):
                 break
             found.append((best[start][0] + 1, best[start][1] + positions, start))
         best.append(min(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,13 +16,15 @@ def row(length: int, start: int = 1) -> Row:
     return Row(np.arange(start, start + length), np.zeros(length, np.int64), np.ones(length, np.int64))
 
 
-LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=24)
-LIMITS = st.integers(1, 300)
+LENGTHS = st.lists(st.integers(1, 40) | st.integers(90, 130), min_size=1, max_size=24)
+LIMITS = st.integers(1, 300) | st.just(10**6)
 
 
-def spared(batch: Batch) -> bool:
-    """At most a tenth more positions than tokens."""
-    return 10 * batch.size * batch.longest <= 11 * batch.tokens
+def spared(lengths: Sequence[int]) -> bool:
+    """At most a tenth more positions than tokens, for all texts together and for each, or eight for one."""
+    longest, shortest = max(lengths), min(lengths)
+    alone = 10 * longest <= 11 * shortest or longest - shortest <= 8
+    return alone and 10 * len(lengths) * longest <= 11 * sum(lengths)
 
 
 def cut(lengths: list[int], limit: int) -> list[tuple[list[int], Batch]]:
@@ -43,7 +46,7 @@ def test_batches_keep_both_bounds(lengths: list[int], limit: int) -> None:
     """The limit of positions, except for a text that is longer by itself; and padding of at most a tenth."""
     for _, batch in cut(lengths, limit):
         assert batch.size * batch.longest <= limit or (batch.size == 1 and batch.longest > limit)
-        assert spared(batch)
+        assert spared(batch.lengths.tolist())
 
 
 @given(LENGTHS, LIMITS)
@@ -71,7 +74,7 @@ def test_batches_are_as_few_as_can_be(lengths: list[int], limit: int) -> None:
             for stop in range(at + 1, len(parts) + 1):
                 texts = [n for part in parts[at:stop] for n in part]
                 positions = len(texts) * max(texts)
-                if stop == at + 1 or (positions <= limit and 10 * positions <= 11 * sum(texts)):
+                if stop == at + 1 or (positions <= limit and spared(texts)):
                     more = all_cuts(stop)
                     options.append((1 + more[0], positions + more[1]))
             known[at] = min(options)
@@ -90,6 +93,11 @@ def test_short_texts_do_not_run_with_long_ones() -> None:
 def test_a_shorter_text_may_join_where_it_costs_less_than_a_tenth() -> None:
     assert [places for places, _ in cut([10] * 9 + [5], 1024)] == [[9, *range(9)]]      # 100 positions for 95 tokens
     assert [places for places, _ in cut([10] * 3 + [5], 1024)] == [[3], [0, 1, 2]]      # 40 for 35: too many
+
+
+def test_a_text_is_not_padded_by_more_than_a_tenth_for_the_sake_of_others() -> None:
+    assert [places for places, _ in cut([110] * 30 + [100], 10**6)] == [[30, *range(30)]]
+    assert [places for places, _ in cut([110] * 30 + [99], 10**6)] == [[30], [*range(30)]]
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5))
