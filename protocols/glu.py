@@ -13,6 +13,8 @@ from secformer.protocols.quantities import GATE, INPUT, Quantity, measured, need
 from secformer.protocols.ranges import Site, bits, roomiest, with_air
 from secformer.protocols.recipes import Function
 
+ROOM = 32.0  # of its range's length, that a guarded truncation opens: a value outside seldom looks like one inside
+
 
 @cite("shazeer2020glu", "GEGLU and SwiGLU: the product behind the activation")
 @needs(INPUT, GATE)
@@ -21,7 +23,8 @@ def glu(s: Session, x: Share, gate: Share, at: Site) -> Share:
 
     2 rounds, one less where both are settled; 16 to 20 bytes per element for products to 2^14, beside the
     activation that gave x.
-    1. settle x and gate                                           one round; 3 or 4 bytes each, by their ranges
+    1. settle x and gate                                           one round; 3 or 4 bytes each, by their ranges;
+                                                                   with a guard 4 for ranges longer than 8
     2. return their product                                        one round; 5 to 8 bytes each, by both ranges
 
     Any domain whose product fits a word: 2^30 with 16 fractional bits. While both stay within their ranges, no product
@@ -39,6 +42,7 @@ def _within(s: Session, x: Share, quantity: Quantity, at: Site) -> Share:
     if not s.due(x):
         return x
     r, holds = with_air(measured(at, quantity)), x.width - x.frac - 2
+    least = max(1, bits(r.reach), min(holds, bits(ROOM * (r.high - r.low)) - 2) if s.guarded else 1)
 
     def windows(m: int) -> tuple[int, ...]:
         if m > holds:
@@ -46,7 +50,7 @@ def _within(s: Session, x: Share, quantity: Quantity, at: Site) -> Share:
                              f"values below 2^{holds}; raise `magnitude`")
         return (s.fixed.window(s.fixed.frac, m),)
 
-    return s.checked(x.promise(roomiest(max(1, bits(r.reach)), windows)), r.low, r.high, quantity.name)
+    return s.checked(x.promise(roomiest(least, windows)), r.low, r.high, quantity.name)
 
 
 @cite("shazeer2020glu", "GEGLU and SwiGLU: the product behind the activation")

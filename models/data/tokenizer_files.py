@@ -11,7 +11,7 @@ from secformer.models.data.library import quiet, transformers
 from secformer.mpc.errors import ModelError
 
 FAST = "tokenizer.json"
-PIECES = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model")  # files of sentencepiece
+PIECES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")  # files of sentencepiece
 # each of these makes a tokenizer
 COMPLETE: tuple[tuple[str, ...], ...] = ((FAST,), ("vocab.txt",), ("vocab.json", "merges.txt"), *((p,) for p in PIECES))
 # what `transformers` writes for tokenizers, and reads again where it is there

@@ -100,8 +100,10 @@ def describe(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | Rang
     ranges = replace(prepared.ranges, model=hashlib.sha256(salt.encode()).hexdigest())
     private = settings.embedding == "private"
     width = prepared.layout[TABLE].width if private else WORD_BITS
-    public = PublicModel(folder.architecture, chosen, ranges, settings.fixed, width, prepared.names, {}, salt,
-                         prepared.notes, private)
+    here = str(folder.path)  # the owner's own: no party and no client needs to know it
+    notes = tuple(note.replace(here, "the model's folder") for note in prepared.notes)
+    public = PublicModel(folder.architecture, chosen, ranges, settings.fixed, width, prepared.names, {}, salt, notes,
+                         private)
     most = public.inputs.longest
     longest = sorted({min(2**k, most) for k in range(length_class(most) + 1)})
     return replace(public, books={length_class(n): _fitted(public, n) for n in longest})

@@ -94,6 +94,24 @@ def test_a_guard_marks_values_that_leave_their_range(where: str, text: int) -> N
         assert (np.asarray(words)[:, 0] != 0).tolist() == [i == text for i in range(2)]
 
 
+def test_a_single_value_far_outside_seldom_passes() -> None:
+    """A guard sees a value modulo what its truncation opens. That is many times the range, also for long ranges."""
+    texts, rng = 200, np.random.default_rng(0)
+    given_ = np.ones((texts, 2))
+    given_[:, 0] = 45.0 * rng.uniform(4.0, 60.0, texts)
+
+    def program(s: Session, x: np.ndarray) -> Any:
+        mine = x if getattr(s, "party", None) is None or s.party.rank == 0 else None
+        with s.guarding({texts: np.arange(texts)}, texts) as guard:
+            a, b = (s.mul(s.share(v, 0, shape=x.shape), s.public(np.ones(x.shape)))
+                    for v in (mine, None if mine is None else np.ones(x.shape)))
+            s.settle(glu(s, a, b, site(45.0, 2.0)))
+        return guard.words
+
+    mine, theirs = World(kernels=kernels_named("numpy")).run(program, given_, given_).results
+    assert ((mine + theirs)[:, 0] == 0).mean() < 0.05
+
+
 @pytest.mark.parametrize("at, message", [
     ({}, "needs the range of 'input'"), ({"input": Range(0.0, 1.0)}, "needs the range of 'gate'"),
     ({"input": Range(0.0, 1e6), "gate": Range(-1e6, 1e6)}, "words have 64"),

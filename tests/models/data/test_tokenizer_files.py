@@ -44,7 +44,7 @@ def test_every_file_of_a_tokenizer_is_copied_with_it() -> None:
 
 
 @pytest.mark.parametrize(("name", "file"), [("XLMRobertaModel", "sentencepiece.bpe.model"),
-                                            ("AlbertModel", "spiece.model")])
+                                            ("AlbertModel", "spiece.model"), ("DebertaV2Model", "spm.model")])
 def test_what_is_missing_to_convert_a_tokenizer_is_said(name: str, file: str, tmp_path: Path,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizer_files, "_installed", lambda module: module != "sentencepiece")

@@ -14,8 +14,10 @@ from safetensors.numpy import load_file
 from secformer import demo_model, plain_bert
 from secformer.models.data.batch import Batch, blind_batch
 from secformer.models.data.tokenizer import Texts, Tokenizer
+from secformer.models.families.folder import ModelFolder
+from secformer.models.ranges.profile import measure
 from secformer.models.run.provisioning import write_shares
-from secformer.models.run.public import CLIENT_FOLDER, PublicModel
+from secformer.models.run.public import CLIENT_FOLDER, PUBLIC, PublicModel
 from secformer.models.run.served import PartyModel
 from secformer.models.run.share_file import ShareFile, share_file
 from secformer.mpc.errors import InputError, ModelError, SettingsError
@@ -128,3 +130,17 @@ def test_bad_provisioning_writes_nothing(tmp_path: Path, provisioned: Path) -> N
 def test_clients_get_the_models_config(provisioned: Path) -> None:
     """A tokenizer may need it, and `classify` reads there whether a single output is a regression."""
     assert (provisioned / CLIENT_FOLDER / "config.json").read_bytes() == (demo_model() / "config.json").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_owners_folder_is_not_named_to_others(tmp_path: Path) -> None:
+    """Also where a note tells the owner about a file in it."""
+    folder = save(tmp_path / "mine", "BertModel", hidden_size=6, num_hidden_layers=1, num_attention_heads=2,
+                  intermediate_size=7, max_position_embeddings=20)
+    profile = measure(ModelFolder(folder), ["the cat"])
+    for file in folder.glob("*token*"):
+        file.unlink()
+    (folder / "tokenizer.json").write_text("{", "utf-8")
+    public = write_shares(folder, tmp_path / "out", profile=profile)
+    assert any("cannot read the tokenizer in the model's folder" in note for note in public.notes)
+    assert str(tmp_path) not in (tmp_path / "out" / CLIENT_FOLDER / PUBLIC).read_text("utf-8")
