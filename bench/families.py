@@ -89,7 +89,7 @@ def measured(family: str, folder: Path, texts: Mapping[str, Any], repeat: int) -
     """One family's model: verified, then timed."""
     profile = measure(ModelFolder(folder), texts)
     expected = twin(folder, texts, profile=profile)
-    with SecureModel.from_pretrained(folder, backend="numpy", profile=profile) as model:
+    with SecureModel.from_pretrained(folder, backend="numpy", profile=profile, deadline=3600.0) as model:
         out = model(texts)
         error = largest(out.last_hidden_state, expected.last_hidden_state)
         if not error <= TOLERANCE or out.trusted is None or not out.trusted.all():

@@ -10,10 +10,8 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import GATE, INPUT, Quantity, measured, needs
-from secformer.protocols.ranges import Site, bits, roomiest, with_air
+from secformer.protocols.ranges import Site, bits, roomiest, roomy, with_air
 from secformer.protocols.recipes import Function
-
-ROOM = 32.0  # of its range's length, that a guarded truncation opens: a value outside seldom looks like one inside
 
 
 @cite("shazeer2020glu", "GEGLU and SwiGLU: the product behind the activation")
@@ -42,7 +40,7 @@ def _within(s: Session, x: Share, quantity: Quantity, at: Site) -> Share:
     if not s.due(x):
         return x
     r, holds = with_air(measured(at, quantity)), x.width - x.frac - 2
-    least = max(1, bits(r.reach), min(holds, bits(ROOM * (r.high - r.low)) - 2) if s.guarded else 1)
+    least = max(1, bits(r.reach), min(holds, roomy(r)) if s.guarded else 1)
 
     def windows(m: int) -> tuple[int, ...]:
         if m > holds:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from secformer.mpc.errors import RangeError
 from secformer.mpc.session import BEYOND
 
+ROOM = 32.0    # of a range's length, that a guarded truncation opens
 MOST_ROOM = 7  # bits: a byte's, less the one that made it necessary
 
 
@@ -30,6 +31,12 @@ def with_air(r: Range) -> Range:
     Windows must hold this much."""
     air = BEYOND * (r.high - r.low)
     return Range(r.low - air, r.high + air)
+
+
+def roomy(r: Range) -> int:
+    """The least magnitude at which a truncation opens ROOM times the range: then a value outside, which a guard sees
+    modulo all that is opened, seldom looks like one inside."""
+    return bits(ROOM * (r.high - r.low)) - 2  # what is opened reaches 2^(magnitude + 2)
 
 
 Site = Mapping[str, Range]  # quantity -> its range at one call site

@@ -17,7 +17,7 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import INPUT, measured, needs
-from secformer.protocols.ranges import Site, bits, with_air
+from secformer.protocols.ranges import Range, Site, bits, roomy, with_air
 from secformer.protocols.recipes import Function
 
 MOST_BITS = 24  # fractional bits of cosines and sines, at most
@@ -54,7 +54,7 @@ def rope(s: Session, x: Share, positions: np.ndarray, theta: float, at: Site) ->
     """
     size, half = _sizes(x.shape, positions)
     reach = math.sqrt(2.0) * with_air(measured(at, INPUT)).reach
-    magnitude = max(1, bits(reach))
+    magnitude = max(1, bits(reach), roomy(Range(-reach, reach)) if s.guarded else 1)
     x = x.promise(magnitude)
     if x.width - 2 - x.frac - magnitude < s.fixed.frac:
         (x,) = s.settle(x)

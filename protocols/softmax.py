@@ -32,7 +32,7 @@ from secformer.protocols.quantities import (
     needs,
     positive,
 )
-from secformer.protocols.ranges import Range, Site, bits, roomiest, with_air
+from secformer.protocols.ranges import Range, Site, bits, roomiest, roomy, with_air
 from secformer.protocols.reciprocal import Reciprocal, deflation, reciprocal_goldschmidt, reciprocal_series
 
 VALUE_BITS = 2       # values, and so their weighted means, are promised below 2^2 times their measured reach
@@ -145,7 +145,9 @@ def weighted_mean(
     the reach of at["value"]: 16 bytes per row more.
     """
     scale_bits = bits(total.high) + spare_bits
-    value_bits = promised(s.fixed, measured(at, VALUE).reach, bits(total.high), scale_bits)
+    r = with_air(measured(at, VALUE))
+    value_bits = promised(s.fixed, measured(at, VALUE).reach, bits(total.high), scale_bits,
+                          room=roomy(r) if s.guarded else 0)
     magnitude = bits(total.high) + value_bits
     (weights,) = s.settle(weights, width=max(width, s.fixed.window(2 * s.fixed.frac, magnitude)))
     context = s.matmul(weights, values, magnitude=magnitude)                                     # 1
@@ -155,13 +157,13 @@ def weighted_mean(
     mean, *ones = s.mul_many(products, magnitude=[value_bits + scale_bits, s.fixed.whole][: len(products)])
     for one in ones:
         s.expect(one, scale_bits, tolerance, "sum")
-    r = with_air(measured(at, VALUE))
     return s.checked(mean * 2.0**-scale_bits, r.low, r.high, "value")
 
 
-def promised(fixed: FixedPoint, reach: float, total_bits: int, scale_bits: int) -> int:
-    """The least m with 2^m >= 4 reach (or less, down to reach, where words do not hold more), raised as far as the
-    windows that depend on it stay as they are: those of the mean, of its product with sums and with a reciprocal."""
+def promised(fixed: FixedPoint, reach: float, total_bits: int, scale_bits: int, room: int = 0) -> int:
+    """The least m >= room with 2^m >= 4 reach (or less, down to reach, where words do not hold more), raised as far as
+    the windows that depend on it stay as they are: those of the mean, of its product with sums and with a reciprocal.
+    """
     def windows(m: int) -> tuple[int, ...]:
         frac = fixed.frac
         return (fixed.window(frac, m), fixed.window(frac, total_bits + m), fixed.window(2 * frac, total_bits + m),
@@ -171,7 +173,7 @@ def promised(fixed: FixedPoint, reach: float, total_bits: int, scale_bits: int) 
     if bits(reach) > most:
         raise RangeError(f"attention's values reach {reach:g} and a row's weights sum to 2^{total_bits}, but beside "
                          f"such sums words hold only values below 2^{most}; check the range profile, or lower `frac`")
-    return roomiest(min(bits(reach) + VALUE_BITS, most), windows)
+    return roomiest(min(max(room, bits(reach) + VALUE_BITS), most), windows)
 
 
 @cite("li2023mpcformer", "2Quad")

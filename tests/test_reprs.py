@@ -35,6 +35,8 @@ RECORDS: dict[str, Any] = {
 RAW = ("bytes", "ndarray", "Array")  # types of fields that may hold a secret
 SHOWN = {  # fields of those types that may be printed, and why
     "Row.mask": "public", "Half.lengths": "public", "Half.mask": "public",
+    **{f"Meeting.{name}": "public: places, by lengths and masks" for name in ("queries", "keys", "mask", "places",
+                                                                            "alone")},
     "Examples.labels": "the trainer's own data, on the trainer's machine",
     "SecureOutput.attention_mask": "public",
     "SecureOutput.trusted": "the client's own: one bool per text",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from secformer.mpc.errors import BackendUnavailable, SettingsError
@@ -19,10 +22,19 @@ def device_named(name: str) -> str:
     return "cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu"
 
 
+@contextmanager
+def flushed() -> Iterator[None]:
+    """Inside, denormal numbers are rounded to 0, since they slow the processor down. Afterwards they count again."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def use_threads(count: int | None) -> None:
-    """Sets the number of torch's threads. Also rounds denormal numbers to 0, since they slow the processor down."""
+    """Sets the number of torch's threads."""
     if count is not None and count < 1:
         raise SettingsError(f"threads must be at least 1, got {count}")
-    torch.set_flush_denormal(True)
     if count is not None:
         torch.set_num_threads(count)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from secformer.models.data.batch import Batch, Row
+from secformer.models.distill.device import flushed
 from secformer.models.distill.model import TorchModel
 from secformer.models.distill.resume import State, TrainingRun
 from secformer.models.distill.stage import Stage, order
@@ -27,6 +28,7 @@ def on_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+@flushed()
 def fit(model: TorchModel, rows: Sequence[Row], stage: Stage, loss: Loss, score: Callable[[], float],
         run: TrainingRun, tell: Tell = on_stderr) -> State:
     """Trains `model` in place, and leaves it with the parameters of the best check. Resumes a stage that `run` holds.

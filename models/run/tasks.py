@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from secformer.models.data.batch import Row
 from secformer.models.data.tokenizer import PARTS, Places, Reading, Tokenizer
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.heads import Head
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 BEST = 5          # words that are told for a mask
 LONGEST = 15      # tokens that an answer to a question may have
@@ -105,7 +102,7 @@ class Entities:
 Answer = FilledMasks | AnswerSpan | Entities
 
 
-def facts(answer: DataclassInstance) -> dict[str, Any]:
+def facts(answer: Any) -> dict[str, Any]:
     """An answer, or another record, as plain dicts, lists and numbers, for JSON."""
     return {name: _plain(value) for name, value in asdict(answer).items()}
 

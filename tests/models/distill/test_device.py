@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from secformer.mpc.errors import BackendUnavailable, SettingsError
 
 torch = pytest.importorskip("torch")
-from secformer.models.distill.device import device_named, use_threads  # noqa: E402
+from secformer.models.distill.device import device_named, flushed, use_threads  # noqa: E402
 
 
 @pytest.mark.parametrize(("there", "found"), [(False, "cpu"), (True, "cuda")])
@@ -29,3 +30,10 @@ def test_threads() -> None:
     with pytest.raises(SettingsError, match="at least 1, got 0"):
         use_threads(0)
     assert torch.get_num_threads() == before
+
+
+def test_small_numbers_count_again_after_training() -> None:
+    small = np.float64(1e-310)
+    with flushed():
+        pass
+    assert small * np.float64(0.5) > 0.0
