@@ -125,10 +125,10 @@ def batches(rows: Sequence[Row], limit: int) -> Iterator[tuple[list[int], Batch]
     limit  the most positions (texts times longest text) per batch; a text that is longer runs alone
 
     Attention pads the texts of a batch, and only attention does. A batch has at most 1.1 positions per token (PADDING),
-    and no text has more than that, or than FEW positions beyond its tokens. So no text pays for another's padding by
-    more than a tenth. Texts of equal length run together unless `limit` parts them. Subject to that, there are as few
-    batches as can be, because each batch has rounds of its own; and of the cuts with as few batches, this is one with
-    the fewest positions.
+    and no text has more than that, or than FEW positions beyond its tokens. So another's padding adds at most about a
+    tenth to what a text costs (scores grow with the square, but are a part of it). Texts of equal length run together
+    unless `limit` parts them. Subject to that, there are as few batches as can be, because each batch has rounds of its
+    own; and of the cuts with as few batches, this is one with the fewest positions.
     """
     lengths = [len(row) for row in rows]
     order = sorted(range(len(rows)), key=lambda i: (lengths[i], i))

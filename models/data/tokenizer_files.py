@@ -56,7 +56,9 @@ def _unread(folder: Path, error: Exception) -> str:
         return (f"{folder} has no fast tokenizer ({FAST}), and making one of {pieces} needs {' and '.join(missing)}, "
                 f"not installed here. Make it once where they are (pip install {PACKAGES}): {conversion(folder)}")
     first = str(error).splitlines()[0] if str(error) else ""
-    return f"cannot read the tokenizer in {folder}: {type(error).__name__}: {first}"
+    return (f"cannot read the tokenizer in {folder}: {type(error).__name__}: {first.rstrip(': ')}. Its files must be "
+            f"those that save_pretrained wrote; copy all of them again, or write a fast one where `transformers` reads "
+            f"them: {conversion(folder)}")
 
 
 def conversion(folder: Path) -> str:

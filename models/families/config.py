@@ -115,7 +115,9 @@ class Config:
             try:
                 filled = library.CONFIG_MAPPING[self.model_type].from_dict(vars(self.entries))
             except Exception as error:  # the library raises many types; each means an unusable config
-                raise ModelError(f"cannot read {self.file}: {_first_line(error)}") from error
+                raise ModelError(f"{self.file} has an entry that transformers' config of the type "
+                                 f"{self.model_type!r} does not take: {_first_line(error)}. Copy the file again, or "
+                                 f"mend that entry") from error
         return Config(filled, self.file)
 
 

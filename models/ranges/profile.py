@@ -23,6 +23,7 @@ from secformer.models.data.shares import PlainTensors
 from secformer.models.data.tokenizer import Texts
 from secformer.models.families.blocks import Forward
 from secformer.models.families.folder import ModelFolder
+from secformer.models.families.heads import Head
 from secformer.models.families.program import behind_embedding
 from secformer.models.ranges.observe import observed
 from secformer.models.ranges.samples import MOST_MEASURED, ODD, PAIRS, PROSE, long_text, repetitions, token_rows
@@ -36,7 +37,8 @@ FILE = "secformer_profile.json"
 FORMAT = 2  # 1 lacks what LayerNorms and attention's values reach
 MARGIN = 1.25
 MOST_FACTOR = 1e6  # by which a positive range is said to be missed, at most
-MOST_TOKENS = 1024  # per batch while ranges are measured; bounds memory
+MOST_TOKENS = 1024      # per batch while ranges are measured; bounds memory
+MOST_LOGITS = 1 << 25   # the same, of models that answer with a logit per token and word
 KEYS = ("format", "model", "design", "texts", "tokens", "margin", "sites")
 WIDENINGS = "widenings"  # a further key, where a recipe declares quantities that the package does not know
 
@@ -215,7 +217,8 @@ def measure_rows(folder: ModelFolder, rows: Sequence[Row], *, recipe: Recipe | N
     probes: dict[str, Probe] = {}
     parameters = load_weights(s, PlainTensors(layout, folder.checkpoint))
     watched = observed(design, np, probe, asking=wanted)
-    for batch in _of_one_length(rows):
+    words = architecture.inputs.words if architecture.head in (Head.MASKED, Head.PRETRAINING) else 1
+    for batch in _of_one_length(rows, min(MOST_TOKENS, max(1, MOST_LOGITS // words))):
         forward = Forward(batch, parameters, watched, lambda site: probes.setdefault(site, Probe(margin)))
         with np.errstate(over="ignore", invalid="ignore"):
             behind_embedding(s, architecture, folder.embeddings(batch), forward)
@@ -265,10 +268,10 @@ def builtin_rows(folder: ModelFolder) -> list[Row]:
                          f"are measured on, {error}") from error
 
 
-def _of_one_length(rows: Sequence[Row]) -> Iterator[Batch]:
-    """Batches of rows of equal length: without padding, and faster than one after the other."""
+def _of_one_length(rows: Sequence[Row], most: int) -> Iterator[Batch]:
+    """Batches of rows of equal length: without padding, and faster than one after the other. `most` tokens each."""
     for _, group in groupby(sorted(rows, key=len), len):
-        for _, batch in batches(list(group), MOST_TOKENS):
+        for _, batch in batches(list(group), most):
             yield batch
 
 

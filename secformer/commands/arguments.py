@@ -40,7 +40,8 @@ def check_model(args: argparse.Namespace) -> bool:
 
 
 def texts(p: argparse.ArgumentParser) -> None:
-    p.add_argument("texts", nargs="*", metavar="TEXT", help="texts; `-` reads one text per line from standard input")
+    p.add_argument("texts", nargs="*", metavar="TEXT", help="texts; `-` reads standard input, one text per line "
+                   "(empty lines are left out)")
     pairs(p, "two texts")
 
 

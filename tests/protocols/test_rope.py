@@ -120,7 +120,9 @@ def test_the_promise_is_that_of_the_range() -> None:
     with s.guarding({2: np.arange(2)}, 2):
         x = s.matmul(s.accept(np.full((2, 1, 4), 2.0)), s.accept(np.full((2, 4, 4), 0.5)), magnitude=30)
         y = rope(s, x, np.arange(2), THETA, site(4.0))
-        assert y.magnitude == 3 and y.interval.high == pytest.approx(np.sqrt(2.0) * 5.0)
+        assert y.interval.high == pytest.approx(np.sqrt(2.0) * 5.0)
+        assert 2.0 ** (y.magnitude + 2) >= 32.0 * 2.0 * y.interval.high  # so much opens that few values look right
+    assert rope(s, x, np.arange(2), THETA, site(4.0)).magnitude == 3
 
 
 def test_every_recipe_has_it() -> None:
