@@ -49,7 +49,7 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
         "teacher": "--epochs 3 --rate 2e-4",
         "distilled": "--inner-epochs 1 --inner-rate 3e-4 --epochs 1 --rate 1e-4",
         "labels": "--epochs 1 --rate 1e-4",
-        "students": "--checks 2",
+        "students": "--texts 1500 --checks 2",
     },
     "rte": {
         "teacher": "--epochs 3 --rate 2e-4",
