@@ -3,11 +3,11 @@
     python bench/families.py
     python bench/families.py --families bert,modernbert --tokens 1024
 
-Every family has 12 layers, hidden 768, 12 heads, 3,072 neurons (1,152 gated ones for ModernBERT and NomicBERT, as in
-their base models), and a vocabulary of 30,522. The weights are random (normal, 0.02), embeddings are private, and all
-three roles run in one process. Each answer is compared with the float64 twin before anything is timed. The fastest of
---repeat runs counts, as other work only adds time. Rounds and bytes of a layer are those by which plans of three and of
-six layers differ, on average (ModernBERT's third layer attends to all tokens).
+Every family has 12 layers, hidden 768, 12 heads, 3,072 neurons, and a vocabulary of 30,522. As in their base models,
+ModernBERT has 1,152 gated neurons instead, and NomicBERT's 3,072 are gated. The weights are random (normal, 0.02),
+embeddings are private, and all three roles run in one process. Each answer is compared with the float64 twin before
+anything is timed. The fastest of --repeat runs counts, as other work only adds time. Rounds and bytes of a layer are
+those by which plans of three and of six layers differ, on average (ModernBERT's third layer attends to all tokens).
 """
 
 from __future__ import annotations
