@@ -103,7 +103,11 @@ def students(tasks: Mapping[str, Rows]) -> str:
 
 def families(rows: Rows) -> str:
     """What each family costs, and its online bytes as a share of BERT's, where BERT is among them."""
-    base = rows.get("bert", {}).get("online_bytes")
+    base, bert = rows.get("bert", {}).get("online_bytes"), rows.get("bert", {}).get("bytes_per_layer")
+    if not all("seconds" in r for r in rows.values()):
+        return table(["family", "rounds per layer", "MB per layer", "of BERT's"], (
+            [f"`{name}`", str(r["rounds_per_layer"]), f"{r['bytes_per_layer'] / 1e6:.0f}",
+             f"{r['bytes_per_layer'] / bert:.2f}" if bert else "-"] for name, r in rows.items()))
     return table(["family", "seconds, all roles", "online MB", "of BERT's", "rounds per layer", "MB per layer",
                   "dealer MB", "error to twin"], (
         [f"`{name}`", f"{r['seconds']:.1f}", f"{r['online_bytes'] / 1e6:,.0f}",
