@@ -157,7 +157,7 @@ def full(**entries: Any) -> dict[str, Any]:
     ({"hidden_size": 15}, "even, for rotary positions, got 3"),
     (full(rope_type="linear", factor=2.0), r"rope_type of rope_parameters.full_attention must be 'default'"),
     (full(rope_theta=None), r"rope_theta of rope_parameters.full_attention must be a number above 1"),
-    ({"layer_types": ["full_attention"]}, "cannot read .* `layer_types`"),
+    ({"layer_types": ["full_attention"]}, "does not take: .*`layer_types`"),
     ({"layer_types": ["full_attention", "chunked_attention"]}, "layer_types"),
     ({"hidden_activation": "mish"}, "hidden_activation must be one of 'gelu'"),
     ({"classifier_activation": "mish"}, "classifier_activation must be one of 'gelu'"),
