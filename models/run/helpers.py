@@ -22,6 +22,7 @@ from secformer.models.families.config import read_config
 from secformer.models.families.heads import Head
 from secformer.models.run.guard import note
 from secformer.models.run.output import SecureOutput
+from secformer.models.run.probabilities import sigmoid
 from secformer.models.run.progress import Progress
 from secformer.models.run.tasks import AnswerSpan, Entities, Entity, fill_masks
 from secformer.mpc.errors import InputError, ModelError, SettingsError, Untrusted
@@ -228,7 +229,7 @@ class Helpers(ABC):
             return out.probabilities
         # a single output is called a regression by the spec whether or not the config says so
         stated = read_config(self.tokenizer.folder).get("problem_type") == "regression"
-        return logits if several or stated else _sigmoid(logits)
+        return logits if several or stated else sigmoid(logits)
 
     def _filled(self, logits: np.ndarray, row: Row, places: Places, mask: int, most: int | None) -> Any:
         """One list of words for one mask, and one per mask for several."""
@@ -269,7 +270,3 @@ def _pairs(first: Sequence[str], second: Sequence[str], names: tuple[str, str]) 
             raise InputError(f"{names[1]} {i} and its {names[0]} must be str, got "
                              f"{' and '.join(type(text).__name__ for text in pair)}")
     return pairs
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.asarray(0.5 + 0.5 * np.tanh(x / 2))

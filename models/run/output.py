@@ -16,6 +16,7 @@ from secformer.models.families.architecture import SENTENCE, Architecture, Spec
 from secformer.models.families.heads import Head
 from secformer.models.families.program import GUARD
 from secformer.models.run.guard import Breaches, note, refuse
+from secformer.models.run.probabilities import sigmoid, softmax
 from secformer.models.run.tasks import Answer, facts
 from secformer.mpc.errors import InputError
 from secformer.mpc.meter import Cost
@@ -126,10 +127,10 @@ def assemble(architecture: Architecture, rows: Sequence[Row], results: Sequence[
         fields["logits"] = logits[..., 0]
     elif logits is not None and spec.labels and spec.problem != "regression":
         mask = _stack([np.ones(len(r)) for r in rows], rows, True)[..., None] if head is Head.TOKEN else 1.0
-        fields["probabilities"] = mask * (_sigmoid(logits) if spec.problem == "multi" else _softmax(logits))
+        fields["probabilities"] = mask * (sigmoid(logits) if spec.problem == "multi" else softmax(logits))
         fields["labels"] = _labels(spec, head, logits, rows)
     if logits is not None and head is Head.SEQUENCE and len(spec.labels) == 1:
-        fields["scores"] = (_sigmoid(logits) if spec.score == "sigmoid" else logits)[:, 0]
+        fields["scores"] = (sigmoid(logits) if spec.score == "sigmoid" else logits)[:, 0]
     if SENTENCE in fields and architecture.unit_embeddings:
         fields[SENTENCE] = unit(fields[SENTENCE])
     if left:
@@ -184,12 +185,3 @@ def _labels(spec: Spec, head: Head, logits: np.ndarray, rows: Sequence[Row]) -> 
     if head is Head.TOKEN:
         return [[spec.labels[i] for i in some[: len(row)]] for some, row in zip(best, rows, strict=True)]
     return [spec.labels[i] for i in best]
-
-
-def _softmax(x: np.ndarray) -> np.ndarray:
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return np.asarray(e / e.sum(axis=-1, keepdims=True))
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.asarray(1.0 / (1.0 + np.exp(-x)))

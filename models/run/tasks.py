@@ -18,6 +18,7 @@ from secformer.models.data.batch import Row
 from secformer.models.data.tokenizer import PARTS, Places, Reading, Tokenizer
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.heads import Head
+from secformer.models.run.probabilities import softmax
 
 BEST = 5          # words that are told for a mask
 LONGEST = 15      # tokens that an answer to a question may have
@@ -151,7 +152,7 @@ def fill_masks(logits: np.ndarray, row: Row, places: Places, tokenizer: Tokenize
         return FilledMasks((), "the tokenizer has no mask token, so no word can be asked for")
     masks = []
     for token in np.flatnonzero(row.ids == mask[0]):
-        chances = _softmax(logits[token])
+        chances = softmax(logits[token])
         best = np.argsort(-chances, kind="stable")[:most]
         words = tuple(Word(tokenizer.words([i]), int(i), float(chances[i])) for i in best)
         masks.append(Mask(words, *_characters(places, int(token), int(token)), max(0, int(places.part[token]))))
@@ -172,7 +173,7 @@ def answer_span(logits: np.ndarray, row: Row, places: Places, tokenizer: Tokeniz
         return _no_answer("the passage has no token; give the text in which the answer stands")
     allowed = passage.copy()
     allowed[0] = True
-    starts, ends = (np.where(passage, _softmax(np.where(allowed, one, -np.inf)), 0.0) for one in logits.T)
+    starts, ends = (np.where(passage, softmax(np.where(allowed, one, -np.inf)), 0.0) for one in logits.T)
     tokens = np.arange(len(row))
     length = tokens[None, :] - tokens[:, None] + 1
     scores = np.where((length >= 1) & (length <= LONGEST), starts[:, None] * ends[None, :], -1.0)
@@ -186,7 +187,7 @@ def answer_span(logits: np.ndarray, row: Row, places: Places, tokenizer: Tokeniz
 
 def entities(logits: np.ndarray, row: Row, places: Places, tokenizer: Tokenizer, labels: Sequence[str]) -> Entities:
     """The entities of a text, from logits (T, L). A "B-" label begins an entity; other labels continue their own."""
-    chances = _softmax(logits)
+    chances = softmax(logits)
     groups: list[list[int]] = []
     before: tuple[str, int] | None = None  # label and text of the last token
     best = chances.argmax(axis=-1)
@@ -230,8 +231,3 @@ def _text(places: Places, row: Row, first: int, last: int, tokenizer: Tokenizer)
 
 def _no_answer(note: str) -> AnswerSpan:
     return AnswerSpan("", 0.0, None, None, note)
-
-
-def _softmax(x: np.ndarray) -> np.ndarray:
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return np.asarray(e / e.sum(axis=-1, keepdims=True))

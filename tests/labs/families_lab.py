@@ -15,9 +15,15 @@ import numpy as np
 import pytest
 from checkpoints import VOCAB, write_tokenizer
 
+from secformer.models.families.folder import ModelFolder
 from secformer.models.families.heads import Head
+from secformer.models.families.program import GUARD
+from secformer.models.families.table import architecture_from
+from secformer.models.ranges.profile import measure
 from secformer.models.run.local import SecureModel, plain_bert
 from secformer.models.run.output import SecureOutput
+from secformer.mpc.errors import ModelError
+from secformer.mpc.fixed import FixedPoint
 
 RESULTS = ("last_hidden_state", "pooler_output", "logits", "start_logits", "end_logits", "prediction_logits",
            "seq_relationship_logits")
@@ -144,3 +150,23 @@ def matches(folder: Path, name: str, given: Mapping[str, np.ndarray], *, secure:
     assert out.trusted is not None and out.trusted.all(), out.notes
     close(out, {key: getattr(plain, key) for key in wanted}, tolerance)
     return out
+
+
+def refuses(folder: Path, changes: Mapping[str, Any], says: str) -> None:
+    """Checks that a folder whose config is changed like this is refused with this message."""
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | changes), "utf-8")
+    with pytest.raises(ModelError, match=says):
+        ModelFolder(folder)
+
+
+def describes_itself(path: Path, texts: list[str]) -> None:
+    """Checks that what a checkpoint's architecture says is what its program does: sites, results, facts, tensors."""
+    folder = ModelFolder(path)
+    own = folder.architecture
+    assert tuple(measure(folder, texts).sites) == own.sites
+    assert architecture_from(own.model_type, json.loads(json.dumps(own.facts()))) == own
+    with SecureModel.from_pretrained(path, backend="numpy") as model:
+        assert (*own.results, GUARD) == model.names
+    folder.verify(FixedPoint())
+    assert not folder.notes

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from families_lab import expected, matches, save, tokens
+from families_lab import describes_itself, expected, matches, save, tokens
 from sentence_lab import put
 
 from secformer.models.data.batch import Batch, blind_batch
 from secformer.models.families.deberta_v2 import DebertaV2
 from secformer.models.families.folder import ModelFolder
-from secformer.models.families.program import GUARD
-from secformer.models.families.table import architecture_from
 from secformer.models.ranges.profile import measure
 from secformer.models.run.local import SecureModel, plain_bert
 from secformer.mpc.errors import InputError, ModelError, RangeError
@@ -116,14 +113,7 @@ def test_scores_that_leave_their_range_are_noticed(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", DebertaV2.classes)
 def test_sites_results_and_facts_are_those_of_the_program(name: str, tmp_path: Path) -> None:
-    folder = ModelFolder(save(tmp_path, name, **(SIZES | {"embedding_size": 9})))
-    own = folder.architecture
-    assert tuple(measure(folder, TEXTS[:2]).sites) == own.sites
-    assert architecture_from("deberta-v2", json.loads(json.dumps(own.facts()))) == own
-    with SecureModel.from_pretrained(tmp_path, backend="numpy") as model:
-        assert (*own.results, GUARD) == model.names
-    folder.verify(FixedPoint())
-    assert not folder.notes
+    describes_itself(save(tmp_path, name, **(SIZES | {"embedding_size": 9})), TEXTS[:2])
 
 
 # ---- tensors ---------------------------------------------------------------------------------------------------------

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from families_lab import matches, save, tokens
+from families_lab import describes_itself, matches, save, tokens
 from sentence_lab import encoded, put
 
 from secformer.models.data.batch import Batch, Row
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.mpnet import MPNet
-from secformer.models.families.program import GUARD
-from secformer.models.families.table import architecture_from
 from secformer.models.ranges.profile import measure
 from secformer.models.run.local import SecureModel, plain_bert
 from secformer.mpc.errors import InputError, ModelError
-from secformer.mpc.fixed import FixedPoint
 
 SIZES: dict[str, Any] = {"hidden_size": 15, "num_attention_heads": 5, "intermediate_size": 17, "num_hidden_layers": 2,
                          "max_position_embeddings": 34, "pad_token_id": 1}
@@ -73,14 +69,7 @@ def test_biases_are_of_trained_size(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", MPNet.classes)
 def test_sites_results_and_facts_are_those_of_the_program(name: str, tmp_path: Path) -> None:
-    folder = ModelFolder(save(tmp_path, name, **SIZES))
-    own = folder.architecture
-    assert tuple(measure(folder, TEXTS[:2]).sites) == own.sites
-    assert architecture_from("mpnet", json.loads(json.dumps(own.facts()))) == own
-    with SecureModel.from_pretrained(tmp_path, backend="numpy") as model:
-        assert (*own.results, GUARD) == model.names
-    folder.verify(FixedPoint())
-    assert not folder.notes
+    describes_itself(save(tmp_path, name, **SIZES), TEXTS[:2])
 
 
 @pytest.mark.filterwarnings("ignore")
