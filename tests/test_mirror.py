@@ -24,6 +24,7 @@ HELD: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("secformer/version.py", ("test_packaging.py",), "one word, compared with the package's"),
     ("secformer/roles/", ("secformer/roles/test_served.py", "secformer/roles/test_served_faults.py"),
      "servers and their clients, as processes that talk to each other"),
+    ("models/families/pooling.py", ("models/families/test_sentence.py",), "every way, by a sentence encoder"),
     ("models/families/encoder_facts.py", ("models/families/test_encoder.py",), "records, with the base they are for"),
     ("mpc/backend.py", ("mpc/test_worlds.py",), "a choice that every world makes"),
     ("mpc/errors.py", ("mpc/test_faults.py", "mpc/test_share_misuse.py"), "classes; what raises them is tested"),

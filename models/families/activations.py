@@ -13,6 +13,7 @@ from secformer.protocols.gates import GELU_NEW, QUICK_GELU, SILU
 from secformer.protocols.recipes import Function
 
 GELU = "gelu"  # x/2 (1 + erf(x / sqrt 2)), the one that recipes replace
+TANH = "tanh"  # a field of every recipe, too: of poolers and of some layers behind them, never of a feed-forward layer
 FURTHER: Mapping[str, Function] = MappingProxyType({f.name: f for f in (RELU, SILU, GELU_NEW, QUICK_GELU)})
 # Hugging Face has several names for one function
 NAMES: Mapping[str, str] = MappingProxyType({
@@ -23,8 +24,9 @@ NAMES: Mapping[str, str] = MappingProxyType({
 
 
 def activation(s: Session, x: Share, f: Forward, place: str, name: str) -> Share:
-    """The activation `name`, a value of NAMES, of x. Its scope has that name, and so has its site inside `place`:
-    "layer.0.gelu", "head.silu"."""
-    function = f.recipe.gelu if name == GELU else f.recipe.of(FURTHER[name])
+    """The activation `name`, a value of NAMES or TANH, of x. Its scope has that name, and so has its site inside
+    `place`: "layer.0.gelu", "head.silu"."""
+    own = {GELU: f.recipe.gelu, TANH: f.recipe.tanh}
+    function = own[name] if name in own else f.recipe.of(FURTHER[name])
     with s.scope(name):
         return function(s, x, f.at(f"{place}.{name}"))

@@ -20,12 +20,12 @@ import numpy as np
 
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.tensors import Formula, Part, Tensor, linear_layout, matrix, norm_layout, vector
-from secformer.models.families.activations import NAMES
+from secformer.models.families.activations import NAMES, TANH
 from secformer.models.families.blocks import Forward, layernorm, linear, reaching
 from secformer.models.families.config import Config
 from secformer.models.families.encoder import Encoder
 from secformer.models.families.encoder_facts import EncoderSpec, Names, classes
-from secformer.models.families.heads import TANH, Head, TextHead, WordHead
+from secformer.models.families.heads import Head, TextHead, WordHead
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
 from secformer.protocols.quantities import SCORE

@@ -21,12 +21,12 @@ from secformer.models.data.batch import Batch
 from secformer.models.data.checkpoint import Checkpoint
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.tensors import TABLE, Part, Tensor, linear_layout, matrix, norm_layout
-from secformer.models.families.activations import NAMES, activation
+from secformer.models.families.activations import NAMES, TANH, activation
 from secformer.models.families.architecture import LAYERS, Architecture, Rows
 from secformer.models.families.blocks import Forward, join_heads, layernorm, linear, look_up, reaching, split_heads
 from secformer.models.families.config import Config
 from secformer.models.families.encoder_facts import EncoderSpec, Names
-from secformer.models.families.heads import TANH, Head, TextHead, WordHead
+from secformer.models.families.heads import Head, TextHead, WordHead
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.quantities import SCORE

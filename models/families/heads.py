@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from secformer.models.data.tensors import Tensor, linear_layout
-from secformer.models.families.activations import activation
+from secformer.models.families.activations import TANH, activation
 from secformer.models.families.blocks import Forward, linear
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
-
-TANH = "tanh"  # the recipe's own; every other activation is one of `activations`
 
 
 class Head(Enum):
@@ -62,12 +60,7 @@ class TextHead:
     def logits(self, s: Session, x: Share, f: Forward) -> Share:
         """x (B, C) to (B, L), or (N, C) to (N, L)."""
         if self.dense is not None:
-            x = linear(s, x, f, "head.dense")
-            if self.act == TANH:
-                with s.scope(TANH):
-                    x = f.recipe.tanh(s, x, f.at(f"head.{TANH}"))
-            else:
-                x = activation(s, x, f, "head", self.act)
+            x = activation(s, linear(s, x, f, "head.dense"), f, "head", self.act)
         return linear(s, x, f, "head")
 
 

@@ -17,8 +17,8 @@ from secformer.models.families.blocks import Forward, layernorm, linear
 from secformer.models.families.config import Config
 from secformer.models.families.encoder_facts import Names, classes
 from secformer.models.families.heads import Head
+from secformer.models.families.pooling import summed
 from secformer.models.families.rotary import RotaryEncoder, RotarySpec, theta_of
-from secformer.models.families.sentence import summed
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.glu import GLU

@@ -13,11 +13,11 @@ import numpy as np
 
 from secformer.models.data.batch import Batch
 from secformer.models.data.inputs import TokenInputs
-from secformer.models.families.activations import GELU
+from secformer.models.families.activations import GELU, TANH
 from secformer.models.families.config import Config
 from secformer.models.families.encoder import Encoder
 from secformer.models.families.encoder_facts import classes, require_absolute
-from secformer.models.families.heads import TANH, Head, TextHead, WordHead
+from secformer.models.families.heads import Head, TextHead, WordHead
 
 
 class Roberta(Encoder):

@@ -22,10 +22,11 @@ from secformer.models.data.tensors import Tensor, matrix, vector
 from secformer.models.data.tokenizer import Tokenizer
 from secformer.models.families.activations import activation
 from secformer.models.families.architecture import SENTENCE, Architecture, Rows
-from secformer.models.families.blocks import Forward
+from secformer.models.families.blocks import Forward, linear
 from secformer.models.families.config import Config
 from secformer.models.families.heads import Head
 from secformer.models.families.modules import MODULES, Modules
+from secformer.models.families.pooling import summed, tokens
 from secformer.mpc.errors import ModelError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
@@ -160,12 +161,8 @@ class SentenceModel(Architecture):
             x = self.pool(s, hidden, f)
             for i, layer in enumerate(self.modules.dense):
                 with s.scope("linear"):
-                    x = s.matmul(x, f.parameters.matrix(f"{PLACE}.{i}.weight"))
-                    x = x + f.parameters.vector(f"{PLACE}.{i}.bias") if layer.bias else x
-                if layer.act == "tanh":
-                    with s.scope("tanh"):
-                        x = f.recipe.tanh(s, x, f.at(f"{PLACE}.{i}.tanh"))
-                elif layer.act:
+                    x = linear(s, x, f, f"{PLACE}.{i}", bias=layer.bias)
+                if layer.act:
                     x = activation(s, x, f, f"{PLACE}.{i}", layer.act)
         return out | {"last_hidden_state": hidden, SENTENCE: x}
 
@@ -179,45 +176,7 @@ class SentenceModel(Architecture):
                 first = kept.argmax(axis=1)[:, None]  # a token that is pooled stands for each that is not
                 steps = np.where(kept, np.arange(batch.longest), first) + batch.starts[:, None]
                 with s.scope(MAXIMUM.name):
-                    ways.append(f.recipe.of(MAXIMUM)(s, _tokens(x, batch, steps), f.at(f"{PLACE}.{MAXIMUM.name}")))
+                    ways.append(f.recipe.of(MAXIMUM)(s, tokens(x, batch, steps), f.at(f"{PLACE}.{MAXIMUM.name}")))
             else:
                 ways.append(summed(s, x, batch, way, kept))
         return s.concatenate(ways, axis=-1) if len(ways) > 1 else ways[0]
-
-
-def summed(s: Session, x: Share, batch: Batch, way: str, kept: np.ndarray) -> Share:
-    """One way of pooling hidden states (N, C), settled, to (B, C). kept (B, T) says which tokens are pooled. Local."""
-    each, factors = weights(way, kept)
-    return _scaled(s, (_tokens(x, batch) * each[..., None]).sum(axis=1), factors)
-
-
-def _tokens(x: Share, batch: Batch, index: np.ndarray | None = None) -> Share:
-    """Packed tokens (N, C) as (B, T, C): those at `index` (B, T), by default each at its own place."""
-    at = batch.unpacking if index is None else index.reshape(-1)
-    return x[at].reshape(batch.size, batch.longest, x.shape[-1])
-
-
-def weights(way: str, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What each token counts in a sum, as whole numbers (B, T), and the factor (B,) that the sum is multiplied with.
-
-    kept (B, T) says which tokens are pooled. A text without any has zeros, except for "cls", which takes its first.
-    """
-    texts, steps = np.arange(len(kept)), np.arange(kept.shape[1])
-    if way in ("cls", "lasttoken"):
-        chosen = kept.argmax(axis=1) if way == "cls" else steps[-1] - kept[:, ::-1].argmax(axis=1)
-        one = np.zeros(kept.shape, np.int64)
-        one[texts, chosen] = 1 if way == "cls" else kept[texts, chosen]
-        return one, np.ones(len(kept))
-    each = kept * (steps + 1 if way == "weightedmean" else 1)
-    total = np.maximum(each.sum(axis=1), 1)
-    return each, 1.0 / (np.sqrt(total) if way == "mean_sqrt_len_tokens" else total)
-
-
-def _scaled(s: Session, x: Share, factors: np.ndarray) -> Share:
-    """x (B, C) with each row times its public factor (B,). Equal factors share a scale, and no others: a long text's
-    small factor would lose its last bits beside a short text's large one."""
-    if (factors == 1.0).all():
-        return x
-    rows = [np.flatnonzero(factors == factor) for factor in np.unique(factors)]
-    parts = [(x[here] * float(factors[here[0]])).promise(x.magnitude) for here in rows]
-    return s.concatenate(parts)[np.argsort(np.concatenate(rows))]

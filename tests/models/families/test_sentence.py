@@ -20,8 +20,9 @@ from secformer.models.data.parameters import Parameters
 from secformer.models.families.architecture import SENTENCE
 from secformer.models.families.blocks import Forward
 from secformer.models.families.folder import ModelFolder
+from secformer.models.families.pooling import weights
 from secformer.models.families.program import GUARD
-from secformer.models.families.sentence import SentenceModel, weights
+from secformer.models.families.sentence import SentenceModel
 from secformer.models.families.table import architecture_from
 from secformer.models.ranges.profile import measure
 from secformer.models.run.check import check
