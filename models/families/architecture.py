@@ -20,11 +20,13 @@ from secformer.models.data.checkpoint import Checkpoint
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.tensors import TABLE, Layout, Tensor
 from secformer.models.families.blocks import Forward
+from secformer.models.families.certain import Values
 from secformer.models.families.config import Config
 from secformer.models.families.heads import Head
 from secformer.mpc.errors import ModelError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.recipes import Recipe
 
 HEAD = "head"      # what the program's names of a head's tensors begin with
 LAYERS = "layers"  # the size in which a student may differ from its teacher
@@ -132,6 +134,12 @@ class Architecture(ABC):
             return self.weights()
         tables = self.tables()
         return {**tables, TABLE: replace(tables[TABLE], width=width)} | self.weights()
+
+    def certain(self, values: Values, recipe: Recipe) -> Mapping[str, float]:
+        """What the values that a call site takes cannot exceed, whatever the texts are, by site (of attention: queries,
+        keys and values). `values` gives the tensors by their names in `weights()`. Families may leave out sites, or
+        all (see `families/certain.py`)."""
+        return {}
 
     # ---- inputs ------------------------------------------------------------------------------------------------------
 

@@ -50,7 +50,6 @@ class Factorised(Encoder):
 
     @property
     def projects(self) -> bool:
-        """Whether the linear layer is there."""
         return self.always or self.embedded != self.spec.hidden
 
     def embedding_layout(self) -> dict[str, Tensor]:

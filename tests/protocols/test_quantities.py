@@ -201,7 +201,7 @@ def test_a_name_means_one_thing() -> None:
 def test_known_names() -> None:
     """They stand in profiles: renaming one makes every file stale."""
     assert list(KNOWN) == ["input", "gain", "variance", "value", "score", "spread", "exp_sum", "quad_sum", "relu_sum",
-                           "gate"]
+                           "gate", "most"]
     with pytest.raises(TypeError):
         KNOWN["x"] = INPUT  # type: ignore[index]
 

@@ -52,7 +52,7 @@ def test_measures_every_site_and_quantity(folder: ModelFolder) -> None:
     assert set(profile.sites) == {"embedding.layernorm", *layers, "head.gelu", "head.layernorm"}
     assert (profile.texts, profile.tokens) == (2, 8)
     at = profile.sites["layer.0.softmax"]
-    assert set(at) == {"value", "score", "spread", "exp_sum"}
+    assert set(at) == {"value", "score", "spread", "exp_sum", "most"}
     assert at["spread"].high == 0.0
     assert 1.0 <= at["exp_sum"].low <= at["exp_sum"].high <= 5.0
     assert profile.sites["embedding.layernorm"]["variance"].low > 0.0
@@ -199,7 +199,7 @@ def test_a_profile_holds_what_its_recipe_declares(folder: ModelFolder, recipe: R
     """Quantities are the recipe's, functions those of its design."""
     profile = measure(folder, ["the cat sat", "dog"], recipe=recipe)
     assert profile.design == design and not profile.widenings
-    assert {name: set(q) for name, q in profile.sites.items()} == {
+    assert {name: set(q) - {"most"} for name, q in profile.sites.items()} == {
         site: softmax if site.endswith("softmax") else {"input"} if site.endswith("gelu") else NORMS
         for site in profile.sites}
 
@@ -286,7 +286,7 @@ def test_a_quantity_of_ones_own_from_end_to_end(tmp_path: Path) -> None:
     assert read == profile
     at, found = read("layer.1.softmax"), read.sites["layer.1.softmax"]["peak"]
     assert at["peak"] == Range(found.low / 1.5, found.high * 1.5)
-    assert {q.name for q in FAITHFUL.needs["softmax"]} | {"peak"} == set(at)
+    assert {q.name for q in FAITHFUL.needs["softmax"]} | {"peak"} == set(at) - {"most"}
     settings: dict[str, Any] = {"recipe": SCALED, "profile": tmp_path / "p.json"}
     got, expected = secure_bert(folder.path, texts, backend="numpy", **settings), twin(folder.path, texts, **settings)
     np.testing.assert_allclose(got.logits, expected.logits, atol=5e-3)
