@@ -3,6 +3,7 @@
     python bench/bert.py --shape base --tokens 128 --recipe faithful
     python bench/bert.py --shape base --tokens 512 --recipe faithful,secformer,puma,crypten
     python bench/bert.py --shape large --tokens 512 --layers 4 --recipe all
+    python bench/bert.py --shape base --tokens 128 --frac 12
 
 The weights are random, like those of an untrained BERT (normal, 0.02), because no checkpoint of this size comes with
 the project. The vocabulary is full, embeddings are private, and all three roles run in one process. The answer is
@@ -101,6 +102,7 @@ def settings() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--recipe", default="faithful", help="a name, several with commas between them, or all")
     parser.add_argument("--embedding", choices=("private", "client"), default="private")
+    parser.add_argument("--frac", type=int, default=16, help="fractional bits of the fixed point: 16, or 12 (faster)")
     parser.add_argument("--profile", choices=("own", "builtin"), default="own",
                         help="measure the model's ranges on the bench's own ids (default) or on the built-in texts, "
                              "which takes minutes for a large model")
@@ -150,14 +152,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def suffix_of(args: argparse.Namespace) -> str:
     layers = "" if args.layers is None else f"-{args.layers}layers"
-    return layers + ("-client" if args.embedding == "client" else "")
+    return layers + ("-client" if args.embedding == "client" else "") + (f"-frac{args.frac}" if args.frac != 16 else "")
 
 
 def in_own_process(args: argparse.Namespace, name: str, folder: Path) -> dict[str, Any] | None:
     """A row measured in a fresh process; None where that process failed, which wrote its error to stderr."""
     result = folder / f"{name}.json"
     command = [sys.executable, __file__, "--recipe", name, "--folder", str(folder), "--row", str(result)]
-    for key in ("shape", "tokens", "embedding", "profile", "repeat", "seed", "tolerance", "layers"):
+    for key in ("shape", "tokens", "embedding", "profile", "repeat", "seed", "tolerance", "layers", "frac"):
         value = getattr(args, key)
         command += [] if value is None else [f"--{key}", str(value)]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # if it is not installed
@@ -180,11 +182,11 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     profiling = time.perf_counter() - started
     started = time.perf_counter()
     with SecureModel.from_pretrained(args.folder, backend="numpy", recipe=recipe, profile=profile,
-                                     embedding=args.embedding, untrained_recipe=True) as model:
+                                     embedding=args.embedding, frac=args.frac, untrained_recipe=True) as model:
         loading = time.perf_counter() - started
         first = model(texts)
         peak = peak_memory()  # before the twins add to it
-        expected = twin(args.folder, texts, recipe=recipe, profile=profile, untrained_recipe=True)
+        expected = twin(args.folder, texts, recipe=recipe, profile=profile, frac=args.frac, untrained_recipe=True)
         error = largest(first.last_hidden_state, expected.last_hidden_state)
         if not error <= args.tolerance:
             raise SystemExit(f"the secure answer is off by {error:.3g} from its twin: nothing is timed")
@@ -209,7 +211,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
         "shape": args.shape, "layers": args.layers or layers, "layers_of_the_shape": layers, "hidden": hidden,
         "heads": heads, "tokens": args.tokens, "recipe": args.recipe, "embedding": args.embedding,
         "profile": args.profile, "profile_margin": profile.margin, "kernels": kernels, "repeat": args.repeat,
-        "seed": args.seed,
+        "seed": args.seed, "frac": args.frac,
         "error_to_twin": error, "error_to_plaintext": largest(first.last_hidden_state, exact.last_hidden_state),
         "seconds_all_roles": round(min(seconds), 3), "seconds_each": [round(s, 3) for s in seconds],
         "float32_seconds": round(min(plain_seconds), 4),

@@ -94,21 +94,21 @@ def quick_gelu(s: Session, x: Share, at: Site) -> Share:
 
 
 @lru_cache(maxsize=256)
-def silu_fit(low: float, high: float) -> Fit:
+def silu_fit(low: float, high: float, frac: int = 16) -> Fit:
     """SiLU's fit for a domain. Raises RangeError where it is too wide."""
-    return gate_fit(silu_exact, low, high)
+    return gate_fit(silu_exact, low, high, frac)
 
 
 @lru_cache(maxsize=256)
-def gelu_new_fit(low: float, high: float) -> Fit:
+def gelu_new_fit(low: float, high: float, frac: int = 16) -> Fit:
     """The fit of GeLU by tanh for a domain. Raises RangeError where it is too wide."""
-    return gate_fit(gelu_new_exact, low, high)
+    return gate_fit(gelu_new_exact, low, high, frac)
 
 
 @lru_cache(maxsize=256)
-def quick_gelu_fit(low: float, high: float) -> Fit:
+def quick_gelu_fit(low: float, high: float, frac: int = 16) -> Fit:
     """The fit of GeLU by a sigmoid for a domain. Raises RangeError where it is too wide."""
-    return gate_fit(quick_gelu_exact, low, high)
+    return gate_fit(quick_gelu_exact, low, high, frac)
 
 
 def silu_exact(x: np.ndarray) -> np.ndarray:

@@ -19,9 +19,13 @@ from secformer.protocols.papers import cite
 from secformer.protocols.quantities import INPUT, measured, needs, opens
 from secformer.protocols.ranges import Range, Site, bits, rounded_out, with_air
 
+Fitted = Callable[[float, float, int], Fit]  # lower end, upper end, fractional bits of the format
 TOLERANCE = 1e-4
 NARROW = 17, 16      # fractional bits of masks and factors (see `Precision`): results below 2^5 take five bytes
 NARROW_REACH = 14.0  # largest domain that takes NARROW: |x| up to this
+FAST_FRAC = 12       # number formats of so many fractional bits, or fewer, take FAST_TOLERANCE and FAST_REACH:
+FAST_TOLERANCE = 2.4e-4  # a unit of their last place
+FAST_REACH = 30.0    # for NARROW: then the linear term needs no more of x than products of 32 bits have
 COARSE = 8.0    # largest |x| of a domain from which domains are rounded to even numbers, so that layers share fits
 WIDEST = 112.0  # in ranges up to this size, inputs are used as they are
 LIMIT = 6.0     # in wider ranges, inputs are clipped to this size: beyond it GeLU is 0 or x to 6e-9
@@ -58,42 +62,46 @@ def gelu_series(s: Session, x: Share, at: Site) -> Share:
 
 @cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of the activation less x/2")
-def gate(s: Session, x: Share, r: Range, fitted: Callable[[float, float], Fit], limit: float) -> Share:
+def gate(s: Session, x: Share, r: Range, fitted: Fitted, limit: float) -> Share:
     """A function that is 0 below -limit and x above limit, for x in r: by its fit for the range; in ranges beyond
     WIDEST, by its fit for [-limit, limit] of x clipped, plus what lies over. Steps and price as in `gelu_series`."""
     r = _rounded(r)
     if r.reach > WIDEST:
         x, over = clip(s, x, limit, reach=r.reach)                                               # 1
-        (inner,) = s.settle(*s.series(x, [fitted(-limit, limit).series]))
+        (inner,) = s.settle(*s.series(x, [fitted(-limit, limit, s.fixed.frac).series]))
         return inner + over
-    return s.series(x, [_fitted(r, fitted).guarded])[0]                   # 2
+    return s.series(x, [_fitted(r, fitted, s.fixed).guarded])[0]                   # 2
 
 
-def gate_magnitude(fixed: FixedPoint, at: Site, fitted: Callable[[float, float], Fit]) -> int:
+def gate_magnitude(fixed: FixedPoint, at: Site, fitted: Fitted) -> int:
     """The least magnitude of a product that `gate` opens without settling it first (see `quantities.opens`)."""
     if INPUT.name not in at or _rounded(at[INPUT.name]).reach > WIDEST:
         return 1
-    return _fitted(_rounded(at[INPUT.name]), fitted).series.needed_width(fixed, 2 * fixed.frac) - 2 * fixed.frac - 2
+    series = _fitted(_rounded(at[INPUT.name]), fitted, fixed).series
+    return series.needed_width(fixed, 2 * fixed.frac) - 2 * fixed.frac - 2
 
 
 def _rounded(r: Range) -> Range:
     return rounded_out(r, 1.0 if r.reach < COARSE else 2.0)
 
 
-def _fitted(r: Range, fitted: Callable[[float, float], Fit]) -> Fit:
-    return fitted(min(r.low, -3.0), max(r.high, 3.0))
+def _fitted(r: Range, fitted: Fitted, fixed: FixedPoint) -> Fit:
+    return fitted(min(r.low, -3.0), max(r.high, 3.0), fixed.frac)
 
 
-def gate_fit(fn: Callable[[np.ndarray], np.ndarray], low: float, high: float) -> Fit:
-    """The fit of such a function for a domain: x/2, and a series. Raises RangeError where the domain is too wide."""
-    small = max(-low, high) <= NARROW_REACH
-    return choose(fn, low, high, tolerance=TOLERANCE, linear=0.5, precision=NARROW if small else WIDE)
+def gate_fit(fn: Callable[[np.ndarray], np.ndarray], low: float, high: float, frac: int) -> Fit:
+    """The fit of such a function for a domain and a number format: x/2, and a series. Raises RangeError where the
+    domain is too wide."""
+    fast = frac <= FAST_FRAC
+    small = max(-low, high) <= (FAST_REACH if fast else NARROW_REACH)
+    return choose(fn, low, high, tolerance=FAST_TOLERANCE if fast else TOLERANCE, linear=0.5,
+                  precision=NARROW if small else WIDE)
 
 
 @lru_cache(maxsize=256)
-def gelu_fit(low: float, high: float) -> Fit:
-    """The fit for a domain. Raises RangeError where it is too wide."""
-    return gate_fit(gelu_exact, low, high)
+def gelu_fit(low: float, high: float, frac: int = 16) -> Fit:
+    """The fit for a domain and a number format. Raises RangeError where the domain is too wide."""
+    return gate_fit(gelu_exact, low, high, frac)
 
 
 @lru_cache(maxsize=1)

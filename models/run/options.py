@@ -13,7 +13,9 @@ from secformer.mpc.fixed import FixedPoint
 GUARDS = ("mark", "nan", "raise", "off")
 LONGEST = 365 * 86400  # seconds, a year: far below what the system's clocks and sockets overflow at
 DURATION = f"a positive number of seconds, at most {LONGEST} (a year)"
-LEAST_FRAC = 12  # measured: errors of a hidden state reach 0.02 there, 0.07 at 10, and 0.3 at 8
+LEAST_FRAC, MOST_FRAC = 12, 16
+OFFERED = (f"{LEAST_FRAC} to {MOST_FRAC}: {MOST_FRAC} is the accurate format, {LEAST_FRAC} the fast one; its products "
+           f"take 32 bits in place of 40 or 48, with errors about sixteen times as large (docs/accuracy.md)")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Settings:
                   tables and shares the embedding sums
     output        "auto": reveal all results that the architecture has; "head": reveal the head's answer only
     batch_tokens  the most positions (texts times longest text) per batch; bounds memory
-    frac          fractional bits of the fixed point: LEAST_FRAC or more
+    frac          fractional bits of the fixed point: 12 to 16. 12 is the fast format: products of most layers take
+                  32-bit words; a hidden state's errors reach 0.02 (0.07 with 10 bits, 0.3 with 8, which are refused)
     magnitude     absolute values must stay below 2^magnitude
     deadline      seconds that a party waits for its peer or the dealer, at most a year
     guard         "mark": texts whose values leave the ranges that the computation is right in are marked (see
@@ -56,10 +59,7 @@ class Settings:
             _require(name, isinstance(value, int) and not isinstance(value, bool) and value > 0, value,
                      "a positive whole number")
         _require("deadline", is_duration(self.deadline), self.deadline, DURATION)
-        if self.frac < LEAST_FRAC:
-            raise SettingsError(f"frac must be at least {LEAST_FRAC}, got {self.frac}: with fewer fractional bits, "
-                                f"rounding errors outgrow the answers (docs/accuracy.md has the errors); 16 is the "
-                                f"usual choice")
+        _require("frac", LEAST_FRAC <= self.frac <= MOST_FRAC, self.frac, OFFERED)
         _ = self.fixed  # raises where frac and magnitude do not fit one word
 
     @property

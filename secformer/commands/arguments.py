@@ -16,7 +16,8 @@ BACKEND = "array library: auto (default), numpy or cupy"
 
 
 # what the owner of a served model decides, and the values that leave it to the owner
-OWNED = {"recipe": "auto", "untrained_recipe": False, "profile": None, "backend": "auto", "embedding": "private"}
+OWNED = {"recipe": "auto", "untrained_recipe": False, "profile": None, "backend": "auto", "embedding": "private",
+         "frac": 16}
 SETTINGS = ".toml"  # ends the names of settings files
 
 
@@ -65,6 +66,7 @@ def inference(p: argparse.ArgumentParser, *, marked: bool = True) -> None:
 def running(p: argparse.ArgumentParser) -> None:
     recipe(p)
     backend(p)
+    frac(p)
     progress(p)
 
 
@@ -88,6 +90,12 @@ def recipe(p: argparse.ArgumentParser, *, purpose: str = "", untrained: bool = T
 
 def backend(p: argparse.ArgumentParser) -> None:
     p.add_argument("--backend", default="auto", metavar="B", help=BACKEND)
+
+
+def frac(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--frac", type=int, default=16, metavar="F",
+                   help="fractional bits of numbers: 16 (default), or 12 to 15. 12 is the fast format: products in "
+                        "32-bit words, errors about sixteen times as large (docs/accuracy.md)")
 
 
 def progress(p: argparse.ArgumentParser) -> None:

@@ -69,6 +69,6 @@ def in_process(args: argparse.Namespace, texts: Texts, progress: bool | Progress
         out = secformer.secure_model(
             args.model, texts, recipe=args.recipe, backend=args.backend, profile=args.profile, progress=progress,
             embedding=args.embedding, truncation=args.truncation, guard=args.guard,
-            untrained_recipe=args.untrained_recipe,
+            untrained_recipe=args.untrained_recipe, frac=args.frac,
         )
     return replace(out, notes=[*out.notes, *compiling.notes])

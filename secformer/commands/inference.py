@@ -24,7 +24,8 @@ def demo(args: argparse.Namespace) -> None:
     from secformer.models.run.progress import shown
     from secformer.views import answers
 
-    chosen = {"recipe": args.recipe, "backend": args.backend, "untrained_recipe": args.untrained_recipe}
+    chosen = {"recipe": args.recipe, "backend": args.backend, "untrained_recipe": args.untrained_recipe,
+              "frac": args.frac}
     with shown(args.progress) as tell:  # compiles the kernels and loads libraries, which no cost should count
         secure_model(demo_model(), list(DEMO_TEXTS), **chosen,
                     progress=lambda what, done, total: tell("warming up", done, total))
@@ -57,7 +58,7 @@ def check(args: argparse.Namespace) -> None:
 
     def run(some: Texts) -> Check:
         report = check_texts(args.model, some, recipe=args.recipe, profile=args.profile, truncation=args.truncation,
-                             untrained_recipe=args.untrained_recipe)
+                             untrained_recipe=args.untrained_recipe, frac=args.frac)
         if report.problem and len(texts) > 1:
             raise RangeError(report.problem)  # some text stops the twin: find it, and check the others
         return report
@@ -86,7 +87,7 @@ def compare(args: argparse.Namespace) -> None:
         if not recipes:
             raise SettingsError("--recipes names no recipe; give names separated by commas, or all")
     compared = side_by_side(args.model, texts, recipes, backend=args.backend, runs=args.runs, progress=args.progress,
-                            truncation=args.truncation, embedding=args.embedding)
+                            truncation=args.truncation, embedding=args.embedding, frac=args.frac)
     if args.html:
         Path(args.html).write_text(page(compared, texts), encoding="utf-8")
     show(args, comparison_json(texts, compared), comparison(texts, compared))
@@ -189,6 +190,7 @@ def add(commands: Commands) -> None:
     _model_and_texts(p)
     arguments.profile(p)
     arguments.recipe(p)
+    arguments.frac(p)
 
     p = commands.add("compare", compare, "compare the recipes on your model and texts", _COMPARE)
     _model_and_texts(p)
@@ -198,6 +200,7 @@ def add(commands: Commands) -> None:
     p.add_argument("--runs", type=int, default=2, metavar="N",
                    help="number of runs per recipe; the cost is that of the last run (default 2)")
     arguments.backend(p)
+    arguments.frac(p)
     arguments.progress(p)
     arguments.embedding(p)
 

@@ -33,7 +33,7 @@ def provision(args: argparse.Namespace) -> None:
     with shown(args.progress) as tell:
         public = write_shares(args.model, args.out, recipe=args.recipe, profile=args.profile, seed_rank=args.seed_rank,
                               output=args.output, untrained_recipe=args.untrained_recipe, guard=not args.no_guard,
-                              embedding=args.embedding, tell=tell)
+                              embedding=args.embedding, frac=args.frac, tell=tell)
     show(args, serving.provision_json(public, Path(args.out)), serving.provision(public, Path(args.out)))
 
 
@@ -170,6 +170,7 @@ def add(commands: Commands) -> None:
     p.add_argument("--no-guard", action="store_true",
                    help="check nothing: clients will not learn that values left the ranges that the computation is "
                         "right in")
+    arguments.frac(p)
     arguments.progress(p)
 
     p = commands.add("dealer", dealer, "run the dealer", _DEALER, json=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,12 @@ from mpc_lab import examples
 from protocols_lab import PENDING, Run, grid, worst
 
 from secformer.mpc.errors import RangeError
+from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.session import Session
 from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.protocols.gelu import BETA, CUT, erf, gelu_exact, gelu_fit, gelu_segmented, gelu_series, segment
+from secformer.protocols.quantities import opened
 from secformer.protocols.ranges import Range
 
 domains = st.tuples(st.floats(-60.0, 0.0), st.floats(0.0, 60.0)).filter(lambda d: d[1] > d[0])
@@ -89,3 +94,28 @@ def test_gelu_fits_reach_their_tolerance(below: float, above: float) -> None:
     found = gelu_fit(-math.ceil(below / 4) * 4.0, math.ceil(above / 4) * 4.0)
     assert worst(found, gelu_exact) <= found.error <= 1e-4
     assert 2.0**found.series.period_bits > found.high - found.low
+    fast = gelu_fit(found.low, found.high, 12)
+    assert worst(fast, gelu_exact) <= fast.error <= 2.0**-12
+    assert fast.series.harmonics <= found.series.harmonics
+
+
+@pytest.mark.parametrize("frac", [12, 16])
+@given(st.floats(1.0, 130.0), st.floats(1.0, 130.0))
+@examples(12)
+def test_a_product_of_the_magnitude_that_gelu_opens_costs_no_round(frac: int, below: float, above: float) -> None:
+    fixed, at = FixedPoint(frac), {"input": Range(-below, above)}
+    width = fixed.window(2 * frac, opened(gelu_series, fixed, at))
+
+    def program(s: Session, x: Any) -> None:
+        gelu_series(s, s.accept(x, frac=2 * frac, width=width), at)
+
+    if max(below, above) <= 112.0:
+        assert PlanRecorder(fixed).record(program, ghost((5,))).rounds == 1
+
+
+@pytest.mark.parametrize(("frac", "reach", "bits"), [(16, 13.0, 40), (16, 29.0, 48), (12, 13.0, 32), (12, 29.0, 32),
+                                                     (12, 40.0, 40), (12, 120.0, 32)])
+def test_what_gelu_takes(frac: int, reach: float, bits: int) -> None:
+    fixed = FixedPoint(frac)
+    assert fixed.window(2 * frac, opened(gelu_series, fixed, {"input": Range(-reach, reach)})) == bits
+    assert opened(gelu_segmented, fixed, {"input": Range(-reach, reach)}) == 1

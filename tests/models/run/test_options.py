@@ -11,22 +11,28 @@ from typing import Any
 import pytest
 
 from secformer.models.run.local import SecureModel
-from secformer.models.run.options import LEAST_FRAC, LONGEST, Settings, settings_of
+from secformer.models.run.options import LEAST_FRAC, LONGEST, MOST_FRAC, Settings, settings_of
 from secformer.mpc.errors import RangeError, SettingsError
+from secformer.mpc.fixed import FixedPoint
 
 
-@pytest.mark.parametrize("settings", [{"frac": 40}, {"magnitude": 60}, {"frac": 24, "magnitude": 20}])
+@pytest.mark.parametrize("settings", [{"magnitude": 60}, {"magnitude": 31}, {"frac": 12, "magnitude": 39}])
 def test_formats_that_do_not_fit_a_word(settings: dict[str, int]) -> None:
     with pytest.raises(RangeError):
         settings_of(settings)
 
 
-@pytest.mark.parametrize("frac", [1, 4, LEAST_FRAC - 1])
-def test_few_fractional_bits_are_refused(frac: int) -> None:
-    """Logits would be rounding errors, or 0."""
-    with pytest.raises(SettingsError, match=f"frac must be at least {LEAST_FRAC}, got {frac}: .*rounding errors"):
+@pytest.mark.parametrize("frac", [1, 4, LEAST_FRAC - 1, MOST_FRAC + 1, 24, 40])
+def test_formats_that_are_not_offered_are_refused(frac: int) -> None:
+    """With fewer bits answers would be rounding errors; with more, the results of series do not hold them."""
+    wanted = f"frac must be 12 to 16: 16 is the accurate format, 12 the fast one; .*docs/accuracy.md.*, got {frac}$"
+    with pytest.raises(SettingsError, match=wanted):
         settings_of({"frac": frac})
-    assert settings_of({"frac": LEAST_FRAC}).fixed.frac == LEAST_FRAC
+
+
+@pytest.mark.parametrize("frac", range(LEAST_FRAC, MOST_FRAC + 1))
+def test_formats_that_are_offered(frac: int) -> None:
+    assert settings_of({"frac": frac}).fixed == FixedPoint(frac)
 
 
 def test_settings_have_the_documented_defaults() -> None:

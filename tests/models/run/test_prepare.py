@@ -28,6 +28,7 @@ from secformer.models.run.prepare import (
     result_names,
 )
 from secformer.mpc.errors import ModelError, RangeError, SettingsError
+from secformer.protocols.ranges import Range
 from secformer.protocols.recipes import EXACT, FAITHFUL, MPCFORMER, PUMA, SECFORMER
 
 
@@ -67,8 +68,11 @@ def test_a_format_that_a_recipe_does_not_fit_is_refused_before_anything_is_share
         raise AssertionError("weights were shared")
 
     monkeypatch.setattr(SecureModel, "provision", shared)
-    with pytest.raises(RangeError, match=r"layer\.0: softmax|layernorm|gelu"):
-        SecureModel.from_pretrained(encoder, frac=24, magnitude=14, **CPU)
+    measured = RangeProfile.load(encoder / FILE)
+    site = "layer.0.softmax"
+    wide = replace(measured, sites={**measured.sites, site: {**measured.sites[site], "value": Range(-1e12, 1e12)}})
+    with pytest.raises(RangeError, match=r"layer\.0.*attention's values reach"):
+        SecureModel.from_pretrained(encoder, profile=wide, **CPU)
 
 
 # ---- what is chosen --------------------------------------------------------------------------------------------------
