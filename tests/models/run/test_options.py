@@ -8,9 +8,15 @@ from dataclasses import FrozenInstanceError, asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from checkpoints import write_checkpoint
+from hypothesis import given
+from hypothesis import strategies as st
+from mpc_lab import examples
+from runs_lab import CPU, TEXTS
 
-from secformer.models.run.local import SecureModel
+from secformer.models.run.local import SecureModel, plain_bert, secure_bert
 from secformer.models.run.options import LEAST_FRAC, LONGEST, MOST_FRAC, Settings, settings_of
 from secformer.mpc.errors import RangeError, SettingsError
 from secformer.mpc.fixed import FixedPoint
@@ -33,6 +39,17 @@ def test_formats_that_are_not_offered_are_refused(frac: int) -> None:
 @pytest.mark.parametrize("frac", range(LEAST_FRAC, MOST_FRAC + 1))
 def test_formats_that_are_offered(frac: int) -> None:
     assert settings_of({"frac": frac}).fixed == FixedPoint(frac)
+
+
+@given(frac=st.sampled_from([LEAST_FRAC, 14, MOST_FRAC]), seed=st.integers(0, 1000))
+@examples(6)
+def test_errors_are_units_of_the_formats_last_place(frac: int, seed: int, tmp_path_factory: pytest.TempPathFactory
+                                                    ) -> None:
+    """Of a whole run on shares: a hidden state is off by some twenty units, whatever the format."""
+    path = write_checkpoint(tmp_path_factory.mktemp("m"), seed=seed)
+    out, exact = secure_bert(path, TEXTS, frac=frac, **CPU), plain_bert(path, TEXTS)
+    error = np.abs(out.last_hidden_state - exact.last_hidden_state)[exact.attention_mask.astype(bool)].max()
+    assert error * 2.0**frac < 60.0 and out.trusted.all()
 
 
 def test_settings_have_the_documented_defaults() -> None:

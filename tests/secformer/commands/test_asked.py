@@ -81,7 +81,7 @@ def test_truncation_is_the_clients_own(parties: Parties) -> None:
 
 
 @pytest.mark.parametrize("option", [["--recipe", "puma"], ["--backend", "numpy"], ["--profile", "p"],
-                                    ["--embedding", "client"], ["--untrained-recipe"]], ids=" ".join)
+                                    ["--embedding", "client"], ["--untrained-recipe"], ["--frac", "12"]], ids=" ".join)
 def test_options_that_the_owner_decides_are_refused(option: list[str], parties: Parties,
                                                     capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:

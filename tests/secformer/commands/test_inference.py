@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from checkpoints import write_checkpoint
 from commands_lab import answer, complaint, help_of, run
@@ -52,6 +53,17 @@ def test_infer_encoder(capsys: pytest.CaptureFixture[str], encoder: Path) -> Non
     assert len(embedding) == len(other) and data["texts"] == ["the cat sat", "a dog ran"]
     assert main(["infer", str(encoder), "the cat sat", "--embedding", "client", "--progress"]) == 0
     assert "embedding" in capsys.readouterr().out
+
+
+def test_the_fast_format_takes_fewer_bytes(encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And its own rounding: the numbers differ by a little. Other formats are refused, with what is offered."""
+    slow, fast = (answer(capsys, "infer", str(encoder), "the cat sat", "--frac", frac) for frac in ("16", "12"))
+    assert fast["cost"]["bytes"] < 0.95 * slow["cost"]["bytes"] and fast["cost"]["rounds"] == slow["cost"]["rounds"]
+    error = np.abs(np.subtract(fast["embeddings"], slow["embeddings"])).max()
+    assert 1e-5 < error < 2e-2
+    said = complaint(capsys, "infer", str(encoder), "the cat sat", "--frac", "20")
+    assert "frac must be 12 to 16: 16 is the accurate format, 12 the fast one" in said and "got 20" in said
+    assert main(["check", str(encoder), "the cat sat", "--frac", "12"]) == 0
 
 
 @pytest.mark.parametrize(("architecture", "field", "shown"), [

@@ -12,6 +12,8 @@ from checkpoints import write_checkpoint
 from commands_lab import answer, complaint
 
 from secformer.cli import main
+from secformer.models.run.public import PublicModel
+from secformer.mpc.fixed import FixedPoint
 from secformer.roles import stocking
 from secformer.roles.certificates import CLIENT_MODEL, MODEL, init
 from secformer.roles.settings import load_client, load_party
@@ -38,6 +40,15 @@ def test_provision_with_tables_for_clients(tmp_path: Path, capsys: pytest.Captur
     assert main(["provision", str(model), "--out", str(tmp_path / "again"), "--embedding", "client"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "embedding tables, which are part of the weights: give it to clients only, and to no party" in out
+
+
+def test_provision_in_the_fast_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The public description carries the format: parties that hold another one refuse each other."""
+    model = write_checkpoint(tmp_path / "model", "BertForSequenceClassification")
+    answer(capsys, "provision", str(model), "--out", str(tmp_path / "shares"), "--frac", "12")
+    assert PublicModel.load(tmp_path / "shares/client").fixed == FixedPoint(12)
+    said = complaint(capsys, "provision", str(model), "--out", str(tmp_path / "other"), "--frac", "8")
+    assert "frac must be 12 to 16" in said and not (tmp_path / "other").exists()
 
 
 def test_share_files_go_where_settings_and_manual_say(tmp_path: Path, party: str, root: Path) -> None:
