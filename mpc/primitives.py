@@ -67,6 +67,11 @@ class Primitives(ABC):
         """a with `bits` fewer fractional bits, each share rounded down."""
 
     @abstractmethod
+    def _rounded(self, a: Data, bits: int) -> Data:
+        """a with `bits` fewer fractional bits, one party's share rounded down and the other's up: less than one unit
+        off, and exact where the bits are 0."""
+
+    @abstractmethod
     def _scale(self, a: Data, c: np.ndarray, bits: int) -> Data:
         """a times public c, which adds `bits` fractional bits."""
 
@@ -98,11 +103,11 @@ class Primitives(ABC):
 
     @abstractmethod
     def _mul(self, pairs: list[Any], widths: list[int]) -> list[Data]:
-        """Element-wise products of settled (Share, Share), each mod 2^width. One round."""
+        """Element-wise products of (Operand, Operand), each mod 2^width. One round."""
 
     @abstractmethod
     def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Data]:
-        """Matrix products of settled (Share, Share or Weight), each mod 2^width. One round."""
+        """Matrix products of (Operand, Operand or Weight), each mod 2^width. One round."""
 
     @abstractmethod
     def _series(self, x: Share, functions: list[Series], opening: Opening, width: int,

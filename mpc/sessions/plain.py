@@ -7,6 +7,7 @@ truncation's window could not hold; the secure session cannot see such a value.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts, texts_of
 from secformer.mpc.primitives import Threshold
-from secformer.mpc.scales import Truncation
+from secformer.mpc.scales import Operand, Truncation, distinct
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
 
@@ -108,6 +109,9 @@ class PlainSession(Session):
     def _drop(self, a: np.ndarray, bits: int) -> np.ndarray:
         return a
 
+    def _rounded(self, a: np.ndarray, bits: int) -> np.ndarray:
+        return a
+
     def _scale(self, a: np.ndarray, c: np.ndarray, bits: int) -> np.ndarray:
         return np.asarray(a * c)
 
@@ -129,11 +133,21 @@ class PlainSession(Session):
             self._see(job.x.data, job.check)
         return [job.x.data for job in jobs]
 
-    def _mul(self, pairs: list[tuple[Share, Share]], widths: list[int]) -> list[np.ndarray]:
+    def _mul(self, pairs: list[tuple[Operand, Operand]], widths: list[int]) -> list[np.ndarray]:
+        self._enter(pairs)
         return [a.data * b.data for a, b in pairs]
 
-    def _matmul(self, pairs: list[tuple[Share, Share | Weight]], widths: list[int]) -> list[np.ndarray]:
+    def _matmul(self, pairs: list[tuple[Operand, Operand | Weight]], widths: list[int]) -> list[np.ndarray]:
+        self._enter(pairs)
         return [a.data @ b.data for a, b in pairs]
+
+    def _enter(self, pairs: Sequence[tuple[Operand, Operand | Weight]]) -> None:
+        """Holds and sees what products open."""
+        for v in distinct(pairs):
+            if isinstance(v, Operand):
+                if v.window:
+                    self._hold(v.data, v.window - 2 - v.frac, "a product's lifted operand")
+                self._see(v.data, v.check)
 
     def _series(self, x: Share, functions: list[Series], opening: Opening, width: int,
                 check: Check | None) -> list[np.ndarray]:

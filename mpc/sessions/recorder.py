@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.dealer.comparisons import Less, Relu
-from secformer.mpc.dealer.kinds import CHUNK, Bilinear, Coin, Hadamard, Kind, MatMul, WeightMask
+from secformer.mpc.dealer.kinds import CHUNK, Coin, Kind, WeightMask
 from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Exponential, Opening, Series
@@ -108,6 +109,9 @@ class PlanRecorder(Session):
         return a
 
     def _drop(self, a: Any, bits: int) -> Any:
+        return a
+
+    def _rounded(self, a: Any, bits: int) -> Any:
         return a
 
     def _scale(self, a: Any, c: np.ndarray, bits: int) -> Any:

@@ -85,6 +85,9 @@ class SecureSession(Session):
     def _drop(self, a: Any, bits: int) -> Any:
         return a >> np.uint64(bits)
 
+    def _rounded(self, a: Any, bits: int) -> Any:
+        return truncate.drop(a, bits, self.party.rank == 1)
+
     def _scale(self, a: Any, c: np.ndarray, bits: int) -> Any:
         return a * self.party.kernels.backend.asarray(encode(c, bits))
 

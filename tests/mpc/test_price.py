@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from mpc_lab import ULP, Sent, examples, run, tapped
 
 from secformer.mpc.dealer.comparisons import Comparison, Less, Relu
-from secformer.mpc.dealer.kinds import Coin, ExpMask, Hadamard, Kind, Lift, MatMul, SeriesMask, WeightMask, Witness
+from secformer.mpc.dealer.kinds import Coin, ExpMask, Kind, Lift, SeriesMask, WeightMask, Witness
 from secformer.mpc.dealer.plan import KINDS
+from secformer.mpc.dealer.products import Hadamard, MatMul
 from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.session import CLIENT
 from secformer.mpc.shares import Share
@@ -31,7 +32,7 @@ PRICES: dict[str, tuple[Any, int, int]] = {
     "mul_many": (lambda s, x: s.mul_many([(x, x[:1]), (x, x)])[0], 1, 6 * (N + 1)),
     "matmul": (lambda s, x: s.matmul(x.reshape(N, 1), x.reshape(1, N)), 1, 2 * 6 * N),
     "settle": (lambda s, x: s.settle(s.square(x))[0], 2, (6 + 4) * N),
-    "product of products": (lambda s, x: s.mul(s.square(x), s.mul(x, x[::-1])), 4, 6 * N * 3 + 2 * 4 * N + 2 * 6 * N),
+    "product of products": (lambda s, x: s.mul(s.square(x), s.mul(x, x[::-1])), 3, 6 * N * 3 + 2 * 4 * N),
     "series": (lambda s, x: s.series(x, [F, G])[0], 1, 3 * N),
     "series of a product": (lambda s, x: s.series(s.square(x), [F])[0], 2, 6 * N + 3 * N),
     "exponential": (lambda s, x: s.exponential(x - 3.0, E), 1, 3 * N),

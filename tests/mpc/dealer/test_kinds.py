@@ -23,21 +23,9 @@ from mpc_lab import (
 
 from secformer.mpc.dealer.comparisons import Comparison, Less, Relu
 from secformer.mpc.dealer.expand import expand
-from secformer.mpc.dealer.kinds import (
-    CHUNK,
-    Coin,
-    ExpMask,
-    Field,
-    Hadamard,
-    Kind,
-    Lift,
-    MatMul,
-    SeriesMask,
-    WeightMask,
-    Witness,
-    chunks,
-)
+from secformer.mpc.dealer.kinds import CHUNK, Coin, ExpMask, Field, Kind, Lift, SeriesMask, WeightMask, Witness, chunks
 from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.products import Hadamard, MatMul
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.kernels.words import whole_bytes

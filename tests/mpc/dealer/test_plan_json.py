@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secformer.mpc.dealer import comparisons, kinds
+from secformer.mpc.dealer import comparisons, kinds, products
 from secformer.mpc.dealer.comparisons import Comparison, Less, Relu
-from secformer.mpc.dealer.kinds import Bilinear, ExpMask, Hadamard, Kind, Lift, MatMul, SeriesMask, WeightMask
+from secformer.mpc.dealer.kinds import ExpMask, Kind, Lift, SeriesMask, WeightMask
 from secformer.mpc.dealer.plan import KINDS, Plan
+from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul
 from secformer.mpc.errors import Desync
 from secformer.mpc.functions import Series
 from secformer.mpc.meter import COUNTERS, Cost
@@ -40,7 +41,7 @@ def test_a_plan_survives_json() -> None:
 
 
 def test_every_kind_can_be_told() -> None:
-    concrete = {cls for module in (kinds, comparisons) for cls in vars(module).values()
+    concrete = {cls for module in (kinds, comparisons, products) for cls in vars(module).values()
                 if isinstance(cls, type) and issubclass(cls, Kind) and cls not in (Kind, Bilinear, Comparison)}
     assert set(KINDS.values()) == concrete
 

@@ -1,0 +1,100 @@
+"""The products of a session: which bits they are computed in, and how each operand enters them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from secformer.mpc.errors import ShapeError
+from secformer.mpc.guarding import Guarding
+from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.scales import Operand, distinct, lifted_window, product_width
+from secformer.mpc.shares import Share, Weight
+
+Pair = tuple[Share, "Share | Weight"]
+
+
+class Products(Guarding):
+    """Element-wise and matrix products, several in one round."""
+
+    def mul(self, x: Share, y: Share, *, magnitude: int | None = None, whole: bool = False) -> Share:
+        """Element-wise product, broadcasting. `magnitude` bounds the result and what is summed from it. `whole` makes
+        the product right in whole words, so that a product which takes it needs no truncation before.
+
+        Price: one round. Per element of x and of y: window(session's frac, magnitude of the operand) bits where a
+        truncation is pending or the operand is narrow, since the opening then also lifts it; else window(2 frac,
+        magnitude) bits, or 64 for `whole`.
+        """
+        return self.mul_many([(x, y)], magnitude=magnitude, whole=whole)[0]
+
+    def square(self, x: Share, *, magnitude: int | None = None, whole: bool = False) -> Share:
+        """x * x. Price: as `mul`, for x alone."""
+        return self.mul_many([(x, x)], magnitude=magnitude, whole=whole)[0]
+
+    def mul_many(self, pairs: Sequence[Pair], *, magnitude: int | Sequence[int] | None = None,
+                 whole: bool = False) -> list[Share]:
+        """Several products in one round. A pair (x, x), the very same share twice, costs one opening. `magnitude` is
+        one for all or one for each."""
+        return self._products(pairs, magnitude, matmul=False, whole=whole)
+
+    def matmul(self, x: Share, y: Share | Weight, *, magnitude: int | None = None) -> Share:
+        """x @ y over the last two axes; batch axes must be equal. A Weight is not opened; x is (N, K) for a matrix.
+
+        Price: one round, window(2 frac, magnitude) bits per element of x and, unless it is a Weight, of y. One round
+        more where an operand has a truncation pending, unless it is right modulo the window without its low bits.
+        """
+        return self.matmul_many([(x, y)], magnitude=magnitude)[0]
+
+    def matmul_many(self, pairs: Sequence[Pair], *, magnitude: int | None = None) -> list[Share]:
+        """Several matrix products in one round."""
+        for x, y in pairs:
+            self._own(x, y)
+            fits = x.ndim >= 2 and len(y.shape) == x.ndim and x.shape[-1] == y.shape[-2]
+            if not fits or x.shape[:-2] != y.shape[:-2]:
+                raise ShapeError(
+                    f"matmul takes (..., n, k) @ (..., k, m) with equal batch axes, got {x.shape} @ {y.shape}"
+                )
+        return self._products(pairs, magnitude, matmul=True)
+
+    # ---- how operands enter -----------------------------------------------------------------------------------------
+
+    def _products(self, pairs: Sequence[Pair], magnitude: int | Sequence[int] | None, matmul: bool,
+                  whole: bool = False) -> list[Share]:
+        each = magnitude if isinstance(magnitude, Sequence) else [magnitude] * len(pairs)
+        magnitudes = [self.fixed.magnitude if m is None else max(1, m) for m in each]
+        held = [product_width(*pair, m, self.fixed) for pair, m in zip(pairs, magnitudes, strict=True)]
+        widths = [WORD_BITS if whole else w for w in held]
+        operands = self._operands(pairs, widths, lifts=not matmul)
+        given = [(operands[id(x)], y if isinstance(y, Weight) else operands[id(y)]) for x, y in pairs]
+        products = self._matmul(given, widths) if matmul else self._mul(given, widths)
+        return [Share(self, data, x.frac + y.frac, w, min(m, h - 2 - x.frac - y.frac))
+                for data, (x, y), w, h, m in zip(products, given, widths, held, magnitudes, strict=True)]
+
+    def _operands(self, pairs: Sequence[Pair], widths: Sequence[int], lifts: bool) -> dict[int, Operand]:
+        """How each share enters the products, by its id: as it is; without its lowest bits, where what is left is right
+        modulo the products' widths; lifted by its opening, in element-wise products; else truncated before."""
+        wanted: dict[int, int] = {}
+        for pair, width in zip(pairs, widths, strict=True):
+            for v in pair:
+                wanted[id(v)] = max(width, wanted.get(id(v), 0))
+        shares = [v for v in distinct(pairs) if isinstance(v, Share)]
+        self._own(*shares)
+        early = [] if lifts else [x for x in shares if x.width - self._shift_of(x) < wanted[id(x)]]
+        done = dict(zip(map(id, early), self._settled(early, [wanted[id(x)] for x in early]), strict=True))
+        return {id(x): self._operand_of(done[id(x)], wanted[id(x)], checked=False) if id(x) in done
+                else self._operand_of(x, wanted[id(x)]) for x in shares}
+
+    def _operand_of(self, x: Share, width: int, checked: bool = True) -> Operand:
+        shift = self._shift_of(x)
+        left = x.width - shift
+        window = lifted_window(x, shift, self.fixed) if shift or left < width else 0
+        window, bits = (window, window) if left < width else (0, width)
+        check = None
+        if checked and x.interval is not None:
+            offset = 1 << (window - 2) if window else 0
+            check = self._check(x, x.interval, x.frac - shift, bits, offset)
+        data = self._rounded(x.data, shift) if shift else x.data
+        return Operand(Share(self, data, x.frac - shift, left, x.magnitude), window, check)
+
+    def _shift_of(self, x: Share) -> int:
+        """Fractional bits that x has beyond the session's."""
+        return max(0, x.frac - self.fixed.frac)
