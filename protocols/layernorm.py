@@ -1,7 +1,8 @@
 """LayerNorm over the last axis: (x - mean) / sqrt(variance + eps) gamma + beta.
 
 N rows, C channels. Mean and variance need no division: with t the row sum of x, C x - t and C sum(x^2) - t^2 are exact
-integers of products that are opened together, so one round gives both the deviations times gamma and the variance.
+integers of products that are opened together, so one round gives both the deviations times gamma and the variance. That
+round also truncates x, and the last one the deviations: nothing is settled by itself.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.fidelity import approximate, faithful
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import GAIN, INPUT, NORM, VARIANCE, measured, needs, positive
+from secformer.protocols.quantities import GAIN, INPUT, MEAN, NORM, VARIANCE, measured, needs, positive
 from secformer.protocols.ranges import Range, Site, bits, roomiest, with_air
 from secformer.protocols.rsqrt import deflation, rsqrt_goldschmidt, rsqrt_series
 
-ROOT_BITS = 3        # inverse roots settle at 2^3 or more: relative rounding below 2e-6
-LIFT_BITS = 2        # deviations settle at the row's least reach times 2^2 or more
+ROOT_BITS = 1        # inverse roots settle at 2 or more: relative rounding below 4e-6
+LIFT_BITS = 1        # deviations settle at the row's least reach times 2 or more
 NEAR_ONE = 1.01      # an inverse root may be this much too large
 TOLERANCE = 2.0**-5          # of v r^2 = 1, where a session checks it: CrypTen's root is off by 5e-3
 SERIES_TOLERANCE = 2.0**-11  # the same for roots by series
@@ -42,9 +43,9 @@ class InverseRoot(Protocol):
 @faithful
 @needs(*NORM)
 def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
-    """LayerNorm with 1/sqrt by series: x (N, C), gamma, beta (C,) -> (N, C), settled.
+    """LayerNorm with 1/sqrt by series: x (N, C), gamma, beta (C,) -> (N, C), pending.
 
-    6 rounds (11 where at["variance"] spans a ratio above about 250); about 26 bytes per element.
+    3 rounds (7 where at["variance"] spans a ratio above about 250); about 6 bytes per element.
     Ranges as in `layernorm_by`. Error: that of `rsqrt_series`, 2e-5 relative to the result, and of rounding x at its
     place in words: 2^-17 of the least deviation, more where a word is too small for C times the reach of x (`Plan`).
     Takes a pending x.
@@ -76,34 +77,41 @@ def layernorm_by(
     s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site, inverse_root: InverseRoot,
     tolerance: float = TOLERANCE,
 ) -> Share:
-    """LayerNorm with the inverse root given: 5 rounds beside the root's; about 26 bytes per element.
+    """LayerNorm with the inverse root given: 2 rounds beside the root's; about 6 bytes per element.
 
-    1. t <- row sums of x                                                     one round, which settles x
-    2. x^2, t^2, x gamma, t gamma                                                one round
-    3. v <- C sum(x^2) - t^2 = C^2 variance;  g <- C x gamma - t gamma
-    4. r <- 1 / sqrt(v), one per row
-    5. return g r + beta, since C cancels                                        three rounds
+    1. t <- row sums of x;  x^2, t^2, x gamma, t gamma                           one round
+    2. v <- C sum(x^2) - t^2 = C^2 variance;  g <- C x gamma - t gamma
+    3. r <- 1 / sqrt(v), one per row
+    4. return g r + beta, since C cancels                                        one round
 
     Where a model has no beta, 0.0 stands in its place. Ranges: at["input"], of x; at["gain"], a power of two that
-    bounds |gamma|; at["variance"], of a row. While |x| stays within at["input"], no product of steps 2 and 3 wraps,
-    whatever the variance: so v and g are what they should be, and only r may be wrong. While the variance stays within
-    its range too, the result is right.
+    bounds |gamma|; at["variance"] and at["mean"], of a row. While |x| stays within at["input"] and means within theirs,
+    no product of steps 1 and 2 wraps, whatever the variance: so v and g are what they should be, and only r may be
+    wrong. While the variance stays within its range too, the result is right. Where x is too narrow for the row sums,
+    or no means were measured, x settles first: one round and as many bytes more.
+    Takes a pending x; the result has a truncation pending, in whole words.
 
-    A guarded session checks the range of x, that v is at most its measured largest, and v r^2 = 1 to `tolerance`.
+    A guarded session checks the ranges of x and t, that v is at most its measured largest, and v r^2 = 1 to
+    `tolerance`.
     """
     plan, channels = Plan.of(s.fixed, x, eps, at), x.shape[-1]
     c, unit = bits(channels), 2.0**plan.near
     inputs = with_air(measured(at, INPUT))
     x = (x * unit).promise(plan.input_bits)
     most = 2.0**plan.input_bits
-    (x,) = s.settle(s.checked(x, max(-most, inputs.low * unit), min(most, inputs.high * unit), "input"))   # 1
-    t = x.sum(-1, keepdims=True)
+    x = s.checked(x, max(-most, inputs.low * unit), min(most, inputs.high * unit), "input")
+    if plan.sums is None:
+        (x,) = s.settle(x)
+        t = x.sum(-1, keepdims=True)
+    else:
+        t = x.sum(-1, keepdims=True).promise(bits(plan.sums.reach))
+        t = s.checked(t, plan.sums.low, plan.sums.high, "mean")
     products = max(plan.square_bits, c + plan.deviation_bits)
-    xx, tt, xg, tg = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=products)    # 2
-    v = (xx.sum(-1, keepdims=True) * channels - tt).promise(plan.square_bits)                    # 3
+    xx, tt, xg, tg = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=products)    # 1
+    v = (xx.sum(-1, keepdims=True) * channels - tt).promise(plan.square_bits)                    # 2
     v = v + eps * channels**2 * unit**2
     g = (xg * channels - tg).promise(c + plan.deviation_bits) * 2.0 ** (plan.lift - c)
-    r = inverse_root(s, v, plan.domain, scale_bits=plan.root_bits + c)                           # 4
+    r = inverse_root(s, v, plan.domain, scale_bits=plan.root_bits + c)                           # 3
     beyond = plan.lift + plan.root_bits
     pairs = [(g, r)]
     if s.guarded:
@@ -111,12 +119,11 @@ def layernorm_by(
         pairs.append((v * 2.0**-down, r))
         high = plan.domain.high
         s.expect_within(v, -BELOW * high, high, "variance")  # or r could be the negative root
-    y, *checked = s.mul_many(pairs, magnitude=[plan.result_bits + beyond, s.fixed.whole][: len(pairs)])
+    y, *checked = s.mul_many(pairs, magnitude=[plan.result_bits + beyond, s.fixed.whole][: len(pairs)], whole=True)
     for vr in checked:
         rounding = 2.0 ** (down - s.fixed.frac) / plan.domain.low
         s.expect(vr, 2 * (plan.root_bits + c) - down, tolerance + rounding, "variance", by=r)
-    (y,) = s.settle(y * 2.0**-beyond)                                                            # 5
-    return y + beta
+    return y * 2.0**-beyond + beta                                                               # 4
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,7 @@ class Plan:
     root_bits       roots settle times 2^(root_bits + c), at 2^ROOT_BITS or more
     lift            deviations settle times C / 2^(c - lift): the finer, the larger roots are
     domain          of C^2 (variance + eps) 4^near
+    sums            where row sums of x 2^near lie; None where x cannot hold them while its truncation is pending
     """
 
     near: int
@@ -142,6 +150,7 @@ class Plan:
     root_bits: int
     lift: int
     domain: Range
+    sums: Range | None
 
     @classmethod
     def of(cls, fixed: FixedPoint, x: Share, eps: float, at: Site) -> Plan:
@@ -182,7 +191,22 @@ class Plan:
                     fixed.window(fixed.frac, deviation(m) + lift))
 
         m = roomiest(reach + near, windows)
-        return cls(near, m, square(near, m), deviation(m), result, root, lift, domain)
+        sums = row_sums(x, at, 2.0**reach)
+        if sums is not None:
+            sums = Range(sums.low * 2.0**near, sums.high * 2.0**near)
+        return cls(near, m, square(near, m), deviation(m), result, root, lift, domain, sums)
+
+
+def row_sums(x: Share, at: Site, reach: float) -> Range | None:
+    """Where the row sums of x lie, for |x| < reach. None where its words do not hold them, or could take a sum that
+    is not there for one that is, or where no means were measured."""
+    if MEAN.name not in at:
+        return None
+    means, channels = with_air(measured(at, MEAN)), x.shape[-1]
+    sums = Range(means.low * channels, means.high * channels)
+    holds = x.width - x.frac - 2
+    far = max(channels * reach - sums.low, sums.high + channels * reach)
+    return sums if bits(sums.reach) <= holds and far <= 2.0 ** (holds + 2) else None
 
 
 def layernorm_exact(x: np.ndarray, eps: float) -> np.ndarray:

@@ -158,6 +158,11 @@ def _variance(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
     return xp.mean(centred * centred, axis=-1)
 
 
+def _mean(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
+    """Of every row."""
+    return xp.mean(x, axis=-1)
+
+
 def _value(xp: Any, scores: Any, values: Any, real: Any) -> Any:
     return values
 
@@ -173,6 +178,12 @@ def _spread(xp: Any, scores: Any, values: Any, real: Any) -> Any:
 
 def _exp_sum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
     return _row_sums(xp, xp.exp(_spread(xp, scores, values, real)), real)
+
+
+def _log_sum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
+    """Logarithms of row sums of exp(scores)."""
+    largest = xp.amax(scores, axis=-1)
+    return largest + xp.log(_exp_sum(xp, scores, values, real))
 
 
 def _quad_sum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
@@ -192,12 +203,14 @@ INPUT = Quantity("input", _input)
 GATE = Quantity("gate", _gate)  # what a value is multiplied with
 GAIN = Quantity("gain", _gain, Widening(ratio=True, fixed=True))
 VARIANCE = Quantity("variance", _variance, RATIO)
+MEAN = Quantity("mean", _mean)
 VALUE = Quantity("value", _value)
 SCORE = Quantity("score", _score)
 SPREAD = Quantity("spread", _spread, Widening(most=0.0))               # the row's largest score is 0 below itself
 EXP_SUM = Quantity("exp_sum", _exp_sum, Widening(ratio=True, least=1.0))  # the row's largest score adds 1
+LOG_SUM = Quantity("log_sum", _log_sum)
 QUAD_SUM = Quantity("quad_sum", _quad_sum, RATIO)
 RELU_SUM = Quantity("relu_sum", _relu_sum, RATIO)
-NORM = INPUT, GAIN, VARIANCE
-ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, QUAD_SUM, RELU_SUM
+NORM = INPUT, GAIN, VARIANCE, MEAN
+ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, LOG_SUM, QUAD_SUM, RELU_SUM
 KNOWN = MappingProxyType({q.name: q for q in (*NORM, *ATTENTION, GATE)})
