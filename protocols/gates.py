@@ -14,12 +14,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.fits import Fit
-from secformer.protocols.gelu import gate, gate_fit
+from secformer.protocols.gelu import gate, gate_fit, gate_magnitude
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import INPUT, measured, needs
+from secformer.protocols.quantities import INPUT, measured, needs, opens
 from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import Function
 
@@ -29,10 +30,23 @@ QUICK = 1.702                                               # GeLU = x sigmoid(Q
 SILU_LIMIT, TANH_LIMIT, QUICK_LIMIT = 16.0, 6.0, 10.0
 
 
+def _silu_magnitude(fixed: FixedPoint, at: Site) -> int:
+    return gate_magnitude(fixed, at, silu_fit)
+
+
+def _gelu_new_magnitude(fixed: FixedPoint, at: Site) -> int:
+    return gate_magnitude(fixed, at, gelu_new_fit)
+
+
+def _quick_gelu_magnitude(fixed: FixedPoint, at: Site) -> int:
+    return gate_magnitude(fixed, at, quick_gelu_fit)
+
+
 @cite("hendrycks2016gelu", "SiLU")
 @cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of SiLU")
 @needs(INPUT)
+@opens(_silu_magnitude)
 def silu(s: Session, x: Share, at: Site) -> Share:
     """x sigmoid(x) for x in at["input"].   1 round; 3 bytes per element.
 
@@ -49,6 +63,7 @@ def silu(s: Session, x: Share, at: Site) -> Share:
 @cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of GeLU by tanh")
 @needs(INPUT)
+@opens(_gelu_new_magnitude)
 def gelu_new(s: Session, x: Share, at: Site) -> Share:
     """x/2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) for x in at["input"].   1 round; 3 bytes per element.
 
@@ -65,6 +80,7 @@ def gelu_new(s: Session, x: Share, at: Site) -> Share:
 @cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of GeLU by a sigmoid")
 @needs(INPUT)
+@opens(_quick_gelu_magnitude)
 def quick_gelu(s: Session, x: Share, at: Site) -> Share:
     """x sigmoid(1.702 x) for x in at["input"].   1 round; 3 bytes per element.
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Series
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
@@ -15,7 +16,7 @@ from secformer.protocols.clip import clip
 from secformer.protocols.fidelity import approximate, faithful
 from secformer.protocols.fits import WIDE, Fit, choose
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import INPUT, measured, needs
+from secformer.protocols.quantities import INPUT, measured, needs, opens
 from secformer.protocols.ranges import Range, Site, bits, rounded_out, with_air
 
 TOLERANCE = 1e-4
@@ -33,11 +34,16 @@ FOLDED_BITS = 4                    # the sines are evaluated with period 2^4, si
 FOLD = 2.0**FOLDED_BITS / PERIOD   # factor that brings v to that period
 
 
+def _magnitude(fixed: FixedPoint, at: Site) -> int:
+    return gate_magnitude(fixed, at, gelu_fit)
+
+
 @cite("hendrycks2016gelu", "GeLU")
 @cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of GeLU")
 @faithful
 @needs(INPUT)
+@opens(_magnitude)
 def gelu_series(s: Session, x: Share, at: Site) -> Share:
     """GeLU(x) = x/2 + g(x) for x in at["input"], g by a Fourier series.   1 round; 3 bytes per element.
 
@@ -55,12 +61,27 @@ def gelu_series(s: Session, x: Share, at: Site) -> Share:
 def gate(s: Session, x: Share, r: Range, fitted: Callable[[float, float], Fit], limit: float) -> Share:
     """A function that is 0 below -limit and x above limit, for x in r: by its fit for the range; in ranges beyond
     WIDEST, by its fit for [-limit, limit] of x clipped, plus what lies over. Steps and price as in `gelu_series`."""
-    r = rounded_out(r, 1.0 if r.reach < COARSE else 2.0)
+    r = _rounded(r)
     if r.reach > WIDEST:
         x, over = clip(s, x, limit, reach=r.reach)                                               # 1
         (inner,) = s.settle(*s.series(x, [fitted(-limit, limit).series]))
         return inner + over
-    return s.series(x, [fitted(min(r.low, -3.0), max(r.high, 3.0)).guarded])[0]                   # 2
+    return s.series(x, [_fitted(r, fitted).guarded])[0]                   # 2
+
+
+def gate_magnitude(fixed: FixedPoint, at: Site, fitted: Callable[[float, float], Fit]) -> int:
+    """The least magnitude of a product that `gate` opens without settling it first (see `quantities.opens`)."""
+    if INPUT.name not in at or _rounded(at[INPUT.name]).reach > WIDEST:
+        return 1
+    return _fitted(_rounded(at[INPUT.name]), fitted).series.needed_width(fixed, 2 * fixed.frac) - 2 * fixed.frac - 2
+
+
+def _rounded(r: Range) -> Range:
+    return rounded_out(r, 1.0 if r.reach < COARSE else 2.0)
+
+
+def _fitted(r: Range, fitted: Callable[[float, float], Fit]) -> Fit:
+    return fitted(min(r.low, -3.0), max(r.high, 3.0))
 
 
 def gate_fit(fn: Callable[[np.ndarray], np.ndarray], low: float, high: float) -> Fit:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from secformer.mpc.errors import RangeError, SettingsError
+from secformer.mpc.fixed import FixedPoint
 from secformer.protocols.ranges import Range, Site
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -108,6 +109,22 @@ def needs(*quantities: Quantity) -> Callable[[F], F]:
 def needed(function: Callable[..., Any], default: tuple[Quantity, ...]) -> tuple[Quantity, ...]:
     """What a function declares with `needs`, or the default where it declares nothing."""
     return getattr(function, "__needs__", default)
+
+
+def opens(least: Callable[[FixedPoint, Site], int]) -> Callable[[F], F]:
+    """Decorator: declares the least magnitude of a product, at a call site, that the protocol opens as it is. It would
+    settle a narrower one first. A protocol without it takes any."""
+    def mark(function: F) -> F:
+        function.__opens__ = least  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def opened(function: Callable[..., Any], fixed: FixedPoint, at: Site) -> int:
+    """What a function declares with `opens`; 1 where it declares nothing."""
+    least = getattr(function, "__opens__", None)
+    return 1 if least is None else max(1, least(fixed, at))
 
 
 def measured(at: Site, quantity: Quantity) -> Range:
@@ -211,6 +228,7 @@ EXP_SUM = Quantity("exp_sum", _exp_sum, Widening(ratio=True, least=1.0))  # the 
 LOG_SUM = Quantity("log_sum", _log_sum)
 QUAD_SUM = Quantity("quad_sum", _quad_sum, RATIO)
 RELU_SUM = Quantity("relu_sum", _relu_sum, RATIO)
+MOST = Quantity("most", _input, Widening(ratio=True, fixed=True))  # what no text exceeds (see `families/certain`)
 NORM = INPUT, GAIN, VARIANCE, MEAN
 ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, LOG_SUM, QUAD_SUM, RELU_SUM
-KNOWN = MappingProxyType({q.name: q for q in (*NORM, *ATTENTION, GATE)})
+KNOWN = MappingProxyType({q.name: q for q in (*NORM, *ATTENTION, GATE, MOST)})

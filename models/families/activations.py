@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from secformer.models.families.blocks import Forward
+from secformer.models.families.blocks import Forward, entering
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.activations import RELU
 from secformer.protocols.gates import GELU_NEW, QUICK_GELU, SILU
-from secformer.protocols.recipes import Function
+from secformer.protocols.quantities import opened
+from secformer.protocols.recipes import Function, Further
 
 GELU = "gelu"  # x/2 (1 + erf(x / sqrt 2)), the one that recipes replace
 TANH = "tanh"  # a field of every recipe, too: of poolers and of some layers behind them, never of a feed-forward layer
@@ -26,7 +27,16 @@ NAMES: Mapping[str, str] = MappingProxyType({
 def activation(s: Session, x: Share, f: Forward, place: str, name: str) -> Share:
     """The activation `name`, a value of NAMES or TANH, of x. Its scope has that name, and so has its site inside
     `place`: "layer.0.gelu", "head.silu"."""
-    own = {GELU: f.recipe.gelu, TANH: f.recipe.tanh}
-    function = own[name] if name in own else f.recipe.of(FURTHER[name])
     with s.scope(name):
-        return function(s, x, f.at(f"{place}.{name}"))
+        return _function(f, name)(s, x, f.at(f"{place}.{name}"))
+
+
+def activating(s: Session, f: Forward, place: str, name: str) -> int:
+    """The magnitude of the linear layer before the activation `name`, from what it takes (see `blocks.entering`)."""
+    at = f.at(f"{place}.{name}")
+    return entering(s, at, least=opened(_function(f, name), s.fixed, at))
+
+
+def _function(f: Forward, name: str) -> Further:
+    own = {GELU: f.recipe.gelu, TANH: f.recipe.tanh}
+    return own[name] if name in own else f.recipe.of(FURTHER[name])

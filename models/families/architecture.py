@@ -20,6 +20,7 @@ from secformer.models.data.checkpoint import Checkpoint
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.tensors import TABLE, Layout, Tensor
 from secformer.models.families.blocks import Forward
+from secformer.models.families.certain import Values
 from secformer.models.families.config import Config
 from secformer.models.families.heads import Head
 from secformer.mpc.errors import ModelError
@@ -132,6 +133,11 @@ class Architecture(ABC):
             return self.weights()
         tables = self.tables()
         return {**tables, TABLE: replace(tables[TABLE], width=width)} | self.weights()
+
+    def certain(self, values: Values) -> Mapping[str, float]:
+        """What the values that a call site takes cannot exceed, whatever the texts are, by site. `values` gives the
+        tensors by their names in `weights()`. Families may leave out sites, or all (see `families/certain.py`)."""
+        return {}
 
     # ---- inputs ------------------------------------------------------------------------------------------------------
 

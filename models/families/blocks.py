@@ -6,6 +6,7 @@ S segments.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -15,8 +16,8 @@ from secformer.models.data.parameters import Parameters
 from secformer.models.data.tensors import TABLE
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
-from secformer.protocols.quantities import Quantity
-from secformer.protocols.ranges import Site, bits
+from secformer.protocols.quantities import INPUT, MOST, Quantity
+from secformer.protocols.ranges import Site, bits, roomiest, roomy, with_air
 from secformer.protocols.recipes import Recipe
 
 Sites = Callable[[str], Site]
@@ -37,15 +38,47 @@ class Forward:
 
 
 def linear(s: Session, x: Share, f: Forward, name: str, *, bias: bool = True, magnitude: int | None = None) -> Share:
-    """x (N, K) @ W (K, M) + b; without b where the model has none. `magnitude` as in `Session.matmul`."""
+    """x (N, K) @ W (K, M) + b; without b where the model has none. `magnitude` bounds the sum (see `entering`)."""
     y = s.matmul(x, f.parameters.matrix(f"{name}.weight"), magnitude=magnitude)
-    return y + f.parameters.vector(f"{name}.bias") if bias else y
+    return (y + f.parameters.vector(f"{name}.bias")).promise(y.magnitude) if bias else y
 
 
 def reaching(s: Session, at: Site, quantity: Quantity) -> int:
     """The magnitude of a product whose range is measured at its next call site: the session's, or more where the range
     reaches farther."""
     return max(s.fixed.magnitude, bits(at[quantity.name].reach) if quantity.name in at else 0)
+
+
+def entering(s: Session, at: Site, quantity: Quantity = INPUT, *, least: int = 1) -> int:
+    """The magnitude of a linear layer's result, from the range that it has at the call site that takes it; the
+    session's where that range is unknown.
+
+    It holds the range, with the air that a guard leaves, and `least`. In a guarded session it also keeps a value
+    outside from looking like one inside: either no value can be so large (`families/certain`), or the product has ROOM
+    times the range, or as much as the session's magnitude gives.
+    """
+    if quantity.name not in at:
+        return max(least, s.fixed.magnitude)
+    r = with_air(at[quantity.name])
+    least = max(least, bits(r.reach))
+    if s.guarded:
+        apart = min(roomy(r), s.fixed.magnitude)
+        if MOST.name in at:  # what is opened reaches 2^(magnitude + 2)
+            apart = min(apart, bits(at[MOST.name].high + with_air(r).reach) - 2)
+        least = max(least, apart)
+    return _filled(s, least)
+
+
+def projecting(s: Session, at: Site) -> int:
+    """The magnitude of queries, keys and values: what no text exceeds, or the session's where that is unknown or less.
+    """
+    most = at[MOST.name].high if MOST.name in at else math.inf
+    return _filled(s, bits(most)) if most < 2.0**s.fixed.magnitude else s.fixed.magnitude
+
+
+def _filled(s: Session, least: int) -> int:
+    """The largest magnitude whose product takes no more bytes than the least; what a word holds, where that is less."""
+    return roomiest(min(least, s.fixed.whole), lambda m: (s.fixed.window(2 * s.fixed.frac, m),))
 
 
 def layernorm(s: Session, x: Share, f: Forward, site: str, eps: float, weights: str | None = None, *,
@@ -55,6 +88,12 @@ def layernorm(s: Session, x: Share, f: Forward, site: str, eps: float, weights: 
     p = f.parameters.inside(weights or site)
     with s.scope("layernorm"):
         return f.recipe.layernorm(s, x, p.vector("weight"), p.vector("bias") if bias else 0.0, eps, f.at(site))
+
+
+def added(s: Session, x: Share, y: Share, f: Forward, name: str, site: str, *, bias: bool = True) -> Share:
+    """x + y @ W + b, which the LayerNorm of that site takes: x (N, M), y (N, K) -> (N, M)."""
+    magnitude = entering(s, f.at(site))
+    return (x + linear(s, y, f, name, bias=bias, magnitude=magnitude)).promise(magnitude)
 
 
 def look_up(s: Session, rows: Share, f: Forward) -> Share:

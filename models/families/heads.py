@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from secformer.models.data.tensors import Tensor, linear_layout
-from secformer.models.families.activations import TANH, activation
+from secformer.models.data.tensors import Part, Tensor, linear_layout, norm_layout
+from secformer.models.families.activations import TANH, activating, activation
 from secformer.models.families.blocks import Forward, linear
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
@@ -60,7 +60,8 @@ class TextHead:
     def logits(self, s: Session, x: Share, f: Forward) -> Share:
         """x (B, C) to (B, L), or (N, C) to (N, L)."""
         if self.dense is not None:
-            x = activation(s, linear(s, x, f, "head.dense"), f, "head", self.act)
+            x = linear(s, x, f, "head.dense", magnitude=activating(s, f, "head", self.act))
+            x = activation(s, x, f, "head", self.act)
         return linear(s, x, f, "head")
 
 
@@ -78,3 +79,13 @@ class WordHead:
     def biases(self) -> tuple[str, ...]:
         """The names that the bias may have. Where a checkpoint has both, the decoder's own is the one that counts."""
         return (f"{self.decoder}.bias", *((self.bias,) if self.bias else ()))
+
+    def layout(self, words: str | None, hidden: int, embedded: int, vocab: int) -> dict[str, Tensor]:
+        """The tensors, in the program's order. `words`: the word table, where the decoder may be that."""
+        decoder = (f"{self.decoder}.weight", *((words,) if words else ()))
+        return {
+            **linear_layout("head.transform", self.dense, hidden, embedded),
+            **norm_layout("head.layernorm", self.norm, embedded),
+            "head.weight": Tensor((Part(decoder, (vocab, embedded), True),), standing=True),
+            "head.bias": Tensor((Part(self.biases, (vocab,)),)),
+        }

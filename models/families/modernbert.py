@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from secformer.models.data.tensors import Part, Tensor, linear_layout, matrix, norm_layout, rows_layout, vector
-from secformer.models.families.activations import NAMES, activation
+from secformer.models.families.activations import NAMES, activating, activation
 from secformer.models.families.blocks import Forward, layernorm, linear
 from secformer.models.families.config import Config
 from secformer.models.families.encoder_facts import Names, classes
@@ -151,7 +151,9 @@ class ModernBert(RotaryEncoder):
             (x,) = s.settle(x)  # LayerNorms of the recipes have done that
             mean = self.spec.pooling == "mean"
             x = summed(s, x, f.batch, "mean", f.batch.mask) if mean else x[f.batch.starts]
-        x = activation(s, linear(s, x, f, "head.transform", bias=self.spec.head_bias), f, "head", self.spec.head_act)
+        magnitude = activating(s, f, "head", self.spec.head_act)
+        x = linear(s, x, f, "head.transform", bias=self.spec.head_bias, magnitude=magnitude)
+        x = activation(s, x, f, "head", self.spec.head_act)
         x = self.normed(s, x, f, "head.layernorm")
         return {"logits": linear(s, x, f, "head", bias=self.head is not Head.MASKED or self.spec.decoder_bias)}
 

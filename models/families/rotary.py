@@ -11,8 +11,9 @@ from functools import cached_property
 from typing import Any, Self
 
 from secformer.models.data.inputs import TokenInputs
-from secformer.models.families.activations import activation
-from secformer.models.families.blocks import Forward, linear, reaching
+from secformer.models.families.activations import activating, activation
+from secformer.models.families.blocks import Forward, entering, linear, reaching
+from secformer.models.families.certain import Values
 from secformer.models.families.config import Config
 from secformer.models.families.encoder import Encoder
 from secformer.models.families.encoder_facts import EncoderSpec
@@ -20,7 +21,7 @@ from secformer.models.families.local import Meeting, alone_as_mean
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.glu import GLU
-from secformer.protocols.quantities import SCORE
+from secformer.protocols.quantities import GATE, SCORE
 from secformer.protocols.rope import ROPE
 
 
@@ -51,6 +52,9 @@ class RotaryEncoder(Encoder):
     @cached_property
     def inputs(self) -> TokenInputs:
         return TokenInputs(self.spec.vocab, self.spec.types, self.spec.longest, self.embedded)
+
+    def certain(self, values: Values) -> Mapping[str, float]:
+        return {}
 
     # ---- the program -------------------------------------------------------------------------------------------------
 
@@ -86,8 +90,9 @@ class RotaryEncoder(Encoder):
         """W' (act(a) * b) of x (N, C), where a and b are the halves of W x. `bias` says whether both layers have one.
         """
         i = self.spec.intermediate
+        magnitude = max(activating(s, f, site, self.spec.act), entering(s, f.at(f"{site}.{GLU.name}"), GATE))
         with s.scope("linear"):
-            inner = linear(s, x, f, f"{weights}.intermediate", bias=bias)  # (N, 2I)
+            inner = linear(s, x, f, f"{weights}.intermediate", bias=bias, magnitude=magnitude)  # (N, 2I)
         inner, gate = activation(s, inner[:, :i], f, site, self.spec.act), inner[:, i:]
         with s.scope(GLU.name):
             inner = f.recipe.of(GLU)(s, inner, gate, f.at(f"{site}.{GLU.name}"))

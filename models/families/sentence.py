@@ -20,7 +20,7 @@ from secformer.models.data.checkpoint import Checkpoint
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.tensors import Tensor, matrix, vector
 from secformer.models.data.tokenizer import Tokenizer
-from secformer.models.families.activations import activation
+from secformer.models.families.activations import activating, activation
 from secformer.models.families.architecture import SENTENCE, Architecture, Rows
 from secformer.models.families.blocks import Forward, linear
 from secformer.models.families.config import Config
@@ -160,8 +160,9 @@ class SentenceModel(Architecture):
             (hidden,) = s.settle(out["last_hidden_state"])  # once, for pooling and for the client
             x = self.pool(s, hidden, f)
             for i, layer in enumerate(self.modules.dense):
+                magnitude = activating(s, f, f"{PLACE}.{i}", layer.act) if layer.act else None
                 with s.scope("linear"):
-                    x = linear(s, x, f, f"{PLACE}.{i}", bias=layer.bias)
+                    x = linear(s, x, f, f"{PLACE}.{i}", bias=layer.bias, magnitude=magnitude)
                 if layer.act:
                     x = activation(s, x, f, f"{PLACE}.{i}", layer.act)
         return out | {"last_hidden_state": hidden, SENTENCE: x}

@@ -29,7 +29,7 @@ from secformer.models.ranges.observe import observed
 from secformer.models.ranges.samples import MOST_MEASURED, ODD, PAIRS, PROSE, long_text, repetitions, token_rows
 from secformer.mpc.errors import InputError, ModelError, RangeError, SettingsError
 from secformer.mpc.sessions.plain import PlainSession
-from secformer.protocols.quantities import DISTANCE, KNOWN, SLACK, Quantity, Widening
+from secformer.protocols.quantities import DISTANCE, KNOWN, MOST, SLACK, Quantity, Widening
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, FAITHFUL, Needs, Recipe, recipe_named
 
@@ -110,6 +110,8 @@ class RangeProfile:
         for site, quantities in measured.sites.items():
             allowed = self(site)
             for name, r in quantities.items():
+                if name == MOST.name:
+                    continue  # a fact of the weights, which no text can leave
                 if name not in allowed:
                     raise SettingsError(f"the range profile has no {name!r} at {site}, which the recipe needs; measure "
                                         f"this model again: secformer profile")
@@ -225,8 +227,10 @@ def measure_rows(folder: ModelFolder, rows: Sequence[Row], *, recipe: Recipe | N
     for site, quantities in probes.items():
         if not np.isfinite([e for r in quantities.values() for e in (r.low, r.high)]).all():
             raise RangeError(f"{folder.path}: values at {site} overflow even in float64; this model cannot be run")
+    certain = architecture.certain(PlainTensors(layout, folder.checkpoint).get)
+    bounds = {site: {MOST.name: Range(most, most)} for site, most in certain.items()}
     return RangeProfile(folder.digest, design.name, len(rows), sum(map(len, rows)), margin,
-                        {site: dict(found) for site, found in probes.items()}, widenings)
+                        {site: {**found, **bounds.get(site, {})} for site, found in probes.items()}, widenings)
 
 
 def leaving(folder: ModelFolder, profile: RangeProfile, rows: Sequence[Row], *,

@@ -23,15 +23,16 @@ def part(tell: Progress, number: int, parts: int) -> Progress:
 
 
 def sites_told(at: Sites, tell: Progress, total: int) -> Sites:
-    """The ranges of `at`. Reports a site when a protocol asks for its ranges."""
+    """The ranges of `at`. Reports a site when its ranges are first asked for: by its protocol, or by the linear layer
+    before it."""
     if tell is silent:
         return at
-    done = 0
+    seen: set[str] = set()
 
     def told(site: str) -> Site:
-        nonlocal done
-        tell(site, min(done, total), total)
-        done += 1
+        if site not in seen:
+            tell(site, min(len(seen), total), total)
+            seen.add(site)
         return at(site)
 
     return told

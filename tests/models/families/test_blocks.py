@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,15 +14,25 @@ from secformer.models.data.inputs import Request, TokenInputs
 from secformer.models.data.parameters import Parameters, load_weights
 from secformer.models.data.shares import uniform
 from secformer.models.data.tensors import TABLE, Part, Tensor
-from secformer.models.families.blocks import Forward, join_heads, layernorm, linear, look_up, split_heads
+from secformer.models.families.blocks import (
+    Forward,
+    added,
+    entering,
+    join_heads,
+    layernorm,
+    linear,
+    look_up,
+    projecting,
+    split_heads,
+)
 from secformer.mpc.errors import SettingsError
-from secformer.mpc.fixed import encode
+from secformer.mpc.fixed import FixedPoint, encode
 from secformer.mpc.session import Session
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
 from secformer.protocols.layernorm import layernorm_exact
-from secformer.protocols.ranges import Range, Site
+from secformer.protocols.ranges import Range, Site, with_air
 from secformer.protocols.recipes import EXACT
 
 lengths = st.lists(st.integers(1, 5), min_size=1, max_size=4)
@@ -146,3 +158,68 @@ def test_a_look_up_in_blocks_finds_the_same_words(monkeypatch: pytest.MonkeyPatc
     assert outcome.cost.rounds == rounds + 1
     lifted = outcome.cost.bytes - 2 * 3 * 5 * 11  # three bytes per entry of a row, from each party
     assert lifted == 2 * 3 * 5 * 3                # and three per entry of a sum
+
+
+# ---- magnitudes of linear layers -------------------------------------------------------------------------------------
+
+FORMATS = st.sampled_from([FixedPoint(), FixedPoint(12), FixedPoint(20, 10)])
+ends = st.floats(-500.0, 500.0)
+
+
+def guarded(fixed: FixedPoint, at: Site, ask: Callable[[Session], int]) -> int:
+    """What a guarded session decides."""
+    s = PlainSession(fixed)
+    with s.guarding({1: np.zeros(1, np.int64)}, 1):
+        return ask(s)
+
+
+@given(FORMATS, ends, ends)
+def test_a_product_holds_its_range_and_uses_all_that_its_bytes_hold(fixed: FixedPoint, a: float, b: float) -> None:
+    r, s = Range(min(a, b), max(a, b)), PlainSession(fixed)
+    m = entering(s, {"input": r})
+    assert with_air(r).reach <= 2.0**m
+    width = fixed.window(2 * fixed.frac, m)
+    assert m == fixed.whole or fixed.window(2 * fixed.frac, m + 1) == width + 8
+    # no byte more than needed
+    assert m <= 7 or with_air(r).reach > 2.0 ** (m - 8) or width == fixed.window(2 * fixed.frac, 1)
+
+
+@given(FORMATS, ends, ends, st.floats(1.0, 2000.0))
+def test_guarded_no_value_outside_looks_like_one_inside(fixed: FixedPoint, a: float, b: float, most: float) -> None:
+    """Either no text reaches so far, or values outside must be as many as the session's format allows."""
+    r = Range(min(a, b), max(a, b))
+    air, most = with_air(r), max(most, r.reach)
+    known = guarded(fixed, {"input": r, "most": Range(most, most)}, lambda s: entering(s, {
+        "input": r, "most": Range(most, most)}))
+    unknown = guarded(fixed, {"input": r}, lambda s: entering(s, {"input": r}))
+    assert known <= unknown
+    assert 2.0 ** (unknown + 2) >= min(32.0 * (air.high - air.low), 2.0 ** (fixed.magnitude + 2))
+    ring = 2.0 ** (known + 2)  # what is opened, in units of values
+    assert ring >= min(most + air.reach, 32.0 * (air.high - air.low), 2.0 ** (fixed.magnitude + 2))
+
+
+@pytest.mark.parametrize(("fixed", "at", "bits"), [
+    (FixedPoint(), Range(-12.0, 9.0), 40), (FixedPoint(12), Range(-12.0, 9.0), 32),
+    (FixedPoint(), Range(0.0, 64.0), 48),
+    (FixedPoint(12), Range(-60.0, 3.0), 40), (FixedPoint(), Range(-3e4, 0.0), 56), (FixedPoint(), None, 48),
+    (FixedPoint(12), None, 40)], ids=str)
+def test_windows(fixed: FixedPoint, at: Range | None, bits: int) -> None:
+    m = entering(PlainSession(fixed), {} if at is None else {"input": at})
+    assert fixed.window(2 * fixed.frac, m) == bits
+
+
+def test_queries_keys_and_values_hold_what_no_text_exceeds() -> None:
+    s = PlainSession(FixedPoint(12))
+    assert projecting(s, {"most": Range(45.0, 45.0)}) == 6 and projecting(s, {"most": Range(65.0, 65.0)}) == 14
+    assert projecting(s, {}) == projecting(s, {"most": Range(1e6, 1e6)}) == 14
+
+
+@pytest.mark.parametrize("reach", [3.0, 40.0, 1e5])
+def test_a_sum_is_promised_what_its_layernorm_takes(reach: float) -> None:
+    s, batch = PlainSession(), batch_of([2])
+    at = {"input": Range(-reach, reach)}
+    f = forward(s, batch, {"norm": at}, here__weight=np.eye(3), here__bias=np.ones(3))
+    x, y = s.accept(tokens(batch, 3)), s.accept(-tokens(batch, 3))
+    found = added(s, x, y, f, "here", "norm")
+    np.testing.assert_array_equal(found.data, np.ones((2, 3)))
+    assert found.magnitude == entering(s, at) and found.width == s.fixed.window(32, found.magnitude)

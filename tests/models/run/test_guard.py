@@ -23,6 +23,7 @@ from secformer.models.run.guard import ADVICE, SHOWN, SOMEWHERE, TELL, named, no
 from secformer.models.run.local import SecureModel, plain_bert, secure_bert, twin
 from secformer.models.run.output import SecureOutput
 from secformer.mpc.errors import SettingsError, Untrusted
+from secformer.protocols.quantities import MOST
 from secformer.protocols.recipes import RECIPES, recipe_named
 
 REPEATED = ["good " * 80, "good " * 126, "film " * 126, "word " * 60, "love " * 126]
@@ -99,15 +100,26 @@ def test_no_unmarked_answer_is_far_off(seed: int, layer: int, role: str, octaves
 
 
 def profile_of(path: Path, recipe: str) -> Any:
-    """The ranges of one checkpoint, claimed for another: what a stale or a careless profile would say."""
-    measured = measure(ModelFolder(path), [*TEXTS, "it was very bad", "?", "dog " * 20], recipe=recipe_named(recipe))
-    return lambda other: replace(measured, model=ModelFolder(other).digest)
+    """The ranges of one checkpoint, claimed for another: what a stale or a careless profile would say. Only what no
+    text exceeds is a fact of the weights, and so the other's own."""
+    texts = [*TEXTS, "it was very bad", "?", "dog " * 20]
+    measured = measure(ModelFolder(path), texts, recipe=recipe_named(recipe))
+
+    def claimed(other: Path) -> RangeProfile:
+        own = measure(ModelFolder(other), ["a"], recipe=recipe_named(recipe))
+        sites = {site: {q: own.sites[site][q] if q == MOST.name else r for q, r in ranges.items()}
+                 for site, ranges in measured.sites.items()}
+        return replace(measured, model=own.model, sites=sites)
+
+    return claimed
 
 
 @pytest.mark.parametrize(("tensor", "change"), [
     ("layer.1.intermediate.dense.bias", (0, 64.0)), ("layer.1.intermediate.dense.bias", (0, -64.0)),
     ("layer.1.intermediate.dense.bias", (0, 96.0)), ("layer.1.attention.self.value.bias", (0, 45.0)),
     ("layer.1.attention.self.value.bias", (0, 130.0)), ("layer.1.attention.self.value.bias", (0, 500.0)),
+    ("layer.1.attention.output.dense.bias", (0, 256.0)), ("layer.1.output.dense.bias", (0, -256.0)),
+    ("layer.1.attention.self.query.bias", (0, 256.0)), ("layer.1.intermediate.dense.bias", (0, 256.0)),
 ], ids=str)
 def test_a_single_channel_that_leaves_alone(tensor: str, change: tuple[int, float], tmp_path: Path) -> None:
     """It may leave by just as much as an opening cannot tell apart; then nothing around it gives it away."""
@@ -118,8 +130,9 @@ def test_a_single_channel_that_leaves_alone(tensor: str, change: tuple[int, floa
     found[name][change[0]] += change[1]
     behind = name.replace("intermediate.dense.bias", "output.dense.weight").replace(
         "self.value.bias", "output.dense.weight")
-    found[behind] = found[behind].copy()
-    found[behind][:, change[0]] *= 0.05  # so that what follows hardly notices
+    if behind != name:
+        found[behind] = found[behind].copy()
+        found[behind][:, change[0]] *= 0.05  # so that what follows hardly notices
     path = write_checkpoint(tmp_path / "after", weights=found)
     out = secure_bert(path, TEXTS, profile=profile(path), magnitude=18, **CPU)
     error = off(out, plain_bert(path, TEXTS), "last_hidden_state")

@@ -38,6 +38,7 @@ def test_sites_are_told_as_they_are_reached() -> None:
     told: list[Told] = []
     at = sites_told(ranges, lambda *some: told.append(some), 3)
     assert [at(name) for name in "abcde"] == [ranges(name) for name in "abcde"]
+    at("b")  # asked twice, by a linear layer and by the protocol behind it: told once
     # a program that asks more often than it says never goes beyond the total
     assert told == [("a", 0, 3), ("b", 1, 3), ("c", 2, 3), ("d", 3, 3), ("e", 3, 3)]
 
