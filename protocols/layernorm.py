@@ -19,7 +19,7 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.fidelity import approximate, faithful
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import GAIN, INPUT, MEAN, NORM, VARIANCE, measured, needs, positive
+from secformer.protocols.quantities import GAIN, INPUT, NORM, ROW_SUM, VARIANCE, measured, needs, opens, positive
 from secformer.protocols.ranges import Range, Site, bits, roomiest, with_air
 from secformer.protocols.rsqrt import deflation, rsqrt_goldschmidt, rsqrt_series
 
@@ -32,6 +32,19 @@ BELOW = 0.25  # of the largest v, that a check of v starts below 0
 CHECKED_BITS, ROOT_ROOM = 13, 10  # v is checked as a value below 2^13, and v r^2 fits a word with so many bits more
 
 
+def holding_row_sums(fixed: FixedPoint, at: Site, channels: int) -> int:
+    """The least magnitude of a product whose row sums LayerNorm opens without settling it first."""
+    if ROW_SUM.name not in at:
+        return 1
+    sums, most = with_air(at[ROW_SUM.name]), channels * 2.0 ** bits(with_air(measured(at, INPUT)).reach)
+    return max(bits(sums.reach), bits(_apart(sums, most)) - 2)
+
+
+def _apart(sums: Range, most: float) -> float:
+    """How far apart a sum in a range and another, of size `most`, can be: that must not be the length of a ring."""
+    return max(most - sums.low, sums.high + most)
+
+
 class InverseRoot(Protocol):
     """2^scale_bits / sqrt(v) for v in the domain."""
 
@@ -42,6 +55,7 @@ class InverseRoot(Protocol):
 @cite("luo2024secformer", "masked sine, taken to 1/sqrt")
 @faithful
 @needs(*NORM)
+@opens(holding_row_sums)
 def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm with 1/sqrt by series: x (N, C), gamma, beta (C,) -> (N, C), pending.
 
@@ -55,6 +69,7 @@ def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share | float, ep
 
 @cite("luo2024secformer", "LayerNorm protocol")
 @needs(*NORM)
+@opens(holding_row_sums)
 @approximate
 def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm with SecFormer's Goldschmidt inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
@@ -85,10 +100,10 @@ def layernorm_by(
     4. return g r + beta, since C cancels                                        one round
 
     Where a model has no beta, 0.0 stands in its place. Ranges: at["input"], of x; at["gain"], a power of two that
-    bounds |gamma|; at["variance"] and at["mean"], of a row. While |x| stays within at["input"] and means within theirs,
-    no product of steps 1 and 2 wraps, whatever the variance: so v and g are what they should be, and only r may be
+    bounds |gamma|; at["variance"] and at["row_sum"], of a row. While |x| stays within at["input"] and row sums within
+    theirs, no product of steps 1 and 2 wraps, whatever the variance: so v and g are what they should be, and only r may be
     wrong. While the variance stays within its range too, the result is right. Where x is too narrow for the row sums,
-    or no means were measured, x settles first: one round and as many bytes more.
+    or they were not measured, x settles first: one round and as many bytes more.
     Takes a pending x; the result has a truncation pending, in whole words.
 
     A guarded session checks the ranges of x and t, that v is at most its measured largest, and v r^2 = 1 to
@@ -105,7 +120,7 @@ def layernorm_by(
         t = x.sum(-1, keepdims=True)
     else:
         t = x.sum(-1, keepdims=True).promise(bits(plan.sums.reach))
-        t = s.checked(t, plan.sums.low, plan.sums.high, "mean")
+        t = s.checked(t, plan.sums.low, plan.sums.high, "row_sum")
     products = max(plan.square_bits, c + plan.deviation_bits)
     xx, tt, xg, tg = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=products)    # 1
     v = (xx.sum(-1, keepdims=True) * channels - tt).promise(plan.square_bits)                    # 2
@@ -199,14 +214,12 @@ class Plan:
 
 def row_sums(x: Share, at: Site, reach: float) -> Range | None:
     """Where the row sums of x lie, for |x| < reach. None where its words do not hold them, or could take a sum that
-    is not there for one that is, or where no means were measured."""
-    if MEAN.name not in at:
+    is not there for one that is, or where they were not measured."""
+    if ROW_SUM.name not in at:
         return None
-    means, channels = with_air(measured(at, MEAN)), x.shape[-1]
-    sums = Range(means.low * channels, means.high * channels)
-    holds = x.width - x.frac - 2
-    far = max(channels * reach - sums.low, sums.high + channels * reach)
-    return sums if bits(sums.reach) <= holds and far <= 2.0 ** (holds + 2) else None
+    sums, holds = with_air(measured(at, ROW_SUM)), x.width - x.frac - 2
+    held = bits(sums.reach) <= holds and _apart(sums, x.shape[-1] * reach) <= 2.0 ** (holds + 2)
+    return sums if held else None
 
 
 def layernorm_exact(x: np.ndarray, eps: float) -> np.ndarray:

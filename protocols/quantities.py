@@ -111,7 +111,10 @@ def needed(function: Callable[..., Any], default: tuple[Quantity, ...]) -> tuple
     return getattr(function, "__needs__", default)
 
 
-def opens(least: Callable[[FixedPoint, Site], int]) -> Callable[[F], F]:
+Least = Callable[[FixedPoint, Site, int], int]  # also takes the length of the product's last axis
+
+
+def opens(least: Least) -> Callable[[F], F]:
     """Decorator: declares the least magnitude of a product, at a call site, that the protocol opens as it is. It would
     settle a narrower one first. A protocol without it takes any."""
     def mark(function: F) -> F:
@@ -121,10 +124,10 @@ def opens(least: Callable[[FixedPoint, Site], int]) -> Callable[[F], F]:
     return mark
 
 
-def opened(function: Callable[..., Any], fixed: FixedPoint, at: Site) -> int:
-    """What a function declares with `opens`; 1 where it declares nothing."""
+def opened(function: Callable[..., Any], fixed: FixedPoint, at: Site, length: int) -> int:
+    """What a function declares with `opens` for a product whose last axis is so long; 1 where it declares nothing."""
     least = getattr(function, "__opens__", None)
-    return 1 if least is None else max(1, least(fixed, at))
+    return 1 if least is None else max(1, least(fixed, at, length))
 
 
 def measured(at: Site, quantity: Quantity) -> Range:
@@ -175,9 +178,8 @@ def _variance(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
     return xp.mean(centred * centred, axis=-1)
 
 
-def _mean(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
-    """Of every row."""
-    return xp.mean(x, axis=-1)
+def _row_sum(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
+    return xp.sum(x, axis=-1)
 
 
 def _value(xp: Any, scores: Any, values: Any, real: Any) -> Any:
@@ -220,7 +222,7 @@ INPUT = Quantity("input", _input)
 GATE = Quantity("gate", _gate)  # what a value is multiplied with
 GAIN = Quantity("gain", _gain, Widening(ratio=True, fixed=True))
 VARIANCE = Quantity("variance", _variance, RATIO)
-MEAN = Quantity("mean", _mean)
+ROW_SUM = Quantity("row_sum", _row_sum)
 VALUE = Quantity("value", _value)
 SCORE = Quantity("score", _score)
 SPREAD = Quantity("spread", _spread, Widening(most=0.0))               # the row's largest score is 0 below itself
@@ -229,6 +231,6 @@ LOG_SUM = Quantity("log_sum", _log_sum)
 QUAD_SUM = Quantity("quad_sum", _quad_sum, RATIO)
 RELU_SUM = Quantity("relu_sum", _relu_sum, RATIO)
 MOST = Quantity("most", _input, Widening(ratio=True, fixed=True))  # what no text exceeds (see `families/certain`)
-NORM = INPUT, GAIN, VARIANCE, MEAN
+NORM = INPUT, GAIN, VARIANCE, ROW_SUM
 ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, LOG_SUM, QUAD_SUM, RELU_SUM
 KNOWN = MappingProxyType({q.name: q for q in (*NORM, *ATTENTION, GATE, MOST)})

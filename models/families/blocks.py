@@ -16,7 +16,7 @@ from secformer.models.data.parameters import Parameters
 from secformer.models.data.tensors import TABLE
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
-from secformer.protocols.quantities import INPUT, MOST, Quantity
+from secformer.protocols.quantities import INPUT, MOST, Quantity, opened
 from secformer.protocols.ranges import Site, bits, roomiest, roomy, with_air
 from secformer.protocols.recipes import Recipe
 
@@ -90,9 +90,15 @@ def layernorm(s: Session, x: Share, f: Forward, site: str, eps: float, weights: 
         return f.recipe.layernorm(s, x, p.vector("weight"), p.vector("bias") if bias else 0.0, eps, f.at(site))
 
 
+def norming(s: Session, f: Forward, site: str, channels: int) -> int:
+    """The magnitude of the sum that the LayerNorm of that site takes (see `entering`)."""
+    at = f.at(site)
+    return entering(s, at, least=opened(f.recipe.layernorm, s.fixed, at, channels))
+
+
 def added(s: Session, x: Share, y: Share, f: Forward, name: str, site: str, *, bias: bool = True) -> Share:
     """x + y @ W + b, which the LayerNorm of that site takes: x (N, M), y (N, K) -> (N, M)."""
-    magnitude = entering(s, f.at(site))
+    magnitude = norming(s, f, site, x.shape[-1])
     return (x + linear(s, y, f, name, bias=bias, magnitude=magnitude)).promise(magnitude)
 
 

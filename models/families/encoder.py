@@ -22,12 +22,12 @@ from secformer.models.families.architecture import LAYERS, Rows
 from secformer.models.families.blocks import (
     Forward,
     added,
+    entering,
     join_heads,
     layernorm,
     linear,
     look_up,
     projecting,
-    reaching,
     split_heads,
 )
 from secformer.models.families.encoder_tensors import EncoderTensors
@@ -113,7 +113,7 @@ class Encoder(EncoderTensors):
 
     def scores(self, s: Session, q: Share, k: Share, f: Forward, at: Site, weights: str) -> Share:
         """Q K^T of queries and keys (B, H, T, D); families with relative positions add to it."""
-        return s.matmul(q, k.swapaxes(-1, -2), magnitude=reaching(s, at, SCORE))
+        return s.matmul(q, k.swapaxes(-1, -2), magnitude=entering(s, at, SCORE))
 
     def context(self, s: Session, scores: Share, v: Share, f: Forward, at: Site) -> Share:
         """softmax(scores) V over attended tokens, (B, H, T, D)."""
