@@ -182,7 +182,7 @@ class Session(Products):
         exactly = [(float(c), nearest(c * 2.0**x.frac)) for c in thresholds]
         width = self.fixed.window(2 * self.fixed.frac, self.fixed.magnitude if magnitude is None else magnitude)
         check = None if known else self._bounded(x, bound, window)
-        return [Share(self, bit, 0, width, 1) for bit in self._less(x, exactly, window, width, check)]
+        return [Share(self, bit, 0, width, 1, held=True) for bit in self._less(x, exactly, window, width, check)]
 
     def relu(self, x: Share, *, bound: float, precision: int | None = None) -> Share:
         """max(x, 0) for |x| < bound. Price: two rounds, otherwise as `less` with one threshold."""
