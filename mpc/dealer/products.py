@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from secformer.mpc.dealer.kinds import Array, Field, Guards, Kind, Shape, Standing, Values
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.words import whole_bytes
-from secformer.mpc.ring import mask, word_type
+from secformer.mpc.ring import word_type
 
 
 @dataclass(frozen=True)
@@ -130,27 +130,10 @@ class Hadamard(Bilinear):
         yield from ((name, width - k) for name, k in above if k and width > k)
 
     def products(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
-        a, m = self._operands(masks, standing)
         for p, (i, j, _) in enumerate(self.pairs):
-            window = np.uint64(self.window(i))
-            for name, _ in self.terms(p):
-                if name == "product":
-                    value = a[i] * a[j]
-                elif name == "left":
-                    value = m[i] * (a[i] + a[i] + (np.uint64(1) << window)) if i == j else m[i] * a[j]
-                else:
-                    value = a[i] * m[j] if name == "right" else m[i] * m[j]
-                yield value.reshape(-1)
-
-    def _operands(self, masks: Values, standing: Standing) -> tuple[Sequence[Array], Sequence[Array]]:
-        """a of every operand, and m of those that are lifted (else 0)."""
-        a, m = [], []
-        for i, (shape, weight) in enumerate(zip(self.shapes, self.weights, strict=True)):
-            r = masks[f"mask{i}"].reshape(shape) if weight is None else _columns(standing, weight).astype(np.uint64)
-            k = self.window(i)
-            a.append(np.uint64(0) - (r & mask(k)) if k else r)
-            m.append((r >> np.uint64(k - 1)) & np.uint64(1) if k else np.uint64(0))
-        return a, m
+            each = (i,) if i == j else (i, j)
+            yield from kernels.product_terms([masks[f"mask{v}"].reshape(self.shapes[v]) for v in each],
+                                             [self.window(v) for v in each], [name for name, _ in self.terms(p)])
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ K harmonics. `key` is a stream's 256-bit key, `block` the 64-byte block that it 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.tables import outcome_patterns, outcomes
-from secformer.mpc.kernels.words import BLOCK_BYTES, PLANES, Array, Sealed, drawn, whole_bytes
+from secformer.mpc.kernels.words import BLOCK_BYTES, PLANES, Array, Factor, Grid, Sealed, drawn, grid, whole_bytes
 from secformer.mpc.ring import mask
 
 
@@ -180,6 +181,50 @@ class Kernels(ABC):
             return share
         low, high = wraps.reshape(2, -1)
         return share + (self.xp.where((u >> np.uint64(window - 1)) == 1, high, low) << np.uint64(window))
+
+    # ---- element-wise products ------------------------------------------------------------------------------------
+
+    def multiplied(self, x: Factor, y: Factor, terms: Mapping[str, Array], first: bool) -> Array:
+        """One party's share of x y, broadcasting (see `ops/linear`): `terms` has its shares of a pair's terms in
+        `Hadamard`, flat. A square is the pair of the same factor."""
+        shape = np.broadcast_shapes(x.share.shape, y.share.shape)
+        u, share, v, other = map(self.xp.atleast_1d, (x.opened, x.share, y.opened, y.share))  # numbers would overflow
+        e, f = u - x.offset, v - y.offset
+        rest = share - e if first else share
+        # of a square, e x + e (x - e) is one multiplication
+        z = e * (share + rest) if x is y else e * other + f * rest
+        z += terms["product"].reshape(z.shape)
+        for name, lifted in (("left", ((u, x.window),)), ("right", ((v, y.window),)),
+                             ("both", ((u, x.window), (v, y.window)))):
+            if name in terms:
+                term = terms[name].reshape(z.shape) << np.uint64(sum(window for _, window in lifted))
+                for opened, window in lifted:  # counts where the top bit of what was opened is 0
+                    term &= (opened >> np.uint64(window - 1)) - np.uint64(1)
+                z += term
+        return z.reshape(shape)
+
+    def product_terms(self, masks: Sequence[Array], windows: Sequence[int], names: Sequence[str]) -> list[Array]:
+        """The terms of a pair in `Hadamard` that are named, flat, from the two operands' masks; from one mask those of
+        its square. A window is 0 where an operand is not lifted."""
+        each = zip(map(self.xp.atleast_1d, masks), windows, strict=True)
+        lifted = [(np.uint64(0) - (r & mask(k)), (r >> np.uint64(k - 1)) & np.uint64(1)) if k else (r, np.uint64(0))
+                  for r, k in each]
+        (a, m), (b, n) = lifted[0], lifted[-1]
+        makes: dict[str, Callable[[], Array]] = {
+            "product": lambda: a * b,
+            "left": lambda: m * (a + a + (np.uint64(1) << np.uint64(windows[0])) if len(masks) == 1 else b),
+            "right": lambda: a * n,
+            "both": lambda: m * n,
+        }
+        return [makes[name]().reshape(-1) for name in names]
+
+    def gridded(self, *operands: Array) -> tuple[Grid, list[Array]]:
+        """The grid in which operands broadcast, and the operands, flat: repeated where no grid has the axes."""
+        found = grid([v.shape for v in operands])
+        if found is None:
+            operands = tuple(self.xp.broadcast_arrays(*operands))
+            found = Grid(1, operands[0].size, ((0, 1),) * len(operands))
+        return found, [self.xp.ascontiguousarray(v).reshape(-1) for v in operands]
 
     # ---- comparisons ----------------------------------------------------------------------------------------------
 

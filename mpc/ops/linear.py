@@ -27,7 +27,7 @@ import numpy as np
 from secformer.mpc.dealer.correlations import Material
 from secformer.mpc.dealer.kinds import WeightMask
 from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul
-from secformer.mpc.kernels.words import unsealed
+from secformer.mpc.kernels.words import Factor, unsealed
 from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
 from secformer.mpc.ring import word_type
@@ -46,22 +46,6 @@ class OpenedWeight:
 
     def __getitem__(self, index: Any) -> OpenedWeight:
         return OpenedWeight(self.opened[index], self.factor[index])
-
-
-@dataclass(frozen=True)
-class Entered:
-    """An opened operand at one party, all words: x = e + a + s m 2^k.
-
-    opened  e, which is public
-    rest    this party's share of x - e
-    share   this party's share of x
-    lifts   all bits set where s is 1, else none; None where the operand is not lifted
-    """
-
-    opened: Any
-    rest: Any
-    share: Any
-    lifts: Any = None
 
 
 def bilinear(
@@ -89,27 +73,15 @@ def hadamard(party: Party, pairs: Sequence[tuple[Operand, Operand]], widths: Seq
     """Element-wise products, broadcasting. One round; for each element of each distinct operand its window where it is
     lifted, else the width in bits."""
     kind, operands = bilinear(Hadamard, pairs, widths)
-    material = party.take(kind)
-    entered = _entered(party, kind, material, operands)                                               # 1
-    results = []
+    material, results = party.take(kind), []
+    factors = _opened(party, kind, material, operands)                                                # 1
     for p, (i, j, _) in enumerate(kind.pairs):                                                        # 2
-        x, y = entered[i], entered[j]
-        # of a square, e e + 2 e (x - e) is one multiplication
-        z = x.opened * (x.rest + x.share) if i == j else x.opened * y.share + y.opened * x.rest
-        for name, _ in kind.terms(p):
-            term = material.draw(f"{name}{p}").reshape(z.shape)
-            if name == "left":
-                term = (term << np.uint64(kind.window(i))) & x.lifts
-            elif name == "right":
-                term = (term << np.uint64(kind.window(j))) & y.lifts
-            elif name == "both":
-                term = (term << np.uint64(kind.window(i) + kind.window(j))) & x.lifts & y.lifts
-            z += term
-        results.append(z)
+        terms = {name: material.draw(f"{name}{p}") for name, _ in kind.terms(p)}
+        results.append(party.kernels.multiplied(factors[i], factors[j], terms, party.rank == 0))
     return results
 
 
-def _entered(party: Party, kind: Hadamard, material: Material, operands: Sequence[Any]) -> list[Entered]:
+def _opened(party: Party, kind: Hadamard, material: Material, operands: Sequence[Any]) -> list[Factor]:
     """Opens the operands of element-wise products."""
     first, kernels = party.rank == 0, party.kernels
     masked, masks = [], []
@@ -121,21 +93,16 @@ def _entered(party: Party, kind: Hadamard, material: Material, operands: Sequenc
             masked.append(v.data.reshape(-1) - masks[-1])
     opened = party.open("product", [(m, kind.window(i) or kind.bits[i]) for i, m in enumerate(masked)])
     _see(party, kind, material, operands, opened)
-    found, own = [], iter(masks)
+    factors, own = [], iter(masks)
     for i, (v, m, u) in enumerate(zip(operands, masked, opened, strict=True)):
-        shape = v.shape
         if window := kind.window(i):
             wraps = material.draw(f"wraps{i}") if kind.wrap_bits(i) else None
             share = kernels.lifted(u, v.data.reshape(-1), unsealed(m), wraps, window, first)
-            lifts = ((u >> np.uint64(window - 1)) & np.uint64(1)) - np.uint64(1)
-            e = u - np.uint64(1 << (window - 2))
-            rest = share - e if first else share
-            found.append(Entered(e.reshape(shape), rest.reshape(shape), share.reshape(shape), lifts.reshape(shape)))
         else:
-            rest = next(own)
-            share = rest + u if first else rest
-            found.append(Entered(u.reshape(shape), rest.reshape(shape), share.reshape(shape)))
-    return found
+            window, mask = 0, next(own)
+            share = mask + u if first else mask
+        factors.append(Factor(u.reshape(v.shape), share.reshape(v.shape), window))
+    return factors
 
 
 def _see(party: Party, kind: Bilinear, material: Material, operands: Sequence[Operand | Weight],

@@ -12,6 +12,7 @@ from typing import Any
 OPTIONS = ("--std=c++17", "-fmad=false")
 SOURCES = {
     "words": ("pack", "pack_narrow", "unpack", "opened", "wraps", "lifted"),
+    "multiply": ("multiplied", "product_terms"),
     "random": ("keystream", "uniform", "masked", "sealed", "combined", "correction", "correction_xor"),
     "series": ("turn", "harmonics", "series"),
     "powers": ("growth", "powers", "exponential"),

@@ -7,17 +7,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import factors_lab
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import mutually_broadcastable_shapes
 from mpc_lab import KERNELS, examples, kernels_named, reduced, wire_words
 from tree import ROOT
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.kernels import Kernels, kernels_for
+from secformer.mpc.kernels.words import grid
 
 needs_numba = pytest.mark.skipif("numba" not in KERNELS, reason="numba is not installed")
 SIZES = [0, 1, 2, 3, 255, 256, 257, 1000]
@@ -95,6 +99,37 @@ def test_lifts_are_bit_identical(window: int, wraps: bool, size: int, first: boo
     u, z, masked = words(rng, size, bits=window), words(rng, size), words(rng, size)
     arguments = (u, z, masked, words(rng, 2 * size) if wraps and window < 64 else None, window, first)
     np.testing.assert_array_equal(numpy.lifted(*arguments), numba.lifted(*arguments), strict=True)
+
+
+@needs_numba
+@pytest.mark.parametrize("shapes", factors_lab.SHAPES, ids=repr)
+@pytest.mark.parametrize("windows", factors_lab.WINDOWS)
+def test_element_wise_products_are_bit_identical(shapes: factors_lab.Shapes, windows: tuple[int, int]) -> None:
+    factors_lab.same_products(kernels_named("numba"), kernels_named("numpy"), shapes, windows)
+
+
+@examples(200)
+@given(shapes=mutually_broadcastable_shapes(num_shapes=3, max_dims=4, min_side=0, max_side=3))
+def test_a_grid_steps_through_what_broadcasts(shapes: Any) -> None:
+    arrays = [np.arange(math.prod(s)).reshape(s) for s in shapes.input_shapes]
+    found = grid(shapes.input_shapes)
+    out = shapes.result_shape
+    assert found is not None or sum(n != 1 for n in out) > 2
+    if found is None or 0 in out:
+        return
+    assert found.rows * found.columns == math.prod(out)
+    row, column = np.divmod(np.arange(math.prod(out)), found.columns)
+    for array, (down, along) in zip(arrays, found.steps, strict=True):
+        assert along in {0, 1}
+        np.testing.assert_array_equal(row * down + column * along, np.broadcast_to(array, out).reshape(-1))
+
+
+def test_common_broadcasts_have_grids() -> None:
+    assert grid([(2, 3, 4), (2, 3, 4)]) == (1, 24, ((0, 1), (0, 1)))
+    assert grid([(5, 4), (5, 1)]) == (5, 4, ((4, 1), (1, 0)))
+    assert grid([(5, 4), (4,)]) == (5, 4, ((4, 1), (0, 1)))
+    assert grid([(2, 3, 7, 7), (2, 3, 7, 1)]) == (42, 7, ((7, 1), (1, 0)))
+    assert grid([(2, 3, 2), (2, 1, 2)]) is None
 
 
 SHAPES = [(1, 1, 1), (4, 4, 4), (5, 67, 513), (3, 130, 1025), (0, 5, 3), (2, 0, 3), (7, 3, 0), (8, 128, 256),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factors_lab import SHAPES, WINDOWS, Shapes, same_products
 
 from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.kernels import Kernels
@@ -133,6 +134,14 @@ def test_lifts(same: Callable[..., None], window: int, first: bool, n: int) -> N
     u, z, masked = words(1, n, bits=window), words(2, n), words(3, n)
     same("lifted", u, z, masked, words(4, 2 * n), window, first)
     same("lifted", u, z, masked, None, window, first)
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=repr)
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_element_wise_products(
+    cuda: Kernels, reference: Kernels, shapes: Shapes, windows: tuple[int, int]
+) -> None:
+    same_products(cuda, reference, shapes, windows)
 
 
 # ---- series ---------------------------------------------------------------------------------------------------------
