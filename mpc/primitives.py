@@ -102,8 +102,9 @@ class Primitives(ABC):
         """Every job's result. One round."""
 
     @abstractmethod
-    def _mul(self, pairs: list[Any], widths: list[int]) -> list[Data]:
-        """Element-wise products of (Operand, Operand), each mod 2^width. One round."""
+    def _mul(self, pairs: list[Any], widths: list[int], kept: list[Any]) -> list[Data]:
+        """Element-wise products of (Operand, Operand), each mod 2^width; behind them the operands in `kept`, right
+        modulo the largest width of their products. One round."""
 
     @abstractmethod
     def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Data]:

@@ -32,10 +32,11 @@ class Products(Guarding):
         return self.mul_many([(x, x)], magnitude=magnitude, whole=whole)[0]
 
     def mul_many(self, pairs: Sequence[Pair], *, magnitude: int | Sequence[int] | None = None,
-                 whole: bool = False) -> list[Share]:
+                 whole: bool = False, settled: Sequence[Share] = ()) -> list[Share]:
         """Several products in one round. A pair (x, x), the very same share twice, costs one opening. `magnitude` is
-        one for all or one for each."""
-        return self._products(pairs, magnitude, matmul=False, whole=whole)
+        one for all or one for each. Operands in `settled` are returned behind the products, truncated and as wide as
+        these: that is free."""
+        return self._products(pairs, magnitude, matmul=False, whole=whole, settled=settled)
 
     def matmul(self, x: Share, y: Share | Weight, *, magnitude: int | None = None) -> Share:
         """x @ y over the last two axes; batch axes must be equal. A Weight is not opened; x is (N, K) for a matrix.
@@ -59,16 +60,20 @@ class Products(Guarding):
     # ---- how operands enter -----------------------------------------------------------------------------------------
 
     def _products(self, pairs: Sequence[Pair], magnitude: int | Sequence[int] | None, matmul: bool,
-                  whole: bool = False) -> list[Share]:
+                  whole: bool = False, settled: Sequence[Share] = ()) -> list[Share]:
         each = magnitude if isinstance(magnitude, Sequence) else [magnitude] * len(pairs)
         magnitudes = [self.fixed.magnitude if m is None else max(1, m) for m in each]
         held = [product_width(*pair, m, self.fixed) for pair, m in zip(pairs, magnitudes, strict=True)]
         widths = [WORD_BITS if whole else w for w in held]
         operands = self._operands(pairs, widths, lifts=not matmul)
         given = [(operands[id(x)], y if isinstance(y, Weight) else operands[id(y)]) for x, y in pairs]
-        products = self._matmul(given, widths) if matmul else self._mul(given, widths)
-        return [Share(self, data, x.frac + y.frac, w, min(m, h - 2 - x.frac - y.frac))
-                for data, (x, y), w, h, m in zip(products, given, widths, held, magnitudes, strict=True)]
+        kept = [operands[id(x)] for x in settled]
+        products = self._matmul(given, widths) if matmul else self._mul(given, widths, kept)
+        found = [Share(self, data, x.frac + y.frac, w, min(m, h - 2 - x.frac - y.frac))
+                 for data, (x, y), w, h, m in zip(products, given, widths, held, magnitudes, strict=False)]
+        wide = {id(v): max(w for pair, w in zip(given, widths, strict=True) if v in pair) for v in kept}
+        return found + [Share(self, data, v.frac, wide[id(v)], v.share.magnitude)
+                        for data, v in zip(products[len(found) :], kept, strict=True)]
 
     def _operands(self, pairs: Sequence[Pair], widths: Sequence[int], lifts: bool) -> dict[int, Operand]:
         """How each share enters the products, by its id: without its lowest bits; if what is left is not right modulo

@@ -30,15 +30,15 @@ QUICK = 1.702                                               # GeLU = x sigmoid(Q
 SILU_LIMIT, TANH_LIMIT, QUICK_LIMIT = 16.0, 6.0, 10.0
 
 
-def _silu_magnitude(fixed: FixedPoint, at: Site, length: int) -> int:
+def _silu_magnitude(fixed: FixedPoint, at: Site) -> int:
     return gate_magnitude(fixed, at, silu_fit)
 
 
-def _gelu_new_magnitude(fixed: FixedPoint, at: Site, length: int) -> int:
+def _gelu_new_magnitude(fixed: FixedPoint, at: Site) -> int:
     return gate_magnitude(fixed, at, gelu_new_fit)
 
 
-def _quick_gelu_magnitude(fixed: FixedPoint, at: Site, length: int) -> int:
+def _quick_gelu_magnitude(fixed: FixedPoint, at: Site) -> int:
     return gate_magnitude(fixed, at, quick_gelu_fit)
 
 

@@ -34,7 +34,7 @@ FOLDED_BITS = 4                    # the sines are evaluated with period 2^4, si
 FOLD = 2.0**FOLDED_BITS / PERIOD   # factor that brings v to that period
 
 
-def _magnitude(fixed: FixedPoint, at: Site, length: int) -> int:
+def _magnitude(fixed: FixedPoint, at: Site) -> int:
     return gate_magnitude(fixed, at, gelu_fit)
 
 

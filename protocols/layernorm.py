@@ -32,17 +32,9 @@ BELOW = 0.25  # of the largest v, that a check of v starts below 0
 CHECKED_BITS, ROOT_ROOM = 13, 10  # v is checked as a value below 2^13, and v r^2 fits a word with so many bits more
 
 
-def holding_row_sums(fixed: FixedPoint, at: Site, channels: int) -> int:
+def holding_row_sums(fixed: FixedPoint, at: Site) -> int:
     """The least magnitude of a product whose row sums LayerNorm opens without settling it first."""
-    if ROW_SUM.name not in at:
-        return 1
-    sums, most = with_air(at[ROW_SUM.name]), channels * 2.0 ** bits(with_air(measured(at, INPUT)).reach)
-    return max(bits(sums.reach), bits(_apart(sums, most)) - 2)
-
-
-def _apart(sums: Range, most: float) -> float:
-    """How far apart a sum in a range and another, of size `most`, can be: that must not be the length of a ring."""
-    return max(most - sums.low, sums.high + most)
+    return bits(with_air(at[ROW_SUM.name]).reach) if ROW_SUM.name in at else 1
 
 
 class InverseRoot(Protocol):
@@ -101,13 +93,13 @@ def layernorm_by(
 
     Where a model has no beta, 0.0 stands in its place. Ranges: at["input"], of x; at["gain"], a power of two that
     bounds |gamma|; at["variance"] and at["row_sum"], of a row. While |x| stays within at["input"] and row sums within
-    theirs, no product of steps 1 and 2 wraps, whatever the variance: so v and g are what they should be, and only r may be
-    wrong. While the variance stays within its range too, the result is right. Where x is too narrow for the row sums,
-    or they were not measured, x settles first: one round and as many bytes more.
+    theirs, no product of steps 1 and 2 wraps, whatever the variance: so v and g are what they should be, and only r
+    may be wrong. While the variance stays within its range too, the result is right. Where x is too narrow for the row
+    sums, or they were not measured, x settles first: one round and as many bytes more.
     Takes a pending x; the result has a truncation pending, in whole words.
 
-    A guarded session checks the ranges of x and t, that v is at most its measured largest, and v r^2 = 1 to
-    `tolerance`.
+    A guarded session checks the ranges of x and t, that t is the sum of x once this is settled, that v is at most its
+    measured largest, and v r^2 = 1 to `tolerance`.
     """
     plan, channels = Plan.of(s.fixed, x, eps, at), x.shape[-1]
     c, unit = bits(channels), 2.0**plan.near
@@ -122,7 +114,11 @@ def layernorm_by(
         t = x.sum(-1, keepdims=True).promise(bits(plan.sums.reach))
         t = s.checked(t, plan.sums.low, plan.sums.high, "row_sum")
     products = max(plan.square_bits, c + plan.deviation_bits)
-    xx, tt, xg, tg = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=products)    # 1
+    xx, tt, xg, tg, x, t = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=products,
+                                      settled=(x, t))                                            # 1
+    if plan.sums is not None:
+        rounding = 2.0 * (channels + 1) * 2.0**-s.fixed.frac  # of every x, and of t
+        s.expect_within(x.sum(-1, keepdims=True) - t, -rounding, rounding, "row_sum")
     v = (xx.sum(-1, keepdims=True) * channels - tt).promise(plan.square_bits)                    # 2
     v = v + eps * channels**2 * unit**2
     g = (xg * channels - tg).promise(c + plan.deviation_bits) * 2.0 ** (plan.lift - c)
@@ -206,20 +202,18 @@ class Plan:
                     fixed.window(fixed.frac, deviation(m) + lift))
 
         m = roomiest(reach + near, windows)
-        sums = row_sums(x, at, 2.0**reach)
+        sums = row_sums(x, at)
         if sums is not None:
             sums = Range(sums.low * 2.0**near, sums.high * 2.0**near)
         return cls(near, m, square(near, m), deviation(m), result, root, lift, domain, sums)
 
 
-def row_sums(x: Share, at: Site, reach: float) -> Range | None:
-    """Where the row sums of x lie, for |x| < reach. None where its words do not hold them, or could take a sum that
-    is not there for one that is, or where they were not measured."""
+def row_sums(x: Share, at: Site) -> Range | None:
+    """Where the row sums of x lie. None where its words do not hold them, or where they were not measured."""
     if ROW_SUM.name not in at:
         return None
-    sums, holds = with_air(measured(at, ROW_SUM)), x.width - x.frac - 2
-    held = bits(sums.reach) <= holds and _apart(sums, x.shape[-1] * reach) <= 2.0 ** (holds + 2)
-    return sums if held else None
+    sums = with_air(measured(at, ROW_SUM))
+    return sums if bits(sums.reach) <= x.width - x.frac - 2 else None
 
 
 def layernorm_exact(x: np.ndarray, eps: float) -> np.ndarray:

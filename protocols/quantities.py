@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from secformer.mpc.errors import RangeError, SettingsError
 from secformer.mpc.fixed import FixedPoint
-from secformer.protocols.ranges import Range, Site
+from secformer.protocols.ranges import Range, Site, bits, roomy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -111,10 +111,7 @@ def needed(function: Callable[..., Any], default: tuple[Quantity, ...]) -> tuple
     return getattr(function, "__needs__", default)
 
 
-Least = Callable[[FixedPoint, Site, int], int]  # also takes the length of the product's last axis
-
-
-def opens(least: Least) -> Callable[[F], F]:
+def opens(least: Callable[[FixedPoint, Site], int]) -> Callable[[F], F]:
     """Decorator: declares the least magnitude of a product, at a call site, that the protocol opens as it is. It would
     settle a narrower one first. A protocol without it takes any."""
     def mark(function: F) -> F:
@@ -124,10 +121,10 @@ def opens(least: Least) -> Callable[[F], F]:
     return mark
 
 
-def opened(function: Callable[..., Any], fixed: FixedPoint, at: Site, length: int) -> int:
-    """What a function declares with `opens` for a product whose last axis is so long; 1 where it declares nothing."""
+def opened(function: Callable[..., Any], fixed: FixedPoint, at: Site) -> int:
+    """What a function declares with `opens`; 1 where it declares nothing."""
     least = getattr(function, "__opens__", None)
-    return 1 if least is None else max(1, least(fixed, at, length))
+    return 1 if least is None else max(1, least(fixed, at))
 
 
 def measured(at: Site, quantity: Quantity) -> Range:
@@ -151,6 +148,13 @@ def positive(at: Site, quantity: Quantity) -> Range:
         raise RangeError(f"the range of {quantity.name!r} must be positive, got {found.low:g} to {found.high:g}; "
                          f"check the model's weights, then measure it again")
     return found
+
+
+def apart(at: Site, r: Range) -> int:
+    """The least magnitude of a product at which no value outside of a range, as a guard sees it, looks like one inside:
+    either ROOM times the range is opened, or as much as no text exceeds. What is opened reaches 2^(magnitude + 2)."""
+    room = roomy(r)
+    return min(room, bits(at[MOST.name].high + r.reach) - 2) if MOST.name in at else room
 
 
 def real_scores(xp: Any, scores: Any, real: Any) -> Any:

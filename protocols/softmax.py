@@ -29,19 +29,21 @@ from secformer.protocols.quantities import (
     SCORE,
     SPREAD,
     VALUE,
+    apart,
     measured,
     needs,
     positive,
 )
-from secformer.protocols.ranges import Range, Site, bits, roomiest, roomy, with_air
+from secformer.protocols.ranges import Range, Site, bits, roomiest, with_air
 from secformer.protocols.reciprocal import Reciprocal, deflation, reciprocal_goldschmidt, reciprocal_series
 
-VALUE_BITS = 2       # values, and so their weighted means, are promised below 2^2 times their measured reach
-EXP_BITS = 4         # weights are kept times 2^4, so that rounding them costs little
+VALUE_BITS = 1       # values, and so their weighted means, are promised below twice their measured reach
+EXP_BITS = 3         # weights are kept times 2^3, so that rounding them costs little
 SERIES_WIDTH = 56    # bits that weights settle to: their row sums then need no lift before the reciprocal's series
 LEAST_SUM = 0.99     # least sum of a row's weights: the largest weight is 1 or more, up to rounding
 RECIPROCAL_BITS = 0  # reciprocals of row sums settle at 1 or more: relative rounding below 2^-16
 COARSER = 3          # bits by which a row's sum may settle coarser than the least row's
+ABOVE = 0.5          # of a domain's upper end, that exp may be larger
 NARROW = 3.0         # longest range of log-sum-exp, in which rows need no maximum
 LEAST_BOUND = 7.75   # least bound of scores: a coarse maximum is then wide enough for exp's shortest period, 32
 TOLERANCE = 2.0**-5          # of a sum times its reciprocal, where a session checks it
@@ -78,7 +80,8 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
                               windows=(OCTET, WINDOW))                                           # 1
     if columns is not None:
         x = x * columns  # so that masked columns stay in exp's domain
-    e = exp(s, x, domain, scale_bits=EXP_BITS)                                                   # 2
+    # weights are checked where exp opens them, so they may settle in as few bits as they need
+    e = exp(s, x, domain, scale_bits=EXP_BITS).promise(bits(2.0**EXP_BITS * math.exp(domain.high + ABOVE)))  # 2
     if columns is not None:
         e = e * columns
     return weighted_mean(s, e, values, exp_total(scores, domain, at), at, reciprocal_series,
@@ -155,7 +158,7 @@ def weighted_mean(
     2 rounds beside the reciprocal's, 3 for pending weights; about 8 bytes per weight and 9 per value.
     1. c <- weights @ values;  z <- row sums of the weights
     2. return c / z
-    No product wraps while |values| stays below 4 times the reach of at["value"] and sums below the end of `total`.
+    No product wraps while |values| stays below twice the reach of at["value"] and sums below the end of `total`.
     Reciprocals settle at 2^spare_bits or more, of sums of `width` bits or more. Takes pending weights; the result has a
     truncation pending, in whole words. Raises RangeError where values or sums are so large that words do not hold
     their products.
@@ -168,7 +171,7 @@ def weighted_mean(
     down = min(total_bits, math.floor(math.log2(total.low)) + COARSER) if total.low > 0.0 else 0
     r = with_air(measured(at, VALUE))
     value_bits = promised(s.fixed, measured(at, VALUE).reach, total_bits, scale_bits, down,
-                          room=roomy(r) if s.guarded else 0)
+                          room=apart(at, r) if s.guarded else 0)
     magnitude = total_bits + value_bits
     (weights,) = s.settle(weights, width=max(width, s.fixed.window(2 * s.fixed.frac, magnitude)))
     context = s.matmul(weights, values, magnitude=magnitude) * 2.0**-down                        # 1
@@ -183,7 +186,7 @@ def weighted_mean(
 
 
 def promised(fixed: FixedPoint, reach: float, total_bits: int, scale_bits: int, down: int = 0, room: int = 0) -> int:
-    """The least m >= room with 2^m >= 4 reach (or less, down to reach, where words do not hold more), raised as far as
+    """The least m >= room with 2^m >= 2 reach (or less, down to reach, where words do not hold more), raised as far as
     the windows that depend on it stay as they are: those of the mean, of its product with sums and with a reciprocal.
     """
     def windows(m: int) -> tuple[int, ...]:

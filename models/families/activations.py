@@ -34,7 +34,7 @@ def activation(s: Session, x: Share, f: Forward, place: str, name: str) -> Share
 def activating(s: Session, f: Forward, place: str, name: str) -> int:
     """The magnitude of the linear layer before the activation `name`, from what it takes (see `blocks.entering`)."""
     at = f.at(f"{place}.{name}")
-    return entering(s, at, least=opened(_function(f, name), s.fixed, at, 1))
+    return entering(s, at, least=opened(_function(f, name), s.fixed, at))
 
 
 def _function(f: Forward, name: str) -> Further:

@@ -16,8 +16,8 @@ from secformer.models.data.parameters import Parameters
 from secformer.models.data.tensors import TABLE
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
-from secformer.protocols.quantities import INPUT, MOST, Quantity, opened
-from secformer.protocols.ranges import Site, bits, roomiest, roomy, with_air
+from secformer.protocols.quantities import INPUT, MOST, Quantity, apart, opened
+from secformer.protocols.ranges import Site, bits, roomiest, with_air
 from secformer.protocols.recipes import Recipe
 
 Sites = Callable[[str], Site]
@@ -62,10 +62,7 @@ def entering(s: Session, at: Site, quantity: Quantity = INPUT, *, least: int = 1
     r = with_air(at[quantity.name])
     least = max(least, bits(r.reach))
     if s.guarded:
-        apart = min(roomy(r), s.fixed.magnitude)
-        if MOST.name in at:  # what is opened reaches 2^(magnitude + 2)
-            apart = min(apart, bits(at[MOST.name].high + with_air(r).reach) - 2)
-        least = max(least, apart)
+        least = max(least, min(apart(at, r), s.fixed.magnitude))
     return _filled(s, least)
 
 
@@ -90,15 +87,15 @@ def layernorm(s: Session, x: Share, f: Forward, site: str, eps: float, weights: 
         return f.recipe.layernorm(s, x, p.vector("weight"), p.vector("bias") if bias else 0.0, eps, f.at(site))
 
 
-def norming(s: Session, f: Forward, site: str, channels: int) -> int:
+def norming(s: Session, f: Forward, site: str) -> int:
     """The magnitude of the sum that the LayerNorm of that site takes (see `entering`)."""
     at = f.at(site)
-    return entering(s, at, least=opened(f.recipe.layernorm, s.fixed, at, channels))
+    return entering(s, at, least=opened(f.recipe.layernorm, s.fixed, at))
 
 
 def added(s: Session, x: Share, y: Share, f: Forward, name: str, site: str, *, bias: bool = True) -> Share:
     """x + y @ W + b, which the LayerNorm of that site takes: x (N, M), y (N, K) -> (N, M)."""
-    magnitude = norming(s, f, site, x.shape[-1])
+    magnitude = norming(s, f, site)
     return (x + linear(s, y, f, name, bias=bias, magnitude=magnitude)).promise(magnitude)
 
 

@@ -209,7 +209,7 @@ class DebertaV2(Encoder):
         """The projection if there is one, LayerNorm, and 0 at tokens that nothing attends to."""
         if self.spec.embedding != self.spec.hidden:
             with s.scope("linear"):
-                magnitude = norming(s, f, "embedding.layernorm", self.spec.hidden)
+                magnitude = norming(s, f, "embedding.layernorm")
                 x = linear(s, x, f, "embedding.projection", bias=False, magnitude=magnitude)
         x = layernorm(s, x, f, "embedding.layernorm", self.spec.eps)
         real = f.batch.mask[f.batch.present]  # (N,)

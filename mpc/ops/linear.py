@@ -69,16 +69,18 @@ def bilinear(
     return kind, operands
 
 
-def hadamard(party: Party, pairs: Sequence[tuple[Operand, Operand]], widths: Sequence[int]) -> list[Any]:
-    """Element-wise products, broadcasting. One round; for each element of each distinct operand its window where it is
-    lifted, else the width in bits."""
+def hadamard(party: Party, pairs: Sequence[tuple[Operand, Operand]], widths: Sequence[int],
+             kept: Sequence[Operand] = ()) -> list[Any]:
+    """Element-wise products, broadcasting, and behind them the operands in `kept` as they were opened. One round; for
+    each element of each distinct operand its window where it is lifted, else the width in bits."""
     kind, operands = bilinear(Hadamard, pairs, widths)
     material, results = party.take(kind), []
     factors = _opened(party, kind, material, operands)                                                # 1
     for p, (i, j, _) in enumerate(kind.pairs):                                                        # 2
         terms = {name: material.draw(f"{name}{p}") for name, _ in kind.terms(p)}
         results.append(party.kernels.multiplied(factors[i], factors[j], terms, party.rank == 0))
-    return results
+    own = {id(v): factor.share for v, factor in zip(operands, factors, strict=True)}
+    return [*results, *(own[id(v)] for v in kept)]
 
 
 def _opened(party: Party, kind: Hadamard, material: Material, operands: Sequence[Any]) -> list[Factor]:

@@ -133,9 +133,9 @@ class PlainSession(Session):
             self._see(job.x.data, job.check)
         return [job.x.data for job in jobs]
 
-    def _mul(self, pairs: list[tuple[Operand, Operand]], widths: list[int]) -> list[np.ndarray]:
+    def _mul(self, pairs: list[tuple[Operand, Operand]], widths: list[int], kept: list[Operand]) -> list[np.ndarray]:
         self._enter(pairs)
-        return [a.data * b.data for a, b in pairs]
+        return [*(a.data * b.data for a, b in pairs), *(v.data for v in kept)]
 
     def _matmul(self, pairs: list[tuple[Operand, Operand | Weight]], widths: list[int]) -> list[np.ndarray]:
         self._enter(pairs)

@@ -137,8 +137,8 @@ class PlanRecorder(Session):
         self._take(*(truncate.kind_of(job) for job in jobs))
         return [job.x.data for job in jobs]
 
-    def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
-        return self._bilinear(Hadamard, pairs, widths)
+    def _mul(self, pairs: list[Any], widths: list[int], kept: list[Any]) -> list[Any]:
+        return [*self._bilinear(Hadamard, pairs, widths), *(v.data for v in kept)]
 
     def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
         return self._bilinear(MatMul, pairs, widths)

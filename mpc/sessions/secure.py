@@ -108,8 +108,8 @@ class SecureSession(Session):
     def _truncate(self, jobs: list[Truncation]) -> list[Any]:
         return truncate.truncate(self.party, jobs)
 
-    def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
-        return linear.hadamard(self.party, pairs, widths)
+    def _mul(self, pairs: list[Any], widths: list[int], kept: list[Any]) -> list[Any]:
+        return linear.hadamard(self.party, pairs, widths, kept)
 
     def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
         return linear.matmul(self.party, pairs, widths)
