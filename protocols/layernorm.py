@@ -111,7 +111,7 @@ def layernorm_by(
         (x,) = s.settle(x)
         t = x.sum(-1, keepdims=True)
     else:
-        t = x.sum(-1, keepdims=True).promise(bits(plan.sums.reach))
+        t = x.sum(-1, keepdims=True).promise(max(1, bits(plan.sums.reach)))
         t = s.checked(t, plan.sums.low, plan.sums.high, "row_sum")
     products = max(plan.square_bits, c + plan.deviation_bits)
     xx, tt, xg, tg, x, t = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=products,

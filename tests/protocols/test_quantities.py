@@ -22,6 +22,7 @@ from secformer.protocols.quantities import (
     QUAD_SUM,
     RATIO,
     RELU_SUM,
+    ROW_SUM,
     SCORE,
     SLACK,
     SPREAD,
@@ -56,7 +57,7 @@ def formulas(real: np.ndarray) -> dict[str, np.ndarray]:
     """The same of one text's real columns (H, T, n), as textbooks have them."""
     spread = real - real.max(axis=-1, keepdims=True)
     return {"value": np.array([-2.0, 3.0]), "score": real, "spread": spread, "exp_sum": np.exp(spread).sum(axis=-1),
-            "quad_sum": ((real + QUAD_SHIFT) ** 2).sum(axis=-1), "relu_sum": np.maximum(real, 0.0).sum(axis=-1)}
+            "log_sum": np.log(np.exp(real).sum(axis=-1)), "quad_sum": ((real + QUAD_SHIFT) ** 2).sum(axis=-1), "relu_sum": np.maximum(real, 0.0).sum(axis=-1)}
 
 
 def ends(values: np.ndarray) -> tuple[float, float]:
@@ -94,6 +95,11 @@ def test_variance() -> None:
     np.testing.assert_array_equal(VARIANCE.of(np, x, np.ones(33), np.zeros(33)), x.var(axis=-1))
     for parameters in ((), (np.ones(33), np.zeros(33))):
         assert INPUT.of(np, x, *parameters) is x
+
+
+def test_row_sums() -> None:
+    x = np.random.default_rng(2).normal(3.0, 2.0, (7, 33))
+    np.testing.assert_array_equal(ROW_SUM.of(np, x, np.ones(33), 0.0), x.sum(axis=-1))
 
 
 def test_torch_agrees() -> None:
@@ -200,8 +206,8 @@ def test_a_name_means_one_thing() -> None:
 
 def test_known_names() -> None:
     """They stand in profiles: renaming one makes every file stale."""
-    assert list(KNOWN) == ["input", "gain", "variance", "value", "score", "spread", "exp_sum", "quad_sum", "relu_sum",
-                           "gate"]
+    assert list(KNOWN) == ["input", "gain", "variance", "row_sum", "value", "score", "spread", "exp_sum", "log_sum",
+                           "quad_sum", "relu_sum", "gate", "most"]
     with pytest.raises(TypeError):
         KNOWN["x"] = INPUT  # type: ignore[index]
 
