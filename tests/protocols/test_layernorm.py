@@ -104,7 +104,8 @@ def test_the_mean_is_taken_off_exactly(run: Run) -> None:
     ({"variance": None}, "needs the range of 'variance'"), ({"variance": Range(-1.0, 1.0)}, "must be positive"),
     ({"variance": Range(0.0, 0.0)}, "must be positive"), ({"variance": Range(2.0, 1.0)}, "low <= high"),
     ({"input": None}, "needs the range of 'input'"), ({"gain": None}, "needs the range of 'gain'"),
-    ({"gain": Range(0.0, 0.0)}, "must be positive"), ({"gain": Range(1.0, 2.0**40), "input": Range(-0.001, 0.001)}, "results reach 2"),
+    ({"gain": Range(0.0, 0.0)}, "must be positive"),
+    ({"gain": Range(1.0, 2.0**40), "input": Range(-0.001, 0.001)}, "results reach 2"),
     ({"input": Range(-(2.0**47), 0.0)}, "reaches 1.40737e.14, but"),
 ])
 def test_bad_ranges(protocol: Callable[..., Share], at: dict[str, Range | None], message: str) -> None:

@@ -57,7 +57,8 @@ def formulas(real: np.ndarray) -> dict[str, np.ndarray]:
     """The same of one text's real columns (H, T, n), as textbooks have them."""
     spread = real - real.max(axis=-1, keepdims=True)
     return {"value": np.array([-2.0, 3.0]), "score": real, "spread": spread, "exp_sum": np.exp(spread).sum(axis=-1),
-            "log_sum": np.log(np.exp(real).sum(axis=-1)), "quad_sum": ((real + QUAD_SHIFT) ** 2).sum(axis=-1), "relu_sum": np.maximum(real, 0.0).sum(axis=-1)}
+            "log_sum": np.log(np.exp(real).sum(axis=-1)), "quad_sum": ((real + QUAD_SHIFT) ** 2).sum(axis=-1),
+            "relu_sum": np.maximum(real, 0.0).sum(axis=-1)}
 
 
 def ends(values: np.ndarray) -> tuple[float, float]:
