@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from secformer.mpc.errors import RangeError
-from secformer.mpc.session import BEYOND
+from secformer.mpc.guarding import BEYOND
 
 ROOM = 32.0    # of a range's length, that a guarded truncation opens
 MOST_ROOM = 7  # bits: a byte's, less the one that made it necessary

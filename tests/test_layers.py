@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc.primitives",),
     ("secformer.mpc.operators",),
     ("secformer.mpc.guarding",),
+    ("secformer.mpc.thresholding",),
     ("secformer.mpc.meter",),
     ("secformer.mpc.net",),
     ("secformer.mpc.dealer",),

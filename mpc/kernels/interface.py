@@ -10,6 +10,7 @@ K harmonics. `key` is a stream's 256-bit key, `block` the 64-byte block that it 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -211,6 +212,37 @@ class Kernels(ABC):
         """Xors bit e[i] of row i into bit `place` of share[i], in place: tables (n, bytes) uint8, e, share (n,)."""
         bit, _ = self.look_up(tables, e)
         share ^= bit.astype(np.uint64) << np.uint64(place)
+
+    def below(self, tables: Array, u: Array, thresholds: Sequence[int], window: int, start: int,
+              planes: Array) -> None:
+        """Looks u - c up for every threshold c, and xors this party's shares of [its low window - 1 bits < those of r]
+        into the bits from `start` on of the threshold's row of `planes`, in place.
+
+        tables (n, bytes) uint8; u (n,); planes (thresholds, words), contiguous, 64 bits a word.
+        """
+        lead, n = start % 8, u.size
+        octets = planes.view(np.uint8)[:, start // 8 : (start + n + 7) // 8]
+        for row, c in zip(octets, thresholds, strict=True):
+            _, less = self.look_up(tables, (u - np.uint64(c)) & mask(window - 1))
+            bits = self.xp.zeros(8 * row.size, dtype=np.uint8)
+            bits[lead : lead + n] = less
+            row ^= (bits.reshape(-1, 8) << self.xp.arange(8, dtype=np.uint8)).sum(axis=1, dtype=np.uint8)
+
+    def spread(self, words: Array, count: int) -> Array:
+        """The first bits of flat words, one in each word: (count,)."""
+        places = self.xp.arange(64, dtype=np.uint64)
+        return ((words[:, None] >> places) & np.uint64(1)).reshape(-1)[:count]
+
+    def signs(self, r: Array, alpha: Array, window: int) -> Array:
+        """The bits of `Reached`: bit i of the words alpha, xor the top bit of r[i], a value of `window` bits: (n,)."""
+        return self.spread(alpha, r.size) ^ (r >> np.uint64(window - 1))
+
+    def counted(self, bits: Array, e: Array, u: Array, threshold: int, window: int, rows: int, first: bool) -> Array:
+        """One party's shares of how many values x = u - r of each row reach the threshold: bits (n,) its shares of
+        `signs`, e the words of opened bits, u (n,) -> (rows,) words."""
+        negative = ((u - np.uint64(threshold)) >> np.uint64(window - 1)) & np.uint64(1)
+        own = self.xp.where(self.spread(e, u.size) == negative, np.uint64(1 if first else 0) - bits, bits)
+        return own.reshape(rows, u.size // max(rows, 1)).sum(axis=1, dtype=np.uint64)
 
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         """The values of the last tables of `Less`, (n * bytes,) uint8."""

@@ -8,6 +8,7 @@ Compiled code is cached on disk, so the first use of a new installation costs so
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -165,6 +166,24 @@ class NumbaKernels(NumpyKernels):
 
     def pick(self, tables: Array, e: Array, place: int, share: Array) -> None:
         compare.pick(tables, e, np.uint64(place), share)
+
+    def below(self, tables: Array, u: Array, thresholds: Sequence[int], window: int, start: int,
+              planes: Array) -> None:
+        if tables.shape[1] % 8:  # shorter than a word
+            tables = np.pad(tables, ((0, 0), (0, 8 - tables.shape[1])))
+        compare.below(tables.view(np.uint64), u, np.array(thresholds, dtype=np.uint64), mask(window - 1), start,
+                      planes.view(np.uint8))
+
+    def signs(self, r: Array, alpha: Array, window: int) -> Array:
+        out = np.empty(r.size, dtype=np.uint64)
+        compare.signs(r, alpha.view(np.uint8), np.uint64(window - 1), out)
+        return out
+
+    def counted(self, bits: Array, e: Array, u: Array, threshold: int, window: int, rows: int, first: bool) -> Array:
+        out = np.empty(rows, dtype=np.uint64)
+        compare.counted(bits, e.view(np.uint8), u, np.uint64(threshold), np.uint64(window - 1),
+                        np.uint64(1 if first else 0), out)
+        return out
 
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         patterns = outcome_patterns(blocks)
