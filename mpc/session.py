@@ -3,7 +3,7 @@
 Every session runs the same protocol code: one party of two (`sessions/secure`), the float64 twin (`sessions/plain`),
 the plan recorder (`sessions/recorder`), a session on tensors for training. This base decides what all of them must
 agree on: fractional bits, widths, when a pending truncation is due, and which operands share a round (the rules are in
-`scales`, local operators in `operators`). A subclass supplies the primitives (`primitives`).
+`scales`, local operators in `operators`, a verb in `thresholding`). A subclass supplies the primitives (`primitives`).
 """
 
 from __future__ import annotations

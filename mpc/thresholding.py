@@ -63,7 +63,8 @@ def window_of(low: float, high: float, units: Sequence[int], keep: int, dropped:
     """Bits that hold x - c for low <= x <= high, kept to `keep` fractional bits, and every threshold c, in units of the
     last place; and, for a guard, room to tell values outside of the interval from values inside."""
     bottom, top = math.floor(low * 2.0**keep) - dropped, math.ceil(high * 2.0**keep)
-    window = max(2, 1 + max((top - min(units)).bit_length(), (max(units) - bottom - 1).bit_length()))
+    largest = max(0, top - min(units), max(units) - bottom - 1)  # -2^n takes as many bits as 2^n - 1
+    window = max(2, 1 + largest.bit_length())
     while guarded and (window < INDEX_BITS or top - bottom + 2 * ROUNDING + (2 << window - INDEX_BITS) > 1 << window):
         window += 1
     return window

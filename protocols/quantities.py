@@ -171,6 +171,11 @@ def _spread(xp: Any, scores: Any, values: Any, real: Any) -> Any:
     return scores - xp.amax(scores, axis=-1, keepdims=True)
 
 
+def _maximum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
+    """The largest score of every row."""
+    return xp.amax(scores, axis=-1)
+
+
 def _exp_sum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
     return _row_sums(xp, xp.exp(_spread(xp, scores, values, real)), real)
 
@@ -195,9 +200,10 @@ VARIANCE = Quantity("variance", _variance, RATIO)
 VALUE = Quantity("value", _value)
 SCORE = Quantity("score", _score)
 SPREAD = Quantity("spread", _spread, Widening(most=0.0))               # the row's largest score is 0 below itself
+MAXIMUM = Quantity("maximum", _maximum)
 EXP_SUM = Quantity("exp_sum", _exp_sum, Widening(ratio=True, least=1.0))  # the row's largest score adds 1
 QUAD_SUM = Quantity("quad_sum", _quad_sum, RATIO)
 RELU_SUM = Quantity("relu_sum", _relu_sum, RATIO)
 NORM = INPUT, GAIN, VARIANCE
-ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, QUAD_SUM, RELU_SUM
+ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, QUAD_SUM, RELU_SUM, MAXIMUM
 KNOWN = MappingProxyType({q.name: q for q in (*NORM, *ATTENTION, GATE)})
