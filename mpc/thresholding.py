@@ -31,8 +31,8 @@ class Thresholding(Guarding):
         Takes a pending x. Raises RangeError where an opening of 10 bits does not hold x - c.
 
         Price: four rounds for any row length T. Per value its window, which holds x - c for all c, in whole bytes (one
-        byte for 8 bits), and one bit per threshold. Per row, for each threshold as many whole bytes as hold T, and one
-        bit per threshold in whole bytes.
+        byte for 8 bits), and one bit per threshold. Per row, for each threshold a count (one byte; up to four where T
+        is 256 to 1,020, else as many as hold T), and a bit for each, in whole bytes.
         """
         self._own(x)
         if not x.shape or x.shape[-1] == 0:

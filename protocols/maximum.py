@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from secformer.mpc.dealer.thresholds import segments_of
 from secformer.mpc.functions import HIGHEST
 from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.session import Session
@@ -186,10 +187,12 @@ def deepest(spread: Range) -> float:
 
 def by_thresholds(columns: int, found: Steps) -> Price:
     """Four rounds. Per score and party, an opening of `window` bits in whole bytes, and one bit per threshold; per row,
-    for each threshold the bytes that hold T, and the bytes of one bit per threshold. Nothing without thresholds."""
+    for each threshold and segment (one up to 255 scores) the bytes that hold a count, and one bit, in whole bytes for
+    the row. Nothing without thresholds."""
     if not found.number:
         return Price(0, 0.0)
-    row = found.number * whole_bytes(columns.bit_length()) + whole_bytes(found.number)
+    segments, length = segments_of(columns, found.number)
+    row = found.number * segments * whole_bytes(length.bit_length()) + whole_bytes(found.number * segments)
     return Price(4, 2.0 * (whole_bytes(found.window) + found.number / 8.0 + row / columns))
 
 

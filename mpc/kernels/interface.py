@@ -237,12 +237,19 @@ class Kernels(ABC):
         """The bits of `Reached`: bit i of the words alpha, xor the top bit of r[i], a value of `window` bits: (n,)."""
         return self.spread(alpha, r.size) ^ (r >> np.uint64(window - 1))
 
-    def counted(self, bits: Array, e: Array, u: Array, threshold: int, window: int, rows: int, first: bool) -> Array:
-        """One party's shares of how many values x = u - r of each row reach the threshold: bits (n,) its shares of
-        `signs`, e the words of opened bits, u (n,) -> (rows,) words."""
+    def reaching(self, bits: Array, e: Array, u: Array, threshold: int, window: int, first: bool) -> Array:
+        """One party's shares of [x >= threshold] for x = u - r: bits (n,) its shares of `signs`, e the words of opened
+        bits, u (n,) -> (n,) words."""
         negative = ((u - np.uint64(threshold)) >> np.uint64(window - 1)) & np.uint64(1)
-        own = self.xp.where(self.spread(e, u.size) == negative, np.uint64(1 if first else 0) - bits, bits)
-        return own.reshape(rows, u.size // max(rows, 1)).sum(axis=1, dtype=np.uint64)
+        return self.xp.where(self.spread(e, u.size) == negative, np.uint64(1 if first else 0) - bits, bits)
+
+    def counted(self, bits: Array, e: Array, u: Array, threshold: int, window: int, columns: int, length: int,
+                first: bool) -> Array:
+        """Sums of `reaching` over each segment of `length` values of rows of `columns`, the last perhaps shorter:
+        (segments * rows,), by segment."""
+        own = self.reaching(bits, e, u, threshold, window, first).reshape(u.size // columns, columns)
+        sums = [own[:, a : a + length].sum(axis=1, dtype=np.uint64) for a in range(0, columns, length)]
+        return self.xp.concatenate(sums)
 
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         """The values of the last tables of `Less`, (n * bytes,) uint8."""

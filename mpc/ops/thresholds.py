@@ -6,12 +6,13 @@ described in `Reached` and `Empty`. T values a row.
 1. open u = (x + r) mod 2^k                                            one round, k bits; serves every threshold
 2. for each threshold c, u_c = u - c; look up this party's xor share of [low bits of u_c < low bits of r], xor the share
    of alpha, open the bit e                                            one round, one bit per value and threshold
-   [x >= c] = 1 xor e xor msb(u_c) xor (alpha xor msb(r)), and the bracket is shared additively mod 2^w, 2^w > T
-3. n <- sums of these along the row: how many values reach c           local
-4. open v = n + s mod 2^w                                              one round, w bits per row and threshold
-5. look up this party's xor share of [v = s], which says n = 0, xor the share of alpha', open the bit d
-                                                                       one round, one bit per row and threshold
-   [n > 0] = 1 xor d xor alpha', and alpha' is shared additively
+   [x >= c] = 1 xor e xor msb(u_c) xor (alpha xor msb(r)), and the bracket is shared additively mod 2^w
+3. n <- sums of these along the row: how many values reach c, at most 2^w - 1. A row of 256 values or more is counted
+   in segments, so that w = 8 is enough                                local
+4. open v = n + s mod 2^w                                              one round, w bits per segment and threshold
+5. look up this party's xor share of [v = s], which says n = 0, xor the share of alpha', open the bits d
+                                                                       one round, one bit per segment and threshold
+   [some n > 0] is entry d of a small table, which is shared additively
 """
 
 from __future__ import annotations
@@ -20,42 +21,45 @@ from typing import Any
 
 import numpy as np
 
-from secformer.mpc.dealer.thresholds import Empty, Reached
+from secformer.mpc.dealer.thresholds import Empty, Reached, segments_of
 from secformer.mpc.guards import Check
 from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
 from secformer.mpc.primitives import Levels
+from secformer.mpc.ring import mask
 
 
 def kinds_of(shape: tuple[int, ...], levels: Levels, chunk: int, check: Check | None) -> tuple[Reached, Empty]:
     """The two correlations, one after the other, of values (..., T)."""
     rows, columns = int(np.prod(shape[:-1], dtype=np.int64)), shape[-1]
-    bits, thresholds = columns.bit_length(), len(levels.thresholds)  # 2^bits > columns: no count but 0 looks like 0
+    thresholds = len(levels.thresholds)
+    segments, length = segments_of(columns, thresholds)
+    bits = length.bit_length()  # 2^bits > length: no count but 0 looks like 0
     return (Reached(rows * columns, levels.window, bits, thresholds, chunk, plain(check)),
-            Empty(rows, bits, levels.width, thresholds, chunk))
+            Empty(rows, bits, levels.width, thresholds, segments, chunk))
 
 
 def reached(party: Party, x: Any, levels: Levels, check: Check | None = None) -> list[Any]:
     """Shares mod 2^width of [some value of the row >= c], (..., 1) for each threshold. Four rounds."""
     kind, empty = kinds_of(x.shape, levels, party.chunk, check)
     counts = _counts(party, kind, x, levels)
-    material, xp = party.take(empty), party.kernels.xp
+    material = party.take(empty)
     (v,) = party.open("count", [(material.masked("mask", counts), empty.window)])                    # 4
-    v, share = v.reshape(counts.shape), material.draw("alpha")
-    for t, j, start, stop in empty.parts():                                                          # 5
-        rows = material.draw(f"equal{t}.{j}").reshape(stop - start, empty.row_bytes)
-        party.kernels.pick(rows, v[t, start:stop], t, share[start:stop])
-    (d,) = party.open("outcome", [(share, empty.thresholds)], xor=True)
-    results, one = [], np.uint64(1 if party.rank == 0 else 0)
+    v, share = v.reshape(empty.places, empty.count), material.draw("alpha")
+    for q, j, start, stop in empty.parts():                                                          # 5
+        rows = material.draw(f"equal{q}.{j}").reshape(stop - start, empty.row_bytes)
+        party.kernels.pick(rows, v[q, start:stop], q, share[start:stop])
+    (d,) = party.open("outcome", [(share, empty.places)], xor=True)
+    results = []
     for t in range(empty.thresholds):
-        bit = material.draw(f"bit{t}")
-        flipped = (d >> np.uint64(t)) & np.uint64(1) == 0
-        results.append(xp.where(flipped, one - bit, bit).reshape(*x.shape[:-1], 1))
+        table = material.draw(f"table{t}").reshape(empty.count, empty.entries, 1)
+        own = (d >> np.uint64(t * empty.segments)) & mask(empty.segments)
+        results.append(party.kernels.gather(table, own).reshape(*x.shape[:-1], 1))
     return results
 
 
 def _counts(party: Party, kind: Reached, x: Any, levels: Levels) -> Any:
-    """Shares mod 2^width of how many values of a row reach each threshold: (thresholds, rows)."""
+    """Shares mod 2^width of how many values of a segment reach each threshold: (thresholds, segments * rows)."""
     kernels, material = party.kernels, party.take(kind)
     (u,) = party.open("compare", [(material.masked("mask", x), kind.window)])                        # 1
     party.see(material, u, kind.guards, x.shape)
@@ -65,8 +69,9 @@ def _counts(party: Party, kind: Reached, x: Any, levels: Levels) -> Any:
         rows = material.draw(f"equal{j}").reshape(stop - start, kind.row_bytes)
         kernels.below(rows, u[start:stop], thresholds, kind.window, start, planes)
     opened = party.open("outcome", [(plane, 64) for plane in planes], xor=True)
-    rows, first = kind.count // x.shape[-1], party.rank == 0
+    columns, first = x.shape[-1], party.rank == 0
+    _, length = segments_of(columns, kind.thresholds)
     return kernels.xp.stack([                                                                        # 3
-        kernels.counted(material.draw(f"bit{t}"), e, u, c, kind.window, rows, first)
+        kernels.counted(material.draw(f"bit{t}"), e, u, c, kind.window, columns, length, first)
         for t, (c, e) in enumerate(zip(thresholds, opened, strict=True))
     ])

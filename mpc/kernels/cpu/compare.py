@@ -94,16 +94,19 @@ def signs(r: Array, octets: Array, top: int, out: Array) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def counted(bits: Array, octets: Array, u: Array, threshold: int, top: int, one: int, out: Array) -> None:
-    columns = u.size // max(out.size, 1)
-    for row in range(out.size):
-        total = np.uint64(0)
-        for i in range(row * columns, (row + 1) * columns):
-            e = np.uint64((octets[i >> 3] >> np.uint8(i & 7)) & np.uint8(1))
-            equal = np.uint64(1) ^ e ^ (((u[i] - threshold) >> top) & np.uint64(1))
-            flip = np.uint64(0) - equal  # all ones where the bit is one minus what is shared
-            total += (bits[i] ^ flip) + equal + (one & flip)
-        out[row] = total
+def counted(
+    bits: Array, octets: Array, u: Array, threshold: int, top: int, one: int, columns: int, length: int, out: Array
+) -> None:
+    for row in range(out.shape[1]):
+        for segment in range(out.shape[0]):
+            start, stop = segment * length, min((segment + 1) * length, columns)
+            total = np.uint64(0)
+            for i in range(row * columns + start, row * columns + stop):
+                e = np.uint64((octets[i >> 3] >> np.uint8(i & 7)) & np.uint8(1))
+                equal = np.uint64(1) ^ e ^ (((u[i] - threshold) >> top) & np.uint64(1))
+                flip = np.uint64(0) - equal  # all ones where the bit is one minus what is shared
+                total += (bits[i] ^ flip) + equal + (one & flip)
+            out[segment, row] = total
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]

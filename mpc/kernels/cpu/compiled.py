@@ -179,11 +179,12 @@ class NumbaKernels(NumpyKernels):
         compare.signs(r, alpha.view(np.uint8), np.uint64(window - 1), out)
         return out
 
-    def counted(self, bits: Array, e: Array, u: Array, threshold: int, window: int, rows: int, first: bool) -> Array:
-        out = np.empty(rows, dtype=np.uint64)
+    def counted(self, bits: Array, e: Array, u: Array, threshold: int, window: int, columns: int, length: int,
+                first: bool) -> Array:
+        out = np.empty((-(-columns // length), u.size // columns), dtype=np.uint64)
         compare.counted(bits, e.view(np.uint8), u, np.uint64(threshold), np.uint64(window - 1),
-                        np.uint64(1 if first else 0), out)
-        return out
+                        np.uint64(1 if first else 0), columns, length, out)
+        return out.reshape(-1)
 
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         patterns = outcome_patterns(blocks)

@@ -73,7 +73,7 @@ KERNEL signs(const u64* r, const u8* alpha, u64 n, int window, u64* out) {
 }
 
 // This party's share of [x >= c] for x = u - r: `bits` its share of signs, e the opened bits.
-KERNEL flipped(const u64* bits, const u8* e, const u64* u, u64 n, u64 threshold, int window, int first, u64* out) {
+KERNEL reaching(const u64* bits, const u8* e, const u64* u, u64 n, u64 threshold, int window, int first, u64* out) {
     u64 i = element();
     if (i >= n) return;
     u64 negative = u[i] - threshold >> (window - 1) & 1;

@@ -15,7 +15,7 @@ SOURCES = {
     "random": ("keystream", "uniform", "masked", "sealed", "combined", "correction", "correction_xor"),
     "series": ("turn", "harmonics", "series"),
     "powers": ("growth", "powers", "exponential"),
-    "compare": ("flip_bits", "look_up", "outcome", "pick", "below", "signs", "flipped", "gather", "outcome_rows",
+    "compare": ("flip_bits", "look_up", "outcome", "pick", "below", "signs", "reaching", "gather", "outcome_rows",
                 "outcome_tables"),
     "integer": ("integer64", "integer32"),
     "limbs": ("limbs64", "limbs32", "joined64", "joined32"),

@@ -244,11 +244,11 @@ class CudaKernels(NumpyKernels):
                    np.int32(window), out)
         return out
 
-    def counted(self, bits: Array, e: Array, u: Array, threshold: int, window: int, rows: int, first: bool) -> Array:
+    def reaching(self, bits: Array, e: Array, u: Array, threshold: int, window: int, first: bool) -> Array:
         out = self._words(u.size)
-        self._each("flipped", u.size, self._flat(bits), self._flat(e).view(np.uint8), self._flat(u),
+        self._each("reaching", u.size, self._flat(bits), self._flat(e).view(np.uint8), self._flat(u),
                    np.uint64(u.size), np.uint64(threshold), np.int32(window), np.int32(first), out)
-        return out.reshape(rows, u.size // max(rows, 1)).sum(axis=1, dtype=np.uint64)
+        return out
 
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         r, alpha = self._flat(r), self._flat(alpha)

@@ -202,13 +202,18 @@ def reached_law(kind: Reached, values: Values, weights: Weights) -> None:
 
 
 def empty_law(kind: Empty, values: Values, weights: Weights) -> None:
-    r = values["mask"].astype(np.int64).reshape(kind.thresholds, kind.count)
-    assert values["alpha"].max(initial=0) < 2**kind.thresholds
-    for t in range(kind.thresholds):
-        tables = [values[name] for name in values if name.startswith(f"equal{t}.")]
+    places, full = kind.thresholds * kind.segments, 2**kind.segments
+    r = values["mask"].astype(np.int64).reshape(places, kind.count)
+    assert all(alpha < 2**places for alpha in values["alpha"].tolist())
+    for q in range(places):
+        tables = [values[name] for name in values if name.startswith(f"equal{q}.")]
         if kind.count:
-            one_hot(np.concatenate(tables), r[t], 1 << kind.window)
-        np.testing.assert_array_equal(values[f"bit{t}"], values["alpha"] // 2**t % 2)
+            one_hot(np.concatenate(tables), r[q], 1 << kind.window)
+    for t in range(kind.thresholds):
+        table = values[f"table{t}"].reshape(kind.count, full)
+        for row, alpha in zip(table, values["alpha"].tolist(), strict=True):
+            expected = [(e ^ (alpha >> t * kind.segments) % full) != full - 1 for e in range(full)]
+            assert row.tolist() == expected
 
 
 def weight_law(kind: WeightMask, values: Values, weights: Weights) -> None:
@@ -347,6 +352,7 @@ PLANS: list[list[Kind]] = [
                                                                (3, 12, 48, 64), (0, 5, 64, 2), (70, 2, 1, 5)]],
     [Empty(50, 9, 64, 2, chunk=7)],
     [Empty(5, 10, 20, 2, chunk=1)],
+    *[[Empty(n, 8, 32, t, segments)] for n, t, segments in ((9, 3, 2), (4, 16, 4), (7, 1, 3), (0, 2, 2))],
     [Empty(CHUNK + 3, 3, 16, 1)],
     *[[Witness(n, bits, guards)] for n, bits, guards in [(60, 16, GUARDS), (0, 24, GUARDS), (9, 64, GUARDS[:1]),
                                                        (200, 6, ((0, 61, 40),)), (5, 40, ())]],
@@ -405,6 +411,7 @@ ODD = [
     Less(60, 11, 11),
     Reached(60, 8, 5, 3),
     Empty(60, 5, 11, 3),
+    Empty(60, 8, 11, 3, 2),
     hadamard((400,), bits=13, pairs=[(0, 0, 13)]),
 ]
 

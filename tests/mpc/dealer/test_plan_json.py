@@ -24,7 +24,7 @@ PLAN = Plan((
     MatMul(((1, 2, 3), (3, 4)), (48, 64), ((0, 1, 48),), (None, 7)), Hadamard(((5,), (5,)), (40, 40), ((0, 0, 40),),
                                                                            (None, None)),
     Lift(3, 16, 48), SeriesMask(9, 24, 8, 48), Less(4, 14, 48, 2), Relu(4, 14, 14),
-    WeightMask(0, (3, 4), 24), ExpMask(9, 24, 6, 1 << 18, 41), Reached(12, 8, 3, 2), Empty(4, 3, 32, 2),
+    WeightMask(0, (3, 4), 24), ExpMask(9, 24, 6, 1 << 18, 41), Reached(12, 8, 3, 2), Empty(4, 3, 32, 2, 2),
 ), 12, 3456, "abc")
 
 

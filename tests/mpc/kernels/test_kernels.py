@@ -235,8 +235,8 @@ def test_bits_of_thresholds_are_bit_identical(size: int, window: int, start: int
     for kernels in map(kernels_named, ("numpy", "numba")):
         mine = planes.copy()
         kernels.below(tables, u, thresholds, window, start, mine)
-        sums = [kernels.counted(bits, alpha, u, c, window, rows, first) for c in thresholds for first in (True, False)
-                for rows in {1, size} if size]
+        sums = [kernels.counted(bits, alpha, u, c, window, columns, length, first) for c in thresholds
+                for first in (True, False) for columns in {1, max(size, 1)} for length in {columns, -(-columns // 3)}]
         found.append([mine, kernels.signs(r, alpha, window), *sums])
     for x, y in zip(*found, strict=True):
         np.testing.assert_array_equal(x, y, strict=True)
@@ -401,11 +401,16 @@ def test_values_that_reach_thresholds_are_counted(kernels: Kernels, window: int)
         kernels.below(rows[middle:], u[middle:], [0], window, middle, plane)
     e, bits = (planes ^ others)[0], kernels.signs(mask, alpha[0], window)
     share = words(rng, n)
-    got = kernels.counted(bits - share, e, u, 0, window, side, True) + kernels.counted(share, e, u, 0, window, side,
-                                                                                         False)
-    np.testing.assert_array_equal(got, np.full(side, half))  # half of all values are 0 or more, under every mask
-    each = kernels.counted(bits - share, e, u, 0, window, n, True) + kernels.counted(share, e, u, 0, window, n, False)
-    np.testing.assert_array_equal(each, (x >= 0).astype(np.uint64))
+
+    def counts(length: int) -> np.ndarray:
+        return np.asarray(kernels.counted(bits - share, e, u, 0, window, side, length, True)
+                          + kernels.counted(share, e, u, 0, window, side, length, False))
+
+    reaching = (x >= 0).reshape(side, side)
+    assert (counts(side) == half).all()  # half of all values are 0 or more, under every mask
+    for length in range(1, side):
+        expected = [reaching[:, a : a + length].sum(axis=1) for a in range(0, side, length)]
+        np.testing.assert_array_equal(counts(length), np.concatenate(expected))
 
 
 def test_gather_picks_entries(kernels: Kernels) -> None:

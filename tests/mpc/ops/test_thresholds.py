@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mpc_lab import KERNELS, ULP, Words, combine, compute, dealt, examples, kernels_named, looks_uniform, run, words_of
 
 from secformer.mpc.dealer.kinds import CHUNK
-from secformer.mpc.dealer.thresholds import Empty, Reached
+from secformer.mpc.dealer.thresholds import Empty, Reached, segments_of
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.shares import Share
 
@@ -45,7 +45,7 @@ def test_every_value_under_many_masks(name: str, bits: int) -> None:
 @examples(40)
 @given(
     shape=st.sampled_from([(1,), (3,), (5, 1), (2, 3), (4, 7), (3, 1, 8), (2, 2, 15), (2, 16), (1, 127), (1, 128),
-                           (2, 255), (1, 256), (0, 4), (2, 0, 3)]),
+                           (2, 255), (1, 256), (2, 600), (0, 4), (2, 0, 3)]),
     count=st.integers(1, 9),
     seed=st.integers(0, 999),
     name=st.sampled_from(KERNELS),
@@ -69,7 +69,8 @@ def test_reached_is_exact_on_words(
         np.testing.assert_array_equal(got.words, bits)
     first, second = outcome.plan.kinds
     assert (first.count, second.count) == (x.size, x.size // shape[-1])
-    assert first.width == second.window == shape[-1].bit_length()
+    assert first.width == second.window <= 8 and second.segments == -(-shape[-1] // 255)
+    assert 2**second.window > -(-shape[-1] // second.segments)
     assert outcome.cost.rounds == outcome.plan.rounds == 4
     assert outcome.cost.bytes == outcome.plan.bytes
 
@@ -82,6 +83,22 @@ def test_every_count_of_a_row(columns: int) -> None:
     # a threshold at a value itself: the value was coded exactly, but dropped bits may put it a unit below
     np.testing.assert_array_equal(results[0].words, expected(x, [0.0])[0])
     assert (results[1].words <= expected(x, [1.0])[0]).all()
+
+
+@pytest.mark.parametrize(("columns", "thresholds", "segments"), [(255, 64, 1), (256, 2, 2), (511, 2, 3), (1020, 16, 4),
+                                                                 (1021, 1, 1), (256, 33, 1)])
+def test_long_rows_are_counted_in_segments(columns: int, thresholds: int, segments: int) -> None:
+    """One value at either end of a segment, all values, none."""
+    parts, length = segments_of(columns, thresholds)
+    assert parts == segments and length * (parts - 1) < columns <= length * parts
+    ends = sorted({0, columns - 1, *(p for s in range(1, parts) for p in (s * length - 1, s * length))})
+    x = np.full((len(ends) + 2, columns), -1.0)
+    x[range(len(ends)), ends], x[-1] = 3.0, 3.0
+    cs = [float(c) for c in range(3, 3 - thresholds, -1)]
+    results, outcome = run(lambda s, x: s.reached(x, cs, low=-1.0, high=3.0), Words(words_of(x), 0), raw=True)
+    for got, bits in zip(results, expected(x, cs), strict=True):
+        np.testing.assert_array_equal(got.words, bits)
+    assert [(k.segments, k.window) for k in outcome.plan.kinds[1:]] == [(segments, length.bit_length())]
 
 
 def test_all_below_and_all_above() -> None:
@@ -194,7 +211,8 @@ def test_counts_tell_nothing_beside_what_the_dealer_gave(rank: int, value: int) 
     d = (v == whole["mask"]) ^ (whole["alpha"] == 1)
     table = np.concatenate([own[name] for name in own if name.startswith("equal")]).reshape(n, 4)
     view = [v & np.uint64(1), v >> np.uint64(4), d, d ^ (own["alpha"] == 1), table[:, 0] & 1, table[:, 3] >> 7,
-            own["bit0"] & np.uint64(1), own["bit0"] >> np.uint64(15) & np.uint64(1), own["mask"] & np.uint64(1)]
+            own["table0"][::2] & np.uint64(1), own["table0"][1::2] >> np.uint64(15) & np.uint64(1),
+            own["mask"] & np.uint64(1)]
     for i, a in enumerate(view):
         for b in view[:i]:
             assert looks_uniform(a.astype(np.uint64) + 2 * b.astype(np.uint64), 2)

@@ -256,5 +256,6 @@ def test_bits_of_thresholds(
     alpha = words(3, n // 64 + 1)
     same("signs", words(4, n, bits=window), alpha, window)
     for c in thresholds:
-        for rows in {1, n}:
-            same("counted", words(5, n), alpha, u, c, window, rows, c == 3)
+        same("reaching", words(5, n), alpha, u, c, window, c == 3)
+        for columns in {1, max(n, 1)}:
+            same("counted", words(5, n), alpha, u, c, window, columns, -(-columns // 3), c == 3)
