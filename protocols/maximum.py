@@ -7,7 +7,7 @@ T keys per row. Scores (..., T); the maximum (..., 1).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,7 @@ BIT_WIDTH = 32       # bits in which the bits of rows are right: at 4 fractional
 WIDE_MAXIMUM = 10    # bits above the point of a tree's maximum in guarded sessions: scores are known as far below it
 MOST_PRECISION = 6   # most fractional bits of a tree's comparison
 Windows = Sequence[tuple[int, int]]  # to try in order: bits of a comparison, and the least fractional bits among them
+Following = Callable[[float], int]           # rounds of what comes next, given delta
 WINDOW = 14, 3       # two bytes, two small tables
 OCTET = 8, 2         # one byte, one table: for scores below 15
 
@@ -77,15 +78,21 @@ class Below(NamedTuple):
     delta: float
 
 
+def nothing(delta: float) -> int:
+    """What follows takes as many rounds for any delta."""
+    return 0
+
+
 def row_maximum(
     s: Session, scores: Share, columns: np.ndarray | None, at: Site, *, least_bound: float = 0.0,
-    windows: Windows = (WINDOW,), most: float = HIGHEST,
+    windows: Windows = (WINDOW,), most: float = HIGHEST, following: Following = nothing,
 ) -> Below:
     """The maximum of each row, or less by less than a public delta, which is at most `most`.
 
     By thresholds: 4 rounds for any T, or none where the measured range of maxima is shorter than `most`; about 2 bytes
-    per score and party. By a tree: 2 ceil(log2 T) rounds. See `by_thresholds` and `by_tree`; the cheaper is taken. A
-    site that has no range of maxima takes the tree.
+    per score and party. By a tree: 2 ceil(log2 T) rounds. See `by_thresholds` and `by_tree`; the cheaper is taken, with
+    the rounds that `following` says what comes next takes for a delta. A site that has no range of maxima takes the
+    tree.
 
     1. masked columns <- a public constant below all thresholds
     2. m <- coarse maximum
@@ -93,18 +100,22 @@ def row_maximum(
     Ranges: at["score"], at["spread"], and at["maximum"] for thresholds. `least_bound` and `windows` are the tree's: see
     `coarsest`. Takes pending scores. columns: 0 where one is masked, None where none is.
     """
-    score, bound = measured(at, SCORE), max(least_bound, measured(at, SCORE).reach + 1.0)
+    score, keys = measured(at, SCORE), scores.shape[-1]
+    bound = max(least_bound, score.reach + 1.0)
+    precision = coarsest(bound, windows)
+    above = 2.0 * 2.0**-precision  # what dropped bits take off a tree's maximum
     found = None
     if MAXIMUM.name in at:
-        found = steps(measured(at, MAXIMUM), score, min(most, deepest(measured(at, SPREAD))))
-    tree, precision = by_tree(scores.shape[-1], bound, windows), coarsest(bound, windows)
-    if found is not None and by_thresholds(scores.shape[-1], found).total < tree.total:
+        most = min(most, deepest(measured(at, SPREAD)))
+        found = cheapest(keys, measured(at, MAXIMUM), score, most, following)
+    tree = by_tree(keys, bound, windows).total + ROUND * following(above)
+    if found is not None and by_thresholds(keys, found).total + ROUND * following(found.delta) < tree:
         scores = masked(scores, columns, constant_below(score, found))                               # 1
         return Below(scores, coarse_maximum(s, scores, found, score), found.delta)                   # 2
     scores = masked(scores, columns, math.floor(score.low))                                          # 1
     m = s.maximum(scores, -1, bound=bound, precision=precision,
                   width=precision + WIDE_MAXIMUM if s.guarded else 0)                                # 2
-    return Below(scores, m, 2.0 * 2.0**-precision)
+    return Below(scores, m, above)
 
 
 def masked(scores: Share, columns: np.ndarray | None, constant: int) -> Share:
@@ -141,6 +152,13 @@ def coarse_maximum(s: Session, scores: Share, found: Steps, score: Range) -> Sha
 def constant_below(score: Range, found: Steps) -> int:
     """A whole number for masked columns: no score of the range is lower, and no threshold is reached by it."""
     return math.floor(min([score.low, *(c - 2.0**-found.precision for c in found.thresholds)]))
+
+
+def cheapest(columns: int, maximum: Range, score: Range, most: float, following: Following = nothing) -> Steps | None:
+    """The steps that cost least with what follows: a smaller delta takes more thresholds, and may save rounds later."""
+    deltas: list[float] = np.arange(most, GRID, -GRID).tolist()
+    found = [each for delta in deltas if (each := steps(maximum, score, delta)) is not None]
+    return min(found, key=lambda each: by_thresholds(columns, each).total + ROUND * following(each.delta), default=None)
 
 
 def steps(maximum: Range, score: Range, most: float = HIGHEST) -> Steps | None:

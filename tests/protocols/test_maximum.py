@@ -29,6 +29,7 @@ from secformer.protocols.maximum import (
     Steps,
     by_thresholds,
     by_tree,
+    cheapest,
     coarse_maximum,
     constant_below,
     deepest,
@@ -119,7 +120,7 @@ def test_steps_cover_the_range(low: float, top: float, more: float, most: float)
     maximum, score = Range(top, top + more), Range(low, top + more)
     found = steps(maximum, score, most)
     if found is None:
-        assert more + max(0.0, top - low) > 60.0 or most < 1.0
+        assert more > 45.0 or top + more - low > 100.0 or most < 1.0  # too many thresholds, or too wide an opening
         return
     assert found.delta <= most
     assert found.start <= top < found.start + 0.5 + SMALL
@@ -184,6 +185,27 @@ def test_the_cheaper_way_is_taken(t: int, taken: bool) -> None:
     if taken:
         assert plan(at).rounds == 4 < tree.rounds == 2 * math.ceil(math.log2(t))
         assert plan(at).bytes < tree.bytes or t < 128
+
+
+def test_what_follows_has_a_say() -> None:
+    """Two rounds more beyond a delta of 1 outweigh few thresholds, not many; rounds for any delta change nothing."""
+    score = Range(-12.0, 13.0)
+    for top, smaller in ((4.0, True), (12.0, False)):
+        maximum = Range(2.0, top)
+        free = cheapest(128, maximum, score, 2.0)
+        bound = cheapest(128, maximum, score, 2.0, lambda delta: 2 if delta > 1.0 else 0)
+        assert free == steps(maximum, score) and free.delta > 1.0
+        assert (bound.delta <= 1.0) is smaller and (bound == free) is not smaller
+        assert cheapest(128, maximum, score, 2.0, lambda delta: 5) == free
+    assert cheapest(128, Range(0.0, 100.0), Range(-600.0, 100.0), 2.0) is None
+    at = site(score, Range(2.0, 12.0), 24.0)
+
+    def takes_thresholds(following: Any) -> bool:
+        plan = PlanRecorder().record(lambda s: row_maximum(s, s.accept(ghost((2, 16))), None, at, following=following,
+                                                           windows=(OCTET, WINDOW)))
+        return any(isinstance(k, Reached) for k in plan.kinds)
+
+    assert takes_thresholds(lambda delta: 0) and not takes_thresholds(lambda delta: 9 if delta > 0.5 else 0)
 
 
 # ---- for softmax ----------------------------------------------------------------------------------------------------
