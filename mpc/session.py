@@ -3,7 +3,8 @@
 Every session runs the same protocol code: one party of two (`sessions/secure`), the float64 twin (`sessions/plain`),
 the plan recorder (`sessions/recorder`), a session on tensors for training. This base decides what all of them must
 agree on: fractional bits, widths, when a pending truncation is due, and which operands share a round (the rules are in
-`scales`, local operators in `operators`, products in `products`). A subclass supplies the primitives (`primitives`).
+`scales`, local operators in `operators`, products in `products`, a verb in `thresholding`). A subclass supplies the
+primitives (`primitives`).
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ import numpy as np
 from secformer.mpc.errors import RangeError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import LEAST_BITS, Exponential, Opening, Series, opening_bits
+from secformer.mpc.guarding import BEYOND
 from secformer.mpc.guards import Check, part
 from secformer.mpc.ops.book import Agree, as_fitted
 from secformer.mpc.products import Products
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.scales import comparison_window, positive
 from secformer.mpc.shares import Share, Weight
+from secformer.mpc.thresholding import Thresholding
 
 CLIENT = "client"
 ROOM = 0.5      # of a comparison's reach, that a guarded one leaves to notice values that are larger
-BEYOND = 0.125  # of an interval, that a guard looks beyond an end where values may lie at the end: more than a part
 AIR = 1.25      # the same, in parts of the guard
 
 
-class Session(Products):
+class Session(Products, Thresholding):
     """The verbs: they cost rounds and bytes, and each one's docstring states its price. Local operators are free."""
 
     numbers: ClassVar[type | None] = None  # the array type of plain values, in sessions that have them

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from secformer.mpc.errors import RangeError
-from secformer.mpc.session import BEYOND, Session
+from secformer.mpc.guarding import BEYOND
+from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range, bits

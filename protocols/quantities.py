@@ -199,6 +199,11 @@ def _spread(xp: Any, scores: Any, values: Any, real: Any) -> Any:
     return scores - xp.amax(scores, axis=-1, keepdims=True)
 
 
+def _maximum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
+    """The largest score of every row."""
+    return xp.amax(scores, axis=-1)
+
+
 def _exp_sum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
     return _row_sums(xp, xp.exp(_spread(xp, scores, values, real)), real)
 
@@ -230,11 +235,12 @@ ROW_SUM = Quantity("row_sum", _row_sum)
 VALUE = Quantity("value", _value)
 SCORE = Quantity("score", _score)
 SPREAD = Quantity("spread", _spread, Widening(most=0.0))               # the row's largest score is 0 below itself
+MAXIMUM = Quantity("maximum", _maximum)
 EXP_SUM = Quantity("exp_sum", _exp_sum, Widening(ratio=True, least=1.0))  # the row's largest score adds 1
 LOG_SUM = Quantity("log_sum", _log_sum)
 QUAD_SUM = Quantity("quad_sum", _quad_sum, RATIO)
 RELU_SUM = Quantity("relu_sum", _relu_sum, RATIO)
 MOST = Quantity("most", _input, Widening(ratio=True, fixed=True))  # what no text exceeds (see `families/certain`)
 NORM = INPUT, GAIN, VARIANCE, ROW_SUM
-ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, LOG_SUM, QUAD_SUM, RELU_SUM
+ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, LOG_SUM, QUAD_SUM, RELU_SUM, MAXIMUM
 KNOWN = MappingProxyType({q.name: q for q in (*NORM, *ATTENTION, GATE, MOST)})

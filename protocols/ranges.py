@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from secformer.mpc.errors import RangeError
-from secformer.mpc.session import BEYOND
+from secformer.mpc.guarding import BEYOND
 
 ROOM = 32.0    # of a range's length, that a guarded truncation opens
 MOST_ROOM = 7  # bits: a byte's, less the one that made it necessary
@@ -46,6 +46,11 @@ def bits(value: float) -> int:
     """The least integer m with |value| <= 2^m."""
     mantissa, exponent = math.frexp(abs(value))
     return exponent - (mantissa == 0.5)
+
+
+def times(r: Range, factor: float) -> Range:
+    """A range times a positive factor."""
+    return Range(r.low * factor, r.high * factor)
 
 
 def rounded_out(r: Range, step: float) -> Range:

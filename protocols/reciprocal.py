@@ -15,6 +15,7 @@ import numpy as np
 from secformer.mpc.errors import RangeError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols import rsqrt
 from secformer.protocols.fits import Fit, choose
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range, bits
@@ -60,6 +61,14 @@ def reciprocal_series(s: Session, y: Share, domain: Range, *, scale_bits: int) -
     root_bits = 4 + bits(math.sqrt(domain.high))  # the root settles at 2^4 or more
     r = rsqrt_series(s, y, domain, scale_bits=root_bits)                                         # 1
     return s.square(r, magnitude=PRODUCT_MAGNITUDE) * 2.0 ** (scale_bits - 2 * root_bits)        # 2
+
+
+def series_rounds(domain: Range) -> int:
+    """Rounds of `reciprocal_series`, where nothing is pending."""
+    low, high = _rounded(domain)
+    if high / low <= WIDEST and reciprocal_fit(low, high, 0).error <= TOLERANCE:
+        return 1
+    return 1 + rsqrt.series_rounds(domain)
 
 
 def _check(domain: Range) -> None:

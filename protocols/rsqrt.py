@@ -61,6 +61,12 @@ def rsqrt_series(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Sha
     return _by_segments(s, z, low, high, gain, odd)
 
 
+def series_rounds(domain: Range) -> int:
+    """Rounds of `rsqrt_series`."""
+    _, low, high = _filling(domain)
+    return 1 if high / low <= WIDEST and _unit_fit(low, high).error <= TOLERANCE else 5
+
+
 def _check(domain: Range) -> None:
     if not 0.0 < domain.low <= domain.high < math.inf:
         raise RangeError(f"an inverse square root takes a positive domain, got [{domain.low:g}, {domain.high:g}]; "

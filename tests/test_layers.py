@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc.operators",),
     ("secformer.mpc.guarding",),
     ("secformer.mpc.products",),
+    ("secformer.mpc.thresholding",),
     ("secformer.mpc.meter",),
     ("secformer.mpc.net",),
     ("secformer.mpc.dealer",),

@@ -49,6 +49,8 @@ HELD: tuple[tuple[str, tuple[str, ...], str], ...] = (
      "the law of every kind, in one file; what is looked up, by the verbs"),
     ("mpc/dealer/products.py", ("mpc/dealer/test_kinds.py", "mpc/ops/test_products.py"),
      "the law of every kind, in one file; what is multiplied, by the verbs"),
+    ("mpc/dealer/thresholds.py", ("mpc/dealer/test_kinds.py", "mpc/ops/test_thresholds.py"),
+     "the law of every kind, in one file; what is counted, by the verb"),
     ("mpc/dealer/correlations.py", ("mpc/dealer/test_own_dealer.py",), "the seam, tried with another dealer"),
     ("mpc/dealer/expand.py", ("mpc/dealer/test_kinds.py",), "expands every kind, chunk by chunk"),
     ("mpc/dealer/plan.py", ("mpc/dealer/test_source.py", "mpc/dealer/test_plan_json.py"), "what sources follow"),

@@ -18,7 +18,7 @@ from secformer.mpc.errors import RangeError, SettingsError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts
-from secformer.mpc.primitives import Threshold
+from secformer.mpc.primitives import Levels, Threshold
 from secformer.mpc.scales import Operand, Truncation
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
@@ -116,6 +116,10 @@ class TorchSession(Session):
               check: Check | None) -> list[Tensor]:
         value = x.data.detach()
         return [(value < c).to(self.dtype) for c, _ in thresholds]
+
+    def _reached(self, x: Share, levels: Levels, check: Check | None) -> list[Tensor]:
+        largest = x.data.detach().amax(dim=-1, keepdim=True)
+        return [(largest >= c).to(self.dtype) for c, _ in levels.thresholds]
 
     def _relu(self, x: Share, window: int, width: int, check: Check | None) -> Tensor:
         return torch.relu(x.data)

@@ -257,6 +257,44 @@ class Kernels(ABC):
         bit, _ = self.look_up(tables, e)
         share ^= bit.astype(np.uint64) << np.uint64(place)
 
+    def below(self, tables: Array, u: Array, thresholds: Sequence[int], window: int, start: int,
+              planes: Array) -> None:
+        """Looks u - c up for every threshold c, and xors this party's shares of [its low window - 1 bits < those of r]
+        into the bits from `start` on of the threshold's row of `planes`, in place.
+
+        tables (n, bytes) uint8; u (n,); planes (thresholds, words), contiguous, 64 bits a word.
+        """
+        lead, n = start % 8, u.size
+        octets = planes.view(np.uint8)[:, start // 8 : (start + n + 7) // 8]
+        for row, c in zip(octets, thresholds, strict=True):
+            _, less = self.look_up(tables, (u - np.uint64(c)) & mask(window - 1))
+            bits = self.xp.zeros(8 * row.size, dtype=np.uint8)
+            bits[lead : lead + n] = less
+            row ^= (bits.reshape(-1, 8) << self.xp.arange(8, dtype=np.uint8)).sum(axis=1, dtype=np.uint8)
+
+    def spread(self, words: Array, count: int) -> Array:
+        """The first bits of flat words, one in each word: (count,)."""
+        places = self.xp.arange(64, dtype=np.uint64)
+        return ((words[:, None] >> places) & np.uint64(1)).reshape(-1)[:count]
+
+    def signs(self, r: Array, alpha: Array, window: int) -> Array:
+        """The bits of `Reached`: bit i of the words alpha, xor the top bit of r[i], a value of `window` bits: (n,)."""
+        return self.spread(alpha, r.size) ^ (r >> np.uint64(window - 1))
+
+    def reaching(self, bits: Array, e: Array, u: Array, threshold: int, window: int, first: bool) -> Array:
+        """One party's shares of [x >= threshold] for x = u - r: bits (n,) its shares of `signs`, e the words of opened
+        bits, u (n,) -> (n,) words."""
+        negative = ((u - np.uint64(threshold)) >> np.uint64(window - 1)) & np.uint64(1)
+        return self.xp.where(self.spread(e, u.size) == negative, np.uint64(1 if first else 0) - bits, bits)
+
+    def counted(self, bits: Array, e: Array, u: Array, threshold: int, window: int, columns: int, length: int,
+                first: bool) -> Array:
+        """Sums of `reaching` over each segment of `length` values of rows of `columns`, the last perhaps shorter:
+        (segments * rows,), by segment."""
+        own = self.reaching(bits, e, u, threshold, window, first).reshape(u.size // columns, columns)
+        sums = [own[:, a : a + length].sum(axis=1, dtype=np.uint64) for a in range(0, columns, length)]
+        return self.xp.concatenate(sums)
+
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         """The values of the last tables of `Less`, (n * bytes,) uint8."""
         bits = 2 * blocks - 1

@@ -17,7 +17,7 @@ from secformer.mpc.errors import RangeError, SettingsError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts, texts_of
-from secformer.mpc.primitives import Threshold
+from secformer.mpc.primitives import Levels, Threshold
 from secformer.mpc.scales import Operand, Truncation, distinct
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
@@ -166,6 +166,15 @@ class PlainSession(Session):
         self._hold(x.data, window - 1 - x.frac, "a comparison")
         self._see(x.data, check)
         return [(x.data < c).astype(np.float64) for c, _ in thresholds]
+
+    def _reached(self, x: Share, levels: Levels, check: Check | None) -> list[np.ndarray]:
+        if self.strict and x.size and not (levels.low <= x.data.min() and x.data.max() <= levels.high):
+            raise RangeError(f"{self._where()}: thresholds are compared with values in [{levels.low:g}, "
+                             f"{levels.high:g}], got {x.data.min():.6g} to {x.data.max():.6g}; use a profile that "
+                             f"covers this input")
+        self._see(x.data, check)
+        largest = x.data.max(axis=-1, keepdims=True)
+        return [(largest >= c).astype(np.float64) for c, _ in levels.thresholds]
 
     def _relu(self, x: Share, window: int, width: int, check: Check | None) -> np.ndarray:
         self._hold(x.data, window - 1 - x.frac, "a comparison")

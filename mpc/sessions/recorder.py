@@ -17,9 +17,9 @@ from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts
-from secformer.mpc.ops import exponential, guard, linear, series, truncate
+from secformer.mpc.ops import exponential, guard, linear, series, thresholds, truncate
 from secformer.mpc.prg import SEED_BYTES
-from secformer.mpc.primitives import Threshold
+from secformer.mpc.primitives import Levels, Threshold
 from secformer.mpc.scales import Truncation
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
@@ -166,6 +166,12 @@ class PlanRecorder(Session):
         self._note(*thresholds)
         self._take(Less(x.size, window, width, len(thresholds), self._chunk, guard.plain(check)))
         return [x.data for _ in thresholds]
+
+    def _reached(self, x: Share, levels: Levels, check: Check | None) -> list[Any]:
+        self._note(levels)
+        for kind in thresholds.kinds_of(x.shape, levels, self._chunk, check):
+            self._take(kind)
+        return [ghost((*x.shape[:-1], 1)) for _ in levels.thresholds]
 
     def _relu(self, x: Share, window: int, width: int, check: Check | None) -> Any:
         self._take(Relu(x.size, window, width, chunk=self._chunk, guards=guard.plain(check)))

@@ -12,9 +12,9 @@ from secformer.mpc.errors import SettingsError, ShapeError
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts
-from secformer.mpc.ops import compare, exponential, guard, linear, series, truncate
+from secformer.mpc.ops import compare, exponential, guard, linear, series, thresholds, truncate
 from secformer.mpc.party import Party
-from secformer.mpc.primitives import Threshold
+from secformer.mpc.primitives import Levels, Threshold
 from secformer.mpc.scales import Truncation
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
@@ -123,6 +123,9 @@ class SecureSession(Session):
 
     def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int, check: Check | None) -> list[Any]:
         return compare.less(self.party, x.data, [c for _, c in thresholds], window, width, check)
+
+    def _reached(self, x: Share, levels: Levels, check: Check | None) -> list[Any]:
+        return thresholds.reached(self.party, x.data, levels, check)
 
     def _relu(self, x: Share, window: int, width: int, check: Check | None) -> Any:
         return compare.relu(self.party, x.data, window, width, check)

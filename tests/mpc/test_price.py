@@ -15,6 +15,7 @@ from secformer.mpc.dealer.comparisons import Comparison, Less, Relu
 from secformer.mpc.dealer.kinds import Coin, ExpMask, Kind, Lift, SeriesMask, WeightMask, Witness
 from secformer.mpc.dealer.plan import KINDS
 from secformer.mpc.dealer.products import Hadamard, MatMul
+from secformer.mpc.dealer.thresholds import Empty, Reached
 from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.session import CLIENT
 from secformer.mpc.shares import Share
@@ -42,6 +43,10 @@ PRICES: dict[str, tuple[Any, int, int]] = {
     "less, coarse": (lambda s, x: s.less(x, [0.0], bound=60.0, precision=1)[0], 3, 2 * N + N),
     "relu": (lambda s, x: s.relu(x, bound=128.0), 2, 3 * N + N),
     "maximum": (lambda s, x: s.maximum(x, 0, bound=32.0), 2 * 3, 4 * (N - 1)),
+    # 7 values in a row, 3 thresholds: a byte and a third of a word of bits per value, then counts of 3 bits
+    "reached": (lambda s, x: s.reached(x, [-1.0, 0.0, 1.0], low=-3.0, high=3.0, precision=4)[0], 4, N + 3 * 8 + 3 + 1),
+    "reached, in ten bits": (lambda s, x: s.reached(x.reshape(N, 1), [0.0], low=-3.0, high=3.0, precision=7)[0], 4,
+                             2 * N + 8 + N + N),
     "select": (lambda s, x: s.select(s.less(x, [0.0], bound=8.0)[0], x, -x), 4, 3 * N + N + N + 7 * N),
     "lift": (lambda s, x: s.lift(s.maximum(x, 0, bound=30.0, precision=3))[0], 7, (2 + 1) * (N - 1) + 2),
 }
@@ -69,9 +74,10 @@ ALONE: dict[type[Kind], Any] = {
     WeightMask: lambda s, x: [s.open_weight(x.data.reshape(1, N)), x][1],
 }
 RIDING = (Coin, Witness)  # no verb's: weighed in test_guarding
+PAIRED = (Reached, Empty)  # one verb's, one after the other: weighed in ops/test_thresholds
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind not in RIDING])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind not in RIDING + PAIRED])
 def test_the_rounds_stated_on_a_kind_are_those_of_its_verb(kind: type[Kind]) -> None:
     _, outcome = run(ALONE[kind], np.linspace(-3, 3, N), raw=True)
     assert [type(k) for k in outcome.plan.kinds] == [kind]

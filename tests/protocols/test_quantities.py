@@ -18,6 +18,7 @@ from secformer.protocols.quantities import (
     GAIN,
     INPUT,
     KNOWN,
+    MAXIMUM,
     QUAD_SHIFT,
     QUAD_SUM,
     RATIO,
@@ -58,7 +59,7 @@ def formulas(real: np.ndarray) -> dict[str, np.ndarray]:
     spread = real - real.max(axis=-1, keepdims=True)
     return {"value": np.array([-2.0, 3.0]), "score": real, "spread": spread, "exp_sum": np.exp(spread).sum(axis=-1),
             "log_sum": np.log(np.exp(real).sum(axis=-1)), "quad_sum": ((real + QUAD_SHIFT) ** 2).sum(axis=-1),
-            "relu_sum": np.maximum(real, 0.0).sum(axis=-1)}
+            "relu_sum": np.maximum(real, 0.0).sum(axis=-1), "maximum": real.max(axis=-1)}
 
 
 def ends(values: np.ndarray) -> tuple[float, float]:
@@ -132,7 +133,7 @@ def test_a_profile_says_no_more_of_gains_than_the_power_of_two_above(gains: list
 # ---- widening --------------------------------------------------------------------------------------------------------
 
 
-@given(reals, reals, st.sampled_from([INPUT, SCORE]), st.floats(1.0, 4.0))
+@given(reals, reals, st.sampled_from([INPUT, SCORE, MAXIMUM]), st.floats(1.0, 4.0))
 def test_distances_widen_by_a_share_of_the_length(a: float, b: float, quantity: Quantity, margin: float) -> None:
     r = Range(min(a, b), max(a, b))
     w = quantity.widening(r, margin)
@@ -208,7 +209,7 @@ def test_a_name_means_one_thing() -> None:
 def test_known_names() -> None:
     """They stand in profiles: renaming one makes every file stale."""
     assert list(KNOWN) == ["input", "gain", "variance", "row_sum", "value", "score", "spread", "exp_sum", "log_sum",
-                           "quad_sum", "relu_sum", "gate", "most"]
+                           "quad_sum", "relu_sum", "maximum", "gate", "most"]
     with pytest.raises(TypeError):
         KNOWN["x"] = INPUT  # type: ignore[index]
 

@@ -190,6 +190,25 @@ class NumbaKernels(NumpyKernels):
     def pick(self, tables: Array, e: Array, place: int, share: Array) -> None:
         compare.pick(tables, e, np.uint64(place), share)
 
+    def below(self, tables: Array, u: Array, thresholds: Sequence[int], window: int, start: int,
+              planes: Array) -> None:
+        if tables.shape[1] % 8:  # shorter than a word
+            tables = np.pad(tables, ((0, 0), (0, 8 - tables.shape[1])))
+        compare.below(tables.view(np.uint64), u, np.array(thresholds, dtype=np.uint64), mask(window - 1), start,
+                      planes.view(np.uint8))
+
+    def signs(self, r: Array, alpha: Array, window: int) -> Array:
+        out = np.empty(r.size, dtype=np.uint64)
+        compare.signs(r, alpha.view(np.uint8), np.uint64(window - 1), out)
+        return out
+
+    def counted(self, bits: Array, e: Array, u: Array, threshold: int, window: int, columns: int, length: int,
+                first: bool) -> Array:
+        out = np.empty((-(-columns // length), u.size // columns), dtype=np.uint64)
+        compare.counted(bits, e.view(np.uint8), u, np.uint64(threshold), np.uint64(window - 1),
+                        np.uint64(1 if first else 0), columns, length, out)
+        return out.reshape(-1)
+
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         patterns = outcome_patterns(blocks)
         out = np.empty((r.size, patterns.shape[1]), dtype=np.uint8)

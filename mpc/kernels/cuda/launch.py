@@ -247,6 +247,26 @@ class CudaKernels(NumpyKernels):
         self._each("pick", e.size, self._flat(tables), self._flat(e), np.uint64(e.size), np.int32(tables.shape[1]),
                    np.int32(place), share)
 
+    def below(self, tables: Array, u: Array, thresholds: Sequence[int], window: int, start: int,
+              planes: Array) -> None:
+        octets = (start + u.size + 7) // 8 - start // 8
+        facts = np.int32(len(thresholds)), np.int32(window), np.uint64(start), np.uint64(8 * planes.shape[1])
+        self._each("below", octets if u.size else 0, self._flat(tables), self._flat(u), np.uint64(u.size),
+                   np.int32(tables.shape[1]), self.xp.asarray(np.array(thresholds, dtype=np.uint64)), *facts,
+                   planes.view(np.uint8))
+
+    def signs(self, r: Array, alpha: Array, window: int) -> Array:
+        out = self._words(r.size)
+        self._each("signs", r.size, self._flat(r), self._flat(alpha).view(np.uint8), np.uint64(r.size),
+                   np.int32(window), out)
+        return out
+
+    def reaching(self, bits: Array, e: Array, u: Array, threshold: int, window: int, first: bool) -> Array:
+        out = self._words(u.size)
+        self._each("reaching", u.size, self._flat(bits), self._flat(e).view(np.uint8), self._flat(u),
+                   np.uint64(u.size), np.uint64(threshold), np.int32(window), np.int32(first), out)
+        return out
+
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         r, alpha = self._flat(r), self._flat(alpha)
         out = self._bytes(r.size * outcome_patterns(blocks).shape[1])

@@ -67,6 +67,18 @@ def test_equals_the_twin(recipe: Recipe, name: str) -> None:
     assert [getattr(found, f) for f in facts] == [getattr(expected, f) for f in facts]
 
 
+def test_thresholds_that_rows_reach() -> None:
+    def program(s: Session, x: Share) -> list[Share]:
+        return s.reached(x, [-1.0, 0.5, 7.0], low=-8.0, high=8.0, precision=3)
+
+    plain, s, x = PlainSession(), double(), values(2, 3, 5)
+    x[0, 0, 2] = x[0, 0].max() + 1.0
+    for found, expected in zip(program(s, s.accept(torch.tensor(x, requires_grad=True))),
+                               program(plain, plain.accept(x)), strict=True):
+        assert found.shape == (2, 3, 1) and not found.data.requires_grad  # a constant, as in less
+        np.testing.assert_array_equal(found.data.numpy(), expected.data)
+
+
 @pytest.mark.parametrize("recipe", ON_SHARES, ids=lambda r: r.name)
 @pytest.mark.parametrize("name", ["gelu", "tanh", "softmax", "layernorm"])
 def test_gradients(recipe: Recipe, name: str) -> None:

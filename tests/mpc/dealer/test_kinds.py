@@ -39,6 +39,7 @@ from secformer.mpc.dealer.kinds import (
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.products import Hadamard, MatMul
 from secformer.mpc.dealer.service import Dealer
+from secformer.mpc.dealer.thresholds import Empty, Reached
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.prg import Stream
@@ -50,7 +51,7 @@ Weights = dict[int, np.ndarray]
 # ---- the laws -------------------------------------------------------------------------------------------------------
 
 
-Guarded = Lift | SeriesMask | ExpMask | Comparison | Witness
+Guarded = Lift | SeriesMask | ExpMask | Comparison | Witness | Reached
 
 
 def guard_law(kind: Guarded, values: Values) -> None:
@@ -238,6 +239,39 @@ def relu_law(kind: Relu, values: Values, below: np.ndarray, j: int, start: int, 
             np.testing.assert_array_equal(table[:, entry, c], reduced(column.astype(np.uint64), kind.width))
 
 
+def one_hot(rows: np.ndarray, at: np.ndarray, side: int) -> None:
+    """Rows of bytes with one bit set, of `side`."""
+    bits = np.unpackbits(rows.reshape(at.size, -1), axis=1, bitorder="little")
+    np.testing.assert_array_equal(bits, np.arange(bits.shape[1])[None, :] == at[:, None])
+    assert bits.shape[1] == max(8, side)
+
+
+def reached_law(kind: Reached, values: Values, weights: Weights) -> None:
+    guard_law(kind, values)
+    r, half = values["mask"].astype(np.int64), 1 << (kind.window - 1)
+    for j, (start, stop) in enumerate(pairwise([*range(0, kind.count, kind.chunk), kind.count])):
+        one_hot(values[f"equal{j}"], r[start:stop] % half, half)
+    for t in range(kind.thresholds):
+        alpha = np.unpackbits(values[f"alpha{t}"].view(np.uint8), bitorder="little")
+        assert alpha.size % 64 == 0 and 0 <= alpha.size - kind.count < 64
+        np.testing.assert_array_equal(values[f"bit{t}"], alpha[: kind.count] ^ (r // half))
+
+
+def empty_law(kind: Empty, values: Values, weights: Weights) -> None:
+    places, full = kind.thresholds * kind.segments, 2**kind.segments
+    r = values["mask"].astype(np.int64).reshape(places, kind.count)
+    assert all(alpha < 2**places for alpha in values["alpha"].tolist())
+    for q in range(places):
+        tables = [values[name] for name in values if name.startswith(f"equal{q}.")]
+        if kind.count:
+            one_hot(np.concatenate(tables), r[q], 1 << kind.window)
+    for t in range(kind.thresholds):
+        table = values[f"table{t}"].reshape(kind.count, full)
+        for row, alpha in zip(table, values["alpha"].tolist(), strict=True):
+            expected = [(e ^ (alpha >> t * kind.segments) % full) != full - 1 for e in range(full)]
+            assert row.tolist() == expected
+
+
 def weight_law(kind: WeightMask, values: Values, weights: Weights) -> None:
     assert set(values) == {"mask"}
     weights[kind.index] = values["mask"].astype(object).reshape(kind.shape)
@@ -251,6 +285,8 @@ LAWS: dict[type, Callable[..., None]] = {
     ExpMask: exp_law,
     Less: comparison_law,
     Relu: comparison_law,
+    Reached: reached_law,
+    Empty: empty_law,
     WeightMask: weight_law,
     Witness: witness_law,
     Coin: coin_law,
@@ -382,6 +418,16 @@ PLANS: list[list[Kind]] = [
     [ExpMask(50, 24, 7, 1 << 15, 41, chunk=7)],
     [Relu(50, 12, 16, chunk=7)],
     [Less(50, 12, 16, 2, chunk=7)],
+    *[[Reached(n, window, width, t)] for n, window, width, t in [(9, 8, 4, 3), (64, 8, 8, 1), (65, 10, 10, 2),
+                                                                 (200, 2, 1, 1), (5, 3, 9, 9), (0, 8, 4, 2)]],
+    [Reached(50, 8, 8, 2, chunk=7)],
+    *[[Reached(n, 5, 8, 2)] for n in (CHUNK - 1, CHUNK, CHUNK + 1)],
+    *[[Empty(n, window, width, t)] for n, window, width, t in [(9, 4, 64, 3), (1, 1, 12, 1), (40, 8, 16, 9),
+                                                               (3, 12, 48, 64), (0, 5, 64, 2), (70, 2, 1, 5)]],
+    [Empty(50, 9, 64, 2, chunk=7)],
+    [Empty(5, 10, 20, 2, chunk=1)],
+    *[[Empty(n, 8, 32, t, segments)] for n, t, segments in ((9, 3, 2), (4, 16, 4), (7, 1, 3), (0, 2, 2))],
+    [Empty(CHUNK + 3, 3, 16, 1)],
     *[[Witness(n, bits, guards)] for n, bits, guards in [(60, 16, GUARDS), (0, 24, GUARDS), (9, 64, GUARDS[:1]),
                                                        (200, 6, ((0, 61, 40),)), (5, 40, ())]],
     [Coin(4)],
@@ -393,6 +439,7 @@ PLANS: list[list[Kind]] = [
     [ExpMask(30, 24, 5, 1 << 15, 41, spare=2, guards=GUARDS)],
     [Less(20, 24, 48, 2, guards=GUARDS)],
     [Relu(20, 24, 64, guards=GUARDS[:1])],
+    [Reached(20, 10, 8, 2, guards=((2, 5, 90),))],
 ]
 
 
@@ -436,6 +483,9 @@ ODD = [
     SeriesMask(50, 24, 4, 45),
     Relu(60, 11, 11),
     Less(60, 11, 11),
+    Reached(60, 8, 5, 3),
+    Empty(60, 5, 11, 3),
+    Empty(60, 8, 11, 3, 2),
     hadamard((400,), bits=13, pairs=[(0, 0, 13)]),
     hadamard((400,), (400,), bits=45, pairs=[(0, 1, 45), (1, 1, 43)], lifts=(13, 22)),
 ]
@@ -465,6 +515,8 @@ def test_corrections_carry_no_bit_above_their_width(kind: Kind) -> None:
         Less(2000, 24, 48),
         Relu(200, 24, 64),
         Relu(300, 24, 24),
+        Reached(3000, 8, 6, 3),
+        Empty(3000, 6, 16, 3),
     ],
     ids=repr,
 )

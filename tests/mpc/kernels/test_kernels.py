@@ -257,6 +257,27 @@ def test_rows_of_less_are_bit_identical(size: int, window: int, place: int) -> N
 
 
 @needs_numba
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("window", [2, 3, 6, 7, 8, 9, 10])
+@pytest.mark.parametrize("start", [0, 3, 64, 77])
+def test_bits_of_thresholds_are_bit_identical(size: int, window: int, start: int) -> None:
+    rng = np.random.default_rng(size + window)
+    tables = words(rng, size, max(1, (1 << window - 1) // 8)).astype(np.uint8)
+    u, planes = words(rng, size, bits=window), words(rng, 3, (start + size) // 64 + 2)
+    r, alpha, bits = words(rng, size, bits=window), words(rng, size // 64 + 1), words(rng, size)
+    thresholds = [0, 2**64 - 5, 3]
+    found = []
+    for kernels in map(kernels_named, ("numpy", "numba")):
+        mine = planes.copy()
+        kernels.below(tables, u, thresholds, window, start, mine)
+        sums = [kernels.counted(bits, alpha, u, c, window, columns, length, first) for c in thresholds
+                for first in (True, False) for columns in {1, max(size, 1)} for length in {columns, -(-columns // 3)}]
+        found.append([mine, kernels.signs(r, alpha, window), *sums])
+    for x, y in zip(*found, strict=True):
+        np.testing.assert_array_equal(x, y, strict=True)
+
+
+@needs_numba
 def test_what_is_compiled_is_chosen() -> None:
     backend = Backend("numpy", np, 1)
     assert kernels_for(backend).name == "numba"
@@ -395,6 +416,36 @@ def test_tables_answer_every_question(kernels: Kernels, block: int) -> None:
     (e0, l0), (e1, l1) = kernels.look_up(mine, v), kernels.look_up(theirs, v)
     np.testing.assert_array_equal(e0 ^ e1, (v == r).astype(np.uint8))
     np.testing.assert_array_equal(l0 ^ l1, (v < r).astype(np.uint8))
+
+
+@pytest.mark.parametrize("window", [2, 3, 5, 8])
+def test_values_that_reach_thresholds_are_counted(kernels: Kernels, window: int) -> None:
+    """Exhaustive over a small window: every mask, every value, whatever the shares of tables and bits."""
+    side, half = 1 << window, 1 << window - 1
+    r, x = (g.reshape(-1) for g in np.meshgrid(np.arange(side), np.arange(-half, half), indexing="ij"))
+    rng, n = np.random.default_rng(window), side * side
+    u, mask = (x + r).astype(np.uint64) & np.uint64(side - 1), r.astype(np.uint64)
+    mine = words(rng, n, max(1, half // 8)).astype(np.uint8)
+    theirs = mine.copy()
+    kernels.flip_bits(theirs, mask & np.uint64(half - 1))
+    alpha = words(rng, 1, -(-n // 64))
+    planes, others = alpha.copy(), np.zeros_like(alpha)
+    middle = n // 3  # two pieces, which share a byte
+    for rows, plane in ((mine, planes), (theirs, others)):
+        kernels.below(rows[:middle], u[:middle], [0], window, 0, plane)
+        kernels.below(rows[middle:], u[middle:], [0], window, middle, plane)
+    e, bits = (planes ^ others)[0], kernels.signs(mask, alpha[0], window)
+    share = words(rng, n)
+
+    def counts(length: int) -> np.ndarray:
+        return np.asarray(kernels.counted(bits - share, e, u, 0, window, side, length, True)
+                          + kernels.counted(share, e, u, 0, window, side, length, False))
+
+    reaching = (x >= 0).reshape(side, side)
+    assert (counts(side) == half).all()  # half of all values are 0 or more, under every mask
+    for length in range(1, side):
+        expected = [reaching[:, a : a + length].sum(axis=1) for a in range(0, side, length)]
+        np.testing.assert_array_equal(counts(length), np.concatenate(expected))
 
 
 def test_gather_picks_entries(kernels: Kernels) -> None:

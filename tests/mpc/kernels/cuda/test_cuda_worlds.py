@@ -28,12 +28,13 @@ def program(s: Any, mine: np.ndarray) -> Any:
     out = a + b + s.relu(y, bound=8.0) + s.lift(s.maximum(y, 1, bound=8.0, precision=8))[0]
     (waved,) = s.series(y, [WAVE])
     (small,) = s.less(y, [1.0], bound=8.0)
+    reached = s.reached(y, [-1.0, 2.0], low=-3.0, high=3.0, precision=4, width=40)
     grown = s.exponential(y - 3.0, Exponential(5, 0.25))
     own = s.matmul(y[:, :6], w)
     square = s.matmul(y, y.transpose(1, 0))
     stack = s.open_weight(mine.reshape(2, 4, 6).copy())
     some = s.matmul(y.reshape(2, 6, 4), stack.columns(1, 5)).reshape(6, 8)
-    return [s.reveal(x, CLIENT) for x in (out, waved, grown, s.mul(small, y), own, square, some)]
+    return [s.reveal(x, CLIENT) for x in (out, waved, grown, s.mul(small, y), *reached, own, square, some)]
 
 
 def guarded(s: Any, mine: np.ndarray) -> Any:
