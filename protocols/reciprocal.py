@@ -84,7 +84,7 @@ def reciprocal_fit(low: float, high: float, scale_bits: int) -> Fit:
 @cite("luo2024secformer", "2Quad softmax: division by Goldschmidt with deflation")
 @cite("goldschmidt1964", "division")
 def reciprocal_goldschmidt(s: Session, y: Share, *, eta: float, iterations: int, scale_bits: int) -> Share:
-    """2^scale_bits / y for 0 < y < 2 eta.   2 rounds per iteration, 1 more for a pending y; whole words per row.
+    """2^scale_bits / y for 0 < y < 2 eta.   1 round per iteration; whole words per row.
 
     1. n <- 1, d <- y / eta                         public deflation
     2. repeat: m <- 2 - d;  n <- n m;  d <- d m
@@ -95,7 +95,6 @@ def reciprocal_goldschmidt(s: Session, y: Share, *, eta: float, iterations: int,
     2^-17 / y for the rounding of y itself, which counts where sums are far below 1.
     Takes a pending y; the result has a truncation pending.
     """
-    (y,) = s.settle(y)
     # n starts as large as its growth, below 2^(iterations - 2), leaves room for: a first m near 0 makes it small
     finer = max(0, max(LEAST_N_BITS, N_BITS - iterations) + bits(eta) - scale_bits)
     d = deflated(y, eta, D_BITS)                                                                 # 1
@@ -105,13 +104,12 @@ def reciprocal_goldschmidt(s: Session, y: Share, *, eta: float, iterations: int,
 
 @cite("goldschmidt1964", "division")
 def converged(s: Session, n: Share, d: Share, iterations: int) -> Share:
-    """n / d by n <- n m, d <- d m with m = 2 - d, for d in (0, 2) kept times 2^16.   2 rounds per iteration.
+    """n / d by n <- n m, d <- d m with m = 2 - d, for d in (0, 2) kept times 2^16.   1 round per iteration.
 
     Takes pending values; the result has a truncation pending.
     """
     for _ in range(iterations - 1):
         m = 2 - d * 2.0**-D_BITS
-        d, m, n = s.settle(d, m, n)
         n, d = s.mul_many([(n, m), (d, m)], magnitude=PRODUCT_MAGNITUDE)
     return s.mul(n, 2 - d * 2.0**-D_BITS, magnitude=PRODUCT_MAGNITUDE)
 

@@ -134,11 +134,10 @@ def rsqrt_goldschmidt(
 def converged(s: Session, p: Share, q: Share, iterations: int) -> Share:
     """p / sqrt(q) by p <- p m, q <- q m^2 with m = (3 - q)/2, for q in (0, 3) kept times 2^12.
 
-    3 rounds per iteration. Takes pending values; the result has a truncation pending.
+    2 rounds per iteration, 1 for the last. Takes pending values; the result has a truncation pending.
     """
     for _ in range(iterations - 1):
         m = (3 - q * 2.0**-Q_BITS) * 0.5
-        q, m, p = s.settle(q, m, p)
         p, mm = s.mul_many([(p, m), (m, m)], magnitude=PRODUCT_MAGNITUDE)
         q = s.mul(q, mm * 2.0**s.fixed.frac, magnitude=PRODUCT_MAGNITUDE) * 2.0**-s.fixed.frac
     return s.mul(p, (3 - q * 2.0**-Q_BITS) * 0.5, magnitude=PRODUCT_MAGNITUDE)
