@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from secformer.mpc.errors import ShapeError
 from secformer.mpc.guarding import Guarding
+from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.scales import Operand, distinct, lifted_window, product_width
 from secformer.mpc.shares import Share, Weight
@@ -20,9 +21,9 @@ class Products(Guarding):
         """Element-wise product, broadcasting. `magnitude` bounds the result and what is summed from it. `whole` makes
         the product right in whole words, so that a product which takes it needs no truncation before.
 
-        Price: one round. Per element of x and of y: window(session's frac, magnitude of the operand) bits where a
-        truncation is pending or the operand is narrow, since the opening then also lifts it; else window(2 frac,
-        magnitude) bits, or 64 for `whole`.
+        Price: one round. Per element of x and of y: window(session's frac, the operand's magnitude) bits where a
+        truncation is pending, or it is narrow or promised to be small, since the opening then also lifts it; else
+        window(2 frac, magnitude) bits, or 64 for `whole`.
         """
         return self.mul_many([(x, y)], magnitude=magnitude, whole=whole)[0]
 
@@ -70,8 +71,8 @@ class Products(Guarding):
                 for data, (x, y), w, h, m in zip(products, given, widths, held, magnitudes, strict=True)]
 
     def _operands(self, pairs: Sequence[Pair], widths: Sequence[int], lifts: bool) -> dict[int, Operand]:
-        """How each share enters the products, by its id: as it is; without its lowest bits, where what is left is right
-        modulo the products' widths; lifted by its opening, in element-wise products; else truncated before."""
+        """How each share enters the products, by its id: without its lowest bits; if what is left is not right modulo
+        the products' widths, lifted by its opening in element-wise products, and truncated before in others."""
         wanted: dict[int, int] = {}
         for pair, width in zip(pairs, widths, strict=True):
             for v in pair:
@@ -80,17 +81,21 @@ class Products(Guarding):
         self._own(*shares)
         early = [] if lifts else [x for x in shares if x.width - self._shift_of(x) < wanted[id(x)]]
         done = dict(zip(map(id, early), self._settled(early, [wanted[id(x)] for x in early]), strict=True))
-        return {id(x): self._operand_of(done[id(x)], wanted[id(x)], checked=False) if id(x) in done
-                else self._operand_of(x, wanted[id(x)]) for x in shares}
+        return {k: self._operand_of(done.get(k, x), wanted[k], lifts, checked=k not in done)
+                for k, x in ((id(x), x) for x in shares)}
 
-    def _operand_of(self, x: Share, width: int, checked: bool = True) -> Operand:
+    def _operand_of(self, x: Share, width: int, lifts: bool, checked: bool = True) -> Operand:
+        """x as it enters products right mod 2^width: lifted where it is not so wide, or where a promise of its own
+        makes that the shorter opening."""
         shift = self._shift_of(x)
         left = x.width - shift
-        window = lifted_window(x, shift, self.fixed) if shift or left < width else 0
-        window, bits = (window, window) if left < width else (0, width)
+        small = lifts and (shift or x.held)
+        window = lifted_window(x, shift, self.fixed) if shift or left < width or small else 0
+        if left >= width and not (small and whole_bytes(window) < whole_bytes(width)):
+            window = 0
         check = None
         if checked and x.interval is not None:
-            offset = 1 << (window - 2) if window else 0
+            bits, offset = (window, 1 << (window - 2)) if window else (width, 0)
             check = self._check(x, x.interval, x.frac - shift, bits, offset)
         data = self._rounded(x.data, shift) if shift else x.data
         return Operand(Share(self, data, x.frac - shift, left, x.magnitude), window, check)

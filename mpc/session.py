@@ -185,7 +185,7 @@ class Session(Products):
         width = self.fixed.window(2 * self.fixed.frac, self.fixed.magnitude if magnitude is None else magnitude)
         width = BIT_WIDTH if narrow else width
         check = None if known else self._bounded(x, bound, window)
-        return [Share(self, bit, 0, width, 1) for bit in self._less(x, exactly, window, width, check)]
+        return [Share(self, bit, 0, width, 1, held=True) for bit in self._less(x, exactly, window, width, check)]
 
     def relu(self, x: Share, *, bound: float, precision: int | None = None) -> Share:
         """max(x, 0) for |x| < bound. Price: two rounds, otherwise as `less` with one threshold."""

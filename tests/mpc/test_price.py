@@ -42,7 +42,7 @@ PRICES: dict[str, tuple[Any, int, int]] = {
     "less, coarse": (lambda s, x: s.less(x, [0.0], bound=60.0, precision=1)[0], 3, 2 * N + N),
     "relu": (lambda s, x: s.relu(x, bound=128.0), 2, 3 * N + N),
     "maximum": (lambda s, x: s.maximum(x, 0, bound=32.0), 2 * 3, 4 * (N - 1)),
-    "select": (lambda s, x: s.select(s.less(x, [0.0], bound=8.0)[0], x, -x), 4, 3 * N + N + N + 12 * N),
+    "select": (lambda s, x: s.select(s.less(x, [0.0], bound=8.0)[0], x, -x), 4, 3 * N + N + N + 7 * N),
     "lift": (lambda s, x: s.lift(s.maximum(x, 0, bound=30.0, precision=3))[0], 7, (2 + 1) * (N - 1) + 2),
 }
 
