@@ -18,7 +18,7 @@ from secformer.mpc.shares import Share
 from secformer.protocols.fits import Fit, choose
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range, bits
-from secformer.protocols.rsqrt import PRODUCT_MAGNITUDE, ROW_HARMONICS, deflated, rsqrt_series
+from secformer.protocols.rsqrt import PRODUCT_MAGNITUDE, ROW_HARMONICS, rsqrt_series
 
 TOLERANCE = 1.2e-4      # largest relative error of one series
 WIDEST = 320.0          # largest ratio high/low for which one series is tried
@@ -40,13 +40,13 @@ class Reciprocal(Protocol):
 @cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of 1/y")
 def reciprocal_series(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / y for y in the domain.   1 round where one series reaches 1.2e-4, else 3 (or 8, see rsqrt).
+    """2^scale_bits / y for y in the domain.   1 round where one series reaches 1.2e-4, else 2 (or 6, see rsqrt).
 
     One series (high/low up to about 250), 3 to 4 bytes per row:
     1. open y mod P; sum the harmonics
     Else, since 1/sqrt(y) spans half as many octaves, about 20 bytes per row more:
     1. r <- 2^j / sqrt(y) by series
-    2. return r^2                                                                        two rounds
+    2. return r^2                                                                        one round
 
     Domain: high/low up to 2^20. Error, relative: at most 1.2e-4. Takes a pending y; the result has a
     truncation pending.
@@ -112,6 +112,12 @@ def converged(s: Session, n: Share, d: Share, iterations: int) -> Share:
         m = 2 - d * 2.0**-D_BITS
         n, d = s.mul_many([(n, m), (d, m)], magnitude=PRODUCT_MAGNITUDE)
     return s.mul(n, 2 - d * 2.0**-D_BITS, magnitude=PRODUCT_MAGNITUDE)
+
+
+def deflated(y: Share, eta: float, finer_bits: int) -> Share:
+    """y / eta times 2^finer_bits. Local. The power of two goes first, so that the promised magnitude grows with it."""
+    whole = math.floor(math.log2(eta))
+    return (y * 2.0 ** (finer_bits - whole)) * (2.0**whole / eta)
 
 
 def deflation(domain: Range) -> tuple[float, int]:
