@@ -35,7 +35,7 @@ WINDOW = 17              # bits of the widest comparison that two tables serve
 @student("Quad", quad=list(QUAD))
 @needs(INPUT)
 def gelu_quad(s: Session, x: Share, at: Site) -> Share:
-    """0.125 x^2 + 0.25 x + 0.5 for x in at["input"].   1 round; 3 bytes per element for |x| below 56, 4 beyond.
+    """0.125 x^2 + 0.25 x + 0.5 for x in at["input"].   1 round; 3 bytes per element for |x| up to 50, 4 beyond.
 
     1. x^2; the rest is local, all three constants being powers of two
 
@@ -47,6 +47,8 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
     x, reach = bounded(s, x, r, INPUT.name), max(1.0, with_air(r).reach)
     square, slope, constant = QUAD
     most = bits(1.01 * (square * reach**2 + slope * reach + constant))
+    if x.width - x.frac < most + 2 + bits(1.0 / square) - bits(1.0 / slope):
+        (x,) = s.settle(x)  # beside the square, its slope takes words that hold the result
     y = s.square(x, magnitude=most - bits(square)) * square + x * slope + constant               # 1
     return y.promise(most)
 
