@@ -31,6 +31,7 @@ from secformer.mpc.thresholding import Thresholding
 CLIENT = "client"
 ROOM = 0.5      # of a comparison's reach, that a guarded one leaves to notice values that are larger
 AIR = 1.25      # the same, in parts of the guard
+BIT_WIDTH = 8   # of narrow bits: one byte, the least that an opening takes
 
 
 class Session(Products, Thresholding):
@@ -165,12 +166,13 @@ class Session(Products, Thresholding):
         return self._evaluated(data, function)
 
     def less(self, x: Share, thresholds: Sequence[float], *, bound: float, precision: int | None = None,
-             magnitude: int | None = None, known: bool = False) -> list[Share]:
+             magnitude: int | None = None, known: bool = False, narrow: bool = False) -> list[Share]:
         """[x < c] for each public threshold c, as shares of 0 or 1 (no fractional bits), for |x| < bound.
 
         `precision` keeps that many fractional bits of x: the result may be wrong only where |x - c| <= 2^-precision.
         `magnitude` bounds products with settled values that the bits go into, as in `mul`: the width of the shares.
-        `known` says that |x| < bound was checked before: a guard has nothing to add.
+        `known` says that |x| < bound is checked elsewhere: a guard has nothing to add.
+        `narrow` makes the shares right modulo 2^8 only: products lift them, and open one byte of each.
         Price: three rounds; per element its window (precision + bits of bound + 1), 2n - 1 bits per threshold for n
         blocks of at most 8 bits, and one bit for each threshold together; each of these in whole bytes.
         """
@@ -183,6 +185,7 @@ class Session(Products, Thresholding):
         nearest = math.ceil if x.frac == exact else math.floor
         exactly = [(float(c), nearest(c * 2.0**x.frac)) for c in thresholds]
         width = self.fixed.window(2 * self.fixed.frac, self.fixed.magnitude if magnitude is None else magnitude)
+        width = BIT_WIDTH if narrow else width
         check = None if known else self._bounded(x, bound, window)
         return [Share(self, bit, 0, width, 1, held=True) for bit in self._less(x, exactly, window, width, check)]
 

@@ -79,8 +79,8 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     Takes pending scores; the result has a truncation pending.
     """
     columns = real_columns(scores, values, mask)
-    x, domain, total = shifted(s, scores, columns, at, series_rounds, least_bound=LEAST_BOUND,
-                               windows=(OCTET, WINDOW))                                          # 1
+    x, domain, total = shifted(s, scores, columns, at, least_bound=LEAST_BOUND, windows=(OCTET, WINDOW),
+                               reciprocal_rounds=series_rounds)                                  # 1
     if columns is not None:
         x = x * columns  # so that masked columns stay in exp's domain
     # weights are checked where exp opens them, so they may settle in as few bits as they need
@@ -92,10 +92,15 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
                          width=SERIES_WIDTH, tolerance=SERIES_TOLERANCE)                         # 3, 4
 
 
+def always_as_many(total: Range) -> int:
+    """Rounds of a reciprocal that do not depend on its domain, beyond those that it always takes."""
+    return 0
+
+
 @cite("vaswani2017attention", "scaled dot-product attention")
 def shifted(
-    s: Session, scores: Share, columns: np.ndarray | None, at: Site, reciprocal_rounds: Callable[[Range], int], *,
-    least_bound: float = 0.0, windows: Windows = (WINDOW,),
+    s: Session, scores: Share, columns: np.ndarray | None, at: Site, *, least_bound: float = 0.0,
+    windows: Windows = (WINDOW,), reciprocal_rounds: Callable[[Range], int] = always_as_many,
 ) -> tuple[Share, Range, Range]:
     """x = scores - m; its domain over real columns; and where row sums of exp(x) lie. Softmax does not depend on m.
 

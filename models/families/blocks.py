@@ -16,7 +16,7 @@ from secformer.models.data.parameters import Parameters
 from secformer.models.data.tensors import TABLE
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
-from secformer.protocols.quantities import INPUT, MOST, Quantity, apart, opened
+from secformer.protocols.quantities import INPUT, MOST, SCORE, Quantity, apart, opened
 from secformer.protocols.ranges import Site, bits, roomiest, with_air
 from secformer.protocols.recipes import Recipe
 
@@ -64,6 +64,11 @@ def entering(s: Session, at: Site, quantity: Quantity = INPUT, *, least: int = 1
     if s.guarded:
         least = max(least, min(apart(at, r), s.fixed.magnitude))
     return _filled(s, least)
+
+
+def attending(s: Session, f: Forward, at: Site) -> int:
+    """The magnitude of scores, from what softmax takes (see `entering`)."""
+    return entering(s, at, SCORE, least=opened(f.recipe.softmax, s.fixed, at))
 
 
 def projecting(s: Session, at: Site) -> int:

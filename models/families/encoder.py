@@ -22,7 +22,7 @@ from secformer.models.families.architecture import LAYERS, Rows
 from secformer.models.families.blocks import (
     Forward,
     added,
-    entering,
+    attending,
     join_heads,
     layernorm,
     linear,
@@ -34,7 +34,6 @@ from secformer.models.families.encoder_tensors import EncoderTensors
 from secformer.models.families.heads import Head
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
-from secformer.protocols.quantities import SCORE
 from secformer.protocols.ranges import Site
 
 
@@ -113,7 +112,7 @@ class Encoder(EncoderTensors):
 
     def scores(self, s: Session, q: Share, k: Share, f: Forward, at: Site, weights: str) -> Share:
         """Q K^T of queries and keys (B, H, T, D); families with relative positions add to it."""
-        return s.matmul(q, k.swapaxes(-1, -2), magnitude=entering(s, at, SCORE))
+        return s.matmul(q, k.swapaxes(-1, -2), magnitude=attending(s, f, at))
 
     def context(self, s: Session, scores: Share, v: Share, f: Forward, at: Site) -> Share:
         """softmax(scores) V over attended tokens, (B, H, T, D)."""
