@@ -113,9 +113,9 @@ def layernorm_by(
     else:
         t = x.sum(-1, keepdims=True).promise(max(1, bits(plan.sums.reach)))
         t = s.checked(t, plan.sums.low, plan.sums.high, "row_sum")
-    products = max(plan.square_bits, c + plan.deviation_bits)
-    xx, tt, xg, tg, x, t = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=products,
-                                      settled=(x, t))                                            # 1
+    squares, deviations = plan.square_bits, c + plan.deviation_bits
+    xx, tt, xg, tg, x, t = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], settled=(x, t),
+                                      magnitude=(squares, squares, deviations, deviations))      # 1
     if plan.sums is not None:
         rounding = 2.0 * (channels + 1) * 2.0**-s.fixed.frac  # of every x, and of t
         s.expect_within(x.sum(-1, keepdims=True) - t, -rounding, rounding, "row_sum")

@@ -47,7 +47,7 @@ from secformer.protocols.reciprocal import (
 
 VALUE_BITS = 1       # values, and so their weighted means, are promised below twice their measured reach
 EXP_BITS = 3         # weights are kept times 2^3, so that rounding them costs little
-SERIES_WIDTH = 56    # bits that weights settle to: their row sums then need no lift before the reciprocal's series
+SERIES_WIDTH = 40    # bits that weights settle to: their row sums then need no lift before the reciprocal's series
 LEAST_SUM = 0.99     # least sum of a row's weights: the largest weight is 1 or more, up to rounding
 RECIPROCAL_BITS = 0  # reciprocals of row sums settle at 1 or more: relative rounding below 2^-16
 COARSER = 3          # bits by which a row's sum may settle coarser than the least row's

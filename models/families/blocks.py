@@ -107,13 +107,12 @@ def added(s: Session, x: Share, y: Share, f: Forward, name: str, site: str, *, b
 def look_up(s: Session, rows: Share, f: Forward) -> Share:
     """Secret one-hot rows (N, V + S) times the secret table (V + S, C): (N, C).
 
-    The product has the table's narrow width; one lift widens it. Price: one round per AT_ONCE entries of the rows,
-    which bounds the memory, and one for the lift; N (V + S) words of that width.
+    The result has the table's narrow width; what takes it lifts it. Price: one round per AT_ONCE entries of the rows,
+    which bounds the memory; N (V + S) words of that width.
     """
     tables, step = f.parameters.blocks(TABLE), max(1, AT_ONCE // rows.shape[1])
     found = [_sums(s, rows[i : i + step], tables) for i in range(0, rows.shape[0], step)]
-    (sums,) = s.lift(found[0] if len(found) == 1 else s.concatenate(found))
-    return sums
+    return found[0] if len(found) == 1 else s.concatenate(found)
 
 
 def _sums(s: Session, rows: Share, tables: Sequence[Weight]) -> Share:

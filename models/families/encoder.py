@@ -101,7 +101,8 @@ class Encoder(EncoderTensors):
         c, heads, at = self.spec.hidden, self.spec.heads, f.at(f"{site}.softmax")
         with s.scope("linear"):
             qkv = linear(s, x, f, f"{weights}.qkv", magnitude=projecting(s, at))
-            (qkv,) = s.settle(qkv)  # (N, 3C): one truncation for its three uses
+            # (N, 3C): one truncation for its three uses, as wide as products of the session's magnitude
+            (qkv,) = s.settle(qkv, width=s.fixed.window(2 * s.fixed.frac, s.fixed.magnitude))
             q, k, v = (split_heads(qkv[:, i * c : (i + 1) * c], f.batch, heads) for i in range(3))
             scores = self.scores(s, q, k, f, at, weights)  # (B, H, T, T)
         with s.scope("softmax"):
