@@ -84,8 +84,8 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     if columns is not None:
         x = x * columns  # so that masked columns stay in exp's domain
     # weights are checked where exp opens them, so they may settle in as few bits as they need
-    largest = 2.0**EXP_BITS * math.exp(domain.high + ABOVE)
-    e = exp(s, x, domain, scale_bits=EXP_BITS).promise(bits(largest))                            # 2
+    e = exp(s, x, domain, scale_bits=EXP_BITS)                                                   # 2
+    e = e.promise(min(e.magnitude, bits(2.0**EXP_BITS * math.exp(domain.high + ABOVE))))
     if columns is not None:
         e = e * columns
     return weighted_mean(s, e, values, times(total, 2.0**EXP_BITS), at, reciprocal_series,
