@@ -33,7 +33,10 @@ def program(s: Any, mine: np.ndarray) -> Any:
     square = s.matmul(y, y.transpose(1, 0))
     stack = s.open_weight(mine.reshape(2, 4, 6).copy())
     some = s.matmul(y.reshape(2, 6, 4), stack.columns(1, 5)).reshape(6, 8)
-    return [s.reveal(x, CLIENT) for x in (out, waved, grown, s.mul(small, y), own, square, some)]
+    # operands that are lifted: on either side, on both, a square, and broadcast
+    p, q = s.mul_many([(y, y[:, :1]), (y[:1], y[:1])], magnitude=7)
+    lifted = s.concatenate(s.mul_many([(p, q), (p, p), (y, p), (q, y[:, 1:2])], magnitude=14), 0)
+    return [s.reveal(x, CLIENT) for x in (out, waved, grown, s.mul(small, y), own, square, some, lifted)]
 
 
 def guarded(s: Any, mine: np.ndarray) -> Any:
