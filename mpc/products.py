@@ -35,6 +35,8 @@ class Products(Guarding):
                  whole: bool = False) -> list[Share]:
         """Several products in one round. A pair (x, x), the very same share twice, costs one opening. `magnitude` is
         one for all or one for each."""
+        if any(isinstance(v, Weight) for pair in pairs for v in pair):
+            raise ShapeError("an element-wise product takes shares, got a weight; multiply by it with matmul")
         return self._products(pairs, magnitude, matmul=False, whole=whole)
 
     def matmul(self, x: Share, y: Share | Weight, *, magnitude: int | None = None) -> Share:
