@@ -35,8 +35,6 @@ class Products(Guarding):
                  whole: bool = False) -> list[Share]:
         """Several products in one round. A pair (x, x), the very same share twice, costs one opening. `magnitude` is
         one for all or one for each."""
-        if any(isinstance(v, Weight) for pair in pairs for v in pair):
-            raise ShapeError("an element-wise product takes shares, got a weight; multiply by it with matmul")
         return self._products(pairs, magnitude, matmul=False, whole=whole)
 
     def matmul(self, x: Share, y: Share | Weight, *, magnitude: int | None = None) -> Share:
@@ -80,6 +78,8 @@ class Products(Guarding):
             for v in pair:
                 wanted[id(v)] = max(width, wanted.get(id(v), 0))
         shares = [v for v in distinct(pairs) if isinstance(v, Share)]
+        if lifts and len(shares) < len(wanted):
+            raise ShapeError("an element-wise product takes shares, got a weight; multiply by it with matmul")
         self._own(*shares)
         early = [] if lifts else [x for x in shares if x.width - self._shift_of(x) < wanted[id(x)]]
         done = dict(zip(map(id, early), self._settled(early, [wanted[id(x)] for x in early]), strict=True))
