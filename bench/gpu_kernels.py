@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.kernels import Kernels
-from secformer.mpc.kernels.words import Sealed
+from secformer.mpc.kernels.words import TERMS, Factor, Sealed
 
 KEY, OTHER = bytes(range(32)), bytes(range(32, 64))
 HARMONICS, TURN_BITS, BLOCK_BITS, WINDOW, BLOCKS = 20, 24, 8, 24, 3
@@ -63,6 +63,9 @@ def cases() -> list[Case]:
         Case("opened, 48 bits", payload(48), lambda k, a, n: k.opened(a["x"], a["payload"], 48), 22),
         Case("wraps", words("r", bits=27), lambda k, a, n: k.wraps(a["r"], 26), 24),
         Case("lifted", lifts, lambda k, a, n: k.lifted(a["u"], a["z"], a["masked"], a["wraps"], 26, True), 48),
+        Case("multiplied, both lifted", factors, multiplied, 72),
+        Case("product_terms, both lifted", words("r", "s", bits=27),
+             lambda k, a, n: tuple(k.product_terms((a["r"], a["s"]), (26, 26), TERMS)), 48),
         Case("turn", words("u", bits=TURN_BITS), lambda k, a, n: k.turn(a["u"], TURN_BITS), 24, TURN, "doubles"),
         Case(f"harmonics, {HARMONICS}", words("u", bits=TURN_BITS),
              lambda k, a, n: k.harmonics(a["u"], TURN_BITS, HARMONICS, 20), 8 + 16 * HARMONICS,
@@ -125,6 +128,15 @@ def payload(bits: int) -> Callable[[np.random.Generator, int], dict[str, np.ndar
 def lifts(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
     return {"u": random_words(rng, n, 26), "z": random_words(rng, n), "masked": random_words(rng, n),
             "wraps": random_words(rng, 2 * n)}
+
+
+def factors(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    return {name: random_words(rng, n, 26 if name in "uv" else 64) for name in ("u", "share", "v", "other", *TERMS)}
+
+
+def multiplied(k: Kernels, a: Arrays, n: int) -> Any:
+    x, y = Factor(a["u"], a["share"], 26), Factor(a["v"], a["other"], 26)
+    return k.multiplied(x, y, {name: a[name] for name in TERMS}, True)
 
 
 def series_inputs(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:

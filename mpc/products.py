@@ -83,6 +83,8 @@ class Products(Guarding):
             for v in pair:
                 wanted[id(v)] = max(width, wanted.get(id(v), 0))
         shares = [v for v in distinct(pairs) if isinstance(v, Share)]
+        if lifts and len(shares) < len(wanted):
+            raise ShapeError("an element-wise product takes shares, got a weight; multiply by it with matmul")
         self._own(*shares)
         early = [] if lifts else [x for x in shares if x.width - self._shift_of(x) < wanted[id(x)]]
         done = dict(zip(map(id, early), self._settled(early, [wanted[id(x)] for x in early]), strict=True))

@@ -48,6 +48,11 @@ def narrow_product_with_weight(s: Any, x: Share) -> Share:
     return s.matmul(rows.reshape(N // 60, 60), s.open_weight(x.data[:3600].reshape(60, 60), width=24))
 
 
+def narrow(s: Any, x: Share) -> Share:
+    """As many bits as are not whole bytes."""
+    return Share(s, x.data, 16, 31, 10)
+
+
 def guarded(program: Program) -> Program:
     """The program with a guard: the same openings and more, under masks that tables belong to."""
 
@@ -68,11 +73,15 @@ VERBS: dict[str, Program] = {
     "square": lambda s, x: s.square(x),
     "square of 17 bits": lambda s, x: s.square(x, magnitude=3),
     "mul_many": lambda s, x: s.mul_many([(x, x[::-1]), (x, x)])[0],
+    "mul of pending values": lambda s, x: s.mul(x * 0.3, (x * 0.7)[::-1]),
+    "lifted mul of 31 bits": lambda s, x: s.mul(narrow(s, x), narrow(s, x)[::-1]),
+    "lifted square of 31 bits": lambda s, x: s.square(narrow(s, x)),
+    "matmul without low bits": lambda s, x: s.matmul((x * 0.6).reshape(60, 100), (x * 0.7).reshape(100, 60)),
     "matmul": lambda s, x: s.matmul(x.reshape(60, 100), x.reshape(100, 60)),
     "weight": product_with_weight,
     "weight of 24 bits": narrow_product_with_weight,
     "truncation": lambda s, x: s.settle(x * 0.3)[0],
-    "truncation of 31 bits": lambda s, x: s.lift(Share(s, x.data, 16, 31, 10))[0],
+    "truncation of 31 bits": lambda s, x: s.lift(narrow(s, x))[0],
     "series of 24 bits": lambda s, x: s.series(x, [LONG])[0],
     "series of 21 bits": lambda s, x: s.series(x, [SHORT])[0],
     "exponential of 24 bits": lambda s, x: s.exponential(x, Exponential(8, 0.0)),
@@ -91,6 +100,7 @@ VERBS: dict[str, Program] = {
         guarded(lambda s, x: s.series(x, [Series(5, (0.0, 1.0), (0.0, 0.5), domain=(-9.0, 9.0))])[0]),
     "guarded exponential": guarded(lambda s, x: s.exponential(x, Exponential(5, 0.0))),
     "guarded truncation": guarded(lambda s, x: s.settle(s.checked((x * 0.3).promise(6), -9.0, 9.0, "input"))[0]),
+    "guarded mul": guarded(lambda s, x: s.mul(s.checked((x * 0.3).promise(6), -9.0, 9.0, "in"), (x * 0.7).promise(6))),
     "guarded less": guarded(lambda s, x: s.less(x, [0.0], bound=31.0)[0]),
     "guarded thresholds": guarded(lambda s, x: s.reached(x.reshape(N, 1), [1.0, 2.0], low=-31.0, high=31.0,
                                                         precision=2)[0]),
@@ -149,7 +159,8 @@ def test_what_travels_is_uniform_and_nothing_above_its_width(verb: str, given: s
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("given", sorted(INPUTS))
-@pytest.mark.parametrize("verb", ["square", "series of 24 bits", "exponential of 24 bits", *sorted(ODD - {"maximum"})])
+@pytest.mark.parametrize("verb", ["square", "lifted square of 31 bits", "series of 24 bits",
+                                  "exponential of 24 bits", *sorted(ODD - {"maximum"})])
 def test_the_receivers_own_share_does_not_unmask_a_message(verb: str, given: str, rank: int) -> None:
     """The receiver knows its own share of x; the message plus that share is x plus the sender's part of the mask, which
     must be uniform in every bit that travelled: x is fixed, so a mask that is too short would show at once."""
@@ -235,6 +246,7 @@ def test_results_are_fresh_shares() -> None:
     """What the client receives says nothing but the result: products of zeros are shared uniformly."""
     for program in (
         lambda s, x: s.square(x),
+        lambda s, x: s.mul(x * 0.3, narrow(s, x)),
         lambda s, x: s.relu(x, bound=4.0),
         lambda s, x: s.series(x, [SHORT])[0],
         lambda s, x: s.exponential(x, Exponential(5, 0.0)),

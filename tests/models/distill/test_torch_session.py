@@ -96,6 +96,26 @@ def test_gradients(recipe: Recipe, name: str) -> None:
     assert torch.autograd.gradcheck(function, inputs, eps=1e-6, atol=1e-5, rtol=1e-4)
 
 
+def test_products_of_pending_narrow_and_promised_operands() -> None:
+    """What a product drops and lifts is nothing to numbers: their values, facts and gradients stay."""
+    def program(s: Session, x: Share, y: Share) -> Share:
+        p, q = s.mul_many([(x, y), (y, y)], magnitude=6)
+        narrow = Share(s, y.data, y.frac, 24, 5)
+        a, b, c = s.mul_many([(p, q), (p.promise(3), p), (narrow, q)], magnitude=(8, 9, 10))
+        return s.concatenate([a, b, c, s.matmul(s.square(x, whole=True), y.transpose(1, 0))], axis=1)
+
+    x, y = values(3, 4, scale=0.6), values(3, 4, seed=1, scale=0.6)
+    plain, s = PlainSession(), double()
+    expected, found = (program(each, each.accept(x), each.accept(y)) for each in (plain, s))
+    by_hand = np.concatenate([x * y**3, (x * y) ** 2, y**3, x**2 @ y.T], axis=1)
+    np.testing.assert_allclose(expected.data, by_hand, rtol=1e-12)
+    np.testing.assert_allclose(found.data.numpy(), by_hand, rtol=1e-12)
+    facts = ("shape", "frac", "width", "magnitude")
+    assert [getattr(found, f) for f in facts] == [getattr(expected, f) for f in facts]
+    inputs = [torch.tensor(v, requires_grad=True) for v in (x, y)]
+    assert torch.autograd.gradcheck(lambda *t: program(s, *map(s.accept, t)).data, inputs)
+
+
 def test_series_of_many_harmonics_in_blocks() -> None:
     rng = np.random.default_rng(5)
     f = Series(4, tuple(rng.normal(size=31)), tuple(rng.normal(size=31)), linear=0.5)

@@ -41,6 +41,17 @@ def test_a_plan_survives_json() -> None:
     assert sum(size for _, size in back.corrections()) == PLAN.dealer_bytes
 
 
+def test_a_plan_of_products_that_lift_survives_json() -> None:
+    guards = ((2, 5, 90),), ()
+    plan = Plan((Hadamard(((5,), (5, 1)), (48, 48), ((0, 1, 48), (1, 1, 40)), (None, None), guards, (32, 0)),))
+    assert Plan.from_dict(sent(plan)) == plan
+    for lifts in ([32, 24], [0, 0], []):
+        facts = sent(plan)
+        facts["kinds"][0][-1] = lifts
+        with pytest.raises(Desync):
+            Plan.from_dict(facts)
+
+
 def test_every_kind_can_be_told() -> None:
     concrete = {cls for module in (kinds, comparisons, products, thresholds) for cls in vars(module).values()
                 if isinstance(cls, type) and issubclass(cls, Kind) and cls not in (Kind, Bilinear, Comparison)}
