@@ -232,6 +232,41 @@ def test_lifted_operands_give_what_settled_ones_give(kernels: Kernels, trivial: 
     assert two.cost.bytes == 2 * (4 + 4 + 3 * 7) * 60
 
 
+@pytest.mark.parametrize("trivial", [False, True])
+def test_operands_that_are_kept_come_back_truncated_for_nothing(kernels: Kernels, trivial: bool) -> None:
+    """Word by word what `settle` makes of the same shares, as wide as the widest product; the plan is the same."""
+    rng = np.random.default_rng(8)
+    x, y = (Words(words_of([int(v * 2**32) for v in rng.uniform(-90, 90, size=60)]), 32, 48) for _ in range(2))
+    z = np.rint(rng.uniform(-90, 90, size=60) / ULP) * ULP
+
+    def program(s: Any, x: Share, y: Share, z: Share) -> list[Share]:
+        kept = (y, z, x)
+        return s.mul_many([(x, y), (x, x), (y, z)], magnitude=(22, 14, 10), settled=kept)[3:]
+
+    def apart(s: Any, x: Share, y: Share, z: Share) -> list[Share]:
+        return [*s.settle(y), z, *s.settle(x)]
+
+    found, one = run(program, x, y, z, raw=True, kernels=kernels, trivial=trivial)
+    expected, _ = run(apart, x, y, z, raw=True, kernels=kernels, trivial=trivial)
+    assert [v.frac for v in found] == [16, 16, 16]
+    assert [v.width for v in found] == [56, 48, 56]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a.words, reduced(b.words, a.width))
+    _, without = run(lambda s, *v: s.mul_many([(v[0], v[1]), (v[0], v[0]), (v[1], v[2])], magnitude=(22, 14, 10)),
+                     x, y, z, raw=True, kernels=kernels, trivial=trivial)
+    assert one.plan.kinds == without.plan.kinds and one.cost.bytes == without.cost.bytes
+
+
+def test_operands_that_are_kept_are_fresh_shares() -> None:
+    x = np.zeros(6000)
+    for program in (lambda s, x: s.mul_many([(x, x)], settled=(x,))[1:],
+                    lambda s, x: (lambda y: s.mul_many([(y, x)], settled=(y,))[1:])(narrow(s, x))):
+        world = World(kernels=kernels_named("numpy"), unsafe_seeds=SEEDS)
+        _, outcome = run(program, x, world=world, raw=True, trivial=True)
+        for ((words, _, width),) in outcome.results:
+            assert looks_uniform(reduced(words, width), width)
+
+
 def test_whole_products_need_no_truncation_before_a_matrix_product() -> None:
     x = np.array([[1.5, -3.25], [50.0, 0.0]])
     for whole, kinds, sent in ((True, ["Hadamard", "MatMul"], 8 + 2 * 6),
