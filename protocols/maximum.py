@@ -22,8 +22,8 @@ from secformer.protocols.exp import table
 from secformer.protocols.quantities import MAXIMUM, SCORE, SPREAD, measured
 from secformer.protocols.ranges import Range, Site, bits
 
-ROUND = 0.25         # bytes per score that a round is worth. 100 Mbit/s carry 500 kB in a round of 40 ms: 0.16 bytes
-                     # per score with 12 heads and 512 tokens, 2.5 with 128
+ROUND = 125_000      # bytes, of both parties together, that a round is worth: 0.5 ms of 1 Gbit/s in each direction
+HEADS = 12           # of a text, that a round's worth is reckoned with
 GRID = 0.25          # thresholds are spaced by multiples of this, so that layers share fits that depend on the spacing
 LEAST_DELTA = 0.5    # a maximum need not be closer than this
 FINEST = 4           # most fractional bits of scores that are compared with thresholds
@@ -64,10 +64,9 @@ class Price(NamedTuple):
     rounds: int
     sent: float
 
-    @property
-    def total(self) -> float:
-        """In bytes per score."""
-        return self.sent + ROUND * self.rounds
+    def total(self, columns: int, more: int = 0) -> float:
+        """Bytes for a text of so many tokens, rounds included: these and `more`."""
+        return self.sent * HEADS * columns**2 + ROUND * (self.rounds + more)
 
 
 class Below(NamedTuple):
@@ -100,7 +99,8 @@ def row_maximum(
     Ranges: at["score"], at["spread"], and at["maximum"] for thresholds. `least_bound` and `windows` are the tree's: see
     `coarsest`. Takes pending scores. columns: 0 where one is masked, None where none is.
     """
-    score, keys = measured(at, SCORE), scores.shape[-1]
+    # lengths that have their power of two in common take the same way, and so the same fits later
+    score, keys = measured(at, SCORE), 1 << bits(scores.shape[-1])
     bound = max(least_bound, score.reach + 1.0)
     precision = coarsest(bound, windows)
     above = 2.0 * 2.0**-precision  # what dropped bits take off a tree's maximum
@@ -108,8 +108,8 @@ def row_maximum(
     if MAXIMUM.name in at:
         most = min(most, deepest(measured(at, SPREAD)))
         found = cheapest(keys, measured(at, MAXIMUM), score, most, following)
-    tree = by_tree(keys, bound, windows).total + ROUND * following(above)
-    if found is not None and by_thresholds(keys, found).total + ROUND * following(found.delta) < tree:
+    tree = by_tree(keys, bound, windows).total(keys, following(above))
+    if found is not None and by_thresholds(keys, found).total(keys, following(found.delta)) < tree:
         scores = masked(scores, columns, constant_below(score, found))                               # 1
         return Below(scores, coarse_maximum(s, scores, found, score), found.delta)                   # 2
     scores = masked(scores, columns, math.floor(score.low))                                          # 1
@@ -158,7 +158,7 @@ def cheapest(columns: int, maximum: Range, score: Range, most: float, following:
     """The steps that cost least with what follows: a smaller delta takes more thresholds, and may save rounds later."""
     deltas: list[float] = np.arange(most, GRID, -GRID).tolist()
     found = [each for delta in deltas if (each := steps(maximum, score, delta)) is not None]
-    return min(found, key=lambda each: by_thresholds(columns, each).total + ROUND * following(each.delta), default=None)
+    return min(found, key=lambda each: by_thresholds(columns, each).total(columns, following(each.delta)), default=None)
 
 
 def steps(maximum: Range, score: Range, most: float = HIGHEST) -> Steps | None:

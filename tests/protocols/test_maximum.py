@@ -106,7 +106,7 @@ def test_a_narrow_range_needs_no_comparison() -> None:
     (m,), outcome = run(lambda s, x: coarse_maximum(s, x, found, score), np.zeros((2, 3, 5)))
     assert (m == 2.0).all() and m.shape == (2, 3, 1)
     assert outcome.plan.kinds == () and outcome.cost.rounds == 0
-    assert by_thresholds(5, found).total == 0.0
+    assert by_thresholds(5, found) == (0, 0.0)
 
 
 # ---- choosing thresholds --------------------------------------------------------------------------------------------
