@@ -40,8 +40,9 @@ from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import infer
 from secformer.models.ranges.profile import measure
 from secformer.mpc.backend import Backend, cores
-from secformer.mpc.dealer.kinds import Kind, MatMul
+from secformer.mpc.dealer.kinds import Kind
 from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.products import MatMul
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.kernels.words import BLOCK_BYTES, drawn

@@ -28,8 +28,9 @@ from secformer.models.families.folder import ModelFolder
 from secformer.models.ranges.profile import measure
 from secformer.mpc.backend import Backend
 from secformer.mpc.dealer.comparisons import Comparison
-from secformer.mpc.dealer.kinds import ExpMask, Kind, MatMul, SeriesMask
+from secformer.mpc.dealer.kinds import ExpMask, Kind, SeriesMask
 from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.products import MatMul
 from secformer.mpc.kernels.cuda.device import Device
 from secformer.mpc.kernels.cuda.launch import CudaKernels
 from secformer.mpc.kernels.cuda.ways import digits

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.kernels import Kernels
-from secformer.mpc.kernels.words import Sealed
+from secformer.mpc.kernels.words import TERMS, Factor, Sealed
 
 KEY, OTHER = bytes(range(32)), bytes(range(32, 64))
 HARMONICS, TURN_BITS, BLOCK_BITS, WINDOW, BLOCKS = 20, 24, 8, 24, 3
@@ -17,6 +17,7 @@ ENTRIES = 1 << (2 * BLOCKS - 1)
 CHACHA = 976 / 64          # 32-bit operations per byte: 80 quarter rounds of 12, and 16 additions, for 64 bytes
 TURN, HARMONIC = 40, 11    # float64 operations of a turn, and of a harmonic and its rounding
 GROWTH, ENTRY = 30, 3      # float64 operations of a power of e, and of scaling and rounding it
+THRESHOLDS = 6             # with which a value of eight bits is compared at once
 PERIOD, POWERS = 6, 4      # bits of a period of e, and entries of its table
 Arrays = Mapping[str, Any]
 SHRINK = 1                 # divides all sizes
@@ -62,6 +63,9 @@ def cases() -> list[Case]:
         Case("opened, 48 bits", payload(48), lambda k, a, n: k.opened(a["x"], a["payload"], 48), 22),
         Case("wraps", words("r", bits=27), lambda k, a, n: k.wraps(a["r"], 26), 24),
         Case("lifted", lifts, lambda k, a, n: k.lifted(a["u"], a["z"], a["masked"], a["wraps"], 26, True), 48),
+        Case("multiplied, both lifted", factors, multiplied, 72),
+        Case("product_terms, both lifted", words("r", "s", bits=27),
+             lambda k, a, n: tuple(k.product_terms((a["r"], a["s"]), (26, 26), TERMS)), 48),
         Case("turn", words("u", bits=TURN_BITS), lambda k, a, n: k.turn(a["u"], TURN_BITS), 24, TURN, "doubles"),
         Case(f"harmonics, {HARMONICS}", words("u", bits=TURN_BITS),
              lambda k, a, n: k.harmonics(a["u"], TURN_BITS, HARMONICS, 20), 8 + 16 * HARMONICS,
@@ -84,6 +88,10 @@ def cases() -> list[Case]:
         Case("gather, 2 columns", gather_inputs,
              lambda k, a, n: k.gather(a["entries"].reshape(n, ENTRIES, 2), a["e"]), 32 + 8 + 16, size=1 << 20),
         Case("pick (and a copy)", tables(1), picked, 33, size=1 << 22),
+        Case(f"below, {THRESHOLDS} thresholds", threshold_inputs, below_all, 16 + 8 + 2 * THRESHOLDS / 8, size=1 << 22),
+        Case("signs", threshold_inputs, lambda k, a, n: k.signs(a["r"], a["alpha"], 8), 16 + 1 / 8, size=1 << 22),
+        Case("reaching", threshold_inputs,
+             lambda k, a, n: k.reaching(a["bits"], a["alpha"], a["r"], 5, 8, True), 24 + 1 / 8, size=1 << 22),
         Case("outcome_rows", outcome_inputs, lambda k, a, n: k.outcome_rows(a["r"], a["alpha"], WINDOW, BLOCKS),
              16 + ENTRIES // 8, size=1 << 22),
         Case("outcome_tables, 3 columns", outcome_inputs,
@@ -122,6 +130,15 @@ def lifts(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
             "wraps": random_words(rng, 2 * n)}
 
 
+def factors(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    return {name: random_words(rng, n, 26 if name in "uv" else 64) for name in ("u", "share", "v", "other", *TERMS)}
+
+
+def multiplied(k: Kernels, a: Arrays, n: int) -> Any:
+    x, y = Factor(a["u"], a["share"], 26), Factor(a["v"], a["other"], 26)
+    return k.multiplied(x, y, {name: a[name] for name in TERMS}, True)
+
+
 def series_inputs(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
     return {"u": random_words(rng, n, TURN_BITS), "words": random_words(rng, 2 * HARMONICS * n)}
 
@@ -150,6 +167,17 @@ def picked(k: Kernels, a: Arrays, n: int) -> Any:
     share = a["v"].copy()
     k.pick(a["rows"].reshape(n, -1), a["v"] & np.uint64(7), 0, share)
     return share
+
+
+def threshold_inputs(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    return {"rows": rng.integers(0, 256, 16 * n, dtype=np.uint8), "r": random_words(rng, n, 8),
+            "bits": random_words(rng, n), "alpha": random_words(rng, -(-n // 64))}
+
+
+def below_all(k: Kernels, a: Arrays, n: int) -> Any:
+    planes = k.xp.zeros((THRESHOLDS, -(-n // 64)), dtype=np.uint64)
+    k.below(a["rows"].reshape(n, 16), a["r"], range(0, 17 * THRESHOLDS, 17), 8, 0, planes)
+    return planes
 
 
 def gather_inputs(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:

@@ -25,6 +25,7 @@ from secformer.mpc.operators import LocalOperators
 from secformer.mpc.scales import Truncation
 from secformer.mpc.shares import Share
 
+BEYOND = 0.125  # of an interval, that a guard looks beyond an end where values may lie at the end: more than a part
 WITNESS_FRAC = 18        # fractional bits of an expected value, relative to what it is expected near
 
 

@@ -20,7 +20,7 @@ from secformer.mpc.prg import Stream, fresh_seed
 class Watcher(Protocol):
     """Who gathers what the guards of openings say (see `ops/guard`)."""
 
-    def see(self, material: Material, u: Any, guards: Guards, shape: tuple[int, ...]) -> None: ...
+    def see(self, material: Material, u: Any, guards: Guards, shape: tuple[int, ...], name: str) -> None: ...
 
 
 class Party:
@@ -80,12 +80,12 @@ class Party:
         self.meter.round()
         return self.kernels.backend.incoming(self.peer.receive(tag, payload.size))
 
-    def see(self, material: Material, u: Any, guards: Guards, shape: tuple[int, ...]) -> None:
-        """Shows an opening's guards, if it has any, to whoever watches."""
+    def see(self, material: Material, u: Any, guards: Guards, shape: tuple[int, ...], name: str = "guard") -> None:
+        """Shows an opening's guards, if it has any, to whoever watches. `name` is that of their tables."""
         if guards:
             if self.watch is None:
                 raise ProtocolError("an opening has guards and nobody watches: open it in a guarded session")
-            self.watch.see(material, u, guards, shape)
+            self.watch.see(material, u, guards, shape, name)
 
     def send(self, verb: str, words: Any) -> None:
         """One message of whole words to the peer."""

@@ -6,7 +6,7 @@ Which scale, width and magnitude the data have is decided by `Session`, which wr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,22 @@ from secformer.mpc.shares import Share
 
 Data = Any  # words at a party, values in the twin, a shape in the recorder
 Threshold = tuple[float, int]  # its value, and in units of the compared share's last place
+
+
+class Levels(NamedTuple):
+    """What rows are compared with.
+
+    thresholds  one or more
+    window      bits of the opening: they hold x - c for every value x and threshold c
+    width       results are right modulo 2^width
+    low, high   where every value lies
+    """
+
+    thresholds: tuple[Threshold, ...]
+    window: int
+    width: int
+    low: float
+    high: float
 
 
 class Primitives(ABC):
@@ -67,6 +83,11 @@ class Primitives(ABC):
         """a with `bits` fewer fractional bits, each share rounded down."""
 
     @abstractmethod
+    def _rounded(self, a: Data, bits: int) -> Data:
+        """a with `bits` fewer fractional bits, one party's share rounded down and the other's up: less than one unit
+        off, and exact where the bits are 0."""
+
+    @abstractmethod
     def _scale(self, a: Data, c: np.ndarray, bits: int) -> Data:
         """a times public c, which adds `bits` fractional bits."""
 
@@ -97,12 +118,13 @@ class Primitives(ABC):
         """Every job's result. One round."""
 
     @abstractmethod
-    def _mul(self, pairs: list[Any], widths: list[int]) -> list[Data]:
-        """Element-wise products of settled (Share, Share), each mod 2^width. One round."""
+    def _mul(self, pairs: list[Any], widths: list[int], kept: list[Any]) -> list[Data]:
+        """Element-wise products of (Operand, Operand), each mod 2^width; behind them the operands in `kept`, right
+        modulo the largest width of their products. One round."""
 
     @abstractmethod
     def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Data]:
-        """Matrix products of settled (Share, Share or Weight), each mod 2^width. One round."""
+        """Matrix products of (Operand, Operand or Weight), each mod 2^width. One round."""
 
     @abstractmethod
     def _series(self, x: Share, functions: list[Series], opening: Opening, width: int,
@@ -117,6 +139,10 @@ class Primitives(ABC):
     def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int,
               check: Check | None) -> list[Data]:
         """[x < c] for each threshold, 0 or 1 mod 2^width, for an x that lies in the window."""
+
+    @abstractmethod
+    def _reached(self, x: Share, levels: Levels, check: Check | None) -> list[Data]:
+        """[some value along the last axis >= c] for each threshold, (..., 1), 0 or 1 mod 2^width."""
 
     @abstractmethod
     def _relu(self, x: Share, window: int, width: int, check: Check | None) -> Data:

@@ -6,7 +6,8 @@ Pure functions of public facts, so that both parties, the twin and the recorder 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from secformer.mpc.errors import RangeError
@@ -39,6 +40,50 @@ class Truncation(NamedTuple):
         return Share(self.x.session, data, self.x.frac - self.shift, self.width, self.x.magnitude)
 
 
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """An operand of products, opened once for all of them.
+
+    share   its low bits are dropped
+    window  bits that hold the share with a truncation's headroom, where the opening also lifts it: it is right modulo
+            2^window or more. 0 where it is right modulo the products' widths already
+    check   what a guarded session checks it for
+    """
+
+    share: Share
+    window: int = 0
+    check: Check | None = None
+
+    @property
+    def data(self) -> Any:
+        return self.share.data
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.share.shape
+
+    @property
+    def frac(self) -> int:
+        return self.share.frac
+
+
+def lifted_window(x: Share, shift: int, fixed: FixedPoint) -> int:
+    """Bits that hold x, without its lowest `shift`, with a truncation's headroom. Raises RangeError where its width
+    does not hold what it promises."""
+    need = x.frac + x.magnitude + 2
+    if x.width < need:
+        raise RangeError(
+            f"{x!r} promises values below 2^{x.magnitude}, which takes {need} bits to truncate; it has {x.width}. "
+            f"State the product's magnitude, or settle before scaling"
+        )
+    return min(x.width - shift, fixed.window(x.frac - shift, x.magnitude))
+
+
+def distinct(pairs: Iterable[tuple[Any, Any]]) -> list[Any]:
+    """The operands of pairs, each once, in the order in which they occur."""
+    return list({id(v): v for pair in pairs for v in pair}.values())
+
+
 def truncations(xs: Sequence[Share], widths: Sequence[int], fixed: FixedPoint) -> list[Truncation]:
     """What settles every x and makes it at least as wide as asked; a share that occurs twice is truncated once, to its
     largest width. Raises RangeError where a share cannot hold what it promises."""
@@ -50,13 +95,7 @@ def truncations(xs: Sequence[Share], widths: Sequence[int], fixed: FixedPoint) -
         shift = max(0, x.frac - fixed.frac)
         if not shift and x.width >= wanted[id(x)] and x.interval is None:
             continue
-        need = x.frac + x.magnitude + 2
-        if x.width < need:
-            raise RangeError(
-                f"{x!r} promises values below 2^{x.magnitude}, which takes {need} bits to truncate; it has {x.width}. "
-                f"State the product's magnitude, or settle before scaling"
-            )
-        window = min(x.width, shift + fixed.window(x.frac - shift, x.magnitude))
+        window = shift + lifted_window(x, shift, fixed)
         least = window - shift if shift else x.width  # what is lifted to be checked only stays as wide as it is
         due[id(x)] = Truncation(x, shift, window, max(least, wanted[id(x)]))
     return list(due.values())

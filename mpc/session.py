@@ -3,7 +3,8 @@
 Every session runs the same protocol code: one party of two (`sessions/secure`), the float64 twin (`sessions/plain`),
 the plan recorder (`sessions/recorder`), a session on tensors for training. This base decides what all of them must
 agree on: fractional bits, widths, when a pending truncation is due, and which operands share a round (the rules are in
-`scales`, local operators in `operators`). A subclass supplies the primitives (`primitives`).
+`scales`, local operators in `operators`, products in `products`, a verb in `thresholding`). A subclass supplies the
+primitives (`primitives`).
 """
 
 from __future__ import annotations
@@ -18,21 +19,22 @@ import numpy as np
 from secformer.mpc.errors import RangeError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import LEAST_BITS, Exponential, Opening, Series, opening_bits
-from secformer.mpc.guarding import Guarding
+from secformer.mpc.guarding import BEYOND
 from secformer.mpc.guards import Check, part
 from secformer.mpc.ops.book import Agree, as_fitted
+from secformer.mpc.products import Products
 from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.scales import comparison_window, positive, product_width
+from secformer.mpc.scales import comparison_window, positive
 from secformer.mpc.shares import Share, Weight
+from secformer.mpc.thresholding import Thresholding
 
 CLIENT = "client"
 ROOM = 0.5      # of a comparison's reach, that a guarded one leaves to notice values that are larger
-BEYOND = 0.125  # of an interval, that a guard looks beyond an end where values may lie at the end: more than a part
 AIR = 1.25      # the same, in parts of the guard
-Pair = tuple[Share, "Share | Weight"]
+BIT_WIDTH = 8   # of narrow bits: one byte, the least that an opening takes
 
 
-class Session(Guarding):
+class Session(Products, Thresholding):
     """The verbs: they cost rounds and bytes, and each one's docstring states its price. Local operators are free."""
 
     numbers: ClassVar[type | None] = None  # the array type of plain values, in sessions that have them
@@ -110,7 +112,7 @@ class Session(Guarding):
         raise SettingsError(f"exact functions need plain numbers and run {home} only; this is a {type(self).__name__}. "
                             f"On shares, use a recipe of protocols, such as 'faithful'")
 
-    # ---- products -------------------------------------------------------------------------------------------------
+    # ---- pending truncations --------------------------------------------------------------------------------------
 
     def settle(self, *xs: Share, width: int = WORD_BITS) -> tuple[Share, ...]:
         """Runs the pending truncations of all xs in one round. Verbs do this by themselves: a protocol calls it only
@@ -129,41 +131,6 @@ class Session(Guarding):
     def due(self, x: Share) -> bool:
         """Whether x has a truncation pending, or is narrow."""
         return x.frac > self.fixed.frac or x.width < WORD_BITS
-
-    def mul(self, x: Share, y: Share, *, magnitude: int | None = None) -> Share:
-        """Element-wise product, broadcasting. `magnitude` bounds the result and what is summed from it.
-
-        Price: one round, window(frac, magnitude) bits per element of x and of y; one round more where an operand has
-        a truncation pending.
-        """
-        return self.mul_many([(x, y)], magnitude=magnitude)[0]
-
-    def square(self, x: Share, *, magnitude: int | None = None) -> Share:
-        """x * x. Price: as `mul`, for x alone."""
-        return self.mul_many([(x, x)], magnitude=magnitude)[0]
-
-    def mul_many(self, pairs: Sequence[Pair], *, magnitude: int | Sequence[int] | None = None) -> list[Share]:
-        """Several products in one round. A pair (x, x), the very same share twice, costs one opening. `magnitude` is
-        one for all or one for each."""
-        return self._products(pairs, magnitude, matmul=False)
-
-    def matmul(self, x: Share, y: Share | Weight, *, magnitude: int | None = None) -> Share:
-        """x @ y over the last two axes; batch axes must be equal. A Weight is not opened; x is (N, K) for a matrix.
-
-        Price: one round, window bits per element of x and, unless it is a Weight, of y.
-        """
-        return self.matmul_many([(x, y)], magnitude=magnitude)[0]
-
-    def matmul_many(self, pairs: Sequence[Pair], *, magnitude: int | None = None) -> list[Share]:
-        """Several matrix products in one round."""
-        for x, y in pairs:
-            self._own(x, y)
-            fits = x.ndim >= 2 and len(y.shape) == x.ndim and x.shape[-1] == y.shape[-2]
-            if not fits or x.shape[:-2] != y.shape[:-2]:
-                raise ShapeError(
-                    f"matmul takes (..., n, k) @ (..., k, m) with equal batch axes, got {x.shape} @ {y.shape}"
-                )
-        return self._products(pairs, magnitude, matmul=True)
 
     # ---- functions of one opening ---------------------------------------------------------------------------------
 
@@ -199,12 +166,13 @@ class Session(Guarding):
         return self._evaluated(data, function)
 
     def less(self, x: Share, thresholds: Sequence[float], *, bound: float, precision: int | None = None,
-             magnitude: int | None = None, known: bool = False) -> list[Share]:
+             magnitude: int | None = None, known: bool = False, narrow: bool = False) -> list[Share]:
         """[x < c] for each public threshold c, as shares of 0 or 1 (no fractional bits), for |x| < bound.
 
         `precision` keeps that many fractional bits of x: the result may be wrong only where |x - c| <= 2^-precision.
         `magnitude` bounds products with settled values that the bits go into, as in `mul`: the width of the shares.
-        `known` says that |x| < bound was checked before: a guard has nothing to add.
+        `known` says that |x| < bound is checked elsewhere: a guard has nothing to add.
+        `narrow` makes the shares right modulo 2^8 only: products lift them, and open one byte of each.
         Price: three rounds; per element its window (precision + bits of bound + 1), 2n - 1 bits per threshold for n
         blocks of at most 8 bits, and one bit for each threshold together; each of these in whole bytes.
         """
@@ -217,8 +185,9 @@ class Session(Guarding):
         nearest = math.ceil if x.frac == exact else math.floor
         exactly = [(float(c), nearest(c * 2.0**x.frac)) for c in thresholds]
         width = self.fixed.window(2 * self.fixed.frac, self.fixed.magnitude if magnitude is None else magnitude)
+        width = BIT_WIDTH if narrow else width
         check = None if known else self._bounded(x, bound, window)
-        return [Share(self, bit, 0, width, 1) for bit in self._less(x, exactly, window, width, check)]
+        return [Share(self, bit, 0, width, 1, held=True) for bit in self._less(x, exactly, window, width, check)]
 
     def relu(self, x: Share, *, bound: float, precision: int | None = None) -> Share:
         """max(x, 0) for |x| < bound. Price: two rounds, otherwise as `less` with one threshold."""
@@ -312,19 +281,6 @@ class Session(Guarding):
         """The check of a comparison of |x| < bound: values up to the bound pass for certain, and a little above may."""
         reach = bound * (1.0 + 2.0 * BEYOND)
         return self._check(x, self._interval(-reach, reach, "input"), x.frac, window)
-
-    def _products(self, pairs: Sequence[Pair], magnitude: int | Sequence[int] | None, matmul: bool) -> list[Share]:
-        each = magnitude if isinstance(magnitude, Sequence) else [magnitude] * len(pairs)
-        magnitudes = [self.fixed.magnitude if m is None else max(1, m) for m in each]
-        widths = [product_width(*pair, m, self.fixed) for pair, m in zip(pairs, magnitudes, strict=True)]
-        given = [(v, w) for pair, w in zip(pairs, widths, strict=True) for v in pair if isinstance(v, Share)]
-        flat = iter(self._settled([v for v, _ in given], [w for _, w in given]))
-        settled = [(next(flat), y if isinstance(y, Weight) else next(flat)) for _, y in pairs]
-        products = self._matmul(settled, widths) if matmul else self._mul(settled, widths)
-        return [
-            Share(self, data, a.frac + b.frac, w, min(m, w - 2 - a.frac - b.frac))
-            for (a, b), w, m, data in zip(settled, widths, magnitudes, products, strict=True)
-        ]
 
     def _modulo(self, x: Share, period_bits: int, *widths: int) -> Share:
         """x as an opening modulo 2^period_bits takes it: wide enough for that (and for `widths`), and for a turn."""

@@ -5,7 +5,9 @@ recorder) and the public facts that travel with it:
 
 frac       fractional bits that the data carry; more than the session's means that a truncation is pending
 width      the data are right modulo 2^width; reducing is free, only a truncation widens
-magnitude  promise |value| < 2^magnitude, from the session's format or from a protocol that knows its domain
+magnitude  promise |value| < 2^magnitude, from the session's format or from a protocol that knows its domain: it holds
+           for what is settled in the end
+held       whether the promise was made for the value as it is, so that it may be opened in as few bits
 interval   what a guarded session checks the value for when it is truncated next; None: nothing
 """
 
@@ -41,14 +43,14 @@ class Operators(ABC):
 class Share:
     """A shared array. Operators are free (local); everything that talks is a verb of the session."""
 
-    __slots__ = ("data", "frac", "interval", "magnitude", "session", "width")
+    __slots__ = ("data", "frac", "held", "interval", "magnitude", "session", "width")
     __array_ufunc__ = None  # numpy arrays on the left defer to our reflected operators
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, session: Operators, data: Any, frac: int, width: int, magnitude: int,
-                 interval: Interval | None = None):
+                 interval: Interval | None = None, held: bool = False):
         self.session, self.data, self.frac, self.width, self.magnitude = session, data, frac, width, magnitude
-        self.interval = interval
+        self.interval, self.held = interval, held
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -68,19 +70,20 @@ class Share:
 
     def view(self, data: Any) -> Share:
         """The same facts about the same values, in another shape."""
-        return Share(self.session, data, self.frac, self.width, self.magnitude, self.interval)
+        return Share(self.session, data, self.frac, self.width, self.magnitude, self.interval, self.held)
 
     def expecting(self, interval: Interval) -> Share:
         """The same share with an interval to check (see `Session.checked`)."""
-        return Share(self.session, self.data, self.frac, self.width, self.magnitude, interval)
+        return Share(self.session, self.data, self.frac, self.width, self.magnitude, interval, self.held)
 
     def promise(self, magnitude: int) -> Share:
         """The same share with the promise |value| < 2^magnitude, from a protocol that knows better than the format.
 
         A promise is kept by whoever makes it: integer factors, public addends and sums do not change it, since it holds
-        for the value that is settled in the end. Other factors and powers of two move it.
+        for the value that is settled in the end. Other factors and powers of two move it. An element-wise product may
+        open a share that was promised, and not changed since, in the bits that the promise leaves.
         """
-        return Share(self.session, self.data, self.frac, self.width, magnitude)
+        return Share(self.session, self.data, self.frac, self.width, magnitude, held=True)
 
     def __add__(self, other: Share | Public) -> Share:
         return self.session.add(self, other)

@@ -17,15 +17,27 @@ from secformer.mpc.shares import Share
 from secformer.protocols.clip import clip
 from secformer.protocols.fidelity import approximate
 from secformer.protocols.layernorm import layernorm_by
-from secformer.protocols.limit import exp_limit, least_bound
+from secformer.protocols.limit import exp_limit, holding_bases, least_bound
 from secformer.protocols.newton import SQUARINGS, reciprocal_newton, rsqrt_newton
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import EXP_SUM, INPUT, NORM, SCORE, SPREAD, VALUE, measured, needs
-from secformer.protocols.ranges import Range, Site, bits, with_air
-from secformer.protocols.softmax import EXP_BITS, below_maximum, exp_total, real_columns, weighted_mean
+from secformer.protocols.quantities import (
+    EXP_SUM,
+    INPUT,
+    LOG_SUM,
+    MAXIMUM,
+    NORM,
+    SCORE,
+    SPREAD,
+    VALUE,
+    measured,
+    needs,
+    opens,
+)
+from secformer.protocols.ranges import Range, Site, bits, bounded, times, with_air
+from secformer.protocols.softmax import EXP_BITS, real_columns, shifted, weighted_mean
 
 TANH_GELU = math.sqrt(2.0 / math.pi), 0.044715  # GeLU is x/2 (1 + tanh(a (x + b x^3)))
-WIDE = 30               # magnitude of a product that is scaled before it settles: whole words
+WIDE = 30               # magnitude of a product that is scaled while it is pending: whole words
 PRECISION = 10          # fractional bits of GeLU's comparisons
 WIDEST = 8.0            # in ranges up to this size, GeLU's inputs are used as they are
 LIMIT = 5.0             # in wider ranges, they are clipped to this size, where x - GeLU(x) is 2e-7
@@ -41,62 +53,58 @@ FLOOR = -128.0          # in deeper domains, exp is taken as 0 for inputs below 
 @needs(INPUT)
 @approximate
 def gelu_tanh(s: Session, x: Share, at: Site) -> Share:
-    """x/2 (1 + tanh(z)), z = sqrt(2/pi) (x + 0.044715 x^3), for x in at["input"].   33 rounds; about 200 bytes.
+    """x/2 (1 + tanh(z)), z = sqrt(2/pi) (x + 0.044715 x^3), for x in at["input"].   18 rounds; about 65 bytes.
 
     With a = |x|, since tanh is odd, this is max(x, 0) - a (1 - sigmoid(2 z(a))).
-    1. [x < 0], and where the range exceeds [-8, 8] also [x < -5] and [x < 5]    four rounds, one opening
+    1. [x < 0], and where the range exceeds [-8, 8] also [x < -5] and [x < 5]    three rounds, one opening
     2. a <- |x|, or 0 for |x| > 5, where the second term is left out; r <- max(x, 0)         one round
-    3. w <- 2 z(a), by a^2 and a^3                                               three rounds
-    4. g <- 1 - sigmoid(w)                                                       23 rounds
-    5. return r - a g                                                            two rounds
+    3. w <- 2 z(a), by a^2 and a^3                                               two rounds
+    4. g <- 1 - sigmoid(w)                                                       11 rounds
+    5. return r - a g                                                            one round
 
     Any domain. As published, exp diverges for |x| above 18; step 2 keeps it where it works. The term left out is below
     2e-7 (2e-5 |x| as three Newton steps compute it). A sign may be wrong for |x| < 2^-10, where the formula holds with
     either sign. Error against the formula with published exp and reciprocal: 5e-4 (rounding, which 8 squarings
-    enlarge); against GeLU: 2e-3. Takes a pending x; the result has a truncation pending.
+    enlarge); against GeLU: 2e-3. Takes a pending x; the result has a truncation pending, and is right in whole words.
     """
-    r = with_air(measured(at, INPUT))
-    reach = max(1.0, measured(at, INPUT).reach)
+    r = measured(at, INPUT)
+    reach = max(1.0, r.reach)
     most = LIMIT if reach > WIDEST else reach
-    (x,) = s.settle(s.checked(x, r.low, r.high, "input"))
-    most_seen = max(reach, r.reach)
-    if reach > WIDEST:
-        below, negative, inside = s.less(x, [-LIMIT, 0.0, LIMIT], bound=most_seen, precision=PRECISION, known=True)  # 1
-        a, positive = s.mul_many([(x, inside + below - negative * 2), (x, 1 - negative)])        # 2
-    else:
-        (negative,) = s.less(x, [0.0], bound=most_seen, precision=PRECISION, known=True)
-        a = s.mul(x, 1 - negative * 2)
-        positive = (a + x) * 0.5
+    x = bounded(s, x, r, INPUT.name)
+    thresholds = [0.0, -LIMIT, LIMIT] if reach > WIDEST else [0.0]
+    negative, *cut = s.less(x, thresholds, bound=max(reach, with_air(r).reach), precision=PRECISION, known=True,
+                            narrow=True)                                                         # 1
+    sign = cut[1] + cut[0] - negative * 2 if cut else 1 - negative * 2
+    a, positive = s.mul_many([(x, sign), (x, 1 - negative)], whole=True)                         # 2
     scale, cubic = TANH_GELU
     margin = most + 0.01
     a = a.promise(bits(margin))
-    (aa,) = s.settle(s.square(a, magnitude=bits(margin**2)))                                     # 3
+    aa = s.square(a, magnitude=bits(margin**2))                                                  # 3
     cube = s.mul(aa, a, magnitude=WIDE).promise(bits(margin**3))
     w = cube * (2.0 * scale * cubic) + a * (2.0 * scale)
     g = one_less_sigmoid(s, w, 2.0 * scale * (margin + cubic * margin**3))                       # 4
     top = max(3, bits(reach + 1.0))
-    return (positive - s.mul(a, g, magnitude=top)).promise(top)                                  # 5
+    return (positive - s.mul(a, g, magnitude=top, whole=True)).promise(top)                      # 5
 
 
 @cite("knott2021crypten", "sigmoid by exponential and reciprocal")
 def one_less_sigmoid(s: Session, w: Share, high: float) -> Share:
-    """1 - 1/(1 + exp(-w)) for w in [0, high].   22 rounds; about 125 bytes per element.
+    """1 - 1/(1 + exp(-w)) for w in [0, high].   11 rounds; about 39 bytes per element.
 
-    1. e <- exp(-w) by 8 squarings                                                               16 rounds
+    1. e <- exp(-w) by 8 squarings                                                               eight rounds
     2. y <- 1/(1 + e) by Newton from 0.75, three iterations. With f = 1 - 0.75 (1 + e):
-       y = 0.75 (1 + f) (1 + f^2) (1 + f^4), the same sequence                                   six rounds
+       y = 0.75 (1 + f) (1 + f^2) (1 + f^4), the same sequence                                   three rounds
     3. return 1 - y
 
     Domain: high up to 490. Error: that of exp, and of three iterations 4e-3 at w = 0, falling to 0.
     Takes a pending w; the result has a truncation pending.
     """
-    e = exp_limit(s, -w, Range(-high, 0.1), squarings=SQUARINGS)                                 # 1
+    e = exp_limit(s, -w, Range(-high, 0.1), squarings=SQUARINGS, spare=1)                        # 1
     f = (1.0 - e * 3).promise(2)                   # 4 f: all factors below are kept times 4
-    (f,) = s.settle(f)                                                                           # 2
-    (ff,) = s.settle((s.square(f, magnitude=4) * 0.25).promise(2))
-    y = f + 4.0
+    ff = (s.square(f, magnitude=4) * 0.25).promise(2)                                            # 2
+    y = (f + 4.0).promise(3)
     f4, step = s.mul_many([(ff, ff), (y, ff)], magnitude=5)
-    f4, y = s.settle((f4 * 0.25).promise(2), (y + step * 0.25).promise(4))
+    f4, y = (f4 * 0.25).promise(2), (y + step * 0.25).promise(4)
     y = y + s.mul(y, f4, magnitude=5) * 0.25
     return (1.0 - y * 3 * (SIGMOID_START / 12.0)).promise(0)                                     # 3
 
@@ -105,24 +113,23 @@ def one_less_sigmoid(s: Session, w: Share, high: float) -> Share:
 @needs(INPUT)
 @approximate
 def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
-    """2 sigmoid(2x) - 1 for x in at["input"].   29 rounds; about 165 bytes per element.
+    """2 sigmoid(2x) - 1 for x in at["input"].   16 rounds; about 62 bytes per element.
 
     1. where the range exceeds [-64, 64]: clip x to [-10, 10]                                    two rounds
-    2. b <- [x < 0]; a <- (1 - 2 b) x                                                            five rounds
-    3. g <- 1 - sigmoid(2 a)                                                                     23 rounds
-    4. return (1 - 2 b) (1 - 2 g)                                                                two rounds
+    2. b <- [x < 0]; a <- (1 - 2 b) x                                                            four rounds
+    3. g <- 1 - sigmoid(2 a)                                                                     11 rounds
+    4. return (1 - 2 b) (1 - 2 g)                                                                one round
 
     Any domain. Error against its formula with published exp and reciprocal: 1e-3; against tanh: 5e-3.
-    Takes a pending x; the result is settled.
+    Takes a pending x; the result has no truncation pending.
     """
-    r = with_air(measured(at, INPUT))
-    reach = max(1.0, measured(at, INPUT).reach)
+    r = measured(at, INPUT)
+    reach = max(1.0, r.reach)
     if reach > TANH_WIDEST:
         x, _ = clip(s, x, TANH_LIMIT, reach=reach)                                               # 1
         reach = TANH_LIMIT
     else:
-        x = s.checked(x, r.low, r.high, "input")
-    (x,) = s.settle(x)
+        x = bounded(s, x, r, INPUT.name)
     (negative,) = s.less(x, [0.0], bound=1.25 * reach + 1.0, known=True)                         # 2
     sign = 1 - negative * 2
     a = s.mul(x, sign).promise(bits(reach + 0.1) + 1)
@@ -131,7 +138,8 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
 
 
 @cite("knott2021crypten", "softmax: tree maximum, exponential, reciprocal")
-@needs(VALUE, SCORE, SPREAD, EXP_SUM)
+@opens(holding_bases)
+@needs(VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM, LOG_SUM)
 @approximate
 def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^8)^(2^8), x = scores less their row maximum: (B, H, Q, D).
@@ -148,15 +156,14 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     formula with the same m: 1e-3. Takes pending scores; the result has a truncation pending.
     """
     columns = real_columns(scores, values, mask)
-    x, domain = below_maximum(s, scores, columns, at,
-                              least_bound=least_bound(measured(at, SCORE), SQUARINGS))           # 1
+    x, domain, total = shifted(s, scores, columns, at, least_bound=least_bound(measured(at, SCORE), SQUARINGS))  # 1
     if columns is not None:
         x = x * columns  # masked columns at 0, where exp is 1, until it is taken out
     floor = FLOOR if domain.low < DEEPEST else DEEPEST
     e = exp_limit(s, x, domain, squarings=SQUARINGS, floor=floor)                                # 2, 3
     if columns is not None:
         e = e * columns
-    return weighted_mean(s, e * 2.0**EXP_BITS, values, exp_total(scores, domain, at), at, reciprocal_newton)  # 4, 5
+    return weighted_mean(s, e * 2.0**EXP_BITS, values, times(total, 2.0**EXP_BITS), at, reciprocal_newton)  # 4, 5
 
 
 @cite("knott2021crypten", "inverse square root by Newton's iteration")

@@ -17,7 +17,7 @@ from secformer.protocols.fidelity import approximate, faithful
 from secformer.protocols.fits import WIDE, Fit, choose
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import INPUT, measured, needs, opens
-from secformer.protocols.ranges import Range, Site, bits, rounded_out, with_air
+from secformer.protocols.ranges import Range, Site, bits, bounded, rounded_out, with_air
 
 Fitted = Callable[[float, float, int], Fit]  # lower end, upper end, fractional bits of the format
 TOLERANCE = 1e-4
@@ -36,6 +36,8 @@ BETA = (1.25772, -0.0299154, 0.382155, -0.0519123, 0.196033, -0.0624557, 0.11802
 PERIOD = 20.0                      # period of the sines, in v
 FOLDED_BITS = 4                    # the sines are evaluated with period 2^4, since only powers of two divide the ring
 FOLD = 2.0**FOLDED_BITS / PERIOD   # factor that brings v to that period
+SHORT = 6                          # bits of a comparison's reach that leave 9 fractional bits in two bytes
+FOLD_FRAC = 12                     # fractional bits of that factor, for x: a product of 48 bits has room for no more
 
 
 def _magnitude(fixed: FixedPoint, at: Site) -> int:
@@ -118,25 +120,32 @@ def segment() -> Series:
 def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     """GeLU(x), v = x / sqrt 2: erf(v) is -1 below -1.7, 1 above 1.7, seven sines between.
 
-    8 rounds (one less where x has no truncation pending); about 38 bytes per element.
+    6 rounds; 18 bytes per element for |x| up to 48, 2 more beyond.
     1. lower, upper <- [v < -1.7], [v < 1.7]                                            three rounds, one opening
     2. f <- sum over k of beta_k sin(k pi v / 10), the argument folded by 16/20         one round
-    3. e <- (upper - lower) f + (1 - upper) - lower                                     two rounds
-    4. return x/2 (1 + e)                                                               one round
+    3. e <- (upper - lower) f + (1 - upper) - lower                                     one round
+    4. return x (1 + e)/2                                                               one round
 
-    Any domain at["input"]. Error, absolute: at most 2e-2, the paper's own approximation.
-    The result has a truncation pending.
+    Any domain at["input"]. Error, absolute: at most 2e-2, the paper's own approximation. Takes a pending x. The result
+    has a truncation pending, and is right in whole words, so that a matrix product takes it as it is.
     """
-    r = with_air(measured(at, INPUT))
-    reach = max(4.0, r.reach)
-    cut = CUT * math.sqrt(2.0)
-    (x,) = s.settle(s.checked(x, r.low, r.high, "input"))
-    # a threshold may move by 2^-10: both segments are equally wrong there
-    magnitude = bits(1.02 * reach) + 1  # bounds both products: the first must be as wide as the second needs it
-    lower, upper = s.less(x, [-cut, cut], bound=reach, precision=10, magnitude=magnitude, known=True)  # 1
-    (f,) = s.series(x * (FOLD / math.sqrt(2.0)), [segment()])                            # 2
-    e = s.mul(upper - lower, f, magnitude=magnitude) + (1 - upper) - lower               # 3
-    return s.mul(x, e + 1, magnitude=magnitude) * 0.5                                    # 4
+    r = measured(at, INPUT)
+    x = bounded(s, x, r, INPUT.name)
+    reach, cut = max(4.0, with_air(r).reach), CUT * math.sqrt(2.0)
+    # a threshold may move by 2^-9: both segments are equally wrong there
+    precision = 9 if bits(reach + cut + 2.0**-8) == SHORT else 10
+    lower, upper = s.less(x, [-cut, cut], bound=reach, precision=precision, known=True, narrow=True)  # 1
+    (f,) = s.series(_folded(s, x), [segment()])                                                  # 2
+    e = s.mul(upper - lower, f, magnitude=1) + (1 - upper) - lower                               # 3
+    return s.mul(x, ((e + 1) * 0.5).promise(1), magnitude=bits(1.02 * reach) + 1, whole=True)    # 4
+
+
+def _folded(s: Session, x: Share) -> Share:
+    """x FOLD / sqrt(2), by an integer factor, so that a pending x need not settle. One round more where its
+    words are too short for that."""
+    if x.width - x.frac - FOLD_FRAC < FOLDED_BITS:
+        (x,) = s.settle(x)
+    return x * round(FOLD / math.sqrt(2.0) * 2.0**FOLD_FRAC) * 2.0**-FOLD_FRAC
 
 
 def gelu_exact(x: np.ndarray) -> np.ndarray:

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-from secformer.mpc.errors import RangeError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import GATE, INPUT, Quantity, measured, needs
-from secformer.protocols.ranges import Site, bits, roomiest, roomy, with_air
+from secformer.protocols.ranges import Site, bits, bounded, roomiest, roomy, with_air
 from secformer.protocols.recipes import Function
 
 
@@ -19,11 +18,9 @@ from secformer.protocols.recipes import Function
 def glu(s: Session, x: Share, gate: Share, at: Site) -> Share:
     """x * gate, element-wise, for x in at["input"] and gate in at["gate"].
 
-    2 rounds, one less where both are settled; 16 to 20 bytes per element for products to 2^14, beside the
-    activation that gave x.
-    1. settle x and gate                                           one round; 3 or 4 bytes each, by their ranges;
-                                                                   with a guard 4 for ranges longer than 8
-    2. return their product                                        one round; 5 to 8 bytes each, by both ranges
+    1 round; 6 to 8 bytes per element, beside the activation that gave x: for each pending factor 3 bytes, or 4 for a
+    range beyond [-64, 64]; with a guard 4 for ranges longer than 8. A settled factor takes 5 to 8, by both ranges.
+    1. return their product
 
     Any domain whose product fits a word: 2^30 with 16 fractional bits. While both stay within their ranges, no product
     wraps. A guarded session checks both. Error: |x| + |gate| units of the last place, of rounding both. Takes pending
@@ -31,24 +28,14 @@ def glu(s: Session, x: Share, gate: Share, at: Site) -> Share:
     """
     reach = with_air(measured(at, INPUT)).reach * with_air(measured(at, GATE)).reach
     magnitude = roomiest(max(1, bits(reach)), lambda m: (s.fixed.window(2 * s.fixed.frac, m),))
-    pair = (_within(s, v, quantity, at) for v, quantity in ((x, INPUT), (gate, GATE)))           # 1
-    return s.mul(*pair, magnitude=magnitude)                                                     # 2
+    pair = (_within(s, v, quantity, at) for v, quantity in ((x, INPUT), (gate, GATE)))
+    return s.mul(*pair, magnitude=magnitude)                                                     # 1
 
 
 def _within(s: Session, x: Share, quantity: Quantity, at: Site) -> Share:
-    """x with the promise that it lies within its range, which is checked when x is settled."""
-    if not s.due(x):
-        return x
-    r, holds = with_air(measured(at, quantity)), x.width - x.frac - 2
-    least = max(1, bits(r.reach), min(holds, roomy(r)) if s.guarded else 1)
-
-    def windows(m: int) -> tuple[int, ...]:
-        if m > holds:
-            raise RangeError(f"the range of {quantity.name!r} reaches {r.reach:g}, but the layer before it holds "
-                             f"values below 2^{holds}; raise `magnitude`")
-        return (s.fixed.window(s.fixed.frac, m),)
-
-    return s.checked(x.promise(roomiest(least, windows)), r.low, r.high, quantity.name)
+    """x with the promise that it lies within its range, which is checked when x is opened."""
+    r = measured(at, quantity)
+    return bounded(s, x, r, quantity.name, room=roomy(with_air(r)) if s.guarded else 0) if s.due(x) else x
 
 
 @cite("shazeer2020glu", "GEGLU and SwiGLU: the product behind the activation")

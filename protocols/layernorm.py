@@ -1,7 +1,8 @@
 """LayerNorm over the last axis: (x - mean) / sqrt(variance + eps) gamma + beta.
 
 N rows, C channels. Mean and variance need no division: with t the row sum of x, C x - t and C sum(x^2) - t^2 are exact
-integers of products that are opened together, so one round gives both the deviations times gamma and the variance.
+integers of products that are opened together, so one round gives both the deviations times gamma and the variance. That
+round also truncates x, and the last one the deviations: nothing is settled by itself.
 """
 
 from __future__ import annotations
@@ -18,17 +19,22 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.fidelity import approximate, faithful
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import GAIN, INPUT, NORM, VARIANCE, measured, needs, positive
+from secformer.protocols.quantities import GAIN, INPUT, NORM, ROW_SUM, VARIANCE, measured, needs, opens, positive
 from secformer.protocols.ranges import Range, Site, bits, roomiest, with_air
 from secformer.protocols.rsqrt import deflation, rsqrt_goldschmidt, rsqrt_series
 
-ROOT_BITS = 3        # inverse roots settle at 2^3 or more: relative rounding below 2e-6
-LIFT_BITS = 2        # deviations settle at the row's least reach times 2^2 or more
+ROOT_BITS = 1        # inverse roots settle at 2 or more: relative rounding below 4e-6
+LIFT_BITS = 1        # deviations settle at the row's least reach times 2 or more
 NEAR_ONE = 1.01      # an inverse root may be this much too large
 TOLERANCE = 2.0**-5          # of v r^2 = 1, where a session checks it: CrypTen's root is off by 5e-3
 SERIES_TOLERANCE = 2.0**-11  # the same for roots by series
 BELOW = 0.25  # of the largest v, that a check of v starts below 0
 CHECKED_BITS, ROOT_ROOM = 13, 10  # v is checked as a value below 2^13, and v r^2 fits a word with so many bits more
+
+
+def holding_row_sums(fixed: FixedPoint, at: Site) -> int:
+    """The least magnitude of a product whose row sums LayerNorm opens without settling it first."""
+    return bits(with_air(at[ROW_SUM.name]).reach) if ROW_SUM.name in at else 1
 
 
 class InverseRoot(Protocol):
@@ -41,10 +47,11 @@ class InverseRoot(Protocol):
 @cite("luo2024secformer", "masked sine, taken to 1/sqrt")
 @faithful
 @needs(*NORM)
+@opens(holding_row_sums)
 def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
-    """LayerNorm with 1/sqrt by series: x (N, C), gamma, beta (C,) -> (N, C), settled.
+    """LayerNorm with 1/sqrt by series: x (N, C), gamma, beta (C,) -> (N, C), pending.
 
-    6 rounds (11 where at["variance"] spans a ratio above about 250); about 26 bytes per element.
+    3 rounds (7 where at["variance"] spans a ratio above about 250); about 6 bytes per element.
     Ranges as in `layernorm_by`. Error: that of `rsqrt_series`, 2e-5 relative to the result, and of rounding x at its
     place in words: 2^-17 of the least deviation, more where a word is too small for C times the reach of x (`Plan`).
     Takes a pending x.
@@ -54,6 +61,7 @@ def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share | float, ep
 
 @cite("luo2024secformer", "LayerNorm protocol")
 @needs(*NORM)
+@opens(holding_row_sums)
 @approximate
 def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm with SecFormer's Goldschmidt inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
@@ -76,34 +84,45 @@ def layernorm_by(
     s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site, inverse_root: InverseRoot,
     tolerance: float = TOLERANCE,
 ) -> Share:
-    """LayerNorm with the inverse root given: 5 rounds beside the root's; about 26 bytes per element.
+    """LayerNorm with the inverse root given: 2 rounds beside the root's; about 6 bytes per element.
 
-    1. t <- row sums of x                                                     one round, which settles x
-    2. x^2, t^2, x gamma, t gamma                                                one round
-    3. v <- C sum(x^2) - t^2 = C^2 variance;  g <- C x gamma - t gamma
-    4. r <- 1 / sqrt(v), one per row
-    5. return g r + beta, since C cancels                                        three rounds
+    1. t <- row sums of x;  x^2, t^2, x gamma, t gamma                           one round
+    2. v <- C sum(x^2) - t^2 = C^2 variance;  g <- C x gamma - t gamma
+    3. r <- 1 / sqrt(v), one per row
+    4. return g r + beta, since C cancels                                        one round
 
     Where a model has no beta, 0.0 stands in its place. Ranges: at["input"], of x; at["gain"], a power of two that
-    bounds |gamma|; at["variance"], of a row. While |x| stays within at["input"], no product of steps 2 and 3 wraps,
-    whatever the variance: so v and g are what they should be, and only r may be wrong. While the variance stays within
-    its range too, the result is right.
+    bounds |gamma|; at["variance"] and at["row_sum"], of a row. While |x| stays within at["input"] and row sums within
+    theirs, no product of steps 1 and 2 wraps, whatever the variance: so v and g are what they should be, and only r
+    may be wrong. While the variance stays within its range too, the result is right. Where x is too narrow for the row
+    sums, or they were not measured, x settles first: one round and as many bytes more.
+    Takes a pending x; the result has a truncation pending, in whole words.
 
-    A guarded session checks the range of x, that v is at most its measured largest, and v r^2 = 1 to `tolerance`.
+    A guarded session checks the ranges of x and t, that t is the sum of x once this is settled, that v is at most its
+    measured largest, and v r^2 = 1 to `tolerance`.
     """
     plan, channels = Plan.of(s.fixed, x, eps, at), x.shape[-1]
     c, unit = bits(channels), 2.0**plan.near
     inputs = with_air(measured(at, INPUT))
     x = (x * unit).promise(plan.input_bits)
     most = 2.0**plan.input_bits
-    (x,) = s.settle(s.checked(x, max(-most, inputs.low * unit), min(most, inputs.high * unit), "input"))   # 1
-    t = x.sum(-1, keepdims=True)
-    products = max(plan.square_bits, c + plan.deviation_bits)
-    xx, tt, xg, tg = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], magnitude=products)    # 2
-    v = (xx.sum(-1, keepdims=True) * channels - tt).promise(plan.square_bits)                    # 3
+    x = s.checked(x, max(-most, inputs.low * unit), min(most, inputs.high * unit), "input")
+    if plan.sums is None:
+        (x,) = s.settle(x)
+        t = x.sum(-1, keepdims=True)
+    else:
+        t = x.sum(-1, keepdims=True).promise(max(1, bits(plan.sums.reach)))
+        t = s.checked(t, plan.sums.low, plan.sums.high, "row_sum")
+    squares, deviations = plan.square_bits, c + plan.deviation_bits
+    xx, tt, xg, tg, x, t = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], settled=(x, t),
+                                      magnitude=(squares, squares, deviations, deviations))      # 1
+    if plan.sums is not None:
+        rounding = 2.0 * (channels + 1) * 2.0**-s.fixed.frac  # of every x, and of t
+        s.expect_within(x.sum(-1, keepdims=True) - t, -rounding, rounding, "row_sum")
+    v = (xx.sum(-1, keepdims=True) * channels - tt).promise(plan.square_bits)                    # 2
     v = v + eps * channels**2 * unit**2
     g = (xg * channels - tg).promise(c + plan.deviation_bits) * 2.0 ** (plan.lift - c)
-    r = inverse_root(s, v, plan.domain, scale_bits=plan.root_bits + c)                           # 4
+    r = inverse_root(s, v, plan.domain, scale_bits=plan.root_bits + c)                           # 3
     beyond = plan.lift + plan.root_bits
     pairs = [(g, r)]
     if s.guarded:
@@ -111,12 +130,11 @@ def layernorm_by(
         pairs.append((v * 2.0**-down, r))
         high = plan.domain.high
         s.expect_within(v, -BELOW * high, high, "variance")  # or r could be the negative root
-    y, *checked = s.mul_many(pairs, magnitude=[plan.result_bits + beyond, s.fixed.whole][: len(pairs)])
+    y, *checked = s.mul_many(pairs, magnitude=[plan.result_bits + beyond, s.fixed.whole][: len(pairs)], whole=True)
     for vr in checked:
         rounding = 2.0 ** (down - s.fixed.frac) / plan.domain.low
         s.expect(vr, 2 * (plan.root_bits + c) - down, tolerance + rounding, "variance", by=r)
-    (y,) = s.settle(y * 2.0**-beyond)                                                            # 5
-    return y + beta
+    return y * 2.0**-beyond + beta                                                               # 4
 
 
 @dataclass(frozen=True)
@@ -132,6 +150,7 @@ class Plan:
     root_bits       roots settle times 2^(root_bits + c), at 2^ROOT_BITS or more
     lift            deviations settle times C / 2^(c - lift): the finer, the larger roots are
     domain          of C^2 (variance + eps) 4^near
+    sums            where row sums of x 2^near lie; None where x cannot hold them while its truncation is pending
     """
 
     near: int
@@ -142,6 +161,7 @@ class Plan:
     root_bits: int
     lift: int
     domain: Range
+    sums: Range | None
 
     @classmethod
     def of(cls, fixed: FixedPoint, x: Share, eps: float, at: Site) -> Plan:
@@ -182,7 +202,18 @@ class Plan:
                     fixed.window(fixed.frac, deviation(m) + lift))
 
         m = roomiest(reach + near, windows)
-        return cls(near, m, square(near, m), deviation(m), result, root, lift, domain)
+        sums = row_sums(x, at)
+        if sums is not None:
+            sums = Range(sums.low * 2.0**near, sums.high * 2.0**near)
+        return cls(near, m, square(near, m), deviation(m), result, root, lift, domain, sums)
+
+
+def row_sums(x: Share, at: Site) -> Range | None:
+    """Where the row sums of x lie. None where its words do not hold them, or where they were not measured."""
+    if ROW_SUM.name not in at:
+        return None
+    sums = with_air(measured(at, ROW_SUM))
+    return sums if bits(sums.reach) <= x.width - x.frac - 2 else None
 
 
 def layernorm_exact(x: np.ndarray, eps: float) -> np.ndarray:

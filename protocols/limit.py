@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 from secformer.mpc.errors import RangeError
-from secformer.mpc.session import BEYOND, Session
+from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.guarding import BEYOND
+from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.papers import cite
-from secformer.protocols.ranges import Range, bits
+from secformer.protocols.ranges import Range, Site, bits
 
-FINER = 2                # bits that an element's base has beyond the session's: 18 as in PUMA, five bytes per opening
+FINER = 2                # bits that an element's base has beyond the session's: 18 as in PUMA
 FLOOR_PRECISION = 3      # fractional bits of the comparison with the floor
 LARGEST_BASE = 0.97      # even powers of a negative base below -0.97 are no longer near 0: 0.97^256 is 4e-4
 
@@ -23,10 +25,10 @@ def exp_limit(
 ) -> Share:
     """(1 + x/2^t)^(2^t), t = squarings, for x in the domain, and 0 for x below the floor.
 
-    2 t rounds, about 10 t bytes per element; where the domain goes below the floor, 4 rounds and 14 bytes more.
-    1. b <- 1 + x/2^t, local                                             one round, its truncation
+    t rounds, about 3 t bytes per element; where the domain goes below the floor, 4 rounds and 8 bytes more.
+    1. b <- 1 + x/2^t, local
     2. where the domain goes below the floor: b <- b [x >= floor]        four rounds
-    3. t times: b <- b^2                                                 two rounds each, the last truncation pending
+    3. t times: b <- b^2                                                 one round each
 
     Domain, down to the floor: above -1.97 2^t, since a base below -1 diverges, as the published formula does. The
     comparison with the floor sees three fractional bits of x: choose a floor where exp is almost 0. Error, relative to
@@ -47,14 +49,20 @@ def exp_limit(
     least = max(1.0 + domain.low / n - beyond, min(-LARGEST_BASE, 1.0 + domain.low / n))
     b = s.checked(b, least * 2.0**finer, (1.0 + domain.high / n + beyond) * 2.0**finer, "exponent")
     if domain.low < floor:
-        (below,) = s.less(x, [floor], bound=domain.reach + 1.0, precision=FLOOR_PRECISION)       # 2
+        (below,) = s.less(x, [floor], bound=domain.reach + 1.0, precision=FLOOR_PRECISION, narrow=True)  # 2
         b = s.mul(b, 1 - below, magnitude=magnitude).promise(finer + 1)
     for _ in range(squarings):                                                                   # 3
         b = s.square(b, magnitude=magnitude) * 2.0**-finer
     return (b * 2.0**-finer).promise(1 + top)
 
 
+def holding_bases(fixed: FixedPoint, at: Site) -> int:
+    """The least magnitude of a product whose exponentials are taken by `exp_limit` without settling it first: bases
+    have more fractional bits than scores."""
+    return fixed.magnitude
+
+
 def least_bound(score: Range, squarings: int) -> float:
-    """The least bound of scores to give to `below_maximum`: its x is right modulo 4 times that, which must hold a base
+    """The least bound of scores to give to `shifted`: its x is right modulo 4 times that, which must hold a base
     with its fractional bits and a truncation's headroom."""
     return max(2.0 ** (squarings + 1), 2.0 * (score.reach + 1.0))

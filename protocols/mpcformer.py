@@ -15,7 +15,7 @@ from secformer.protocols.fidelity import student
 from secformer.protocols.newton import reciprocal_newton
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import INPUT, QUAD_SHIFT, QUAD_SUM, RELU_SUM, SCORE, VALUE, measured, needs
-from secformer.protocols.ranges import Range, Site, bits, with_air
+from secformer.protocols.ranges import Range, Site, bits, bounded, with_air
 from secformer.protocols.softmax import (
     EXP_BITS,
     plain_2quad,
@@ -35,19 +35,20 @@ WINDOW = 17              # bits of the widest comparison that two tables serve
 @student("Quad", quad=list(QUAD))
 @needs(INPUT)
 def gelu_quad(s: Session, x: Share, at: Site) -> Share:
-    """0.125 x^2 + 0.25 x + 0.5 for x in at["input"].   2 rounds, 1 where x is settled; 9 bytes per element.
+    """0.125 x^2 + 0.25 x + 0.5 for x in at["input"].   1 round; 3 bytes per element for |x| up to 50, 4 beyond.
 
     1. x^2; the rest is local, all three constants being powers of two
 
-    Any domain at["input"]. Error against its formula: 1e-4 for |x| to 26, since the slope enlarges x's rounding;
+    Any domain at["input"]. Error against its formula: 1e-4 for |x| to 26, since the square enlarges x's rounding;
     against GeLU: 0.5 at 0, and growing as x^2: MPCFormer's networks are trained with it.
     Takes a pending x; the result has a truncation pending.
     """
-    r = with_air(measured(at, INPUT))
-    reach = max(1.0, r.reach)
-    (x,) = s.settle(s.checked(x, r.low, r.high, "input"))
+    r = measured(at, INPUT)
+    x, reach = bounded(s, x, r, INPUT.name), max(1.0, with_air(r).reach)
     square, slope, constant = QUAD
     most = bits(1.01 * (square * reach**2 + slope * reach + constant))
+    if x.width - x.frac < most + 2 + bits(1.0 / square) - bits(1.0 / slope):
+        (x,) = s.settle(x)  # beside the square, its slope takes words that hold the result
     y = s.square(x, magnitude=most - bits(square)) * square + x * slope + constant               # 1
     return y.promise(most)
 

@@ -3,7 +3,7 @@
 CrypTen's starting values suit a fixed interval. Where a checkpoint's range leaves it, values are moved by a public
 power of two. Newton's sequence y <- y (2 - x y) is computed in its coupled form, which keeps d = x y up to date as
 d <- d (2 - d): the same sequence with two products side by side instead of one after the other; likewise the root.
-That is two and three rounds per iteration on this engine instead of four and six.
+That is one and two rounds per iteration on this engine instead of two and three.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ LIFT = 14                      # bits beyond the session's that v and the square
 @cite("knott2021crypten", "reciprocal by Newton's iteration")
 @cite("markstein2004", "Newton's and Goldschmidt's iterations are one sequence")
 def reciprocal_newton(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / y for y in the domain.   38 rounds with the published 10 iterations; about 610 bytes per row.
+    """2^scale_bits / y for y in the domain.   19 rounds with the published 10 iterations; about 200 bytes per row.
 
-    1. z <- y 2^-k, public k so that z <= 2^7 (0 where the domain fits)          one round
-    2. n <- 3 exp(1 - 2 z) + 0.003, exp by 8 squarings; d <- z n                 17 rounds
-    3. 10 times: m <- 2 - d;  n <- n m;  d <- d m                                two rounds each
+    1. z <- y 2^-k, public k so that z <= 2^7 (0 where the domain fits)          local
+    2. n <- 3 exp(1 - 2 z) + 0.003, exp by 8 squarings; d <- z n                 nine rounds
+    3. 10 times: m <- 2 - d;  n <- n m;  d <- d m                                one round each
 
     Domain: high/low up to about 1e5 with 10 iterations; `reciprocal_plan` takes more for wider ones. Error, relative:
     1e-3 at the lower end of the widest domains, below 1e-6 for high/low up to 10^4, and 2^-16 of rounding.
@@ -60,11 +60,8 @@ def reciprocal_newton(s: Session, y: Share, domain: Range, *, scale_bits: int) -
     z = y * 2.0 ** (z_bits - move)                                                               # 1
     arg = 1.0 - y * 2.0 ** (1 - move)
     z, arg = z.promise(TOP_BITS + z_bits + 1), arg.promise(TOP_BITS + 2)
-    z, arg = s.settle(z, arg * 2.0 ** (ROW_FINER - SQUARINGS))
-    e = exp_limit(s, arg * 2.0 ** (SQUARINGS - ROW_FINER), Range(1.0 - 2.0 ** (TOP_BITS + 1), 1.0),
-                  squarings=SQUARINGS, finer=ROW_FINER)                                          # 2
+    e = exp_limit(s, arg, Range(1.0 - 2.0 ** (TOP_BITS + 1), 1.0), squarings=SQUARINGS, finer=ROW_FINER)  # 2
     n = ((e * int(slope)).promise(4) * 2.0**n_bits) + least * 2.0**n_bits
-    (n,) = s.settle(n)
     d = s.mul(z, n, magnitude=PRODUCT_MAGNITUDE) * 2.0 ** (reciprocal.D_BITS - n_bits - z_bits)
     return reciprocal.converged(s, n, d, iterations) * 2.0 ** (scale_bits - move - n_bits)       # 3
 
@@ -94,12 +91,12 @@ def reciprocal_plan(domain: Range) -> tuple[int, int]:
 @cite("knott2021crypten", "inverse square root by Newton's iteration")
 @cite("markstein2004", "Newton's and Goldschmidt's iterations are one sequence")
 def rsqrt_newton(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / sqrt(v) for v in the domain.   28 rounds with the published 3 iterations; about 310 bytes per row.
+    """2^scale_bits / sqrt(v) for v in the domain.   16 rounds with the published 3 iterations; about 110 bytes per row.
 
     1. z <- v 4^-k, public k where the starting value is best                    one round
-    2. p <- 2.2 exp(-(z/2 + 0.2)) + 0.2 - z/1024, exp by 8 squarings             16 rounds
-    3. q <- z p^2                                                                four rounds
-    4. 3 times: m <- (3 - q)/2;  p <- p m;  q <- q m^2                           three rounds each, the last one two
+    2. p <- 2.2 exp(-(z/2 + 0.2)) + 0.2 - z/1024, exp by 8 squarings             eight rounds
+    3. q <- z p^2                                                                two rounds
+    4. 3 times: m <- (3 - q)/2;  p <- p m;  q <- q m^2                           two rounds each, the last one one
 
     Domain: high/low up to about 1000 with 3 iterations; `root_plan` takes more for wider ones. Error, relative: 5e-3.
     CrypTen goes on to the square root, which is this times v, and to its reciprocal, which takes 40 rounds and leads
@@ -117,7 +114,7 @@ def rsqrt_newton(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Sha
                   finer=ROOT_FINER, spare=SLOPE_BITS + 1)                                        # 2
     p = (e * round(slope * 2.0**SLOPE_BITS)).promise(SLOPE_BITS + 2) * 2.0 ** (ROOT_BITS - SLOPE_BITS)
     p = p + least * 2.0**ROOT_BITS - lifted * 2.0 ** (ROOT_BITS - LIFT - bits(tilt))
-    (p,) = s.settle(p.promise(ROOT_BITS + 2))
+    p = p.promise(ROOT_BITS + 2)
     pp = s.square(p, magnitude=2 * ROOT_BITS + 4) * 2.0 ** (LIFT - 2 * ROOT_BITS)
     q = s.mul(pp, lifted, magnitude=2 * LIFT + 2) * 2.0 ** (rsqrt.Q_BITS - 2 * LIFT)             # 3
     return rsqrt.converged(s, p, q, iterations) * 2.0 ** (scale_bits - move - ROOT_BITS)         # 4

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from secformer.mpc.errors import RangeError, SettingsError
 from secformer.mpc.fixed import FixedPoint
-from secformer.protocols.ranges import Range, Site
+from secformer.protocols.ranges import Range, Site, bits, roomy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -150,6 +150,13 @@ def positive(at: Site, quantity: Quantity) -> Range:
     return found
 
 
+def apart(at: Site, r: Range) -> int:
+    """The least magnitude of a product at which no value outside of a range, as a guard sees it, looks like one inside:
+    either ROOM times the range is opened, or as much as no text exceeds. What is opened reaches 2^(magnitude + 2)."""
+    room = roomy(r)
+    return min(room, bits(at[MOST.name].high + r.reach) - 2) if MOST.name in at else room
+
+
 def real_scores(xp: Any, scores: Any, real: Any) -> Any:
     """Scores (B, H, Q, T), of which those that are not `real` hold the largest real score of their row."""
     largest = xp.amax(xp.where(real, scores, -math.inf), axis=-1, keepdims=True)
@@ -175,6 +182,10 @@ def _variance(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
     return xp.mean(centred * centred, axis=-1)
 
 
+def _row_sum(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
+    return xp.sum(x, axis=-1)
+
+
 def _value(xp: Any, scores: Any, values: Any, real: Any) -> Any:
     return values
 
@@ -188,8 +199,19 @@ def _spread(xp: Any, scores: Any, values: Any, real: Any) -> Any:
     return scores - xp.amax(scores, axis=-1, keepdims=True)
 
 
+def _maximum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
+    """The largest score of every row."""
+    return xp.amax(scores, axis=-1)
+
+
 def _exp_sum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
     return _row_sums(xp, xp.exp(_spread(xp, scores, values, real)), real)
+
+
+def _log_sum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
+    """Logarithms of row sums of exp(scores)."""
+    largest = xp.amax(scores, axis=-1)
+    return largest + xp.log(_exp_sum(xp, scores, values, real))
 
 
 def _quad_sum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
@@ -209,13 +231,16 @@ INPUT = Quantity("input", _input)
 GATE = Quantity("gate", _gate)  # what a value is multiplied with
 GAIN = Quantity("gain", _gain, Widening(ratio=True, fixed=True))
 VARIANCE = Quantity("variance", _variance, RATIO)
+ROW_SUM = Quantity("row_sum", _row_sum)
 VALUE = Quantity("value", _value)
 SCORE = Quantity("score", _score)
 SPREAD = Quantity("spread", _spread, Widening(most=0.0))               # the row's largest score is 0 below itself
+MAXIMUM = Quantity("maximum", _maximum)
 EXP_SUM = Quantity("exp_sum", _exp_sum, Widening(ratio=True, least=1.0))  # the row's largest score adds 1
+LOG_SUM = Quantity("log_sum", _log_sum)
 QUAD_SUM = Quantity("quad_sum", _quad_sum, RATIO)
 RELU_SUM = Quantity("relu_sum", _relu_sum, RATIO)
 MOST = Quantity("most", _input, Widening(ratio=True, fixed=True))  # what no text exceeds (see `families/certain`)
-NORM = INPUT, GAIN, VARIANCE
-ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, QUAD_SUM, RELU_SUM
+NORM = INPUT, GAIN, VARIANCE, ROW_SUM
+ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, LOG_SUM, QUAD_SUM, RELU_SUM, MAXIMUM
 KNOWN = MappingProxyType({q.name: q for q in (*NORM, *ATTENTION, GATE, MOST)})

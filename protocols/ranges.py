@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from secformer.mpc.errors import RangeError
-from secformer.mpc.session import BEYOND
+from secformer.mpc.guarding import BEYOND
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
 
 ROOM = 32.0    # of a range's length, that a guarded truncation opens
 MOST_ROOM = 7  # bits: a byte's, less the one that made it necessary
@@ -48,6 +50,11 @@ def bits(value: float) -> int:
     return exponent - (mantissa == 0.5)
 
 
+def times(r: Range, factor: float) -> Range:
+    """A range times a positive factor."""
+    return Range(r.low * factor, r.high * factor)
+
+
 def rounded_out(r: Range, step: float) -> Range:
     """The ends moved outward to multiples of `step`, so that call sites with similar ranges share their fits."""
     return Range(math.floor(r.low / step) * step, math.ceil(r.high / step) * step)
@@ -64,6 +71,26 @@ def roomiest(least: int, widths: Callable[[int], tuple[int, ...]]) -> int:
     while magnitude - least < MOST_ROOM and _widths(widths, magnitude + 1) == paid:
         magnitude += 1
     return magnitude
+
+
+def bounded(s: Session, x: Share, r: Range, what: str, *, room: int = 0) -> Share:
+    """x with the promise that it lies in its measured range, which a guarded session checks where x is opened next. The
+    promise is 2^room at least, and as loose as the bytes of that opening allow. Local.
+
+    Raises RangeError where the words of x do not hold the range.
+    """
+    air, holds = with_air(r), x.width - x.frac - 2
+    if bits(r.reach) > holds:
+        raise RangeError(f"the range of {what!r} reaches {r.reach:g}, but the layer before it holds values below "
+                         f"2^{holds}; raise `magnitude`")
+
+    def windows(m: int) -> tuple[int, ...]:
+        if m > holds:
+            raise RangeError("x does not hold that")
+        return (s.fixed.window(s.fixed.frac, m),)
+
+    magnitude = roomiest(max(1, min(holds, max(room, bits(air.reach)))), windows)
+    return s.checked(x.promise(magnitude), air.low, air.high, what)
 
 
 def _widths(widths: Callable[[int], tuple[int, ...]], magnitude: int) -> tuple[int, ...] | None:

@@ -15,10 +15,11 @@ import numpy as np
 from secformer.mpc.errors import RangeError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols import rsqrt
 from secformer.protocols.fits import Fit, choose
 from secformer.protocols.papers import cite
 from secformer.protocols.ranges import Range, bits
-from secformer.protocols.rsqrt import PRODUCT_MAGNITUDE, ROW_HARMONICS, deflated, rsqrt_series
+from secformer.protocols.rsqrt import PRODUCT_MAGNITUDE, ROW_HARMONICS, rsqrt_series
 
 TOLERANCE = 1.2e-4      # largest relative error of one series
 WIDEST = 320.0          # largest ratio high/low for which one series is tried
@@ -40,13 +41,13 @@ class Reciprocal(Protocol):
 @cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of 1/y")
 def reciprocal_series(s: Session, y: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / y for y in the domain.   1 round where one series reaches 1.2e-4, else 3 (or 8, see rsqrt).
+    """2^scale_bits / y for y in the domain.   1 round where one series reaches 1.2e-4, else 2 (or 6, see rsqrt).
 
     One series (high/low up to about 250), 3 to 4 bytes per row:
     1. open y mod P; sum the harmonics
     Else, since 1/sqrt(y) spans half as many octaves, about 20 bytes per row more:
     1. r <- 2^j / sqrt(y) by series
-    2. return r^2                                                                        two rounds
+    2. return r^2                                                                        one round
 
     Domain: high/low up to 2^20. Error, relative: at most 1.2e-4. Takes a pending y; the result has a
     truncation pending.
@@ -60,6 +61,14 @@ def reciprocal_series(s: Session, y: Share, domain: Range, *, scale_bits: int) -
     root_bits = 4 + bits(math.sqrt(domain.high))  # the root settles at 2^4 or more
     r = rsqrt_series(s, y, domain, scale_bits=root_bits)                                         # 1
     return s.square(r, magnitude=PRODUCT_MAGNITUDE) * 2.0 ** (scale_bits - 2 * root_bits)        # 2
+
+
+def series_rounds(domain: Range) -> int:
+    """Rounds of `reciprocal_series`, where nothing is pending."""
+    low, high = _rounded(domain)
+    if high / low <= WIDEST and reciprocal_fit(low, high, 0).error <= TOLERANCE:
+        return 1
+    return 1 + rsqrt.series_rounds(domain)
 
 
 def _check(domain: Range) -> None:
@@ -84,7 +93,7 @@ def reciprocal_fit(low: float, high: float, scale_bits: int) -> Fit:
 @cite("luo2024secformer", "2Quad softmax: division by Goldschmidt with deflation")
 @cite("goldschmidt1964", "division")
 def reciprocal_goldschmidt(s: Session, y: Share, *, eta: float, iterations: int, scale_bits: int) -> Share:
-    """2^scale_bits / y for 0 < y < 2 eta.   2 rounds per iteration, 1 more for a pending y; whole words per row.
+    """2^scale_bits / y for 0 < y < 2 eta.   1 round per iteration; whole words per row.
 
     1. n <- 1, d <- y / eta                         public deflation
     2. repeat: m <- 2 - d;  n <- n m;  d <- d m
@@ -95,7 +104,6 @@ def reciprocal_goldschmidt(s: Session, y: Share, *, eta: float, iterations: int,
     2^-17 / y for the rounding of y itself, which counts where sums are far below 1.
     Takes a pending y; the result has a truncation pending.
     """
-    (y,) = s.settle(y)
     # n starts as large as its growth, below 2^(iterations - 2), leaves room for: a first m near 0 makes it small
     finer = max(0, max(LEAST_N_BITS, N_BITS - iterations) + bits(eta) - scale_bits)
     d = deflated(y, eta, D_BITS)                                                                 # 1
@@ -105,15 +113,20 @@ def reciprocal_goldschmidt(s: Session, y: Share, *, eta: float, iterations: int,
 
 @cite("goldschmidt1964", "division")
 def converged(s: Session, n: Share, d: Share, iterations: int) -> Share:
-    """n / d by n <- n m, d <- d m with m = 2 - d, for d in (0, 2) kept times 2^16.   2 rounds per iteration.
+    """n / d by n <- n m, d <- d m with m = 2 - d, for d in (0, 2) kept times 2^16.   1 round per iteration.
 
     Takes pending values; the result has a truncation pending.
     """
     for _ in range(iterations - 1):
         m = 2 - d * 2.0**-D_BITS
-        d, m, n = s.settle(d, m, n)
         n, d = s.mul_many([(n, m), (d, m)], magnitude=PRODUCT_MAGNITUDE)
     return s.mul(n, 2 - d * 2.0**-D_BITS, magnitude=PRODUCT_MAGNITUDE)
+
+
+def deflated(y: Share, eta: float, finer_bits: int) -> Share:
+    """y / eta times 2^finer_bits. Local. The power of two goes first, so that the promised magnitude grows with it."""
+    whole = math.floor(math.log2(eta))
+    return (y * 2.0 ** (finer_bits - whole)) * (2.0**whole / eta)
 
 
 def deflation(domain: Range) -> tuple[float, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -31,6 +32,7 @@ PAPER_ETA, PAPER_ITERATIONS = 2000.0, 11  # SecFormer's deflation and iterations
 VALID = Range(0.001, 2.94)                # v / eta that the paper's 11 iterations serve; nearer to 3 they are too few
 CONVERGED = 2e-5                          # largest relative error where we choose eta and the iterations
 Q_BITS = 12                               # the deflated value is kept times 2^12
+LEAST_ETA_BITS = 9                        # fewest fractional bits of 2^k / eta, which lies in (1/2, 1]
 MOST_ITERATIONS = 60
 PRODUCT_MAGNITUDE = 30                    # magnitude of row-wise products: with 16 fractional bits, whole words
 
@@ -38,17 +40,17 @@ PRODUCT_MAGNITUDE = 30                    # magnitude of row-wise products: with
 @cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of 1/sqrt(v)")
 def rsqrt_series(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / sqrt(v) for v in the domain.   1 round where one series reaches 2e-5, else 6.
+    """2^scale_bits / sqrt(v) for v in the domain.   1 round where one series reaches 2e-5, else 5.
 
     One series (high/low up to 362, with a domain's ends on half octaves), 3 to 4 bytes per row:
     1. z <- v 2^a, local, so that z fills a period of 2^8; open z mod 2^8; sum the harmonics
     Else m segments of ratio 16, about 8 m + 12 bytes per row:
     1. z likewise; below_i <- [z < h 16^-i], i = 1..m-1                         three rounds, one opening
     2. f_i <- the series of z 16^i, right where that is in [h/16, h]            one round for all i
-    3. return f_0 + sum of below_i (4^i f_i - 4^(i-1) f_(i-1))                  two rounds
+    3. return the sum of (below_i - below_(i+1)) 4^i f_i                        one round
 
-    Domain: high/low up to 2^20. Error, relative: at most 2e-5. Takes a pending v; the result may have a truncation
-    pending. Raises RangeError for a domain that is not positive or too wide.
+    Domain: high/low up to 2^20. Error, relative: at most 2e-5. Takes a pending v; the result has a truncation pending
+    in the first case. Raises RangeError for a domain that is not positive or too wide.
     """
     _check(domain)
     move, low, high = _filling(domain)
@@ -59,6 +61,12 @@ def rsqrt_series(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Sha
         if one.error <= TOLERANCE:
             return s.series(z, [one.series])[0]
     return _by_segments(s, z, low, high, gain, odd)
+
+
+def series_rounds(domain: Range) -> int:
+    """Rounds of `rsqrt_series`."""
+    _, low, high = _filling(domain)
+    return 1 if high / low <= WIDEST and _unit_fit(low, high).error <= TOLERANCE else 5
 
 
 def _check(domain: Range) -> None:
@@ -98,12 +106,13 @@ def _by_segments(s: Session, z: Share, low: float, high: float, gain: int, odd: 
     cuts = [high * 2.0 ** (-SEGMENT_BITS * i) for i in range(1, count)]
     below = s.less(z, cuts, bound=high)                                                          # 1
     copies = [(z * 2.0 ** (SEGMENT_BITS * i)).reshape(*z.shape, 1) for i in range(count)]
-    (found,) = s.settle(*s.series(s.concatenate(copies, -1), [fit.series]))                      # 2
-    pieces = [found[..., i] * 2 ** (SEGMENT_BITS * i // 2) for i in range(count)]
-    steps = [(b, finer - coarser) for b, coarser, finer in zip(below, pieces, pieces[1:], strict=False)]
-    total: Share = pieces[0]
-    for step in s.mul_many(steps, magnitude=fit.series.magnitude + SEGMENT_BITS * count // 2 + 1):  # 3
-        total = total + step
+    (found,) = s.series(s.concatenate(copies, -1), [fit.series])                                 # 2
+    chosen = [1 - below[0], *(wider - finer for wider, finer in pairwise(below)), below[-1]]
+    magnitude = fit.series.magnitude + SEGMENT_BITS * count // 2 + 1
+    parts = s.mul_many([(c, found[..., i]) for i, c in enumerate(chosen)], magnitude=magnitude)  # 3
+    total = parts[0]
+    for i, part in enumerate(parts[1:], start=1):
+        total = total + part * 2 ** (SEGMENT_BITS * i // 2)
     return total
 
 
@@ -112,42 +121,47 @@ def _by_segments(s: Session, z: Share, low: float, high: float, gain: int, odd: 
 def rsqrt_goldschmidt(
     s: Session, v: Share, domain: Range, *, eta: float, iterations: int, scale_bits: int
 ) -> Share:
-    """2^scale_bits / sqrt(v) for v in the domain.   3 rounds per iteration; whole words per row.
+    """2^scale_bits / sqrt(v) for v in the domain.   2 rounds per iteration, 1 for the last; whole words per row.
 
-    1. q <- v / eta, p <- 1                         public deflation
+    1. q <- v / eta, p <- 1      public deflation, local; one round where words are too short for q beside v
     2. repeat: m <- (3 - q)/2;  p <- p m;  q <- q m^2
     3. return p / sqrt(eta)
 
     `deflation` chooses eta and the iterations. q and p are kept times powers of two, so that rounding m cancels between
     them and the rest is small. m^2 is taken as an integer of 32 fractional bits: its truncation is left out, the one of
-    q m^2 does it. Error, relative: 9e-4 at the interval's ends with the paper's iterations, else 1e-4. Takes
-    a pending v; the result has a truncation pending.
+    q m^2 does it. 1 / eta has as many fractional bits as the words of v have room for: eta grows by a 256th at most.
+    Error, relative: 9e-4 at the interval's ends with the paper's iterations, else 1e-4. Takes a pending v; the result
+    has a truncation pending.
     """
-    lift = Q_BITS - math.ceil(math.log2(domain.high))  # v settles with as many bits as it can fill
-    (v,) = s.settle(v * 2.0**lift)
-    q = deflated(v, eta * 2.0**lift, Q_BITS)                                                     # 1
+    whole = math.floor(math.log2(eta))
+    if _room(v, whole) < LEAST_ETA_BITS:
+        lift = Q_BITS - math.ceil(math.log2(domain.high))  # v settles with as many bits as it can fill
+        (v,) = s.settle((v * 2.0**lift).promise(Q_BITS))
+        v = v * 2.0**-lift
+    finer = min(s.fixed.frac, _room(v, whole))
+    factor = math.floor(2.0 ** (whole + finer) / eta)
+    q = (v * factor * 2.0 ** (Q_BITS - whole - finer)).promise(Q_BITS + 2)                       # 1
+    eta = 2.0 ** (whole + finer) / factor
     p = s.public(2.0**scale_bits / math.sqrt(eta), q.shape)                                      # 3
     return converged(s, p, q, iterations)                                                        # 2
+
+
+def _room(v: Share, whole: int) -> int:
+    """Bits that the words of v have for a factor that makes v of q 2^Q_BITS, q below 4 being v 2^-whole times that."""
+    return v.width - v.frac - 4 - whole
 
 
 @cite("markstein2004", "Goldschmidt's square root")
 def converged(s: Session, p: Share, q: Share, iterations: int) -> Share:
     """p / sqrt(q) by p <- p m, q <- q m^2 with m = (3 - q)/2, for q in (0, 3) kept times 2^12.
 
-    3 rounds per iteration. Takes pending values; the result has a truncation pending.
+    2 rounds per iteration, 1 for the last. Takes pending values; the result has a truncation pending.
     """
     for _ in range(iterations - 1):
         m = (3 - q * 2.0**-Q_BITS) * 0.5
-        q, m, p = s.settle(q, m, p)
         p, mm = s.mul_many([(p, m), (m, m)], magnitude=PRODUCT_MAGNITUDE)
         q = s.mul(q, mm * 2.0**s.fixed.frac, magnitude=PRODUCT_MAGNITUDE) * 2.0**-s.fixed.frac
     return s.mul(p, (3 - q * 2.0**-Q_BITS) * 0.5, magnitude=PRODUCT_MAGNITUDE)
-
-
-def deflated(y: Share, eta: float, finer_bits: int) -> Share:
-    """y / eta times 2^finer_bits. Local. The power of two goes first, so that the promised magnitude grows with it."""
-    whole = math.floor(math.log2(eta))
-    return (y * 2.0 ** (finer_bits - whole)) * (2.0**whole / eta)
 
 
 def deflation(domain: Range) -> tuple[float, int]:

@@ -9,7 +9,7 @@ before it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,111 +20,120 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.exp import exp, table
 from secformer.protocols.fidelity import faithful, student
+from secformer.protocols.maximum import OCTET, WINDOW, Windows, masked, row_maximum
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import (
     EXP_SUM,
+    LOG_SUM,
+    MAXIMUM,
     QUAD_SHIFT,
     QUAD_SUM,
     SCORE,
     SPREAD,
     VALUE,
+    apart,
     measured,
     needs,
     positive,
 )
-from secformer.protocols.ranges import Range, Site, bits, roomiest, roomy, with_air
-from secformer.protocols.reciprocal import Reciprocal, deflation, reciprocal_goldschmidt, reciprocal_series
+from secformer.protocols.ranges import Range, Site, bits, roomiest, times, with_air
+from secformer.protocols.reciprocal import (
+    Reciprocal,
+    deflation,
+    reciprocal_goldschmidt,
+    reciprocal_series,
+    series_rounds,
+)
 
-VALUE_BITS = 2       # values, and so their weighted means, are promised below 2^2 times their measured reach
-EXP_BITS = 4         # weights are kept times 2^4, so that rounding them costs little
-SERIES_WIDTH = 56    # bits that weights settle to: their row sums then need no lift before the reciprocal's series
+VALUE_BITS = 1       # values, and so their weighted means, are promised below twice their measured reach
+EXP_BITS = 3         # weights are kept times 2^3, so that rounding them costs little
+SERIES_WIDTH = 40    # bits that weights settle to: their row sums then need no lift before the reciprocal's series
 LEAST_SUM = 0.99     # least sum of a row's weights: the largest weight is 1 or more, up to rounding
-RECIPROCAL_BITS = 3  # reciprocals of row sums settle at 2^3 or more
-LEAST_BOUND = 7.75   # least bound of scores: a coarse maximum is then wide enough for exp's shortest period, 32
+RECIPROCAL_BITS = 0  # reciprocals of row sums settle at 1 or more: relative rounding below 2^-16
+COARSER = 3          # bits by which a row's sum may settle coarser than the least row's
+ABOVE = 0.5          # of a domain's upper end, that exp may be larger
+NARROW = 3.0         # longest range of log-sum-exp, in which rows need no maximum
+LEAST_BOUND = 7.75   # least bound of scores: a tree's maximum is then wide enough for exp's shortest period, 32
 TOLERANCE = 2.0**-5          # of a sum times its reciprocal, where a session checks it
 SERIES_TOLERANCE = 2.0**-10  # the same for reciprocals by series
-WIDE_MAXIMUM = 10    # bits above the point of a maximum in guarded sessions: scores below it are known as far down
-MOST_PRECISION = 6   # most fractional bits of a comparison
-Windows = Sequence[tuple[int, int]]  # to try in order: bits of a comparison, and the least fractional bits among them
-WINDOW = 14, 3       # two bytes, two small tables
-OCTET = 8, 2         # one byte, one table: for scores below 15
 
 
 @cite("vaswani2017attention", "scaled dot-product attention")
 @cite("luo2024secformer", "baseline softmax; exponential from one masked opening")
 @faithful
-@needs(VALUE, SCORE, SPREAD, EXP_SUM)
+@needs(VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM, LOG_SUM)
 def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real columns: (B, H, Q, D).
 
-    2 ceil(log2 T) + 6 rounds where row sums stay below about 180, as with T = 128 (2 or 7 more beyond); about 17 bytes
-    per score, 18 per value.
-    1. x <- scores, masked columns at a public low constant
-    2. m <- coarse row maximum of x: within a public delta of it                 2 ceil(log2 T) rounds
-    3. e <- exp(x - m) in exp's domain widened by delta, masked columns times 0  two rounds
-    4. c <- e @ values; z <- row sums of e                                       one round
-    5. return c / z, by one reciprocal per row                                   three rounds
+    5 rounds and those of a row maximum, if there is one; two more where row sums span a ratio above about 250; about 11
+    bytes per score, 9 per value.
+    1. x <- scores - m, m a public constant or a coarse row maximum              see `shifted`
+    2. e <- exp(x), masked columns times 0                                       two rounds
+    3. c <- e @ values; z <- row sums of e                                       one round
+    4. return c / z, by one reciprocal per row                                   two rounds
 
-    Ranges: at["value"], at["score"], at["spread"] (score minus row maximum), at["exp_sum"] of real columns.
+    Ranges: at["value"], at["score"], at["spread"] (score minus row maximum), at["maximum"], at["exp_sum"] and
+    at["log_sum"] of real columns.
     Error: a weight's is at most 3.1e-6 of the row's largest and 3.3e-5 of itself, a row's scale 1.2e-4. Measured for
     values of N(0, 1), T to 384: 5e-5 in the twin and on shares.
     Takes pending scores; the result has a truncation pending.
     """
     columns = real_columns(scores, values, mask)
-    x, domain = below_maximum(s, scores, columns, at, least_bound=LEAST_BOUND,
-                              windows=(OCTET, WINDOW))                                           # 1, 2
+    x, domain, total = shifted(s, scores, columns, at, least_bound=LEAST_BOUND, windows=(OCTET, WINDOW),
+                               reciprocal_rounds=series_rounds)                                  # 1
     if columns is not None:
         x = x * columns  # so that masked columns stay in exp's domain
-    e = exp(s, x, domain, scale_bits=EXP_BITS)                                                   # 3
+    # weights are checked where exp opens them, so they may settle in as few bits as they need
+    e = exp(s, x, domain, scale_bits=EXP_BITS)                                                   # 2
+    e = e.promise(min(e.magnitude, bits(2.0**EXP_BITS * math.exp(domain.high + ABOVE))))
     if columns is not None:
         e = e * columns
-    return weighted_mean(s, e, values, exp_total(scores, domain, at), at, reciprocal_series,
-                         width=SERIES_WIDTH, tolerance=SERIES_TOLERANCE)                         # 4, 5
+    return weighted_mean(s, e, values, times(total, 2.0**EXP_BITS), at, reciprocal_series,
+                         width=SERIES_WIDTH, tolerance=SERIES_TOLERANCE)                         # 3, 4
+
+
+def always_as_many(total: Range) -> int:
+    """Rounds of a reciprocal that do not depend on its domain, beyond those that it always takes."""
+    return 0
 
 
 @cite("vaswani2017attention", "scaled dot-product attention")
-def below_maximum(
+def shifted(
     s: Session, scores: Share, columns: np.ndarray | None, at: Site, *, least_bound: float = 0.0,
-    windows: Windows = (WINDOW,),
-) -> tuple[Share, Range]:
-    """x = scores - m, and its domain over real columns: m is the row maximum, or a little less.
+    windows: Windows = (WINDOW,), reciprocal_rounds: Callable[[Range], int] = always_as_many,
+) -> tuple[Share, Range, Range]:
+    """x = scores - m; its domain over real columns; and where row sums of exp(x) lie. Softmax does not depend on m.
 
-    2 ceil(log2 T) rounds, a byte per score more than the window. A tree of comparisons at a few fractional bits: m lies
-    less than a public delta below the row's maximum and never above it, and softmax does not depend on m.
+    Where at["log_sum"] is narrow, m is its upper end, a public constant. Else m is a coarse row maximum: see
+    `row_maximum`, which takes the rounds that the reciprocal of a row's sum then needs into account.
 
-    1. masked columns <- a public low constant
+    1. masked columns <- a public constant
     2. m <- coarse row maximum                    one round more where no table of exp's reaches the domain's low end
     Takes pending scores; x stays pending, and is right modulo 4 max(least_bound, largest score) or more.
     """
-    score, spread = measured(at, SCORE), measured(at, SPREAD)
-    bound = max(least_bound, score.reach + 1.0)
-    precision = coarsest(bound, windows)
-    if columns is not None:
-        scores = scores * columns + (1 - columns) * math.floor(score.low)                        # 1
-    width = precision + WIDE_MAXIMUM if s.guarded else 0
-    m = s.maximum(scores, -1, bound=bound, precision=precision, width=width)                     # 2
-    domain = Range(max(spread.low, -2.0 * bound), 2.0 * 2.0**-precision)
+    score, spread, logs = measured(at, SCORE), measured(at, SPREAD), narrow_log_sum(at)
+    if logs is not None:
+        x = masked(scores, columns, math.floor(score.low)) - logs.high                           # 1
+        return x, Range(score.low - logs.high - 1.0, 0.0), Range(LEAST_SUM * math.exp(logs.low - logs.high), 1.0)
+    most = min(float(scores.shape[-1]), max(1.0, measured(at, EXP_SUM).high))
+
+    def total(delta: float) -> Range:
+        return Range(LEAST_SUM, math.exp(delta) * most)
+
+    scores, m, delta = row_maximum(s, scores, columns, at, least_bound=least_bound, windows=windows,
+                                   following=lambda delta: reciprocal_rounds(total(delta)))       # 1, 2
+    domain = Range(max(spread.low, score.low - score.high), delta)
     if table(domain.low, domain.high) is None:
         (m,) = s.lift(m)  # x will be compared in words that are longer than those that a maximum needs
-    return scores - m, domain
+    return scores - m, domain, total(delta)
 
 
-def coarsest(bound: float, windows: Windows) -> int:
-    """Fractional bits of comparisons of differences below 2 bound: as many as the window leaves room for, 6 at most.
-
-    The first window that leaves room for its least fractional bits is taken; where none does, the least of the last.
-    """
-    for window, least in windows:
-        for precision in range(MOST_PRECISION, least - 1, -1):
-            if precision + 1 + bits(2.0 * bound + 2.0 ** (1 - precision)) <= window:
-                return precision
-    return windows[-1][1]
-
-
-def exp_total(scores: Share, domain: Range, at: Site) -> Range:
-    """Where row sums of 2^EXP_BITS exp(x) lie, x being what `below_maximum` gave with that domain."""
-    most = min(2.0 ** bits(scores.shape[-1]), max(1.0, measured(at, EXP_SUM).high))
-    return Range(2.0**EXP_BITS * LEAST_SUM, 2.0**EXP_BITS * math.exp(domain.high) * most)
+def narrow_log_sum(at: Site) -> Range | None:
+    """The range of log-sum-exp, where it is so narrow that its upper end can stand for every row's."""
+    if LOG_SUM.name not in at:
+        return None
+    logs = measured(at, LOG_SUM)
+    return logs if logs.high - logs.low <= NARROW else None
 
 
 @cite("vaswani2017attention", "scaled dot-product attention")
@@ -134,42 +143,46 @@ def weighted_mean(
 ) -> Share:
     """weights @ values / row sums of weights, which lie in `total`, by one reciprocal per row.
 
-    3 rounds beside the reciprocal's, one less for settled weights; about 11 bytes per weight and 18 per value.
+    2 rounds beside the reciprocal's, 3 for pending weights; about 8 bytes per weight and 9 per value.
     1. c <- weights @ values;  z <- row sums of the weights
     2. return c / z
-    No product wraps while |values| stays below 4 times the reach of at["value"] and sums below the end of `total`.
+    No product wraps while |values| stays below twice the reach of at["value"] and sums below the end of `total`.
     Reciprocals settle at 2^spare_bits or more, of sums of `width` bits or more. Takes pending weights; the result has a
-    truncation pending. Raises RangeError where values or sums are so large that words do not hold their products.
+    truncation pending, in whole words. Raises RangeError where values or sums are so large that words do not hold
+    their products.
 
     A guarded session checks that each sum times its reciprocal is 1, to `tolerance`, and that the means stay within
     the reach of at["value"]: 16 bytes per row more.
     """
-    scale_bits = bits(total.high) + spare_bits
+    total_bits, scale_bits = bits(total.high), bits(total.high) + spare_bits
+    # c settles as fine as the least row needs, and as coarse as it can: then the mean has few bits to drop
+    down = min(total_bits, math.floor(math.log2(total.low)) + COARSER) if total.low > 0.0 else 0
     r = with_air(measured(at, VALUE))
-    value_bits = promised(s.fixed, measured(at, VALUE).reach, bits(total.high), scale_bits,
-                          room=roomy(r) if s.guarded else 0)
-    magnitude = bits(total.high) + value_bits
+    value_bits = promised(s.fixed, measured(at, VALUE).reach, total_bits, scale_bits, down,
+                          room=apart(at, r) if s.guarded else 0)
+    magnitude = total_bits + value_bits
     (weights,) = s.settle(weights, width=max(width, s.fixed.window(2 * s.fixed.frac, magnitude)))
-    context = s.matmul(weights, values, magnitude=magnitude)                                     # 1
-    sums = weights.sum(-1, keepdims=True).promise(bits(total.high))
+    context = s.matmul(weights, values, magnitude=magnitude) * 2.0**-down                        # 1
+    sums = weights.sum(-1, keepdims=True).promise(total_bits)
     inverse = reciprocal(s, sums, total, scale_bits=scale_bits)                                  # 2
     products = [(context, inverse), (sums, inverse)][: 2 if s.guarded else 1]
-    mean, *ones = s.mul_many(products, magnitude=[value_bits + scale_bits, s.fixed.whole][: len(products)])
+    mean, *ones = s.mul_many(products, magnitude=[value_bits + scale_bits - down, s.fixed.whole][: len(products)],
+                             whole=True)
     for one in ones:
         s.expect(one, scale_bits, tolerance, "sum")
-    return s.checked(mean * 2.0**-scale_bits, r.low, r.high, "value")
+    return s.checked(mean * 2.0 ** (down - scale_bits), r.low, r.high, "value")
 
 
-def promised(fixed: FixedPoint, reach: float, total_bits: int, scale_bits: int, room: int = 0) -> int:
-    """The least m >= room with 2^m >= 4 reach (or less, down to reach, where words do not hold more), raised as far as
+def promised(fixed: FixedPoint, reach: float, total_bits: int, scale_bits: int, down: int = 0, room: int = 0) -> int:
+    """The least m >= room with 2^m >= 2 reach (or less, down to reach, where words do not hold more), raised as far as
     the windows that depend on it stay as they are: those of the mean, of its product with sums and with a reciprocal.
     """
     def windows(m: int) -> tuple[int, ...]:
         frac = fixed.frac
-        return (fixed.window(frac, m), fixed.window(frac, total_bits + m), fixed.window(2 * frac, total_bits + m),
-                fixed.window(2 * frac, scale_bits + m))
+        return (fixed.window(frac, m), fixed.window(frac, total_bits - down + m),
+                fixed.window(2 * frac, total_bits + m), fixed.window(2 * frac, scale_bits - down + m))
 
-    most = fixed.whole - max(total_bits, scale_bits)
+    most = fixed.whole - max(total_bits, scale_bits - down)
     if bits(reach) > most:
         raise RangeError(f"attention's values reach {reach:g} and a row's weights sum to 2^{total_bits}, but beside "
                          f"such sums words hold only values below 2^{most}; check the range profile, or lower `frac`")

@@ -29,6 +29,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc.primitives",),
     ("secformer.mpc.operators",),
     ("secformer.mpc.guarding",),
+    ("secformer.mpc.products",),
+    ("secformer.mpc.thresholding",),
     ("secformer.mpc.meter",),
     ("secformer.mpc.net",),
     ("secformer.mpc.dealer",),

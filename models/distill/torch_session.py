@@ -18,8 +18,8 @@ from secformer.mpc.errors import RangeError, SettingsError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts
-from secformer.mpc.primitives import Threshold
-from secformer.mpc.scales import Truncation
+from secformer.mpc.primitives import Levels, Threshold
+from secformer.mpc.scales import Operand, Truncation
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
 
@@ -75,6 +75,9 @@ class TorchSession(Session):
     def _drop(self, a: Tensor, bits: int) -> Tensor:
         return a
 
+    def _rounded(self, a: Tensor, bits: int) -> Tensor:
+        return a
+
     def _scale(self, a: Tensor, c: np.ndarray, bits: int) -> Tensor:
         return a * (float(c) if c.ndim == 0 else self._public(c, bits))
 
@@ -96,10 +99,10 @@ class TorchSession(Session):
     def _truncate(self, jobs: list[Truncation]) -> list[Tensor]:
         return [job.x.data for job in jobs]
 
-    def _mul(self, pairs: list[tuple[Share, Share]], widths: list[int]) -> list[Tensor]:
-        return [a.data * b.data for a, b in pairs]
+    def _mul(self, pairs: list[tuple[Operand, Operand]], widths: list[int], kept: list[Operand]) -> list[Tensor]:
+        return [*(a.data * b.data for a, b in pairs), *(v.data for v in kept)]
 
-    def _matmul(self, pairs: list[tuple[Share, Share | Weight]], widths: list[int]) -> list[Tensor]:
+    def _matmul(self, pairs: list[tuple[Operand, Operand | Weight]], widths: list[int]) -> list[Tensor]:
         return [(a.data.to(self.products) @ b.data.to(self.products)).to(self.dtype) for a, b in pairs]
 
     def _series(self, x: Share, functions: list[Series], opening: Opening, width: int,
@@ -113,6 +116,10 @@ class TorchSession(Session):
               check: Check | None) -> list[Tensor]:
         value = x.data.detach()
         return [(value < c).to(self.dtype) for c, _ in thresholds]
+
+    def _reached(self, x: Share, levels: Levels, check: Check | None) -> list[Tensor]:
+        largest = x.data.detach().amax(dim=-1, keepdim=True)
+        return [(largest >= c).to(self.dtype) for c, _ in levels.thresholds]
 
     def _relu(self, x: Share, window: int, width: int, check: Check | None) -> Tensor:
         return torch.relu(x.data)

@@ -16,8 +16,8 @@ from secformer.models.data.parameters import Parameters
 from secformer.models.data.tensors import TABLE
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
-from secformer.protocols.quantities import INPUT, MOST, Quantity
-from secformer.protocols.ranges import Site, bits, roomiest, roomy, with_air
+from secformer.protocols.quantities import INPUT, MOST, SCORE, Quantity, apart, opened
+from secformer.protocols.ranges import Site, bits, roomiest, with_air
 from secformer.protocols.recipes import Recipe
 
 Sites = Callable[[str], Site]
@@ -62,11 +62,13 @@ def entering(s: Session, at: Site, quantity: Quantity = INPUT, *, least: int = 1
     r = with_air(at[quantity.name])
     least = max(least, bits(r.reach))
     if s.guarded:
-        apart = min(roomy(r), s.fixed.magnitude)
-        if MOST.name in at:  # what is opened reaches 2^(magnitude + 2)
-            apart = min(apart, bits(at[MOST.name].high + with_air(r).reach) - 2)
-        least = max(least, apart)
+        least = max(least, min(apart(at, r), s.fixed.magnitude))
     return _filled(s, least)
+
+
+def attending(s: Session, f: Forward, at: Site) -> int:
+    """The magnitude of scores, from what softmax takes (see `entering`)."""
+    return entering(s, at, SCORE, least=opened(f.recipe.softmax, s.fixed, at))
 
 
 def projecting(s: Session, at: Site) -> int:
@@ -90,22 +92,27 @@ def layernorm(s: Session, x: Share, f: Forward, site: str, eps: float, weights: 
         return f.recipe.layernorm(s, x, p.vector("weight"), p.vector("bias") if bias else 0.0, eps, f.at(site))
 
 
+def norming(s: Session, f: Forward, site: str) -> int:
+    """The magnitude of the sum that the LayerNorm of that site takes (see `entering`)."""
+    at = f.at(site)
+    return entering(s, at, least=opened(f.recipe.layernorm, s.fixed, at))
+
+
 def added(s: Session, x: Share, y: Share, f: Forward, name: str, site: str, *, bias: bool = True) -> Share:
     """x + y @ W + b, which the LayerNorm of that site takes: x (N, M), y (N, K) -> (N, M)."""
-    magnitude = entering(s, f.at(site))
+    magnitude = norming(s, f, site)
     return (x + linear(s, y, f, name, bias=bias, magnitude=magnitude)).promise(magnitude)
 
 
 def look_up(s: Session, rows: Share, f: Forward) -> Share:
     """Secret one-hot rows (N, V + S) times the secret table (V + S, C): (N, C).
 
-    The product has the table's narrow width; one lift widens it. Price: one round per AT_ONCE entries of the rows,
-    which bounds the memory, and one for the lift; N (V + S) words of that width.
+    The result has the table's narrow width; what takes it lifts it. Price: one round per AT_ONCE entries of the rows,
+    which bounds the memory; N (V + S) words of that width.
     """
     tables, step = f.parameters.blocks(TABLE), max(1, AT_ONCE // rows.shape[1])
     found = [_sums(s, rows[i : i + step], tables) for i in range(0, rows.shape[0], step)]
-    (sums,) = s.lift(found[0] if len(found) == 1 else s.concatenate(found))
-    return sums
+    return found[0] if len(found) == 1 else s.concatenate(found)
 
 
 def _sums(s: Session, rows: Share, tables: Sequence[Weight]) -> Share:

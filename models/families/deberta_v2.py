@@ -21,7 +21,7 @@ import numpy as np
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.tensors import Formula, Part, Tensor, linear_layout, matrix, norm_layout, vector
 from secformer.models.families.activations import NAMES, TANH
-from secformer.models.families.blocks import Forward, entering, layernorm, linear, reaching
+from secformer.models.families.blocks import Forward, layernorm, linear, norming, reaching
 from secformer.models.families.config import Config
 from secformer.models.families.encoder import Encoder
 from secformer.models.families.encoder_facts import EncoderSpec, Names, classes
@@ -209,7 +209,7 @@ class DebertaV2(Encoder):
         """The projection if there is one, LayerNorm, and 0 at tokens that nothing attends to."""
         if self.spec.embedding != self.spec.hidden:
             with s.scope("linear"):
-                magnitude = entering(s, f.at("embedding.layernorm"))
+                magnitude = norming(s, f, "embedding.layernorm")
                 x = linear(s, x, f, "embedding.projection", bias=False, magnitude=magnitude)
         x = layernorm(s, x, f, "embedding.layernorm", self.spec.eps)
         real = f.batch.mask[f.batch.present]  # (N,)

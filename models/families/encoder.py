@@ -22,19 +22,18 @@ from secformer.models.families.architecture import LAYERS, Rows
 from secformer.models.families.blocks import (
     Forward,
     added,
+    attending,
     join_heads,
     layernorm,
     linear,
     look_up,
     projecting,
-    reaching,
     split_heads,
 )
 from secformer.models.families.encoder_tensors import EncoderTensors
 from secformer.models.families.heads import Head
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
-from secformer.protocols.quantities import SCORE
 from secformer.protocols.ranges import Site
 
 
@@ -102,7 +101,8 @@ class Encoder(EncoderTensors):
         c, heads, at = self.spec.hidden, self.spec.heads, f.at(f"{site}.softmax")
         with s.scope("linear"):
             qkv = linear(s, x, f, f"{weights}.qkv", magnitude=projecting(s, at))
-            (qkv,) = s.settle(qkv)  # (N, 3C): one truncation for its three uses
+            # (N, 3C): one truncation for its three uses, as wide as products of the session's magnitude
+            (qkv,) = s.settle(qkv, width=s.fixed.window(2 * s.fixed.frac, s.fixed.magnitude))
             q, k, v = (split_heads(qkv[:, i * c : (i + 1) * c], f.batch, heads) for i in range(3))
             scores = self.scores(s, q, k, f, at, weights)  # (B, H, T, T)
         with s.scope("softmax"):
@@ -113,7 +113,7 @@ class Encoder(EncoderTensors):
 
     def scores(self, s: Session, q: Share, k: Share, f: Forward, at: Site, weights: str) -> Share:
         """Q K^T of queries and keys (B, H, T, D); families with relative positions add to it."""
-        return s.matmul(q, k.swapaxes(-1, -2), magnitude=reaching(s, at, SCORE))
+        return s.matmul(q, k.swapaxes(-1, -2), magnitude=attending(s, f, at))
 
     def context(self, s: Session, scores: Share, v: Share, f: Forward, at: Site) -> Share:
         """softmax(scores) V over attended tokens, (B, H, T, D)."""

@@ -18,7 +18,7 @@ import numpy as np
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.tables import STEP_BITS
 from secformer.mpc.kernels.words import whole_bytes
-from secformer.mpc.ring import WORD_BITS, mask, word_type
+from secformer.mpc.ring import WORD_BITS, mask
 
 Array = Any
 Shape = tuple[int, ...]
@@ -66,9 +66,9 @@ class Kind(ABC):
     def derived(self) -> Iterator[Field]:
         return (f for f in self.fields() if f.derived)
 
-    def guard_fields(self, count: int, guards: Guards) -> Iterator[Field]:
-        """The tables of an opening's guards: fields of bytes, eight per value."""
-        return (Field(f"guard{g}", 8 * count, 8, derived=True, xor=True) for g in range(len(guards)))
+    def guard_fields(self, count: int, guards: Guards, name: str = "guard") -> Iterator[Field]:
+        """The tables of an opening's guards: fields of bytes, eight per value, numbered after `name`."""
+        return (Field(f"{name}{g}", 8 * count, 8, derived=True, xor=True) for g in range(len(guards)))
 
     def guard_tables(self, r: Array, guards: Guards, kernels: Kernels) -> Iterator[Array]:
         """Law of `guard_fields`, for an opening under the mask r: the words of `Kernels.guard_tables`, as bytes."""
@@ -78,74 +78,6 @@ class Kind(ABC):
     def corrections(self) -> int:
         """Bytes that the dealer sends to party 1."""
         return sum(f.count * whole_bytes(f.bits) for f in self.derived())
-
-
-@dataclass(frozen=True)
-class Bilinear(Kind):
-    """Masks a_i of several operands, and for each pair (i, j) the product of a_i and a_j: operands that occur in
-    several pairs are opened once, and a square is the pair (i, i).
-
-    shapes     of the operands
-    bits       in which each operand is opened
-    pairs      (i, j, width): the product is right mod 2^width
-    weights    for each operand the index of a weight's standing mask, with the range [start, stop) of its columns
-               where not all take part, or None for a fresh one
-    """
-
-    shapes: tuple[Shape, ...]
-    bits: tuple[int, ...]
-    pairs: tuple[tuple[int, int, int], ...]
-    weights: tuple[int | tuple[int, int, int] | None, ...]
-
-    @abstractmethod
-    def product_shape(self, i: int, j: int) -> Shape: ...
-
-    @abstractmethod
-    def product(self, a: Array, b: Array, width: int, kernels: Kernels) -> Array:
-        """The product of two arrays of words, right mod 2^width."""
-
-    def fields(self) -> Iterator[Field]:
-        for i, shape in enumerate(self.shapes):
-            if self.weights[i] is None:
-                yield Field(f"mask{i}", math.prod(shape), self.bits[i])
-        for p, (i, j, width) in enumerate(self.pairs):
-            yield Field(f"product{p}", math.prod(self.product_shape(i, j)), width, derived=True)
-
-    def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
-        operands = [
-            masks[f"mask{i}"].reshape(shape) if (w := self.weights[i]) is None else _columns(standing, w)
-            for i, shape in enumerate(self.shapes)
-        ]
-        for i, j, width in self.pairs:
-            yield self.product(operands[i], operands[j], width, kernels).reshape(-1).astype(np.uint64, copy=False)
-
-    @property
-    def opened(self) -> int:
-        return sum(math.prod(s) * whole_bytes(b) for s, b, w in zip(self.shapes, self.bits, self.weights, strict=True)
-                   if w is None)
-
-
-@dataclass(frozen=True)
-class Hadamard(Bilinear):
-    """Law: product_p = mask_i * mask_j element-wise, broadcasting, mod 2^width."""
-
-    def product_shape(self, i: int, j: int) -> Shape:
-        return np.broadcast_shapes(self.shapes[i], self.shapes[j])
-
-    def product(self, a: Array, b: Array, width: int, kernels: Kernels) -> Array:
-        return a * b
-
-
-@dataclass(frozen=True)
-class MatMul(Bilinear):
-    """Law: product_p = mask_i @ mask_j mod 2^width; either mask may be a weight's standing one."""
-
-    def product_shape(self, i: int, j: int) -> Shape:
-        return (*self.shapes[i][:-1], self.shapes[j][-1])
-
-    def product(self, a: Array, b: Array, width: int, kernels: Kernels) -> Array:
-        dtype = word_type(width)
-        return kernels.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False), width)
 
 
 @dataclass(frozen=True)
@@ -303,14 +235,6 @@ class Coin(Kind):
     @property
     def opened(self) -> int:
         return 8 * self.count
-
-
-def _columns(standing: Standing, weight: int | tuple[int, int, int]) -> Array:
-    """A weight's standing mask, or some columns of it."""
-    if isinstance(weight, int):
-        return standing(weight)
-    index, start, stop = weight
-    return standing(index)[..., start:stop]
 
 
 def chunks(count: int, size: int = CHUNK) -> list[tuple[int, int]]:

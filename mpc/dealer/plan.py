@@ -12,21 +12,22 @@ from secformer.mpc.dealer.kinds import (
     CHUNK,
     Coin,
     ExpMask,
-    Hadamard,
     Kind,
     Lift,
-    MatMul,
     SeriesMask,
     WeightMask,
     Witness,
 )
+from secformer.mpc.dealer.products import Hadamard, MatMul
+from secformer.mpc.dealer.thresholds import Empty, Reached
 from secformer.mpc.errors import Desync
 from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.net.wire import Tag
 
-FORMAT = "secformer plan 4"  # raise it when a kind's fields or their order change
+FORMAT = "secformer plan 5"  # raise it when a kind's fields or their order change
 KINDS: dict[str, type[Kind]] = {
-    cls.__name__: cls for cls in (Hadamard, MatMul, Lift, SeriesMask, ExpMask, Less, Relu, WeightMask, Witness, Coin)
+    cls.__name__: cls for cls in (Hadamard, MatMul, Lift, SeriesMask, ExpMask, Less, Relu, Reached, Empty, WeightMask,
+                                  Witness, Coin)
 }
 
 

@@ -10,13 +10,14 @@ K harmonics. `key` is a stream's 256-bit key, `block` the 64-byte block that it 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.tables import outcome_patterns, outcomes
-from secformer.mpc.kernels.words import BLOCK_BYTES, PLANES, Array, Sealed, drawn, whole_bytes
+from secformer.mpc.kernels.words import BLOCK_BYTES, PLANES, Array, Factor, Grid, Sealed, drawn, grid, whole_bytes
 from secformer.mpc.ring import mask
 
 
@@ -181,6 +182,50 @@ class Kernels(ABC):
         low, high = wraps.reshape(2, -1)
         return share + (self.xp.where((u >> np.uint64(window - 1)) == 1, high, low) << np.uint64(window))
 
+    # ---- element-wise products ------------------------------------------------------------------------------------
+
+    def multiplied(self, x: Factor, y: Factor, terms: Mapping[str, Array], first: bool) -> Array:
+        """One party's share of x y, broadcasting (see `ops/linear`): `terms` has its shares of a pair's terms in
+        `Hadamard`, flat. A square is the pair of the same factor."""
+        shape = np.broadcast_shapes(x.share.shape, y.share.shape)
+        u, share, v, other = map(self.xp.atleast_1d, (x.opened, x.share, y.opened, y.share))  # numbers would overflow
+        e, f = u - x.offset, v - y.offset
+        rest = share - e if first else share
+        # of a square, e x + e (x - e) is one multiplication
+        z = e * (share + rest) if x is y else e * other + f * rest
+        z += terms["product"].reshape(z.shape)
+        for name, lifted in (("left", ((u, x.window),)), ("right", ((v, y.window),)),
+                             ("both", ((u, x.window), (v, y.window)))):
+            if name in terms:
+                term = terms[name].reshape(z.shape) << np.uint64(sum(window for _, window in lifted))
+                for opened, window in lifted:  # counts where the top bit of what was opened is 0
+                    term &= (opened >> np.uint64(window - 1)) - np.uint64(1)
+                z += term
+        return z.reshape(shape)
+
+    def product_terms(self, masks: Sequence[Array], windows: Sequence[int], names: Sequence[str]) -> list[Array]:
+        """The terms of a pair in `Hadamard` that are named, flat, from the two operands' masks; from one mask those of
+        its square. A window is 0 where an operand is not lifted."""
+        each = zip(map(self.xp.atleast_1d, masks), windows, strict=True)
+        lifted = [(np.uint64(0) - (r & mask(k)), (r >> np.uint64(k - 1)) & np.uint64(1)) if k else (r, np.uint64(0))
+                  for r, k in each]
+        (a, m), (b, n) = lifted[0], lifted[-1]
+        makes: dict[str, Callable[[], Array]] = {
+            "product": lambda: a * b,
+            "left": lambda: m * (a + a + (np.uint64(1) << np.uint64(windows[0])) if len(masks) == 1 else b),
+            "right": lambda: a * n,
+            "both": lambda: m * n,
+        }
+        return [makes[name]().reshape(-1) for name in names]
+
+    def gridded(self, *operands: Array) -> tuple[Grid, list[Array]]:
+        """The grid in which operands broadcast, and the operands, flat: repeated where no grid has the axes."""
+        found = grid([v.shape for v in operands])
+        if found is None:
+            operands = tuple(self.xp.broadcast_arrays(*operands))
+            found = Grid(1, operands[0].size, ((0, 1),) * len(operands))
+        return found, [self.xp.ascontiguousarray(v).reshape(-1) for v in operands]
+
     # ---- comparisons ----------------------------------------------------------------------------------------------
 
     def outcome(self, tables: Array, v: Array, down: int, bits: int, place: int, last: bool, share: Array) -> None:
@@ -211,6 +256,44 @@ class Kernels(ABC):
         """Xors bit e[i] of row i into bit `place` of share[i], in place: tables (n, bytes) uint8, e, share (n,)."""
         bit, _ = self.look_up(tables, e)
         share ^= bit.astype(np.uint64) << np.uint64(place)
+
+    def below(self, tables: Array, u: Array, thresholds: Sequence[int], window: int, start: int,
+              planes: Array) -> None:
+        """Looks u - c up for every threshold c, and xors this party's shares of [its low window - 1 bits < those of r]
+        into the bits from `start` on of the threshold's row of `planes`, in place.
+
+        tables (n, bytes) uint8; u (n,); planes (thresholds, words), contiguous, 64 bits a word.
+        """
+        lead, n = start % 8, u.size
+        octets = planes.view(np.uint8)[:, start // 8 : (start + n + 7) // 8]
+        for row, c in zip(octets, thresholds, strict=True):
+            _, less = self.look_up(tables, (u - np.uint64(c)) & mask(window - 1))
+            bits = self.xp.zeros(8 * row.size, dtype=np.uint8)
+            bits[lead : lead + n] = less
+            row ^= (bits.reshape(-1, 8) << self.xp.arange(8, dtype=np.uint8)).sum(axis=1, dtype=np.uint8)
+
+    def spread(self, words: Array, count: int) -> Array:
+        """The first bits of flat words, one in each word: (count,)."""
+        places = self.xp.arange(64, dtype=np.uint64)
+        return ((words[:, None] >> places) & np.uint64(1)).reshape(-1)[:count]
+
+    def signs(self, r: Array, alpha: Array, window: int) -> Array:
+        """The bits of `Reached`: bit i of the words alpha, xor the top bit of r[i], a value of `window` bits: (n,)."""
+        return self.spread(alpha, r.size) ^ (r >> np.uint64(window - 1))
+
+    def reaching(self, bits: Array, e: Array, u: Array, threshold: int, window: int, first: bool) -> Array:
+        """One party's shares of [x >= threshold] for x = u - r: bits (n,) its shares of `signs`, e the words of opened
+        bits, u (n,) -> (n,) words."""
+        negative = ((u - np.uint64(threshold)) >> np.uint64(window - 1)) & np.uint64(1)
+        return self.xp.where(self.spread(e, u.size) == negative, np.uint64(1 if first else 0) - bits, bits)
+
+    def counted(self, bits: Array, e: Array, u: Array, threshold: int, window: int, columns: int, length: int,
+                first: bool) -> Array:
+        """Sums of `reaching` over each segment of `length` values of rows of `columns`, the last perhaps shorter:
+        (segments * rows,), by segment."""
+        own = self.reaching(bits, e, u, threshold, window, first).reshape(u.size // columns, columns)
+        sums = [own[:, a : a + length].sum(axis=1, dtype=np.uint64) for a in range(0, columns, length)]
+        return self.xp.concatenate(sums)
 
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         """The values of the last tables of `Less`, (n * bytes,) uint8."""

@@ -1,14 +1,16 @@
-"""Words on the wire: how many bytes and keystream blocks they take, and masked words that are packed already."""
+"""Words on the wire: how many bytes and keystream blocks they take, and what was masked or opened already."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = Any
 BLOCK_BYTES = 64  # bytes of a ChaCha20 block: a keystream is addressed in whole blocks
+TERMS = ("product", "left", "right", "both")  # of a pair of factors (see `Hadamard`)
 PLANES = ((4, np.uint32), (2, np.uint16), (1, np.uint8))  # bytes and types of the pieces of shorter words
 
 
@@ -22,6 +24,56 @@ class Sealed:
     @property
     def size(self) -> int:
         return int(self.words.size)
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """An opened operand of an element-wise product at one party: words, of the operand's shape.
+
+    opened  u = (x + r + 2^(window - 2)) mod 2^window where it is lifted, else x - a
+    share   this party's share of x
+    window  bits in which it was lifted; 0 where it was not
+    """
+
+    opened: Array = field(repr=False)
+    share: Array = field(repr=False)
+    window: int = 0
+
+    @property
+    def offset(self) -> np.uint64:
+        """What was added before the opening."""
+        return np.uint64(1 << (self.window - 2) if self.window else 0)
+
+
+class Grid(NamedTuple):
+    """Rows and columns of what flat operands broadcast to, and for each operand the steps that it takes from row to
+    row and from column to column."""
+
+    rows: int
+    columns: int
+    steps: tuple[tuple[int, int], ...]
+
+
+def grid(shapes: Sequence[tuple[int, ...]]) -> Grid | None:
+    """The fewest rows and columns in which operands of these shapes broadcast; None where that takes more axes."""
+    out = np.broadcast_shapes(*shapes)
+    padded = [(1,) * (len(out) - len(shape)) + tuple(shape) for shape in shapes]
+    steps = [1] * len(shapes)
+    axes: list[tuple[int, tuple[int, ...]]] = []  # from the last: length, and steps
+    for axis in reversed(range(len(out))):
+        here = tuple(0 if shape[axis] == 1 else step for shape, step in zip(padded, steps, strict=True))
+        steps = [step * shape[axis] for shape, step in zip(padded, steps, strict=True)]
+        if out[axis] == 1:
+            continue
+        if axes and all(own == inner * axes[-1][0] for own, inner in zip(here, axes[-1][1], strict=True)):
+            axes[-1] = (axes[-1][0] * out[axis], axes[-1][1])
+        else:
+            axes.append((out[axis], here))
+    if len(axes) > 2:
+        return None
+    axes += [(1, (0,) * len(shapes))] * (2 - len(axes))
+    (columns, inner), (rows, outer) = axes
+    return Grid(rows, columns, tuple(zip(outer, inner, strict=True)))
 
 
 def unsealed(words: Array | Sealed) -> Array:

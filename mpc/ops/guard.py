@@ -35,13 +35,13 @@ class Watch:
         self._seed = np.ascontiguousarray(party.kernels.backend.to_host(words)).tobytes()
         self._places: list[tuple[np.ndarray, Any]] = []
 
-    def see(self, material: Material, u: Any, guards: Guards, shape: tuple[int, ...]) -> None:
+    def see(self, material: Material, u: Any, guards: Guards, shape: tuple[int, ...], name: str = "guard") -> None:
         """Looks up values that were opened as u, flat, under the mask that `material` has the guards' tables for."""
         texts = texts_of(self._texts, shape)
         kernels, rows, found = self._party.kernels, shape[0], None
         weights = Stream(self._seed, "guard", len(self._places), kernels=kernels)
         for g, (shift, _, _) in enumerate(guards):                                                      # 2
-            tables = kernels.unpack(material.draw(f"guard{g}"), u.size, 64)
+            tables = kernels.unpack(material.draw(f"{name}{g}"), u.size, 64)
             with self._party.meter.offline():
                 each = weights.words(u.size)
             words = kernels.breaches(tables, u, shift, each, rows)

@@ -7,22 +7,34 @@ For every pair x, y with masks a, b and c = a b from the dealer (Beaver 1991):
 
 A weight y is opened at load, so its d is known before any request. The product a d does not depend on the input either,
 so it counts as offline.
+
+An element-wise product also takes an operand that is right modulo 2^k only (see `ops/truncate`), and lifts it:
+
+1. open u = (x + r + 2^(k-2)) mod 2^k, in place of e
+2. x = e + a + s m 2^k with e = u - 2^(k-2) and s = 1 - msb u, which are public, and a = -(r mod 2^k), m = bit k - 1 of
+   r, which the dealer knows. So x y has the terms of step 2 above, and for each of its lifted operands one more:
+   z += s_x 2^k [m_x b] + s_y 2^k [a m_y] + s_x s_y 2^2k [m_x m_y]; brackets are dealt
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from secformer.mpc.dealer.kinds import Bilinear, Hadamard, MatMul, WeightMask
+from secformer.mpc.dealer.correlations import Material
+from secformer.mpc.dealer.kinds import WeightMask
+from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul
+from secformer.mpc.kernels.words import Factor, unsealed
+from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
 from secformer.mpc.ring import word_type
-from secformer.mpc.shares import Share, Weight
+from secformer.mpc.scales import Operand, distinct
+from secformer.mpc.shares import Weight
 
-Operand = Share | Weight
+K = TypeVar("K", bound=Bilinear)
 
 
 @dataclass(frozen=True)
@@ -37,57 +49,91 @@ class OpenedWeight:
 
 
 def bilinear(
-    cls: type[Bilinear], pairs: Sequence[tuple[Operand, Operand]], widths: Sequence[int]
-) -> tuple[Bilinear, list[Operand]]:
+    cls: type[K], pairs: Sequence[tuple[Operand, Operand | Weight]], widths: Sequence[int]
+) -> tuple[K, list[Operand | Weight]]:
     """The correlation for a batch of products, and its operands, each once."""
-    operands: list[Operand] = []
-    index: dict[int, int] = {}
-    for pair in pairs:
-        for v in pair:
-            if id(v) not in index:
-                index[id(v)] = len(operands)
-                operands.append(v)
+    operands: list[Operand | Weight] = distinct(pairs)
+    index = {id(v): i for i, v in enumerate(operands)}
     bits = [0] * len(operands)
     triples = []
     for (x, y), width in zip(pairs, widths, strict=True):
         i, j = index[id(x)], index[id(y)]
         bits[i], bits[j] = max(bits[i], width), max(bits[j], width)
         triples.append((i, j, width))
+    shapes = tuple(tuple(v.shape) for v in operands)
     weights = tuple(v.index if isinstance(v, Weight) else None for v in operands)
-    return cls(tuple(tuple(v.shape) for v in operands), tuple(bits), tuple(triples), weights), operands
+    guards = tuple(() if isinstance(v, Weight) else plain(v.check) for v in operands)
+    lifts = tuple(0 if isinstance(v, Weight) else v.window for v in operands)
+    kind = cls(shapes, tuple(bits), tuple(triples), weights, guards if any(guards) else (),
+               **({"lifts": lifts} if any(lifts) else {}))
+    return kind, operands
 
 
-def hadamard(party: Party, pairs: Sequence[tuple[Share, Share]], widths: Sequence[int]) -> list[Any]:
-    """Element-wise products, broadcasting. One round; width bits for each element of each distinct operand."""
-    return _products(party, *bilinear(Hadamard, pairs, widths), lambda a, b, width: a * b)
+def hadamard(party: Party, pairs: Sequence[tuple[Operand, Operand]], widths: Sequence[int],
+             kept: Sequence[Operand] = ()) -> list[Any]:
+    """Element-wise products, broadcasting, and behind them the operands in `kept` as they were opened. One round; for
+    each element of each distinct operand its window where it is lifted, else the width in bits."""
+    kind, operands = bilinear(Hadamard, pairs, widths)
+    material, results = party.take(kind), []
+    factors = _opened(party, kind, material, operands)                                                # 1
+    for p, (i, j, _) in enumerate(kind.pairs):                                                        # 2
+        terms = {name: material.draw(f"{name}{p}") for name, _ in kind.terms(p)}
+        results.append(party.kernels.multiplied(factors[i], factors[j], terms, party.rank == 0))
+    own = {id(v): factor.share for v, factor in zip(operands, factors, strict=True)}
+    return [*results, *(own[id(v)] for v in kept)]
 
 
-def matmul(party: Party, pairs: Sequence[tuple[Share, Operand]], widths: Sequence[int]) -> list[Any]:
+def _opened(party: Party, kind: Hadamard, material: Material, operands: Sequence[Any]) -> list[Factor]:
+    """Opens the operands of element-wise products."""
+    first, kernels = party.rank == 0, party.kernels
+    masked, masks = [], []
+    for i, v in enumerate(operands):
+        if window := kind.window(i):
+            masked.append(material.masked(f"mask{i}", v.data, 1 << (window - 2) if first else 0))
+        else:
+            masks.append(material.draw(f"mask{i}"))
+            masked.append(v.data.reshape(-1) - masks[-1])
+    opened = party.open("product", [(m, kind.window(i) or kind.bits[i]) for i, m in enumerate(masked)])
+    _see(party, kind, material, operands, opened)
+    factors, own = [], iter(masks)
+    for i, (v, m, u) in enumerate(zip(operands, masked, opened, strict=True)):
+        if window := kind.window(i):
+            wraps = material.draw(f"wraps{i}") if kind.wrap_bits(i) else None
+            share = kernels.lifted(u, v.data.reshape(-1), unsealed(m), wraps, window, first)
+        else:
+            window, mask = 0, next(own)
+            share = mask + u if first else mask
+        factors.append(Factor(u.reshape(v.shape), share.reshape(v.shape), window))
+    return factors
+
+
+def _see(party: Party, kind: Bilinear, material: Material, operands: Sequence[Operand | Weight],
+         opened: Sequence[Any]) -> None:
+    """Shows the openings of operands that have guards to whoever watches."""
+    live = ((i, v) for i, v in enumerate(operands) if isinstance(v, Operand))
+    for (i, v), u in zip(live, opened, strict=True):
+        party.see(material, u, kind.guards_of(i), v.shape, f"guard{i}.")
+
+
+def matmul(party: Party, pairs: Sequence[tuple[Operand, Operand | Weight]], widths: Sequence[int]) -> list[Any]:
     """Matrix products. One round; width bits for each element of each distinct operand that is not a weight."""
-    return _products(party, *bilinear(MatMul, pairs, widths), party.kernels.matmul)
-
-
-def _products(
-    party: Party, kind: Bilinear, operands: list[Operand], multiply: Callable[[Any, Any, int], Any]
-) -> list[Any]:
-    material = party.take(kind)
+    kind, operands = bilinear(MatMul, pairs, widths)
+    material, multiply = party.take(kind), party.kernels.matmul
     masks = {i: material.draw(f"mask{i}").reshape(shape)
              for i, (shape, w) in enumerate(zip(kind.shapes, kind.weights, strict=True)) if w is None}
-    live = [(i, v) for i, v in enumerate(operands) if isinstance(v, Share)]
-    opened = party.open("product", [(v.data - masks[i], kind.bits[i]) for i, v in live])              # 1
+    live = [(i, v) for i, v in enumerate(operands) if isinstance(v, Operand)]
+    opened = party.open("product", [(v.data - masks[i], kind.bits[i]) for i, v in live])        # 1
+    _see(party, kind, material, operands, opened)
     e = {i: u.reshape(v.shape) for (i, v), u in zip(live, opened, strict=True)}
     results = []
     for p, (i, j, width) in enumerate(kind.pairs):                                                    # 2
-        dtype = word_type(width) if isinstance(kind, MatMul) else np.uint64
+        dtype = word_type(width)
         left, left_mask = e[i].astype(dtype, copy=False), masks[i].astype(dtype, copy=False)
         right = operands[j]
         if isinstance(right, Weight):
             with party.meter.offline():
                 fixed_part = multiply(left_mask, right.data.opened.astype(dtype, copy=False), width)
             factor = right.data.factor.astype(dtype, copy=False)
-        elif i == j and isinstance(kind, Hadamard):
-            # e e + 2 e a: one multiplication by e + 2 a
-            fixed_part, factor = dtype(0), left_mask + left_mask + (left if party.rank == 0 else dtype(0))
         else:
             d, b = e[j].astype(dtype, copy=False), masks[j].astype(dtype, copy=False)
             fixed_part, factor = multiply(left_mask, d, width), b + d if party.rank == 0 else b

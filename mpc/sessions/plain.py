@@ -7,6 +7,7 @@ truncation's window could not hold; the secure session cannot see such a value.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,8 @@ from secformer.mpc.errors import RangeError, SettingsError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts, texts_of
-from secformer.mpc.primitives import Threshold
-from secformer.mpc.scales import Truncation
+from secformer.mpc.primitives import Levels, Threshold
+from secformer.mpc.scales import Operand, Truncation, distinct
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
 
@@ -108,6 +109,9 @@ class PlainSession(Session):
     def _drop(self, a: np.ndarray, bits: int) -> np.ndarray:
         return a
 
+    def _rounded(self, a: np.ndarray, bits: int) -> np.ndarray:
+        return a
+
     def _scale(self, a: np.ndarray, c: np.ndarray, bits: int) -> np.ndarray:
         return np.asarray(a * c)
 
@@ -129,11 +133,21 @@ class PlainSession(Session):
             self._see(job.x.data, job.check)
         return [job.x.data for job in jobs]
 
-    def _mul(self, pairs: list[tuple[Share, Share]], widths: list[int]) -> list[np.ndarray]:
-        return [a.data * b.data for a, b in pairs]
+    def _mul(self, pairs: list[tuple[Operand, Operand]], widths: list[int], kept: list[Operand]) -> list[np.ndarray]:
+        self._enter(pairs)
+        return [*(a.data * b.data for a, b in pairs), *(v.data for v in kept)]
 
-    def _matmul(self, pairs: list[tuple[Share, Share | Weight]], widths: list[int]) -> list[np.ndarray]:
+    def _matmul(self, pairs: list[tuple[Operand, Operand | Weight]], widths: list[int]) -> list[np.ndarray]:
+        self._enter(pairs)
         return [a.data @ b.data for a, b in pairs]
+
+    def _enter(self, pairs: Sequence[tuple[Operand, Operand | Weight]]) -> None:
+        """Holds and sees what products open."""
+        for v in distinct(pairs):
+            if isinstance(v, Operand):
+                if v.window:
+                    self._hold(v.data, v.window - 2 - v.frac, "a product's lifted operand")
+                self._see(v.data, v.check)
 
     def _series(self, x: Share, functions: list[Series], opening: Opening, width: int,
                 check: Check | None) -> list[np.ndarray]:
@@ -152,6 +166,15 @@ class PlainSession(Session):
         self._hold(x.data, window - 1 - x.frac, "a comparison")
         self._see(x.data, check)
         return [(x.data < c).astype(np.float64) for c, _ in thresholds]
+
+    def _reached(self, x: Share, levels: Levels, check: Check | None) -> list[np.ndarray]:
+        if self.strict and x.size and not (levels.low <= x.data.min() and x.data.max() <= levels.high):
+            raise RangeError(f"{self._where()}: thresholds are compared with values in [{levels.low:g}, "
+                             f"{levels.high:g}], got {x.data.min():.6g} to {x.data.max():.6g}; use a profile that "
+                             f"covers this input")
+        self._see(x.data, check)
+        largest = x.data.max(axis=-1, keepdims=True)
+        return [(largest >= c).astype(np.float64) for c, _ in levels.thresholds]
 
     def _relu(self, x: Share, window: int, width: int, check: Check | None) -> np.ndarray:
         self._hold(x.data, window - 1 - x.frac, "a comparison")

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.dealer.comparisons import Less, Relu
-from secformer.mpc.dealer.kinds import CHUNK, Bilinear, Coin, Hadamard, Kind, MatMul, WeightMask
+from secformer.mpc.dealer.kinds import CHUNK, Coin, Kind, WeightMask
 from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts
-from secformer.mpc.ops import exponential, guard, linear, series, truncate
+from secformer.mpc.ops import exponential, guard, linear, series, thresholds, truncate
 from secformer.mpc.prg import SEED_BYTES
-from secformer.mpc.primitives import Threshold
+from secformer.mpc.primitives import Levels, Threshold
 from secformer.mpc.scales import Truncation
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
@@ -110,6 +111,9 @@ class PlanRecorder(Session):
     def _drop(self, a: Any, bits: int) -> Any:
         return a
 
+    def _rounded(self, a: Any, bits: int) -> Any:
+        return a
+
     def _scale(self, a: Any, c: np.ndarray, bits: int) -> Any:
         self._note(c, bits)
         return ghost(np.broadcast_shapes(a.shape, c.shape))
@@ -133,8 +137,8 @@ class PlanRecorder(Session):
         self._take(*(truncate.kind_of(job) for job in jobs))
         return [job.x.data for job in jobs]
 
-    def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
-        return self._bilinear(Hadamard, pairs, widths)
+    def _mul(self, pairs: list[Any], widths: list[int], kept: list[Any]) -> list[Any]:
+        return [*self._bilinear(Hadamard, pairs, widths), *(v.data for v in kept)]
 
     def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
         return self._bilinear(MatMul, pairs, widths)
@@ -162,6 +166,12 @@ class PlanRecorder(Session):
         self._note(*thresholds)
         self._take(Less(x.size, window, width, len(thresholds), self._chunk, guard.plain(check)))
         return [x.data for _ in thresholds]
+
+    def _reached(self, x: Share, levels: Levels, check: Check | None) -> list[Any]:
+        self._note(levels)
+        for kind in thresholds.kinds_of(x.shape, levels, self._chunk, check):
+            self._take(kind)
+        return [ghost((*x.shape[:-1], 1)) for _ in levels.thresholds]
 
     def _relu(self, x: Share, window: int, width: int, check: Check | None) -> Any:
         self._take(Relu(x.size, window, width, chunk=self._chunk, guards=guard.plain(check)))

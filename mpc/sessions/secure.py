@@ -12,9 +12,9 @@ from secformer.mpc.errors import SettingsError, ShapeError
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts
-from secformer.mpc.ops import compare, exponential, guard, linear, series, truncate
+from secformer.mpc.ops import compare, exponential, guard, linear, series, thresholds, truncate
 from secformer.mpc.party import Party
-from secformer.mpc.primitives import Threshold
+from secformer.mpc.primitives import Levels, Threshold
 from secformer.mpc.scales import Truncation
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
@@ -85,6 +85,9 @@ class SecureSession(Session):
     def _drop(self, a: Any, bits: int) -> Any:
         return a >> np.uint64(bits)
 
+    def _rounded(self, a: Any, bits: int) -> Any:
+        return truncate.drop(a, bits, self.party.rank == 1)
+
     def _scale(self, a: Any, c: np.ndarray, bits: int) -> Any:
         return a * self.party.kernels.backend.asarray(encode(c, bits))
 
@@ -105,8 +108,8 @@ class SecureSession(Session):
     def _truncate(self, jobs: list[Truncation]) -> list[Any]:
         return truncate.truncate(self.party, jobs)
 
-    def _mul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
-        return linear.hadamard(self.party, pairs, widths)
+    def _mul(self, pairs: list[Any], widths: list[int], kept: list[Any]) -> list[Any]:
+        return linear.hadamard(self.party, pairs, widths, kept)
 
     def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
         return linear.matmul(self.party, pairs, widths)
@@ -120,6 +123,9 @@ class SecureSession(Session):
 
     def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int, check: Check | None) -> list[Any]:
         return compare.less(self.party, x.data, [c for _, c in thresholds], window, width, check)
+
+    def _reached(self, x: Share, levels: Levels, check: Check | None) -> list[Any]:
+        return thresholds.reached(self.party, x.data, levels, check)
 
     def _relu(self, x: Share, window: int, width: int, check: Check | None) -> Any:
         return compare.relu(self.party, x.data, window, width, check)

@@ -6,8 +6,9 @@ import queue
 from pathlib import Path
 from typing import Any
 
-from secformer.mpc.dealer.kinds import Hadamard, WeightMask
+from secformer.mpc.dealer.kinds import WeightMask
 from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.products import Hadamard
 from secformer.mpc.errors import PeerLost
 from secformer.mpc.net.tls import Identity
 

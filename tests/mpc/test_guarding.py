@@ -58,6 +58,14 @@ BODIES: dict[str, tuple[Body, float, float]] = {
     "a view": (lambda s, x: s.settle(s.checked((x * 0.7).promise(5), -7.0, 7.0, "input").reshape(*x.shape, 1)[:, ::-1]),
                -10.0, 10.0),
     "into a product": (lambda s, x: s.mul(s.checked((x * 0.7).promise(5), -7.0, 7.0, "input"), x), -10.0, 10.0),
+    "from the right": (lambda s, x: s.mul(x, s.checked((x * 0.7).promise(5), -7.0, 7.0, "input")), -10.0, 10.0),
+    "a lifted square": (lambda s, x: s.square(s.checked((x * 0.7).promise(5), -7.0, 7.0, "input")), -10.0, 10.0),
+    "into a product as it is": (lambda s, x: s.mul(s.checked(x, -9.0, 11.0, "input"), x[:, :1]), -9.0, 11.0),
+    "into a matrix product": (lambda s, x: s.matmul(s.checked(x * 0.7, -7.0, 7.0, "input").reshape(-1, x.shape[-1], 1),
+                                                    x.reshape(-1, 1, x.shape[-1])), -10.0, 10.0),
+    "truncated into a matrix product":
+        (lambda s, x: s.matmul(s.checked(s.square(x), -20.0, 90.25, "input").reshape(-1, x.shape[-1], 1),
+                               x.reshape(-1, 1, x.shape[-1])), -9.5, 9.5),
 }
 
 

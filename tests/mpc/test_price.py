@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from mpc_lab import ULP, Sent, examples, run, tapped
 
 from secformer.mpc.dealer.comparisons import Comparison, Less, Relu
-from secformer.mpc.dealer.kinds import Coin, ExpMask, Hadamard, Kind, Lift, MatMul, SeriesMask, WeightMask, Witness
+from secformer.mpc.dealer.kinds import Coin, ExpMask, Kind, Lift, SeriesMask, WeightMask, Witness
 from secformer.mpc.dealer.plan import KINDS
+from secformer.mpc.dealer.products import Hadamard, MatMul
+from secformer.mpc.dealer.thresholds import Empty, Reached
 from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.session import CLIENT
 from secformer.mpc.shares import Share
@@ -29,9 +31,19 @@ PRICES: dict[str, tuple[Any, int, int]] = {
     "mul, small": (lambda s, x: s.mul(x, x[::-1], magnitude=6), 1, 2 * 5 * N),
     "square": (lambda s, x: s.square(x), 1, 6 * N),
     "mul_many": (lambda s, x: s.mul_many([(x, x[:1]), (x, x)])[0], 1, 6 * (N + 1)),
+    "mul, pending": (lambda s, x: s.mul(x * 0.3, (x * 0.7).promise(4)), 1, (4 + 3) * N),
+    "mul, narrow": (lambda s, x: s.mul(Share(s, x.data, 16, 24, 5), x), 1, (3 + 6) * N),
+    "mul, promised": (lambda s, x: s.mul(x.promise(4), x[::-1]), 1, (3 + 6) * N),
+    "mul, whole": (lambda s, x: s.mul(x, x[::-1], whole=True), 1, 2 * 8 * N),
+    "square, pending": (lambda s, x: s.square(s.square(x)), 2, (6 + 4) * N),
+    "square, whole": (lambda s, x: s.square(x, whole=True), 1, 8 * N),
+    "mul_many, pending": (lambda s, x: (lambda y: s.mul_many([(x * 0.3, y), (y, y)])[0])(x * 0.7), 1, 2 * 4 * N),
+    "matmul, pending": (lambda s, x: s.matmul((x * 0.7).reshape(N, 1), x.reshape(1, N)), 1, 2 * 6 * N),
+    "matmul, pending and narrow": (lambda s, x: s.matmul(s.square(x).reshape(N, 1), x.reshape(1, N)), 3,
+                                   (6 + 4 + 2 * 6) * N),
     "matmul": (lambda s, x: s.matmul(x.reshape(N, 1), x.reshape(1, N)), 1, 2 * 6 * N),
     "settle": (lambda s, x: s.settle(s.square(x))[0], 2, (6 + 4) * N),
-    "product of products": (lambda s, x: s.mul(s.square(x), s.mul(x, x[::-1])), 4, 6 * N * 3 + 2 * 4 * N + 2 * 6 * N),
+    "product of products": (lambda s, x: s.mul(s.square(x), s.mul(x, x[::-1])), 3, 6 * N * 3 + 2 * 4 * N),
     "series": (lambda s, x: s.series(x, [F, G])[0], 1, 3 * N),
     "series of a product": (lambda s, x: s.series(s.square(x), [F])[0], 2, 6 * N + 3 * N),
     "exponential": (lambda s, x: s.exponential(x - 3.0, E), 1, 3 * N),
@@ -41,7 +53,11 @@ PRICES: dict[str, tuple[Any, int, int]] = {
     "less, coarse": (lambda s, x: s.less(x, [0.0], bound=60.0, precision=1)[0], 3, 2 * N + N),
     "relu": (lambda s, x: s.relu(x, bound=128.0), 2, 3 * N + N),
     "maximum": (lambda s, x: s.maximum(x, 0, bound=32.0), 2 * 3, 4 * (N - 1)),
-    "select": (lambda s, x: s.select(s.less(x, [0.0], bound=8.0)[0], x, -x), 4, 3 * N + N + N + 12 * N),
+    # 7 values in a row, 3 thresholds: a byte and a third of a word of bits per value, then counts of 3 bits
+    "reached": (lambda s, x: s.reached(x, [-1.0, 0.0, 1.0], low=-3.0, high=3.0, precision=4)[0], 4, N + 3 * 8 + 3 + 1),
+    "reached, in ten bits": (lambda s, x: s.reached(x.reshape(N, 1), [0.0], low=-3.0, high=3.0, precision=7)[0], 4,
+                             2 * N + 8 + N + N),
+    "select": (lambda s, x: s.select(s.less(x, [0.0], bound=8.0)[0], x, -x), 4, 3 * N + N + N + 7 * N),
     "lift": (lambda s, x: s.lift(s.maximum(x, 0, bound=30.0, precision=3))[0], 7, (2 + 1) * (N - 1) + 2),
 }
 
@@ -68,9 +84,10 @@ ALONE: dict[type[Kind], Any] = {
     WeightMask: lambda s, x: [s.open_weight(x.data.reshape(1, N)), x][1],
 }
 RIDING = (Coin, Witness)  # no verb's: weighed in test_guarding
+PAIRED = (Reached, Empty)  # one verb's, one after the other: weighed in ops/test_thresholds
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind not in RIDING])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind not in RIDING + PAIRED])
 def test_the_rounds_stated_on_a_kind_are_those_of_its_verb(kind: type[Kind]) -> None:
     _, outcome = run(ALONE[kind], np.linspace(-3, 3, N), raw=True)
     assert [type(k) for k in outcome.plan.kinds] == [kind]

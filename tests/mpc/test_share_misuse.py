@@ -146,6 +146,9 @@ def test_a_weight_is_for_matmul_only() -> None:
         w = s.open_weight(np.ones((3, 3)))
         with pytest.raises((SecformerError, TypeError, AttributeError)):
             s.matmul(w, s.public(np.ones((3, 3))))  # type: ignore[arg-type]
+        for pair in ((s.public(np.ones((3, 3))), w), (w, s.public(np.ones((3, 3)))), (w, w)):
+            with pytest.raises(ShapeError, match="takes shares, got a weight"):
+                s.mul(*pair)  # type: ignore[arg-type]
 
 
 def test_shapes_that_do_not_broadcast_are_refused_before_anything_is_sent() -> None:

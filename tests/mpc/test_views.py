@@ -48,6 +48,11 @@ def narrow_product_with_weight(s: Any, x: Share) -> Share:
     return s.matmul(rows.reshape(N // 60, 60), s.open_weight(x.data[:3600].reshape(60, 60), width=24))
 
 
+def narrow(s: Any, x: Share) -> Share:
+    """As many bits as are not whole bytes."""
+    return Share(s, x.data, 16, 31, 10)
+
+
 def guarded(program: Program) -> Program:
     """The program with a guard: the same openings and more, under masks that tables belong to."""
 
@@ -68,11 +73,15 @@ VERBS: dict[str, Program] = {
     "square": lambda s, x: s.square(x),
     "square of 17 bits": lambda s, x: s.square(x, magnitude=3),
     "mul_many": lambda s, x: s.mul_many([(x, x[::-1]), (x, x)])[0],
+    "mul of pending values": lambda s, x: s.mul(x * 0.3, (x * 0.7)[::-1]),
+    "lifted mul of 31 bits": lambda s, x: s.mul(narrow(s, x), narrow(s, x)[::-1]),
+    "lifted square of 31 bits": lambda s, x: s.square(narrow(s, x)),
+    "matmul without low bits": lambda s, x: s.matmul((x * 0.6).reshape(60, 100), (x * 0.7).reshape(100, 60)),
     "matmul": lambda s, x: s.matmul(x.reshape(60, 100), x.reshape(100, 60)),
     "weight": product_with_weight,
     "weight of 24 bits": narrow_product_with_weight,
     "truncation": lambda s, x: s.settle(x * 0.3)[0],
-    "truncation of 31 bits": lambda s, x: s.lift(Share(s, x.data, 16, 31, 10))[0],
+    "truncation of 31 bits": lambda s, x: s.lift(narrow(s, x))[0],
     "series of 24 bits": lambda s, x: s.series(x, [LONG])[0],
     "series of 21 bits": lambda s, x: s.series(x, [SHORT])[0],
     "exponential of 24 bits": lambda s, x: s.exponential(x, Exponential(8, 0.0)),
@@ -82,16 +91,23 @@ VERBS: dict[str, Program] = {
     "relu in 24 bits": lambda s, x: s.relu(x, bound=128.0),
     "relu in 10 bits": lambda s, x: s.relu(x, bound=60.0, precision=3),
     "maximum": lambda s, x: s.maximum(x.reshape(N // 2, 2), 1, bound=31.5, precision=3),
+    "thresholds in 8 bits": lambda s, x: s.reached(x.reshape(N // 4, 4), [-3.0, 0.0, 5.5], low=-31.0, high=31.0,
+                                                   precision=1)[0],
+    "thresholds in 10 bits": lambda s, x: s.reached(x.reshape(N // 2, 2), [30.0], low=-31.0, high=31.0,
+                                                    precision=3)[0],
     "select": lambda s, x: s.select(Share(s, x.data, 0, 48, 1), x, -x),
     "guarded series with bits above its period":
         guarded(lambda s, x: s.series(x, [Series(5, (0.0, 1.0), (0.0, 0.5), domain=(-9.0, 9.0))])[0]),
     "guarded exponential": guarded(lambda s, x: s.exponential(x, Exponential(5, 0.0))),
     "guarded truncation": guarded(lambda s, x: s.settle(s.checked((x * 0.3).promise(6), -9.0, 9.0, "input"))[0]),
+    "guarded mul": guarded(lambda s, x: s.mul(s.checked((x * 0.3).promise(6), -9.0, 9.0, "in"), (x * 0.7).promise(6))),
     "guarded less": guarded(lambda s, x: s.less(x, [0.0], bound=31.0)[0]),
+    "guarded thresholds": guarded(lambda s, x: s.reached(x.reshape(N, 1), [1.0, 2.0], low=-31.0, high=31.0,
+                                                        precision=2)[0]),
     "expectation": guarded(expectation),
 }
 ODD = {"truncation of 31 bits", "series of 21 bits", "exponential of 21 bits", "less in 22 bits", "relu in 10 bits",
-       "maximum"}  # not whole bytes
+       "maximum", "thresholds in 10 bits"}  # not whole bytes
 INPUTS = {"zeros": np.zeros(N), "ones": np.full(N, ULP), "high": np.full(N, 31.0), "low": np.full(N, ULP - 31.0)}
 
 
@@ -116,7 +132,14 @@ def words(sent: Sent) -> np.ndarray:
     """What a message carries, all of it (every message here has one width)."""
     tag, payload = sent
     assert payload.size == tag.count * -(-tag.bits // 8)
+    if packed(tag):
+        return np.stack([payload & 15, payload >> 4]).astype(np.uint64)
     return wire_words(payload, tag.bits)
+
+
+def packed(tag: Any) -> bool:
+    """Whether bits of 64 elements share a word: looked at four bits at a time, so that there are enough to count."""
+    return bool(tag.verb == "outcome" and tag.bits == 64)
 
 
 @pytest.mark.parametrize("trivial", [False, True], ids=["shared", "trivially shared"])
@@ -126,7 +149,7 @@ def test_what_travels_is_uniform_and_nothing_above_its_width(verb: str, given: s
     first, second = transcript(VERBS[verb], INPUTS[given], trivial=trivial, name=KERNELS[-1 if trivial else 0])
     assert [t for t, _ in first] == [t for t, _ in second] != []
     for a, b in zip(first, second, strict=True):
-        bits = a[0].bits
+        bits = 4 if packed(a[0]) else a[0].bits
         for sent in (a, b):
             assert bits == 64 or not (words(sent) >> np.uint64(bits)).any(), f"{a[0]} carries bits above {bits}"
             assert looks_uniform(words(sent), bits), f"{a[0]} is not uniform"
@@ -136,7 +159,8 @@ def test_what_travels_is_uniform_and_nothing_above_its_width(verb: str, given: s
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("given", sorted(INPUTS))
-@pytest.mark.parametrize("verb", ["square", "series of 24 bits", "exponential of 24 bits", *sorted(ODD - {"maximum"})])
+@pytest.mark.parametrize("verb", ["square", "lifted square of 31 bits", "series of 24 bits",
+                                  "exponential of 24 bits", *sorted(ODD - {"maximum"})])
 def test_the_receivers_own_share_does_not_unmask_a_message(verb: str, given: str, rank: int) -> None:
     """The receiver knows its own share of x; the message plus that share is x plus the sender's part of the mask, which
     must be uniform in every bit that travelled: x is fixed, so a mask that is too short would show at once."""
@@ -145,7 +169,7 @@ def test_the_receivers_own_share_does_not_unmask_a_message(verb: str, given: str
     own = (x - mine, mine)[rank]  # what the receiver holds when party `rank` sends
     sent = transcript(VERBS[verb], INPUTS[given])[rank][0]
     tag, message = sent[0], words(sent)
-    own = own >> np.uint64(13 if verb == "relu in 10 bits" else 0)  # bits that are dropped before the opening
+    own = own >> np.uint64(13 if "in 10 bits" in verb else 0)  # bits that are dropped before the opening
     assert tag.count == N
     above = reduced(message + own, 8 * -(-tag.bits // 8)) >> np.uint64(tag.bits) if tag.bits % 8 else np.zeros(1)
     assert not (message >> np.uint64(tag.bits)).any(), f"bits of x + r above the mask travel: {np.unique(above)}"
@@ -157,13 +181,14 @@ def test_two_runs_on_the_same_input_open_different_words(verb: str) -> None:
     x = INPUTS["zeros"]
     runs = [transcript(VERBS[verb], x), transcript(VERBS[verb], x, seeds=(bytes(32), bytes([1] * 32)))]
     for a, b in zip(*(zip(*r, strict=True) for r in runs), strict=True):
+        bits = 4 if packed(a[0][0]) else a[0][0].bits
         opened = [
-            words(p) ^ words(q) if p[0].verb == "outcome" else reduced(words(p) + words(q), p[0].bits)
+            words(p) ^ words(q) if p[0].verb == "outcome" else reduced(words(p) + words(q), bits)
             for p, q in (a, b)
         ]
         size = opened[0].size
         agree = int((opened[0] == opened[1]).sum())
-        chance = size / 2.0 ** min(48, a[0][0].bits)
+        chance = size / 2.0 ** min(48, bits)
         assert agree <= chance + 8 * np.sqrt(chance) + 3
 
 
@@ -221,10 +246,12 @@ def test_results_are_fresh_shares() -> None:
     """What the client receives says nothing but the result: products of zeros are shared uniformly."""
     for program in (
         lambda s, x: s.square(x),
+        lambda s, x: s.mul(x * 0.3, narrow(s, x)),
         lambda s, x: s.relu(x, bound=4.0),
         lambda s, x: s.series(x, [SHORT])[0],
         lambda s, x: s.exponential(x, Exponential(5, 0.0)),
         lambda s, x: s.less(x, [0.0], bound=4.0)[0],
+        lambda s, x: s.reached(x.reshape(N, 1), [0.0, 1.0], low=-4.0, high=4.0, precision=3)[1].reshape(N),
     ):
         world = World(kernels=kernels_named("numpy"), unsafe_seeds=SEEDS)
         _, outcome = run(program, np.zeros(N), world=world, trivial=True)
@@ -243,6 +270,19 @@ def test_reveal_to_one_party_sends_only_the_others_share() -> None:
     assert [t.verb for t, _ in logs[0]] == ["reveal"]
     assert logs[1] == []
     np.testing.assert_array_equal(words(logs[0][0]), mask)
+
+
+def test_pairs_of_opened_bits_are_uniform() -> None:
+    """Bits of one value for two thresholds, of neighbours for one, and beside the opened value: no pair tells of x."""
+    for given in INPUTS:
+        first, second = transcript(VERBS["thresholds in 8 bits"], INPUTS[given])
+        assert [t.verb for t, _ in first] == ["compare", "outcome", "count", "outcome"]
+        bits = np.unpackbits(first[1][1] ^ second[1][1], bitorder="little").reshape(3, -1)[:, :N]
+        u = reduced(words(first[0]) + words(second[0]), 8)
+        for other in (bits[1], np.roll(bits[0], 1), np.roll(bits[0], 4), u >> np.uint64(7), u & np.uint64(1)):
+            assert looks_uniform(bits[0] + 2 * other, 2)
+        for t in range(3):
+            assert looks_uniform(bits[t] + 2 * (u & np.uint64(31)), 6)
 
 
 def test_dropped_bits_are_not_sent() -> None:

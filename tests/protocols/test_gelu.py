@@ -59,7 +59,20 @@ def test_gelu_segmented_is_the_papers_formula(twin: Run) -> None:
     middle = sum(b * np.sin(k * math.pi * v / 10.0) for k, b in enumerate(BETA, start=1))
     e = np.where(v < -1.7, -1.0, np.where(v < 1.7, middle, 1.0))
     got = twin(lambda s, x: gelu_segmented(s, x, {"input": Range(-6.0, 6.0)}), x, fracs=[PENDING])
-    np.testing.assert_allclose(got, x / 2.0 * (1.0 + e), atol=1e-12)
+    np.testing.assert_allclose(got, x / 2.0 * (1.0 + e), atol=1e-5)  # the argument's factor has 12 fractional bits
+
+
+@pytest.mark.parametrize("reach, width, rounds, size", [(4.0, 48, 6, 18), (26.0, 48, 6, 18), (45.0, 48, 6, 18),
+                                                        (60.0, 48, 6, 20),
+                                                        (4.0, 40, 7, 21), (4.0, 64, 6, 18)])
+def test_the_price_of_segments(reach: float, width: int, rounds: int, size: int) -> None:
+    """Where words are too short for the folded argument, a copy of x settles."""
+    def program(s: PlanRecorder) -> None:
+        y = gelu_segmented(s, s.accept(ghost((10,)), frac=32, width=width), {"input": Range(-reach, reach)})
+        assert y.width == 64 and y.frac == 32
+
+    plan = PlanRecorder().record(program)
+    assert (plan.rounds, plan.bytes / 20) == (rounds, size)
 
 
 def test_the_papers_constants() -> None:

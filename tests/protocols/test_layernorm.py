@@ -94,7 +94,7 @@ def test_eps_counts(twin: Run) -> None:
 def test_the_mean_is_taken_off_exactly(run: Run) -> None:
     """A constant that is large beside the deviations does not show."""
     x, gamma, beta, at = case(4, 8, 96, 0.2, 2.0, 0.0)
-    at = {**at, "input": Range(190.0, 210.0)}
+    at = {**at, "input": Range(190.0, 210.0), "row_sum": Range(96 * 195.0, 96 * 205.0)}
     got = run(program(layernorm_series, at), x + 200.0, gamma, beta, fracs=[PENDING, 16, 16])
     assert np.abs(got - layernorm_exact(x, EPS) * gamma - beta).max() <= 2e-4
 
@@ -104,7 +104,8 @@ def test_the_mean_is_taken_off_exactly(run: Run) -> None:
     ({"variance": None}, "needs the range of 'variance'"), ({"variance": Range(-1.0, 1.0)}, "must be positive"),
     ({"variance": Range(0.0, 0.0)}, "must be positive"), ({"variance": Range(2.0, 1.0)}, "low <= high"),
     ({"input": None}, "needs the range of 'input'"), ({"gain": None}, "needs the range of 'gain'"),
-    ({"gain": Range(0.0, 0.0)}, "must be positive"), ({"gain": Range(1.0, 2.0**40)}, "results reach 2"),
+    ({"gain": Range(0.0, 0.0)}, "must be positive"),
+    ({"gain": Range(1.0, 2.0**40), "input": Range(-0.001, 0.001)}, "results reach 2"),
     ({"input": Range(-(2.0**47), 0.0)}, "reaches 1.40737e.14, but"),
 ])
 def test_bad_ranges(protocol: Callable[..., Share], at: dict[str, Range | None], message: str) -> None:

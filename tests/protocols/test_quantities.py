@@ -18,10 +18,12 @@ from secformer.protocols.quantities import (
     GAIN,
     INPUT,
     KNOWN,
+    MAXIMUM,
     QUAD_SHIFT,
     QUAD_SUM,
     RATIO,
     RELU_SUM,
+    ROW_SUM,
     SCORE,
     SLACK,
     SPREAD,
@@ -56,7 +58,8 @@ def formulas(real: np.ndarray) -> dict[str, np.ndarray]:
     """The same of one text's real columns (H, T, n), as textbooks have them."""
     spread = real - real.max(axis=-1, keepdims=True)
     return {"value": np.array([-2.0, 3.0]), "score": real, "spread": spread, "exp_sum": np.exp(spread).sum(axis=-1),
-            "quad_sum": ((real + QUAD_SHIFT) ** 2).sum(axis=-1), "relu_sum": np.maximum(real, 0.0).sum(axis=-1)}
+            "log_sum": np.log(np.exp(real).sum(axis=-1)), "quad_sum": ((real + QUAD_SHIFT) ** 2).sum(axis=-1),
+            "relu_sum": np.maximum(real, 0.0).sum(axis=-1), "maximum": real.max(axis=-1)}
 
 
 def ends(values: np.ndarray) -> tuple[float, float]:
@@ -96,6 +99,11 @@ def test_variance() -> None:
         assert INPUT.of(np, x, *parameters) is x
 
 
+def test_row_sums() -> None:
+    x = np.random.default_rng(2).normal(3.0, 2.0, (7, 33))
+    np.testing.assert_array_equal(ROW_SUM.of(np, x, np.ones(33), 0.0), x.sum(axis=-1))
+
+
 def test_torch_agrees() -> None:
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(3)
@@ -125,7 +133,7 @@ def test_a_profile_says_no_more_of_gains_than_the_power_of_two_above(gains: list
 # ---- widening --------------------------------------------------------------------------------------------------------
 
 
-@given(reals, reals, st.sampled_from([INPUT, SCORE]), st.floats(1.0, 4.0))
+@given(reals, reals, st.sampled_from([INPUT, SCORE, MAXIMUM]), st.floats(1.0, 4.0))
 def test_distances_widen_by_a_share_of_the_length(a: float, b: float, quantity: Quantity, margin: float) -> None:
     r = Range(min(a, b), max(a, b))
     w = quantity.widening(r, margin)
@@ -200,8 +208,8 @@ def test_a_name_means_one_thing() -> None:
 
 def test_known_names() -> None:
     """They stand in profiles: renaming one makes every file stale."""
-    assert list(KNOWN) == ["input", "gain", "variance", "value", "score", "spread", "exp_sum", "quad_sum", "relu_sum",
-                           "gate", "most"]
+    assert list(KNOWN) == ["input", "gain", "variance", "row_sum", "value", "score", "spread", "exp_sum", "log_sum",
+                           "quad_sum", "relu_sum", "maximum", "gate", "most"]
     with pytest.raises(TypeError):
         KNOWN["x"] = INPUT  # type: ignore[index]
 

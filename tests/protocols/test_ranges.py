@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
-from secformer.protocols.ranges import Range, bits, roomiest, rounded_out
+from secformer.mpc.guards import Interval
+from secformer.mpc.sessions.plain import PlainSession
+from secformer.protocols.ranges import Range, bits, bounded, roomiest, rounded_out
 
 reals = st.floats(-1e4, 1e4, allow_subnormal=False)
 
@@ -59,3 +61,21 @@ def test_room_ends_where_words_do() -> None:
     assert roomiest(28, lambda m: (fixed.window(32, m),)) == 30
     with pytest.raises(RangeError, match="words have 64"):
         roomiest(31, lambda m: (fixed.window(32, m),))
+
+
+@pytest.mark.parametrize("reach, room, magnitude", [(0.1, 0, 6), (50.0, 0, 6), (60.0, 0, 14), (4.0, 7, 14),
+                                                    (4.0, 99, 14), (16_000.0, 0, 14)])
+def test_a_promise_is_as_loose_as_its_bytes_allow(reach: float, room: int, magnitude: int) -> None:
+    """An eighth of the length lies beyond each end. At most, it is what the words hold."""
+    s = PlainSession()
+    x = bounded(s, s.accept([1.0], frac=32, width=48), Range(-reach, reach), "input", room=room)
+    assert x.magnitude == magnitude and x.interval is None
+    with s.guarding({1: [0]}, 1):
+        x = bounded(s, x, Range(0.0, 8.0), "input")
+        assert x.interval == Interval(-1.0, 9.0, ": input")
+
+
+def test_ranges_that_words_do_not_hold() -> None:
+    s = PlainSession()
+    with pytest.raises(RangeError, match=r"'input' reaches 16400, but the layer before it holds values below 2\^14"):
+        bounded(s, s.accept([1.0], frac=32, width=48), Range(0.0, 16_400.0), "input")

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpc_lab import examples
+from mpc_lab import Words, examples
+from mpc_lab import run as run_at_parties
 from protocols_lab import PENDING, Run, worst
 
 from secformer.mpc.errors import RangeError
+from secformer.mpc.fixed import encode
+from secformer.mpc.session import Session
 from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.shares import Share
 from secformer.protocols import rsqrt
 from secformer.protocols.ranges import Range
 from secformer.protocols.rsqrt import rsqrt_fit
@@ -43,6 +47,21 @@ def test_rsqrt_goldschmidt(run: Run, low: float, high: float) -> None:
     got = run(lambda s, v: rsqrt.rsqrt_goldschmidt(s, v, Range(low, high), eta=eta, iterations=n, scale_bits=j), v,
               fracs=[PENDING])
     assert np.abs(got / 2.0**j * np.sqrt(v) - 1.0).max() <= (1e-3 if n == 11 and eta == 2000.0 else 1e-4)
+
+
+@pytest.mark.parametrize("width, settled", [(64, 0), (61, 0), (60, 1)])
+def test_room_for_the_deflation(width: int, settled: int) -> None:
+    """Where the words of v have room for 9 bits of 1 / eta, v need not settle; the largest v are as right as others."""
+    domain = Range(2.0**16, 2.0**17)
+    eta, n = rsqrt.deflation(domain)
+    v = np.geomspace(domain.low, domain.high, 300)[:, None]
+
+    def program(s: Session, v: Share) -> Share:
+        return rsqrt.rsqrt_goldschmidt(s, v, domain, eta=eta, iterations=n, scale_bits=16)
+
+    (got,), outcome = run_at_parties(program, Words(encode(v, 32), 32, width))
+    assert np.abs(got / 2.0**16 * np.sqrt(v) - 1.0).max() <= 1e-4
+    assert outcome.cost.rounds == settled + 2 * n - 1 + 1  # the last to settle the result
 
 
 def test_deflation_takes_the_papers_constants_where_they_hold() -> None:

@@ -64,6 +64,52 @@ def pick(tables: Array, e: Array, place: int, share: Array) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def below(tables: Array, u: Array, thresholds: Array, low: int, start: int, octets: Array) -> None:
+    """Rows of words: the parities of all suffixes of a row are made once and serve every threshold."""
+    words = tables.shape[1]
+    above = np.empty(words, dtype=np.uint64)  # bit v: the parity of the row's bits above v
+    for i in range(u.size):
+        beyond = np.uint64(0)
+        for j in range(words - 1, -1, -1):
+            own = tables[i, j]
+            suffix = own ^ (own >> np.uint64(1))
+            suffix ^= suffix >> np.uint64(2)
+            suffix ^= suffix >> np.uint64(4)
+            suffix ^= suffix >> np.uint64(8)
+            suffix ^= suffix >> np.uint64(16)
+            suffix ^= suffix >> np.uint64(32)
+            above[j] = suffix ^ own ^ beyond
+            beyond ^= np.uint64(0) - (suffix & np.uint64(1))
+        octet, place = (start + i) >> 3, np.uint64((start + i) & 7)
+        for t in range(thresholds.size):
+            v = (u[i] - thresholds[t]) & low
+            bit = (above[np.int64(v >> np.uint64(6))] >> (v & np.uint64(63))) & np.uint64(1)
+            octets[t, octet] ^= np.uint8(bit << place)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def signs(r: Array, octets: Array, top: int, out: Array) -> None:
+    for i in range(r.size):
+        out[i] = np.uint64((octets[i >> 3] >> np.uint8(i & 7)) & np.uint8(1)) ^ (r[i] >> top)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def counted(
+    bits: Array, octets: Array, u: Array, threshold: int, top: int, one: int, columns: int, length: int, out: Array
+) -> None:
+    for row in range(out.shape[1]):
+        for segment in range(out.shape[0]):
+            start, stop = segment * length, min((segment + 1) * length, columns)
+            total = np.uint64(0)
+            for i in range(row * columns + start, row * columns + stop):
+                e = np.uint64((octets[i >> 3] >> np.uint8(i & 7)) & np.uint8(1))
+                equal = np.uint64(1) ^ e ^ (((u[i] - threshold) >> top) & np.uint64(1))
+                flip = np.uint64(0) - equal  # all ones where the bit is one minus what is shared
+                total += (bits[i] ^ flip) + equal + (one & flip)
+            out[segment, row] = total
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
 def outcome_rows(r: Array, alpha: Array, patterns: Array, top: int, bits: int, out: Array) -> None:
     low = np.int64(patterns.shape[0] - 1)
     for i in range(r.size):

@@ -8,19 +8,20 @@ Compiled code is cached on disk, so the first use of a new installation costs so
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from secformer.mpc.kernels.cpu import chacha, compare, guard, packing, powers, products, series
+from secformer.mpc.kernels.cpu import chacha, compare, guard, multiply, packing, powers, products, series
 from secformer.mpc.kernels.cpu.compile_notice import announce
 from secformer.mpc.kernels.reference import NumpyKernels
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, outcomes, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
 from secformer.mpc.kernels.threads import threaded
-from secformer.mpc.kernels.words import Array, whole_bytes
+from secformer.mpc.kernels.words import TERMS, Array, Factor, whole_bytes
 from secformer.mpc.ring import mask
 
-announce(*(m.__name__ for m in (chacha, compare, guard, packing, powers, products, series)))
+announce(*(m.__name__ for m in (chacha, compare, guard, multiply, packing, powers, products, series)))
 
 
 class NumbaKernels(NumpyKernels):
@@ -145,6 +146,29 @@ class NumbaKernels(NumpyKernels):
         packing.lifted(u, z, masked, wraps, np.uint64(window), mask(64 if first else 0), out)
         return out
 
+    # ---- element-wise products --------------------------------------------------------------------------------------
+
+    def multiplied(self, x: Factor, y: Factor, terms: Mapping[str, Array], first: bool) -> Array:
+        shape = np.broadcast_shapes(x.share.shape, y.share.shape)
+        out = np.empty(math.prod(shape), dtype=np.uint64)
+        if out.size:
+            grid, (u, share, v, other) = self.gridded(x.opened, x.share, y.opened, y.share)
+            none = np.empty(0, dtype=np.uint64)
+            given = (terms.get(name, none).reshape(-1) for name in TERMS)
+            multiply.multiplied(grid.columns, grid.steps[0], grid.steps[2], u, share, x.offset, np.uint64(x.window),
+                                v, other, y.offset, np.uint64(y.window), mask(64 if first else 0), *given, out)
+        return out.reshape(shape)
+
+    def product_terms(self, masks: Sequence[Array], windows: Sequence[int], names: Sequence[str]) -> list[Array]:
+        grid, operands = self.gridded(masks[0], masks[-1])
+        size = grid.rows * grid.columns
+        made = {name: np.empty(size if name in names else 0, dtype=np.uint64) for name in TERMS}
+        if size:
+            facts = [(r, mask(k or 64), np.uint64(k), mask(64 if k else 0))
+                     for r, k in zip(operands, (windows[0], windows[-1]), strict=True)]
+            multiply.terms(grid.columns, *grid.steps, *facts[0], *facts[1], len(masks) == 1, *made.values())
+        return [made[name] for name in names]
+
     # ---- comparison tables ----------------------------------------------------------------------------------------
 
     def flip_bits(self, tables: Array, block: Array) -> None:
@@ -165,6 +189,25 @@ class NumbaKernels(NumpyKernels):
 
     def pick(self, tables: Array, e: Array, place: int, share: Array) -> None:
         compare.pick(tables, e, np.uint64(place), share)
+
+    def below(self, tables: Array, u: Array, thresholds: Sequence[int], window: int, start: int,
+              planes: Array) -> None:
+        if tables.shape[1] % 8:  # shorter than a word
+            tables = np.pad(tables, ((0, 0), (0, 8 - tables.shape[1])))
+        compare.below(tables.view(np.uint64), u, np.array(thresholds, dtype=np.uint64), mask(window - 1), start,
+                      planes.view(np.uint8))
+
+    def signs(self, r: Array, alpha: Array, window: int) -> Array:
+        out = np.empty(r.size, dtype=np.uint64)
+        compare.signs(r, alpha.view(np.uint8), np.uint64(window - 1), out)
+        return out
+
+    def counted(self, bits: Array, e: Array, u: Array, threshold: int, window: int, columns: int, length: int,
+                first: bool) -> Array:
+        out = np.empty((-(-columns // length), u.size // columns), dtype=np.uint64)
+        compare.counted(bits, e.view(np.uint8), u, np.uint64(threshold), np.uint64(window - 1),
+                        np.uint64(1 if first else 0), columns, length, out)
+        return out.reshape(-1)
 
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         patterns = outcome_patterns(blocks)

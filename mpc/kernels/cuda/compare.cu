@@ -38,6 +38,48 @@ KERNEL pick(const u8* tables, const u64* e, u64 n, int size, int place, u64* sha
     if (i < n) share[i] ^= (u64)(tables[i * size + (e[i] >> 3)] >> (e[i] & 7) & 1) << place;
 }
 
+#define ROW_WORDS 8
+
+// For every threshold c, xors this party's share of [low window - 1 bits of u - c < r's] into bit start + i of its row,
+// of `stride` bytes, of planes; tables (n, size), size at most 8 ROW_WORDS. One thread a byte of the rows. The parities of
+// the suffixes of an element's row are made once.
+KERNEL below(const u8* tables, const u64* u, u64 n, int size, const u64* thresholds, int count, int window, u64 start,
+             u64 stride, u8* planes) {
+    u64 octet = (start >> 3) + element(), stop = start + n;
+    if (8 * octet >= stop) return;
+    u64 first = 8 * octet < start ? start : 8 * octet, last = 8 * octet + 8 < stop ? 8 * octet + 8 : stop;
+    for (u64 at = first; at < last; ++at) {
+        const u8* row = tables + (at - start) * size;
+        u64 above[ROW_WORDS], beyond = 0;  // bit v: the parity of the row's bits above v
+        for (int j = (size + 7) / 8 - 1; j >= 0; --j) {
+            u64 own = 0;
+            for (int b = 8 * j; b < size && b < 8 * j + 8; ++b) own |= (u64)row[b] << (8 * (b & 7));
+            u64 suffix = own;
+            for (int shift = 1; shift < 64; shift *= 2) suffix ^= suffix >> shift;
+            above[j] = suffix ^ own ^ beyond;
+            beyond ^= 0 - (suffix & 1);
+        }
+        for (int t = 0; t < count; ++t) {
+            u64 v = u[at - start] - thresholds[t] & low_bits(window - 1);
+            planes[t * stride + octet] ^= (u8)((above[v >> 6] >> (v & 63) & 1) << (at & 7));
+        }
+    }
+}
+
+// Bit i of alpha xor the top bit of r, which has `window` bits.
+KERNEL signs(const u64* r, const u8* alpha, u64 n, int window, u64* out) {
+    u64 i = element();
+    if (i < n) out[i] = (u64)(alpha[i >> 3] >> (i & 7) & 1) ^ r[i] >> (window - 1);
+}
+
+// This party's share of [x >= c] for x = u - r: `bits` its share of signs, e the opened bits.
+KERNEL reaching(const u64* bits, const u8* e, const u64* u, u64 n, u64 threshold, int window, int first, u64* out) {
+    u64 i = element();
+    if (i >= n) return;
+    u64 negative = u[i] - threshold >> (window - 1) & 1;
+    out[i] = (e[i >> 3] >> (i & 7) & 1) == negative ? (u64)first - bits[i] : bits[i];
+}
+
 // out (columns, n): entry e[i] of tables (n, entries, columns).
 KERNEL gather(const u64* tables, const u64* e, u64 n, int entries, int columns, u64* out) {
     u64 i = element();

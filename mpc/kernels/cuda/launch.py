@@ -6,6 +6,7 @@ Letters: n elements or rows, k inner, m columns, K harmonics.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from secformer.mpc.kernels.cuda.ways import Choice, Product, recorded
 from secformer.mpc.kernels.reference import NumpyKernels
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
-from secformer.mpc.kernels.words import Array, Sealed, whole_bytes
+from secformer.mpc.kernels.words import TERMS, Array, Factor, Grid, Sealed, whole_bytes
 
 THREADS = 256          # threads of a block, in kernels with one thread per element
 EXPANDERS = 128        # threads of a block, in kernels that expand a keystream; as in random.cu
@@ -154,6 +155,23 @@ class CudaKernels(NumpyKernels):
         bits = min(bits, 32) if a.dtype == np.uint32 else bits
         return self.products(a, b, Product(math.prod(batch), n, k, m, bits))
 
+    def multiplied(self, x: Factor, y: Factor, terms: Mapping[str, Array], first: bool) -> Array:
+        shape = np.broadcast_shapes(x.share.shape, y.share.shape)
+        grid, (u, share, v, other) = self.gridded(x.opened, x.share, y.opened, y.share)
+        out = self._words(math.prod(shape))
+        given = [self._flat(terms.get(name, terms["product"])) for name in TERMS]
+        self._each("multiplied", out.size, *_placed(grid, 0, 2), u, share, np.int32(x.window), v, other,
+                   np.int32(y.window), np.int32(first), _present(terms), *given, out)
+        return out.reshape(shape)
+
+    def product_terms(self, masks: Sequence[Array], windows: Sequence[int], names: Sequence[str]) -> list[Array]:
+        grid, (r, s) = self.gridded(masks[0], masks[-1])
+        made = {name: self._words(grid.rows * grid.columns) for name in names}
+        given = [made.get(name, made["product"]) for name in TERMS]
+        self._each("product_terms", given[0].size, *_placed(grid, 0, 1), r, np.int32(windows[0]), s,
+                   np.int32(windows[-1]), np.int32(len(masks) == 1), _present(names), *given)
+        return [made[name] for name in names]
+
     # ---- series ---------------------------------------------------------------------------------------------------
 
     def turn(self, u: Array, bits: int) -> tuple[Array, Array]:
@@ -229,6 +247,26 @@ class CudaKernels(NumpyKernels):
         self._each("pick", e.size, self._flat(tables), self._flat(e), np.uint64(e.size), np.int32(tables.shape[1]),
                    np.int32(place), share)
 
+    def below(self, tables: Array, u: Array, thresholds: Sequence[int], window: int, start: int,
+              planes: Array) -> None:
+        octets = (start + u.size + 7) // 8 - start // 8
+        facts = np.int32(len(thresholds)), np.int32(window), np.uint64(start), np.uint64(8 * planes.shape[1])
+        self._each("below", octets if u.size else 0, self._flat(tables), self._flat(u), np.uint64(u.size),
+                   np.int32(tables.shape[1]), self.xp.asarray(np.array(thresholds, dtype=np.uint64)), *facts,
+                   planes.view(np.uint8))
+
+    def signs(self, r: Array, alpha: Array, window: int) -> Array:
+        out = self._words(r.size)
+        self._each("signs", r.size, self._flat(r), self._flat(alpha).view(np.uint8), np.uint64(r.size),
+                   np.int32(window), out)
+        return out
+
+    def reaching(self, bits: Array, e: Array, u: Array, threshold: int, window: int, first: bool) -> Array:
+        out = self._words(u.size)
+        self._each("reaching", u.size, self._flat(bits), self._flat(e).view(np.uint8), self._flat(u),
+                   np.uint64(u.size), np.uint64(threshold), np.int32(window), np.int32(first), out)
+        return out
+
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         r, alpha = self._flat(r), self._flat(alpha)
         out = self._bytes(r.size * outcome_patterns(blocks).shape[1])
@@ -246,6 +284,16 @@ class CudaKernels(NumpyKernels):
 
 def _parts(key: bytes) -> tuple[np.uint64, ...]:
     return tuple(np.frombuffer(key, dtype="<u8"))
+
+
+def _placed(grid: Grid, x: int, y: int) -> tuple[np.uint64, ...]:
+    """How a grid and two of its operands reach a kernel."""
+    return tuple(map(np.uint64, (grid.rows * grid.columns, grid.columns, *grid.steps[x], *grid.steps[y])))
+
+
+def _present(terms: Collection[str]) -> np.int32:
+    """Which terms there are beside the product, as bits."""
+    return np.int32(sum(1 << i for i, name in enumerate(TERMS[1:]) if name in terms))
 
 
 def _angle(bits: int) -> tuple[np.int32, np.float64]:

@@ -67,6 +67,18 @@ def test_equals_the_twin(recipe: Recipe, name: str) -> None:
     assert [getattr(found, f) for f in facts] == [getattr(expected, f) for f in facts]
 
 
+def test_thresholds_that_rows_reach() -> None:
+    def program(s: Session, x: Share) -> list[Share]:
+        return s.reached(x, [-1.0, 0.5, 7.0], low=-8.0, high=8.0, precision=3)
+
+    plain, s, x = PlainSession(), double(), values(2, 3, 5)
+    x[0, 0, 2] = x[0, 0].max() + 1.0
+    for found, expected in zip(program(s, s.accept(torch.tensor(x, requires_grad=True))),
+                               program(plain, plain.accept(x)), strict=True):
+        assert found.shape == (2, 3, 1) and not found.data.requires_grad  # a constant, as in less
+        np.testing.assert_array_equal(found.data.numpy(), expected.data)
+
+
 @pytest.mark.parametrize("recipe", ON_SHARES, ids=lambda r: r.name)
 @pytest.mark.parametrize("name", ["gelu", "tanh", "softmax", "layernorm"])
 def test_gradients(recipe: Recipe, name: str) -> None:
@@ -82,6 +94,26 @@ def test_gradients(recipe: Recipe, name: str) -> None:
         return program(s, *map(s.accept, tensors)).data
 
     assert torch.autograd.gradcheck(function, inputs, eps=1e-6, atol=1e-5, rtol=1e-4)
+
+
+def test_products_of_pending_narrow_and_promised_operands() -> None:
+    """What a product drops and lifts is nothing to numbers: their values, facts and gradients stay."""
+    def program(s: Session, x: Share, y: Share) -> Share:
+        p, q = s.mul_many([(x, y), (y, y)], magnitude=6)
+        narrow = Share(s, y.data, y.frac, 24, 5)
+        a, b, c = s.mul_many([(p, q), (p.promise(3), p), (narrow, q)], magnitude=(8, 9, 10))
+        return s.concatenate([a, b, c, s.matmul(s.square(x, whole=True), y.transpose(1, 0))], axis=1)
+
+    x, y = values(3, 4, scale=0.6), values(3, 4, seed=1, scale=0.6)
+    plain, s = PlainSession(), double()
+    expected, found = (program(each, each.accept(x), each.accept(y)) for each in (plain, s))
+    by_hand = np.concatenate([x * y**3, (x * y) ** 2, y**3, x**2 @ y.T], axis=1)
+    np.testing.assert_allclose(expected.data, by_hand, rtol=1e-12)
+    np.testing.assert_allclose(found.data.numpy(), by_hand, rtol=1e-12)
+    facts = ("shape", "frac", "width", "magnitude")
+    assert [getattr(found, f) for f in facts] == [getattr(expected, f) for f in facts]
+    inputs = [torch.tensor(v, requires_grad=True) for v in (x, y)]
+    assert torch.autograd.gradcheck(lambda *t: program(s, *map(s.accept, t)).data, inputs)
 
 
 def test_series_of_many_harmonics_in_blocks() -> None:

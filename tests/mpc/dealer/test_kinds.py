@@ -28,17 +28,18 @@ from secformer.mpc.dealer.kinds import (
     Coin,
     ExpMask,
     Field,
-    Hadamard,
+    Guards,
     Kind,
     Lift,
-    MatMul,
     SeriesMask,
     WeightMask,
     Witness,
     chunks,
 )
 from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.products import Hadamard, MatMul
 from secformer.mpc.dealer.service import Dealer
+from secformer.mpc.dealer.thresholds import Empty, Reached
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.prg import Stream
@@ -50,16 +51,21 @@ Weights = dict[int, np.ndarray]
 # ---- the laws -------------------------------------------------------------------------------------------------------
 
 
-Guarded = Lift | SeriesMask | ExpMask | Comparison | Witness
+Guarded = Lift | SeriesMask | ExpMask | Comparison | Witness | Reached
 
 
 def guard_law(kind: Guarded, values: Values) -> None:
-    """In plain integers: bit U is 0 where every value that is opened with that index lies in the interval."""
-    for g, (shift, low, span) in enumerate(kind.guards):
-        tables = values[f"guard{g}"].view(np.uint64).tolist()
-        assert len(tables) == kind.count
+    tables_law(kind.guards, values, values["mask"].tolist(), "guard")
+
+
+def tables_law(guards: Guards, values: Values, masks: list[int], name: str) -> None:
+    """In plain integers: bit U is 0 where every value that is opened with that index lies in the interval. Masks are
+    added."""
+    for g, (shift, low, span) in enumerate(guards):
+        tables = values[f"{name}{g}"].view(np.uint64).tolist()
+        assert len(tables) == len(masks)
         ring = 1 << (shift + 6)
-        for r, table in zip(values["mask"].tolist(), tables, strict=True):
+        for r, table in zip(masks, tables, strict=True):
             for index in range(64):
                 first, last = ((index << shift) - r - low) % ring, (((index + 1) << shift) - 1 - r - low) % ring
                 assert (table >> index) & 1 == (not first <= last <= span)
@@ -73,17 +79,68 @@ def coin_law(kind: Coin, values: Values, weights: Weights) -> None:
     assert values["mask"].size == kind.count
 
 
-def bilinear_law(kind: Hadamard | MatMul, values: Values, weights: Weights) -> None:
-    multiply = np.matmul if isinstance(kind, MatMul) else np.multiply
+def matmul_law(kind: MatMul, values: Values, weights: Weights) -> None:
     operands = [
         values[f"mask{i}"].astype(object).reshape(shape) if w is None else weights[w] if isinstance(w, int)
         else weights[w[0]][..., w[1] : w[2]]
         for i, (shape, w) in enumerate(zip(kind.shapes, kind.weights, strict=True))
     ]
+    for i, r in enumerate(operands):
+        tables_law(kind.guards_of(i), values, (-r.reshape(-1)).tolist(), f"guard{i}.")
     for p, (i, j, width) in enumerate(kind.pairs):
-        expected = multiply(operands[i], operands[j])
+        expected = np.matmul(operands[i], operands[j])
         assert expected.size == values[f"product{p}"].size
         np.testing.assert_array_equal(values[f"product{p}"], reduced(words_of(expected).reshape(-1), width))
+
+
+def hadamard_law(kind: Hadamard, values: Values, weights: Weights) -> None:
+    a, m = [], []
+    for i, shape in enumerate(kind.shapes):
+        k, r = kind.window(i), values[f"mask{i}"].astype(object).reshape(shape)
+        a.append(-(r % 2**k) if k else r)
+        m.append(r // 2 ** (k - 1) % 2 if k else None)
+        flat = r.reshape(-1)
+        tables_law(kind.guards_of(i), values, (flat if k else -flat).tolist(), f"guard{i}.")
+        assert (f"wraps{i}" in values) == (0 < k < kind.bits[i])
+        if 0 < k < kind.bits[i]:
+            lift_law(Lift(r.size, k, kind.bits[i]), {"mask": flat, "wraps": values[f"wraps{i}"]}, weights)
+    for p, (i, j, width) in enumerate(kind.pairs):
+        k, o = kind.window(i), kind.window(j)
+        terms = {"product": (a[i] * a[j], width)}
+        if i == j:
+            terms["left"] = (m[i] * (2 * a[i] + 2**k), width - k) if k else (None, 0)
+        else:
+            terms["left"] = (m[i] * a[j], width - k) if k else (None, 0)
+            terms["right"] = (a[i] * m[j], width - o) if o else (None, 0)
+            terms["both"] = (m[i] * m[j], width - k - o) if k and o else (None, 0)
+        for name in ("product", "left", "right", "both"):
+            expected, bits = terms.get(name, (None, 0))
+            assert (f"{name}{p}" in values) == (bits > 0), (name, bits)
+            if bits > 0:
+                np.testing.assert_array_equal(values[f"{name}{p}"], reduced(words_of(expected).reshape(-1), bits))
+        what_the_terms_are_for(kind, values, p)
+
+
+def what_the_terms_are_for(kind: Hadamard, values: Values, p: int) -> None:
+    """x y modulo 2^width from what is opened of x and y and from the dealt terms alone, at both ends of what a window
+    holds, and at zero."""
+    i, j, width = kind.pairs[p]
+    shape = np.broadcast_shapes(kind.shapes[i], kind.shapes[j])
+    for part in ((-1, -1), (1, 1), (-1, 1), (0, 1), (1, 0), (-1, 0)) if i != j else ((-1,), (0,), (1,)):
+        x = {v: end * (2 ** ((kind.window(v) or kind.bits[v]) - 2) - 1)
+             for v, end in zip(dict.fromkeys((i, j)), part, strict=True)}
+        e, rest, wraps = {}, {}, {}
+        for v in x:
+            k, r = kind.window(v), values[f"mask{v}"].astype(object).reshape(kind.shapes[v])
+            u = (x[v] + r + 2 ** (k - 2)) % 2**k if k else x[v] - r
+            e[v], wraps[v] = (u - 2 ** (k - 2), (1 - u // 2 ** (k - 1)) * 2**k) if k else (u, 0 * u)
+            rest[v] = x[v] - e[v]
+        total = e[i] * x[j] + e[j] * rest[i]
+        factors = {"product": 1, "left": wraps[i], "right": wraps[j], "both": wraps[i] * wraps[j]}
+        for name, factor in factors.items():
+            if f"{name}{p}" in values:
+                total = total + factor * values[f"{name}{p}"].astype(object).reshape(shape)
+        assert not np.asarray((total - x[i] * x[j]) % 2**width, dtype=object).any()
 
 
 def lift_law(kind: Lift, values: Values, weights: Weights) -> None:
@@ -182,19 +239,54 @@ def relu_law(kind: Relu, values: Values, below: np.ndarray, j: int, start: int, 
             np.testing.assert_array_equal(table[:, entry, c], reduced(column.astype(np.uint64), kind.width))
 
 
+def one_hot(rows: np.ndarray, at: np.ndarray, side: int) -> None:
+    """Rows of bytes with one bit set, of `side`."""
+    bits = np.unpackbits(rows.reshape(at.size, -1), axis=1, bitorder="little")
+    np.testing.assert_array_equal(bits, np.arange(bits.shape[1])[None, :] == at[:, None])
+    assert bits.shape[1] == max(8, side)
+
+
+def reached_law(kind: Reached, values: Values, weights: Weights) -> None:
+    guard_law(kind, values)
+    r, half = values["mask"].astype(np.int64), 1 << (kind.window - 1)
+    for j, (start, stop) in enumerate(pairwise([*range(0, kind.count, kind.chunk), kind.count])):
+        one_hot(values[f"equal{j}"], r[start:stop] % half, half)
+    for t in range(kind.thresholds):
+        alpha = np.unpackbits(values[f"alpha{t}"].view(np.uint8), bitorder="little")
+        assert alpha.size % 64 == 0 and 0 <= alpha.size - kind.count < 64
+        np.testing.assert_array_equal(values[f"bit{t}"], alpha[: kind.count] ^ (r // half))
+
+
+def empty_law(kind: Empty, values: Values, weights: Weights) -> None:
+    places, full = kind.thresholds * kind.segments, 2**kind.segments
+    r = values["mask"].astype(np.int64).reshape(places, kind.count)
+    assert all(alpha < 2**places for alpha in values["alpha"].tolist())
+    for q in range(places):
+        tables = [values[name] for name in values if name.startswith(f"equal{q}.")]
+        if kind.count:
+            one_hot(np.concatenate(tables), r[q], 1 << kind.window)
+    for t in range(kind.thresholds):
+        table = values[f"table{t}"].reshape(kind.count, full)
+        for row, alpha in zip(table, values["alpha"].tolist(), strict=True):
+            expected = [(e ^ (alpha >> t * kind.segments) % full) != full - 1 for e in range(full)]
+            assert row.tolist() == expected
+
+
 def weight_law(kind: WeightMask, values: Values, weights: Weights) -> None:
     assert set(values) == {"mask"}
     weights[kind.index] = values["mask"].astype(object).reshape(kind.shape)
 
 
 LAWS: dict[type, Callable[..., None]] = {
-    Hadamard: bilinear_law,
-    MatMul: bilinear_law,
+    Hadamard: hadamard_law,
+    MatMul: matmul_law,
     Lift: lift_law,
     SeriesMask: series_law,
     ExpMask: exp_law,
     Less: comparison_law,
     Relu: comparison_law,
+    Reached: reached_law,
+    Empty: empty_law,
     WeightMask: weight_law,
     Witness: witness_law,
     Coin: coin_law,
@@ -202,8 +294,9 @@ LAWS: dict[type, Callable[..., None]] = {
 GUARDS = ((2, 5, 90), (10, 300, 20_000))  # shift, low, span: rings of 2^8 and 2^16
 
 
-def hadamard(*shapes: tuple[int, ...], bits: int, pairs: Sequence[tuple[int, int, int]]) -> Hadamard:
-    return Hadamard(shapes, (bits,) * len(shapes), tuple(pairs), (None,) * len(shapes))
+def hadamard(*shapes: tuple[int, ...], bits: int, pairs: Sequence[tuple[int, int, int]], lifts: tuple[int, ...] = (),
+             guards: tuple[Guards, ...] = ()) -> Hadamard:
+    return Hadamard(shapes, (bits,) * len(shapes), tuple(pairs), (None,) * len(shapes), guards, lifts)
 
 
 PLANS: list[list[Kind]] = [
@@ -214,7 +307,24 @@ PLANS: list[list[Kind]] = [
     [hadamard((), (3,), bits=48, pairs=[(0, 1, 48)])],
     [hadamard((0,), (0,), bits=48, pairs=[(0, 1, 48)])],
     [hadamard((2, 0), (1,), bits=17, pairs=[(0, 1, 13)])],
+    # operands that are lifted: left, right, both, a square; windows that leave no room for a term; broadcasting
+    [hadamard((9,), (9,), bits=48, pairs=[(0, 1, 48)], lifts=(32, 0))],
+    [hadamard((9,), (9,), bits=48, pairs=[(0, 1, 48)], lifts=(0, 24))],
+    [hadamard((9,), (9,), bits=48, pairs=[(0, 1, 48)], lifts=(16, 24))],
+    [hadamard((9,), (9,), bits=40, pairs=[(0, 1, 40)], lifts=(16, 24))],
+    [hadamard((300,), (300,), bits=64, pairs=[(0, 1, 64)], lifts=(5, 3))],
+    [hadamard((99,), bits=48, pairs=[(0, 0, 48)], lifts=(32,))],
+    [hadamard((99,), bits=64, pairs=[(0, 0, 64)], lifts=(2,))],
+    [hadamard((4, 5), (4, 1), (5,), bits=48, pairs=[(0, 1, 48), (0, 0, 40), (2, 0, 24), (1, 2, 33), (0, 1, 16)],
+              lifts=(24, 0, 9))],
+    [hadamard((2, 1, 3), (4, 1), bits=56, pairs=[(0, 1, 56), (1, 1, 20)], lifts=(16, 20))],
+    [hadamard((6,), (6,), bits=48, pairs=[(0, 1, 48), (1, 0, 30), (1, 1, 32)], lifts=(48, 32))],
+    [hadamard((), (3,), bits=48, pairs=[(0, 1, 48), (0, 0, 48)], lifts=(24, 32))],
+    [hadamard((0,), (0, 1), bits=48, pairs=[(0, 1, 48), (0, 0, 48)], lifts=(24, 32))],
+    [hadamard((40,), (40,), bits=48, pairs=[(0, 1, 48), (1, 1, 48)], lifts=(24, 0), guards=(GUARDS, GUARDS[1:]))],
+    [hadamard((40,), (40,), bits=48, pairs=[(0, 1, 48)], guards=((), GUARDS))],
     [MatMul(((3, 5), (5, 2)), (48, 48), ((0, 1, 48),), (None, None))],
+    [MatMul(((3, 5), (5, 2)), (48, 48), ((0, 1, 48),), (None, None), (GUARDS, GUARDS[:1]))],
     [MatMul(((2, 3, 1), (2, 1, 4)), (64, 64), ((0, 1, 64),), (None, None))],
     [MatMul(((3, 3),), (48,), ((0, 0, 48),), (None,))],
     [MatMul(((4, 7), (7, 3)), (32, 32), ((0, 1, 32),), (None, None))],
@@ -308,6 +418,16 @@ PLANS: list[list[Kind]] = [
     [ExpMask(50, 24, 7, 1 << 15, 41, chunk=7)],
     [Relu(50, 12, 16, chunk=7)],
     [Less(50, 12, 16, 2, chunk=7)],
+    *[[Reached(n, window, width, t)] for n, window, width, t in [(9, 8, 4, 3), (64, 8, 8, 1), (65, 10, 10, 2),
+                                                                 (200, 2, 1, 1), (5, 3, 9, 9), (0, 8, 4, 2)]],
+    [Reached(50, 8, 8, 2, chunk=7)],
+    *[[Reached(n, 5, 8, 2)] for n in (CHUNK - 1, CHUNK, CHUNK + 1)],
+    *[[Empty(n, window, width, t)] for n, window, width, t in [(9, 4, 64, 3), (1, 1, 12, 1), (40, 8, 16, 9),
+                                                               (3, 12, 48, 64), (0, 5, 64, 2), (70, 2, 1, 5)]],
+    [Empty(50, 9, 64, 2, chunk=7)],
+    [Empty(5, 10, 20, 2, chunk=1)],
+    *[[Empty(n, 8, 32, t, segments)] for n, t, segments in ((9, 3, 2), (4, 16, 4), (7, 1, 3), (0, 2, 2))],
+    [Empty(CHUNK + 3, 3, 16, 1)],
     *[[Witness(n, bits, guards)] for n, bits, guards in [(60, 16, GUARDS), (0, 24, GUARDS), (9, 64, GUARDS[:1]),
                                                        (200, 6, ((0, 61, 40),)), (5, 40, ())]],
     [Coin(4)],
@@ -319,6 +439,7 @@ PLANS: list[list[Kind]] = [
     [ExpMask(30, 24, 5, 1 << 15, 41, spare=2, guards=GUARDS)],
     [Less(20, 24, 48, 2, guards=GUARDS)],
     [Relu(20, 24, 64, guards=GUARDS[:1])],
+    [Reached(20, 10, 8, 2, guards=((2, 5, 90),))],
 ]
 
 
@@ -362,7 +483,11 @@ ODD = [
     SeriesMask(50, 24, 4, 45),
     Relu(60, 11, 11),
     Less(60, 11, 11),
+    Reached(60, 8, 5, 3),
+    Empty(60, 5, 11, 3),
+    Empty(60, 8, 11, 3, 2),
     hadamard((400,), bits=13, pairs=[(0, 0, 13)]),
+    hadamard((400,), (400,), bits=45, pairs=[(0, 1, 45), (1, 1, 43)], lifts=(13, 22)),
 ]
 
 
@@ -385,9 +510,13 @@ def test_corrections_carry_no_bit_above_their_width(kind: Kind) -> None:
         SeriesMask(2000, 24, 5, 48),
         ExpMask(2000, 24, 6, 1 << 18, 41),
         hadamard((20_000,), bits=48, pairs=[(0, 0, 48)]),
+        hadamard((20_000,), (20_000,), bits=48, pairs=[(0, 1, 48)], lifts=(16, 24)),
+        hadamard((20_000,), bits=48, pairs=[(0, 0, 48)], lifts=(24,)),
         Less(2000, 24, 48),
         Relu(200, 24, 64),
         Relu(300, 24, 24),
+        Reached(3000, 8, 6, 3),
+        Empty(3000, 6, 16, 3),
     ],
     ids=repr,
 )
@@ -395,11 +524,11 @@ def test_corrections_and_masks_look_uniform(kind: Kind) -> None:
     """Whatever the derived values are (mostly 0 and 1 in tables), party 1 receives noise; party 0 expands noise."""
     sink = Sink()
     Dealer(SEEDS, kernels_named("numpy")).deal(Plan((kind,)), 0, sink)
-    by_field: dict[str, list[np.ndarray]] = {}
+    by_field: dict[tuple[str, int], list[np.ndarray]] = {}
     for tag, payload in sink.log:
-        by_field.setdefault(tag.verb.rstrip("0123456789."), []).append(wire_words(payload, tag.bits))
-    for tag, _ in sink.log:
-        assert looks_uniform(np.concatenate(by_field[tag.verb.rstrip("0123456789.")]), tag.bits)
+        by_field.setdefault((tag.verb.rstrip("0123456789."), tag.bits), []).append(wire_words(payload, tag.bits))
+    for (_, bits), found in by_field.items():
+        assert looks_uniform(np.concatenate(found), bits)
     sources = dealt([kind])
     material = sources[0].take(kind)
     for field in kind.fields():

@@ -105,7 +105,8 @@ def everything(s: Session, x: Share, w: Any) -> list[Share]:
     curve, = s.series(s.mul(x, x[::-1]), [F])
     bit, = s.less(x, [0.5], bound=8.0)
     return [product, s.matmul(x, x.transpose()), curve, s.exponential(x - 3.0, Exponential(5, 0.25)),
-            s.select(bit, x, -x), s.maximum(x, 1, bound=8.0), s.relu(x, bound=8.0), s.settle(x * 0.3)[0]]
+            s.select(bit, x, -x), s.maximum(x, 1, bound=8.0), s.relu(x, bound=8.0), s.settle(x * 0.3)[0],
+            *s.reached(x, [-3.5, 3.5], low=-4.0, high=4.0, precision=3)]
 
 
 def both(dealer: Trusted, programs: tuple[Program, Program], kernels: str) -> list[Any]:

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secformer.mpc.dealer import comparisons, kinds
+from secformer.mpc.dealer import comparisons, kinds, products, thresholds
 from secformer.mpc.dealer.comparisons import Comparison, Less, Relu
-from secformer.mpc.dealer.kinds import Bilinear, ExpMask, Hadamard, Kind, Lift, MatMul, SeriesMask, WeightMask
+from secformer.mpc.dealer.kinds import ExpMask, Kind, Lift, SeriesMask, WeightMask
 from secformer.mpc.dealer.plan import KINDS, Plan
+from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul
+from secformer.mpc.dealer.thresholds import Empty, Reached
 from secformer.mpc.errors import Desync
 from secformer.mpc.functions import Series
 from secformer.mpc.meter import COUNTERS, Cost
@@ -23,7 +25,7 @@ PLAN = Plan((
     MatMul(((1, 2, 3), (3, 4)), (48, 64), ((0, 1, 48),), (None, 7)), Hadamard(((5,), (5,)), (40, 40), ((0, 0, 40),),
                                                                            (None, None)),
     Lift(3, 16, 48), SeriesMask(9, 24, 8, 48), Less(4, 14, 48, 2), Relu(4, 14, 14),
-    WeightMask(0, (3, 4), 24), ExpMask(9, 24, 6, 1 << 18, 41),
+    WeightMask(0, (3, 4), 24), ExpMask(9, 24, 6, 1 << 18, 41), Reached(12, 8, 3, 2), Empty(4, 3, 32, 2, 2),
 ), 12, 3456, "abc")
 
 
@@ -39,8 +41,19 @@ def test_a_plan_survives_json() -> None:
     assert sum(size for _, size in back.corrections()) == PLAN.dealer_bytes
 
 
+def test_a_plan_of_products_that_lift_survives_json() -> None:
+    guards = ((2, 5, 90),), ()
+    plan = Plan((Hadamard(((5,), (5, 1)), (48, 48), ((0, 1, 48), (1, 1, 40)), (None, None), guards, (32, 0)),))
+    assert Plan.from_dict(sent(plan)) == plan
+    for lifts in ([32, 24], [0, 0], []):
+        facts = sent(plan)
+        facts["kinds"][0][-1] = lifts
+        with pytest.raises(Desync):
+            Plan.from_dict(facts)
+
+
 def test_every_kind_can_be_told() -> None:
-    concrete = {cls for module in (kinds, comparisons) for cls in vars(module).values()
+    concrete = {cls for module in (kinds, comparisons, products, thresholds) for cls in vars(module).values()
                 if isinstance(cls, type) and issubclass(cls, Kind) and cls not in (Kind, Bilinear, Comparison)}
     assert set(KINDS.values()) == concrete
 

@@ -6,8 +6,9 @@ import pytest
 from mpc_lab import SEEDS, dealt, kernels_named
 
 from secformer.mpc.dealer.comparisons import Less, Relu
-from secformer.mpc.dealer.kinds import ExpMask, Hadamard, Kind, Lift, MatMul, SeriesMask, WeightMask
+from secformer.mpc.dealer.kinds import ExpMask, Kind, Lift, SeriesMask, WeightMask
 from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.products import Hadamard, MatMul
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import Desync, PeerLost, ReusedRandomness

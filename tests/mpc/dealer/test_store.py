@@ -16,8 +16,9 @@ from mpc_lab import SEEDS, kernels_named
 
 from secformer.mpc.dealer import store as module
 from secformer.mpc.dealer.comparisons import Less
-from secformer.mpc.dealer.kinds import Hadamard, Lift
+from secformer.mpc.dealer.kinds import Lift
 from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.products import Hadamard
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.dealer.store import MAC_BYTES, Receive, Shelf, Store, run_bytes, run_name

@@ -7,17 +7,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import factors_lab
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import mutually_broadcastable_shapes
 from mpc_lab import KERNELS, examples, kernels_named, reduced, wire_words
 from tree import ROOT
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.kernels import Kernels, kernels_for
+from secformer.mpc.kernels.words import grid
 
 needs_numba = pytest.mark.skipif("numba" not in KERNELS, reason="numba is not installed")
 SIZES = [0, 1, 2, 3, 255, 256, 257, 1000]
@@ -95,6 +99,37 @@ def test_lifts_are_bit_identical(window: int, wraps: bool, size: int, first: boo
     u, z, masked = words(rng, size, bits=window), words(rng, size), words(rng, size)
     arguments = (u, z, masked, words(rng, 2 * size) if wraps and window < 64 else None, window, first)
     np.testing.assert_array_equal(numpy.lifted(*arguments), numba.lifted(*arguments), strict=True)
+
+
+@needs_numba
+@pytest.mark.parametrize("shapes", factors_lab.SHAPES, ids=repr)
+@pytest.mark.parametrize("windows", factors_lab.WINDOWS)
+def test_element_wise_products_are_bit_identical(shapes: factors_lab.Shapes, windows: tuple[int, int]) -> None:
+    factors_lab.same_products(kernels_named("numba"), kernels_named("numpy"), shapes, windows)
+
+
+@examples(200)
+@given(shapes=mutually_broadcastable_shapes(num_shapes=3, max_dims=4, min_side=0, max_side=3))
+def test_a_grid_steps_through_what_broadcasts(shapes: Any) -> None:
+    arrays = [np.arange(math.prod(s)).reshape(s) for s in shapes.input_shapes]
+    found = grid(shapes.input_shapes)
+    out = shapes.result_shape
+    assert found is not None or sum(n != 1 for n in out) > 2
+    if found is None or 0 in out:
+        return
+    assert found.rows * found.columns == math.prod(out)
+    row, column = np.divmod(np.arange(math.prod(out)), found.columns)
+    for array, (down, along) in zip(arrays, found.steps, strict=True):
+        assert along in {0, 1}
+        np.testing.assert_array_equal(row * down + column * along, np.broadcast_to(array, out).reshape(-1))
+
+
+def test_common_broadcasts_have_grids() -> None:
+    assert grid([(2, 3, 4), (2, 3, 4)]) == (1, 24, ((0, 1), (0, 1)))
+    assert grid([(5, 4), (5, 1)]) == (5, 4, ((4, 1), (1, 0)))
+    assert grid([(5, 4), (4,)]) == (5, 4, ((4, 1), (0, 1)))
+    assert grid([(2, 3, 7, 7), (2, 3, 7, 1)]) == (42, 7, ((7, 1), (1, 0)))
+    assert grid([(2, 3, 2), (2, 1, 2)]) is None
 
 
 SHAPES = [(1, 1, 1), (4, 4, 4), (5, 67, 513), (3, 130, 1025), (0, 5, 3), (2, 0, 3), (7, 3, 0), (8, 128, 256),
@@ -219,6 +254,27 @@ def test_rows_of_less_are_bit_identical(size: int, window: int, place: int) -> N
     for x, y in zip(*found, strict=True):
         assert x.dtype == y.dtype
         np.testing.assert_array_equal(x, y)
+
+
+@needs_numba
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("window", [2, 3, 6, 7, 8, 9, 10])
+@pytest.mark.parametrize("start", [0, 3, 64, 77])
+def test_bits_of_thresholds_are_bit_identical(size: int, window: int, start: int) -> None:
+    rng = np.random.default_rng(size + window)
+    tables = words(rng, size, max(1, (1 << window - 1) // 8)).astype(np.uint8)
+    u, planes = words(rng, size, bits=window), words(rng, 3, (start + size) // 64 + 2)
+    r, alpha, bits = words(rng, size, bits=window), words(rng, size // 64 + 1), words(rng, size)
+    thresholds = [0, 2**64 - 5, 3]
+    found = []
+    for kernels in map(kernels_named, ("numpy", "numba")):
+        mine = planes.copy()
+        kernels.below(tables, u, thresholds, window, start, mine)
+        sums = [kernels.counted(bits, alpha, u, c, window, columns, length, first) for c in thresholds
+                for first in (True, False) for columns in {1, max(size, 1)} for length in {columns, -(-columns // 3)}]
+        found.append([mine, kernels.signs(r, alpha, window), *sums])
+    for x, y in zip(*found, strict=True):
+        np.testing.assert_array_equal(x, y, strict=True)
 
 
 @needs_numba
@@ -360,6 +416,36 @@ def test_tables_answer_every_question(kernels: Kernels, block: int) -> None:
     (e0, l0), (e1, l1) = kernels.look_up(mine, v), kernels.look_up(theirs, v)
     np.testing.assert_array_equal(e0 ^ e1, (v == r).astype(np.uint8))
     np.testing.assert_array_equal(l0 ^ l1, (v < r).astype(np.uint8))
+
+
+@pytest.mark.parametrize("window", [2, 3, 5, 8])
+def test_values_that_reach_thresholds_are_counted(kernels: Kernels, window: int) -> None:
+    """Exhaustive over a small window: every mask, every value, whatever the shares of tables and bits."""
+    side, half = 1 << window, 1 << window - 1
+    r, x = (g.reshape(-1) for g in np.meshgrid(np.arange(side), np.arange(-half, half), indexing="ij"))
+    rng, n = np.random.default_rng(window), side * side
+    u, mask = (x + r).astype(np.uint64) & np.uint64(side - 1), r.astype(np.uint64)
+    mine = words(rng, n, max(1, half // 8)).astype(np.uint8)
+    theirs = mine.copy()
+    kernels.flip_bits(theirs, mask & np.uint64(half - 1))
+    alpha = words(rng, 1, -(-n // 64))
+    planes, others = alpha.copy(), np.zeros_like(alpha)
+    middle = n // 3  # two pieces, which share a byte
+    for rows, plane in ((mine, planes), (theirs, others)):
+        kernels.below(rows[:middle], u[:middle], [0], window, 0, plane)
+        kernels.below(rows[middle:], u[middle:], [0], window, middle, plane)
+    e, bits = (planes ^ others)[0], kernels.signs(mask, alpha[0], window)
+    share = words(rng, n)
+
+    def counts(length: int) -> np.ndarray:
+        return np.asarray(kernels.counted(bits - share, e, u, 0, window, side, length, True)
+                          + kernels.counted(share, e, u, 0, window, side, length, False))
+
+    reaching = (x >= 0).reshape(side, side)
+    assert (counts(side) == half).all()  # half of all values are 0 or more, under every mask
+    for length in range(1, side):
+        expected = [reaching[:, a : a + length].sum(axis=1) for a in range(0, side, length)]
+        np.testing.assert_array_equal(counts(length), np.concatenate(expected))
 
 
 def test_gather_picks_entries(kernels: Kernels) -> None:

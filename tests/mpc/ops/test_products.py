@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 from mpc_lab import KERNELS, ULP, Raw, Words, compute, examples, kernels_named, reduced, run, words_of
 
-from secformer.mpc.dealer.kinds import Hadamard, MatMul
+from secformer.mpc.dealer.products import Hadamard, MatMul
 from secformer.mpc.errors import RangeError, ShapeError
 from secformer.mpc.fixed import FixedPoint, encode
 from secformer.mpc.sessions.plain import PlainSession
@@ -112,7 +112,7 @@ def test_mul_many_opens_shared_operands_once() -> None:
     assert outcome.cost.bytes == 2 * 6 * (12 + 4 + 3)
 
 
-def test_mul_many_settles_pending_operands_in_one_round() -> None:
+def test_mul_many_lifts_pending_operands_in_its_own_round() -> None:
     x, y = np.array([1.5, -2.0]), np.array([3.0, 0.5])
 
     def program(s: Any, x: Share, y: Share) -> list[Share]:
@@ -120,7 +120,7 @@ def test_mul_many_settles_pending_operands_in_one_round() -> None:
         return s.mul_many([(p, q), (p, x)])
 
     (a, b), outcome = run(program, x, y)
-    assert outcome.cost.rounds == 3 + 2  # products, truncations, products; two reveals settle one each
+    assert outcome.cost.rounds == 2 + 2  # products, products of products; two reveals settle one each
     assert np.abs(a - x * y * y * y).max() <= 8 * ULP
     assert np.abs(b - x * y * x).max() <= 8 * ULP
 

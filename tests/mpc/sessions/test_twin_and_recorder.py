@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpc_lab import F16, ULP, compute, examples, kernels_named, run
 
-from secformer.mpc.dealer.kinds import MatMul
+from secformer.mpc.dealer.products import MatMul
 from secformer.mpc.errors import Desync, RangeError, SecformerError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Exponential, Series

@@ -19,7 +19,8 @@ from cuda_lab import HostModule
 
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.comparisons import Less
-from secformer.mpc.dealer.kinds import ExpMask, Lift, MatMul, SeriesMask
+from secformer.mpc.dealer.kinds import ExpMask, Lift, SeriesMask
+from secformer.mpc.dealer.products import MatMul
 from secformer.mpc.errors import BackendUnavailable
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.cuda.launch import CudaKernels

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factors_lab import SHAPES, WINDOWS, Shapes, same_products
 
 from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.kernels import Kernels
@@ -135,6 +136,14 @@ def test_lifts(same: Callable[..., None], window: int, first: bool, n: int) -> N
     same("lifted", u, z, masked, None, window, first)
 
 
+@pytest.mark.parametrize("shapes", SHAPES, ids=repr)
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_element_wise_products(
+    cuda: Kernels, reference: Kernels, shapes: Shapes, windows: tuple[int, int]
+) -> None:
+    same_products(cuda, reference, shapes, windows)
+
+
 # ---- series ---------------------------------------------------------------------------------------------------------
 
 
@@ -238,3 +247,24 @@ def test_rows_of_less(
     reference.pick(rows, e, 3, expected)
     cuda.pick(cuda.backend.asarray(rows), cuda.backend.asarray(e), 3, share)
     np.testing.assert_array_equal(cuda.backend.to_host(share), expected)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("window", [2, 6, 7, 8, 10])
+@pytest.mark.parametrize("start", [0, 5, 64])
+def test_bits_of_thresholds(
+    same: Callable[..., None], cuda: Kernels, reference: Kernels, n: int, window: int, start: int
+) -> None:
+    """In place, from any bit on: what lies around it stays."""
+    tables, u = words(n, n, max(1, (1 << window - 1) // 8), bits=8).astype(np.uint8), words(1, n, bits=window)
+    planes, give = words(2, 3, (start + n) // 64 + 2), cuda.backend.asarray
+    mine, thresholds = give(planes.copy()), [0, 2**64 - 5, 3]
+    cuda.below(give(tables), give(u), thresholds, window, start, mine)
+    reference.below(tables, u, thresholds, window, start, planes)
+    np.testing.assert_array_equal(cuda.backend.to_host(mine), planes)
+    alpha = words(3, n // 64 + 1)
+    same("signs", words(4, n, bits=window), alpha, window)
+    for c in thresholds:
+        same("reaching", words(5, n), alpha, u, c, window, c == 3)
+        for columns in {1, max(n, 1)}:
+            same("counted", words(5, n), alpha, u, c, window, columns, -(-columns // 3), c == 3)

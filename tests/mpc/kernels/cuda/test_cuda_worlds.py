@@ -28,12 +28,13 @@ def program(s: Any, mine: np.ndarray) -> Any:
     out = a + b + s.relu(y, bound=8.0) + s.lift(s.maximum(y, 1, bound=8.0, precision=8))[0]
     (waved,) = s.series(y, [WAVE])
     (small,) = s.less(y, [1.0], bound=8.0)
+    reached = s.reached(y, [-1.0, 2.0], low=-3.0, high=3.0, precision=4, width=40)
     grown = s.exponential(y - 3.0, Exponential(5, 0.25))
     own = s.matmul(y[:, :6], w)
     square = s.matmul(y, y.transpose(1, 0))
     stack = s.open_weight(mine.reshape(2, 4, 6).copy())
     some = s.matmul(y.reshape(2, 6, 4), stack.columns(1, 5)).reshape(6, 8)
-    return [s.reveal(x, CLIENT) for x in (out, waved, grown, s.mul(small, y), own, square, some)]
+    return [s.reveal(x, CLIENT) for x in (out, waved, grown, s.mul(small, y), *reached, own, square, some)]
 
 
 def guarded(s: Any, mine: np.ndarray) -> Any:
@@ -62,6 +63,29 @@ def test_a_world_gives_the_reference_s_words(ordered_cuda: Kernels, reference: K
         marked = (last + other) != 0
         assert 0 < marked.sum() < marked.size
     assert np.abs(decode(a + b, 16) - (np.maximum(x, 0) + x.max(1, keepdims=True))).max() < 2e-2
+
+
+def test_products_that_lift_give_the_reference_s_words(ordered_cuda: Kernels, reference: Kernels) -> None:
+    """Lifted on either side, on both, in squares, broadcast, and guarded."""
+    def program(s: Any, mine: np.ndarray) -> Any:
+        y = s.accept(mine)
+        with s.guarding({6: np.arange(6), 1: np.zeros(1, dtype=int)}, 6) as guard:
+            p, q = s.mul_many([(y, y[:, :1]), (y[:1], y[:1])], magnitude=7)
+            found = s.mul_many([(p, q), (s.checked(p, -9.0, 9.0, "input"), p), (y, p), (q, y[:, 1:2])], magnitude=14)
+            found += [s.matmul(y * 0.7, y.transpose(1, 0)), s.square(s.square(y.reshape(6, 2, 4), whole=True))]
+        return [*(s.reveal(x, CLIENT) for x in found), guard.words]
+
+    rng = np.random.default_rng(7)
+    x = rng.uniform(-3, 3, (6, 8))
+    mask = rng.integers(0, 2**64, x.shape, dtype=np.uint64)
+    (mine, theirs), expected = (World(kernels=k, unsafe_seeds=SEEDS).run(program, encode(x, 16) - mask, mask).results
+                                for k in (ordered_cuda, reference))
+    for got, want in zip([*mine, *theirs], [*expected[0], *expected[1]], strict=True):
+        np.testing.assert_array_equal(got, want)
+    p, q = x * x[:, :1], x[:1] ** 2
+    for a, b, exact in zip(mine, theirs, [p * q, p * p, x * p, q * x[:, 1:2], x @ x.T * 0.7, x.reshape(6, 2, 4) ** 4],
+                           strict=False):
+        assert np.abs(decode(a + b, 16) - exact).max() < 2.0**-8
 
 
 def test_on_a_device() -> None:

@@ -1,0 +1,112 @@
+"""The products of a session: which bits they are computed in, and how each operand enters them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from secformer.mpc.errors import ShapeError
+from secformer.mpc.guarding import Guarding
+from secformer.mpc.kernels.words import whole_bytes
+from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.scales import Operand, distinct, lifted_window, product_width
+from secformer.mpc.shares import Share, Weight
+
+Pair = tuple[Share, "Share | Weight"]
+
+
+class Products(Guarding):
+    """Element-wise and matrix products, several in one round."""
+
+    def mul(self, x: Share, y: Share, *, magnitude: int | None = None, whole: bool = False) -> Share:
+        """Element-wise product, broadcasting. `magnitude` bounds the result and what is summed from it. `whole` makes
+        the product right in whole words, so that a product which takes it needs no truncation before.
+
+        Price: one round. Per element of x and of y: window(session's frac, the operand's magnitude) bits where a
+        truncation is pending, or it is narrow or promised to be small, since the opening then also lifts it; else
+        window(2 frac, magnitude) bits, or 64 for `whole`.
+        """
+        return self.mul_many([(x, y)], magnitude=magnitude, whole=whole)[0]
+
+    def square(self, x: Share, *, magnitude: int | None = None, whole: bool = False) -> Share:
+        """x * x. Price: as `mul`, for x alone."""
+        return self.mul_many([(x, x)], magnitude=magnitude, whole=whole)[0]
+
+    def mul_many(self, pairs: Sequence[Pair], *, magnitude: int | Sequence[int] | None = None,
+                 whole: bool = False, settled: Sequence[Share] = ()) -> list[Share]:
+        """Several products in one round. A pair (x, x), the very same share twice, costs one opening. `magnitude` is
+        one for all or one for each. Operands in `settled` are returned behind the products, truncated and as wide as
+        these: that is free."""
+        return self._products(pairs, magnitude, matmul=False, whole=whole, settled=settled)
+
+    def matmul(self, x: Share, y: Share | Weight, *, magnitude: int | None = None) -> Share:
+        """x @ y over the last two axes; batch axes must be equal. A Weight is not opened; x is (N, K) for a matrix.
+
+        Price: one round, window(2 frac, magnitude) bits per element of x and, unless it is a Weight, of y. One round
+        more where an operand has a truncation pending, unless it is right modulo the window without its low bits.
+        """
+        return self.matmul_many([(x, y)], magnitude=magnitude)[0]
+
+    def matmul_many(self, pairs: Sequence[Pair], *, magnitude: int | None = None) -> list[Share]:
+        """Several matrix products in one round."""
+        for x, y in pairs:
+            self._own(x, y)
+            fits = x.ndim >= 2 and len(y.shape) == x.ndim and x.shape[-1] == y.shape[-2]
+            if not fits or x.shape[:-2] != y.shape[:-2]:
+                raise ShapeError(
+                    f"matmul takes (..., n, k) @ (..., k, m) with equal batch axes, got {x.shape} @ {y.shape}"
+                )
+        return self._products(pairs, magnitude, matmul=True)
+
+    # ---- how operands enter -----------------------------------------------------------------------------------------
+
+    def _products(self, pairs: Sequence[Pair], magnitude: int | Sequence[int] | None, matmul: bool,
+                  whole: bool = False, settled: Sequence[Share] = ()) -> list[Share]:
+        each = magnitude if isinstance(magnitude, Sequence) else [magnitude] * len(pairs)
+        magnitudes = [self.fixed.magnitude if m is None else max(1, m) for m in each]
+        held = [product_width(*pair, m, self.fixed) for pair, m in zip(pairs, magnitudes, strict=True)]
+        widths = [WORD_BITS if whole else w for w in held]
+        operands = self._operands(pairs, widths, lifts=not matmul)
+        given = [(operands[id(x)], y if isinstance(y, Weight) else operands[id(y)]) for x, y in pairs]
+        kept = [operands[id(x)] for x in settled]
+        products = self._matmul(given, widths) if matmul else self._mul(given, widths, kept)
+        found = [Share(self, data, x.frac + y.frac, w, min(m, h - 2 - x.frac - y.frac))
+                 for data, (x, y), w, h, m in zip(products, given, widths, held, magnitudes, strict=False)]
+        wide = {id(v): max(w for pair, w in zip(given, widths, strict=True) if v in pair) for v in kept}
+        return found + [Share(self, data, v.frac, wide[id(v)], v.share.magnitude)
+                        for data, v in zip(products[len(found) :], kept, strict=True)]
+
+    def _operands(self, pairs: Sequence[Pair], widths: Sequence[int], lifts: bool) -> dict[int, Operand]:
+        """How each share enters the products, by its id: without its lowest bits; if what is left is not right modulo
+        the products' widths, lifted by its opening in element-wise products, and truncated before in others."""
+        wanted: dict[int, int] = {}
+        for pair, width in zip(pairs, widths, strict=True):
+            for v in pair:
+                wanted[id(v)] = max(width, wanted.get(id(v), 0))
+        shares = [v for v in distinct(pairs) if isinstance(v, Share)]
+        if lifts and len(shares) < len(wanted):
+            raise ShapeError("an element-wise product takes shares, got a weight; multiply by it with matmul")
+        self._own(*shares)
+        early = [] if lifts else [x for x in shares if x.width - self._shift_of(x) < wanted[id(x)]]
+        done = dict(zip(map(id, early), self._settled(early, [wanted[id(x)] for x in early]), strict=True))
+        return {k: self._operand_of(done.get(k, x), wanted[k], lifts, checked=k not in done)
+                for k, x in ((id(x), x) for x in shares)}
+
+    def _operand_of(self, x: Share, width: int, lifts: bool, checked: bool = True) -> Operand:
+        """x as it enters products right mod 2^width: lifted where it is not so wide, or where a promise of its own
+        makes that the shorter opening."""
+        shift = self._shift_of(x)
+        left = x.width - shift
+        small = lifts and (shift or x.held)
+        window = lifted_window(x, shift, self.fixed) if shift or left < width or small else 0
+        if left >= width and not (small and whole_bytes(window) < whole_bytes(width)):
+            window = 0
+        check = None
+        if checked and x.interval is not None:
+            bits, offset = (window, 1 << (window - 2)) if window else (width, 0)
+            check = self._check(x, x.interval, x.frac - shift, bits, offset)
+        data = self._rounded(x.data, shift) if shift else x.data
+        return Operand(Share(self, data, x.frac - shift, left, x.magnitude), window, check)
+
+    def _shift_of(self, x: Share) -> int:
+        """Fractional bits that x has beyond the session's."""
+        return max(0, x.frac - self.fixed.frac)
