@@ -8,6 +8,7 @@ round also truncates x, and the last one the deviations: nothing is settled by i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,12 +20,13 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.fidelity import approximate, faithful
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import GAIN, INPUT, NORM, ROW_SUM, VARIANCE, measured, needs, opens, positive
+from secformer.protocols.quantities import GAIN, INPUT, NORM, ROW_SUM, VARIANCE, apart, measured, needs, opens, positive
 from secformer.protocols.ranges import Range, Site, bits, roomiest, with_air
 from secformer.protocols.rsqrt import deflation, rsqrt_goldschmidt, rsqrt_series
 
 ROOT_BITS = 1        # inverse roots settle at 2 or more: relative rounding below 4e-6
 LIFT_BITS = 1        # deviations settle at the row's least reach times 2 or more
+COARSEST = 2         # most bits of x that a guard may cost
 NEAR_ONE = 1.01      # an inverse root may be this much too large
 TOLERANCE = 2.0**-5          # of v r^2 = 1, where a session checks it: CrypTen's root is off by 5e-3
 SERIES_TOLERANCE = 2.0**-11  # the same for roots by series
@@ -101,7 +103,7 @@ def layernorm_by(
     A guarded session checks the ranges of x and t, that t is the sum of x once this is settled, that v is at most its
     measured largest, and v r^2 = 1 to `tolerance`.
     """
-    plan, channels = Plan.of(s.fixed, x, eps, at), x.shape[-1]
+    plan, channels = Plan.of(s.fixed, x, eps, at, guarded=s.guarded), x.shape[-1]
     c, unit = bits(channels), 2.0**plan.near
     inputs = with_air(measured(at, INPUT))
     x = (x * unit).promise(plan.input_bits)
@@ -164,8 +166,12 @@ class Plan:
     sums: Range | None
 
     @classmethod
-    def of(cls, fixed: FixedPoint, x: Share, eps: float, at: Site) -> Plan:
-        """Raises RangeError for missing ranges, and where words do not hold the products."""
+    def of(cls, fixed: FixedPoint, x: Share, eps: float, at: Site, guarded: bool = False) -> Plan:
+        """Raises RangeError for missing ranges, and where words do not hold the products.
+
+        Where it is `guarded`, x is opened in so many bits that no x outside of its range looks like one inside, if
+        words have room for that.
+        """
         channels, c = x.shape[-1], bits(x.shape[-1])
         reach, gain = bits(measured(at, INPUT).reach), positive(at, GAIN).high
         variance = positive(at, VARIANCE)
@@ -184,6 +190,11 @@ class Plan:
         near = -int(bits(variance.low + eps) / 2)  # the least deviation settles at about 1, less where words are full
         while max(square(near, reach + near), c + deviation(reach + near)) > most:
             near -= 1
+        wanted = max(reach, min(apart(at, with_air(measured(at, INPUT))), holds)) if guarded else reach
+        # a bit or two less of x may save a byte of each
+        near -= next((cut for cut in range(COARSEST + 1)
+                      if fixed.window(fixed.frac, max(1, wanted + near - cut))
+                      == fixed.window(fixed.frac, max(1, reach + near))), 0)
         low, high = ((end + eps) * channels**2 * 4.0**near for end in (variance.low, variance.high))
         domain = Range(low, max(low, min(high, 2.0 ** square(near, reach + near))))
         coarse, fine = (math.ceil(math.log2(end) / 2.0) - c for end in (domain.high, domain.low))
@@ -202,10 +213,19 @@ class Plan:
                     fixed.window(fixed.frac, deviation(m) + lift))
 
         m = roomiest(reach + near, windows)
+        m = max(m, next((n for n in range(wanted + near, m, -1) if _holds(windows, n)), m))
         sums = row_sums(x, at)
         if sums is not None:
             sums = Range(sums.low * 2.0**near, sums.high * 2.0**near)
         return cls(near, m, square(near, m), deviation(m), result, root, lift, domain, sums)
+
+
+def _holds(windows: Callable[[int], tuple[int, ...]], m: int) -> bool:
+    try:
+        windows(m)
+    except RangeError:
+        return False
+    return True
 
 
 def row_sums(x: Share, at: Site) -> Range | None:
