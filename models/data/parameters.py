@@ -41,6 +41,13 @@ class Parameters:
         """The same tensors, looked up under a longer prefix, such as that of one layer."""
         return replace(self, prefix=f"{self.prefix}{name}.")
 
+    def lent(self, s: Session) -> Parameters:
+        """The same tensors in another session of the same party. Both sessions hold the same words."""
+        return Parameters(
+            {name: Weight(s, w.index, w.shape, w.frac, w.width, w.data) for name, w in self.matrices.items()},
+            {name: Share(s, v.data, v.frac, v.width, v.magnitude, v.interval) for name, v in self.vectors.items()},
+            self.prefix)
+
 
 def load_weights(s: Session, tensors: Tensors) -> Parameters:
     """Brings a model's tensors into a session: opens each matrix under its standing mask, and keeps the rest as shares.

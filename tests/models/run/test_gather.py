@@ -34,7 +34,7 @@ def answer(batch: Batch, tell: Progress) -> tuple[Mapping[str, np.ndarray], Cost
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 40))
 def test_every_text_gets_its_own_results(lengths: list[int], limit: int) -> None:
     rows = texts(lengths)
-    found, cost = gather(rows, limit, BY_TOKEN, answer, silent)
+    found, cost = gather(rows, limit, BY_TOKEN, [answer], silent)
     assert len(found) == len(rows)
     assert cost.bytes == sum(lengths) and 1 <= cost.rounds <= len(rows)
     for row, results in zip(rows, found, strict=True):
@@ -50,7 +50,7 @@ def test_a_limit_of_one_position_asks_for_each_text_alone() -> None:
         asked.append([len(row) for row in batch.rows])
         return answer(batch, tell)
 
-    gather(texts([3, 1, 2]), 1, BY_TOKEN, ask, silent)
+    gather(texts([3, 1, 2]), 1, BY_TOKEN, [ask], silent)
     assert asked == [[1], [2], [3]]
 
 
@@ -61,7 +61,7 @@ def test_texts_of_similar_length_are_asked_for_together() -> None:
         asked.append([len(row) for row in batch.rows])
         return answer(batch, tell)
 
-    gather(texts([7, 2, 8, 2, 3]), 16, BY_TOKEN, ask, silent)
+    gather(texts([7, 2, 8, 2, 3]), 16, BY_TOKEN, [ask], silent)
     assert asked == [[2, 2], [3], [7, 8]]
 
 
@@ -76,10 +76,10 @@ def test_progress_adds_up(lengths: list[int], limit: int) -> None:
         calls += 1
         return answer(batch, tell)
 
-    gather(texts(lengths), limit, BY_TOKEN, ask, lambda *some: told.append(some))
+    gather(texts(lengths), limit, BY_TOKEN, [ask], lambda *some: told.append(some))
     assert told == [(what, done, 2 * calls) for done, what in enumerate(["half", "whole"] * calls, start=1)]
 
 
 def test_a_result_that_the_architecture_does_not_name_is_an_error() -> None:
     with pytest.raises(KeyError, match="pooled"):
-        gather(texts([2]), 8, {"hidden": True}, answer, silent)
+        gather(texts([2]), 8, {"hidden": True}, [answer], silent)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from secformer.mpc.errors import InputError, ModelError, ProtocolError
 from secformer.mpc.prg import fresh_seed
 from secformer.roles.certificates import issue
 from secformer.roles.messages import ID_DIGITS, Half
+from secformer.roles.settings import load_client
 from secformer.roles.trial import LocalRoles
 
 MIXED = ["Bad.", "A clumsy script, saved by two brilliant performances.", "", "so so", "great " * 40]
@@ -38,13 +40,18 @@ def fetch(roles: LocalRoles, rank: int, path: str) -> tuple[int, str]:
 
 
 def test_answers_and_cost_are_the_in_process_ones(up: LocalRoles) -> None:
-    out = ask(up, MIXED)
-    right(out, MIXED)
-    with SecureModel.from_pretrained(demo_model(), backend="numpy") as model:
+    """Two requests in flight send the same bytes as one after the other, and wait for half the rounds, about."""
+    one = replace(load_client(up.settings("client")), in_flight=1)
+    with connect(one) as client, SecureModel.from_pretrained(demo_model(), backend="numpy") as model:
+        out, two = client.infer(MIXED), ask(up, MIXED)
         model.provision()
         inside = model(MIXED)
-    assert out.cost is not None and inside.cost is not None
+    for each in (out, two):
+        right(each, MIXED)
+    assert out.cost is not None and inside.cost is not None and two.cost is not None
     assert (out.cost.bytes, out.cost.rounds, out.cost.dealer_bytes) == (
+        inside.cost.bytes, inside.cost.rounds, inside.cost.dealer_bytes)
+    assert (two.cost.bytes, 2 * two.cost.rounds, two.cost.dealer_bytes) == (
         inside.cost.bytes, inside.cost.rounds, inside.cost.dealer_bytes)
     assert [c for c in out.cost.children] == [c for c in inside.cost.children]
 
@@ -66,7 +73,7 @@ def test_clients_that_hold_the_tables_share_sums(tmp_path: Path) -> None:
                 half = Half(fresh_seed().hex()[:ID_DIGITS], public.digest, one, mask, words=words)
                 with pytest.raises(InputError, match=rf"words must be uint64 of shape \(1, {hidden}\), "
                                                      rf"got {words.dtype} \(1, "):
-                    client._parties[0].infer(half)
+                    client._ways[0].parties[0].infer(half)
         tables = roles.role_folder("client") / "model" / FILE
         tables.rename(tables.with_suffix(".gone"))
         with pytest.raises(ModelError, match=r"tables.safetensors is missing: in this model, clients hold"):
