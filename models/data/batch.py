@@ -169,7 +169,7 @@ def _fewest(parts: Sequence[tuple[int, int]], limit: int) -> list[tuple[int, int
 def _cut(chunks: list[list[int]], lengths: Sequence[int], least: int) -> list[list[int]]:
     """Cuts the chunk of the most tokens in two, as evenly as can be, until there are `least` chunks or none has two
     texts. Each chunk's texts ascend in length."""
-    while len(chunks) < least:
+    while 0 < len(chunks) < least:
         size, at = max((sum(lengths[i] for i in chunk) * (len(chunk) > 1), k) for k, chunk in enumerate(chunks))
         if not size:
             break

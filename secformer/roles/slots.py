@@ -114,7 +114,8 @@ class Slots(Generic[C]):
 
     def _fail(self, error: BaseException) -> None:
         with self._changed:
-            first = self._error is None and not self._ending  # else it is an echo of what ended the link
+            echo = self._ending and _shown(error)  # of what has ended the link
+            first = self._error is None and not echo
             if first:
                 self._error = error
             self._changed.notify_all()
@@ -135,12 +136,16 @@ class Slots(Generic[C]):
         for thread in self._threads:
             thread.join()
         if self._error is not None and self._error is not error:
-            raise self._error from error  # it came first
+            raise self._error from error  # it came first, or is unexpected
 
 
 def reason(error: BaseException) -> str:
     """What the other party is told about an error: only errors that are made to be shown are quoted."""
-    return str(error) if isinstance(error, SecformerError | OSError) else f"unexpected {type(error).__name__}"
+    return str(error) if _shown(error) else f"unexpected {type(error).__name__}"
+
+
+def _shown(error: BaseException) -> bool:
+    return isinstance(error, SecformerError | OSError)
 
 
 @contextmanager

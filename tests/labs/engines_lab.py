@@ -51,6 +51,7 @@ class Engines:
         self.jobs, self.reports = (Jobs(99), Jobs(99)), (Reports(), Reports())
 
     def __enter__(self) -> Self:
+        self._others = _slots()
         self.dealer = DealerServer(load_dealer(self.roles.settings("dealer")))
         self.engines = [Engine(load_party(self.roles.settings(f"party{rank}")), self.jobs[rank], self.reports[rank])
                         for rank in (0, 1)]
@@ -83,8 +84,12 @@ class Engines:
             thread.join(60)
         self.dealer.close()
         assert not any(thread.is_alive() for thread in self._threads), "an engine does not end"
-        slots = [thread.name for thread in threading.enumerate() if thread.name.startswith("slot ")]
+        slots = [thread for thread in _slots() if thread not in self._others]
         assert not slots, f"{slots} have not ended"
+
+
+def _slots() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("slot ")]
 
 
 class _Directly:
@@ -123,4 +128,6 @@ class Gate:
         return self._receive(*args)
 
     def open(self) -> None:
+        """Lets everything through from now on."""
+        self._left = 0
         self._opened.set()

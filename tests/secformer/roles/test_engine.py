@@ -60,11 +60,19 @@ class Asking:
         self._client.close()
 
 
+def held_up(up: Engines) -> tuple[Asking, Gate, int]:
+    """A request that party 1 stops in the middle, its gate, and the other slot."""
+    gates = [Gate(up.channel(1, slot), after=40) for slot in (0, 1)]
+    asking = Asking(up, LONGER)
+    until(lambda: any(gate.reached.is_set() for gate in gates), 60)
+    slot = next(slot for slot, gate in enumerate(gates) if gate.reached.is_set())
+    gates[1 - slot].open()
+    return asking, gates[slot], 1 - slot
+
+
 def test_a_request_overtakes_one_that_waits_for_the_network(up: Engines) -> None:
     """Different lengths, so different plans: the second begins and ends while the first is held up in the middle."""
-    gate = Gate(up.channel(1, 0), after=40)
-    first = Asking(up, LONGER)
-    assert gate.reached.wait(60)
+    first, gate, _ = held_up(up)
     second = Asking(up, SHORT)
     second.end()
     assert second.error is None
@@ -102,9 +110,8 @@ def test_the_rounds_of_two_halves_of_a_call_interleave(up: Engines) -> None:
 
 @pytest.mark.parametrize("problem", [Desync("it broke off"), ZeroDivisionError("secret 42")])
 def test_a_request_that_fails_ends_the_link_and_both_requests(up: Engines, problem: Exception) -> None:
-    held, broken = Gate(up.channel(1, 0), after=40), Gate(up.channel(1, 1), after=40, problem=problem)
-    first = Asking(up, LONGER)
-    assert held.reached.wait(60)
+    first, held, other = held_up(up)
+    broken = Gate(up.channel(1, other), after=40, problem=problem)
     second = Asking(up, SHORT)
     assert broken.reached.wait(60)
     held.open()
@@ -157,7 +164,8 @@ def test_no_two_runs_share_a_streams_name(up: Engines, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "Source", source)
     for after in (0, 25, 70):
         if after:
-            Gate(up.channel(after % 2, 1), after, Desync("it broke off"))
+            for slot in (0, 1):
+                Gate(up.channel(after % 2, slot), after, Desync("it broke off"))
         asking = [Asking(up, [SHORT, "Fine!", LONGER]) for _ in range(2)]
         for each in asking:
             each.end()
