@@ -14,6 +14,7 @@ Corrections are made ahead, so that only the online part is measured, as it is p
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -215,6 +216,7 @@ def flight(args: argparse.Namespace, model: Path, at: Path) -> int:
                              "ratio_of_medians": round(ratio, 3)})
     record(f"served-flight-{args.shape or 'demo'}-{args.texts}x{args.tokens}", {
         "texts": args.texts, "tokens": args.tokens, "recipe": args.recipe, "rows": rows, "repeat": args.repeat,
+        "load_average": os.getloadavg(),  # of what else ran: it takes the processors that the overlap needs
     }, args.out)
     return 0
 
