@@ -31,6 +31,7 @@ from relay import Relay
 from report import RESULTS, record
 
 from secformer import SecureModel, connect, demo_model, plain_bert
+from secformer.models.data.batch import Row, batches
 from secformer.models.run.local import twin
 from secformer.models.run.networks import LAN, NETWORKS, WAN, Network
 from secformer.mpc.net.tcp import free_ports
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shape", choices=SHAPES)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--texts", type=int, default=8, help="texts of a call, for `flight`")
+    parser.add_argument("--lengths", type=int, nargs="+", help="tokens of each text of a call, for `flight`")
     parser.add_argument("--recipe", default="auto")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--requests", type=int, default=1000)
@@ -187,16 +189,18 @@ def slowed(roles: LocalRoles, network: Network) -> Iterator[None]:
 
 def flight(args: argparse.Namespace, model: Path, at: Path) -> int:
     """A call of several texts, by a client that sends one request at a time and by one that sends two, in turns. With
-    two, the same batch is cut in halves. Seconds are the client's, from the call to its answer."""
-    texts, rows = ids_of(args.tokens, 1000, args.texts), []
+    two, a single batch is cut in halves. Seconds are the client's, from the call to its answer."""
+    lengths, rows = np.array(args.lengths or [args.tokens] * args.texts), []
+    texts = ids_of(lengths.max(), 1000, lengths.size)
+    texts["attention_mask"] = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+    each = [Row(np.zeros(n, int), np.zeros(n, int), np.ones(n, int)) for n in lengths]
     with LocalRoles(at / "served", model, recipe=args.recipe, untrained_recipe=True) as roles:
         roles.wait_ready(600.0)
         settings, client = load_party(roles.settings("party1")), load_client(roles.settings("client"))
-        client = replace(client, batch_tokens=max(client.batch_tokens, args.texts * args.tokens))
-        calls = args.repeat * 3 + 1
-        stock(settings, [args.tokens] * args.texts, calls)
-        for half in {args.texts // 2, args.texts - args.texts // 2}:
-            stock(settings, [args.tokens] * half, calls * (1 + (2 * half == args.texts)))
+        client = replace(client, batch_tokens=max(client.batch_tokens, lengths.size * int(lengths.max())))
+        for in_flight in (1, 2):
+            for _, batch in batches(each, client.batch_tokens, in_flight):
+                stock(settings, batch.lengths.tolist(), args.repeat * 3 + 1)
         with connect(replace(client, in_flight=1)) as one, connect(replace(client, in_flight=2)) as two:
             reference = one.infer(texts)
             two.infer(texts)
@@ -214,8 +218,9 @@ def flight(args: argparse.Namespace, model: Path, at: Path) -> int:
                 print(f"{name}: {seconds}: two in flight take {ratio:.2f} times as long as one", flush=True)
                 rows.append({"network": name, "described": str(network or "no relay"), "seconds": seconds,
                              "ratio_of_medians": round(ratio, 3)})
-    record(f"served-flight-{args.shape or 'demo'}-{args.texts}x{args.tokens}", {
-        "texts": args.texts, "tokens": args.tokens, "recipe": args.recipe, "rows": rows, "repeat": args.repeat,
+    name = "mixed" if args.lengths else f"{args.texts}x{args.tokens}"
+    record(f"served-flight-{args.shape or 'demo'}-{name}", {
+        "lengths": lengths.tolist(), "recipe": args.recipe, "rows": rows, "repeat": args.repeat,
         "load_average": os.getloadavg(),  # of what else ran: it takes the processors that the overlap needs
     }, args.out)
     return 0
