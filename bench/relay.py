@@ -1,6 +1,7 @@
-"""A relay that makes a loopback connection as slow as a network.
+"""A relay that makes loopback connections as slow as a network.
 
-In each direction, bytes are delayed by the latency, and pass at the bandwidth at most. The relay does not read them.
+In each direction, bytes are delayed by the latency, and the bytes of all connections together pass at the bandwidth at
+most, in the order in which they come. The relay does not read them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Relay:
 
     def __init__(self, port: int, target: int, network: Network):
         self._server = socket.create_server(("127.0.0.1", port))
-        self._target, self._network = target, network
+        self._target, self._lines = target, (_Line(network), _Line(network))
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -40,8 +41,8 @@ class Relay:
             for connection in (near, far):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                _Direction(source, sink, self._network)
+            for line, source, sink in zip(self._lines, (near, far), (far, near), strict=True):
+                _Direction(source, sink, line)
 
     def __enter__(self) -> Self:
         return self
@@ -53,11 +54,25 @@ class Relay:
             connection.close()
 
 
+class _Line:
+    """One direction of the network, which all connections share."""
+
+    def __init__(self, network: Network):
+        self._network, self._lock = network, threading.Lock()
+        self._free = 0.0  # the time at which the line has sent all earlier bytes
+
+    def arrival(self, size: int) -> float:
+        """The time at which bytes arrive that are sent now."""
+        with self._lock:
+            self._free = max(self._free, time.monotonic()) + size * 8 / self._network.bandwidth
+            return self._free + self._network.latency
+
+
 class _Direction:
     """One direction of one connection: bytes that were read wait until they would have arrived."""
 
-    def __init__(self, source: socket.socket, sink: socket.socket, network: Network):
-        self._source, self._sink, self._network = source, sink, network
+    def __init__(self, source: socket.socket, sink: socket.socket, line: _Line):
+        self._source, self._sink, self._line = source, sink, line
         self._under_way: deque[tuple[float, bytes]] = deque()
         self._size = 0
         self._changed = threading.Condition()
@@ -65,16 +80,15 @@ class _Direction:
         threading.Thread(target=self._write, daemon=True).start()
 
     def _read(self) -> None:
-        free = 0.0  # the time at which the line has sent all earlier bytes
         while True:
             try:
                 data = self._source.recv(PIECE)
             except OSError:
                 data = b""
-            free = max(free, time.monotonic()) + len(data) * 8 / self._network.bandwidth
+            arrives = self._line.arrival(len(data))
             with self._changed:
                 self._changed.wait_for(lambda: self._size < FULL)
-                self._under_way.append((free + self._network.latency, data))
+                self._under_way.append((arrives, data))
                 self._size += len(data)
                 self._changed.notify_all()
             if not data:

@@ -1,8 +1,10 @@
-"""Served roles: the cost of processes and TLS, their answers, the cost of a network, and endurance.
+"""Served roles: the cost of processes and TLS, their answers, the cost of a network, requests in flight, and endurance.
 
     python bench/served.py overhead --shape base --tokens 128       seconds beside those of the in-process run
     python bench/served.py answers [--model FOLDER]                 errors against plaintext and the in-process run
     python bench/served.py networks --shape mini --tokens 32        seconds on slowed links, beside the prediction
+    python bench/served.py flight --shape mini --texts 8 --tokens 32  seconds of a batch on slowed links, one request
+                                                                    or two in flight
     python bench/served.py endurance --requests 1000                memory, descriptors and threads over mixed lengths
 
 Every answer is verified before its time counts. A relay (bench/relay.py) in front of party 0's link makes the network.
@@ -12,12 +14,14 @@ Corrections are made ahead, so that only the online part is measured, as it is p
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +31,11 @@ from relay import Relay
 from report import RESULTS, record
 
 from secformer import SecureModel, connect, demo_model, plain_bert
+from secformer.models.data.batch import Row, batches
 from secformer.models.run.local import twin
-from secformer.models.run.networks import LAN, NETWORKS, WAN
+from secformer.models.run.networks import LAN, NETWORKS, WAN, Network
 from secformer.mpc.net.tcp import free_ports
-from secformer.roles.settings import load_party
+from secformer.roles.settings import load_client, load_party
 from secformer.roles.stocking import stock
 from secformer.roles.trial import LocalRoles
 
@@ -42,11 +47,13 @@ WORDS = tuple(SENTENCE.split(" "))
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("overhead", "answers", "networks", "endurance"))
+    parser.add_argument("what", choices=("overhead", "answers", "networks", "flight", "endurance"))
     parser.add_argument("--model", type=Path, help="a Hugging Face folder (default: random weights of --shape, or the "
                                                    "shipped model)")
     parser.add_argument("--shape", choices=SHAPES)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--texts", type=int, default=8, help="texts of a call, for `flight`")
+    parser.add_argument("--lengths", type=int, nargs="+", help="tokens of each text of a call, for `flight`")
     parser.add_argument("--recipe", default="auto")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--requests", type=int, default=1000)
@@ -67,8 +74,8 @@ def folder_of(args: argparse.Namespace, at: Path) -> Path:
     return folder
 
 
-def ids_of(tokens: int, vocab: int = VOCAB) -> dict[str, Any]:
-    ids = np.random.default_rng(0).integers(5, vocab, (1, tokens))
+def ids_of(tokens: int, vocab: int = VOCAB, texts: int = 1) -> dict[str, Any]:
+    ids = np.random.default_rng(0).integers(5, vocab, (texts, tokens))
     return {"input_ids": ids}
 
 
@@ -148,17 +155,9 @@ def networks(args: argparse.Namespace, model: Path, at: Path) -> int:
             reference = far.infer(texts)
             costs = [far.infer(texts).cost for _ in range(args.repeat)]
         near = min((c for c in costs if c is not None), key=lambda c: c.seconds)
-        original = roles.settings("party1").read_text("utf-8")
         for network in (LAN, WAN):
-            port = free_ports(1)[0]
-            with Relay(port, roles.ports["link"], network):
-                roles.stop("party1")
-                text = original.replace(f"127.0.0.1:{roles.ports['link']}", f"127.0.0.1:{port}")
-                roles.settings("party1").write_text(text, "utf-8")
-                roles.start("party1")
-                roles.wait_ready(600.0)
-                with connect(roles.settings("client")) as far:
-                    outs = [far.infer(texts) for _ in range(args.repeat)]
+            with slowed(roles, network), connect(roles.settings("client")) as far:
+                outs = [far.infer(texts) for _ in range(args.repeat)]
             verified(max(largest(out, reference) for out in outs))
             measured = statistics.median(out.cost.seconds for out in outs if out.cost is not None)
             predicted = network.online(near)
@@ -172,6 +171,59 @@ def networks(args: argparse.Namespace, model: Path, at: Path) -> int:
         "online_bytes": near.bytes, "rows": rows, "target": TARGETS["prediction"],
     }, args.out)
     return int(failed)
+
+
+@contextmanager
+def slowed(roles: LocalRoles, network: Network) -> Iterator[None]:
+    """Starts party 1 again behind a relay."""
+    settings = roles.settings("party1")
+    original, port = settings.read_text("utf-8"), free_ports(1)[0]
+    with Relay(port, roles.ports["link"], network):
+        roles.stop("party1")
+        settings.write_text(original.replace(f"127.0.0.1:{roles.ports['link']}", f"127.0.0.1:{port}"), "utf-8")
+        roles.start("party1")
+        roles.wait_ready(600.0)
+        yield
+        settings.write_text(original, "utf-8")
+
+
+def flight(args: argparse.Namespace, model: Path, at: Path) -> int:
+    """A call of several texts, by a client that sends one request at a time and by one that sends two, in turns. With
+    two, a single batch is cut in halves. Seconds are the client's, from the call to its answer."""
+    lengths, rows = np.array(args.lengths or [args.tokens] * args.texts), []
+    texts = ids_of(lengths.max(), 1000, lengths.size)
+    texts["attention_mask"] = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+    each = [Row(np.zeros(n, int), np.zeros(n, int), np.ones(n, int)) for n in lengths]
+    with LocalRoles(at / "served", model, recipe=args.recipe, untrained_recipe=True) as roles:
+        roles.wait_ready(600.0)
+        settings, client = load_party(roles.settings("party1")), load_client(roles.settings("client"))
+        client = replace(client, batch_tokens=max(client.batch_tokens, lengths.size * int(lengths.max())))
+        for in_flight in (1, 2):
+            for _, batch in batches(each, client.batch_tokens, in_flight):
+                stock(settings, batch.lengths.tolist(), args.repeat * 3 + 1)
+        with connect(replace(client, in_flight=1)) as one, connect(replace(client, in_flight=2)) as two:
+            reference = one.infer(texts)
+            two.infer(texts)
+            for network in (None, LAN, WAN):
+                with slowed(roles, network) if network else nullcontext():
+                    seconds: dict[str, list[float]] = {"one": [], "two": []}
+                    for _ in range(args.repeat):
+                        for name, way in (("one", one), ("two", two)):
+                            started = time.perf_counter()
+                            out = way.infer(texts)
+                            seconds[name].append(round(time.perf_counter() - started, 3))
+                            verified(largest(out, reference))
+                ratio = statistics.median(seconds["two"]) / statistics.median(seconds["one"])
+                name = network.name if network else "loopback"
+                print(f"{name}: {seconds}: two in flight take {ratio:.2f} times as long as one", flush=True)
+                rows.append({"network": name, "described": str(network or "no relay"), "seconds": seconds,
+                             "ratio_of_medians": round(ratio, 3)})
+    name = "mixed" if args.lengths else f"{args.texts}x{args.tokens}"
+    record(f"served-flight-{args.shape or 'demo'}-{name}", {
+        "lengths": lengths.tolist(), "recipe": args.recipe, "rows": rows, "repeat": args.repeat,
+        "load_average": os.getloadavg(),  # of what else ran: it takes the processors that the overlap needs
+    }, args.out)
+    return 0
 
 
 def endurance(args: argparse.Namespace, model: Path, at: Path) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import numpy as np
 
@@ -119,10 +119,12 @@ class Batch:
         return np.concatenate([np.cumsum(r.mask) * r.mask for r in self.rows]) + pad
 
 
-def batches(rows: Sequence[Row], limit: int) -> Iterator[tuple[list[int], Batch]]:
+def batches(rows: Sequence[Row], limit: int, least: int = 1) -> Iterator[tuple[list[int], Batch]]:
     """Puts texts of similar length into batches. Yields each batch with the places of its texts in `rows`.
 
     limit  the most positions (texts times longest text) per batch; a text that is longer runs alone
+    least  batches, which then run at the same time: where there are fewer, the largest are cut in two, down to single
+           texts
 
     Attention pads the texts of a batch, and only attention does. A batch has at most 1.1 positions per token (PADDING),
     and no text has more than that, or than FEW positions beyond its tokens. So another's padding adds at most about a
@@ -136,8 +138,8 @@ def batches(rows: Sequence[Row], limit: int) -> Iterator[tuple[list[int], Batch]
     for length, run in groupby(order, key=lambda i: lengths[i]):
         places, most = list(run), max(1, limit // length)
         parts += [places[k : k + most] for k in range(0, len(places), most)]
-    for start, stop in _fewest([(lengths[part[0]], len(part)) for part in parts], limit):
-        places = [i for part in parts[start:stop] for i in part]
+    cuts = _fewest([(lengths[part[0]], len(part)) for part in parts], limit)
+    for places in _cut([[i for part in parts[start:stop] for i in part] for start, stop in cuts], lengths, least):
         yield places, Batch(tuple(rows[i] for i in places))
 
 
@@ -162,6 +164,19 @@ def _fewest(parts: Sequence[tuple[int, int]], limit: int) -> list[tuple[int, int
         cuts.append((best[stop][2], stop))
         stop = best[stop][2]
     return cuts[::-1]
+
+
+def _cut(chunks: list[list[int]], lengths: Sequence[int], least: int) -> list[list[int]]:
+    """Cuts the chunk of the most tokens in two, as evenly as can be, until there are `least` chunks or none has two
+    texts. Each chunk's texts ascend in length."""
+    while 0 < len(chunks) < least:
+        size, at = max((sum(lengths[i] for i in chunk) * (len(chunk) > 1), k) for k, chunk in enumerate(chunks))
+        if not size:
+            break
+        chunk, before = chunks[at], list(accumulate(lengths[i] for i in chunks[at]))
+        half = 1 + min(range(len(chunk) - 1), key=lambda k: abs(2 * before[k] - size))
+        chunks[at : at + 1] = [chunk[:half], chunk[half:]]
+    return chunks
 
 
 def blind_batch(lengths: np.ndarray, mask: np.ndarray) -> Batch:

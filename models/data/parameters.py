@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from secformer.models.data.shares import Tensors
 from secformer.models.data.tensors import TABLE
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
 
+T = TypeVar("T", Share, Weight)
 PART = "#"      # stands between a table's name and the number of its block
 BLOCK = 1 << 23  # elements of the table that are opened at a time: bounds the memory that loading takes
 
@@ -40,6 +43,17 @@ class Parameters:
     def inside(self, name: str) -> Parameters:
         """The same tensors, looked up under a longer prefix, such as that of one layer."""
         return replace(self, prefix=f"{self.prefix}{name}.")
+
+    def lent(self, s: Session) -> Parameters:
+        """The same tensors in another session of the same party. Both sessions hold the same words."""
+        return Parameters({name: _lent(w, s) for name, w in self.matrices.items()},
+                          {name: _lent(v, s) for name, v in self.vectors.items()}, self.prefix)
+
+
+def _lent(x: T, s: Session) -> T:
+    lent = copy(x)  # whatever facts it carries; the words themselves are not copied
+    lent.session = s
+    return lent
 
 
 def load_weights(s: Session, tensors: Tensors) -> Parameters:

@@ -128,7 +128,7 @@ class SecureModel(_Model):
             if self.provisioning is None:
                 tell("sharing the weights", 0, 1)
                 sharing = self._provisioned()
-            results, cost = gather(read.rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
+            results, cost = gather(read.rows, self.settings.batch_tokens, self.architecture.results, [self._ask], tell)
             return self._assembled(read, results, sharing + cost)
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
@@ -195,7 +195,7 @@ class PlainModel(_Model):
         """Answers in the order of the texts. Raises InputError for texts that the model cannot take."""
         with self._turns.take(), shown(progress) as tell:
             read, tell = self._read(texts), self._turns.telling(tell)
-            results, _ = gather(read.rows, self.settings.batch_tokens, self.architecture.results, self._ask, tell)
+            results, _ = gather(read.rows, self.settings.batch_tokens, self.architecture.results, [self._ask], tell)
             return self._assembled(read, results, None)
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[Results, Cost]:

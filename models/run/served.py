@@ -23,11 +23,15 @@ PLANS = 64  # the most plans that are kept, one per shape of request
 
 
 class PartyModel:
-    """What a party computes, without its connections. Not thread-safe."""
+    """What a party computes, without its connections. One thread plans and loads; every session may answer in a thread
+    of its own.
 
-    def __init__(self, public: PublicModel, session: SecureSession):
-        self.public, self.session = public, session
-        self._recorder = PlanRecorder(public.fixed, chunk=session.party.chunk)
+    sessions  of one party, for requests that run at the same time: they share the opened weights
+    """
+
+    def __init__(self, public: PublicModel, *sessions: SecureSession):
+        self.public, self._sessions = public, sessions
+        self._recorder = PlanRecorder(public.fixed, chunk=sessions[0].party.chunk)
         self._plans: OrderedDict[bytes, Plan] = OrderedDict()
         self._parameters: dict[Session, Parameters] = {}
 
@@ -37,9 +41,14 @@ class PartyModel:
         self.provisioning = self._recorder.record(program)
 
     def load_weights(self, shares: Tensors) -> None:
-        """Opens the weights under their standing masks. The session must be in a run of the plan `provisioning`."""
-        self.session.forget_weights()
-        self._parameters[self.session] = load_weights(self.session, shares)
+        """Opens the weights under their standing masks. The first session must be in a run of the plan `provisioning`,
+        and no session may be answering."""
+        first, *others = self._sessions
+        first.forget_weights()
+        opened = load_weights(first, shares)
+        self._parameters[first] = opened
+        for s in others:
+            self._parameters[s] = opened.lent(s)
 
     def plan(self, batch: Batch) -> Plan:
         """The plan of one request, which follows from the request's public shape."""
@@ -52,9 +61,10 @@ class PartyModel:
         self._plans.move_to_end(key)
         return self._plans[key]
 
-    def answer(self, batch: Batch, words: np.ndarray) -> Results:
-        """This party's half of the answer, by result name. The session must be in a run of the batch's plan."""
-        return self._infer(self.session, self._request(batch, words), batch)
+    def answer(self, batch: Batch, words: np.ndarray, number: int = 0) -> Results:
+        """This party's half of the answer, by result name. The session of that number must be in a run of the batch's
+        plan."""
+        return self._infer(self._sessions[number], self._request(batch, words), batch)
 
     def _infer(self, s: Session, request: Request, batch: Batch) -> Results:
         public = self.public

@@ -20,6 +20,7 @@ from secformer.mpc.net.wire import ABORT, DATA, HEADER_BYTES, MAX_ABORT, NOTE, T
 AHEAD = 1 << 26    # bytes, or one message, that may wait for a slow peer
 SMALL = 1 << 14    # bytes of a message that any connection's buffers hold
 LINGER = 5.0       # seconds to wait, when closing, for the peer to read what was sent
+QUIET = 30         # seconds without a byte after which the system sends a sign of life
 MAX_NOTE = 1 << 20 # bytes of a note, unless the reader allows more
 
 
@@ -207,8 +208,12 @@ class UnsafePlainTCP(StreamChannel):
 
 
 def prompt(connection: socket.socket) -> socket.socket:
-    """Small messages must not wait for company (no Nagle delay)."""
+    """Small messages must not wait for company (no Nagle delay), and a firewall must not forget a connection that is
+    quiet between requests."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):  # elsewhere the system's own interval counts
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, QUIET)
     return connection
 
 

@@ -1,15 +1,18 @@
-"""A client's connection to one party: HTTPS, where the server must prove that it is this party."""
+"""A client's connections to the parties: HTTPS, where each server must prove that it is this party."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import Any
+from typing import Any, TypeVar
 
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
 from secformer.mpc.net.tls import CertificateRefused, Context, hang_up, host_name
 from secformer.roles.messages import Answer, Half, pack_half, unpack_answer
 
+T = TypeVar("T")
 GRACE = 10.0  # seconds after the deadline in which a party may still report that the deadline has passed
 BODY = "application/octet-stream"
 MAX_ERROR = 1 << 16  # bytes: longer descriptions of errors are cut
@@ -47,10 +50,14 @@ class PartyConnection:
         return unpack_answer(body, half.request)
 
     def hang_up(self) -> None:
-        """Ends a request that runs in another thread."""
+        """Ends a request that runs in another thread. Until `resume`, the next requests end at once."""
         self._left = True
         if (connection := self._connection) is not None and connection.sock is not None:
             hang_up(connection.sock)
+
+    def resume(self) -> None:
+        """Allows requests again after `hang_up`."""
+        self._left = False
 
     def close(self) -> None:
         """Closes the connection. No request may be running."""
@@ -59,7 +66,6 @@ class PartyConnection:
             connection.close()
 
     def _exchange(self, method: str, path: str, body: bytes) -> tuple[HTTPResponse, bytes]:
-        self._left = False
         kept = self._connection is not None
         try:
             return self._once(method, path, body)
@@ -71,6 +77,8 @@ class PartyConnection:
     def _once(self, method: str, path: str, body: bytes) -> tuple[HTTPResponse, bytes]:
         try:
             connection = self._connection = self._connection or self._connect()
+            if self._left:
+                raise ConnectionAbortedError
             connection.request(method, path, body, {"Content-Type": BODY})
             response = connection.getresponse()
             content = response.read()
@@ -108,3 +116,52 @@ class PartyConnection:
     @property
     def _shown(self) -> str:
         return f"{self._address[0]}:{self._address[1]}"
+
+
+class BothParties:
+    """A connection to each party, for one request at a time: both parties are asked at once."""
+
+    def __init__(self, addresses: Sequence[tuple[str, int]], context: Context, deadline: float):
+        self.parties = [PartyConnection(rank, address, context, deadline) for rank, address in enumerate(addresses)]
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="to a party")
+
+    def ask(self, question: Callable[[PartyConnection, int], T]) -> tuple[T, T]:
+        """Both parties' answers to (connection, rank). If one party fails, this does not wait for the other.
+
+        Raises Left after `hang_up`, until `resume`, and after `close`.
+        """
+        try:
+            running = [self._threads.submit(question, party, rank) for rank, party in enumerate(self.parties)]
+        except RuntimeError as closed:
+            raise Left("this client was closed while another thread used it") from closed
+        problems: list[SecformerError] = []
+        for future in as_completed(running):
+            error = future.exception()
+            if error is not None:
+                for party, other in zip(self.parties, running, strict=True):
+                    if not other.done():
+                        party.hang_up()
+                if not isinstance(error, SecformerError):
+                    raise error
+                problems.append(error)
+        told = [p for p in problems if not isinstance(p, Left)] or problems
+        if told:
+            raise type(told[0])("; ".join(dict.fromkeys(map(str, told)))) from told[0]
+        return running[0].result(), running[1].result()
+
+    def hang_up(self) -> None:
+        """Ends a request that runs in another thread. Until `resume`, the next requests end at once."""
+        for party in self.parties:
+            party.hang_up()
+
+    def resume(self) -> None:
+        """Allows requests again after `hang_up`, or after a request in which a party failed."""
+        for party in self.parties:
+            party.resume()
+
+    def close(self) -> None:
+        """Hangs up, and ends the threads."""
+        self.hang_up()
+        self._threads.shutdown(wait=True)
+        for party in self.parties:
+            party.close()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 
@@ -23,16 +22,15 @@ from secformer.models.run.public import PublicModel
 from secformer.models.run.tables import Tables
 from secformer.models.run.tasks import advice, answers
 from secformer.models.run.turns import Turns
-from secformer.mpc.errors import ProtocolError, SecformerError, SettingsError
+from secformer.mpc.errors import ProtocolError, SettingsError
 from secformer.mpc.fixed import decode
 from secformer.mpc.meter import Cost
 from secformer.mpc.net.tls import client_context
 from secformer.mpc.prg import fresh_seed
-from secformer.roles.asking import Left, PartyConnection
+from secformer.roles.asking import BothParties
 from secformer.roles.messages import ID_DIGITS, Half
 from secformer.roles.settings import ClientSettings, load_client
 
-T = TypeVar("T")
 SOURCE = "the provisioned model's own"
 
 
@@ -50,7 +48,8 @@ def connect(settings: str | Path | ClientSettings, *, guard: str = "mark") -> Re
 class RemoteModel(Helpers):
     """A model that two served parties hold. Use it as a context manager, or call `close`.
 
-    Several threads may call it: their requests are sent one after the other. `close` abandons a running request.
+    A call sends up to `in_flight` requests at the same time. Several threads may call it: their calls are made one
+    after the other. `close` abandons running requests.
     """
 
     def __init__(self, settings: ClientSettings, *, guard: str = "mark"):
@@ -66,9 +65,8 @@ class RemoteModel(Helpers):
         self._tables = None if self.public.private else Tables(settings.model, self.public)
         self.tokenizer = Tokenizer(settings.model, self.public.inputs)
         context = client_context(settings.tls)
-        self._parties = [PartyConnection(rank, address, context, settings.deadline)
-                         for rank, address in enumerate((settings.party0, settings.party1))]
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="to a party")
+        self._ways = [BothParties((settings.party0, settings.party1), context, settings.deadline)
+                      for _ in range(settings.in_flight)]
         self._compared = self._closed = False
         self._turns = Turns()
 
@@ -81,8 +79,11 @@ class RemoteModel(Helpers):
         architecture = self.architecture
         with self._turns.take(), shown(progress) as tell:
             read, tell = self._read(texts), self._turns.telling(tell)
+            for way in self._ways:
+                way.resume()
             self._compare()
-            results, cost = gather(read.rows, self._settings.batch_tokens, architecture.results, self._ask, tell)
+            results, cost = gather(read.rows, self._settings.batch_tokens, architecture.results,
+                                   [partial(self._ask, way) for way in self._ways], tell, self._hang_up)
             return assemble(architecture, read.rows, results, cost=cost, profile_source=SOURCE, guard=self.guard,
                             notes=[*self.public.notes, *advice(architecture, read)],
                             answers=answers(architecture, read, results, self.tokenizer))
@@ -94,7 +95,7 @@ class RemoteModel(Helpers):
     def _read(self, texts: Texts) -> Reading:
         return self.tokenizer.read(texts, truncation=self._settings.truncation)
 
-    def _ask(self, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
+    def _ask(self, way: BothParties, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
         """One request: a half to each party, at the same time. Party 1's half is a seed."""
         tell("asking the parties", 0, 1)
         public, seed, request = self.public, fresh_seed(), fresh_seed().hex()[:ID_DIGITS]
@@ -104,7 +105,7 @@ class RemoteModel(Helpers):
             mine, _ = public.inputs.client_halves(batch, self._tables.sums(batch), public.fixed.frac, seed)
         halves = (Half(request, public.digest, batch.lengths, batch.mask, words=mine.words()),
                   Half(request, public.digest, batch.lengths, batch.mask, seed=seed))
-        first, second = self._both(lambda rank: self._parties[rank].infer(halves[rank]))
+        first, second = way.ask(lambda party, rank: party.infer(halves[rank]))
         for names in (set(first.words), set(second.words)):
             if names != set(public.names):
                 raise ProtocolError(f"a party answered with {sorted(names)}, but the model has {sorted(public.names)}; "
@@ -120,42 +121,26 @@ class RemoteModel(Helpers):
 
     def _compare(self) -> None:
         """Checks once that both parties hold the model that this client knows."""
+        if self._closed:
+            raise SettingsError("this RemoteModel is closed; open it again with connect")
         if self._compared:
             return
-        for rank, digest in enumerate(self._both(lambda rank: self._parties[rank].model())):
+        for rank, digest in enumerate(self._ways[0].ask(lambda party, rank: party.model())):
             if digest != self.public.digest:
                 raise ProtocolError(f"party {rank} holds model {digest}, but this client knows {self.public.digest}; "
                                     f"use the clients' folder of the same provisioning")
         self._compared = True
 
-    def _both(self, ask: Callable[[int], T]) -> tuple[T, T]:
-        """Both parties' answers. If one party fails, this does not wait for the other."""
-        if self._closed:
-            raise SettingsError("this RemoteModel is closed; open it again with connect")
-        running = [self._threads.submit(ask, rank) for rank in (0, 1)]
-        problems: list[SecformerError] = []
-        for future in as_completed(running):
-            error = future.exception()
-            if error is not None:
-                for party, other in zip(self._parties, running, strict=True):
-                    if not other.done():
-                        party.hang_up()
-                if not isinstance(error, SecformerError):
-                    raise error
-                problems.append(error)
-        told = [p for p in problems if not isinstance(p, Left)] or problems
-        if told:
-            raise type(told[0])("; ".join(dict.fromkeys(map(str, told)))) from told[0]
-        return running[0].result(), running[1].result()
+    def _hang_up(self) -> None:
+        for way in self._ways:
+            way.hang_up()
 
     def close(self) -> None:
         """Hangs up; a request that another thread makes ends with a ProtocolError. Closing twice is allowed."""
         self._closed = True
-        for party in self._parties:
-            party.hang_up()
-        self._threads.shutdown(wait=True)
-        for party in self._parties:
-            party.close()
+        self._hang_up()
+        for way in self._ways:
+            way.close()
 
     def __enter__(self) -> Self:
         return self

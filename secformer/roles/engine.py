@@ -1,15 +1,16 @@
-"""A party's engine: keeps the link to the other party, opens the weights once, and runs requests one after the other.
+"""A party's engine: keeps the link to the other party, opens the weights once, and runs requests in slots.
 
-The engine has a thread of its own beside the web server. Any fault between the parties ends the link and the running
-request. The engine then makes a new link; the opened weights stay.
+The engine has a thread of its own beside the web server, and a thread for each slot. Any fault between the parties ends
+the link and the running requests. The engine then makes a new link; the opened weights stay.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -21,19 +22,21 @@ from secformer.models.run.share_file import ShareFile
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.source import Source
-from secformer.mpc.errors import PeerLost, SecformerError, SettingsError, StoreError
+from secformer.mpc.errors import Desync, PeerLost, SecformerError, SettingsError, StoreError
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.meter import Cost, Meter
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.net.tls import Listener, TLSChannel, client_context, connect, server_context
+from secformer.mpc.net.tls import Listener, TLSChannel, client_context, server_context
 from secformer.mpc.party import Party
 from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.cycle import Cycle
 from secformer.roles.dealing import WEIGHTS
 from secformer.roles.jobs import Job, Jobs
-from secformer.roles.link import HEARTBEAT, Taken, compare, hello
+from secformer.roles.link import HEARTBEAT, compare, hello
+from secformer.roles.linking import Link, Meeting, connect_link
 from secformer.roles.messages import Answer
 from secformer.roles.settings import PartySettings
+from secformer.roles.slots import Slots, Work
 from secformer.roles.supply import Supply
 
 RETRY = 0.2, 5.0  # seconds between attempts to link: at first, at most
@@ -61,18 +64,20 @@ class Engine:
                                 f"party {settings.rank}; each party needs its own share file")
         self._settings, self._reports = settings, reports
         self._rank, self._public, self._shares = share.rank, share.public, share.shares
-        kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
-        self._party = Party(self._rank, share.public.fixed, kernels)
-        self._model = PartyModel(share.public, SecureSession(self._party))
+        self._kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
+        self._parties = [Party(self._rank, share.public.fixed, self._kernels) for _ in range(settings.in_flight)]
+        self._lanes = [self._kernels.backend.lane() for _ in self._parties]  # by slot, as the parties
+        self._model = PartyModel(share.public, *map(SecureSession, self._parties))
         self._supply = Supply(settings, share.public.digest, self._model.provisioning)
         self._opened = ""  # the epoch in which the weights were opened
         self._stop = threading.Event()
-        self._cycle = Cycle(jobs, self._supply, self, self._stop)
-        self._links: queue.Queue[TLSChannel] = queue.Queue()
-        self._link: TLSChannel | None = None
+        self._jobs = jobs
+        self._cycle = Cycle(jobs, self._supply, self, self._stop, settings.deadline - settings.dealer_wait)
+        self._meeting = Meeting()
+        self._link: Link | None = None
         self._listener: Listener | None = None
         if self._rank == 0:
-            self._listener = Listener(settings.link, ("party1",), server_context(settings.tls), self._linked,
+            self._listener = Listener(settings.link, ("party1",), server_context(settings.tls), self._meeting.came,
                                       self._refused, deadline=settings.deadline)
 
     @property
@@ -83,8 +88,7 @@ class Engine:
     def run(self) -> None:
         """Serves until `stop`. Runs once."""
         try:
-            with self._party.kernels.backend.lane(), np.errstate(over="ignore"):  # words wrap by design
-                self._run()
+            self._run()
         finally:
             self._supply.close()
 
@@ -96,12 +100,13 @@ class Engine:
                 self._supply.join()
                 self.report_material()
                 self._reports.not_ready("waiting for the other party")
-                self._link = self._meet()
-                self._greet(self._link)
+                self._link = link = self._meet()
+                self._greet(link)
                 log.info("linked", extra={"fields": {"epoch": self._opened}})
                 pause = RETRY[0]
                 self._reports.ready()
-                (self._cycle.lead if self._rank == 0 else self._cycle.follow)(self._link)
+                with Slots(link.slots, self._compute, self._end_link) as slots:
+                    (self._cycle.lead if self._rank == 0 else self._cycle.follow)(link.control, slots)
             except (SecformerError, OSError) as error:
                 self._end_link(str(error))
                 if not self._stop.is_set():
@@ -125,54 +130,57 @@ class Engine:
 
     # ---- the link -------------------------------------------------------------------------------------------------
 
-    def _meet(self) -> TLSChannel:
+    def _meet(self) -> Link:
         if self._rank == 1:
-            return connect(self._settings.link, "party0", client_context(self._settings.tls), patience=HEARTBEAT,
-                           deadline=self._settings.deadline)
+            return connect_link(self._settings.link, client_context(self._settings.tls), self._settings.in_flight,
+                                patience=HEARTBEAT, deadline=self._settings.deadline)
         while not self._stop.is_set():
-            try:
-                return self._links.get(timeout=HEARTBEAT / 10)
-            except queue.Empty:
-                continue
+            if (link := self._meeting.wait(HEARTBEAT / 10)) is not None:
+                return link
         raise PeerLost("this party is shutting down")
-
-    def _linked(self, channel: TLSChannel) -> None:
-        """Passes a new connection of party 1 to the engine; the old link, if there is one, is dead."""
-        if (old := self._link) is not None:
-            old.abort("party 1 has made a new link")
-        self._links.put(channel)
-        channel.ended.wait()
 
     def _refused(self, where: str, problem: str) -> None:
         log.warning("connection refused or lost", extra={"fields": {"from": where, "problem": problem}})
 
     def _end_link(self, reason: str) -> None:
+        """Makes all connections of the link fail. Any thread may call this, and more than once."""
         link, self._link = self._link, None
         if link is not None:
             link.abort(reason)
+        self._jobs.wake()
 
-    def _greet(self, link: TLSChannel) -> None:
+    def _greet(self, link: Link) -> None:
         """Compares what must be the same at both parties, and opens the weights unless both still hold them opened."""
-        epoch = self._supply.epoch.name
-        mine = hello(self._public, self._model.provisioning, epoch, rank=self._rank, opened=self._opened == epoch)
-        link.tell(mine)
-        theirs = link.hear()
-        compare(mine, theirs, link.peer)
+        epoch, control = self._supply.epoch.name, link.control
+        mine = hello(self._public, self._model.provisioning, epoch, rank=self._rank, opened=self._opened == epoch,
+                     in_flight=self._settings.in_flight)
+        control.tell(mine)
+        theirs = control.hear()
+        compare(mine, theirs, control.peer)
+        if len(link.slots) != self._settings.in_flight:
+            raise Desync(f"{control.peer} has made {len(link.slots)} connections for requests, but in_flight is "
+                         f"{self._settings.in_flight}; do both sides run the same version?")
         if mine["opened"] and theirs.get("opened") is True:
             return
         self._reports.not_ready("opening the weights")
         started, meter = time.perf_counter(), Meter()
         self._opened = ""
-        self._begin(link, WEIGHTS, self._model.provisioning, None, meter)
-        self._model.load_weights(self._shares)
+        with self._computing(0):
+            self._begin(0, control, WEIGHTS, self._model.provisioning, None, meter)
+            self._model.load_weights(self._shares)
         self._opened = epoch
         cost = meter.close(started)
         log.info("weights opened", extra={"fields": {"seconds": round(time.perf_counter() - started, 3),
                                                      "bytes": cost.offline_bytes}})
 
-    def _begin(self, link: Channel, run: str, plan: Plan, corrections: Channel | None, meter: Meter) -> None:
-        source = Source(self._supply.seed, run, plan, corrections, self._party.kernels, meter)
-        self._party.begin(link, source, meter)
+    def _begin(self, slot: int, peer: Channel, run: str, plan: Plan, corrections: Channel | None, meter: Meter) -> None:
+        source = Source(self._supply.seed, run, plan, corrections, self._kernels, meter)
+        self._parties[slot].begin(peer, source, meter)
+
+    @contextmanager
+    def _computing(self, slot: int) -> Iterator[None]:
+        with self._lanes[slot], np.errstate(over="ignore"):  # words wrap by design
+            yield
 
     # ---- requests -------------------------------------------------------------------------------------------------
 
@@ -180,18 +188,19 @@ class Engine:
         """The correlations that a request needs."""
         return self._model.plan(blind_batch(job.half.lengths, job.half.mask))
 
-    def compute(self, link: TLSChannel, job: Job, taken: Taken, corrections: Channel | None) -> None:
+    def _compute(self, slot: int, peer: TLSChannel, work: Work) -> None:
         """Runs the program of a request with the other party, and gives the job this party's half of the answer."""
+        job, taken = work.job, work.taken
         batch = blind_batch(job.half.lengths, job.half.mask)
         started, meter = time.perf_counter(), Meter()
-        self._begin(link, taken.run, self.plan(job), corrections, meter)
-        results = self._model.answer(batch, self._words(job, batch))
+        with self._computing(slot):
+            self._begin(slot, peer, taken.run, work.plan, work.corrections, meter)
+            results = self._model.answer(batch, self._words(job, batch), slot)
         cost = meter.close(started)
         job.done.set_result(Answer(results, self._public.fixed.frac, cost))
         self._reports.answered(cost)
-        self.report_material()
         log.info("answered", extra={"fields": {"request": taken.request, "client": job.client, "run": taken.run,
-                                               "tokens": batch.tokens, "seconds": round(cost.seconds, 3),
+                                               "slot": slot, "tokens": batch.tokens, "seconds": round(cost.seconds, 3),
                                                "bytes": cost.bytes, "rounds": cost.rounds}})
 
     def _words(self, job: Job, batch: Batch) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -78,17 +78,22 @@ class Jobs:
         with self._changed:
             return self._count()
 
-    def candidates(self, most: int, patience: float = 0.0) -> list[str]:
-        """Ids of the first `most` requests, clients in turn. Waits up to `patience` seconds until there is one. Ends
-        requests that are past their deadline."""
+    def candidates(self, most: int, patience: float = 0.0, enough: Callable[[], bool] = lambda: False) -> list[str]:
+        """Ids of the first `most` requests, clients in turn. Waits until there is one, but at most `patience` seconds,
+        and not longer than until `enough()` holds (see `wake`). Ends requests that are past their deadline."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._waiting), timeout=patience)
+            self._changed.wait_for(lambda: bool(self._waiting) or enough(), timeout=patience)
             late = self._expire()
             ids = [job.half.request for job, _ in zip(self._in_turn(), range(most), strict=False)]
         for job in late:
             job.done.set_exception(Expired("the request waited until its deadline: the parties were busy, or the other "
                                            "party did not receive its half; send it again"))
         return ids
+
+    def wake(self) -> None:
+        """Makes those who wait for candidates ask again whether it is enough."""
+        with self._changed:
+            self._changed.notify_all()
 
     def first_of(self, ids: Collection[str], patience: float) -> str | None:
         """The first of these ids that is in the queue. Waits up to `patience` seconds until there is one."""

@@ -1,11 +1,13 @@
-"""The conversation of the two parties over their link, before and between requests. Party 0 leads.
+"""The conversation of the two parties about what to run. Party 0 leads.
 
 1. both: hello, with everything that must be the same
 2. unless both parties still hold the opened weights: the run that opens them
-3. party 0: offer {"requests": ids in fair order, "last": {"live": its last used serial}}; without ids it is a sign of
-   life
+3. party 0: offer {"requests": ids in fair order, "slot": a free one, "last": {"live": its last used serial}}; without
+   ids it is a sign of life
 4. party 1: {"take": id, "shape", "plan", "space", "serial"}, or {"take": id, "error"}, or {"take": null}
-5. party 0: {"go": true}, and both run the program; or {"go": false, "error"}
+5. party 0: {"go": true}, and both run the program in that slot; or {"go": false, "error"}
+
+The conversation goes on while requests run: it has a connection of its own (see `linking`).
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ HEARTBEAT = 5.0   # seconds between offers if no request waits
 LATE_HALF = 0.05  # seconds that party 1 waits for its half of an offered request to arrive
 
 
-def hello(public: PublicModel, plan: Plan, epoch: str, *, rank: int, opened: bool) -> dict[str, Any]:
+def hello(public: PublicModel, plan: Plan, epoch: str, *, rank: int, opened: bool, in_flight: int) -> dict[str, Any]:
     """What a party is and runs. `opened`: it holds weights that were opened in this epoch."""
     return {
         "same": {"version": __version__, "ring": WORD_BITS, "fractional bits": public.fixed.frac,
                  "magnitude": public.fixed.magnitude, "recipe": public.recipe.name, "model": public.digest,
-                 "plan": plan.digest, "epoch": epoch},
+                 "plan": plan.digest, "epoch": epoch, "in_flight": in_flight},
         "rank": rank, "opened": opened,
     }
 
@@ -83,14 +85,27 @@ def hear_taken(channel: StreamChannel) -> Taken | None:
                      f"sides run the same version?") from error
 
 
-def hear_offer(channel: StreamChannel) -> tuple[list[str], dict[str, int]]:
-    """The offered request ids, and party 0's last used serials by space. Raises Desync."""
+@dataclass(frozen=True)
+class Offer:
+    """Party 0's offer: request ids in fair order, the slot for the one that is taken, and party 0's last used serials
+    by space. Without ids there is no slot."""
+
+    requests: tuple[str, ...]
+    last: Mapping[str, int]
+    slot: int | None = None
+
+    def tell(self, channel: StreamChannel) -> None:
+        channel.tell({"requests": list(self.requests), "last": dict(self.last), "slot": self.slot})
+
+
+def hear_offer(channel: StreamChannel) -> Offer:
+    """The other party's offer. Raises Desync."""
     note = channel.hear()
     try:
-        ids, last = note["requests"], {str(k): int(v) for k, v in note["last"].items()}
+        ids, last, slot = note["requests"], {str(k): int(v) for k, v in note["last"].items()}, note["slot"]
         if not all(isinstance(i, str) for i in ids):
             raise TypeError("ids are strings")
-        return list(ids), last
+        return Offer(tuple(ids), last, int(slot) if ids else None)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Desync(f"{channel.peer} made an offer that cannot be read (keys {sorted(note)}); do both sides run the "
                      f"same version?") from error

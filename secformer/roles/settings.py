@@ -18,6 +18,7 @@ from secformer.mpc.backend import BACKENDS
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.tcp import split_address
 from secformer.mpc.net.tls import Identity
+from secformer.roles.linking import MOST_SLOTS
 
 Address = tuple[str, int]
 S = TypeVar("S")
@@ -68,6 +69,8 @@ class PartySettings(_Checked):
         "seconds", "how many seconds a request may take in total, including the time that it waits"))
     header_deadline: float = field(
         default=30.0, metadata=_key("seconds", "how many seconds a client may take to send a request"))
+    in_flight: int = field(default=2, metadata=_key(
+        "whole", "how many requests run at the same time; must be the same at both parties", least=1, most=MOST_SLOTS))
     queue: int = field(
         default=1000, metadata=_key("whole", "how many requests may wait; further ones are refused", least=1))
     max_body_mb: int = field(default=256, metadata=_key("whole", "largest size of a request's body, in MB", least=1))
@@ -111,6 +114,9 @@ class ClientSettings(_Checked):
     deadline: float = field(default=600.0, metadata=_key("seconds", "how many seconds a request may take in total"))
     batch_tokens: int = field(default=1024, metadata=_key(
         "whole", "most positions in one request: the number of texts times the tokens of the longest text", least=1))
+    in_flight: int = field(default=2, metadata=_key(
+        "whole", "how many requests a call sends at the same time; a call of fewer requests is cut, where it has the "
+        "texts", least=1, most=MOST_SLOTS))
     truncation: bool = field(
         default=False, metadata=_key("flag", "true: cut texts that are too long for the model; false: refuse them"))
 

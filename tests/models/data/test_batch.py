@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,6 +84,29 @@ def test_batches_are_as_few_as_can_be(lengths: list[int], limit: int) -> None:
     known: dict[int, tuple[int, int]] = {}
     found = [batch for _, batch in cut(lengths, limit)]
     assert (len(found), sum(b.size * b.longest for b in found)) == all_cuts(0)
+
+
+@given(LENGTHS, LIMITS, st.integers(2, 4))
+def test_where_batches_are_too_few_the_largest_are_halved(lengths: list[int], limit: int, least: int) -> None:
+    """As many as are asked for, if there are as many texts; no text is lost, no bound is broken, more is not cut."""
+    rows = [row(n, 100 * i) for i, n in enumerate(lengths)]
+    few, many = list(batches(rows, limit)), list(batches(rows, limit, least))
+    assert sorted(i for places, _ in many for i in places) == list(range(len(rows)))
+    assert len(many) == max(len(few), min(least, len(rows)))
+    for places, batch in many:
+        assert [len(each) for each in batch.rows] == [lengths[i] for i in places]
+        assert any(set(places) <= set(whole) for whole, _ in few)
+    if len(few) >= least:
+        assert [places for places, _ in many] == [places for places, _ in few]
+
+
+@pytest.mark.parametrize(("lengths", "least", "cut"), [
+    ([5, 5], 2, [[5], [5]]), ([5, 5, 5], 2, [[5, 5], [5]]), ([8] * 4, 2, [[8, 8], [8, 8]]), ([5], 2, [[5]]),
+    ([30, 31, 32, 33], 4, [[30], [31], [32], [33]]), ([9, 9, 60], 2, [[9, 9], [60]]),
+    ([9, 9, 60], 3, [[9], [9], [60]])])
+def test_halves_have_about_as_many_tokens(lengths: list[int], least: int, cut: list[list[int]]) -> None:
+    found = [[len(each) for each in batch.rows] for _, batch in batches([row(n) for n in lengths], 10**6, least)]
+    assert sorted(map(sorted, found)) == sorted(cut)
 
 
 def test_short_texts_do_not_run_with_long_ones() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from secformer.models.data.batch import blind_batch
 from secformer.models.run.provisioning import write_shares
 from secformer.models.run.public import CLIENT_FOLDER, PublicModel
 from secformer.models.run.served import PartyModel
+from secformer.models.run.share_file import ShareFile, share_file
 from secformer.mpc.errors import Desync
+from secformer.mpc.party import Party
+from secformer.mpc.sessions.secure import SecureSession
 from secformer.mpc.simulate import World
 
 
@@ -35,6 +39,27 @@ def test_the_books_hold_every_length(tmp_path: Path, recipe: str) -> None:
     for longest in (1, 2, 3, 4, 5, 8, 9, 31, 33, public.inputs.longest):
         lengths = np.array([longest, 1])
         party.plan(blind_batch(lengths, np.arange(longest) < lengths[:, None]))
+
+
+def test_sessions_of_one_party_share_what_was_opened(provisioned: Path) -> None:
+    """Each session has tensors of its own name and the very same words, so that memory is spent once."""
+    files = [ShareFile(provisioned / share_file(rank)) for rank in (0, 1)]
+    world = World(backend="numpy", fixed=files[0].public.fixed)
+    kernels = world.kernels
+    more = [SecureSession(Party(rank, world.fixed, kernels)) for rank in (0, 1)]
+    models = {s: PartyModel(files[rank].public, s, more[rank]) for rank, s in enumerate(world.parties)}
+
+    def program(s: Any, shares: Any) -> None:
+        models[s].load_weights(shares)
+
+    world.run(program, files[0].shares, files[1].shares, plan=models[world.parties[0]].provisioning)
+    for s, other in zip(world.parties, more, strict=True):
+        mine, lent = models[s]._parameters[s], models[s]._parameters[other]
+        assert list(mine.matrices) == list(lent.matrices) and list(mine.vectors) == list(lent.vectors)
+        assert all(lent.matrix(name).data is w.data and lent.matrix(name).session is other
+                   and lent.matrix(name).index == w.index for name, w in mine.matrices.items())
+        assert all(lent.vector(name).data is v.data and lent.vector(name).session is other
+                   for name, v in mine.vectors.items())
 
 
 def test_other_functions_than_the_written_ones_are_a_desync(provisioned: Path) -> None:

@@ -18,7 +18,7 @@ from mpc_lab import PAIRS, examples, kept, tcp_pair
 
 from secformer.mpc.errors import Desync, PeerLost, SettingsError
 from secformer.mpc.net.channel import local_pair
-from secformer.mpc.net.tcp import listening, unsafe_connect, unsafe_listen
+from secformer.mpc.net.tcp import QUIET, listening, unsafe_connect, unsafe_listen
 from secformer.mpc.net.wire import ABORT, HEADER_BYTES, MAX_ABORT, Tag, pack_header
 
 TAG = Tag(1, "product", 48, 4)
@@ -335,3 +335,14 @@ def test_addresses_of_both_families_are_listened_on(host: str) -> None:
             assert client.family == server.family == family
         with pytest.raises(SettingsError, match=f"cannot listen on {host}:{port}"):
             listening((host, port))
+
+
+def test_quiet_connections_are_kept_awake() -> None:
+    """A slot's connection may be quiet for hours, and firewalls forget what is quiet."""
+    a, b = tcp_pair("a", "b")
+    connection = a._stream
+    assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == QUIET
+    for each in (a, b):
+        each.close()

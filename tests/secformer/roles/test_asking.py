@@ -18,7 +18,7 @@ from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerE
 from secformer.mpc.meter import Cost
 from secformer.mpc.net.tls import client_context, server_context
 from secformer.roles import asking
-from secformer.roles.asking import Busy, Left, PartyConnection
+from secformer.roles.asking import BothParties, Busy, Left, PartyConnection
 from secformer.roles.certificates import init
 from secformer.roles.messages import Answer, Half, pack_answer
 
@@ -183,3 +183,86 @@ def test_hanging_up_ends_a_running_request(server: Server, party: PartyConnectio
     thread.join(20)
     released.set()
     assert time.monotonic() - started < 10 and isinstance(errors[0], Left) and "was abandoned" in str(errors[0])
+
+
+def test_hanging_up_lasts_until_it_is_resumed(server: Server, party: PartyConnection) -> None:
+    """A request that begins after the hanging up ends too: it may have been about to begin."""
+    server.reply = lambda: (200, b'{"digest": "abc"}')
+    party.hang_up()
+    for _ in range(2):
+        with pytest.raises(Left, match="was abandoned"):
+            party.model()
+    party.resume()
+    assert party.model() == "abc"
+
+
+# ---- both parties ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def both(roles: Path) -> Iterator[tuple[list[Server], BothParties]]:
+    servers = [Server(roles, role) for role in ("party0", "party1")]
+    for rank, server in enumerate(servers):
+        server.reply = lambda rank=rank: (200, json.dumps({"digest": f"of party {rank}"}).encode())
+    both = BothParties([server.server_address for server in servers], client_context(identity(roles, "client")), 20.0)  # type: ignore[misc]
+    yield servers, both
+    both.close()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def model(party: PartyConnection, rank: int) -> str:
+    return party.model()
+
+
+def once(wait: Callable[[], object], status: int, body: bytes) -> Callable[[], tuple[int, bytes]]:
+    """A reply that comes once a wait is over."""
+    def reply() -> tuple[int, bytes]:
+        wait()
+        return status, body
+
+    return reply
+
+
+def test_both_are_asked_at_once(both: tuple[list[Server], BothParties]) -> None:
+    """Each answers only once the other has been asked too."""
+    servers, parties = both
+    together = threading.Barrier(2, timeout=30)
+    for rank, server in enumerate(servers):
+        server.reply = once(together.wait, 200, json.dumps({"digest": str(rank)}).encode())
+    assert parties.ask(model) == ("0", "1")
+
+
+def test_if_one_fails_the_other_is_not_waited_for(both: tuple[list[Server], BothParties]) -> None:
+    servers, parties = both
+    began, released = threading.Event(), threading.Event()
+
+    def lasting() -> None:
+        began.set()
+        released.wait(60)
+
+    servers[0].reply, servers[1].reply = once(lasting, 200, b""), once(began.wait, 500, b"out of order")
+    with pytest.raises(ProtocolError, match=r"^party1 answered 500: out of order$"):
+        parties.ask(model)
+    assert not released.is_set()
+    released.set()
+    servers[1].reply = servers[0].reply = lambda: (200, b'{"digest": "again"}')
+    parties.resume()
+    assert parties.ask(model) == ("again", "again")
+
+
+def test_errors_of_both_are_told(both: tuple[list[Server], BothParties]) -> None:
+    servers, parties = both
+    together = threading.Barrier(2, timeout=30)
+    for server in servers:
+        server.reply = once(together.wait, 500, b"out of order")
+    with pytest.raises(ProtocolError, match=r"party\d answered 500: out of order"):
+        parties.ask(model)
+
+
+def test_after_closing_nobody_is_asked(both: tuple[list[Server], BothParties]) -> None:
+    _, parties = both
+    parties.close()
+    with pytest.raises(Left, match="this client was closed while another thread used it"):
+        parties.ask(model)

@@ -1,4 +1,4 @@
-"""The request cycle between two threads, without a model: what runs, what does not, and who hears why."""
+"""The request cycle between two threads, without a model: what runs, where, what does not, and who hears why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from links_lab import PLAN, notes_pair
+from roles_lab import until
 
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync, PeerLost, ProtocolError
@@ -16,9 +19,11 @@ from secformer.mpc.meter import Cost
 from secformer.roles import cycle as module
 from secformer.roles.cycle import Cycle
 from secformer.roles.jobs import Job, Jobs
-from secformer.roles.link import Taken
 from secformer.roles.messages import Answer, Half
+from secformer.roles.slots import Slots, Work
 
+LET_GO = threading.Event()
+LET_GO.set()
 OTHER_PLAN = Plan(PLAN.kinds, 2, 100)
 
 
@@ -40,14 +45,15 @@ class Supply:
         self.given: list[Corrections] = []
 
     def last(self) -> dict[str, int]:
-        return {"live": len(self.burnt) - 1}
+        return {"live": max((serial for _, serial in self.burnt), default=-1)}
 
     def take(self, plan: Plan, others: dict[str, int]) -> tuple[str, int, Corrections]:
         if self.problem is not None:
             raise self.problem
         self.given.append(Corrections())
-        self.burnt.append(("live", others["live"] + 1))
-        return "live", others["live"] + 1, self.given[-1]
+        serial = max(others["live"], self.last()["live"]) + 1
+        self.burnt.append(("live", serial))
+        return "live", serial, self.given[-1]
 
     def burn(self, space: str, serial: int) -> None:
         if self.problem is not None:
@@ -59,20 +65,26 @@ class Supply:
 
 
 class Computer:
-    """Stands for a party's engine: the answer to a request is the name of its run."""
+    """Stands for a party's engine: the answer to a request is the name of its run. Requests in `held` wait until they
+    are let go."""
 
     def __init__(self) -> None:
         self.needed, self.ran, self.reported = PLAN, list[tuple[str, str]](), 0
+        self.slots: dict[str, int] = {}
+        self.held: dict[str, threading.Event] = {}
         self.problem: Exception | None = None
 
     def plan(self, job: Job) -> Plan:
         return self.needed
 
-    def compute(self, link: Any, job: Job, taken: Taken, corrections: Any) -> None:
+    def compute(self, slot: int, channel: str, work: Work) -> None:
         if self.problem is not None:
             raise self.problem
+        taken = work.taken
         self.ran.append((taken.request, taken.run))
-        job.done.set_result(Answer({}, 16, Cost(taken.run)))
+        self.slots[taken.request] = slot
+        assert self.held.get(taken.request, LET_GO).wait(30)
+        work.job.done.set_result(Answer({}, 16, Cost(taken.run)))
 
     def report_material(self) -> None:
         self.reported += 1
@@ -82,8 +94,8 @@ class Party:
     """One side of the cycle, in a thread of its own."""
 
     def __init__(self, rank: int, link: Any):
-        self.jobs, self.supply, self.computer, self.stop = Jobs(9), Supply(), Computer(), threading.Event()
-        cycle = Cycle(self.jobs, self.supply, self.computer, self.stop)  # type: ignore[arg-type]
+        self.jobs, self.supply, self.computer, self.stop = Jobs(99), Supply(), Computer(), threading.Event()
+        cycle = Cycle(self.jobs, self.supply, self.computer, self.stop, 30.0)  # type: ignore[arg-type]
         self._work, self._link = (cycle.follow if rank else cycle.lead), link
         self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -91,10 +103,14 @@ class Party:
 
     def _run(self) -> None:
         try:
-            self._work(self._link)
+            with Slots(["first", "second"], self.computer.compute, self._end_link) as slots:
+                self._work(self._link, slots)
         except Exception as error:
             self.error = error
+
+    def _end_link(self, why: str) -> None:
         self._link.hang_up()
+        self.jobs.wake()
 
     def ask(self, request: str, tokens: int = 1) -> Future[Answer]:
         half = Half(request, "model", np.array([tokens]), np.ones((1, tokens), bool), seed=bytes(32))
@@ -123,6 +139,71 @@ def test_a_request_runs_at_both_parties_under_one_serial(parties: tuple[Party, P
     leader, follower = parties
     assert leader.computer.ran == follower.computer.ran == [("a", "live/0"), ("b", "live/1")]
     assert leader.supply.burnt == follower.supply.burnt and all(c.closed for c in follower.supply.given)
+
+
+def test_a_second_request_runs_beside_one_that_lasts(parties: tuple[Party, Party]) -> None:
+    """In the same slot at both parties, with the next serial; a third waits for a slot."""
+    leader, follower = parties
+    for party in parties:
+        party.computer.held = {"a": threading.Event(), "b": threading.Event()}
+    first, second, third = ([party.ask(request) for party in parties] for request in ("a", "b", "c"))
+    until(lambda: all(len(party.computer.ran) == 2 for party in parties))
+    assert leader.computer.ran == follower.computer.ran or set(leader.computer.ran) == set(follower.computer.ran)
+    assert leader.supply.burnt == follower.supply.burnt == [("live", 0), ("live", 1)]
+    assert sorted(leader.computer.slots.values()) == [0, 1] and leader.computer.slots == follower.computer.slots
+    assert leader.jobs.waiting() == 1 and not any(future.done() for future in first + second + third)
+    for party in parties:
+        party.computer.held["b"].set()
+    assert [future.result(30).cost.name for future in second + third] == ["live/1"] * 2 + ["live/2"] * 2
+    assert leader.computer.slots["c"] == leader.computer.slots["b"] and not any(future.done() for future in first)
+    for party in parties:
+        party.computer.held["a"].set()
+    assert [future.result(30).cost.name for future in first] == ["live/0"] * 2
+
+
+def test_party_1_may_be_the_last_to_end_a_run(parties: tuple[Party, Party]) -> None:
+    """Party 0 offers a slot that is free there; party 1 waits until it is free here too."""
+    leader, follower = parties
+    follower.computer.held = {"a": threading.Event(), "b": threading.Event()}
+    answers = [[party.ask(request) for party in parties] for request in "abcd"]
+    assert answers[0][0].result(30) and answers[1][0].result(30)
+    until(lambda: len(follower.computer.ran) == 2)
+    for event in follower.computer.held.values():
+        event.set()
+    assert all(future.result(30) for both in answers for future in both)
+    assert leader.computer.slots == follower.computer.slots
+
+
+@settings(max_examples=15, deadline=None)
+@given(order=st.lists(st.sampled_from(["run", "fail to supply", "differ"]), min_size=1, max_size=12),
+       seed=st.integers(0, 99))
+def test_no_two_runs_have_a_name_in_common(order: list[str], seed: int) -> None:
+    """Whatever runs beside what and whatever does not run: serials rise, and each names one run at both parties."""
+    rng = np.random.default_rng(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "HEARTBEAT", 0.05)
+        patch.setattr(module, "read_ahead", lambda corrections, plan: corrections)
+        leader, follower = parties = tuple(Party(rank, link) for rank, link in enumerate(notes_pair()))
+        real = follower.supply.take
+
+        def take(plan: Plan, others: dict[str, int]) -> Any:
+            if "fail to supply" in order and rng.random() < 0.3:
+                raise PeerLost("no material")
+            return real(plan, others)
+
+        follower.supply.take = take  # type: ignore[method-assign]
+        futures = []
+        for number, what in enumerate(order):
+            futures += [leader.ask(f"r{number}"), follower.ask(f"r{number}", tokens=2 if what == "differ" else 1)]
+        for future in futures:
+            future.exception(30)
+        for party in parties:
+            party.end()
+    for party in parties:
+        names = [run for _, run in party.computer.ran]
+        assert len(set(names)) == len(names)
+        assert party.supply.burnt == sorted(set(party.supply.burnt))
+    assert set(leader.computer.ran) == set(follower.computer.ran) and {*leader.supply.burnt} <= {*follower.supply.burnt}
 
 
 def test_a_half_alone_waits_and_holds_nobody_up(parties: tuple[Party, Party]) -> None:
@@ -187,8 +268,11 @@ def test_what_goes_wrong_in_a_run_ends_it_and_the_link(parties: tuple[Party, Par
     for future in [party.ask("a") for party in parties]:
         error = future.exception(30)
         assert isinstance(error, ProtocolError) and said in str(error)
-    follower._thread.join(30)
-    assert follower.error is problem and follower.supply.given[0].closed
+    for party in parties:
+        party._thread.join(30)
+    # a party that heard of the other's end before its own run failed tells of that, unless its own was unexpected
+    assert {type(party.error) for party in parties} <= {type(problem), PeerLost} and follower.supply.given[0].closed
+    assert isinstance(problem, PeerLost) or all(party.error is problem for party in parties)
 
 
 def test_a_client_that_left_meanwhile(parties: tuple[Party, Party], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,3 +117,17 @@ def test_many_threads_lose_nothing() -> None:
     for thread in threads:
         thread.join(60)
     assert len(taken) == len(set(taken)) == 400 and jobs.waiting() == 0
+
+
+def test_who_waits_for_candidates_may_be_told_that_it_is_enough() -> None:
+    """The cycle's thread waits here while a run fails elsewhere."""
+    jobs, enough, found = Jobs(9), threading.Event(), list[list[str]]()
+    waiting = threading.Thread(target=lambda: found.append(jobs.candidates(32, 60.0, enough.is_set)))
+    waiting.start()
+    jobs.wake()  # not yet enough
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    enough.set()
+    jobs.wake()
+    waiting.join(30)
+    assert not waiting.is_alive() and found == [[]]

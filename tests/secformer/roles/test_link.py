@@ -10,12 +10,12 @@ from links_lab import PLAN, notes_pair, said
 
 from secformer.mpc.errors import Desync
 from secformer.mpc.fixed import FixedPoint
-from secformer.roles.link import Taken, compare, hear_offer, hear_taken, hello
+from secformer.roles.link import Offer, Taken, compare, hear_offer, hear_taken, hello
 
 
 def greeting(rank: int, **changes: Any) -> dict[str, Any]:
     public: Any = SimpleNamespace(fixed=FixedPoint(), recipe=SimpleNamespace(name="faithful"), digest="m" * 64)
-    note = hello(public, PLAN, "epoch", rank=rank, opened=False)
+    note = hello(public, PLAN, "epoch", rank=rank, opened=False, in_flight=2)
     note["same"] |= changes
     return note
 
@@ -63,12 +63,17 @@ def test_an_answer_that_cannot_be_read(note: dict[str, Any]) -> None:
         hear_taken(said(note))
 
 
-def test_offers() -> None:
-    assert hear_offer(said({"requests": ["a", "b"], "last": {"live": 3}})) == (["a", "b"], {"live": 3})
+@pytest.mark.parametrize("offer", [Offer(("a", "b"), {"live": 3}, 1), Offer((), {"live": -1}), Offer(("a",), {}, 0)])
+def test_an_offer_comes_over(offer: Offer) -> None:
+    near, far = notes_pair()
+    offer.tell(far)  # type: ignore[arg-type]
+    assert hear_offer(near) == offer  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("note", [{}, {"requests": [1], "last": {}}, {"requests": 3, "last": {}},
-                                  {"requests": [], "last": [1]}, {"requests": [], "last": {"live": "x"}}])
+@pytest.mark.parametrize("note", [{}, {"requests": [1], "last": {}, "slot": 0}, {"requests": 3, "last": {}, "slot": 0},
+                                  {"requests": [], "last": [1], "slot": 0}, {"requests": ["a"], "last": {}},
+                                  {"requests": [], "last": {"live": "x"}, "slot": 0},
+                                  {"requests": ["a"], "last": {}, "slot": None}])
 def test_an_offer_that_cannot_be_read(note: dict[str, Any]) -> None:
     with pytest.raises(Desync, match="party1 made an offer that cannot be read"):
         hear_offer(said(note))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from secformer.mpc.errors import InputError, ModelError, ProtocolError
 from secformer.mpc.prg import fresh_seed
 from secformer.roles.certificates import issue
 from secformer.roles.messages import ID_DIGITS, Half
+from secformer.roles.settings import ClientSettings, load_client
 from secformer.roles.trial import LocalRoles
 
 MIXED = ["Bad.", "A clumsy script, saved by two brilliant performances.", "", "so so", "great " * 40]
@@ -37,15 +39,24 @@ def fetch(roles: LocalRoles, rank: int, path: str) -> tuple[int, str]:
         connection.close()
 
 
+def one_by_one(roles: LocalRoles) -> ClientSettings:
+    """The client's settings for one request at a time, as in one process."""
+    return replace(load_client(roles.settings("client")), in_flight=1)
+
+
 def test_answers_and_cost_are_the_in_process_ones(up: LocalRoles) -> None:
-    out = ask(up, MIXED)
-    right(out, MIXED)
-    with SecureModel.from_pretrained(demo_model(), backend="numpy") as model:
+    """Two requests in flight send the same bytes as one after the other, and wait for half the rounds, about."""
+    with connect(one_by_one(up)) as client, SecureModel.from_pretrained(demo_model(), backend="numpy") as model:
+        out, two = client.infer(MIXED), ask(up, MIXED)
         model.provision()
         inside = model(MIXED)
-    assert out.cost is not None and inside.cost is not None
+    for each in (out, two):
+        right(each, MIXED)
+    assert out.cost is not None and inside.cost is not None and two.cost is not None
     assert (out.cost.bytes, out.cost.rounds, out.cost.dealer_bytes) == (
         inside.cost.bytes, inside.cost.rounds, inside.cost.dealer_bytes)
+    assert (two.cost.bytes, two.cost.dealer_bytes) == (inside.cost.bytes, inside.cost.dealer_bytes)
+    assert inside.cost.rounds / 2 <= two.cost.rounds < inside.cost.rounds
     assert [c for c in out.cost.children] == [c for c in inside.cost.children]
 
 
@@ -55,7 +66,8 @@ def test_clients_that_hold_the_tables_share_sums(tmp_path: Path) -> None:
     model, texts = write_sentence(tmp_path / "model", dense=[(4, "activation.Tanh", True)]), ["the cat sat", "dog", ""]
     with LocalRoles(tmp_path / "served", model, embedding="client") as roles:
         roles.wait_ready()
-        out = ask(roles, texts)
+        with connect(one_by_one(roles)) as client:
+            out = client.infer(texts)
         assert main(["deal", "--settings", str(roles.settings("party1")), "--count", "1", "--lengths", "5"]) == 0
         roles.stop("dealer")
         stored = ask(roles, texts[0])
@@ -66,7 +78,7 @@ def test_clients_that_hold_the_tables_share_sums(tmp_path: Path) -> None:
                 half = Half(fresh_seed().hex()[:ID_DIGITS], public.digest, one, mask, words=words)
                 with pytest.raises(InputError, match=rf"words must be uint64 of shape \(1, {hidden}\), "
                                                      rf"got {words.dtype} \(1, "):
-                    client._parties[0].infer(half)
+                    client._ways[0].parties[0].infer(half)
         tables = roles.role_folder("client") / "model" / FILE
         tables.rename(tables.with_suffix(".gone"))
         with pytest.raises(ModelError, match=r"tables.safetensors is missing: in this model, clients hold"):

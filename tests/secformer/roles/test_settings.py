@@ -219,7 +219,8 @@ def test_durations_are_checked_in_python_too(cls: type, name: str) -> None:
     (PartySettings, {"rank": True}, "rank"), (PartySettings, {"queue": 0}, "of at least 1, got 0"),
     (DealerSettings, {"backend": "NumPy"}, "one of auto, numpy"), (DealerSettings, {"threads": 1.5}, "threads"),
     (ClientSettings, {"truncation": 1}, "truncation must be true or false, got 1"),
-    (ClientSettings, {"batch_tokens": 0}, "batch_tokens"),
+    (ClientSettings, {"batch_tokens": 0}, "batch_tokens"), (ClientSettings, {"in_flight": 0}, "from 1 to 8, got 0"),
+    (PartySettings, {"in_flight": 9}, "in_flight must be a whole number from 1 to 8, got 9"),
 ])
 def test_other_values_are_checked_in_python_too(cls: type, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingsError, match=says):

@@ -1,0 +1,133 @@
+"""Both engines and the dealer in this process, over TLS, and a client that gives them its halves directly."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+
+from roles_lab import until
+
+from secformer import demo_model
+from secformer.mpc.meter import Cost
+from secformer.mpc.net.tls import TLSChannel
+from secformer.roles.client import RemoteModel
+from secformer.roles.dealer_server import DealerServer
+from secformer.roles.engine import Engine
+from secformer.roles.jobs import Jobs
+from secformer.roles.messages import Answer
+from secformer.roles.settings import load_client, load_dealer, load_party
+from secformer.roles.trial import LocalRoles
+
+PARTIES = {"deadline": 20.0, "dealer_wait": 5.0, "backend": "numpy", "threads": 1}
+
+
+class Reports:
+    """What an engine reports."""
+
+    def __init__(self) -> None:
+        self.reason, self.costs = "starting", list[Cost]()
+
+    def ready(self) -> None:
+        self.reason = ""
+
+    def not_ready(self, reason: str) -> None:
+        self.reason = reason
+
+    def answered(self, cost: Cost) -> None:
+        self.costs.append(cost)
+
+    def material(self, left: dict[str, int]) -> None: ...
+
+
+class Engines:
+    """Entering starts the three roles; leaving ends them, and checks that their threads have ended."""
+
+    def __init__(self, folder: Path, **settings: Any):
+        self.roles = LocalRoles(folder, demo_model(), settings=PARTIES | settings)
+        self.jobs, self.reports = (Jobs(99), Jobs(99)), (Reports(), Reports())
+
+    def __enter__(self) -> Self:
+        self._others = _slots()
+        self.dealer = DealerServer(load_dealer(self.roles.settings("dealer")))
+        self.engines = [Engine(load_party(self.roles.settings(f"party{rank}")), self.jobs[rank], self.reports[rank])
+                        for rank in (0, 1)]
+        self._threads = [threading.Thread(target=engine.run, daemon=True) for engine in self.engines]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def ready(self) -> None:
+        """Waits until both engines have linked and opened the weights."""
+        until(lambda: not any(each.reason for each in self.reports), 60)
+
+    def channel(self, rank: int, slot: int) -> TLSChannel:
+        """A party's connection for a slot of the present link."""
+        link = self.engines[rank]._link
+        assert link is not None
+        return link.slots[slot]
+
+    def client(self, **settings: Any) -> RemoteModel:
+        """A client of these engines, without HTTP between."""
+        model = RemoteModel(load_client(self.roles.settings("client")))
+        ways: Any = [_Directly(self) for _ in model._ways]
+        model._ways, model._compared = ways, True
+        return model
+
+    def __exit__(self, *args: Any) -> None:
+        for engine in self.engines:
+            engine.stop()
+        for thread in self._threads:
+            thread.join(60)
+        self.dealer.close()
+        assert not any(thread.is_alive() for thread in self._threads), "an engine does not end"
+        slots = [thread for thread in _slots() if thread not in self._others]
+        assert not slots, f"{slots} have not ended"
+
+
+def _slots() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("slot ")]
+
+
+class _Directly:
+    """Stands for `BothParties`: a half goes into the queue of its party."""
+
+    def __init__(self, engines: Engines):
+        self._parties = [SimpleNamespace(infer=lambda half, jobs=jobs: jobs.submit(half, "client", 120.0))
+                         for jobs in engines.jobs]
+
+    def ask(self, question: Callable[[Any, int], Future[Answer]]) -> tuple[Answer, ...]:
+        futures = [question(party, rank) for rank, party in enumerate(self._parties)]
+        return tuple(future.result(120) for future in futures)
+
+    def resume(self) -> None: ...
+
+    def hang_up(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Gate:
+    """Stops a channel before its message number `after` until `open` is called, or makes it fail there."""
+
+    def __init__(self, channel: TLSChannel, after: int, problem: Exception | None = None):
+        self.reached, self._opened, self._problem = threading.Event(), threading.Event(), problem
+        self._left, self._receive = after, channel.receive
+        channel.receive = self._through  # type: ignore[method-assign]
+
+    def _through(self, *args: Any) -> Any:
+        self._left -= 1
+        if not self._left:
+            self.reached.set()
+            if self._problem is not None:
+                raise self._problem
+            assert self._opened.wait(60)
+        return self._receive(*args)
+
+    def open(self) -> None:
+        """Lets everything through from now on."""
+        self._left = 0
+        self._opened.set()
