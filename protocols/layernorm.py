@@ -8,7 +8,6 @@ round also truncates x, and the last one the deviations: nothing is settled by i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -213,19 +212,10 @@ class Plan:
                     fixed.window(fixed.frac, deviation(m) + lift))
 
         m = roomiest(reach + near, windows)
-        m = max(m, next((n for n in range(wanted + near, m, -1) if _holds(windows, n)), m))
         sums = row_sums(x, at)
         if sums is not None:
             sums = Range(sums.low * 2.0**near, sums.high * 2.0**near)
-        return cls(near, m, square(near, m), deviation(m), result, root, lift, domain, sums)
-
-
-def _holds(windows: Callable[[int], tuple[int, ...]], m: int) -> bool:
-    try:
-        windows(m)
-    except RangeError:
-        return False
-    return True
+        return cls(near, max(m, wanted + near), square(near, m), deviation(m), result, root, lift, domain, sums)
 
 
 def row_sums(x: Share, at: Site) -> Range | None:
