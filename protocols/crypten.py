@@ -16,7 +16,7 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.clip import clip
 from secformer.protocols.fidelity import approximate
-from secformer.protocols.layernorm import layernorm_by
+from secformer.protocols.layernorm import holding_row_sums, layernorm_by
 from secformer.protocols.limit import exp_limit, holding_bases, least_bound
 from secformer.protocols.newton import SQUARINGS, reciprocal_newton, rsqrt_newton
 from secformer.protocols.papers import cite
@@ -144,12 +144,13 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
 def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^8)^(2^8), x = scores less their row maximum: (B, H, Q, D).
 
-    2 ceil(log2 T) + 58 rounds with the published 10 iterations; about 77 bytes per score, 18 per value, 610 per row.
-    1. x <- scores - m, m a coarse row maximum                                   2 ceil(log2 T) rounds
+    30 rounds with the published 10 iterations, beside those of a row maximum, if there is one; about 35 bytes per
+    score, 13 per value, 200 per row.
+    1. x <- scores - m, m a coarse row maximum                                   see `shifted`
     2. keep <- [x >= -128], where the range goes below -480                      three rounds
-    3. e <- keep (1 + x/2^8)^(2^8), masked columns times 0                       17 rounds (18 with keep)
+    3. e <- keep (1 + x/2^8)^(2^8), masked columns times 0                       nine rounds (ten with keep)
     4. c <- e @ values; z <- row sums of e                                       one round
-    5. return c / z by `reciprocal_newton`, one per row                          40 rounds
+    5. return c / z by `reciprocal_newton`, one per row                          20 rounds
 
     Ranges: at["value"], at["score"], at["spread"], at["exp_sum"]. As published, e diverges for x below -512. Error of a
     weight against softmax: 1e-2 of the row's largest at most (x^2/512 relative, largest near x = -2); against its
@@ -169,11 +170,12 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
 @cite("knott2021crypten", "inverse square root by Newton's iteration")
 @cite("ba2016layernorm", "layer normalisation")
 @needs(*NORM)
+@opens(holding_row_sums)
 @approximate
 def layernorm_newton(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
-    """LayerNorm with CrypTen's Newton inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
+    """LayerNorm with CrypTen's Newton inverse root: x (N, C), gamma, beta (C,) -> (N, C), pending.
 
-    33 rounds with the published 3 iterations; about 26 bytes per element. Ranges as in `layernorm_by`. Error: that of
+    18 rounds with the published 3 iterations; about 6 bytes per element. Ranges as in `layernorm_by`. Error: that of
     `rsqrt_newton`, at most 5e-3 relative to the result. Takes a pending x.
     """
     return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_newton)

@@ -105,9 +105,14 @@ def segment() -> Series:
     return Series(FOLDED_BITS, none, (0.0, *BETA), magnitude=2, mask_frac=14, public_frac=14)
 
 
+def _folding(fixed: FixedPoint, at: Site) -> int:
+    return FOLDED_BITS + FOLD_FRAC - 2
+
+
 @cite("luo2024secformer", "GeLU protocol: segmented Fourier series for erf")
 @cite("zheng2023sine", "sine from one masked opening")
 @needs(INPUT)
+@opens(_folding)
 @approximate
 def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     """GeLU(x), v = x / sqrt 2: erf(v) is -1 below -1.7, 1 above 1.7, seven sines between.
