@@ -17,13 +17,12 @@ from secformer.mpc.shares import Share
 from secformer.protocols.clip import clip
 from secformer.protocols.fidelity import approximate
 from secformer.protocols.layernorm import holding_row_sums, layernorm_by
-from secformer.protocols.limit import exp_limit, holding_bases, least_bound
+from secformer.protocols.limit import NEAR, exp_limit, holding_bases, least_bound
 from secformer.protocols.newton import SQUARINGS, reciprocal_newton, rsqrt_newton
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import (
     EXP_SUM,
     INPUT,
-    LOG_SUM,
     MAXIMUM,
     NORM,
     SCORE,
@@ -139,12 +138,12 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
 
 @cite("knott2021crypten", "softmax: tree maximum, exponential, reciprocal")
 @opens(holding_bases)
-@needs(VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM, LOG_SUM)
+@needs(VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM)
 @approximate
 def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^8)^(2^8), x = scores less their row maximum: (B, H, Q, D).
 
-    30 rounds with the published 10 iterations, beside those of a row maximum, if there is one; about 35 bytes per
+    30 rounds with the published 10 iterations beside those of a row maximum; about 35 bytes per
     score, 13 per value, 200 per row.
     1. x <- scores - m, m a coarse row maximum                                   see `shifted`
     2. keep <- [x >= -128], where the range goes below -480                      three rounds
@@ -157,7 +156,8 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
     formula with the same m: 1e-3. Takes pending scores; the result has a truncation pending.
     """
     columns = real_columns(scores, values, mask)
-    x, domain, total = shifted(s, scores, columns, at, least_bound=least_bound(measured(at, SCORE), SQUARINGS))  # 1
+    x, domain, total = shifted(s, scores, columns, at, near=NEAR,
+                               least_bound=least_bound(measured(at, SCORE), SQUARINGS))          # 1
     if columns is not None:
         x = x * columns  # masked columns at 0, where exp is 1, until it is taken out
     floor = FLOOR if domain.low < DEEPEST else DEEPEST

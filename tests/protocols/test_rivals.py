@@ -227,6 +227,16 @@ def test_softmax_near_the_exact_one(run: Run, protocol: Callable[..., Share], bo
     assert np.abs(got - softmax_exact(scores, mask) @ values).max() <= bound
 
 
+@pytest.mark.parametrize("protocol", [softmax_clipped, softmax_limit])
+def test_log_sums_do_not_take_the_maximums_place(twin: Run, protocol: Callable[..., Share]) -> None:
+    """A profile that was measured for another recipe has narrow log-sum-exps: the published formula keeps its maximum,
+    near which its exponential is right."""
+    scores, values, mask, at = case(1, 1, 64, 4, 0.3, 0.0)
+    narrow = at | {"log_sum": Range(3.0, 5.0)}
+    got, expected = (twin(attention(protocol, mask, a), scores, values, fracs=[PENDING, 16]) for a in (narrow, at))
+    np.testing.assert_array_equal(got, expected)
+
+
 def test_a_row_without_positive_scores_is_uniform(run: Run) -> None:
     scores, values, mask, _ = case(1, 1, 16, 3, 1.0, -9.0)
     at = {"value": Range(-5.0, 5.0), "score": Range(scores.min(), scores.max()), "relu_sum": Range(0.0, 0.0)}
