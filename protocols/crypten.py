@@ -69,7 +69,7 @@ def gelu_tanh(s: Session, x: Share, at: Site) -> Share:
     r = measured(at, INPUT)
     reach = max(1.0, r.reach)
     most = LIMIT if reach > WIDEST else reach
-    x = bounded(s, x, r, INPUT.name)
+    x = bounded(x, s, r, INPUT.name)
     thresholds = [0.0, -LIMIT, LIMIT] if reach > WIDEST else [0.0]
     negative, *cut = s.less(x, thresholds, bound=max(reach, with_air(r).reach), precision=PRECISION, known=True,
                             narrow=True)                                                         # 1
@@ -128,7 +128,7 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
         x, _ = clip(s, x, TANH_LIMIT, reach=reach)                                               # 1
         reach = TANH_LIMIT
     else:
-        x = bounded(s, x, r, INPUT.name)
+        x = bounded(x, s, r, INPUT.name)
     (negative,) = s.less(x, [0.0], bound=1.25 * reach + 1.0, known=True)                         # 2
     sign = 1 - negative * 2
     a = s.mul(x, sign).promise(bits(reach + 0.1) + 1)

@@ -127,7 +127,7 @@ def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     has a truncation pending, and is right in whole words, so that a matrix product takes it as it is.
     """
     r = measured(at, INPUT)
-    x = bounded(s, x, r, INPUT.name)
+    x = bounded(x, s, r, INPUT.name)
     reach, cut = max(4.0, with_air(r).reach), CUT * math.sqrt(2.0)
     # a threshold may move by 2^-9: both segments are equally wrong there
     precision = 9 if bits(reach + cut + 2.0**-8) == SHORT else 10

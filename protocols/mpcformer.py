@@ -56,7 +56,7 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
     against GeLU: 0.5 at 0, and growing as x^2: MPCFormer's networks are trained with it.
     Takes a pending x; the result has a truncation pending.
     """
-    x = bounded(s, x, measured(at, INPUT), INPUT.name)
+    x = bounded(x, s, measured(at, INPUT), INPUT.name)
     (square, slope, constant), (most, least) = QUAD, _magnitudes(at)
     if x.width - x.frac - 2 < least:
         (x,) = s.settle(x)

@@ -65,7 +65,7 @@ def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
     truncation pending, and the width of a product.
     """
     r = measured(at, INPUT)
-    x, reach = bounded(s, x, r, INPUT.name), max(8.0, with_air(r).reach)
+    x, reach = bounded(x, s, r, INPUT.name), max(8.0, with_air(r).reach)
     thresholds = [*BREAKS[:2], math.nextafter(BREAKS[2], math.inf)]
     below, middle, inside = s.less(x, thresholds, bound=reach, precision=PRECISION, known=True, narrow=True)  # 1
     c, over = s.mul_many([(x, inside - below), (x, 1 - inside)])                                 # 2
