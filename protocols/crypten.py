@@ -16,14 +16,13 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.clip import clip
 from secformer.protocols.fidelity import approximate
-from secformer.protocols.layernorm import layernorm_by
-from secformer.protocols.limit import exp_limit, holding_bases, least_bound
+from secformer.protocols.layernorm import holding_row_sums, layernorm_by
+from secformer.protocols.limit import NEAR, exp_limit, holding_bases, least_bound
 from secformer.protocols.newton import SQUARINGS, reciprocal_newton, rsqrt_newton
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import (
     EXP_SUM,
     INPUT,
-    LOG_SUM,
     MAXIMUM,
     NORM,
     SCORE,
@@ -70,7 +69,7 @@ def gelu_tanh(s: Session, x: Share, at: Site) -> Share:
     r = measured(at, INPUT)
     reach = max(1.0, r.reach)
     most = LIMIT if reach > WIDEST else reach
-    x = bounded(s, x, r, INPUT.name)
+    x = bounded(x, s, r, INPUT.name)
     thresholds = [0.0, -LIMIT, LIMIT] if reach > WIDEST else [0.0]
     negative, *cut = s.less(x, thresholds, bound=max(reach, with_air(r).reach), precision=PRECISION, known=True,
                             narrow=True)                                                         # 1
@@ -129,7 +128,7 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
         x, _ = clip(s, x, TANH_LIMIT, reach=reach)                                               # 1
         reach = TANH_LIMIT
     else:
-        x = bounded(s, x, r, INPUT.name)
+        x = bounded(x, s, r, INPUT.name)
     (negative,) = s.less(x, [0.0], bound=1.25 * reach + 1.0, known=True)                         # 2
     sign = 1 - negative * 2
     a = s.mul(x, sign).promise(bits(reach + 0.1) + 1)
@@ -139,24 +138,26 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
 
 @cite("knott2021crypten", "softmax: tree maximum, exponential, reciprocal")
 @opens(holding_bases)
-@needs(VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM, LOG_SUM)
+@needs(VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM)
 @approximate
 def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^8)^(2^8), x = scores less their row maximum: (B, H, Q, D).
 
-    2 ceil(log2 T) + 58 rounds with the published 10 iterations; about 77 bytes per score, 18 per value, 610 per row.
-    1. x <- scores - m, m a coarse row maximum                                   2 ceil(log2 T) rounds
+    30 rounds with the published 10 iterations beside those of a row maximum; about 35 bytes per
+    score, 13 per value, 200 per row.
+    1. x <- scores - m, m a coarse row maximum                                   see `shifted`
     2. keep <- [x >= -128], where the range goes below -480                      three rounds
-    3. e <- keep (1 + x/2^8)^(2^8), masked columns times 0                       17 rounds (18 with keep)
+    3. e <- keep (1 + x/2^8)^(2^8), masked columns times 0                       nine rounds (ten with keep)
     4. c <- e @ values; z <- row sums of e                                       one round
-    5. return c / z by `reciprocal_newton`, one per row                          40 rounds
+    5. return c / z by `reciprocal_newton`, one per row                          20 rounds
 
     Ranges: at["value"], at["score"], at["spread"], at["exp_sum"]. As published, e diverges for x below -512. Error of a
     weight against softmax: 1e-2 of the row's largest at most (x^2/512 relative, largest near x = -2); against its
     formula with the same m: 1e-3. Takes pending scores; the result has a truncation pending.
     """
     columns = real_columns(scores, values, mask)
-    x, domain, total = shifted(s, scores, columns, at, least_bound=least_bound(measured(at, SCORE), SQUARINGS))  # 1
+    x, domain, total = shifted(s, scores, columns, at, near=NEAR,
+                               least_bound=least_bound(measured(at, SCORE), SQUARINGS))          # 1
     if columns is not None:
         x = x * columns  # masked columns at 0, where exp is 1, until it is taken out
     floor = FLOOR if domain.low < DEEPEST else DEEPEST
@@ -169,11 +170,12 @@ def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at
 @cite("knott2021crypten", "inverse square root by Newton's iteration")
 @cite("ba2016layernorm", "layer normalisation")
 @needs(*NORM)
+@opens(holding_row_sums)
 @approximate
 def layernorm_newton(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
-    """LayerNorm with CrypTen's Newton inverse root: x (N, C), gamma, beta (C,) -> (N, C), settled.
+    """LayerNorm with CrypTen's Newton inverse root: x (N, C), gamma, beta (C,) -> (N, C), pending.
 
-    33 rounds with the published 3 iterations; about 26 bytes per element. Ranges as in `layernorm_by`. Error: that of
+    18 rounds with the published 3 iterations; about 6 bytes per element. Ranges as in `layernorm_by`. Error: that of
     `rsqrt_newton`, at most 5e-3 relative to the result. Takes a pending x.
     """
     return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_newton)

@@ -113,9 +113,14 @@ def segment() -> Series:
     return Series(FOLDED_BITS, none, (0.0, *BETA), magnitude=2, mask_frac=14, public_frac=14)
 
 
+def _folding(fixed: FixedPoint, at: Site) -> int:
+    return FOLDED_BITS + FOLD_FRAC - 2
+
+
 @cite("luo2024secformer", "GeLU protocol: segmented Fourier series for erf")
 @cite("zheng2023sine", "sine from one masked opening")
 @needs(INPUT)
+@opens(_folding)
 @approximate
 def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     """GeLU(x), v = x / sqrt 2: erf(v) is -1 below -1.7, 1 above 1.7, seven sines between.
@@ -130,7 +135,7 @@ def gelu_segmented(s: Session, x: Share, at: Site) -> Share:
     has a truncation pending, and is right in whole words, so that a matrix product takes it as it is.
     """
     r = measured(at, INPUT)
-    x = bounded(s, x, r, INPUT.name)
+    x = bounded(x, s, r, INPUT.name)
     reach, cut = max(4.0, with_air(r).reach), CUT * math.sqrt(2.0)
     # a threshold may move by 2^-9: both segments are equally wrong there
     precision = 9 if bits(reach + cut + 2.0**-8) == SHORT else 10

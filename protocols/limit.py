@@ -14,6 +14,7 @@ from secformer.protocols.ranges import Range, Site, bits
 
 FINER = 2                # bits that an element's base has beyond the session's: 18 as in PUMA
 FLOOR_PRECISION = 3      # fractional bits of the comparison with the floor
+NEAR = 0.5               # a coarse maximum lies less than this below the row's: at x = 2, PUMA's exp is 6 % too small
 LARGEST_BASE = 0.97      # even powers of a negative base below -0.97 are no longer near 0: 0.97^256 is 4e-4
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.fidelity import student
 from secformer.protocols.newton import reciprocal_newton
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import INPUT, QUAD_SHIFT, QUAD_SUM, RELU_SUM, SCORE, VALUE, measured, needs
+from secformer.protocols.quantities import INPUT, QUAD_SHIFT, QUAD_SUM, RELU_SUM, SCORE, VALUE, measured, needs, opens
 from secformer.protocols.ranges import Range, Site, bits, bounded, with_air
 from secformer.protocols.softmax import (
     EXP_BITS,
@@ -31,9 +32,21 @@ E = 2.0**-6              # what 2ReLU adds to every row's sum, so that none is 0
 WINDOW = 17              # bits of the widest comparison that two tables serve
 
 
+def _magnitudes(at: Site) -> tuple[int, int]:
+    """Of Quad of the range; and of an x whose words hold that beside the square."""
+    reach, (square, slope, constant) = max(1.0, with_air(measured(at, INPUT)).reach), QUAD
+    most = bits(1.01 * (square * reach**2 + slope * reach + constant))
+    return most, most + bits(1.0 / square) - bits(1.0 / slope)
+
+
+def _quad_magnitude(fixed: FixedPoint, at: Site) -> int:
+    return _magnitudes(at)[1] if INPUT.name in at else 1
+
+
 @cite("li2023mpcformer", "Quad")
 @student("Quad", quad=list(QUAD))
 @needs(INPUT)
+@opens(_quad_magnitude)
 def gelu_quad(s: Session, x: Share, at: Site) -> Share:
     """0.125 x^2 + 0.25 x + 0.5 for x in at["input"].   1 round; 3 bytes per element for |x| up to 50, 4 beyond.
 
@@ -43,12 +56,10 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
     against GeLU: 0.5 at 0, and growing as x^2: MPCFormer's networks are trained with it.
     Takes a pending x; the result has a truncation pending.
     """
-    r = measured(at, INPUT)
-    x, reach = bounded(s, x, r, INPUT.name), max(1.0, with_air(r).reach)
-    square, slope, constant = QUAD
-    most = bits(1.01 * (square * reach**2 + slope * reach + constant))
-    if x.width - x.frac < most + 2 + bits(1.0 / square) - bits(1.0 / slope):
-        (x,) = s.settle(x)  # beside the square, its slope takes words that hold the result
+    x = bounded(x, s, measured(at, INPUT), INPUT.name)
+    (square, slope, constant), (most, least) = QUAD, _magnitudes(at)
+    if x.width - x.frac - 2 < least:
+        (x,) = s.settle(x)
     y = s.square(x, magnitude=most - bits(square)) * square + x * slope + constant               # 1
     return y.promise(most)
 
@@ -60,11 +71,11 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
 def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real columns: (B, H, Q, D).
 
-    44 rounds with the published 10 iterations; about 21 bytes per score, 18 per value, 610 per row.
-    1. p <- (scores + 5)^2, masked columns times 0                               two rounds
+    23 rounds with the published 10 iterations; about 15 bytes per score, 13 per value, 200 per row.
+    1. p <- (scores + 5)^2, masked columns times 0                               one round
     2. c <- p @ values; q <- row sums of p                                       two rounds
-    3. n <- 1 / q by `reciprocal_newton`, one per row                            38 rounds
-    4. return c n                                                                two rounds
+    3. n <- 1 / q by `reciprocal_newton`, one per row                            19 rounds
+    4. return c n                                                                one round
 
     Ranges: at["value"], at["score"]; at["quad_sum"], the row sums q. The released benchmark starts Newton's iteration
     at q itself and leaves its domain for q above 250; here q is moved by a public power of two. Error, relative: 1e-3
@@ -93,12 +104,12 @@ def plain_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: 
 def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """(relu(x) + e/n) / (sum relu(x) + e) @ values over a row's n real columns: (B, H, Q, D).
 
-    43 rounds with the published 10 iterations; about 11 bytes per score, 18 per value, 610 per row.
+    23 rounds with the published 10 iterations; about 11 bytes per score, 13 per value, 200 per row.
     1. w <- relu(scores) + e/n, masked columns times 0                           two rounds
        Scores count with 16 bits in all (11 fractional ones for scores below 31), which two small tables compare.
     2. c <- w @ values; q <- row sums of w                                       one round
-    3. n <- 1 / q by `reciprocal_newton`, one per row                            38 rounds
-    4. return c n                                                                two rounds
+    3. n <- 1 / q by `reciprocal_newton`, one per row                            19 rounds
+    4. return c n                                                                one round
 
     Ranges: at["value"], at["score"]; at["relu_sum"], the row sums of relu. e = 2^-6. The released training code has
     1e-12, which only keeps a row without positive scores (it becomes uniform) from dividing by 0. Fixed point needs an

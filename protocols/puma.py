@@ -17,14 +17,13 @@ import numpy as np
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.fidelity import approximate
-from secformer.protocols.layernorm import layernorm_by
-from secformer.protocols.limit import exp_limit, holding_bases, least_bound
+from secformer.protocols.layernorm import holding_row_sums, layernorm_by
+from secformer.protocols.limit import NEAR, exp_limit, holding_bases, least_bound
 from secformer.protocols.octaves import reciprocal_octaves, rsqrt_octaves
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import (
     EXP_SUM,
     INPUT,
-    LOG_SUM,
     MAXIMUM,
     NORM,
     SCORE,
@@ -66,7 +65,7 @@ def gelu_piecewise(s: Session, x: Share, at: Site) -> Share:
     truncation pending, and the width of a product.
     """
     r = measured(at, INPUT)
-    x, reach = bounded(s, x, r, INPUT.name), max(8.0, with_air(r).reach)
+    x, reach = bounded(x, s, r, INPUT.name), max(8.0, with_air(r).reach)
     thresholds = [*BREAKS[:2], math.nextafter(BREAKS[2], math.inf)]
     below, middle, inside = s.less(x, thresholds, bound=reach, precision=PRECISION, known=True, narrow=True)  # 1
     c, over = s.mul_many([(x, inside - below), (x, 1 - inside)])                                 # 2
@@ -92,25 +91,26 @@ def _times(x: Share, constant: float) -> Share:
 
 @cite("dong2023puma", "softmax: clipped exponential, one reciprocal per row")
 @opens(holding_bases)
-@needs(VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM, LOG_SUM)
+@needs(VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM)
 @approximate
 def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^5)^(2^5), 0 below -14, x = scores less their row maximum: (B, H, Q, D).
 
-    2 ceil(log2 T) + 30 rounds; about 67 bytes per score, 18 per value, 110 per row.
-    1. x <- scores - m, m a coarse row maximum                                   2 ceil(log2 T) rounds
+    20 rounds beside those of a row maximum; about 33 bytes per score, 13 per value, 40 per row.
+    1. x <- scores - m, m a coarse row maximum                                   see `shifted`
     2. keep <- [x >= -14], where the range goes below                            three rounds, one opening of 2 bytes
-    3. e <- keep (1 + x/2^5)^(2^5), masked columns times 0                       12 rounds
+    3. e <- keep (1 + x/2^5)^(2^5), masked columns times 0                       seven rounds (six without keep)
     4. c <- e @ values; z <- row sums of e                                       one round
-    5. return c / z by `reciprocal_octaves`, one per row                         14 rounds
+    5. return c / z by `reciprocal_octaves`, one per row                         nine rounds
 
     Ranges: at["value"], at["score"], at["spread"], at["exp_sum"]. Error of a weight against softmax: 3e-2 of the row's
-    largest at most (x^2/64 relative, largest near x = -2); against its formula with the same m: 5e-4. m lies up to 2^-2
+    largest at most (x^2/64 relative, largest near x = -2); against its formula with the same m: 5e-4. m lies up to 2^-1
     below the maximum, which brings x nearer to 0, where the formula is better. Takes pending scores; the result has a
     truncation pending.
     """
     columns = real_columns(scores, values, mask)
-    x, domain, total = shifted(s, scores, columns, at, least_bound=least_bound(measured(at, SCORE), SQUARINGS))  # 1
+    x, domain, total = shifted(s, scores, columns, at, near=NEAR,
+                               least_bound=least_bound(measured(at, SCORE), SQUARINGS))          # 1
     if columns is not None:
         x = x * columns  # masked columns at 0, where exp is 1, until it is taken out
     e = exp_limit(s, x, domain, squarings=SQUARINGS, floor=CLIP)                                 # 2, 3
@@ -122,11 +122,12 @@ def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, 
 @cite("dong2023puma", "LayerNorm")
 @cite("ba2016layernorm", "layer normalisation")
 @needs(*NORM)
+@opens(holding_row_sums)
 @approximate
 def layernorm_octaves(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
-    """LayerNorm with the inverse root of PUMA's framework: x (N, C), gamma, beta (C,) -> (N, C), settled.
+    """LayerNorm with the inverse root of PUMA's framework: x (N, C), gamma, beta (C,) -> (N, C), pending.
 
-    16 rounds; about 26 bytes per element. Ranges as in `layernorm_by`; at["variance"] up to 20 octaves. Error: that of
+    9 rounds; about 6 bytes per element. Ranges as in `layernorm_by`; at["variance"] up to 20 octaves. Error: that of
     `rsqrt_octaves`, 2e-4 relative to the result. Takes a pending x.
     """
     return layernorm_by(s, x, gamma, beta, eps, at, rsqrt_octaves)

@@ -73,7 +73,7 @@ def roomiest(least: int, widths: Callable[[int], tuple[int, ...]]) -> int:
     return magnitude
 
 
-def bounded(s: Session, x: Share, r: Range, what: str, *, room: int = 0) -> Share:
+def bounded(x: Share, s: Session, r: Range, what: str, *, room: int = 0) -> Share:
     """x with the promise that it lies in its measured range, which a guarded session checks where x is opened next. The
     promise is 2^room at least, and as loose as the bytes of that opening allow. Local.
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from secformer.mpc.errors import RangeError, ShapeError
 from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.functions import HIGHEST
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
@@ -100,18 +101,19 @@ def always_as_many(total: Range) -> int:
 @cite("vaswani2017attention", "scaled dot-product attention")
 def shifted(
     s: Session, scores: Share, columns: np.ndarray | None, at: Site, *, least_bound: float = 0.0,
-    windows: Windows = (WINDOW,), reciprocal_rounds: Callable[[Range], int] = always_as_many,
+    windows: Windows = (WINDOW,), reciprocal_rounds: Callable[[Range], int] = always_as_many, near: float | None = None,
 ) -> tuple[Share, Range, Range]:
     """x = scores - m; its domain over real columns; and where row sums of exp(x) lie. Softmax does not depend on m.
 
     Where at["log_sum"] is narrow, m is its upper end, a public constant. Else m is a coarse row maximum: see
-    `row_maximum`, which takes the rounds that the reciprocal of a row's sum then needs into account.
+    `row_maximum`, which takes the rounds that the reciprocal of a row's sum then needs into account. With `near`, it
+    is always that, and less than `near` below the row's: for exponentials that are right near 0 alone.
 
     1. masked columns <- a public constant
     2. m <- coarse row maximum                    one round more where no table of exp's reaches the domain's low end
     Takes pending scores; x stays pending, and is right modulo 4 max(least_bound, largest score) or more.
     """
-    score, spread, logs = measured(at, SCORE), measured(at, SPREAD), narrow_log_sum(at)
+    score, spread, logs = measured(at, SCORE), measured(at, SPREAD), narrow_log_sum(at) if near is None else None
     if logs is not None:
         x = masked(scores, columns, math.floor(score.low)) - logs.high                           # 1
         return x, Range(score.low - logs.high - 1.0, 0.0), Range(LEAST_SUM * math.exp(logs.low - logs.high), 1.0)
@@ -121,6 +123,7 @@ def shifted(
         return Range(LEAST_SUM, math.exp(delta) * most)
 
     scores, m, delta = row_maximum(s, scores, columns, at, least_bound=least_bound, windows=windows,
+                                   most=HIGHEST if near is None else near,
                                    following=lambda delta: reciprocal_rounds(total(delta)))       # 1, 2
     domain = Range(max(spread.low, score.low - score.high), delta)
     if table(domain.low, domain.high) is None:
@@ -207,11 +210,11 @@ def plain_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: 
 def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real columns: (B, H, Q, D).
 
-    2 iterations + 6 rounds, 32 with the paper's 13; about 22 bytes per score, 18 per value.
-    1. p <- (scores + 5)^2, masked columns times 0                               two rounds
+    iterations + 4 rounds, 17 with the paper's 13; about 15 bytes per score, 13 per value.
+    1. p <- (scores + 5)^2, masked columns times 0                               one round
     2. c <- p @ values; q <- row sums of p                                       two rounds
     3. n <- 1 / q by Goldschmidt, one per row: eta = 5000, 13 iterations where at["quad_sum"] allows
-    4. return c n                                                                two rounds
+    4. return c n                                                                one round
 
     Ranges: at["value"], at["score"]; at["quad_sum"], the row sums q. Error, relative: 3e-4 (see
     `reciprocal_goldschmidt`). Takes pending scores; the result has a truncation pending.
@@ -227,8 +230,8 @@ def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at
 def quad_mean(
     s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site, reciprocal: Reciprocal
 ) -> Share:
-    """p @ values / row sums of p, p = (scores + 5)^2, with the reciprocal given: 5 rounds beside the reciprocal's;
-    about 22 bytes per score, 18 per value."""
+    """p @ values / row sums of p, p = (scores + 5)^2, with the reciprocal given: 4 rounds beside the reciprocal's;
+    about 15 bytes per score, 13 per value."""
     columns = real_columns(scores, values, mask)
     total = positive(at, QUAD_SUM)
     if total.low == 0.0:

@@ -68,14 +68,14 @@ def test_room_ends_where_words_do() -> None:
 def test_a_promise_is_as_loose_as_its_bytes_allow(reach: float, room: int, magnitude: int) -> None:
     """An eighth of the length lies beyond each end. At most, it is what the words hold."""
     s = PlainSession()
-    x = bounded(s, s.accept([1.0], frac=32, width=48), Range(-reach, reach), "input", room=room)
+    x = bounded(s.accept([1.0], frac=32, width=48), s, Range(-reach, reach), "input", room=room)
     assert x.magnitude == magnitude and x.interval is None
     with s.guarding({1: [0]}, 1):
-        x = bounded(s, x, Range(0.0, 8.0), "input")
+        x = bounded(x, s, Range(0.0, 8.0), "input")
         assert x.interval == Interval(-1.0, 9.0, ": input")
 
 
 def test_ranges_that_words_do_not_hold() -> None:
     s = PlainSession()
     with pytest.raises(RangeError, match=r"'input' reaches 16400, but the layer before it holds values below 2\^14"):
-        bounded(s, s.accept([1.0], frac=32, width=48), Range(0.0, 16_400.0), "input")
+        bounded(s.accept([1.0], frac=32, width=48), s, Range(0.0, 16_400.0), "input")

@@ -38,7 +38,7 @@ SITE: Site = {
     "input": Range(-12.0, 12.0), "gain": Range(2.0, 2.0), "value": Range(-8.0, 8.0),
     "score": Range(-20.0, 20.0), "spread": Range(-30.0, 0.0),
     "exp_sum": Range(1.0, 100.0), "quad_sum": Range(100.0, 9000.0), "relu_sum": Range(1.0, 500.0),
-    "variance": Range(2.5, 100.0),
+    "variance": Range(2.5, 100.0), "row_sum": Range(-90.0, 90.0),
 }
 ON_SHARES = [r for r in RECIPES.values() if r is not EXACT]
 by_name = pytest.mark.parametrize("recipe", ON_SHARES, ids=lambda r: r.name)
@@ -222,11 +222,12 @@ def test_a_variant_says_of_itself_what_its_functions_say() -> None:
 
 
 @pytest.mark.parametrize("recipe, gelu, tanh, softmax, layernorm", [
-    (FAITHFUL, 2, 2, 21, 6), (SECFORMER, 9, 2, 33, 38), (MPCFORMER, 3, 29, 45, 33), (MPCFORMER_2RELU, 3, 29, 44, 33),
-    (PUMA, 12, 2, 45, 16), (CRYPTEN, 34, 29, 73, 33),
+    (FAITHFUL, 2, 2, 20, 4), (SECFORMER, 7, 2, 18, 25), (MPCFORMER, 2, 16, 24, 19), (MPCFORMER_2RELU, 2, 16, 24, 19),
+    (PUMA, 8, 2, 35, 10), (CRYPTEN, 19, 16, 45, 19),
 ])
 def test_rounds(recipe: Recipe, gelu: int, tanh: int, softmax: int, layernorm: int) -> None:
-    """As the docstrings say, with the settling of the result; T = 128; the papers' iterations."""
+    """As the docstrings say, with the settling of the result; T = 128, a tree's maximum; the papers' iterations, and
+    words that have no room for SecFormer's deflation."""
     at, t = SITE, 128
     assert price(lambda s, x: recipe.gelu(s, x, at), (9,))[0] == gelu
     assert price(lambda s, x: recipe.tanh(s, x, at), (9,))[0] == tanh
@@ -235,15 +236,15 @@ def test_rounds(recipe: Recipe, gelu: int, tanh: int, softmax: int, layernorm: i
 
 
 @pytest.mark.parametrize("recipe, gelu, softmax", [
-    (MPCFORMER, 9, 35), (MPCFORMER_2RELU, 9, 25), (PUMA, 72, 76), (CRYPTEN, 167, 91),
+    (SECFORMER, 21, 24), (MPCFORMER, 6, 24), (MPCFORMER_2RELU, 6, 20), (PUMA, 31, 42), (CRYPTEN, 68, 46),
 ])
 def test_bytes(recipe: Recipe, gelu: int, softmax: int) -> None:
-    """As the docstrings say, with 4 bytes for settling a pending result; T = 128 and D = 64, so that values are half as
-    many as scores. LayerNorm costs the same 24 to 25 bytes in every recipe, nearly all of it outside of the root."""
+    """As the docstrings say, with 3 or 4 bytes for settling a pending result; T = 128 and D = 64, so that values are
+    half as many as scores. LayerNorm costs the same 10 bytes in every recipe, nearly all of it outside of the root."""
     at, t = SITE, 128
-    assert price(lambda s, x: recipe.gelu(s, x, at), (100,))[1] / 100 == pytest.approx(gelu, abs=7)
-    assert price(attention(recipe, t, 64), (1, 2, t, t))[1] / (2 * t * t) == pytest.approx(softmax, abs=5)
-    assert 24.0 < price(normalisation(recipe, 768), (t, 768))[1] / (t * 768) < 25.0
+    assert price(lambda s, x: recipe.gelu(s, x, at), (100,))[1] / 100 == pytest.approx(gelu, abs=1)
+    assert price(attention(recipe, t, 64), (1, 2, t, t))[1] / (2 * t * t) == pytest.approx(softmax, abs=1)
+    assert 10.0 < price(normalisation(recipe, 768), (t, 768))[1] / (t * 768) < 10.5
 
 
 def attention(recipe: Recipe, t: int, d: int) -> Callable[..., Share]:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from checkpoints import write_checkpoint
+from mpc_lab import kernels_named
 from protocols_lab import PENDING, Run, norm_site
 
 from secformer.models.run.local import secure_bert
 from secformer.models.run.local import twin as twin_of
 from secformer.mpc.errors import RangeError
+from secformer.mpc.session import Session
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
+from secformer.mpc.simulate import World
 from secformer.protocols.crypten import gelu_tanh, layernorm_newton, one_less_sigmoid, softmax_limit, tanh_sigmoid
-from secformer.protocols.gelu import gelu_exact
+from secformer.protocols.gelu import gelu_exact, gelu_segmented
 from secformer.protocols.layernorm import layernorm_exact
 from secformer.protocols.mpcformer import gelu_quad, softmax_2quad_newton, softmax_2relu
 from secformer.protocols.puma import gelu_piecewise, layernorm_octaves, softmax_clipped
@@ -171,6 +175,23 @@ def test_missing_ranges(protocol: Callable[..., Share]) -> None:
         protocol(s, s.public(1.0, (3,)), {})
 
 
+@pytest.mark.parametrize("protocol", [gelu_segmented, gelu_quad, gelu_piecewise, gelu_tanh, tanh_sigmoid])
+def test_a_guard_marks_inputs_that_leave_their_range(protocol: Callable[..., Share]) -> None:
+    """Where a product opens them: a little outside, and far, but nothing that lies at the very ends."""
+    x = np.array([[3.0, -3.0], [0.0, 6.0], [1.0, -2.0], [20.0, 0.0]])
+
+    def program(s: Session, x: np.ndarray) -> Any:
+        mine = x if getattr(s, "party", None) is None or s.party.rank == 0 else None
+        with s.guarding({4: np.arange(4)}, 4) as guard:
+            pending = s.mul(s.share(mine, 0, shape=x.shape), s.public(np.ones(x.shape)))
+            s.settle(protocol(s, pending, {"input": Range(-3.0, 3.0)}))
+        return guard.words
+
+    mine, theirs = World(kernels=kernels_named("numpy")).run(program, x, x).results
+    for words in (mine + theirs, program(PlainSession(strict=False), x)):
+        assert (np.asarray(words)[:, 0] != 0).tolist() == [False, True, False, True]
+
+
 # ---- softmax ---------------------------------------------------------------------------------------------------------
 
 SOFTMAX = [(softmax_clipped, puma_softmax), (softmax_limit, crypten_softmax), (softmax_2quad_newton, mpcformer_2quad),
@@ -225,6 +246,16 @@ def test_softmax_near_the_exact_one(run: Run, protocol: Callable[..., Share], bo
     scores, values, mask, at = case(2, 1, 40, 4, spread, -3.0)
     got = run(attention(protocol, mask, at), scores, values, fracs=[PENDING, 16])
     assert np.abs(got - softmax_exact(scores, mask) @ values).max() <= bound
+
+
+@pytest.mark.parametrize("protocol", [softmax_clipped, softmax_limit])
+def test_log_sums_do_not_take_the_maximums_place(twin: Run, protocol: Callable[..., Share]) -> None:
+    """A profile that was measured for another recipe has narrow log-sum-exps: the published formula keeps its maximum,
+    near which its exponential is right."""
+    scores, values, mask, at = case(1, 1, 64, 4, 0.3, 0.0)
+    narrow = at | {"log_sum": Range(3.0, 5.0)}
+    got, expected = (twin(attention(protocol, mask, a), scores, values, fracs=[PENDING, 16]) for a in (narrow, at))
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_a_row_without_positive_scores_is_uniform(run: Run) -> None:
