@@ -163,7 +163,7 @@ def weighted_mean(
     r = with_air(measured(at, VALUE))
     value_bits = promised(s.fixed, measured(at, VALUE).reach, total_bits, scale_bits, down,
                           room=apart(at, r) if s.guarded else 0)
-    magnitude = total_bits + value_bits
+    magnitude = max(total_bits + value_bits, down + 1)  # c has `down` bits to drop beside its own
     (weights,) = s.settle(weights, width=max(width, s.fixed.window(2 * s.fixed.frac, magnitude)))
     context = s.matmul(weights, values, magnitude=magnitude) * 2.0**-down                        # 1
     sums = weights.sum(-1, keepdims=True).promise(total_bits)
