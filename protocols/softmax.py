@@ -117,7 +117,7 @@ def shifted(
     if logs is not None:
         x = masked(scores, columns, math.floor(score.low)) - logs.high                           # 1
         return x, Range(score.low - logs.high - 1.0, 0.0), Range(LEAST_SUM * math.exp(logs.low - logs.high), 1.0)
-    most = min(float(scores.shape[-1]), max(1.0, measured(at, EXP_SUM).high))
+    most = min(2.0 ** bits(scores.shape[-1]), max(1.0, measured(at, EXP_SUM).high))
 
     def total(delta: float) -> Range:
         return Range(LEAST_SUM, math.exp(delta) * most)
