@@ -1,4 +1,4 @@
-"""Two revisions of this repository on one machine, in turns: BERT's seconds, rounds and bytes, and what their ratios are.
+"""Two revisions of this repository on one machine, in turns: BERT's seconds, rounds and bytes, and their ratios.
 
     git worktree add ../before REVISION
     python bench/revisions.py ../before --shape base --tokens 128,512 --recipe faithful,secformer --turns 2

@@ -1,11 +1,12 @@
-"""Turns a recorded comparison into the Markdown tables of docs/comparison.md.
+"""Turns recorded results into the Markdown tables of the documents.
 
     python bench/tables.py bench/results/comparison-base-128.json
     python bench/tables.py bench/results/figures.json
     python bench/tables.py --fill docs/comparison.md
 
 The last command updates a document. Between the comments <!-- tables: NAME --> and <!-- end -->, it puts the tables of
-bench/results/NAME.json; NAME is real for all results of bench/real.py.
+bench/results/NAME.json. Some names stand for several results: `real` for all of bench/real.py, `measured` for the
+README's table, `base-128` for what BERT_BASE costs at 128 tokens.
 """
 
 from __future__ import annotations
@@ -130,10 +131,77 @@ def real() -> str:
                   "1 - cosine of embeddings, at most", "same expansion terms", "marked"], lines)
 
 
+def result(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+
+
+def measured() -> str:
+    """The README's table."""
+    both = [result(f"bert-base-128-{name}") for name in ("faithful", "secformer")]
+    real, student = result("fidelity-faithful"), result("classify-secformer")
+    untrained = "not trained for it"
+    return table(["", "`faithful`", "`secformer`"], [
+        ["BERT_BASE shape, 128 tokens: online traffic", *(megabytes(r["online_bytes_both_directions"]) for r in both)],
+        ["BERT_BASE shape, 128 tokens: rounds per layer", *(str(r["rounds_per_layer"]) for r in both)],
+        ["BERT_BASE shape, 128 tokens: seconds, online / all",
+         *(f"{r['online_seconds']:.1f} / {r['seconds_all_roles']:.1f}" for r in both)],
+        ["BERT_BASE shape, 128 tokens: dealer to party 1", *(f"{r['dealer_bytes'] / 1e9:.2f} GB" for r in both)],
+        [f"all-MiniLM-L6-v2: largest error of a hidden state, {real['sentences']} sentences",
+         f"{real['last_hidden_state_max_error']:.1e}", untrained],
+        ["all-MiniLM-L6-v2: STS-B Pearson, secure / plaintext",
+         f"{real['pearson_secure']:.5f} / {real['pearson_plain']:.5f}", untrained],
+        ["shipped student, 2 layers: SST-2 dev accuracy, secure / plaintext", untrained,
+         f"{100 * student['accuracy_secure']:.2f} % / {100 * student['accuracy_plain']:.2f} %"],
+    ])
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
+
+
+def base_128() -> str:
+    """What one inference of BERT_BASE costs, and the parts of `faithful`."""
+    both = [result(f"bert-base-128-{name}") for name in ("faithful", "secformer")]
+    rows = [
+        ["online traffic, both directions", *(megabytes(r["online_bytes_both_directions"]) for r in both)],
+        ["rounds per layer", *(str(r["rounds_per_layer"]) for r in both)],
+        ["online seconds", *(f"{r['online_seconds']:.1f}" for r in both)],
+        ["seconds of all three roles together", *(f"{r['seconds_all_roles']:.1f}" for r in both)],
+        ["the same, as a multiple of a float32 pass", *(f"{r['ratio_to_float32']:.0f}" for r in both)],
+        ["dealer to party 1", *(f"{r['dealer_bytes'] / 1e9:.2f} GB" for r in both)],
+        ["provisioning traffic, once per model", *(f"{r['provisioning_bytes'] / 1e9:.2f} GB" for r in both)],
+        ["peak resident memory", *(f"{r['peak_memory_bytes'] / 1e9:.2f} GB" for r in both)],
+    ]
+    parts = [[name, f"{c['bytes'] / 1e6:,.0f}", str(c["rounds"]), f"{c['seconds']:.2f} / {c['offline_seconds']:.2f}",
+              f"{c['dealer_bytes'] / 1e6:,.0f}"] for name, c in both[0]["by_part"].items()]
+    return (table(["", "`faithful`", "`secformer`"], rows) + "\n\nThe parts of `faithful`:\n\n"
+            + table(["part", "online MB", "rounds", "seconds online / offline", "dealer MB"], parts))
+
+
+def revisions(facts: Mapping[str, Any]) -> str:
+    """Both revisions' figures, and now over before."""
+    what = (("rounds per layer", "rounds_per_layer", 1.0, "{:.0f}"),
+            ("online MB", "online_bytes_both_directions", 1e6, "{:,.0f}"), ("dealer GB", "dealer_bytes", 1e9, "{:.2f}"),
+            ("seconds, all roles", "seconds_all_roles", 1.0, "{:.1f}"),
+            ("processor seconds", "processor_seconds_all_roles", 1.0, "{:.1f}"))
+    lines = []
+    for name, row in facts["rows"].items():
+        recipe, tokens = name.rsplit("-", 1)
+        lines += [[f"`{recipe}`, {tokens} tokens: {label}",
+                   *(form.format(row[side][key] / unit) for side in ("before", "now")),
+                   f"{row['now_over_before'][key]:.2f}"] for label, key, unit, form in what]
+    return table(["BERT_" + facts["shape"].upper(), "before", "now", "now / before"], lines)
+
+
+NAMED = {"real": real, "measured": measured, "base-128": base_128}
+
+
 def tables(path: Path) -> str:
-    if path.stem == "real":
-        return real()
+    if path.stem in NAMED:
+        return NAMED[path.stem]()
     facts = json.loads(path.read_text("utf-8"))
+    if facts["bench"].startswith("revisions"):
+        return revisions(facts)
     if facts["bench"].startswith("families"):
         return families(facts["rows"])
     if "tasks" in facts:
