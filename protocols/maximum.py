@@ -19,6 +19,7 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.mpc.thresholding import MOST_THRESHOLDS, window_of
 from secformer.protocols.exp import table
+from secformer.protocols.papers import cite
 from secformer.protocols.quantities import MAXIMUM, SCORE, SPREAD, measured
 from secformer.protocols.ranges import Range, Site, bits
 
@@ -82,6 +83,7 @@ def nothing(delta: float) -> int:
     return 0
 
 
+@cite("knott2021crypten", "softmax: the row maximum is subtracted first, by a tree of comparisons")
 def row_maximum(
     s: Session, scores: Share, columns: np.ndarray | None, at: Site, *, least_bound: float = 0.0,
     windows: Windows = (WINDOW,), most: float = HIGHEST, following: Following = nothing,
@@ -126,6 +128,7 @@ def masked(scores: Share, columns: np.ndarray | None, constant: int) -> Share:
 # ---- by thresholds --------------------------------------------------------------------------------------------------
 
 
+@cite("luo2024secformer", "one masked opening, here of scores that are compared with public thresholds")
 def coarse_maximum(s: Session, scores: Share, found: Steps, score: Range) -> Share:
     """m = start + step (how many thresholds the row's maximum reaches): 0 <= maximum - m < delta where the maximum lies
     from `start` to start + (number + 1) step.   4 rounds, or none without thresholds.
