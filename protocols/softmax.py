@@ -15,6 +15,7 @@ import numpy as np
 
 from secformer.mpc.errors import RangeError, ShapeError
 from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.functions import HIGHEST
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
@@ -53,6 +54,8 @@ RECIPROCAL_BITS = 0  # reciprocals of row sums settle at 1 or more: relative rou
 COARSER = 3          # bits by which a row's sum may settle coarser than the least row's
 ABOVE = 0.5          # of a domain's upper end, that exp may be larger
 NARROW = 3.0         # longest range of log-sum-exp, in which rows need no maximum
+LEAST_ROW = 4.0      # a row's sum should not be less there: rounding T weights is off by about sqrt(T) 2^-17
+MOST_FINER = 2       # bits that three bytes of a weight have room for there
 LEAST_BOUND = 7.75   # least bound of scores: a tree's maximum is then wide enough for exp's shortest period, 32
 TOLERANCE = 2.0**-5          # of a sum times its reciprocal, where a session checks it
 SERIES_TOLERANCE = 2.0**-10  # the same for reciprocals by series
@@ -80,16 +83,23 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     """
     columns = real_columns(scores, values, mask)
     x, domain, total = shifted(s, scores, columns, at, least_bound=LEAST_BOUND, windows=(OCTET, WINDOW),
-                               reciprocal_rounds=series_rounds)                                  # 1
+                               reciprocal_rounds=series_rounds, above=HIGHEST)                   # 1
     if columns is not None:
         x = x * columns  # so that masked columns stay in exp's domain
+    finer = EXP_BITS if narrow_log_sum(at) is None else rows_below(total)
     # weights are checked where exp opens them, so they may settle in as few bits as they need
-    e = exp(s, x, domain, scale_bits=EXP_BITS)                                                   # 2
-    e = e.promise(min(e.magnitude, bits(2.0**EXP_BITS * math.exp(domain.high + ABOVE))))
+    e = exp(s, x, domain, scale_bits=finer)                                                      # 2
+    e = e.promise(min(e.magnitude, bits(2.0**finer * math.exp(domain.high + ABOVE))))
     if columns is not None:
         e = e * columns
-    return weighted_mean(s, e, values, times(total, 2.0**EXP_BITS), at, reciprocal_series,
+    return weighted_mean(s, e, values, times(total, 2.0**finer), at, reciprocal_series,
                          width=SERIES_WIDTH, tolerance=SERIES_TOLERANCE)                         # 3, 4
+
+
+def rows_below(total: Range) -> int:
+    """Bits by which weights are finer where row sums lie in `total`: so many that the least row's are at LEAST_ROW, as
+    far as weights still settle in three bytes."""
+    return max(0, min(MOST_FINER, math.ceil(math.log2(LEAST_ROW / total.low))))
 
 
 def always_as_many(total: Range) -> int:
@@ -100,11 +110,11 @@ def always_as_many(total: Range) -> int:
 @cite("vaswani2017attention", "scaled dot-product attention")
 def shifted(
     s: Session, scores: Share, columns: np.ndarray | None, at: Site, *, least_bound: float = 0.0,
-    windows: Windows = (WINDOW,), reciprocal_rounds: Callable[[Range], int] = always_as_many,
+    windows: Windows = (WINDOW,), reciprocal_rounds: Callable[[Range], int] = always_as_many, above: float = 0.0,
 ) -> tuple[Share, Range, Range]:
     """x = scores - m; its domain over real columns; and where row sums of exp(x) lie. Softmax does not depend on m.
 
-    Where at["log_sum"] is narrow, m is its upper end, a public constant. Else m is a coarse row maximum: see
+    Where at["log_sum"] is narrow, m is its upper end less `above`, a public constant. Else m is a coarse row maximum: see
     `row_maximum`, which takes the rounds that the reciprocal of a row's sum then needs into account.
 
     1. masked columns <- a public constant
@@ -113,8 +123,9 @@ def shifted(
     """
     score, spread, logs = measured(at, SCORE), measured(at, SPREAD), narrow_log_sum(at)
     if logs is not None:
-        x = masked(scores, columns, math.floor(score.low)) - logs.high                           # 1
-        return x, Range(score.low - logs.high - 1.0, 0.0), Range(LEAST_SUM * math.exp(logs.low - logs.high), 1.0)
+        m = logs.high - above
+        x = masked(scores, columns, math.floor(score.low)) - m                                   # 1
+        return x, Range(score.low - m - 1.0, above), Range(LEAST_SUM * math.exp(logs.low - m), math.exp(above))
     most = min(float(scores.shape[-1]), max(1.0, measured(at, EXP_SUM).high))
 
     def total(delta: float) -> Range:
