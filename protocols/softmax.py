@@ -68,8 +68,10 @@ SERIES_TOLERANCE = 2.0**-10  # the same for reciprocals by series
 def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real columns: (B, H, Q, D).
 
-    5 rounds and those of a row maximum, if there is one; two more where row sums span a ratio above about 250; about 11
-    bytes per score, 9 per value.
+    5 rounds where at["log_sum"] or at["maximum"] is narrow, 9 with thresholds, 5 + 2 ceil(log2 T) with a tree (see
+    `row_maximum`); one more where row sums may span a ratio above about 215, five above about 225. About 12 bytes per
+    score (11 where log sums span 0.6 or less), 14 with thresholds or a tree; 8 to 11 per value. Guarded, up to one byte
+    more of each.
     1. x <- scores - m, m a public constant or a coarse row maximum              see `shifted`
     2. e <- exp(x), masked columns times 0                                       two rounds
     3. c <- e @ values; z <- row sums of e                                       one round
@@ -78,7 +80,8 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     Ranges: at["value"], at["score"], at["spread"] (score minus row maximum), at["maximum"], at["exp_sum"] and
     at["log_sum"] of real columns.
     Error: a weight's is at most 3.1e-6 of the row's largest and 3.3e-5 of itself, a row's scale 1.2e-4. Measured for
-    values of N(0, 1), T to 384: 5e-5 in the twin and on shares.
+    values of N(0, 1), T to 512: 3e-5 on shares. Without a maximum, rows at the low end of log sums are rounded more
+    coarsely: 1e-4 for 16 columns, 2.4e-4 for 512, where log sums span 2.9; at the high end 6e-5.
     Takes pending scores; the result has a truncation pending.
     """
     columns = real_columns(scores, values, mask)
@@ -154,7 +157,7 @@ def weighted_mean(
 ) -> Share:
     """weights @ values / row sums of weights, which lie in `total`, by one reciprocal per row.
 
-    2 rounds beside the reciprocal's, 3 for pending weights; about 8 bytes per weight and 9 per value.
+    2 rounds beside the reciprocal's, 3 for pending weights; 8 or 9 bytes per weight, and 8 to 11 per value.
     1. c <- weights @ values;  z <- row sums of the weights
     2. return c / z
     No product wraps while |values| stays below twice the reach of at["value"] and sums below the end of `total`.
