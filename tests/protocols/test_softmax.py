@@ -193,11 +193,13 @@ def ends_of_logs(t: int, logs: Range, spread: float = 1.0, queries: int = 16) ->
 
 @pytest.mark.parametrize("t, spread", [(1, 1.0), (2, 3.0), (16, 1.0), (128, 0.1), (512, 1.0)])
 def test_rows_at_both_ends_of_log_sums(run: Run, t: int, spread: float) -> None:
-    """Rounding T weights counts most where their sum is least; the docstring's errors."""
+    """Rounding T weights counts most where their sum is least; the docstring's errors. Roundings are drawn anew in
+    every run, hence the distance to the largest."""
     scores, values, at = ends_of_logs(t, LOGS, spread)
     got = run(program(softmax_series, np.ones((1, t), bool), at), scores, values, fracs=[PENDING, 16])
-    wrong = np.abs(got - softmax_exact(scores, np.ones((1, t), bool)) @ values).max(axis=(0, 1, 3))
-    assert wrong[:8].max() <= 4e-4 and wrong[8:].max() <= 1e-4
+    wrong = np.abs(got - softmax_exact(scores, np.ones((1, t), bool)) @ values)[0, 0]
+    assert np.sqrt(np.square(wrong[:8]).mean()) <= 1.6e-4
+    assert wrong[:8].max() <= 7e-4 and wrong[8:].max() <= 1.5e-4
 
 
 def test_masked_columns_without_a_maximum(run: Run) -> None:
@@ -206,7 +208,7 @@ def test_masked_columns_without_a_maximum(run: Run) -> None:
     padded = np.concatenate([scores, np.full((1, 1, 16, 5), 90.0)], axis=-1)
     more = np.concatenate([values, np.full((1, 1, 5, 8), values.max())], axis=2)
     got = run(program(softmax_series, (np.arange(17) < 12)[None], at), padded, more, fracs=[PENDING, 16])
-    assert np.abs(got - softmax_exact(scores, np.ones((1, 12), bool)) @ values).max() <= 2e-4
+    assert np.abs(got - softmax_exact(scores, np.ones((1, 12), bool)) @ values).max() <= 4e-4
 
 
 @pytest.mark.parametrize("off", [-20.0, -3.0, -0.7, 0.7, 3.0, 20.0, 200.0])
@@ -260,7 +262,8 @@ def test_prices(way: str, t: int, rounds: int, score: int, value: int, guarded: 
         def whole(s: Any) -> Any:
             with s.guarding({1: np.arange(1)}, 1) if guarded else nullcontext():
                 scores = s.accept(ghost((1, 1, t, t)), frac=PENDING, width=48)
-                softmax_series(s, scores, s.accept(ghost((1, 1, t, d))), np.ones((1, t), bool), at)
+                mean = softmax_series(s, scores, s.accept(ghost((1, 1, t, d))), np.ones((1, t), bool), at)
+                assert mean.width == 64 and mean.frac > 16, "pending, in whole words"
         plan = PlanRecorder().record(whole)
         return plan.rounds, plan.bytes / 2
 
