@@ -52,7 +52,8 @@ class InverseRoot(Protocol):
 def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm with 1/sqrt by series: x (N, C), gamma, beta (C,) -> (N, C), pending.
 
-    3 rounds (7 where at["variance"] spans a ratio above about 250); about 6 bytes per element.
+    3 rounds (7 where at["variance"] spans a ratio above about 200); 6 bytes per element, 7 where x reaches farther than
+    about ten times its least standard deviation.
     Ranges as in `layernorm_by`. Error: that of `rsqrt_series`, 2e-5 relative to the result, and of rounding x at its
     place in words: 2^-17 of the least deviation, more where a word is too small for C times the reach of x (`Plan`).
     Takes a pending x.
@@ -67,8 +68,9 @@ def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share | float, ep
 def layernorm_goldschmidt(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm with SecFormer's Goldschmidt inverse root: x (N, C), gamma, beta (C,) -> (N, C), pending.
 
-    2 iterations + 1 rounds, 23 with the paper's 11 (eta = 2000, where at["variance"] allows), one more where words have
-    no room for the deflation; about 6 bytes per element. Ranges as in `layernorm_by`. Error: that of `rsqrt_goldschmidt`, relative to the result. Takes a pending x.
+    2 iterations + 1 rounds, or one more where words are too short for a row's deflation (see `rsqrt_goldschmidt`): 24
+    with the paper's 11 (eta = 2000, where at["variance"] allows); 6 or 7 bytes per element. Ranges as in
+    `layernorm_by`. Error: that of `rsqrt_goldschmidt`, relative to the result. Takes a pending x.
     """
     variance = positive(at, VARIANCE)
     eta, iterations = deflation(Range(variance.low + eps, variance.high + eps))
@@ -85,7 +87,7 @@ def layernorm_by(
     s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site, inverse_root: InverseRoot,
     tolerance: float = TOLERANCE,
 ) -> Share:
-    """LayerNorm with the inverse root given: 2 rounds beside the root's; about 6 bytes per element.
+    """LayerNorm with the inverse root given: 2 rounds beside the root's; 6 or 7 bytes per element.
 
     1. t <- row sums of x;  x^2, t^2, x gamma, t gamma                           one round
     2. v <- C sum(x^2) - t^2 = C^2 variance;  g <- C x gamma - t gamma
@@ -96,7 +98,7 @@ def layernorm_by(
     bounds |gamma|; at["variance"] and at["row_sum"], of a row. While |x| stays within at["input"] and row sums within
     theirs, no product of steps 1 and 2 wraps, whatever the variance: so v and g are what they should be, and only r
     may be wrong. While the variance stays within its range too, the result is right. Where x is too narrow for the row
-    sums, or they were not measured, x settles first: one round and as many bytes more.
+    sums, or they were not measured, x settles first: one round and 3 bytes per element more.
     Takes a pending x; the result has a truncation pending, in whole words.
 
     A guarded session checks the ranges of x and t, that t is the sum of x once this is settled, that v is at most its
@@ -110,6 +112,7 @@ def layernorm_by(
     x = s.checked(x, max(-most, inputs.low * unit), min(most, inputs.high * unit), "input")
     if plan.sums is None:
         (x,) = s.settle(x)
+        x = x.promise(plan.input_bits)  # so that it is opened in few bytes again
         t = x.sum(-1, keepdims=True)
     else:
         t = x.sum(-1, keepdims=True).promise(max(1, bits(plan.sums.reach)))

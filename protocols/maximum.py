@@ -83,7 +83,7 @@ def nothing(delta: float) -> int:
     return 0
 
 
-@cite("vaswani2017attention", "scaled dot-product attention")
+@cite("knott2021crypten", "softmax: the row maximum is subtracted first, by a tree of comparisons")
 def row_maximum(
     s: Session, scores: Share, columns: np.ndarray | None, at: Site, *, least_bound: float = 0.0,
     windows: Windows = (WINDOW,), most: float = HIGHEST, following: Following = nothing,
@@ -128,7 +128,7 @@ def masked(scores: Share, columns: np.ndarray | None, constant: int) -> Share:
 # ---- by thresholds --------------------------------------------------------------------------------------------------
 
 
-@cite("vaswani2017attention", "scaled dot-product attention")
+@cite("luo2024secformer", "one masked opening, here of scores that are compared with public thresholds")
 def coarse_maximum(s: Session, scores: Share, found: Steps, score: Range) -> Share:
     """m = start + step (how many thresholds the row's maximum reaches): 0 <= maximum - m < delta where the maximum lies
     from `start` to start + (number + 1) step.   4 rounds, or none without thresholds.

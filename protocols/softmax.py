@@ -54,6 +54,8 @@ RECIPROCAL_BITS = 0  # reciprocals of row sums settle at 1 or more: relative rou
 COARSER = 3          # bits by which a row's sum may settle coarser than the least row's
 ABOVE = 0.5          # of a domain's upper end, that exp may be larger
 NARROW = 3.0         # longest range of log-sum-exp, in which rows need no maximum
+LEAST_ROW = 4.0      # a row's sum should not be less there: rounding T weights is off by about sqrt(T) 2^-17
+MOST_FINER = 2       # bits that three bytes of a weight have room for there
 LEAST_BOUND = 7.75   # least bound of scores: a tree's maximum is then wide enough for exp's shortest period, 32
 TOLERANCE = 2.0**-5          # of a sum times its reciprocal, where a session checks it
 SERIES_TOLERANCE = 2.0**-10  # the same for reciprocals by series
@@ -66,8 +68,10 @@ SERIES_TOLERANCE = 2.0**-10  # the same for reciprocals by series
 def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real columns: (B, H, Q, D).
 
-    5 rounds and those of a row maximum, if there is one; two more where row sums span a ratio above about 250; about 11
-    bytes per score, 9 per value.
+    5 rounds where at["log_sum"] or at["maximum"] is narrow, 9 with thresholds, 5 + 2 ceil(log2 T) with a tree (see
+    `row_maximum`); one more where row sums may span a ratio above about 215, five above about 225. About 12 bytes per
+    score (11 where log sums span 0.6 or less), 14 with thresholds or a tree; 8 to 11 per value. Guarded, up to one byte
+    more of each.
     1. x <- scores - m, m a public constant or a coarse row maximum              see `shifted`
     2. e <- exp(x), masked columns times 0                                       two rounds
     3. c <- e @ values; z <- row sums of e                                       one round
@@ -76,21 +80,29 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     Ranges: at["value"], at["score"], at["spread"] (score minus row maximum), at["maximum"], at["exp_sum"] and
     at["log_sum"] of real columns.
     Error: a weight's is at most 3.1e-6 of the row's largest and 3.3e-5 of itself, a row's scale 1.2e-4. Measured for
-    values of N(0, 1), T to 384: 5e-5 in the twin and on shares.
+    values of N(0, 1), T to 512: 3e-5 on shares. Without a maximum, rows at the low end of log sums are rounded more
+    coarsely. Where log sums span 2.9, root mean squares are 4e-5 for 16 columns and 1e-4 for 512 (at most 4.2e-4).
     Takes pending scores; the result has a truncation pending.
     """
     columns = real_columns(scores, values, mask)
     x, domain, total = shifted(s, scores, columns, at, least_bound=LEAST_BOUND, windows=(OCTET, WINDOW),
-                               reciprocal_rounds=series_rounds)                                  # 1
+                               reciprocal_rounds=series_rounds, above=HIGHEST)                   # 1
     if columns is not None:
         x = x * columns  # so that masked columns stay in exp's domain
+    finer = EXP_BITS if narrow_log_sum(at) is None else rows_below(total)
     # weights are checked where exp opens them, so they may settle in as few bits as they need
-    e = exp(s, x, domain, scale_bits=EXP_BITS)                                                   # 2
-    e = e.promise(min(e.magnitude, bits(2.0**EXP_BITS * math.exp(domain.high + ABOVE))))
+    e = exp(s, x, domain, scale_bits=finer)                                                      # 2
+    e = e.promise(min(e.magnitude, bits(2.0**finer * math.exp(domain.high + ABOVE))))
     if columns is not None:
         e = e * columns
-    return weighted_mean(s, e, values, times(total, 2.0**EXP_BITS), at, reciprocal_series,
+    return weighted_mean(s, e, values, times(total, 2.0**finer), at, reciprocal_series,
                          width=SERIES_WIDTH, tolerance=SERIES_TOLERANCE)                         # 3, 4
+
+
+def rows_below(total: Range) -> int:
+    """Bits by which weights are finer where row sums lie in `total`: so many that the least row's are at LEAST_ROW, as
+    far as weights still settle in three bytes."""
+    return max(0, min(MOST_FINER, math.ceil(math.log2(LEAST_ROW / total.low))))
 
 
 def always_as_many(total: Range) -> int:
@@ -101,13 +113,14 @@ def always_as_many(total: Range) -> int:
 @cite("vaswani2017attention", "scaled dot-product attention")
 def shifted(
     s: Session, scores: Share, columns: np.ndarray | None, at: Site, *, least_bound: float = 0.0,
-    windows: Windows = (WINDOW,), reciprocal_rounds: Callable[[Range], int] = always_as_many, near: float | None = None,
+    windows: Windows = (WINDOW,), reciprocal_rounds: Callable[[Range], int] = always_as_many, above: float = 0.0,
+    near: float | None = None,
 ) -> tuple[Share, Range, Range]:
     """x = scores - m; its domain over real columns; and where row sums of exp(x) lie. Softmax does not depend on m.
 
-    Where at["log_sum"] is narrow, m is its upper end, a public constant. Else m is a coarse row maximum: see
-    `row_maximum`, which takes the rounds that the reciprocal of a row's sum then needs into account. With `near`, it
-    is always that, and less than `near` below the row's: for exponentials that are right near 0 alone.
+    Where at["log_sum"] is narrow, m is its upper end less `above`, a public constant. Else m is a coarse row maximum:
+    see `row_maximum`, which takes the rounds that the reciprocal of a row's sum then needs into account. With `near`,
+    it is always that, and less than `near` below the row's: for exponentials that are right near 0 alone.
 
     1. masked columns <- a public constant
     2. m <- coarse row maximum                    one round more where no table of exp's reaches the domain's low end
@@ -115,8 +128,10 @@ def shifted(
     """
     score, spread, logs = measured(at, SCORE), measured(at, SPREAD), narrow_log_sum(at) if near is None else None
     if logs is not None:
-        x = masked(scores, columns, math.floor(score.low)) - logs.high                           # 1
-        return x, Range(score.low - logs.high - 1.0, 0.0), Range(LEAST_SUM * math.exp(logs.low - logs.high), 1.0)
+        constant = logs.high - above
+        x = masked(scores, columns, math.floor(score.low)) - constant                            # 1
+        sums = Range(LEAST_SUM * math.exp(logs.low - constant), math.exp(above))
+        return x, Range(score.low - constant - 1.0, above), sums
     most = min(2.0 ** bits(scores.shape[-1]), max(1.0, measured(at, EXP_SUM).high))
 
     def total(delta: float) -> Range:
@@ -146,7 +161,7 @@ def weighted_mean(
 ) -> Share:
     """weights @ values / row sums of weights, which lie in `total`, by one reciprocal per row.
 
-    2 rounds beside the reciprocal's, 3 for pending weights; about 8 bytes per weight and 9 per value.
+    2 rounds beside the reciprocal's, 3 for pending weights; 8 or 9 bytes per weight, and 8 to 11 per value.
     1. c <- weights @ values;  z <- row sums of the weights
     2. return c / z
     No product wraps while |values| stays below twice the reach of at["value"] and sums below the end of `total`.
@@ -210,7 +225,7 @@ def plain_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: 
 def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real columns: (B, H, Q, D).
 
-    iterations + 4 rounds, 17 with the paper's 13; about 15 bytes per score, 13 per value.
+    iterations + 4 rounds, 17 with the paper's 13; about 16 bytes per score, 11 per value.
     1. p <- (scores + 5)^2, masked columns times 0                               one round
     2. c <- p @ values; q <- row sums of p                                       two rounds
     3. n <- 1 / q by Goldschmidt, one per row: eta = 5000, 13 iterations where at["quad_sum"] allows
@@ -231,7 +246,7 @@ def quad_mean(
     s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site, reciprocal: Reciprocal
 ) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, with the reciprocal given: 4 rounds beside the reciprocal's;
-    about 15 bytes per score, 13 per value."""
+    about 16 bytes per score, 11 per value."""
     columns = real_columns(scores, values, mask)
     total = positive(at, QUAD_SUM)
     if total.low == 0.0:

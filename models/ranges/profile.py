@@ -34,7 +34,7 @@ from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, FAITHFUL, Needs, Recipe, recipe_named
 
 FILE = "secformer_profile.json"
-FORMAT = 2  # 1 lacks what LayerNorms and attention's values reach
+FORMAT = 3  # 1 lacks what LayerNorms and attention's values reach, 2 row sums and what rows of scores reach
 MARGIN = 1.25
 MOST_FACTOR = 1e6  # by which a positive range is said to be missed, at most
 MOST_TOKENS = 1024      # per batch while ranges are measured; bounds memory

@@ -14,9 +14,11 @@ from protocols_lab import PENDING, Run, grid, worst
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.protocols import gates
 from secformer.protocols.fidelity import is_declared
 from secformer.protocols.gelu import gelu_exact
+from secformer.protocols.quantities import opened
 from secformer.protocols.ranges import Range
 from secformer.protocols.recipes import EXACT, FAITHFUL, Function
 
@@ -67,6 +69,20 @@ def test_far_out(run: Run, name: str) -> None:
 def test_beyond_its_limit_it_is_nothing_or_the_input(name: str) -> None:
     limit = LIMITS[name]
     assert abs(by_hand(name, -limit)) <= 2e-6 and abs(by_hand(name, limit) - limit) <= 2e-6
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("reach", [3.0, 14.0, 60.0])
+def test_a_product_of_the_declared_magnitude_is_opened_as_it_is(name: str, reach: float) -> None:
+    """One bit less, and it settles first: a round more."""
+    at, protocol = {"input": Range(-reach, reach)}, ALL[name].protocol
+    least = opened(protocol, PlainSession().fixed, at)
+
+    def rounds(m: int) -> int:
+        return PlanRecorder().record(
+            lambda s: protocol(s, s.accept(ghost((9,)), frac=PENDING, width=PENDING + 2 + m).promise(m), at)).rounds
+
+    assert [rounds(m) for m in (least + 1, least, least - 1)] == [1, 1, 2]
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpc_lab import examples, kernels_named
+from mpc_lab import Words, examples, kernels_named
+from mpc_lab import run as run_at_parties
 from protocols_lab import PENDING, Run, norm_site
 
 from secformer.mpc.errors import RangeError
+from secformer.mpc.fixed import encode
+from secformer.mpc.guarding import Guarded
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
 from secformer.protocols.layernorm import (
@@ -24,6 +30,7 @@ from secformer.protocols.layernorm import (
     layernorm_goldschmidt,
     layernorm_series,
 )
+from secformer.protocols.quantities import opened
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import RECIPES, Recipe
 
@@ -196,3 +203,112 @@ def test_a_guard_marks_rows_whose_variance_leaves_its_range(recipe: Recipe) -> N
     marked = (mine + theirs)[:, 0] != 0
     assert (error > 0.05).sum() > 50 and not (~marked & (error > 0.05)).any()
     assert not marked[-40:].any()
+
+
+# ---- row sums, and what three rounds cost ---------------------------------------------------------------------------
+
+
+def sums_case(n: int, c: int, low: float, high: float, sums: Range) -> Case:
+    """As `case`, but row sums reach both ends of a range that is as tight as it may be."""
+    x, gamma, beta, at = case(7, n, c, low, high, 0.0)
+    x += np.linspace(sums.low, sums.high, n)[:, None] / c
+    return x, gamma, beta, {**norm_site(x, gamma, variance=at["variance"]), "row_sum": sums}
+
+
+@pytest.mark.parametrize("protocol", BOTH)
+@pytest.mark.parametrize("c, sums", [(48, Range(-30.0, 65.0)), (768, Range(-64.0, 64.0)), (768, Range(4000.0, 5000.0)),
+                                     (2, Range(0.0, 0.0))])
+def test_row_sums_at_the_ends_of_their_range(run: Run, protocol: Callable[..., Share], c: int, sums: Range) -> None:
+    x, gamma, beta, at = sums_case(12, c, 0.3, 3.0, sums)
+    got = run(program(protocol, at), x, gamma, beta, fracs=[PENDING, 16, 16])
+    assert np.abs(got - layernorm_exact(x, EPS) * gamma - beta).max() <= 1e-3
+
+
+@pytest.mark.parametrize("protocol", BOTH)
+@pytest.mark.parametrize("known", [True, False])
+def test_x_that_is_too_narrow_for_its_row_sums(protocol: Callable[..., Share], known: bool) -> None:
+    """It settles first, and so does x whose row sums nobody measured."""
+    x, gamma, beta, at = sums_case(6, 96, 0.3, 3.0, Range(-500.0, 900.0))
+    if not known:
+        at = {name: r for name, r in at.items() if name != "row_sum"}
+    words = Words(encode(x, PENDING), PENDING, 41), Words(encode(gamma, 16), 16, 64), Words(encode(beta, 16), 16, 64)
+    (got,), _ = run_at_parties(program(protocol, at), *words)
+    assert np.abs(got - layernorm_exact(x, EPS) * gamma - beta).max() <= 1e-3
+
+
+@pytest.mark.parametrize("protocol", BOTH)
+@pytest.mark.parametrize("c", [1, 2, 5, 130])
+def test_constant_rows_and_gains_of_zero(run: Run, protocol: Callable[..., Share], c: int) -> None:
+    """Rows without a deviation give beta, and so does a gain of 0, while eps keeps the root finite."""
+    x, zeros, beta = np.linspace(-3.0, 5.0, 6)[:, None] * np.ones(c), np.zeros(c), np.linspace(-1.0, 1.0, c)
+    at = norm_site(x, zeros, variance=Range(0.0, 1.0))
+    for gamma, gain in ((np.full(c, 1.5), 2.0), (zeros, at["gain"].high)):
+        here = {**at, "gain": Range(gain, gain)}
+        got = run(program(protocol, here, eps=0.25), x, gamma, beta, fracs=[PENDING, 16, 16])
+        assert np.abs(got - beta).max() <= 2e-4
+
+
+# off by what t is opened modulo (its range takes 6 bits and 2 more), or by what the words of x hold
+@pytest.mark.parametrize("off", [-150.0, -100.0, 100.0, 256.0, -256.0, 1024.0, 2.0**16, -(2.0**16)])
+def test_a_guard_marks_row_sums_outside_of_their_range(off: float) -> None:
+    """While x, its variance and the root stay within theirs. A range is left by more than what a guard looks beyond."""
+    n, c, sums = 8, 1024, Range(-50.0, 50.0)
+    x, gamma, beta, at = sums_case(n, c, 0.5, 2.0, sums)
+    x[3] += (off + (50.0 if off > 0.0 else -50.0) * (abs(off) < 200.0) - x[3].sum() * (abs(off) < 200.0)) / c
+    at = {**at, "input": Range(-80.0, 80.0)}
+
+    def whole(s: Session, given: Any) -> Any:
+        with s.guarding({n: np.arange(n)}, n, Guarded(apart=True)) as guard:
+            shares = (s.accept(v, frac=f, width=w) for v, f, w in zip(given, (PENDING, 16, 16), (48, 64, 64),
+                                                                      strict=True))
+            layernorm_series(s, *shares, EPS, at)
+        return guard.words
+
+    words = [encode(v, f) for v, f in ((x, PENDING), (gamma, 16), (beta, 16))]
+    masks = [np.random.default_rng(1).integers(0, 2**64, size=w.shape, dtype=np.uint64) for w in words]
+    found = World().run(whole, masks, [w - m for w, m in zip(words, masks, strict=True)]).results
+    marked = (found[0] + found[1] != 0).any(axis=1)
+    assert marked.tolist() == [i == 3 for i in range(n)]
+
+
+def plan_of(n: int, c: int, at: Site, width: int = 48, guarded: bool = False) -> tuple[int, float, Share]:
+    """Rounds of `layernorm_series`, bytes per element of x that each party sends but for gamma's, and its result."""
+    found: list[Share] = []
+
+    def whole(s: Any) -> None:
+        with s.guarding({n: np.arange(n)}, n) if guarded else nullcontext():
+            x, gamma = s.accept(ghost((n, c)), frac=PENDING, width=width), s.accept(ghost((c,)))
+            found.append(layernorm_series(s, x, gamma, s.accept(ghost((c,))), EPS, at))
+
+    plan = PlanRecorder().record(whole)
+    return plan.rounds, (plan.bytes / 2 - 8 * c) / (n * c), found[0]
+
+
+def symmetric(reach: float, variance: Range, sums: float) -> Site:
+    return {"input": Range(-reach, reach), "gain": Range(1.0, 1.0), "variance": variance, "row_sum": Range(-sums, sums)}
+
+
+@pytest.mark.parametrize("reach, variance, sums, width, rounds, sent", [
+    (4.0, Range(0.3, 3.0), 60.0, 48, 3, 6), (60.0, Range(0.3, 3.0), 60.0, 48, 3, 7),
+    (4.0, Range(0.3, 300.0), 60.0, 48, 7, 6), (4.0, Range(0.3, 3.0), 60.0, 40, 4, 9),
+])
+def test_prices(reach: float, variance: Range, sums: float, width: int, rounds: int, sent: int) -> None:
+    """The docstring's; a guard opens no more, but the last three rounds are its own."""
+    at = symmetric(reach, variance, sums)
+    found, per_element, y = plan_of(128, 768, at, width)
+    assert found == rounds and sent - 0.01 <= per_element <= sent + 0.1
+    assert y.width == 64 and y.frac > 16, "pending, in whole words"
+    found, per_element, _ = plan_of(128, 768, at, width, guarded=True)
+    assert found == rounds + 3 and sent - 0.01 <= per_element <= sent + 0.15
+
+
+@pytest.mark.parametrize("sums", [10.0, 60.0, 900.0])
+def test_a_product_of_the_declared_magnitude_is_opened_as_it_is(sums: float) -> None:
+    """One bit less, and it settles first: a round more."""
+    at, fixed = symmetric(4.0, Range(0.3, 3.0), sums), PlainSession().fixed
+    for protocol in BOTH:
+        least = opened(protocol, fixed, at)
+        assert least == math.ceil(math.log2(sums * 1.25))
+    rounds = [plan_of(4, 96, at, PENDING + 2 + m)[0] for m in (least + 1, least, least - 1)]
+    assert rounds == [3, 3, 4]
+    assert opened(layernorm_series, fixed, {name: r for name, r in at.items() if name != "row_sum"}) == 1

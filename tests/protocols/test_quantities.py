@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secformer.mpc.errors import RangeError, SettingsError
+from secformer.mpc.fixed import FixedPoint
 from secformer.protocols.quantities import (
     ATTENTION,
     DISTANCE,
@@ -30,9 +31,12 @@ from secformer.protocols.quantities import (
     VARIANCE,
     Quantity,
     Widening,
+    apart,
     measured,
     needed,
     needs,
+    opened,
+    opens,
     positive,
     real_scores,
 )
@@ -232,3 +236,25 @@ def test_positive() -> None:
     for low, high in ((-1.0, 1.0), (0.0, 0.0)):
         with pytest.raises(RangeError, match="must be positive"):
             positive(at(low, high), VARIANCE)
+
+
+def test_the_least_magnitude_that_a_protocol_opens() -> None:
+    @opens(lambda fixed, at: round(at["input"].high) - fixed.frac)
+    def declared() -> None: ...
+
+    fixed = FixedPoint(frac=12)
+    assert [opened(declared, fixed, {"input": Range(0.0, high)}) for high in (20.0, 13.0, 2.0)] == [8, 1, 1]
+    assert opened(measured, fixed, {}) == 1
+
+
+@pytest.mark.parametrize("r, most, least", [
+    (Range(-4.0, 4.0), None, 6), (Range(-4.0, 4.0), 60.0, 4), (Range(-4.0, 4.0), 12.0, 2), (Range(-4.0, 4.0), 1e6, 6),
+    (Range(0.0, 1.0), None, 3),
+])
+def test_magnitudes_that_keep_values_apart(r: Range, most: float | None, least: int) -> None:
+    """What is opened holds 32 times the range, or all that any text can give beside the range."""
+    at = {} if most is None else {"most": Range(most, most)}
+    found = apart(at, r)
+    assert found == least
+    period = 2.0 ** (found + 2)
+    assert period >= 32.0 * (r.high - r.low) or period >= most + r.reach

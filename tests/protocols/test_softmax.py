@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,12 @@ from mpc_lab import examples
 from protocols_lab import PENDING, Run
 
 from secformer.mpc.errors import RangeError, ShapeError
+from secformer.mpc.fixed import encode
+from secformer.mpc.guarding import Guarded
 from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.mpc.shares import Share
+from secformer.mpc.simulate import World
 from secformer.protocols.quantities import ATTENTION, QUAD_SHIFT, real_scores
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, RECIPES, Recipe
@@ -168,6 +174,105 @@ def test_a_full_mask_costs_nothing() -> None:
     x, v = s.accept(scores), s.accept(values)
     assert real_columns(x, v, np.ones_like(mask)) is None
     assert real_columns(x, v, np.ones((1, 1, 5, 5), bool)) is None
+
+
+# ---- without a maximum, and what each way costs ---------------------------------------------------------------------
+
+LOGS = Range(4.0, 6.9)  # nearly as long as may be
+
+
+def ends_of_logs(t: int, logs: Range, spread: float = 1.0, queries: int = 16) -> tuple[np.ndarray, np.ndarray, Site]:
+    """Scores (1, 1, Q, T), half of whose rows have a log-sum-exp at the low end and half at the high one, values, and
+    ranges as tight as they may be."""
+    rng = np.random.default_rng(t)
+    scores, values = spread * rng.normal(size=(1, 1, queries, t)), rng.normal(size=(1, 1, t, 8))
+    scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    scores += np.repeat([logs.low, logs.high], queries // 2)[:, None]
+    return scores, values, {**site(scores, values, np.ones((1, t), bool)), "log_sum": logs}
+
+
+@pytest.mark.parametrize("t, spread", [(1, 1.0), (2, 3.0), (16, 1.0), (128, 0.1), (512, 1.0)])
+def test_rows_at_both_ends_of_log_sums(run: Run, t: int, spread: float) -> None:
+    """Rounding T weights counts most where their sum is least; the docstring's errors. Roundings are drawn anew in
+    every run, hence the distance to the largest."""
+    scores, values, at = ends_of_logs(t, LOGS, spread)
+    got = run(program(softmax_series, np.ones((1, t), bool), at), scores, values, fracs=[PENDING, 16])
+    wrong = np.abs(got - softmax_exact(scores, np.ones((1, t), bool)) @ values)[0, 0]
+    assert np.sqrt(np.square(wrong[:8]).mean()) <= 1.6e-4
+    assert wrong[:8].max() <= 7e-4 and wrong[8:].max() <= 1.5e-4
+
+
+def test_masked_columns_without_a_maximum(run: Run) -> None:
+    """Padding whose scores are far above all others', beside rows at the ends."""
+    scores, values, at = ends_of_logs(12, LOGS)
+    padded = np.concatenate([scores, np.full((1, 1, 16, 5), 90.0)], axis=-1)
+    more = np.concatenate([values, np.full((1, 1, 5, 8), values.max())], axis=2)
+    got = run(program(softmax_series, (np.arange(17) < 12)[None], at), padded, more, fracs=[PENDING, 16])
+    assert np.abs(got - softmax_exact(scores, np.ones((1, 12), bool)) @ values).max() <= 4e-4
+
+
+@pytest.mark.parametrize("off", [-20.0, -3.0, -0.7, 0.7, 3.0, 20.0, 200.0])
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_a_guard_marks_log_sums_outside_of_their_range(off: float, spread: float) -> None:
+    """`off` beyond an end, to either side, in flat rows and others; the text beside it reaches both ends, and is not
+    marked."""
+    t = 24
+    scores, values, at = ends_of_logs(t, LOGS, spread)
+    scores = np.concatenate([scores] * 3)
+    scores[1, 0, 0 if off < 0.0 else -1] += off
+    mask = np.ones((3, t), dtype=bool)
+
+    def guarded(s: Any, x: Any, v: Any) -> Any:
+        with s.guarding({3: np.arange(3)}, 3, Guarded(apart=True)) as guard:
+            softmax_series(s, s.accept(x, frac=PENDING, width=64), s.accept(v), mask, at)
+        return guard.words
+
+    words = [encode(v, f) for v, f in ((scores, PENDING), (np.concatenate([values] * 3), 16))]
+    masks = [np.random.default_rng(1).integers(0, 2**64, size=w.shape, dtype=np.uint64) for w in words]
+    outcome = World().run(lambda s, given: guarded(s, *given), masks,
+                          [w - m for w, m in zip(words, masks, strict=True)])
+    marked = ((outcome.results[0] + outcome.results[1]) != 0).any(axis=1)
+    assert marked.tolist() == [False, True, False]
+
+
+SCORES = {"value": Range(-4.0, 4.0), "score": Range(-12.0, 13.0), "spread": Range(-24.0, 0.0),
+          "exp_sum": Range(1.0, 20.0)}
+WAYS = {
+    "log_sum": {**SCORES, "log_sum": Range(10.1, 13.0), "maximum": Range(2.0, 12.0)},
+    "maximum": {**SCORES, "log_sum": Range(2.0, 13.0), "maximum": Range(2.0, 3.5)},
+    "thresholds": {**SCORES, "log_sum": Range(2.0, 13.0), "maximum": Range(2.0, 12.0)},
+    "tree": SCORES,
+    "wide": {**SCORES, "log_sum": Range(2.0, 13.0), "maximum": Range(2.0, 12.0), "exp_sum": Range(1.0, 400.0)},
+}
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+@pytest.mark.parametrize("way, t, rounds, score, value", [
+    ("log_sum", 8, 5, 12, 9), ("log_sum", 128, 5, 12, 9), ("log_sum", 512, 5, 12, 9),
+    ("maximum", 128, 5, 12, 10), ("maximum", 512, 5, 12, 10),
+    ("thresholds", 8, 9, 14, 10), ("thresholds", 128, 9, 14, 10), ("thresholds", 512, 9, 14, 10),
+    ("tree", 8, 11, 14, 9), ("tree", 128, 19, 14, 10), ("wide", 128, 14, 15, 11), ("wide", 512, 14, 15, 11),
+])
+def test_prices(way: str, t: int, rounds: int, score: int, value: int, guarded: bool) -> None:
+    """The docstring's, by what a plan sends for T scores in each of T rows, and for twice as many values. A guard's
+    expectations take two rounds, and wider openings up to a byte per score and per value."""
+    at = WAYS[way]
+
+    def sent(d: int) -> tuple[int, float]:
+        def whole(s: Any) -> Any:
+            with s.guarding({1: np.arange(1)}, 1) if guarded else nullcontext():
+                scores = s.accept(ghost((1, 1, t, t)), frac=PENDING, width=48)
+                mean = softmax_series(s, scores, s.accept(ghost((1, 1, t, d))), np.ones((1, t), bool), at)
+                assert mean.width == 64 and mean.frac > 16, "pending, in whole words"
+        plan = PlanRecorder().record(whole)
+        return plan.rounds, plan.bytes / 2
+
+    (found, one), (_, two) = sent(32), sent(64)
+    per_value = (two - one) / (32 * t)
+    per_score = (one - 32 * t * per_value) / t**2
+    assert found == rounds + 2 * guarded
+    assert value <= per_value <= value + guarded
+    assert score <= per_score + 0.5 and per_score <= score + (20 + 8 * guarded) / t + guarded
 
 
 def test_softmax_exact_sums_to_one() -> None:

@@ -36,8 +36,9 @@ from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import CRYPTEN, EXACT, FAITHFUL, MPCFORMER, MPCFORMER_2RELU, PUMA, SECFORMER, Recipe
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
-NORMS = {"input", "gain", "variance"}
-EXPS, QUADS = {"value", "score", "spread", "exp_sum"}, {"value", "score", "quad_sum"}
+NORMS = {"input", "gain", "variance", "row_sum"}
+EXPS = {"value", "score", "spread", "maximum", "exp_sum", "log_sum"}
+QUADS = {"value", "score", "quad_sum"}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_measures_every_site_and_quantity(folder: ModelFolder) -> None:
     assert set(profile.sites) == {"embedding.layernorm", *layers, "head.gelu", "head.layernorm"}
     assert (profile.texts, profile.tokens) == (2, 8)
     at = profile.sites["layer.0.softmax"]
-    assert set(at) == {"value", "score", "spread", "exp_sum", "most"}
+    assert set(at) == EXPS | {"most"}
     assert at["spread"].high == 0.0
     assert 1.0 <= at["exp_sum"].low <= at["exp_sum"].high <= 5.0
     assert profile.sites["embedding.layernorm"]["variance"].low > 0.0
@@ -196,12 +197,12 @@ def test_leaving_says_which_text(folder: ModelFolder) -> None:
 ], ids=lambda v: v.name if isinstance(v, Recipe) else None)
 def test_a_profile_holds_what_its_recipe_declares(folder: ModelFolder, recipe: Recipe, design: str,
                                                   softmax: set[str]) -> None:
-    """Quantities are the recipe's, functions those of its design."""
+    """Quantities are the recipe's, functions those of its design; what no text exceeds is known of all layers."""
     profile = measure(folder, ["the cat sat", "dog"], recipe=recipe)
     assert profile.design == design and not profile.widenings
-    assert {name: set(q) - {"most"} for name, q in profile.sites.items()} == {
-        site: softmax if site.endswith("softmax") else {"input"} if site.endswith("gelu") else NORMS
-        for site in profile.sites}
+    assert {name: set(q) for name, q in profile.sites.items()} == {
+        site: (softmax if site.endswith("softmax") else {"input"} if site.endswith("gelu") else NORMS)
+        | ({"most"} if site.startswith("layer.") else set()) for site in profile.sites}
 
 
 def test_a_profile_of_exact_functions_is_the_faithful_ones(folder: ModelFolder) -> None:
@@ -222,12 +223,14 @@ def test_missing_quantities_are_told(folder: ModelFolder) -> None:
 def test_files_of_earlier_versions_are_told_from_broken_ones(folder: ModelFolder, tmp_path: Path) -> None:
     """They lack quantities that protocols need by now: whoever reads one may measure instead."""
     facts = measure(folder, ["the cat sat"]).as_dict()
-    for name, number in (("old", 1), ("new", FORMAT + 1), ("none", None)):
+    assert facts["format"] == FORMAT == 3
+    for name, number in (("1", 1), ("2", 2), ("new", FORMAT + 1), ("none", None)):
         (tmp_path / name).write_text(json.dumps(facts | {"format": number}), "utf-8")
-    with pytest.raises(OutdatedProfile, match=r"format 1 of an earlier version.*secformer profile"):
-        RangeProfile.load(tmp_path / "old")
+    for name in ("1", "2"):
+        with pytest.raises(OutdatedProfile, match=rf"format {name} of an earlier version.*secformer profile"):
+            RangeProfile.load(tmp_path / name)
     for name in ("new", "none"):
-        with pytest.raises(ModelError, match="not a range profile of format 2") as caught:
+        with pytest.raises(ModelError, match="not a range profile of format 3") as caught:
             RangeProfile.load(tmp_path / name)
         assert not isinstance(caught.value, OutdatedProfile)
 
@@ -286,7 +289,7 @@ def test_a_quantity_of_ones_own_from_end_to_end(tmp_path: Path) -> None:
     assert read == profile
     at, found = read("layer.1.softmax"), read.sites["layer.1.softmax"]["peak"]
     assert at["peak"] == Range(found.low / 1.5, found.high * 1.5)
-    assert {q.name for q in FAITHFUL.needs["softmax"]} | {"peak"} == set(at) - {"most"}
+    assert {q.name for q in FAITHFUL.needs["softmax"]} | {"peak", "most"} == set(at)
     settings: dict[str, Any] = {"recipe": SCALED, "profile": tmp_path / "p.json"}
     got, expected = secure_bert(folder.path, texts, backend="numpy", **settings), twin(folder.path, texts, **settings)
     np.testing.assert_allclose(got.logits, expected.logits, atol=5e-3)
