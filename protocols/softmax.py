@@ -115,7 +115,8 @@ def shifted(
     if logs is not None:
         x = masked(scores, columns, math.floor(score.low)) - logs.high                           # 1
         return x, Range(score.low - logs.high - 1.0, 0.0), Range(LEAST_SUM * math.exp(logs.low - logs.high), 1.0)
-    most = min(float(scores.shape[-1]), max(1.0, measured(at, EXP_SUM).high))
+    # lengths that have their power of two in common share a book of fits (see `models/run/public`)
+    most = min(float(1 << bits(scores.shape[-1])), max(1.0, measured(at, EXP_SUM).high))
 
     def total(delta: float) -> Range:
         return Range(LEAST_SUM, math.exp(delta) * most)

@@ -60,7 +60,7 @@ def test_the_sites_are_named_by_it(tmp_path: Path) -> None:
         assert f"layer.0.{act}" in opened.architecture.sites and f"head.{act}" in opened.architecture.sites
         profile = measure(opened, TOKENS)
         assert tuple(profile.sites) == opened.architecture.sites
-        assert profile.sites[f"layer.0.{act}"].keys() == {"input"}
+        assert profile.sites[f"layer.0.{act}"].keys() == {"input", "most"}
 
 
 def test_a_recipes_gelu_stands_for_gelu_alone(tmp_path: Path) -> None:
