@@ -18,13 +18,15 @@ from secformer.protocols.recipes import Function
 def glu(s: Session, x: Share, gate: Share, at: Site) -> Share:
     """x * gate, element-wise, for x in at["input"] and gate in at["gate"].
 
-    1 round; 6 to 8 bytes per element, beside the activation that gave x: 3 for each factor, or 4 for a range beyond
-    [-64, 64]; with a guard 4 for ranges longer than 8.
+    1 round; 6 to 16 bytes per element, beside the activation that gave x: for each pending factor 3 bytes, or 4 for a
+    range beyond [-64, 64]; with a guard 4 for ranges longer than 8. A settled factor takes 8, unless it is promised
+    to be small.
     1. return their product
 
     Any domain whose product fits a word: 2^30 with 16 fractional bits. While both stay within their ranges, no product
     wraps. A guarded session checks both. Error: |x| + |gate| units of the last place, of rounding both. Takes pending
-    shares; the result has a truncation pending, in whole words. Raises RangeError where words do not hold the product.
+    shares; the result has a truncation pending, in whole words, so that a linear layer takes it as it is. Raises
+    RangeError where words do not hold the product.
     """
     reach = with_air(measured(at, INPUT)).reach * with_air(measured(at, GATE)).reach
     magnitude = roomiest(max(1, bits(reach)), lambda m: (s.fixed.window(2 * s.fixed.frac, m),))

@@ -101,8 +101,8 @@ def layernorm_by(
     sums, or they were not measured, x settles first: one round and 3 bytes per element more.
     Takes a pending x; the result has a truncation pending, in whole words.
 
-    A guarded session checks the ranges of x and t, that t is the sum of x once this is settled, that v is at most its
-    measured largest, and v r^2 = 1 to `tolerance`.
+    A guarded session checks the range of x, that t is no larger than its opening holds, that it is the sum of x once
+    this is settled, that v is at most its measured largest, and v r^2 = 1 to `tolerance`.
     """
     plan, channels = Plan.of(s.fixed, x, eps, at, guarded=s.guarded), x.shape[-1]
     c, unit = bits(channels), 2.0**plan.near
@@ -115,8 +115,9 @@ def layernorm_by(
         x = x.promise(plan.input_bits)  # so that it is opened in few bytes again
         t = x.sum(-1, keepdims=True)
     else:
-        t = x.sum(-1, keepdims=True).promise(max(1, bits(plan.sums.reach)))
-        t = s.checked(t, plan.sums.low, plan.sums.high, "row_sum")
+        t = x.sum(-1, keepdims=True)
+        m = roomiest_sum(s.fixed, plan.sums, t.width - t.frac - 2)
+        t = s.checked(t.promise(m), -(2.0**m), 2.0**m, "row_sum")  # a sum outside of its range does no harm before that
     squares, deviations = plan.square_bits, c + plan.deviation_bits
     xx, tt, xg, tg, x, t = s.mul_many([(x, x), (t, t), (x, gamma), (t, gamma)], settled=(x, t),
                                       magnitude=(squares, squares, deviations, deviations))      # 1
@@ -227,6 +228,16 @@ def row_sums(x: Share, at: Site) -> Range | None:
         return None
     sums = with_air(measured(at, ROW_SUM))
     return sums if bits(sums.reach) <= x.width - x.frac - 2 else None
+
+
+def roomiest_sum(fixed: FixedPoint, sums: Range, holds: int) -> int:
+    """The largest magnitude of row sums whose opening takes no more bytes than their range does, `holds` at most."""
+    def windows(m: int) -> tuple[int, ...]:
+        if m > holds:
+            raise RangeError("x does not hold that")
+        return (fixed.window(fixed.frac, m),)
+
+    return roomiest(min(max(1, bits(sums.reach)), holds), windows)
 
 
 def layernorm_exact(x: np.ndarray, eps: float) -> np.ndarray:

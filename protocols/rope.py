@@ -45,7 +45,7 @@ def rope(s: Session, x: Share, positions: np.ndarray, theta: float, at: Site) ->
 
     A rotation keeps the length of each pair, so no entry exceeds sqrt 2 times the range, which is what the result is
     promised to; a guarded session checks it. Any domain. Error: (|a| + |b|) 2^-25 for ranges to 36, 2^-17 at worst.
-    Takes a pending x, to which it adds these bits; the result is pending. A product that is rotated should fill a word:
+    Takes a settled or a pending x, to which it adds these bits; the result is pending. A pending x should fill a word:
     state the magnitude `fixed.whole`. Where x has no room for `frac` bits, x is settled before: one round, 4 bytes per
     element.
 

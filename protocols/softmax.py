@@ -132,6 +132,7 @@ def shifted(
         x = masked(scores, columns, math.floor(score.low)) - constant                            # 1
         sums = Range(LEAST_SUM * math.exp(logs.low - constant), math.exp(above))
         return x, Range(score.low - constant - 1.0, above), sums
+    # lengths that have their power of two in common share a book of fits (see `models/run/public`)
     most = min(2.0 ** bits(scores.shape[-1]), max(1.0, measured(at, EXP_SUM).high))
 
     def total(delta: float) -> Range:

@@ -16,7 +16,7 @@ from secformer.models.data.parameters import Parameters
 from secformer.models.data.tensors import TABLE
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
-from secformer.protocols.quantities import INPUT, MOST, SCORE, Quantity, apart, opened
+from secformer.protocols.quantities import INPUT, MOST, SCORE, SPREAD, Quantity, apart, opened
 from secformer.protocols.ranges import Site, bits, roomiest, with_air
 from secformer.protocols.recipes import Recipe
 
@@ -43,12 +43,6 @@ def linear(s: Session, x: Share, f: Forward, name: str, *, bias: bool = True, ma
     return (y + f.parameters.vector(f"{name}.bias")).promise(y.magnitude) if bias else y
 
 
-def reaching(s: Session, at: Site, quantity: Quantity) -> int:
-    """The magnitude of a product whose range is measured at its next call site: the session's, or more where the range
-    reaches farther."""
-    return max(s.fixed.magnitude, bits(at[quantity.name].reach) if quantity.name in at else 0)
-
-
 def entering(s: Session, at: Site, quantity: Quantity = INPUT, *, least: int = 1) -> int:
     """The magnitude of a linear layer's result, from the range that it has at the call site that takes it; the
     session's where that range is unknown.
@@ -67,8 +61,12 @@ def entering(s: Session, at: Site, quantity: Quantity = INPUT, *, least: int = 1
 
 
 def attending(s: Session, f: Forward, at: Site) -> int:
-    """The magnitude of scores, from what softmax takes (see `entering`)."""
-    return entering(s, at, SCORE, least=opened(f.recipe.softmax, s.fixed, at))
+    """The magnitude of scores, from what softmax takes (see `entering`). A softmax of spreads opens those, and checks
+    them by what that opens, so scores need no room. What bounds queries, keys and values does not bound scores."""
+    least = opened(f.recipe.softmax, s.fixed, at)
+    if SPREAD.name in at and SCORE.name in at:
+        return _filled(s, max(least, bits(with_air(at[SCORE.name]).reach)))
+    return entering(s, {name: r for name, r in at.items() if name != MOST.name}, SCORE, least=least)
 
 
 def projecting(s: Session, at: Site) -> int:

@@ -11,7 +11,7 @@ C hidden, I intermediate, H heads, D = C / H. Weights are (in, out).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -60,9 +60,11 @@ def attended(x: Normed, value: np.ndarray, moved: np.ndarray, weight: np.ndarray
     """Bounds of |x + W softmax(scores) V + b| by entry, V = x `value` + `moved`: (C,)."""
     size = value.shape[1] // heads
     found = np.abs(x.beta + moved @ weight + bias + x.beta @ value @ weight) + x.length * np.abs(x.gamma)
+    scaled = x.gamma[:, None] * value
     for i in range(0, value.shape[1], size):
-        both = value[:, i : i + size] @ weight[i : i + size]
-        found = found + x.length * np.sqrt(np.square(x.gamma[:, None] * both).sum(axis=0))
+        head, out = scaled[:, i : i + size], weight[i : i + size]
+        squares = ((head.T @ head @ out) * out).sum(axis=0)  # of the lengths of the columns of head @ out
+        found = found + x.length * np.sqrt(np.maximum(squares, 0.0))
     return np.asarray(found)
 
 
@@ -92,24 +94,59 @@ def layers(values: Values, names: Sequence[tuple[str, str]], heads: int, act: st
     if not (is_declared(recipe.layernorm) and is_declared(recipe.softmax)):
         return found
     own = is_declared(recipe.gelu) and student_of(recipe.gelu) is None if act == "gelu" else act not in recipe.others
-    before = _normed(values, first) if first else None
+    known: dict[tuple[str | None, str], dict[str, float]] = {}  # several layers may have the same tensors
+    before = first
     for site, stored in names:
-        c = len(values(f"{stored}.attention.layernorm.weight"))
-        if before is not None:
-            qkv, b = values(f"{stored}.qkv.weight"), values(f"{stored}.qkv.bias")
-            found[f"{site}.softmax"] = bound(before.through(qkv, b))
-            sums = attended(before, qkv[:, 2 * c :], b[2 * c :], values(f"{stored}.attention.weight"),
-                            values(f"{stored}.attention.bias"), heads)
-            found[f"{site}.attention.layernorm"] = bound(sums)
-        x = _normed(values, f"{stored}.attention.layernorm")
-        first_layer = values(f"{stored}.intermediate.weight"), values(f"{stored}.intermediate.bias")
-        inner = x.through(*first_layer)
-        found[f"{site}.{act}"] = bound(inner)
-        if own and act in LINEAR:
-            sums = fed_forward(x, inner, x.total(*first_layer), values(f"{stored}.output.weight"),
-                               values(f"{stored}.output.bias"))
-            found[f"{site}.output.layernorm"] = bound(sums)
-        before = _normed(values, f"{stored}.output.layernorm")
+        if (before, stored) not in known:
+            known[before, stored] = _layer(values, stored, heads, act, _normed(values, before) if before else None,
+                                            own and act in LINEAR)
+        found |= {f"{site}.{name}": most for name, most in known[before, stored].items()}
+        before = f"{stored}.output.layernorm"
+    return found
+
+
+def _layer(values: Values, stored: str, heads: int, act: str, before: Normed | None, linear: bool) -> dict[str, float]:
+    """The bounds of one layer, by its sites' own names. `linear`: whether |act(x)| <= |x|."""
+    found: dict[str, float] = {}
+    x = _normed(values, f"{stored}.attention.layernorm")
+    c = x.gamma.size
+    if before is not None:
+        qkv, b = values(f"{stored}.qkv.weight"), values(f"{stored}.qkv.bias")
+        found["softmax"] = bound(before.through(qkv, b))
+        sums = attended(before, qkv[:, 2 * c :], b[2 * c :], values(f"{stored}.attention.weight"),
+                        values(f"{stored}.attention.bias"), heads)
+        found["attention.layernorm"] = bound(sums)
+    first_layer = values(f"{stored}.intermediate.weight"), values(f"{stored}.intermediate.bias")
+    inner = x.through(*first_layer)
+    found[act] = bound(inner)
+    if linear:
+        sums = fed_forward(x, inner, x.total(*first_layer), values(f"{stored}.output.weight"),
+                           values(f"{stored}.output.bias"))
+        found["output.layernorm"] = bound(sums)
+    return found
+
+
+def gated(values: Values, stored: Collection[str], layers: Sequence[tuple[str, str, str]],
+          act: str) -> dict[str, float]:
+    """By site, the bounds of what attention and a gated layer take directly from LayerNorms. What a gated layer gives
+    is a product, of which weights say too little.
+
+    stored  the names of all tensors: biases may be missing
+    layers  of each: the name of its sites and tensors, and of the LayerNorms before its attention and its gated layer
+    act     the activation's name, one of LINEAR, which is also that of its site
+    """
+    def vector(name: str, size: int) -> np.ndarray:
+        return values(name) if name in stored else np.zeros(size)
+
+    def linear(norm: str, name: str) -> float:
+        gamma, weight = values(f"{norm}.weight"), values(f"{name}.weight")
+        x = Normed(gamma, vector(f"{norm}.bias", gamma.size))
+        return bound(x.through(weight, vector(f"{name}.bias", weight.shape[1])))
+
+    found: dict[str, float] = {}
+    for layer, attends, feeds in layers:
+        found[f"{layer}.softmax"] = linear(attends, f"{layer}.qkv")
+        found[f"{layer}.{act}"] = found[f"{layer}.glu"] = linear(feeds, f"{layer}.intermediate")
     return found
 
 

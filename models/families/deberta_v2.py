@@ -21,15 +21,14 @@ import numpy as np
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.tensors import Formula, Part, Tensor, linear_layout, matrix, norm_layout, vector
 from secformer.models.families.activations import NAMES, TANH
-from secformer.models.families.blocks import Forward, layernorm, linear, norming, reaching
+from secformer.models.families.blocks import Forward, attending, layernorm, linear, norming
 from secformer.models.families.config import Config
 from secformer.models.families.encoder import Encoder
 from secformer.models.families.encoder_facts import EncoderSpec, Names, classes
 from secformer.models.families.heads import Head, TextHead, WordHead
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
-from secformer.protocols.quantities import SCORE
-from secformer.protocols.ranges import Site
+from secformer.protocols.ranges import Site, bits
 from secformer.protocols.relative import disentangled_scores, index_of, table_rows
 
 KEYS, QUERIES = "c2p", "p2c"  # content to position, position to content: projected positions stand as keys, as queries
@@ -228,7 +227,7 @@ class DebertaV2(Encoder):
 
         return disentangled_scores(s, q, k, table(KEYS), table(QUERIES), index_of(batch.steps, self.rows) - first,
                                    batch.unpacking.reshape(batch.size, batch.longest),
-                                   magnitude=reaching(s, at, SCORE))
+                                   magnitude=attending(s, f, at))
 
     def context(self, s: Session, scores: Share, v: Share, f: Forward, at: Site) -> Share:
         found, batch = super().context(s, scores, v, f, at), f.batch
@@ -236,6 +235,8 @@ class DebertaV2(Encoder):
         if not idle.any():
             return found
         every = (v * batch.present.astype(np.int64)[:, None, :, None]).sum(2, keepdims=True)  # (B, H, 1, D)
+        longest = min(v.magnitude + bits(batch.longest), v.width - v.frac - 2)
+        (every,) = s.lift(every.promise(longest))  # values are as wide as a product, and 1 / T has many bits
         parts = np.rint(2.0**SHARP / batch.lengths).astype(np.int64)[:, None, None, None]
         mean = (every * parts * 2.0**-SHARP).promise(found.magnitude)
         idle = idle[:, None, :, None]

@@ -144,13 +144,18 @@ class ModernBert(RotaryEncoder):
     def normed(self, s: Session, x: Share, f: Forward, site: str) -> Share:
         return layernorm(s, x, f, site, self.spec.eps, bias=self.spec.norm_bias)
 
+    def norms_of(self, i: int) -> tuple[str, str]:
+        return (f"layer.{i}.attention.layernorm" if i else "embedding.layernorm"), f"layer.{i}.mlp.layernorm"
+
     def answers(self, s: Session, x: Share, f: Forward, out: Mapping[str, Share]) -> dict[str, Share]:
         if self.head is Head.ENCODER:
             return {}
         if self.head is Head.SEQUENCE:  # (B, C)
-            (x,) = s.settle(x)  # LayerNorms of the recipes have done that
-            mean = self.spec.pooling == "mean"
-            x = summed(s, x, f.batch, "mean", f.batch.mask) if mean else x[f.batch.starts]
+            if self.spec.pooling == "mean":
+                (x,) = s.settle(x)
+                x = summed(s, x, f.batch, "mean", f.batch.mask)
+            else:
+                x = x[f.batch.starts]
         magnitude = activating(s, f, "head", self.spec.head_act)
         x = linear(s, x, f, "head.transform", bias=self.spec.head_bias, magnitude=magnitude)
         x = activation(s, x, f, "head", self.spec.head_act)

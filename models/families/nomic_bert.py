@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from secformer.models.data.tensors import Part, Tensor, matrix, norm_layout, rows_layout
-from secformer.models.families.blocks import Forward, layernorm
+from secformer.models.families.blocks import Forward, layernorm, norming
 from secformer.models.families.config import Config
 from secformer.models.families.encoder_facts import Names, classes
 from secformer.models.families.heads import Head, TextHead, WordHead
@@ -81,12 +81,19 @@ class NomicBert(RotaryEncoder):
         }
 
     def attention(self, s: Session, x: Share, f: Forward, site: str, weights: str) -> Share:
-        x = x + self.attended(s, x, f, site, weights, theta=self.spec.theta)
+        magnitude = norming(s, f, f"{site}.attention.layernorm")
+        x = x + self.attended(s, x, f, site, weights, theta=self.spec.theta, magnitude=magnitude)
+        x = x.promise(magnitude)
         return layernorm(s, x, f, f"{site}.attention.layernorm", self.spec.eps, f"{weights}.attention.layernorm")
 
     def feed_forward(self, s: Session, x: Share, f: Forward, site: str, weights: str) -> Share:
-        x = x + self.gated(s, x, f, site, weights)
+        magnitude = norming(s, f, f"{site}.output.layernorm")
+        x = (x + self.gated(s, x, f, site, weights, magnitude=magnitude)).promise(magnitude)
         return layernorm(s, x, f, f"{site}.output.layernorm", self.spec.eps, f"{weights}.output.layernorm")
+
+    def norms_of(self, i: int) -> tuple[str, str]:
+        before = f"layer.{i - 1}.output.layernorm" if i else "embedding.layernorm"
+        return before, f"layer.{i}.attention.layernorm"
 
     @property
     def layer_sites(self) -> tuple[str, ...]:

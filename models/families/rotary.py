@@ -5,6 +5,7 @@ B texts, N tokens of all texts packed without padding, C hidden, I intermediate,
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,16 +13,17 @@ from typing import Any, Self
 
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.families.activations import activating, activation
-from secformer.models.families.blocks import Forward, entering, linear, reaching
-from secformer.models.families.certain import Values
+from secformer.models.families.blocks import Forward, attending, entering, linear, projecting
+from secformer.models.families.certain import Values, gated
 from secformer.models.families.config import Config
 from secformer.models.families.encoder import Encoder
 from secformer.models.families.encoder_facts import EncoderSpec
 from secformer.models.families.local import Meeting, alone_as_mean
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.fidelity import is_declared
 from secformer.protocols.glu import GLU
-from secformer.protocols.quantities import GATE, SCORE
+from secformer.protocols.quantities import GATE
 from secformer.protocols.recipes import Recipe
 from secformer.protocols.rope import ROPE
 
@@ -54,51 +56,59 @@ class RotaryEncoder(Encoder):
     def inputs(self) -> TokenInputs:
         return TokenInputs(self.spec.vocab, self.spec.types, self.spec.longest, self.embedded)
 
-    def certain(self, values: Values, recipe: Recipe) -> Mapping[str, float]:
-        return {}
-
     # ---- the program -------------------------------------------------------------------------------------------------
 
     def attended(self, s: Session, x: Share, f: Forward, site: str, weights: str, *, theta: float,
-                 reach: int | None = None, bias: bool = False) -> Share:
+                 reach: int | None = None, bias: bool = False, magnitude: int | None = None) -> Share:
         """W softmax(scores) V of x (N, C). Positions turn by `theta`; a query attends to keys that are at most `reach`
-        tokens away, by default to all. `bias` says whether both linear layers have one."""
+        tokens away, by default to all. `bias` says whether both linear layers have one; `magnitude` bounds the result.
+        """
         heads = self.spec.heads
         meeting = Meeting.everywhere(f.batch) if reach is None else Meeting.within(f.batch, reach, x.shape[-1] // heads)
         with s.scope("linear"):
             q, k, v = self.projected(s, x, f, site, weights, theta, bias)
             at = f.at(f"{site}.softmax")
             queries, keys, values = meeting.of_queries(q, heads), meeting.of_keys(k, heads), meeting.of_keys(v, heads)
-            scores = s.matmul(queries, keys.swapaxes(-1, -2), magnitude=reaching(s, at, SCORE))
+            scores = s.matmul(queries, keys.swapaxes(-1, -2), magnitude=attending(s, f, at))
         with s.scope("softmax"):
             context = f.recipe.softmax(s, scores, values, meeting.real(heads), at)
             context = alone_as_mean(s, meeting.joined(context, heads), v, meeting, f.batch)
         with s.scope("linear"):
-            return linear(s, context, f, f"{weights}.attention", bias=bias)
+            return linear(s, context, f, f"{weights}.attention", bias=bias, magnitude=magnitude)
 
     def projected(self, s: Session, x: Share, f: Forward, site: str, weights: str, theta: float,
                   bias: bool) -> tuple[Share, Share, Share]:
-        """Q, K and V of x (N, C), each (N, C) and settled, Q and K turned. The product fills a word, so that turning it
-        costs no truncation: x is opened with 8 bytes per element in place of 6."""
+        """Q, K and V of x (N, C), each (N, C), Q and K turned. All are settled together, in whole words, before Q and K
+        are turned: those then have a truncation pending, which the product of both makes locally."""
         c, tokens = self.spec.hidden, x.shape[0]
-        qkv = linear(s, x, f, f"{weights}.qkv", bias=bias, magnitude=s.fixed.whole)
+        qkv = linear(s, x, f, f"{weights}.qkv", bias=bias, magnitude=projecting(s, f.at(f"{site}.softmax")))
+        (qkv,) = s.settle(qkv)
         turned = qkv[:, : 2 * c].reshape(tokens, 2 * self.spec.heads, c // self.spec.heads)
         turned = f.recipe.of(ROPE)(s, turned, f.batch.positions, theta, f.at(f"{site}.{ROPE.name}"))
-        turned, v = s.settle(turned.reshape(tokens, 2 * c), qkv[:, 2 * c :].promise(s.fixed.magnitude))
-        return turned[:, :c], turned[:, c:], v
+        turned = turned.reshape(tokens, 2 * c)
+        return turned[:, :c], turned[:, c:], qkv[:, 2 * c :]
 
-    def gated(self, s: Session, x: Share, f: Forward, site: str, weights: str, *, bias: bool = False) -> Share:
-        """W' (act(a) * b) of x (N, C), where a and b are the halves of W x. `bias` says whether both layers have one.
-        """
+    def gated(self, s: Session, x: Share, f: Forward, site: str, weights: str, *, bias: bool = False,
+              magnitude: int | None = None) -> Share:
+        """W' (act(a) * b) of x (N, C), where a and b are the halves of W x. `bias` says whether both layers have one;
+        `magnitude` bounds the result."""
         i = self.spec.intermediate
-        magnitude = max(activating(s, f, site, self.spec.act), entering(s, f.at(f"{site}.{GLU.name}"), GATE))
+        both = max(activating(s, f, site, self.spec.act), entering(s, f.at(f"{site}.{GLU.name}"), GATE))
         with s.scope("linear"):
-            inner = linear(s, x, f, f"{weights}.intermediate", bias=bias, magnitude=magnitude)  # (N, 2I)
+            inner = linear(s, x, f, f"{weights}.intermediate", bias=bias, magnitude=both)  # (N, 2I)
         inner, gate = activation(s, inner[:, :i], f, site, self.spec.act), inner[:, i:]
         with s.scope(GLU.name):
             inner = f.recipe.of(GLU)(s, inner, gate, f.at(f"{site}.{GLU.name}"))
         with s.scope("linear"):
-            return linear(s, inner, f, f"{weights}.output", bias=bias)
+            return linear(s, inner, f, f"{weights}.output", bias=bias, magnitude=magnitude)
+
+    def certain(self, values: Values, recipe: Recipe) -> Mapping[str, float]:
+        layers = [(f"layer.{i}", *self.norms_of(i)) for i in range(self.spec.layers)]
+        return gated(values, self.weights(), layers, self.spec.act) if is_declared(recipe.layernorm) else {}
+
+    @abstractmethod
+    def norms_of(self, i: int) -> tuple[str, str]:
+        """The names of the LayerNorms whose results layer i's attention and its gated layer take."""
 
     # ---- not trained here --------------------------------------------------------------------------------------------
 

@@ -73,6 +73,19 @@ def test_the_price() -> None:
     assert price(600.0, 15.0) == (1, 4 + 3)
 
 
+def test_a_linear_layer_takes_it_as_it_is() -> None:
+    """No truncation stands between: one round, the bytes of the layer's own opening."""
+    def program(s: PlanRecorder, layer: bool) -> None:
+        weight = s.open_weight(ghost((4, 3)))
+        pair = [s.mul(s.accept(ghost((5, 4))), s.accept(ghost((5, 4)))) for _ in range(2)]
+        y = glu(s, *pair, site(5.0, 5.0))
+        if layer:
+            s.matmul(y, weight)
+
+    full, before = (PlanRecorder().record(program, layer) for layer in (True, False))
+    assert (full.rounds - before.rounds, full.bytes - before.bytes) == (1, 2 * 6 * 5 * 4)
+
+
 @pytest.mark.parametrize("where, text", [("gate", 1), ("input", 0)])
 def test_a_guard_marks_values_that_leave_their_range(where: str, text: int) -> None:
     """Far enough out that the product would still fit: it is the factor that is checked."""

@@ -17,6 +17,7 @@ from secformer.models.data.tensors import TABLE, Part, Tensor
 from secformer.models.families.blocks import (
     Forward,
     added,
+    attending,
     entering,
     join_heads,
     layernorm,
@@ -33,7 +34,7 @@ from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
 from secformer.protocols.layernorm import layernorm_exact
 from secformer.protocols.ranges import Range, Site, with_air
-from secformer.protocols.recipes import EXACT
+from secformer.protocols.recipes import EXACT, FAITHFUL, MPCFORMER, Recipe
 
 lengths = st.lists(st.integers(1, 5), min_size=1, max_size=4)
 
@@ -153,11 +154,12 @@ def test_a_look_up_in_blocks_finds_the_same_words(monkeypatch: pytest.MonkeyPatc
 
     outcome = world.run(program, *inputs.private_halves(batch, 24, bytes(range(32))))
     mine, theirs = outcome.results
-    wanted = encode(table, 16)
-    np.testing.assert_array_equal(mine.data + theirs.data, wanted[batch.ids] + wanted[9 + batch.segments])
-    assert outcome.cost.rounds == rounds + 1
-    lifted = outcome.cost.bytes - 2 * 3 * 5 * 11  # three bytes per entry of a row, from each party
-    assert lifted == 2 * 3 * 5 * 3                # and three per entry of a sum
+    wanted, modulus = encode(table, 16), np.uint64(1 << 24)
+    sums = wanted[batch.ids] + wanted[9 + batch.segments]
+    np.testing.assert_array_equal((mine.data + theirs.data) % modulus, sums % modulus)
+    assert mine.width == theirs.width == 24  # what takes the sums lifts them
+    assert outcome.cost.rounds == rounds
+    assert outcome.cost.bytes == 2 * 3 * 5 * 11  # three bytes per entry of a row, from each party
 
 
 # ---- magnitudes of linear layers -------------------------------------------------------------------------------------
@@ -212,6 +214,19 @@ def test_queries_keys_and_values_hold_what_no_text_exceeds() -> None:
     s = PlainSession(FixedPoint(12))
     assert projecting(s, {"most": Range(45.0, 45.0)}) == 6 and projecting(s, {"most": Range(65.0, 65.0)}) == 14
     assert projecting(s, {}) == projecting(s, {"most": Range(1e6, 1e6)}) == 14
+
+
+@pytest.mark.parametrize(("recipe", "more", "magnitude"), [
+    (FAITHFUL, {"spread": Range(-60.0, 0.0)}, 6), (MPCFORMER, {}, 14), (EXACT, None, 14)], ids=str)
+@pytest.mark.parametrize("most", [None, 20.0])
+def test_scores_are_not_bounded_by_what_bounds_values(recipe: Recipe, more: Site | None, magnitude: int,
+                                                      most: float | None) -> None:
+    """A product of 2^6 opens 256, a fourth of what a guard wants of these scores. An exponential opens as much anyway;
+    where the scores' own truncation is checked, they get what the guard wants, whatever bounds queries and keys."""
+    at: dict[str, Range] = {} if more is None else {"score": Range(-30.0, 20.0), **more}
+    at |= {} if most is None else {"most": Range(most, most)}
+    f = Forward(batch_of([2]), Parameters({}), recipe, lambda site: at)
+    assert guarded(FixedPoint(), at, lambda s: attending(s, f, at)) == magnitude
 
 
 @pytest.mark.parametrize("reach", [3.0, 40.0, 1e5])

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import config, tensors, write_checkpoint
+from families_lab import save, tokens
 from hypothesis import given
 from hypothesis import strategies as st
 from mpc_lab import examples
 
-from secformer.models.families.certain import SLACK, STEPS, Normed, attended, bound, fed_forward, layers
+from secformer.models.families.certain import SLACK, STEPS, Normed, attended, bound, fed_forward, gated, layers
 from secformer.models.families.folder import ModelFolder
 from secformer.models.ranges.profile import measure
 from secformer.protocols.gelu import gelu_exact
-from secformer.protocols.quantities import INPUT, MOST, VALUE
+from secformer.protocols.quantities import GATE, INPUT, MOST, VALUE
 from secformer.protocols.recipes import FAITHFUL, MPCFORMER, PUMA
 
 seeds = st.integers(0, 10**6)
@@ -92,6 +93,61 @@ def test_a_models_own_values_stay_below(seed: int, scale: float, tmp_path_factor
     for site in bounded:
         reached = sites[site][VALUE.name if site.endswith("softmax") else INPUT.name].reach
         assert reached <= sites[site][MOST.name].high
+
+
+@given(seeds, st.integers(2, 6), st.integers(1, 5), st.booleans())
+def test_gated_layers_stay_below(seed: int, c: int, i: int, biased: bool) -> None:
+    """Both halves, and queries, keys and values; with biases and without any."""
+    rng = np.random.default_rng(seed)
+    x, y = normed(rng, c), normed(rng, c)
+    if not biased:
+        x, y = Normed(x.gamma, np.zeros(c)), Normed(y.gamma, np.zeros(c))
+    stored = {"a.weight": x.gamma, "b.weight": y.gamma, "layer.3.qkv.weight": rng.normal(0.0, 1.0, (c, 3 * c)),
+              "layer.3.intermediate.weight": rng.normal(0.0, 1.0, (c, 2 * i))}
+    if biased:
+        stored |= {"a.bias": x.beta, "b.bias": y.beta, "layer.3.qkv.bias": rng.normal(0.0, 1.0, 3 * c),
+                   "layer.3.intermediate.bias": rng.normal(0.0, 1.0, 2 * i)}
+    found = gated(stored.__getitem__, stored, [("layer.3", "a", "b")], "silu")
+    assert found.keys() == {"layer.3.softmax", "layer.3.silu", "layer.3.glu"}
+    for norm, name, site in ((x, "qkv", "softmax"), (y, "intermediate", "silu"), (y, "intermediate", "glu")):
+        given_ = rows(rng, norm, 50) @ stored[f"layer.3.{name}.weight"]
+        if biased:
+            given_ = given_ + stored[f"layer.3.{name}.bias"]
+        assert np.abs(given_).max() <= found[f"layer.3.{site}"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["NomicBertModel", "ModernBertModel"])
+def test_models_with_gated_layers_stay_below(name: str, tmp_path: Path) -> None:
+    facts = {"hidden_size": 30, "num_attention_heads": 5, "intermediate_size": 21, "num_hidden_layers": 2,
+             "pad_token_id": 0}
+    opened = ModelFolder(save(tmp_path, name, outlier=5.0, **facts))
+    sites = measure(opened, tokens()).sites
+    bounded = [site for site, ranges in sites.items() if MOST.name in ranges]
+    act = opened.architecture.spec.act  # type: ignore[attr-defined]
+    assert sorted(bounded) == sorted(f"layer.{i}.{name}" for i in range(2) for name in ("softmax", act, "glu"))
+    for site in bounded:
+        quantities = [q for q in (VALUE, INPUT, GATE) if q.name in sites[site]]
+        assert max(sites[site][q.name].reach for q in quantities) <= sites[site][MOST.name].high
+
+
+def test_layers_of_the_same_tensors_are_bounded_once() -> None:
+    """As ALBERT's; but the first, which takes the embedding's LayerNorm, by itself."""
+    rng, read = np.random.default_rng(0), []
+    shapes = {"qkv.weight": (2, 6), "qkv.bias": (6,), "attention.weight": (2, 2), "attention.bias": (2,),
+              "intermediate.weight": (2, 3), "intermediate.bias": (3,), "output.weight": (3, 2), "output.bias": (2,),
+              "attention.layernorm.weight": (2,), "attention.layernorm.bias": (2,), "output.layernorm.weight": (2,),
+              "output.layernorm.bias": (2,)}
+    stored = {f"l.{name}": rng.normal(0.0, 1.0, shape) for name, shape in shapes.items()}
+    stored |= {"first.weight": np.full(2, 9.0), "first.bias": np.ones(2)}
+
+    def values(name: str) -> np.ndarray:
+        read.append(name)
+        return stored[name]
+
+    found = layers(values, [(f"layer.{i}", "l") for i in range(5)], 1, "gelu", "first")
+    assert read.count("l.intermediate.weight") == 2 and len(found) == 20
+    assert found["layer.0.softmax"] > found["layer.1.softmax"] == found["layer.4.softmax"]
 
 
 def test_what_is_unknown_has_no_bound(tmp_path: Path) -> None:

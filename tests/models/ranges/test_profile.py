@@ -334,3 +334,13 @@ def test_built_in_texts_that_do_not_suit_are_not_blamed_on_the_user(tmp_path: Pa
     folder = write_checkpoint(tmp_path, vocab_size=20)
     with pytest.raises(ModelError, match=r"tokenizer does not suit the model.*built-in texts.*input_ids must lie in"):
         twin(folder, {"input_ids": [[2, 5, 3]]})
+
+
+def test_files_of_before_row_sums_can_be_compared() -> None:
+    """Protocols do without some ranges; without others they cannot run."""
+    r = Range(0.0, 1.0)
+    full = RangeProfile("m", "exact", 1, 1, sites={"here": {"input": r, "row_sum": r, "maximum": r, "log_sum": r}})
+    older = replace(full, sites={"here": {"input": r}})
+    assert older.violations(full) == []
+    with pytest.raises(SettingsError, match="has no 'input' at here"):
+        replace(full, sites={"here": {"row_sum": r}}).violations(full)
