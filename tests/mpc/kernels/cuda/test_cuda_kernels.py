@@ -11,7 +11,8 @@ from factors_lab import SHAPES, WINDOWS, Shapes, same_products
 
 from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.kernels import Kernels
-from secformer.mpc.kernels.cuda.guards import GUARDS, SLICE
+from secformer.mpc.kernels.cuda.device import SOURCES
+from secformer.mpc.kernels.cuda.guards import GUARDS, SLICE, Guards
 from secformer.mpc.kernels.words import Sealed
 
 SIZES = [0, 1, 7, 64, 255, 257, 1025, 2049]
@@ -176,6 +177,23 @@ def test_guards_are_looked_up(same_in_any_order: Callable[..., None], rows: int,
         payload[...] = words(1, count * n).view(np.uint8)
         same_in_any_order("breaches", payload, words(2, n), [58 - 3 * g for g in range(count)], words(3, count * n),
                           rows)
+
+
+def test_one_launch_takes_all_guards_of_an_opening() -> None:
+    launched: list[str] = []
+
+    def counting(name: str) -> Callable[..., None]:
+        return lambda *_: launched.append(name)
+
+    guards = Guards(np, {name: counting(name) for name in SOURCES["guard"]})
+    r, bits = words(0, 6), [3] * GUARDS
+    guards.tables(r, ((3, 0, 9),) * GUARDS, False)
+    guards.breaches(words(1, 6 * GUARDS).view(np.uint8), r, tuple(bits), words(2, 6 * GUARDS), 2)
+    assert launched == ["guard_tables", "breaches"]
+    launched.clear()
+    guards.tables(r, ((3, 0, 9),) * (GUARDS + 1), False)
+    guards.breaches(words(1, 6 * GUARDS + 6).view(np.uint8), r, (*bits, 4), words(2, 6 * GUARDS + 6), 2)
+    assert launched == ["guard_tables", "guard_tables", "breaches", "breaches", "row_xors"]
 
 
 # ---- series ---------------------------------------------------------------------------------------------------------
