@@ -61,6 +61,11 @@ class Stream:
         start = self._advance(drawn(words.size, bits))
         return self._kernels.sealed(self._key, start, words, bits, constant)
 
+    def subtracted(self, words: Any, bits: int) -> tuple[Any, Sealed]:
+        """The next uniform words below 2^bits, and flat words minus them, with the low bits packed."""
+        start = self._advance(drawn(words.size, bits))
+        return self._kernels.subtracted(self._key, start, words, bits)
+
     def combined(self, other: Stream, count: int, bits: int, *, xor: bool = False, carries: bool = False) -> Any:
         """The first words of two fresh streams, added mod 2^bits (with `carries`, mod 2^64) or xored: a mask of which
         each party has a share."""

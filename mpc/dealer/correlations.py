@@ -31,6 +31,12 @@ class Material(ABC):
         total = words.reshape(-1) + self.draw(name)
         return total + np.uint64(constant) if constant else total
 
+    def subtracted(self, name: str, words: Any) -> tuple[Any, Any]:
+        """This party's share of a mask, which burns, and flat words - the share, to be opened in all the mask's bits;
+        the second may come `Sealed`."""
+        share = self.draw(name)
+        return share, words.reshape(-1) - share
+
 
 class Correlations(Protocol):
     """The correlations of one party in one run.

@@ -49,3 +49,10 @@ class Expansion(Material):
         if not self._kernels.fuses or field is None or field.derived:
             return super().masked(name, words, constant)
         return self._stream(self._fields.pop(name)).sealed(words, field.bits, constant)
+
+    def subtracted(self, name: str, words: Any) -> tuple[Any, Any]:
+        """As `masked`."""
+        field = self._fields.get(name)
+        if not self._kernels.fuses or field is None or field.derived:
+            return super().subtracted(name, words)
+        return self._stream(self._fields.pop(name)).subtracted(words, field.bits)

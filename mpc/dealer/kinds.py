@@ -17,14 +17,15 @@ import numpy as np
 
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.tables import STEP_BITS
-from secformer.mpc.kernels.words import whole_bytes
+from secformer.mpc.kernels.words import Guard, whole_bytes
 from secformer.mpc.ring import WORD_BITS, mask
 
 Array = Any
 Shape = tuple[int, ...]
 Values = Mapping[str, Array]
 Standing = Callable[[int], Array]
-Guards = tuple[tuple[int, int, int], ...]  # shift, low, span of each (see `mpc/guards`)
+Guards = tuple[Guard, ...]
+GUARD_BYTES = 1 << 25  # of tables that one field has, where a guard alone does not have more
 CHUNK = Kernels.chunk  # elements whose material is made, sent and used at once where a kind cuts it up
 
 
@@ -67,12 +68,14 @@ class Kind(ABC):
         return (f for f in self.fields() if f.derived)
 
     def guard_fields(self, count: int, guards: Guards, name: str = "guard") -> Iterator[Field]:
-        """The tables of an opening's guards: fields of bytes, eight per value, numbered after `name`."""
-        return (Field(f"{name}{g}", 8 * count, 8, derived=True, xor=True) for g in range(len(guards)))
+        """The tables of an opening's guards: fields of bytes, numbered after `name`; see `together`."""
+        return (Field(f"{name}{g}", 8 * count * len(part), 8, derived=True, xor=True)
+                for g, part in enumerate(together(count, guards)))
 
-    def guard_tables(self, r: Array, guards: Guards, kernels: Kernels) -> Iterator[Array]:
-        """Law of `guard_fields`, for an opening under the mask r: the words of `Kernels.guard_tables`, as bytes."""
-        return (kernels.guard_tables(r, *guard).view(np.uint8) for guard in guards)
+    def guard_tables(self, r: Array, guards: Guards, kernels: Kernels, negated: bool = False) -> Iterator[Array]:
+        """Law of `guard_fields`, for an opening under the mask r, or -r where `negated`: the words of
+        `Kernels.guard_tables`, as bytes."""
+        return (kernels.guard_tables(r, part, negated).view(np.uint8) for part in together(r.size, guards))
 
     @property
     def corrections(self) -> int:
@@ -240,3 +243,9 @@ class Coin(Kind):
 def chunks(count: int, size: int = CHUNK) -> list[tuple[int, int]]:
     """[start, stop) ranges of at most `size` elements."""
     return [(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def together(count: int, guards: Guards) -> list[Guards]:
+    """The guards of an opening of `count` values, in groups whose tables are dealt as one field."""
+    size = max(1, GUARD_BYTES // max(1, 8 * count))
+    return [guards[start : start + size] for start in range(0, len(guards), size)]

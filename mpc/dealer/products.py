@@ -81,7 +81,7 @@ class Bilinear(Kind):
         for i in fresh:
             r = masks[f"mask{i}"]
             # u = x + r where an operand is lifted, and x - a where it is not
-            yield from self.guard_tables(r if self.window(i) else np.uint64(0) - r, self.guards_of(i), kernels)
+            yield from self.guard_tables(r.reshape(-1), self.guards_of(i), kernels, negated=not self.window(i))
         for i in fresh:
             if self.wrap_bits(i):
                 yield kernels.wraps(masks[f"mask{i}"], self.window(i))

@@ -17,7 +17,8 @@ import numpy as np
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.tables import outcome_patterns, outcomes
-from secformer.mpc.kernels.words import BLOCK_BYTES, PLANES, Array, Factor, Grid, Sealed, drawn, grid, whole_bytes
+from secformer.mpc.kernels.words import BLOCK_BYTES, PLANES, Array, Factor, Grid, Guard, Sealed, drawn, whole_bytes
+from secformer.mpc.kernels.words import grid as grid_of
 from secformer.mpc.ring import mask
 
 
@@ -103,6 +104,18 @@ class Kernels(ABC):
     def gather(self, tables: Array, e: Array) -> Array:
         """Row i's entry e[i]: tables (n, entries, columns), e (n,) -> (columns, n)."""
 
+    @abstractmethod
+    def guard_tables(self, r: Array, guards: Sequence[Guard], negated: bool = False) -> Array:
+        """The tables of guards (see `mpc/guards`), one guard after the other, for masks r (n,), or for -r where
+        `negated`: (guards * n,) words. Bit U of a word is 1 unless every x with u = x + r, whose bits from `shift` on
+        are U, lies in [low, low + span] modulo 2^(shift + 6)."""
+
+    @abstractmethod
+    def breaches(self, tables: Array, u: Array, shifts: Sequence[int], weights: Array, rows: int) -> Array:
+        """One party's share of what its rows' values say, (rows,) words: tables its shares of `guard_tables`, as the
+        bytes that they are dealt in, u (n,) opened, weights (guards * n,) random words, of which those of values that
+        failed are xored."""
+
     # ---- what is made of it: masks --------------------------------------------------------------------------------
 
     def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
@@ -143,6 +156,12 @@ class Kernels(ABC):
         total = self.masked(key, block, words, bits, constant)
         return Sealed(total, self.pack(total, bits))
 
+    def subtracted(self, key: bytes, block: int, words: Array, bits: int) -> tuple[Array, Sealed]:
+        """Uniform words below 2^bits, and flat words minus them, with the low `bits` bits packed."""
+        share = self.uniform(key, block, words.size, bits)
+        rest = words.reshape(-1) - share
+        return share, Sealed(rest, self.pack(rest, bits))
+
     def combined(
         self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False, carries: bool = False
     ) -> Array:
@@ -165,6 +184,12 @@ class Kernels(ABC):
         mine, theirs = mine.reshape(-1), self.unpack(payload, mine.size, bits)
         total = mine ^ theirs if xor else mine + theirs
         return total if bits == 64 else total & mask(bits)
+
+    def dropped(self, words: Array, bits: int, up: bool) -> Array:
+        """Words without their lowest `bits` bits, moved down: rounded down or up, where the top bits become 0 or 1."""
+        if not up:
+            return words >> np.uint64(bits)
+        return np.uint64(0) - ((np.uint64(0) - words) >> np.uint64(bits))
 
     def wraps(self, r: Array, window: int) -> Array:
         """The values of `Lift`, (2 n,) words, of mask words' sums r (n,)."""
@@ -220,7 +245,7 @@ class Kernels(ABC):
 
     def gridded(self, *operands: Array) -> tuple[Grid, list[Array]]:
         """The grid in which operands broadcast, and the operands, flat: repeated where no grid has the axes."""
-        found = grid([v.shape for v in operands])
+        found = grid_of([v.shape for v in operands])
         if found is None:
             operands = tuple(self.xp.broadcast_arrays(*operands))
             found = Grid(1, operands[0].size, ((0, 1),) * len(operands))
@@ -314,32 +339,3 @@ class Kernels(ABC):
         wrap = lower << np.uint64(window) if columns == 3 else np.uint64(0)
         table = [flipped, (np.uint64(1) - flipped) * (part - wrap), flipped * part]
         return self.xp.stack(table[:columns], axis=-1).reshape(-1)
-
-    # ---- guards ---------------------------------------------------------------------------------------------------
-
-    def guard_tables(self, r: Array, shift: int, low: int, span: int) -> Array:
-        """The tables of a guard (see `mpc/guards`) for masks r (n,): (n,) words, whose bit U is 1 unless every x with
-        u = x + r, whose bits from `shift` on are U, lies in [low, low + span] modulo 2^(shift + 6)."""
-        one, low_bits = np.uint64(1), mask(shift)
-        start = (r + np.uint64(low)) & mask(shift + 6)  # where the interval lies in u
-        first, inside = start >> np.uint64(shift), start & low_bits
-        end = (inside + np.uint64(span + 1)) >> np.uint64(shift)  # parts that end before it, counted from `first`
-        good = (one << end) - (one << (inside != 0).astype(np.uint64))
-        return ~((good << first) | (good >> ((np.uint64(64) - first) & np.uint64(63))))
-
-    def breaches(self, tables: Array, u: Array, shift: int, weights: Array, rows: int) -> Array:
-        """One party's share of what its rows' values say, (rows,) words: tables (n,) its shares of `guard_tables`,
-        u (n,) opened, weights (n,) random words, of which those of values that failed are xored."""
-        index = (u >> np.uint64(shift)) & np.uint64(63)
-        failed = np.uint64(0) - ((tables >> index) & np.uint64(1))
-        return self.xored((failed & weights).reshape(rows, -1))
-
-    def xored(self, words: Array) -> Array:
-        """Each row's words, xored: (rows, n) -> (rows,)."""
-        while (n := words.shape[1]) > 1:
-            half = n // 2
-            rest = words[:, 2 * half :]
-            words = words[:, :half] ^ words[:, half : 2 * half]
-            if rest.shape[1]:
-                words[:, :1] ^= rest
-        return words[:, 0] if words.shape[1] else self.xp.zeros(words.shape[0], dtype=np.uint64)

@@ -19,7 +19,7 @@ from secformer.mpc.kernels.interface import Kernels
 from secformer.mpc.kernels.limbs import product
 from secformer.mpc.kernels.tables import STEP_BITS, power_factors
 from secformer.mpc.kernels.taylor import COS, EXP, ROUND, SIN, SQUARINGS
-from secformer.mpc.kernels.words import PLANES, Array, whole_bytes
+from secformer.mpc.kernels.words import PLANES, Array, Guard, whole_bytes
 from secformer.mpc.ring import mask
 
 # Balanced limbs of 22, 21 and 21 bits: |limb| <= 2^21, so a float64 sum of k products is exact while k 2^42 <= 2^53.
@@ -224,3 +224,35 @@ class NumpyKernels(Kernels):
 
     def gather(self, tables: Array, e: Array) -> Array:
         return self.xp.ascontiguousarray(tables[self.xp.arange(e.size), e.astype(np.int64)].T)
+
+    # ---- guards ---------------------------------------------------------------------------------------------------
+
+    def guard_tables(self, r: Array, guards: Sequence[Guard], negated: bool = False) -> Array:
+        own = np.uint64(0) - r if negated else r
+        return self.xp.concatenate([self._guard_table(own, *guard) for guard in guards])
+
+    def _guard_table(self, r: Array, shift: int, low: int, span: int) -> Array:
+        one, low_bits = np.uint64(1), mask(shift)
+        start = (r + np.uint64(low)) & mask(shift + 6)  # where the interval lies in u
+        first, inside = start >> np.uint64(shift), start & low_bits
+        end = (inside + np.uint64(span + 1)) >> np.uint64(shift)  # parts that end before it, counted from `first`
+        good = (one << end) - (one << (inside != 0).astype(np.uint64))
+        return ~((good << first) | (good >> ((np.uint64(64) - first) & np.uint64(63))))
+
+    def breaches(self, tables: Array, u: Array, shifts: Sequence[int], weights: Array, rows: int) -> Array:
+        u, found = u.reshape(-1), self.xp.zeros(rows, dtype=np.uint64)
+        each = weights.reshape(len(shifts), u.size)
+        for shift, table, weight in zip(shifts, self._view(tables, np.uint64).reshape(each.shape), each, strict=True):
+            failed = np.uint64(0) - ((table >> ((u >> np.uint64(shift)) & np.uint64(63))) & np.uint64(1))
+            found ^= self._xored((failed & weight).reshape(rows, -1))
+        return found
+
+    def _xored(self, words: Array) -> Array:
+        """Each row's words, xored: (rows, n) -> (rows,). In halves, because CuPy has no such reduction."""
+        while (n := words.shape[1]) > 1:
+            half = n // 2
+            rest = words[:, 2 * half :]
+            words = words[:, :half] ^ words[:, half : 2 * half]
+            if rest.shape[1]:
+                words[:, :1] ^= rest
+        return words[:, 0] if words.shape[1] else self.xp.zeros(words.shape[0], dtype=np.uint64)

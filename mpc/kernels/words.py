@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Array = Any
+Guard = tuple[int, int, int]  # shift, low, span (see `mpc/guards`)
 BLOCK_BYTES = 64  # bytes of a ChaCha20 block: a keystream is addressed in whole blocks
 TERMS = ("product", "left", "right", "both")  # of a pair of factors (see `Hadamard`)
 PLANES = ((4, np.uint32), (2, np.uint16), (1, np.uint8))  # bytes and types of the pieces of shorter words

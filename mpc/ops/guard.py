@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.dealer.correlations import Material
-from secformer.mpc.dealer.kinds import Coin, Guards, Witness
+from secformer.mpc.dealer.kinds import Coin, Guards, Witness, together
 from secformer.mpc.guards import Check, Texts, texts_of
 from secformer.mpc.party import Party
 from secformer.mpc.prg import SEED_BYTES, Stream
@@ -40,11 +40,11 @@ class Watch:
         texts = texts_of(self._texts, shape)
         kernels, rows, found = self._party.kernels, shape[0], None
         weights = Stream(self._seed, "guard", len(self._places), kernels=kernels)
-        for g, (shift, _, _) in enumerate(guards):                                                      # 2
-            tables = kernels.unpack(material.draw(f"{name}{g}"), u.size, 64)
+        for g, part in enumerate(together(u.size, guards)):                                             # 2
+            tables = material.draw(f"{name}{g}")
             with self._party.meter.offline():
-                each = weights.words(u.size)
-            words = kernels.breaches(tables, u, shift, each, rows)
+                each = weights.words(u.size * len(part))
+            words = kernels.breaches(tables, u, [shift for shift, _, _ in part], each, rows)
             found = words if found is None else found ^ words
         self._places.append((texts, found))
 
@@ -52,11 +52,17 @@ class Watch:
         """(texts, places), or xored over places (texts, 1): words that are equal to the other party's where every value
         passed. At party 1 they are negated, so that the sum of both is 0."""
         out = np.zeros((self._count + 1, len(self._places)), dtype=np.uint64)
-        host = self._party.kernels.backend.to_host
-        for place, (texts, found) in enumerate(self._places):
-            np.bitwise_xor.at(out[:, place], texts, host(found))  # text -1 is the last row
+        found = self._on_host([words for _, words in self._places])
+        for place, (texts, words) in enumerate(self._places):
+            np.bitwise_xor.at(out[:, place], texts, found[: words.size])  # text -1 is the last row
+            found = found[words.size :]
         out = out[:-1] if apart else np.bitwise_xor.reduce(out[:-1], axis=1, keepdims=True)
         return out if self._party.rank == 0 else np.uint64(0) - out
+
+    def _on_host(self, arrays: list[Any]) -> np.ndarray:
+        """Flat arrays, one behind the other: a GPU is asked once."""
+        kernels = self._party.kernels
+        return kernels.backend.to_host(kernels.xp.concatenate(arrays)) if arrays else np.zeros(0, dtype=np.uint64)
 
 
 def kind_of(x: Share, check: Check) -> Witness:

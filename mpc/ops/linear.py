@@ -91,8 +91,9 @@ def _opened(party: Party, kind: Hadamard, material: Material, operands: Sequence
         if window := kind.window(i):
             masked.append(material.masked(f"mask{i}", v.data, 1 << (window - 2) if first else 0))
         else:
-            masks.append(material.draw(f"mask{i}"))
-            masked.append(v.data.reshape(-1) - masks[-1])
+            mask, rest = material.subtracted(f"mask{i}", v.data)
+            masks.append(mask)
+            masked.append(rest)
     opened = party.open("product", [(m, kind.window(i) or kind.bits[i]) for i, m in enumerate(masked)])
     _see(party, kind, material, operands, opened)
     factors, own = [], iter(masks)
@@ -119,10 +120,13 @@ def matmul(party: Party, pairs: Sequence[tuple[Operand, Operand | Weight]], widt
     """Matrix products. One round; width bits for each element of each distinct operand that is not a weight."""
     kind, operands = bilinear(MatMul, pairs, widths)
     material, multiply = party.take(kind), party.kernels.matmul
-    masks = {i: material.draw(f"mask{i}").reshape(shape)
-             for i, (shape, w) in enumerate(zip(kind.shapes, kind.weights, strict=True)) if w is None}
     live = [(i, v) for i, v in enumerate(operands) if isinstance(v, Operand)]
-    opened = party.open("product", [(v.data - masks[i], kind.bits[i]) for i, v in live])        # 1
+    masks, masked = {}, []
+    for i, v in live:
+        mask, rest = material.subtracted(f"mask{i}", v.data)
+        masks[i] = mask.reshape(v.shape)
+        masked.append((rest, kind.bits[i]))
+    opened = party.open("product", masked)                                                            # 1
     _see(party, kind, material, operands, opened)
     e = {i: u.reshape(v.shape) for (i, v), u in zip(live, opened, strict=True)}
     results = []

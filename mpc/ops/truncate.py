@@ -16,9 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from secformer.mpc.dealer.kinds import Lift
+from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.words import unsealed
 from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
@@ -30,13 +29,9 @@ def kind_of(job: Truncation) -> Lift:
     return Lift(job.x.size, job.window - job.shift, job.width, plain(job.check))
 
 
-def drop(words: Any, bits: int, up: bool) -> Any:
+def drop(kernels: Kernels, words: Any, bits: int, up: bool) -> Any:
     """A share without its lowest bits, rounded up or down."""
-    if not bits:
-        return words
-    if not up:
-        return words >> np.uint64(bits)
-    return np.uint64(0) - ((np.uint64(0) - words) >> np.uint64(bits))
+    return kernels.dropped(words, bits, up) if bits else words
 
 
 def truncate(party: Party, jobs: Sequence[Truncation]) -> list[Any]:
@@ -44,7 +39,7 @@ def truncate(party: Party, jobs: Sequence[Truncation]) -> list[Any]:
     first = party.rank == 0
     wanted = [kind_of(job) for job in jobs]
     materials = [party.take(kind) for kind in wanted]
-    kept = [drop(job.x.data.reshape(-1), job.shift, not first) for job in jobs]                         # 1
+    kept = [drop(party.kernels, job.x.data.reshape(-1), job.shift, not first) for job in jobs]          # 1
     masked = [material.masked("mask", z, 1 << (kind.window - 2) if first else 0)
               for z, kind, material in zip(kept, wanted, materials, strict=True)]
     opened = party.open("truncate", [(m, kind.window) for m, kind in zip(masked, wanted, strict=True)])  # 2

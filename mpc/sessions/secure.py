@@ -86,10 +86,11 @@ class SecureSession(Session):
         return a >> np.uint64(bits)
 
     def _rounded(self, a: Any, bits: int) -> Any:
-        return truncate.drop(a, bits, self.party.rank == 1)
+        return truncate.drop(self.party.kernels, a, bits, self.party.rank == 1)
 
     def _scale(self, a: Any, c: np.ndarray, bits: int) -> Any:
-        return a * self.party.kernels.backend.asarray(encode(c, bits))
+        words = encode(c, bits)  # a number travels with the launch, an array would be copied first
+        return a * (self.party.kernels.backend.asarray(words) if words.ndim else words[()])
 
     def _point(self, a: Any, exponent: int) -> Any:
         return a  # moving the point leaves the words alone

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpc_lab import KERNELS, SEEDS, examples, kernels_named, looks_uniform
 
+from secformer.mpc.dealer import kinds
 from secformer.mpc.dealer.kinds import Coin, Lift, SeriesMask, Witness
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.functions import Exponential, Series
@@ -83,6 +84,22 @@ def test_the_texts_that_left_are_marked_and_no_other(name: str, kernels: str) ->
     assert marked.shape == (9, 1)
     assert marked[:, 0].nonzero()[0].tolist() == [1, 2, 4, 6]
     assert np.array_equal(seen(body, x), marked)
+
+
+def test_tables_of_many_values_come_in_several_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many guards to a field as there is room for, at least one; what they say is the same."""
+    x = np.linspace(2.0, 6.0, 40).reshape(10, 4)
+    answers, fields = [], []
+    for room in (1, 2 * 8 * x.size, kinds.GUARD_BYTES):
+        monkeypatch.setattr(kinds, "GUARD_BYTES", room)
+        marked, outcome = marks(lambda s, y: s.expect(y, 2, 0.25, "value"), x)
+        answers.append(marked.tolist())
+        fields.append([f.count for kind in outcome.plan.kinds for f in kind.derived() if f.xor])
+    assert answers[0] == answers[1] == answers[2]
+    assert any(map(any, answers[0])) and not all(map(any, answers[0]))
+    guards = len(fields[0])
+    assert guards > 2 and [len(own) for own in fields] == [guards, -(-guards // 2), 1]
+    assert {sum(own) for own in fields} == {guards * 8 * x.size}
 
 
 @examples(40)

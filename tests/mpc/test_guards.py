@@ -18,7 +18,7 @@ def passes(g: Guard, x: np.ndarray, r: np.ndarray, name: str) -> np.ndarray:
     """Whether values x pass under masks r, in words mod 2^64."""
     kernels = kernels_named(name)
     u, r = (x + r).astype(np.uint64), r.astype(np.uint64)
-    tables = kernels.guard_tables(r, *g)
+    tables = kernels.guard_tables(r, [g])
     return ((tables >> ((u >> np.uint64(g.shift)) & np.uint64(63))) & np.uint64(1)) == 0
 
 
@@ -38,22 +38,29 @@ def test_every_value_under_every_mask(g: Guard, name: str) -> None:
 
 
 @examples(40)
-@given(seed=st.integers(0, 999), rows=st.integers(1, 7), each=st.integers(1, 70), shift=st.integers(0, 58))
-def test_every_kernel_looks_up_alike(seed: int, rows: int, each: int, shift: int) -> None:
-    """Bit for bit, and as plain integers say it."""
+@given(seed=st.integers(0, 999), rows=st.integers(1, 7), each=st.integers(1, 70), negated=st.booleans(),
+       shifts=st.lists(st.integers(0, 58), min_size=1, max_size=4))
+def test_every_kernel_looks_up_alike(seed: int, rows: int, each: int, negated: bool, shifts: list[int]) -> None:
+    """Bit for bit, and as plain integers say it: several guards at once, wherever their bytes start."""
     rng, n = np.random.default_rng(seed), rows * each
-    r, u, shares, weights = rng.integers(0, 2**64, size=(4, n), dtype=np.uint64)
-    ring = 1 << (shift + INDEX_BITS)
-    low, span = int(rng.integers(0, ring, dtype=np.uint64)), ring // 4
-    found = [(k.guard_tables(r, shift, low, span), k.breaches(shares, u, shift, weights, rows))
+    r, u = rng.integers(0, 2**64, size=(2, n), dtype=np.uint64)
+    shares, weights = rng.integers(0, 2**64, size=(2, len(shifts), n), dtype=np.uint64)
+    guards = [Guard(shift, int(rng.integers(0, 2 ** (shift + INDEX_BITS), dtype=np.uint64)), 2 ** (shift + 4))
+              for shift in shifts]
+    payload = np.zeros(shares.nbytes + 1, dtype=np.uint8)[1:]
+    payload[...] = shares.reshape(-1).view(np.uint8)
+    found = [(k.guard_tables(r, guards, negated), k.breaches(payload, u, shifts, weights.reshape(-1), rows))
              for k in map(kernels_named, KERNELS)]
+    own = np.uint64(0) - r if negated else r
+    one_by_one = np.concatenate([kernels_named("numpy").guard_tables(own, [g]) for g in guards])
     for tables, words in found:
-        np.testing.assert_array_equal(tables, found[0][0])
+        np.testing.assert_array_equal(tables, one_by_one)
         np.testing.assert_array_equal(words, found[0][1])
     expected = [0] * rows
-    for i, (table, at, weight) in enumerate(zip(shares.tolist(), u.tolist(), weights.tolist(), strict=True)):
-        if (table >> (at >> shift & 63)) & 1:
-            expected[i // each] ^= weight
+    for shift, own, weight in zip(shifts, shares.tolist(), weights.tolist(), strict=True):
+        for i, at in enumerate(u.tolist()):
+            if (own[i] >> (at >> shift & 63)) & 1:
+                expected[i // each] ^= weight[i]
     assert found[0][1].tolist() == expected
 
 

@@ -18,7 +18,7 @@ from secformer.mpc.kernels.reference import NumpyKernels
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, outcomes, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
 from secformer.mpc.kernels.threads import threaded
-from secformer.mpc.kernels.words import TERMS, Array, Factor, whole_bytes
+from secformer.mpc.kernels.words import TERMS, Array, Factor, Guard, whole_bytes
 from secformer.mpc.ring import mask
 
 announce(*(m.__name__ for m in (chacha, compare, guard, multiply, packing, powers, products, series)))
@@ -134,6 +134,13 @@ class NumbaKernels(NumpyKernels):
 
     # ---- lifts ----------------------------------------------------------------------------------------------------
 
+    def dropped(self, words: Array, bits: int, up: bool) -> Array:
+        if not up:
+            return words >> np.uint64(bits)
+        out = np.empty(words.shape, dtype=np.uint64)
+        packing.rounded_up(words.reshape(-1), np.uint64(bits), out.reshape(-1))
+        return out
+
     def wraps(self, r: Array, window: int) -> Array:
         out = np.empty(2 * r.size, dtype=np.uint64)
         packing.wraps(r, np.uint64(window), out)
@@ -224,14 +231,17 @@ class NumbaKernels(NumpyKernels):
 
     # ---- guards ---------------------------------------------------------------------------------------------------
 
-    def guard_tables(self, r: Array, shift: int, low: int, span: int) -> Array:
-        out = np.empty(r.size, dtype=np.uint64)
-        guard.tables(r, np.uint64(shift), np.uint64(low), mask(shift + 6), np.uint64(span), out)
-        return out
+    def guard_tables(self, r: Array, guards: Sequence[Guard], negated: bool = False) -> Array:
+        out = np.empty((len(guards), r.size), dtype=np.uint64)
+        for own, (shift, low, span) in zip(out, guards, strict=True):
+            guard.tables(r, mask(64 if negated else 0), np.uint64(shift), np.uint64(low), mask(shift + 6),
+                         np.uint64(span), own)
+        return out.reshape(-1)
 
-    def breaches(self, tables: Array, u: Array, shift: int, weights: Array, rows: int) -> Array:
-        out = np.empty(rows, dtype=np.uint64)
-        guard.breaches(tables, u.reshape(-1), np.uint64(shift), weights, out)
+    def breaches(self, tables: Array, u: Array, shifts: Sequence[int], weights: Array, rows: int) -> Array:
+        out, shape = np.empty(rows, dtype=np.uint64), (len(shifts), u.size)
+        guard.breaches(self._view(tables, np.uint64).reshape(shape), u.reshape(-1), np.array(shifts, dtype=np.uint64),
+                       weights.reshape(shape), out)
         return out
 
 

@@ -105,3 +105,10 @@ def lifted(u: Array, z: Array, masked: Array, wraps: Array, window: int, shown: 
         high = np.uint64(0) - (u[i] >> below)
         wrap = (wraps[i] & ~high) | (wraps[n + i] & high)
         out[i] = z[i] - masked[i] + (u[i] & shown) + (wrap << window)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def rounded_up(words: Array, bits: int, out: Array) -> None:
+    """Minus the words' negatives without their lowest bits."""
+    for i in range(words.size):
+        out[i] = np.uint64(0) - ((np.uint64(0) - words[i]) >> bits)

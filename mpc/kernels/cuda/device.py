@@ -11,13 +11,15 @@ from typing import Any
 
 OPTIONS = ("--std=c++17", "-fmad=false")
 SOURCES = {
-    "words": ("pack", "pack_narrow", "unpack", "opened", "wraps", "lifted"),
+    "words": ("pack", "pack_narrow", "unpack", "opened", "wraps", "lifted", "rounded_up"),
     "multiply": ("multiplied", "product_terms"),
-    "random": ("keystream", "uniform", "masked", "sealed", "combined", "correction", "correction_xor"),
+    "random": ("keystream", "uniform", "masked", "sealed", "subtracted", "combined", "correction",
+               "correction_xor"),
     "series": ("turn", "harmonics", "series"),
     "powers": ("growth", "powers", "exponential"),
     "compare": ("flip_bits", "look_up", "outcome", "pick", "below", "signs", "reaching", "gather", "outcome_rows",
                 "outcome_tables"),
+    "guard": ("guard_tables", "breaches", "row_xors"),
     "integer": ("integer64", "integer32"),
     "limbs": ("limbs64", "limbs32", "joined64", "joined32"),
     "digits": ("split_rows64", "split_rows32", "split_columns64", "split_columns32",

@@ -13,12 +13,13 @@ import numpy as np
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.cuda.device import SOURCES, Device, current_device
+from secformer.mpc.kernels.cuda.guards import Guards
 from secformer.mpc.kernels.cuda.products import Products
 from secformer.mpc.kernels.cuda.ways import Choice, Product, recorded
 from secformer.mpc.kernels.reference import NumpyKernels
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
-from secformer.mpc.kernels.words import TERMS, Array, Factor, Grid, Sealed, whole_bytes
+from secformer.mpc.kernels.words import TERMS, Array, Factor, Grid, Guard, Sealed, whole_bytes
 
 THREADS = 256          # threads of a block, in kernels with one thread per element
 EXPANDERS = 128        # threads of a block, in kernels that expand a keystream; as in random.cu
@@ -41,6 +42,7 @@ class CudaKernels(NumpyKernels):
         self._kernel = {name: modules[file].get_function(name) for file, names in SOURCES.items() for name in names}
         choice = Choice(self.device.capability, recorded(self.device.name))
         self.products = Products(self.xp, self._kernel, choice)
+        self.guards = Guards(self.xp, self._kernel)
 
     # ---- launching ------------------------------------------------------------------------------------------------
 
@@ -92,6 +94,14 @@ class CudaKernels(NumpyKernels):
                      np.uint64(n), np.int32(bits), out, payload)
         return Sealed(out, payload)
 
+    def subtracted(self, key: bytes, block: int, words: Array, bits: int) -> tuple[Array, Sealed]:
+        words = self._flat(words)
+        n = words.size
+        share, out, payload = self._words(n), self._words(n), self._bytes(n * whole_bytes(bits))
+        self._expand("subtracted", n, *_parts(key), np.uint32(block), words, np.uint64(n), np.int32(bits), share, out,
+                     payload)
+        return share, Sealed(out, payload)
+
     def combined(
         self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False, carries: bool = False
     ) -> Array:
@@ -131,6 +141,13 @@ class CudaKernels(NumpyKernels):
         self._each("opened", mine.size, mine, self._flat(payload), np.uint64(mine.size), np.int32(bits), np.int32(xor),
                    out)
         return out
+
+    def dropped(self, words: Array, bits: int, up: bool) -> Array:
+        if not up:
+            return super().dropped(words, bits, up)
+        out = self._words(words.size)
+        self._each("rounded_up", out.size, self._flat(words), np.uint64(out.size), np.int32(bits), out)
+        return out.reshape(words.shape)
 
     def wraps(self, r: Array, window: int) -> Array:
         r = self._flat(r)
@@ -280,6 +297,14 @@ class CudaKernels(NumpyKernels):
         self._each("outcome_tables", entries, r, alpha, np.uint64(r.size), np.int32(window), np.int32(blocks),
                    np.int32(columns), out)
         return out
+
+    # ---- guards ---------------------------------------------------------------------------------------------------
+
+    def guard_tables(self, r: Array, guards: Sequence[Guard], negated: bool = False) -> Array:
+        return self.guards.tables(self._flat(r), tuple(guards), negated)
+
+    def breaches(self, tables: Array, u: Array, shifts: Sequence[int], weights: Array, rows: int) -> Array:
+        return self.guards.breaches(tables, self._flat(u), tuple(shifts), weights, rows)
 
 
 def _parts(key: bytes) -> tuple[np.uint64, ...]:

@@ -128,6 +128,18 @@ KERNEL sealed(KEY(k), u32 first, const u64* words, u64 constant, u64 n, int bits
     });
 }
 
+// Uniform words below 2^bits, words minus them, and the low `bits` bits of these packed, ready to be opened.
+KERNEL subtracted(KEY(k), u32 first, const u64* words, u64 n, int bits, u64* share, u64* out, u8* payload) {
+    Key key = MADE(k);
+    u64 mask = low_bits(bits);
+    int bytes = whole(bits);
+    expand(key, first, n, bytes, [=](u64 i, u64 w) {
+        share[i] = w & mask;
+        out[i] = words[i] - (w & mask);
+        pack_to(payload, n, bytes, i, out[i] & mask);
+    });
+}
+
 // What two parties' masks add up to (or xor to), mod 2^bits, or mod 2^64.
 KERNEL combined(KEY(a), KEY(b), u64 n, int bits, int exclusive, int carries, u64* out) {
     Key left = MADE(a), right = MADE(b);

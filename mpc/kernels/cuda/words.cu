@@ -41,3 +41,9 @@ KERNEL lifted(const u64* u, const u64* z, const u64* masked, const u64* wraps, u
     u64 wrap = wraps[(u[i] >> (window - 1) ? n : 0) + i];
     out[i] = z[i] - masked[i] + (first ? u[i] : 0) + (wrap << window);
 }
+
+// Minus the words' negatives without their lowest bits.
+KERNEL rounded_up(const u64* words, u64 n, int bits, u64* out) {
+    u64 i = element();
+    if (i < n) out[i] = 0 - ((0 - words[i]) >> bits);
+}

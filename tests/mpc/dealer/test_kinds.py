@@ -35,6 +35,7 @@ from secformer.mpc.dealer.kinds import (
     WeightMask,
     Witness,
     chunks,
+    together,
 )
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.products import Hadamard, MatMul
@@ -61,9 +62,10 @@ def guard_law(kind: Guarded, values: Values) -> None:
 def tables_law(guards: Guards, values: Values, masks: list[int], name: str) -> None:
     """In plain integers: bit U is 0 where every value that is opened with that index lies in the interval. Masks are
     added."""
-    for g, (shift, low, span) in enumerate(guards):
-        tables = values[f"{name}{g}"].view(np.uint64).tolist()
-        assert len(tables) == len(masks)
+    parts = together(len(masks), guards)
+    words = [values[f"{name}{p}"].view(np.uint64).reshape(len(part), len(masks)) for p, part in enumerate(parts)]
+    assert sum(map(len, words)) == len(guards)
+    for (shift, low, span), tables in zip(guards, (own.tolist() for part in words for own in part), strict=True):
         ring = 1 << (shift + 6)
         for r, table in zip(masks, tables, strict=True):
             for index in range(64):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mpc_lab import ULP, Raw, Words, compute, examples, integers, run, words_of
+from mpc_lab import KERNELS, ULP, Raw, Words, compute, examples, integers, kernels_named, run, words_of
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
@@ -120,8 +120,10 @@ def test_dropped_bits_cost_less_than_a_unit(window: int, data: st.DataObject, se
     z[::3] &= np.uint64(2**64 - 2**shift)
     mask = rng.integers(0, 2**64, size=z.size, dtype=np.uint64)
     mask[:4] = 0, 2**64 - 1, (1 << shift) - 1, 1 << shift
-    total = drop(z - mask, shift, up=False) + drop(mask, shift, up=True)
-    for value, got in zip(z.tolist(), total.tolist(), strict=True):
+    totals = [drop(k, z - mask, shift, up=False) + drop(k, mask, shift, up=True) for k in map(kernels_named, KERNELS)]
+    for total in totals:
+        np.testing.assert_array_equal(total, totals[0])
+    for value, got in zip(z.tolist(), totals[0].tolist(), strict=True):
         down, up = value >> shift, -(-value >> shift)
         assert got % left in {down % left, up % left}
 

@@ -12,6 +12,7 @@ import pytest
 from cuda_lab import FILES, FOLDER
 
 from secformer.mpc.kernels.cuda.device import OPTIONS, SOURCES, source
+from secformer.mpc.kernels.cuda.guards import GUARDS, SLICE, THREADS
 from secformer.mpc.kernels.cuda.launch import EXPANDERS, FUNCTIONS
 from secformer.mpc.kernels.cuda.products import SIDE, STAGES, STEP, TILE
 
@@ -33,7 +34,7 @@ def test_constants_agree_with_the_sources() -> None:
         for name, value in re.findall(r"^#define (\w+) (\d+)\b", (FOLDER / f"{file}.cu").read_text(), re.MULTILINE):
             stated[name] = int(value)
     expected = {"THREADS": EXPANDERS, "FUNCTIONS": FUNCTIONS, "SIDE": SIDE, "STEP": STEP, "STAGES": STAGES,
-                "TILE": TILE}
+                "TILE": TILE, "LOOKERS": THREADS, "SLICE": SLICE, "GUARDS": GUARDS}
     assert {name: stated[name] for name in expected} == expected
 
 

@@ -11,6 +11,8 @@ from factors_lab import SHAPES, WINDOWS, Shapes, same_products
 
 from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.cuda.device import SOURCES
+from secformer.mpc.kernels.cuda.guards import GUARDS, SLICE, Guards
 from secformer.mpc.kernels.words import Sealed
 
 SIZES = [0, 1, 7, 64, 255, 257, 1025, 2049]
@@ -31,7 +33,7 @@ def words(seed: int, *shape: int, bits: int = 64) -> np.ndarray:
 def parts(result: Any) -> tuple[Any, ...]:
     if isinstance(result, Sealed):
         return result.words, result.payload
-    return result if isinstance(result, tuple) else (result,)
+    return tuple(part for one in result for part in parts(one)) if isinstance(result, tuple) else (result,)
 
 
 def compared(cuda: Kernels, reference: Kernels) -> Callable[..., None]:
@@ -76,6 +78,7 @@ def test_what_expands_masks(same: Callable[..., None], bits: int, n: int) -> Non
     same("masked", KEY, 0, words(n, n), bits)
     same("masked", KEY, 9, words(n, n), bits, constant=1 << 62)
     same("sealed", KEY, 9, words(n, n), bits, constant=1 << 62)
+    same("subtracted", KEY, 9, words(n, n), bits)
     same("combined", (KEY, OTHER), n, bits)
     same("combined", (KEY, OTHER), n, bits, carries=True)
     same("combined", (KEY, OTHER), n, bits, xor=True)
@@ -86,6 +89,7 @@ def test_what_expands_masks_waits_for_the_pool(same_in_any_order: Callable[..., 
     for bits in (5, 24, 48):
         same_in_any_order("masked", KEY, 0, words(1, 2100), bits)
         same_in_any_order("sealed", KEY, 0, words(1, 2100), bits)
+        same_in_any_order("subtracted", KEY, 0, words(1, 2100), bits)
         same_in_any_order("combined", (KEY, OTHER), 2100, bits)
         same_in_any_order("correction", KEY, words(2, 2100), bits)
 
@@ -142,6 +146,54 @@ def test_element_wise_products(
     cuda: Kernels, reference: Kernels, shapes: Shapes, windows: tuple[int, int]
 ) -> None:
     same_products(cuda, reference, shapes, windows)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("bits", [1, 16, 63])
+def test_bits_are_dropped(same: Callable[..., None], n: int, bits: int) -> None:
+    same("dropped", words(n, n), bits, up=False)
+    same("dropped", words(n, n), bits, up=True)
+    same("dropped", words(n, 1, n, 2).transpose(2, 0, 1), bits, up=True)
+
+
+# ---- guards ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("count", [1, 3, GUARDS, GUARDS + 1])
+def test_tables_of_guards(same: Callable[..., None], n: int, count: int) -> None:
+    for shift in (0, 9, 57):
+        guards = [(shift + g % 2, 2 ** (shift + 6) - 1 - g, (21 + g) << shift) for g in range(count)]
+        same("guard_tables", words(n, n), guards)
+        same("guard_tables", words(n, n), guards, negated=True)
+
+
+@pytest.mark.parametrize("count", [1, 3, GUARDS, GUARDS + 1])
+@pytest.mark.parametrize(("rows", "columns"), [(3, 0), (1, 1), (7, 33), (2, SLICE), (1, 2 * SLICE + 1)])
+def test_guards_are_looked_up(same_in_any_order: Callable[..., None], rows: int, columns: int, count: int) -> None:
+    n = rows * columns
+    for offset in (0, 3):
+        payload = np.empty(8 * count * n + offset, dtype=np.uint8)[offset:]  # wherever it starts in its message
+        payload[...] = words(1, count * n).view(np.uint8)
+        same_in_any_order("breaches", payload, words(2, n), [58 - 3 * g for g in range(count)], words(3, count * n),
+                          rows)
+
+
+def test_one_launch_takes_all_guards_of_an_opening() -> None:
+    launched: list[str] = []
+
+    def counting(name: str) -> Callable[..., None]:
+        return lambda *_: launched.append(name)
+
+    guards = Guards(np, {name: counting(name) for name in SOURCES["guard"]})
+    r, bits = words(0, 6), [3] * GUARDS
+    guards.tables(r, ((3, 0, 9),) * GUARDS, False)
+    guards.breaches(words(1, 6 * GUARDS).view(np.uint8), r, tuple(bits), words(2, 6 * GUARDS), 2)
+    assert launched == ["guard_tables", "breaches"]
+    launched.clear()
+    guards.tables(r, ((3, 0, 9),) * (GUARDS + 1), False)
+    guards.breaches(words(1, 6 * GUARDS + 6).view(np.uint8), r, (*bits, 4), words(2, 6 * GUARDS + 6), 2)
+    assert launched == ["guard_tables", "guard_tables", "breaches", "breaches", "row_xors"]
 
 
 # ---- series ---------------------------------------------------------------------------------------------------------
