@@ -19,7 +19,18 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.fidelity import approximate, faithful
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import GAIN, INPUT, NORM, ROW_SUM, VARIANCE, measured, needs, opens, positive
+from secformer.protocols.quantities import (
+    GAIN,
+    INPUT,
+    NORM,
+    ROW_SUM,
+    VARIANCE,
+    apart,
+    measured,
+    needs,
+    opens,
+    positive,
+)
 from secformer.protocols.ranges import Range, Site, bits, roomiest, with_air
 from secformer.protocols.rsqrt import deflation, rsqrt_goldschmidt, rsqrt_series
 
@@ -104,8 +115,9 @@ def layernorm_by(
     plan, channels = Plan.of(s.fixed, x, eps, at), x.shape[-1]
     c, unit = bits(channels), 2.0**plan.near
     inputs = with_air(measured(at, INPUT))
-    x = (x * unit).promise(plan.input_bits)
-    most = 2.0**plan.input_bits
+    x, most = x * unit, 2.0**plan.input_bits
+    room = min(apart(at, inputs) + plan.near, x.width - x.frac - 2) if s.guarded else 0
+    x = x.promise(max(plan.input_bits, room))  # else a value outside looks like one inside, to the guard and to t
     x = s.checked(x, max(-most, inputs.low * unit), min(most, inputs.high * unit), "input")
     if plan.sums is None:
         (x,) = s.settle(x)
