@@ -18,6 +18,8 @@ CHACHA = 976 / 64          # 32-bit operations per byte: 80 quarter rounds of 12
 TURN, HARMONIC = 40, 11    # float64 operations of a turn, and of a harmonic and its rounding
 GROWTH, ENTRY = 30, 3      # float64 operations of a power of e, and of scaling and rounding it
 THRESHOLDS = 6             # with which a value of eight bits is compared at once
+# shift, low, span: of an opening of 40 bits
+GUARDS = (17, 5 << 16, 3 << 20), (24, 9 << 20, 3 << 20), (34, 9 << 20, 3 << 20)
 PERIOD, POWERS = 6, 4      # bits of a period of e, and entries of its table
 Arrays = Mapping[str, Any]
 SHRINK = 1                 # divides all sizes
@@ -53,6 +55,8 @@ def cases() -> list[Case]:
         Case("masked, 48 bits", words("x"), lambda k, a, n: k.masked(KEY, 0, a["x"], 48, 9), 16, 6 * CHACHA, "numbers"),
         Case("sealed, 48 bits", words("x"), lambda k, a, n: sealed(k.sealed(KEY, 0, a["x"], 48, 9)), 22, 6 * CHACHA,
              "numbers"),
+        Case("subtracted, 48 bits", words("x"), lambda k, a, n: subtracted(k.subtracted(KEY, 0, a["x"], 48)), 30,
+             6 * CHACHA, "numbers"),
         Case("combined, 48 bits", nothing, lambda k, a, n: k.combined((KEY, OTHER), n, 48), 8, 12 * CHACHA, "numbers"),
         Case("correction, 48 bits", words("x"), lambda k, a, n: k.correction(KEY, a["x"], 48), 14, 6 * CHACHA,
              "numbers"),
@@ -61,6 +65,12 @@ def cases() -> list[Case]:
         Case("pack, 48 bits", words("x"), lambda k, a, n: k.pack(a["x"], 48), 14),
         Case("unpack, 48 bits", payload(48), lambda k, a, n: k.unpack(a["payload"], n, 48), 14),
         Case("opened, 48 bits", payload(48), lambda k, a, n: k.opened(a["x"], a["payload"], 48), 22),
+        Case("dropped, rounding up", words("x"), lambda k, a, n: k.dropped(a["x"], 16, True), 16),
+        Case(f"guard_tables, {len(GUARDS)}", words("r", bits=40), lambda k, a, n: k.guard_tables(a["r"], GUARDS),
+             8 + 8 * len(GUARDS), size=1 << 22),
+        Case(f"breaches, {len(GUARDS)}", guard_inputs,
+             lambda k, a, n: k.breaches(a["tables"], a["u"], [shift for shift, _, _ in GUARDS], a["weights"], 1),
+             8 + 16 * len(GUARDS), size=1 << 22),
         Case("wraps", words("r", bits=27), lambda k, a, n: k.wraps(a["r"], 26), 24),
         Case("lifted", lifts, lambda k, a, n: k.lifted(a["u"], a["z"], a["masked"], a["wraps"], 26, True), 48),
         Case("multiplied, both lifted", factors, multiplied, 72),
@@ -102,6 +112,15 @@ def cases() -> list[Case]:
 
 def sealed(result: Sealed) -> tuple[Any, Any]:
     return result.words, result.payload
+
+
+def subtracted(result: tuple[Any, Sealed]) -> tuple[Any, Any, Any]:
+    return result[0], *sealed(result[1])
+
+
+def guard_inputs(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    return {"u": random_words(rng, n, 40), "weights": random_words(rng, len(GUARDS) * n),
+            "tables": rng.integers(0, 256, 8 * len(GUARDS) * n, dtype=np.uint8)}
 
 
 def nothing(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:

@@ -59,6 +59,10 @@ class CudaKernels(NumpyKernels):
     def _flat(self, x: Array) -> Array:
         return self.xp.ascontiguousarray(x).reshape(-1)
 
+    def _wide(self, words: Array) -> Array:
+        """Flat whole words: operands may come in narrower ones."""
+        return self._flat(words).astype(np.uint64, copy=False)
+
     def _words(self, n: int) -> Array:
         return self.xp.empty(n, dtype=np.uint64)
 
@@ -80,14 +84,14 @@ class CudaKernels(NumpyKernels):
         return out
 
     def masked(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Array:
-        words = self._flat(words)
+        words = self._wide(words)
         out = self._words(words.size)
         self._expand("masked", words.size, *_parts(key), np.uint32(block), words, np.uint64(constant),
                      np.uint64(words.size), np.int32(bits), out)
         return out
 
     def sealed(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Sealed:
-        words = self._flat(words)
+        words = self._wide(words)
         n = words.size
         out, payload = self._words(n), self._bytes(n * whole_bytes(bits))
         self._expand("sealed", n, *_parts(key), np.uint32(block), words, np.uint64(constant),
@@ -95,7 +99,7 @@ class CudaKernels(NumpyKernels):
         return Sealed(out, payload)
 
     def subtracted(self, key: bytes, block: int, words: Array, bits: int) -> tuple[Array, Sealed]:
-        words = self._flat(words)
+        words = self._wide(words)
         n = words.size
         share, out, payload = self._words(n), self._words(n), self._bytes(n * whole_bytes(bits))
         self._expand("subtracted", n, *_parts(key), np.uint32(block), words, np.uint64(n), np.int32(bits), share, out,

@@ -217,7 +217,8 @@ def test_queries_keys_and_values_hold_what_no_text_exceeds() -> None:
 
 
 @pytest.mark.parametrize(("recipe", "more", "magnitude"), [
-    (FAITHFUL, {"spread": Range(-60.0, 0.0)}, 6), (MPCFORMER, {}, 14), (EXACT, None, 14)], ids=str)
+    (FAITHFUL, {"spread": Range(-60.0, 0.0)}, 6), (MPCFORMER, {}, 14), (EXACT, None, 14)],
+    ids=["faithful", "mpcformer", "exact"])
 @pytest.mark.parametrize("most", [None, 20.0])
 def test_scores_are_not_bounded_by_what_bounds_values(recipe: Recipe, more: Site | None, magnitude: int,
                                                       most: float | None) -> None:

@@ -79,6 +79,9 @@ def test_what_expands_masks(same: Callable[..., None], bits: int, n: int) -> Non
     same("masked", KEY, 9, words(n, n), bits, constant=1 << 62)
     same("sealed", KEY, 9, words(n, n), bits, constant=1 << 62)
     same("subtracted", KEY, 9, words(n, n), bits)
+    for narrow in (np.uint8, np.uint32):  # as one-hot rows come
+        same("subtracted", KEY, 9, words(n, n).astype(narrow), bits)
+        same("masked", KEY, 9, words(n, n).astype(narrow), bits)
     same("combined", (KEY, OTHER), n, bits)
     same("combined", (KEY, OTHER), n, bits, carries=True)
     same("combined", (KEY, OTHER), n, bits, xor=True)
