@@ -31,13 +31,13 @@ def exp(s: Session, x: Share, domain: Range, *, scale_bits: int = 0) -> Share:
     the domain goes below -2^15, x has fewer fractional bits (`floor_at`). Takes a pending x; the result has a
     truncation pending. Raises RangeError where the domain goes above 2.
     """
-    high = max(0.0, math.ceil(domain.high * 8.0) / 8.0)  # on a grid, so that layers share their plans' kinds
+    high = _end(domain)
     if high > HIGHEST:
         raise RangeError(f"exp takes a domain below {HIGHEST:g}, got [{domain.low:g}, {domain.high:g}]; subtract the "
                          f"row maximum first")
-    function, down, end = table(domain.low, high), 0, None
+    function, down = guarded_table(domain.low, high) if s.guarded else (table(domain.low, high), 0)
+    end = None
     if s.guarded:
-        function, down = guarded_table(domain.low, high)
         moved = down * math.log(2.0)
         x, domain, end = x - moved, Range(domain.low - moved, domain.high - moved), high - moved
     cut = function is None
@@ -45,6 +45,17 @@ def exp(s: Session, x: Share, domain: Range, *, scale_bits: int = 0) -> Share:
         function = Exponential(LEAST_PERIOD_BITS, high if end is None else HIGHEST)
         x = floor_at(s, x, function.low + ROOM, domain)                                          # 1
     return s.exponential(x, function, cut=cut, high=end) * 2.0 ** (scale_bits + down)            # 2
+
+
+def is_cut(s: Session, domain: Range) -> bool:
+    """Whether no table reaches the domain's low end."""
+    high = _end(domain)
+    return (guarded_table(domain.low, high)[0] if s.guarded else table(domain.low, high)) is None
+
+
+def _end(domain: Range) -> float:
+    """The domain's upper end, on a grid, so that layers share their plans' kinds."""
+    return max(0.0, math.ceil(domain.high * 8.0) / 8.0)
 
 
 def guarded_table(low: float, high: float) -> tuple[Exponential | None, int]:
