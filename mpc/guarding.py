@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from secformer.mpc.errors import SettingsError
-from secformer.mpc.guards import Check, Interval, Texts, chain, texts_of
+from secformer.mpc.guards import RING, Check, Interval, Texts, chain, texts_of
 from secformer.mpc.operators import LocalOperators
 from secformer.mpc.scales import Truncation
 from secformer.mpc.shares import Share
@@ -128,13 +128,14 @@ class Guarding(LocalOperators):
         """An interval of a quantity at this place of the program."""
         return Interval(low, high, f"{self.site or '/'.join(self._path)}: {what}")
 
-    def _check(self, x: Share, interval: Interval, frac: int, bits: int, offset: int = 0) -> Check | None:
+    def _check(self, x: Share, interval: Interval, frac: int, bits: int, offset: int = 0,
+               times: float = RING) -> Check | None:
         """The check of an opening of x in `bits` bits, `frac` of them fractional; None without a guard."""
         if self._guarded is None:
             return None
         self._guarded.places.append(interval.place)
         texts_of(self._texts, x.shape)
-        return Check(interval, chain(interval.low, interval.high, frac, bits, offset))
+        return Check(interval, chain(interval.low, interval.high, frac, bits, offset, times))
 
     def _watched(self, job: Truncation) -> Truncation:
         if job.x.interval is None or self._guarded is None:

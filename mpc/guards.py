@@ -21,6 +21,7 @@ from secformer.mpc.errors import RangeError, ShapeError
 Texts = Mapping[int, np.ndarray]  # by the length of a value's first axis: the text of each row, or -1 for no text
 INDEX_BITS = 6   # a table's bits: 2^6, one word
 RING = 3.0       # the finest ring is this many times as long as the interval where the opening has so many bits
+TIGHT = 8.0 / 7.0  # the same where parts must be short; the least with which a coarser guard follows
 ROUNDING = 2     # units by which a value may be off: low bits of shares are dropped locally
 
 
@@ -56,24 +57,25 @@ class Check:
     guards: tuple[Guard, ...]
 
 
-def part(length: float, frac: int, bits: int) -> float:
+def part(length: float, frac: int, bits: int, times: float = RING) -> float:
     """The length of a part of the finest guard of an interval, about: see `guard`."""
-    return float(2.0 ** (min(bits, math.ceil(math.log2(RING * length)) + frac) - INDEX_BITS - frac))
+    return float(2.0 ** (min(bits, math.ceil(math.log2(times * length)) + frac) - INDEX_BITS - frac))
 
 
-def guard(low: float, high: float, frac: int, bits: int, offset: int = 0) -> Guard:
+def guard(low: float, high: float, frac: int, bits: int, offset: int = 0, times: float = RING) -> Guard:
     """The guard of an opening of `bits` bits, `frac` of them fractional, for low <= x <= high.
 
     Where the opening has so many bits, a part is less than a tenth of the interval long, and the ring three times the
     interval or more: a value that is farther out may pass this guard, by chance.
 
     offset  units that are added to x before it is opened
+    times   the ring is at least this many times the interval: fewer make parts shorter, and take more guards
 
     Raises RangeError where the opening leaves no room to tell values outside of the interval from values inside.
     """
     start, end = math.floor(low * 2.0**frac) - ROUNDING, math.ceil(high * 2.0**frac) + ROUNDING
     span = end - start
-    ring = min(bits, max(INDEX_BITS, math.ceil(math.log2(RING * span))))
+    ring = min(bits, max(INDEX_BITS, math.ceil(math.log2(times * span))))
     part = 1 << max(0, ring - INDEX_BITS)
     if bits < INDEX_BITS or span + 2 * part > 1 << ring:
         raise RangeError(f"an opening of {bits} bits leaves no room to notice values outside of [{low:g}, {high:g}] at "
@@ -81,10 +83,11 @@ def guard(low: float, high: float, frac: int, bits: int, offset: int = 0) -> Gua
     return Guard(ring - INDEX_BITS, (start + offset) % (1 << ring), span)
 
 
-def chain(low: float, high: float, frac: int, bits: int, offset: int = 0) -> tuple[Guard, ...]:
+def chain(low: float, high: float, frac: int, bits: int, offset: int = 0,
+          times: float = RING) -> tuple[Guard, ...]:
     """Guards of an opening of `bits` bits that let no value outside of [low, high] pass, as far as the opening tells
     values apart: the finest as in `guard`, and coarser ones until the last sees all bits."""
-    finest = guard(low, high, frac, bits, offset)
+    finest = guard(low, high, frac, bits, offset, times)
     found, ring = [finest], finest.shift + INDEX_BITS
     while ring < bits:
         # parts so long that what passes still lies in the ring of the finer guard, which decides about it

@@ -20,7 +20,7 @@ from secformer.mpc.errors import RangeError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import LEAST_BITS, Exponential, Opening, Series, opening_bits
 from secformer.mpc.guarding import BEYOND
-from secformer.mpc.guards import Check, part
+from secformer.mpc.guards import RING, TIGHT, Check, part
 from secformer.mpc.ops.book import Agree, as_fitted
 from secformer.mpc.products import Products
 from secformer.mpc.ring import WORD_BITS
@@ -31,6 +31,7 @@ from secformer.mpc.thresholding import Thresholding
 CLIENT = "client"
 ROOM = 0.5      # of a comparison's reach, that a guarded one leaves to notice values that are larger
 AIR = 1.25      # the same, in parts of the guard
+ONE_PART = 1.0 + 2.0**-7  # the same, and no more than needed
 BIT_WIDTH = 8   # of narrow bits: one byte, the least that an opening takes
 
 
@@ -152,16 +153,19 @@ class Session(Products, Thresholding):
         found = self._series(x, functions, opening, width, check)
         return [self._evaluated(data, f) for data, f in zip(found, functions, strict=True)]
 
-    def exponential(self, x: Share, function: Exponential, *, cut: bool = False) -> Share:
+    def exponential(self, x: Share, function: Exponential, *, cut: bool = False, high: float | None = None) -> Share:
         """e^x on the function's domain, from one opening and a table that the dealer shares.
 
         `cut` says that x was cut near the domain's low end, and may lie at the very cut.
+        `high` says where values end, if that is a guard's part or more below the domain's end: then a guard lets no
+        value pass that the function is wrong for.
         Error: 2.1e-6, and relative 2^-19 and a pending x's rounding, at most 2^-15. Price: as `series`; stays pending.
         """
         self._own(x)
         x = self._modulo(x, function.period_bits)
-        opening, check = self._opening(x, function.period_bits, (function.low, function.high), "spread",
-                                       below=AIR if cut else 0.0, above=AIR)
+        end, above, times = (function.high, AIR, RING) if high is None else (high, ONE_PART, TIGHT)
+        opening, check = self._opening(x, function.period_bits, (function.low, end), "spread",
+                                       below=AIR if cut else 0.0, above=above, times=times)
         data = self._exponential(x, function, opening, check)
         return self._evaluated(data, function)
 
@@ -265,7 +269,7 @@ class Session(Products, Thresholding):
         return Share(self, self._relu(x, window, width, check), x.frac, width, x.magnitude)
 
     def _opening(self, x: Share, period_bits: int, domain: tuple[float, float] | None, what: str,
-                 below: float = 0.0, above: float = 0.0) -> tuple[Opening, Check | None]:
+                 below: float = 0.0, above: float = 0.0, times: float = RING) -> tuple[Opening, Check | None]:
         """How x is opened modulo a period, and what it is checked for: with a guard, bits above the period are opened
         where they cost nothing, so that values far outside are noticed too. With `below` and `above`, in parts of the
         guard, values up to the domain's very end pass for certain, and values a little beyond may pass."""
@@ -273,9 +277,9 @@ class Session(Products, Thresholding):
             return opening_bits(period_bits, x.frac), None
         low, high = domain
         opening = opening_bits(period_bits, x.frac, x.width - x.frac - period_bits)
-        each = part(high - low, opening.keep, opening.bits)
+        each = part(high - low, opening.keep, opening.bits, times)
         low, high = low - below * each, high + above * each
-        return opening, self._check(x, self._interval(low, high, what), opening.keep, opening.bits)
+        return opening, self._check(x, self._interval(low, high, what), opening.keep, opening.bits, times=times)
 
     def _bounded(self, x: Share, bound: float, window: int) -> Check | None:
         """The check of a comparison of |x| < bound: values up to the bound pass for certain, and a little above may."""

@@ -19,7 +19,7 @@ from secformer.mpc.functions import HIGHEST
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
-from secformer.protocols.exp import exp, table
+from secformer.protocols.exp import exp, is_cut
 from secformer.protocols.fidelity import faithful, student
 from secformer.protocols.maximum import OCTET, WINDOW, Windows, masked, row_maximum
 from secformer.protocols.papers import cite
@@ -142,7 +142,7 @@ def shifted(
                                    most=HIGHEST if near is None else near,
                                    following=lambda delta: reciprocal_rounds(total(delta)))       # 1, 2
     domain = Range(max(spread.low, score.low - score.high), delta)
-    if table(domain.low, domain.high) is None:
+    if is_cut(s, domain):
         (m,) = s.lift(m)  # x will be compared in words that are longer than those that a maximum needs
     return scores - m, domain, total(delta)
 

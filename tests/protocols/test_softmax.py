@@ -15,8 +15,9 @@ from mpc_lab import examples
 from protocols_lab import PENDING, Run
 
 from secformer.mpc.errors import RangeError, ShapeError
-from secformer.mpc.fixed import encode
+from secformer.mpc.fixed import decode, encode
 from secformer.mpc.guarding import Guarded
+from secformer.mpc.session import CLIENT
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.mpc.shares import Share
@@ -313,3 +314,30 @@ def test_2quad_needs_positive_sums(low: float, high: float, message: str) -> Non
     scores, values, mask, at = case(6, 1, 1, 4, 2, 1.0)
     with pytest.raises(RangeError, match=message):
         softmax_2quad(s, s.accept(scores), s.accept(values), mask, {**at, "quad_sum": Range(low, high)})
+
+
+@pytest.mark.parametrize(("low", "maximum", "logs"), [
+    (-36.0, Range(0.0, 9.5), Range(0.0, 30.0)), (-6.0, Range(8.5, 9.5), Range(0.0, 30.0)),
+    (-6.0, Range(0.0, 9.5), Range(7.0, 9.9))], ids=["thresholds", "constant", "log-sum"])
+def test_a_row_whose_maximum_is_a_little_too_large_is_right_or_marked(low: float, maximum: Range, logs: Range) -> None:
+    """Its exponential may be wrong then, and leaves a sum like any other: two scores below it weigh as much."""
+    t, above = 32, np.repeat([0.5, 1.0, 2.0, 3.0, 3.5, 4.5], 40)
+    scores, values = np.full((len(above), 1, 1, t), low + 14.0), np.zeros((len(above), 1, t, 2))
+    scores[..., 1:3], scores[..., 0], values[:, :, 0] = 9.2 if low < -30.0 else 8.6, (9.5 + above)[:, None, None], 3.9
+    mask, at = np.ones((len(above), t), dtype=bool), {
+        "value": Range(-4.0, 4.0), "score": Range(low, 9.5), "maximum": maximum, "log_sum": logs,
+        "spread": Range(-40.0 if low < -30.0 else -9.0, 0.0), "exp_sum": Range(1.0, 16.0)}
+
+    def program(s: Any, x: Any, v: Any) -> Any:
+        with s.guarding({len(above): np.arange(len(above))}, len(above)) as guard:
+            out = softmax_series(s, s.accept(x, frac=PENDING, width=64), s.accept(v), mask, at)
+            return s.reveal(out, CLIENT), guard
+
+    words = [encode(v, f) for v, f in ((scores, PENDING), (values, 16))]
+    masks = [np.random.default_rng(i).integers(0, 2**64, size=w.shape, dtype=np.uint64) for i, w in enumerate(words)]
+    outcome = World().run(lambda s, given: program(s, *given), masks,
+                          [w - m for w, m in zip(words, masks, strict=True)])
+    (mine, guard), (theirs, other) = outcome.results
+    wrong = np.abs(decode(mine + theirs, 16) - softmax_exact(scores, mask) @ values).max(axis=(1, 2, 3)) > 1e-3
+    marked = (guard.words + other.words != 0).any(axis=1)
+    assert not (wrong & ~marked).any() and marked[above > 4.0].all()
