@@ -100,9 +100,9 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
 
 
 def rows_below(total: Range) -> int:
-    """Bits by which weights are finer where row sums lie in `total`: so many that the least row's are at LEAST_ROW, as
-    far as weights still settle in three bytes."""
-    return max(0, min(MOST_FINER, math.ceil(math.log2(LEAST_ROW / total.low))))
+    """Bits by which weights are finer where row sums in `total` may be less than LEAST_ROW: finer weights take a byte
+    more in their product with values, which then has room for all of MOST_FINER."""
+    return MOST_FINER if total.low < LEAST_ROW else 0
 
 
 def always_as_many(total: Range) -> int:
