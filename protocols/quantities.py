@@ -151,8 +151,9 @@ def positive(at: Site, quantity: Quantity) -> Range:
 
 
 def apart(at: Site, r: Range) -> int:
-    """The least magnitude of a product at which no value outside of a range, as a guard sees it, looks like one inside:
-    either ROOM times the range is opened, or as much as no text exceeds. What is opened reaches 2^(magnitude + 2)."""
+    """The least magnitude of a product at which few values outside of a range look like ones inside, as a guard sees
+    them: either ROOM times the range is opened, and values are off by a multiple of that; or as much as no text
+    exceeds, and there are none. What is opened reaches 2^(magnitude + 2)."""
     room = roomy(r)
     return min(room, bits(at[MOST.name].high + r.reach) - 2) if MOST.name in at else room
 

@@ -70,8 +70,8 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
 
     5 rounds where at["log_sum"] or at["maximum"] is narrow, 9 with thresholds, 5 + 2 ceil(log2 T) with a tree (see
     `row_maximum`); one more where row sums may span a ratio above about 215, five above about 225. About 12 bytes per
-    score (11 where log sums span 0.6 or less), 14 with thresholds or a tree; 8 to 11 per value. Guarded, up to one byte
-    more of each.
+    score (11 where log sums span 2.6 or less), 14 with thresholds or a tree; 8 to 11 per value. Guarded, up to two bytes
+    per score and one per value more.
     1. x <- scores - m, m a public constant or a coarse row maximum              see `shifted`
     2. e <- exp(x), masked columns times 0                                       two rounds
     3. c <- e @ values; z <- row sums of e                                       one round
@@ -90,9 +90,9 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     if columns is not None:
         x = x * columns  # so that masked columns stay in exp's domain
     finer = EXP_BITS if narrow_log_sum(at) is None else rows_below(total)
-    # weights are checked where exp opens them, so they may settle in as few bits as they need
     e = exp(s, x, domain, scale_bits=finer)                                                      # 2
-    e = e.promise(min(e.magnitude, bits(2.0**finer * math.exp(domain.high + ABOVE))))
+    if not s.guarded:  # a guard may let values pass up to the end of exp's table
+        e = e.promise(min(e.magnitude, bits(2.0**finer * math.exp(domain.high + ABOVE))))
     if columns is not None:
         e = e * columns
     return weighted_mean(s, e, values, times(total, 2.0**finer), at, reciprocal_series,

@@ -256,7 +256,7 @@ WAYS = {
 ])
 def test_prices(way: str, t: int, rounds: int, score: int, value: int, guarded: bool) -> None:
     """The docstring's, by what a plan sends for T scores in each of T rows, and for twice as many values. A guard's
-    expectations take two rounds, and wider openings up to a byte per score and per value."""
+    expectations take two rounds, and wider openings up to two bytes per score and one per value."""
     at = WAYS[way]
 
     def sent(d: int) -> tuple[int, float]:
@@ -273,7 +273,7 @@ def test_prices(way: str, t: int, rounds: int, score: int, value: int, guarded: 
     per_score = (one - 32 * t * per_value) / t**2
     assert found == rounds + 2 * guarded
     assert value <= per_value <= value + guarded
-    assert score <= per_score + 0.5 and per_score <= score + (20 + 8 * guarded) / t + guarded
+    assert score <= per_score + 0.5 and per_score <= score + (20 + 16 * guarded) / t + 2 * guarded
 
 
 def test_softmax_exact_sums_to_one() -> None:
