@@ -70,8 +70,8 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
 
     5 rounds where at["log_sum"] or at["maximum"] is narrow, 9 with thresholds, 5 + 2 ceil(log2 T) with a tree (see
     `row_maximum`); one more where row sums may span a ratio above about 215, five above about 225. About 12 bytes per
-    score (11 where log sums span 2.6 or less), 14 with thresholds or a tree; 8 to 11 per value. Guarded, up to two bytes
-    per score and one per value more.
+    score (11 where log sums span 2.6 or less), 14 with thresholds or a tree; 8 to 11 per value. Guarded, up to two
+    bytes per score and one per value more.
     1. x <- scores - m, m a public constant or a coarse row maximum              see `shifted`
     2. e <- exp(x), masked columns times 0                                       two rounds
     3. c <- e @ values; z <- row sums of e                                       one round
