@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -30,8 +30,8 @@ LINEAR = frozenset({"gelu", "relu", "silu", "gelu_new", "quick_gelu"})  # activa
 class Normed:
     """What a LayerNorm gives: x = n gamma + beta, each row of n being of the length sqrt(C) at most."""
 
-    gamma: np.ndarray
-    beta: np.ndarray
+    gamma: np.ndarray = field(repr=False)
+    beta: np.ndarray = field(repr=False)
 
     @cached_property
     def length(self) -> float:

@@ -22,6 +22,8 @@ from secformer.mpc.scales import Operand, Truncation, distinct
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share, Weight
 
+FARTHEST = 60.0  # inputs of exponentials count as no more, so that what is made of them stays finite; domains end at 2
+
 
 @dataclass(frozen=True)
 class Departure:
@@ -159,7 +161,7 @@ class PlainSession(Session):
         if self.strict and x.size and not (function.low <= x.data.min() and x.data.max() <= function.high):
             raise RangeError(f"{self._where()}: a masked exponential holds [{function.low:g}, {function.high:g}], got "
                              f"{x.data.min():.6g} to {x.data.max():.6g}; use a profile that covers this input")
-        return np.asarray(np.exp(x.data))
+        return np.asarray(np.exp(np.minimum(x.data, FARTHEST)))
 
     def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int,
               check: Check | None) -> list[np.ndarray]:

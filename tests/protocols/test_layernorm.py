@@ -16,7 +16,7 @@ from mpc_lab import run as run_at_parties
 from protocols_lab import PENDING, Run, norm_site
 
 from secformer.mpc.errors import RangeError
-from secformer.mpc.fixed import encode
+from secformer.mpc.fixed import decode, encode
 from secformer.mpc.guarding import Guarded
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.sessions.plain import PlainSession
@@ -250,8 +250,8 @@ def test_constant_rows_and_gains_of_zero(run: Run, protocol: Callable[..., Share
 
 # off by what t is opened modulo (its range takes 6 bits and 2 more), or by what the words of x hold
 @pytest.mark.parametrize("off", [-150.0, -100.0, 100.0, 256.0, -256.0, 1024.0, 2.0**16, -(2.0**16)])
-def test_a_guard_marks_row_sums_outside_of_their_range(off: float) -> None:
-    """While x, its variance and the root stay within theirs. A range is left by more than what a guard looks beyond."""
+def test_row_sums_outside_of_their_range_are_right_or_marked(off: float) -> None:
+    """While x, its variance and the root stay within theirs. What the opening of a row sum holds does no harm."""
     n, c, sums = 8, 1024, Range(-50.0, 50.0)
     x, gamma, beta, at = sums_case(n, c, 0.5, 2.0, sums)
     x[3] += (off + (50.0 if off > 0.0 else -50.0) * (abs(off) < 200.0) - x[3].sum() * (abs(off) < 200.0)) / c
@@ -261,14 +261,16 @@ def test_a_guard_marks_row_sums_outside_of_their_range(off: float) -> None:
         with s.guarding({n: np.arange(n)}, n, Guarded(apart=True)) as guard:
             shares = (s.accept(v, frac=f, width=w) for v, f, w in zip(given, (PENDING, 16, 16), (48, 64, 64),
                                                                       strict=True))
-            layernorm_series(s, *shares, EPS, at)
-        return guard.words
+            y = layernorm_series(s, *shares, EPS, at)
+        return guard.words, s.reveal(y, CLIENT)
 
     words = [encode(v, f) for v, f in ((x, PENDING), (gamma, 16), (beta, 16))]
     masks = [np.random.default_rng(1).integers(0, 2**64, size=w.shape, dtype=np.uint64) for w in words]
-    found = World().run(whole, masks, [w - m for w, m in zip(words, masks, strict=True)]).results
-    marked = (found[0] + found[1] != 0).any(axis=1)
-    assert marked.tolist() == [i == 3 for i in range(n)]
+    (one, a), (other, b) = World().run(whole, masks, [w - m for w, m in zip(words, masks, strict=True)]).results
+    marked = (one + other != 0).any(axis=1)
+    wrong = np.abs(decode(a + b, 16) - layernorm_exact(x, EPS) * gamma - beta).max(axis=1)
+    assert not marked[np.arange(n) != 3].any() and (wrong[~marked] <= 1e-3).all()
+    assert marked[3] or abs(off) < 1024.0
 
 
 def plan_of(n: int, c: int, at: Site, width: int = 48, guarded: bool = False) -> tuple[int, float, Share]:
@@ -293,13 +295,13 @@ def symmetric(reach: float, variance: Range, sums: float) -> Site:
     (4.0, Range(0.3, 300.0), 60.0, 48, 7, 6), (4.0, Range(0.3, 3.0), 60.0, 40, 4, 9),
 ])
 def test_prices(reach: float, variance: Range, sums: float, width: int, rounds: int, sent: int) -> None:
-    """The docstring's; a guard opens no more, but the last three rounds are its own."""
+    """The docstring's; a guard opens a byte more of inputs that reach far, and the last three rounds are its own."""
     at = symmetric(reach, variance, sums)
     found, per_element, y = plan_of(128, 768, at, width)
     assert found == rounds and sent - 0.01 <= per_element <= sent + 0.1
     assert y.width == 64 and y.frac > 16, "pending, in whole words"
     found, per_element, _ = plan_of(128, 768, at, width, guarded=True)
-    assert found == rounds + 3 and sent - 0.01 <= per_element <= sent + 0.15
+    assert found == rounds + 3 and sent - 0.01 <= per_element <= sent + 0.15 + (reach > 32.0)
 
 
 @pytest.mark.parametrize("sums", [10.0, 60.0, 900.0])

@@ -8,18 +8,20 @@ import pytest
 
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.session import Session
+from secformer.protocols.exp import is_cut
 from secformer.protocols.papers import PAPERS, citations, cite, protocol_modules
 from secformer.protocols.ranges import bounded
 
 
 def protocols() -> dict[str, object]:
-    """Every public function of the package that takes a session, but `bounded`, which computes nothing."""
+    """Every public function of the package that takes a session, but those that compute nothing."""
     return {
         f"{module.__name__.rpartition('.')[2]}.{name}": function
         for module in protocol_modules()
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
-        and next(iter(inspect.get_annotations(function).values()), None) == Session.__name__ and function is not bounded
+        and next(iter(inspect.get_annotations(function).values()), None) == Session.__name__
+        and function not in (bounded, is_cut)
     }
 
 

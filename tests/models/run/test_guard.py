@@ -168,7 +168,7 @@ def test_what_was_measured_is_not_marked(recipe: str, tmp_path: Path) -> None:
 
 def test_too_few_fractional_bits_are_refused() -> None:
     """With 4, all logits of this model were exactly 0, and nobody noticed."""
-    with pytest.raises(SettingsError, match="frac must be at least 12, got 4"):
+    with pytest.raises(SettingsError, match=r"frac must be 12 to 16: .*, got 4"):
         secure_bert(demo_model(), ["Fine."], frac=4)
 
 
