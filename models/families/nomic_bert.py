@@ -81,15 +81,14 @@ class NomicBert(RotaryEncoder):
         }
 
     def attention(self, s: Session, x: Share, f: Forward, site: str, weights: str) -> Share:
-        magnitude = norming(s, f, f"{site}.attention.layernorm")
-        x = x + self.attended(s, x, f, site, weights, theta=self.spec.theta, magnitude=magnitude)
-        x = x.promise(magnitude)
-        return layernorm(s, x, f, f"{site}.attention.layernorm", self.spec.eps, f"{weights}.attention.layernorm")
+        norm = f"{site}.attention.layernorm"
+        x = x + self.attended(s, x, f, site, weights, theta=self.spec.theta, norm=norm)
+        return layernorm(s, x.promise(norming(s, f, norm)), f, norm, self.spec.eps, f"{weights}.attention.layernorm")
 
     def feed_forward(self, s: Session, x: Share, f: Forward, site: str, weights: str) -> Share:
-        magnitude = norming(s, f, f"{site}.output.layernorm")
-        x = (x + self.gated(s, x, f, site, weights, magnitude=magnitude)).promise(magnitude)
-        return layernorm(s, x, f, f"{site}.output.layernorm", self.spec.eps, f"{weights}.output.layernorm")
+        norm = f"{site}.output.layernorm"
+        x = x + self.gated(s, x, f, site, weights, norm=norm)
+        return layernorm(s, x.promise(norming(s, f, norm)), f, norm, self.spec.eps, f"{weights}.output.layernorm")
 
     def norms_of(self, i: int) -> tuple[str, str]:
         before = f"layer.{i - 1}.output.layernorm" if i else "embedding.layernorm"

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.families.activations import activating, activation
-from secformer.models.families.blocks import Forward, attending, entering, linear, projecting
+from secformer.models.families.blocks import Forward, attending, entering, linear, norming, projecting
 from secformer.models.families.certain import Values, gated
 from secformer.models.families.config import Config
 from secformer.models.families.encoder import Encoder
@@ -59,10 +59,10 @@ class RotaryEncoder(Encoder):
     # ---- the program -------------------------------------------------------------------------------------------------
 
     def attended(self, s: Session, x: Share, f: Forward, site: str, weights: str, *, theta: float,
-                 reach: int | None = None, bias: bool = False, magnitude: int | None = None) -> Share:
+                 reach: int | None = None, bias: bool = False, norm: str | None = None) -> Share:
         """W softmax(scores) V of x (N, C). Positions turn by `theta`; a query attends to keys that are at most `reach`
-        tokens away, by default to all. `bias` says whether both linear layers have one; `magnitude` bounds the result.
-        """
+        tokens away, by default to all. `bias` says whether both linear layers have one; `norm` is the site of the
+        LayerNorm that takes x and the result, added up, where one does."""
         heads = self.spec.heads
         meeting = Meeting.everywhere(f.batch) if reach is None else Meeting.within(f.batch, reach, x.shape[-1] // heads)
         with s.scope("linear"):
@@ -74,24 +74,25 @@ class RotaryEncoder(Encoder):
             context = f.recipe.softmax(s, scores, values, meeting.real(heads), at)
             context = alone_as_mean(s, meeting.joined(context, heads), v, meeting, f.batch)
         with s.scope("linear"):
+            magnitude = None if norm is None else norming(s, f, norm)
             return linear(s, context, f, f"{weights}.attention", bias=bias, magnitude=magnitude)
 
     def projected(self, s: Session, x: Share, f: Forward, site: str, weights: str, theta: float,
                   bias: bool) -> tuple[Share, Share, Share]:
         """Q, K and V of x (N, C), each (N, C), Q and K turned. All are settled together, in whole words, before Q and K
         are turned: those then have a truncation pending, which the product of both makes locally."""
-        c, tokens = self.spec.hidden, x.shape[0]
+        c, tokens, turning = self.spec.hidden, x.shape[0], f.at(f"{site}.{ROPE.name}")
         qkv = linear(s, x, f, f"{weights}.qkv", bias=bias, magnitude=projecting(s, f.at(f"{site}.softmax")))
         (qkv,) = s.settle(qkv)
         turned = qkv[:, : 2 * c].reshape(tokens, 2 * self.spec.heads, c // self.spec.heads)
-        turned = f.recipe.of(ROPE)(s, turned, f.batch.positions, theta, f.at(f"{site}.{ROPE.name}"))
+        turned = f.recipe.of(ROPE)(s, turned, f.batch.positions, theta, turning)
         turned = turned.reshape(tokens, 2 * c)
         return turned[:, :c], turned[:, c:], qkv[:, 2 * c :]
 
     def gated(self, s: Session, x: Share, f: Forward, site: str, weights: str, *, bias: bool = False,
-              magnitude: int | None = None) -> Share:
+              norm: str | None = None) -> Share:
         """W' (act(a) * b) of x (N, C), where a and b are the halves of W x. `bias` says whether both layers have one;
-        `magnitude` bounds the result."""
+        `norm` is the site of the LayerNorm that takes x and the result, added up, where one does."""
         i = self.spec.intermediate
         both = max(activating(s, f, site, self.spec.act), entering(s, f.at(f"{site}.{GLU.name}"), GATE))
         with s.scope("linear"):
@@ -100,6 +101,7 @@ class RotaryEncoder(Encoder):
         with s.scope(GLU.name):
             inner = f.recipe.of(GLU)(s, inner, gate, f.at(f"{site}.{GLU.name}"))
         with s.scope("linear"):
+            magnitude = None if norm is None else norming(s, f, norm)
             return linear(s, inner, f, f"{weights}.output", bias=bias, magnitude=magnitude)
 
     def certain(self, values: Values, recipe: Recipe) -> Mapping[str, float]:

@@ -145,7 +145,7 @@ def test_layers_of_the_same_tensors_are_bounded_once() -> None:
         read.append(name)
         return stored[name]
 
-    found = layers(values, [(f"layer.{i}", "l") for i in range(5)], 1, "gelu", "first")
+    found = layers(values, [(f"layer.{i}", "l") for i in range(5)], 1, "gelu", "first", FAITHFUL)
     assert read.count("l.intermediate.weight") == 2 and len(found) == 20
     assert found["layer.0.softmax"] > found["layer.1.softmax"] == found["layer.4.softmax"]
 
