@@ -13,9 +13,23 @@ from secformer.models.ranges.observe import observed
 from secformer.models.ranges.profile import Probe, probe
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.sessions.plain import PlainSession
-from secformer.protocols.quantities import EXP_SUM, GATE, INPUT, SCORE, SPREAD, VALUE, Quantity, needs, real_scores
+from secformer.protocols.quantities import (
+    EXP_SUM,
+    GATE,
+    INPUT,
+    LOG_SUM,
+    MAXIMUM,
+    SCORE,
+    SPREAD,
+    VALUE,
+    Quantity,
+    needs,
+    real_scores,
+)
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, FAITHFUL, Function, Recipe
+
+SOFTMAX = VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM, LOG_SUM  # what the faithful one needs
 
 
 def test_observing_changes_nothing_else() -> None:
@@ -25,9 +39,9 @@ def test_observing_changes_nothing_else() -> None:
     watched = observed(FAITHFUL, np, probe)
     got = watched.softmax(s, x, v, mask, at)
     np.testing.assert_array_equal(got.data, FAITHFUL.softmax(s, x, v, mask, at.widened).data)
-    assert set(at) == {q.name for q in (VALUE, SCORE, SPREAD, EXP_SUM)} and watched.needs == FAITHFUL.needs
+    assert set(at) == {q.name for q in SOFTMAX} and watched.needs == FAITHFUL.needs
     assert watched.faithful and watched.softmax.__doc__ == FAITHFUL.softmax.__doc__
-    for q in (VALUE, SCORE, SPREAD, EXP_SUM):
+    for q in SOFTMAX:
         assert at.widened[q.name] == q.widening(at[q.name], 1.25)
     with pytest.raises(SettingsError, match="sites that are a Probe, got a dict"):
         watched.gelu(s, x, {})
@@ -72,8 +86,8 @@ def test_functions_run_where_the_observer_says() -> None:
     watched.softmax(s, scores, scores, mask, HERE)
     assert all(site is THERE for site in seen) and len(seen) == 4
     assert [(at is HERE, names) for at, names, _ in watcher.met] == [
-        (True, ("input",)), (True, ("input",)), (True, ("input", "gain", "variance")),
-        (True, ("value", "score", "spread", "exp_sum"))]
+        (True, ("input",)), (True, ("input",)), (True, ("input", "gain", "variance", "row_sum")),
+        (True, tuple(q.name for q in SOFTMAX))]
 
 
 def test_the_observer_sees_what_quantities_are_computed_from() -> None:
