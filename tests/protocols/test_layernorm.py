@@ -253,8 +253,8 @@ def test_constant_rows_and_gains_of_zero(run: Run, protocol: Callable[..., Share
     (600.0, True), (1010.0, True), (1024.0, True), (-1024.0, True), (2.0**16, True), (-(2.0**16), True)])
 def test_a_guard_marks_row_sums_that_are_not_held(total: float, wrong: bool) -> None:
     """While x, its variance and the root stay within theirs. Sums of x / 4 are opened in 8 bits, so modulo 1024 of x.
-    The guard marks a row from a total of 256 on, somewhat more where it looks beyond. Below, a total outside of its
-    range does no harm: the result is right."""
+    The guard marks a row from a total of about 250 on. Below, where the opening holds a total outside of its measured
+    range, the result is right."""
     n, c, sums = 8, 1024, Range(-50.0, 50.0)
     x, gamma, beta, at = sums_case(n, c, 0.5, 2.0, sums)
     x[3] += (total - x[3].sum()) / c

@@ -293,8 +293,7 @@ def test_a_quantity_of_ones_own_from_end_to_end(tmp_path: Path) -> None:
     assert read == profile
     at, found = read("layer.1.softmax"), read.sites["layer.1.softmax"]["peak"]
     assert at["peak"] == Range(found.low / 1.5, found.high * 1.5)
-    # and no `most` behind what declares nothing
-    assert {q.name for q in FAITHFUL.needs["softmax"]} | {"peak"} == set(at)
+    assert {q.name for q in FAITHFUL.needs["softmax"]} | {"peak"} == set(at)  # no `most` behind what declares nothing
     settings: dict[str, Any] = {"recipe": SCALED, "profile": tmp_path / "p.json"}
     got, expected = secure_bert(folder.path, texts, backend="numpy", **settings), twin(folder.path, texts, **settings)
     np.testing.assert_allclose(got.logits, expected.logits, atol=5e-3)
