@@ -209,10 +209,10 @@ def _exp_sum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
     return _row_sums(xp, xp.exp(_spread(xp, scores, values, real)), real)
 
 
-def _log_sum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
-    """Logarithms of row sums of exp(scores)."""
-    largest = xp.amax(scores, axis=-1)
-    return largest + xp.log(_exp_sum(xp, scores, values, real))
+def _log_mean(xp: Any, scores: Any, values: Any, real: Any) -> Any:
+    """Logarithms of rows' means of exp(scores), over real columns: they depend little on how many there are."""
+    count = xp.sum(real * xp.ones_like(scores), axis=-1)
+    return xp.amax(scores, axis=-1) + xp.log(_exp_sum(xp, scores, values, real)) - xp.log(count)
 
 
 def _quad_sum(xp: Any, scores: Any, values: Any, real: Any) -> Any:
@@ -238,10 +238,10 @@ SCORE = Quantity("score", _score)
 SPREAD = Quantity("spread", _spread, Widening(most=0.0))               # the row's largest score is 0 below itself
 MAXIMUM = Quantity("maximum", _maximum)
 EXP_SUM = Quantity("exp_sum", _exp_sum, Widening(ratio=True, least=1.0))  # the row's largest score adds 1
-LOG_SUM = Quantity("log_sum", _log_sum)
+LOG_MEAN = Quantity("log_mean", _log_mean)
 QUAD_SUM = Quantity("quad_sum", _quad_sum, RATIO)
 RELU_SUM = Quantity("relu_sum", _relu_sum, RATIO)
 MOST = Quantity("most", _input, Widening(ratio=True, fixed=True))  # what no text exceeds (see `families/certain`)
 NORM = INPUT, GAIN, VARIANCE, ROW_SUM
-ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, LOG_SUM, QUAD_SUM, RELU_SUM, MAXIMUM
+ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, LOG_MEAN, QUAD_SUM, RELU_SUM, MAXIMUM
 KNOWN = MappingProxyType({q.name: q for q in (*NORM, *ATTENTION, GATE, MOST)})

@@ -25,7 +25,7 @@ from secformer.protocols.maximum import OCTET, WINDOW, Windows, masked, row_maxi
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import (
     EXP_SUM,
-    LOG_SUM,
+    LOG_MEAN,
     MAXIMUM,
     QUAD_SHIFT,
     QUAD_SUM,
@@ -53,7 +53,8 @@ LEAST_SUM = 0.99     # least sum of a row's weights: the largest weight is 1 or 
 RECIPROCAL_BITS = 0  # reciprocals of row sums settle at 1 or more: relative rounding below 2^-16
 COARSER = 3          # bits by which a row's sum may settle coarser than the least row's
 ABOVE = 0.5          # of a domain's upper end, that exp may be larger
-NARROW = 3.0         # longest range of log-sum-exp, in which rows need no maximum
+NARROW = 3.0         # longest range of log-mean-exp, in which rows need no maximum
+GRID = 2.0**16       # steps per unit of the logarithm of a number of keys
 LEAST_ROW = 0.55     # a row's sum should not be less there: rounding T weights is off by about sqrt(T) 2^-18
 MOST_FINER = 2       # bits that three bytes of a weight have room for there
 LEAST_BOUND = 7.75   # least bound of scores: a tree's maximum is then wide enough for exp's shortest period, 32
@@ -64,11 +65,11 @@ SERIES_TOLERANCE = 2.0**-10  # the same for reciprocals by series
 @cite("vaswani2017attention", "scaled dot-product attention")
 @cite("luo2024secformer", "baseline softmax; exponential from one masked opening")
 @faithful
-@needs(VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM, LOG_SUM)
+@needs(VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM, LOG_MEAN)
 def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real columns: (B, H, Q, D).
 
-    5 rounds where at["log_sum"] or at["maximum"] is narrow, 9 with thresholds, 5 + 2 ceil(log2 T) with a tree (see
+    5 rounds where at["log_mean"] or at["maximum"] is narrow, 9 with thresholds, 5 + 2 ceil(log2 T) with a tree (see
     `row_maximum`); one more where row sums may span a ratio above about 215, five above about 225. About 12 bytes per
     score (11 where log sums span 2.6 or less), 14 with thresholds or a tree; 8 to 11 per value. Guarded, up to two
     bytes per score and one per value more.
@@ -78,7 +79,7 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
     4. return c / z, by one reciprocal per row                                   two rounds
 
     Ranges: at["value"], at["score"], at["spread"] (score minus row maximum), at["maximum"], at["exp_sum"] and
-    at["log_sum"] of real columns.
+    at["log_mean"] of real columns.
     Error: a weight's is at most 3.1e-6 of the row's largest and 3.3e-5 of itself, a row's scale 1.2e-4. Measured for
     values of N(0, 1), T to 512: 3e-5 on shares. Without a maximum, rows at the low end of log sums are rounded more
     coarsely. Where log sums span 2.9, root mean squares are 4e-5 for 16 columns and 1e-4 for 512 (at most 4.2e-4).
@@ -89,7 +90,7 @@ def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, a
                                reciprocal_rounds=series_rounds, above=HIGHEST)                   # 1
     if columns is not None:
         x = x * columns  # so that masked columns stay in exp's domain
-    finer = EXP_BITS if narrow_log_sum(at) is None else rows_below(total)
+    finer = EXP_BITS if narrow_log_mean(at) is None else rows_below(total)
     e = exp(s, x, domain, scale_bits=finer)                                                      # 2
     if not s.guarded:  # a guard may let values pass up to the end of exp's table
         e = e.promise(min(e.magnitude, bits(2.0**finer * math.exp(domain.high + ABOVE))))
@@ -118,20 +119,23 @@ def shifted(
 ) -> tuple[Share, Range, Range]:
     """x = scores - m; its domain over real columns; and where row sums of exp(x) lie. Softmax does not depend on m.
 
-    Where at["log_sum"] is narrow, m is its upper end less `above`, a public constant. Else m is a coarse row maximum:
-    see `row_maximum`, which takes the rounds that the reciprocal of a row's sum then needs into account. With `near`,
-    it is always that, and less than `near` below the row's: for exponentials that are right near 0 alone.
+    Where at["log_mean"] is narrow, m is its upper end less `above`, and the logarithm of the number of keys: public.
+    Else m is a coarse row maximum: see `row_maximum`, which takes the rounds that the reciprocal of a row's sum then
+    needs into account. With `near`, it is always that, and less than `near` below the row's: for exponentials that are
+    right near 0 alone.
 
     1. masked columns <- a public constant
     2. m <- coarse row maximum                    one round more where no table of exp's reaches the domain's low end
     Takes pending scores; x stays pending, and is right modulo 4 max(least_bound, largest score) or more.
     """
-    score, spread, logs = measured(at, SCORE), measured(at, SPREAD), narrow_log_sum(at) if near is None else None
+    score, spread, logs = measured(at, SCORE), measured(at, SPREAD), narrow_log_mean(at) if near is None else None
     if logs is not None:
         constant = logs.high - above
-        x = masked(scores, columns, math.floor(score.low)) - constant                            # 1
-        sums = Range(LEAST_SUM * math.exp(logs.low - constant), math.exp(above))
-        return x, Range(score.low - constant - 1.0, above), sums
+        keys = scores.shape[-1] if columns is None else columns.sum(axis=-1, keepdims=True)
+        # log(keys), on a grid, so that two machines have the same
+        x = masked(scores, columns, math.floor(score.low)) - (constant + np.round(np.log(keys) * GRID) / GRID)  # 1
+        deepest = score.low - constant - math.log(2.0) * bits(scores.shape[-1]) - 1.0
+        return x, Range(deepest, above), Range(LEAST_SUM * math.exp(logs.low - constant), math.exp(above))
     # lengths that have their power of two in common share a book of fits (see `models/run/public`)
     most = min(2.0 ** bits(scores.shape[-1]), max(1.0, measured(at, EXP_SUM).high))
 
@@ -147,11 +151,11 @@ def shifted(
     return scores - m, domain, total(delta)
 
 
-def narrow_log_sum(at: Site) -> Range | None:
-    """The range of log-sum-exp, where it is so narrow that its upper end can stand for every row's."""
-    if LOG_SUM.name not in at:
+def narrow_log_mean(at: Site) -> Range | None:
+    """The range of log-mean-exp, where it is so narrow that its upper end can stand for every row's."""
+    if LOG_MEAN.name not in at:
         return None
-    logs = measured(at, LOG_SUM)
+    logs = measured(at, LOG_MEAN)
     return logs if logs.high - logs.low <= NARROW else None
 
 

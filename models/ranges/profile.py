@@ -29,7 +29,7 @@ from secformer.models.ranges.observe import observed
 from secformer.models.ranges.samples import MOST_MEASURED, ODD, PAIRS, PROSE, long_text, repetitions, token_rows
 from secformer.mpc.errors import InputError, ModelError, RangeError, SettingsError
 from secformer.mpc.sessions.plain import PlainSession
-from secformer.protocols.quantities import DISTANCE, KNOWN, LOG_SUM, MAXIMUM, MOST, ROW_SUM, SLACK, Quantity, Widening
+from secformer.protocols.quantities import DISTANCE, KNOWN, LOG_MEAN, MAXIMUM, MOST, ROW_SUM, SLACK, Quantity, Widening
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, FAITHFUL, Needs, Recipe, recipe_named
 
@@ -37,7 +37,7 @@ FILE = "secformer_profile.json"
 FORMAT = 3  # 1 lacks what LayerNorms and attention's values reach, 2 row sums and what rows of scores reach
 MARGIN = 1.25
 MOST_FACTOR = 1e6  # by which a positive range is said to be missed, at most
-SPARED = frozenset({ROW_SUM.name, MAXIMUM.name, LOG_SUM.name})  # older files lack these: protocols take more rounds
+SPARED = frozenset({ROW_SUM.name, MAXIMUM.name, LOG_MEAN.name})  # older files lack these: protocols take more rounds
 MOST_TOKENS = 1024      # per batch while ranges are measured; bounds memory
 MOST_LOGITS = 1 << 25   # the same, of models that answer with a logit per token and word
 KEYS = ("format", "model", "design", "texts", "tokens", "margin", "sites")

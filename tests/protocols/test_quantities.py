@@ -62,7 +62,7 @@ def formulas(real: np.ndarray) -> dict[str, np.ndarray]:
     """The same of one text's real columns (H, T, n), as textbooks have them."""
     spread = real - real.max(axis=-1, keepdims=True)
     return {"value": np.array([-2.0, 3.0]), "score": real, "spread": spread, "exp_sum": np.exp(spread).sum(axis=-1),
-            "log_sum": np.log(np.exp(real).sum(axis=-1)), "quad_sum": ((real + QUAD_SHIFT) ** 2).sum(axis=-1),
+            "log_mean": np.log(np.exp(real).mean(axis=-1)), "quad_sum": ((real + QUAD_SHIFT) ** 2).sum(axis=-1),
             "relu_sum": np.maximum(real, 0.0).sum(axis=-1), "maximum": real.max(axis=-1)}
 
 
@@ -212,7 +212,7 @@ def test_a_name_means_one_thing() -> None:
 
 def test_known_names() -> None:
     """They stand in profiles: renaming one makes every file stale."""
-    assert list(KNOWN) == ["input", "gain", "variance", "row_sum", "value", "score", "spread", "exp_sum", "log_sum",
+    assert list(KNOWN) == ["input", "gain", "variance", "row_sum", "value", "score", "spread", "exp_sum", "log_mean",
                            "quad_sum", "relu_sum", "maximum", "gate", "most"]
     with pytest.raises(TypeError):
         KNOWN["x"] = INPUT  # type: ignore[index]

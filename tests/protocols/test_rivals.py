@@ -253,7 +253,7 @@ def test_log_sums_do_not_take_the_maximums_place(twin: Run, protocol: Callable[.
     """A profile that was measured for another recipe has narrow log-sum-exps: the published formula keeps its maximum,
     near which its exponential is right."""
     scores, values, mask, at = case(1, 1, 64, 4, 0.3, 0.0)
-    narrow = at | {"log_sum": Range(3.0, 5.0)}
+    narrow = at | {"log_mean": Range(3.0, 5.0)}
     got, expected = (twin(attention(protocol, mask, a), scores, values, fracs=[PENDING, 16]) for a in (narrow, at))
     np.testing.assert_array_equal(got, expected)
 

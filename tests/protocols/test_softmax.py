@@ -183,13 +183,13 @@ LOGS = Range(4.0, 6.9)  # nearly as long as may be
 
 
 def ends_of_logs(t: int, logs: Range, spread: float = 1.0, queries: int = 16) -> tuple[np.ndarray, np.ndarray, Site]:
-    """Scores (1, 1, Q, T), half of whose rows have a log-sum-exp at the low end and half at the high one, values, and
+    """Scores (1, 1, Q, T), half of whose rows have a log-mean-exp at the low end and half at the high one, values, and
     ranges as tight as they may be."""
     rng = np.random.default_rng(t)
     scores, values = spread * rng.normal(size=(1, 1, queries, t)), rng.normal(size=(1, 1, t, 8))
     scores -= np.log(np.exp(scores).sum(axis=-1, keepdims=True))
-    scores += np.repeat([logs.low, logs.high], queries // 2)[:, None]
-    return scores, values, {**site(scores, values, np.ones((1, t), bool)), "log_sum": logs}
+    scores += np.repeat([logs.low, logs.high], queries // 2)[:, None] + math.log(t)
+    return scores, values, {**site(scores, values, np.ones((1, t), bool)), "log_mean": logs}
 
 
 @pytest.mark.parametrize("t, spread", [(1, 1.0), (2, 3.0), (16, 1.0), (128, 0.1), (512, 1.0)])
@@ -239,17 +239,17 @@ def test_a_guard_marks_log_sums_outside_of_their_range(off: float, spread: float
 SCORES = {"value": Range(-4.0, 4.0), "score": Range(-12.0, 13.0), "spread": Range(-24.0, 0.0),
           "exp_sum": Range(1.0, 20.0)}
 WAYS = {
-    "log_sum": {**SCORES, "log_sum": Range(10.1, 13.0), "maximum": Range(2.0, 12.0)},
-    "maximum": {**SCORES, "log_sum": Range(2.0, 13.0), "maximum": Range(2.0, 3.5)},
-    "thresholds": {**SCORES, "log_sum": Range(2.0, 13.0), "maximum": Range(2.0, 12.0)},
+    "log_mean": {**SCORES, "log_mean": Range(10.1, 13.0), "maximum": Range(2.0, 12.0)},
+    "maximum": {**SCORES, "log_mean": Range(2.0, 13.0), "maximum": Range(2.0, 3.5)},
+    "thresholds": {**SCORES, "log_mean": Range(2.0, 13.0), "maximum": Range(2.0, 12.0)},
     "tree": SCORES,
-    "wide": {**SCORES, "log_sum": Range(2.0, 13.0), "maximum": Range(2.0, 12.0), "exp_sum": Range(1.0, 400.0)},
+    "wide": {**SCORES, "log_mean": Range(2.0, 13.0), "maximum": Range(2.0, 12.0), "exp_sum": Range(1.0, 400.0)},
 }
 
 
 @pytest.mark.parametrize("guarded", [False, True])
 @pytest.mark.parametrize("way, t, rounds, score, value", [
-    ("log_sum", 8, 5, 12, 9), ("log_sum", 128, 5, 12, 9), ("log_sum", 512, 5, 12, 9),
+    ("log_mean", 8, 5, 12, 9), ("log_mean", 128, 5, 12, 9), ("log_mean", 512, 5, 12, 9),
     ("maximum", 128, 5, 12, 10), ("maximum", 512, 5, 12, 10),
     ("thresholds", 8, 9, 14, 10), ("thresholds", 128, 9, 14, 10), ("thresholds", 512, 9, 14, 10),
     ("tree", 8, 11, 14, 9), ("tree", 128, 19, 14, 10), ("wide", 128, 14, 15, 11), ("wide", 512, 14, 15, 11),
@@ -318,14 +318,14 @@ def test_2quad_needs_positive_sums(low: float, high: float, message: str) -> Non
 
 @pytest.mark.parametrize(("low", "maximum", "logs"), [
     (-36.0, Range(0.0, 9.5), Range(0.0, 30.0)), (-6.0, Range(8.5, 9.5), Range(0.0, 30.0)),
-    (-6.0, Range(0.0, 9.5), Range(7.0, 9.9))], ids=["thresholds", "constant", "log-sum"])
+    (-6.0, Range(0.0, 9.5), Range(7.0 - math.log(32), 9.9 - math.log(32)))], ids=["thresholds", "constant", "log-sum"])
 def test_a_row_whose_maximum_is_a_little_too_large_is_right_or_marked(low: float, maximum: Range, logs: Range) -> None:
     """Its exponential may be wrong then, and leaves a sum like any other: two scores below it weigh as much."""
     t, above = 32, np.repeat([0.5, 1.0, 2.0, 3.0, 3.5, 4.5], 40)
     scores, values = np.full((len(above), 1, 1, t), low + 14.0), np.zeros((len(above), 1, t, 2))
     scores[..., 1:3], scores[..., 0], values[:, :, 0] = 9.2 if low < -30.0 else 8.6, (9.5 + above)[:, None, None], 3.9
     mask, at = np.ones((len(above), t), dtype=bool), {
-        "value": Range(-4.0, 4.0), "score": Range(low, 9.5), "maximum": maximum, "log_sum": logs,
+        "value": Range(-4.0, 4.0), "score": Range(low, 9.5), "maximum": maximum, "log_mean": logs,
         "spread": Range(-40.0 if low < -30.0 else -9.0, 0.0), "exp_sum": Range(1.0, 16.0)}
 
     def program(s: Any, x: Any, v: Any) -> Any:

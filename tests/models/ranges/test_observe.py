@@ -17,7 +17,7 @@ from secformer.protocols.quantities import (
     EXP_SUM,
     GATE,
     INPUT,
-    LOG_SUM,
+    LOG_MEAN,
     MAXIMUM,
     SCORE,
     SPREAD,
@@ -29,7 +29,7 @@ from secformer.protocols.quantities import (
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, FAITHFUL, Function, Recipe
 
-SOFTMAX = VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM, LOG_SUM  # what the faithful one needs
+SOFTMAX = VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM, LOG_MEAN  # what the faithful one needs
 
 
 def test_observing_changes_nothing_else() -> None:

@@ -38,7 +38,7 @@ from secformer.protocols.recipes import CRYPTEN, EXACT, FAITHFUL, MPCFORMER, MPC
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 NORMS = {"input", "gain", "variance", "row_sum"}
 MAXIMA = {"value", "score", "spread", "maximum", "exp_sum"}
-EXPS = MAXIMA | {"log_sum"}
+EXPS = MAXIMA | {"log_mean"}
 QUADS = {"value", "score", "quad_sum"}
 
 
@@ -343,7 +343,7 @@ def test_built_in_texts_that_do_not_suit_are_not_blamed_on_the_user(tmp_path: Pa
 def test_files_of_before_row_sums_can_be_compared() -> None:
     """Protocols do without some ranges; without others they cannot run."""
     r = Range(0.0, 1.0)
-    full = RangeProfile("m", "exact", 1, 1, sites={"here": {"input": r, "row_sum": r, "maximum": r, "log_sum": r}})
+    full = RangeProfile("m", "exact", 1, 1, sites={"here": {"input": r, "row_sum": r, "maximum": r, "log_mean": r}})
     older = replace(full, sites={"here": {"input": r}})
     assert older.violations(full) == []
     with pytest.raises(SettingsError, match="has no 'input' at here"):
