@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,10 +12,18 @@ pytest.importorskip("uvicorn", reason="the served roles need the extra `serve`")
 pytest.importorskip("prometheus_client", reason="the served roles need the extra `serve`")
 
 from secformer import demo_model
+from secformer.roles.certificates import init
 from secformer.roles.trial import LocalRoles
 
 SHORT = {"deadline": 20.0, "dealer_wait": 2.0, "request_deadline": 60.0, "header_deadline": 2.0, "queue": 300,
          "max_body_mb": 64, "max_tokens": 1024}
+
+
+@pytest.fixture(scope="module")
+def roles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fresh certificates and settings of all roles."""
+    init(folder := tmp_path_factory.mktemp("init") / "roles")
+    return folder
 
 
 @pytest.fixture(scope="package")

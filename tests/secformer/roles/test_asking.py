@@ -19,7 +19,6 @@ from secformer.mpc.meter import Cost
 from secformer.mpc.net.tls import client_context, server_context
 from secformer.roles import asking
 from secformer.roles.asking import BothParties, Busy, Left, PartyConnection
-from secformer.roles.certificates import init
 from secformer.roles.messages import Answer, Half, pack_answer
 
 ID = "0123456789abcdef" * 2
@@ -64,12 +63,6 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_GET
 
     def log_message(self, *args: Any) -> None: ...
-
-
-@pytest.fixture(scope="module")
-def roles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    init(folder := tmp_path_factory.mktemp("asking") / "roles")
-    return folder
 
 
 @pytest.fixture

@@ -20,12 +20,6 @@ def identity(folder: Path, role: str) -> Identity:
     return Identity(folder / role / "authority.pem", folder / role / f"{role}.pem", folder / role / f"{role}.key")
 
 
-@pytest.fixture(scope="module")
-def roles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    init(folder := tmp_path_factory.mktemp("door") / "roles")
-    return folder
-
-
 def test_who_never_shakes_hands_is_hung_up_on(roles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HANDSHAKE", 0.3)
 

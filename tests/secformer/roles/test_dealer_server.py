@@ -13,19 +13,12 @@ from secformer import __version__
 from secformer.mpc.dealer.store import SPACE
 from secformer.mpc.errors import Desync, PeerLost
 from secformer.mpc.net.tls import client_context
-from secformer.roles.certificates import init
 from secformer.roles.dealer_server import MOST_RUNS, DealerServer
 from secformer.roles.dealing import DealerClient
 from secformer.roles.epochs import LIVE, Epoch
 from secformer.roles.settings import DealerSettings
 
 PATIENCE = 5.0
-
-
-@pytest.fixture(scope="module")
-def roles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    init(folder := tmp_path_factory.mktemp("dealer") / "roles")
-    return folder
 
 
 def serve(roles: Path, state: Path) -> DealerServer:

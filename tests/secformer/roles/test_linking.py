@@ -15,7 +15,6 @@ from secformer.mpc.net import tls
 from secformer.mpc.net.tls import Listener, client_context, server_context
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.prg import fresh_seed
-from secformer.roles.certificates import init
 from secformer.roles.linking import MOST_SLOTS, NAME_BYTES, Link, Meeting, connect_link
 
 NAME = "ab" * NAME_BYTES
@@ -37,12 +36,6 @@ class Place:
         link = self.meeting.wait(30.0)
         assert link is not None
         return link
-
-
-@pytest.fixture(scope="module")
-def roles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    init(folder := tmp_path_factory.mktemp("linking") / "roles")
-    return folder
 
 
 @pytest.fixture

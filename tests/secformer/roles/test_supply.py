@@ -14,7 +14,6 @@ from links_lab import MODEL, PLAN, WEIGHTS
 from secformer.mpc.dealer.store import SPACE
 from secformer.mpc.errors import Desync, PeerLost, ProtocolError, ReusedRandomness
 from secformer.roles import supply as module
-from secformer.roles.certificates import init
 from secformer.roles.epochs import LIVE, Epoch
 from secformer.roles.settings import PartySettings, load_party
 from secformer.roles.supply import Supply
@@ -50,12 +49,6 @@ class Dealer:
         if self.epoch is None:
             raise PeerLost("the dealer does not answer")
         return self.serial, self.corrections
-
-
-@pytest.fixture(scope="module")
-def roles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    init(folder := tmp_path_factory.mktemp("supply") / "roles")
-    return folder
 
 
 @pytest.fixture
