@@ -78,8 +78,8 @@ class Below(NamedTuple):
     delta: float
 
 
-def nothing(delta: float) -> int:
-    """What follows takes as many rounds for any delta."""
+def nothing(chosen: object) -> int:
+    """What follows takes as many rounds whatever is chosen."""
     return 0
 
 

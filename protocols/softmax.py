@@ -21,7 +21,7 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.exp import exp, is_cut
 from secformer.protocols.fidelity import faithful, student
-from secformer.protocols.maximum import OCTET, WINDOW, Windows, masked, row_maximum
+from secformer.protocols.maximum import OCTET, WINDOW, Windows, masked, nothing, row_maximum
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import (
     EXP_SUM,
@@ -106,15 +106,10 @@ def rows_below(total: Range) -> int:
     return MOST_FINER if total.low < LEAST_ROW else 0
 
 
-def always_as_many(total: Range) -> int:
-    """Rounds of a reciprocal that do not depend on its domain, beyond those that it always takes."""
-    return 0
-
-
 @cite("vaswani2017attention", "scaled dot-product attention")
 def shifted(
     s: Session, scores: Share, columns: np.ndarray | None, at: Site, *, least_bound: float = 0.0,
-    windows: Windows = (WINDOW,), reciprocal_rounds: Callable[[Range], int] = always_as_many, above: float = 0.0,
+    windows: Windows = (WINDOW,), reciprocal_rounds: Callable[[Range], int] = nothing, above: float = 0.0,
     near: float | None = None,
 ) -> tuple[Share, Range, Range]:
     """x = scores - m; its domain over real columns; and where row sums of exp(x) lie. Softmax does not depend on m.
