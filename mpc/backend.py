@@ -8,7 +8,7 @@ import importlib.util
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -55,6 +55,10 @@ class Backend:
     def constant(self, x: np.ndarray) -> Any:
         """A public array that does not depend on the input, on this backend's device. It must not be written."""
         return self.asarray(x)
+
+    def joined(self, parts: Sequence[Any], axis: int = 0) -> Any:
+        """Arrays of one type, one behind the other along an axis."""
+        return self.xp.concatenate(parts, axis=axis)
 
     def fetched(self, array: Any, finish: Callable[[np.ndarray], Any]) -> Any:
         """finish(array on the host); while a run is recorded, a `Later` of that."""
@@ -115,6 +119,18 @@ class CupyBackend(Backend):
     def constant(self, x: np.ndarray) -> Any:
         """Raises NotRecordable for one that no run before used, while a run is recorded: nothing is copied there."""
         return self._constants(x, self.recording)
+
+    def joined(self, parts: Sequence[Any], axis: int = 0) -> Any:
+        """As a copy each: CuPy's own way takes a list of addresses from the host."""
+        axis %= parts[0].ndim
+        shape = list(parts[0].shape)
+        shape[axis] = sum(part.shape[axis] for part in parts)
+        out, start = self.xp.empty(tuple(shape), dtype=parts[0].dtype), 0
+        for part in parts:
+            stop = start + part.shape[axis]
+            out[(slice(None),) * axis + (slice(start, stop),)] = part
+            start = stop
+        return out
 
     def fetched(self, array: Any, finish: Callable[[np.ndarray], Any]) -> Any:
         return super().fetched(array, finish) if self.recording is None else Later(array, finish)

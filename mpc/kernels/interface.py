@@ -198,7 +198,7 @@ class Kernels(ABC):
     def wraps(self, r: Array, window: int) -> Array:
         """The values of `Lift`, (2 n,) words, of mask words' sums r (n,)."""
         carry = r >> np.uint64(window)
-        return self.xp.concatenate([carry + ((r >> np.uint64(window - 1)) & np.uint64(1)), carry])
+        return self.backend.joined([carry + ((r >> np.uint64(window - 1)) & np.uint64(1)), carry])
 
     def lifted(self, u: Array, z: Array, masked: Array, wraps: Array | None, window: int, first: bool) -> Array:
         """One party's share of z's value from the opened u (see `ops/truncate`): z (n,) its share, `masked` what it
@@ -322,7 +322,7 @@ class Kernels(ABC):
         (segments * rows,), by segment."""
         own = self.reaching(bits, e, u, threshold, window, first).reshape(u.size // columns, columns)
         sums = [own[:, a : a + length].sum(axis=1, dtype=np.uint64) for a in range(0, columns, length)]
-        return self.xp.concatenate(sums)
+        return self.backend.joined(sums)
 
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         """The values of the last tables of `Less`, (n * bytes,) uint8."""

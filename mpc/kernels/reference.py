@@ -229,7 +229,7 @@ class NumpyKernels(Kernels):
 
     def guard_tables(self, r: Array, guards: Sequence[Guard], negated: bool = False) -> Array:
         own = np.uint64(0) - r if negated else r
-        return self.xp.concatenate([self._guard_table(own, *guard) for guard in guards])
+        return self.backend.joined([self._guard_table(own, *guard) for guard in guards])
 
     def _guard_table(self, r: Array, shift: int, low: int, span: int) -> Array:
         one, low_bits = np.uint64(1), mask(shift)

@@ -62,7 +62,7 @@ class Watch:
 
         kernels = self._party.kernels
         flat = [words for _, words in self._places] or [kernels.xp.zeros(0, dtype=np.uint64)]
-        return kernels.backend.fetched(kernels.xp.concatenate(flat), gathered)  # a GPU is asked once
+        return kernels.backend.fetched(kernels.backend.joined(flat), gathered)  # a GPU is asked once
 
 
 def kind_of(x: Share, check: Check) -> Witness:

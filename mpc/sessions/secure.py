@@ -105,7 +105,7 @@ class SecureSession(Session):
         return a.sum(axis=axis, keepdims=keepdims, dtype=np.uint64)
 
     def _concatenate(self, parts: list[Any], axis: int) -> Any:
-        return self.xp.concatenate(parts, axis=axis)
+        return self.party.kernels.backend.joined(parts, axis)
 
     def _broadcast(self, a: Any, shape: tuple[int, ...]) -> Any:
         return self.xp.broadcast_to(a, shape)
