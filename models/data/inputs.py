@@ -101,7 +101,7 @@ class TokenInputs:
 
     def expanded_sums(self, batch: Batch, seed: bytes) -> np.ndarray:
         """Party 1's share (N, C) of embedding sums."""
-        return uniform(seed, SUMS, (batch.tokens, self.hidden))
+        return np.asarray(uniform(seed, SUMS, (batch.tokens, self.hidden)))
 
     def private_halves(self, batch: Batch, width: int, seed: bytes,
                        kernels: Kernels | None = None) -> tuple[Request, Request]:

@@ -39,7 +39,7 @@ class SeedShares:
 
     def get(self, name: str) -> np.ndarray:
         tensor = self.layout[name]
-        return uniform(self.seed, name, tensor.shape, tensor.width)
+        return np.asarray(uniform(self.seed, name, tensor.shape, tensor.width))
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class OwnerShares:
 
     def get(self, name: str) -> np.ndarray:
         tensor = self.layout[name]
-        words = uniform(self.seed, name, tensor.shape, tensor.width)
+        words: np.ndarray = uniform(self.seed, name, tensor.shape, tensor.width)
         flat, start = words.reshape(-1), 0
         for block in tensor.blocks(self.checkpoint, BLOCK):
             values = block.reshape(-1)
