@@ -68,10 +68,17 @@ KERNEL split_columns32(const u32* words, int k, int m, int digits, u8* planes) {
 
 // c (batch, n, m) = the product of split operands over inner steps [from, from + steps) of `of`; `more` adds to what c
 // holds. Eight warps, each 32 rows x 16 columns, all D accumulators of a result element in one thread's registers.
+// A product of few blocks is cut into `parts` along the inner side, so that the device is full: the parts add to c, in
+// any order, as sums of words are the same in every order.
 template <int D, typename Word>
 __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, int m, int from, int steps, int of,
-                                     int more) {
+                                     int more, int parts) {
     DYNAMIC_SHARED(pool);
+    int each = (steps + parts - 1) / parts, before = blockIdx.z % parts * each;
+    steps = steps - before < each ? steps - before : each;
+    if (steps <= 0) return;
+    from += before;
+    u64 z = blockIdx.z / parts;
     const u32 stage = 2 * D * PLANE, pieces = D * PLANE / 16;
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 
@@ -80,8 +87,8 @@ __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, i
     u32 inside = number % (BAND * gridDim.x);
     u32 height = band * BAND + BAND <= gridDim.y ? BAND : gridDim.y - band * BAND;
     u32 block_row = band * BAND + inside % height, block_column = inside / height;
-    a += (((u64)blockIdx.z * gridDim.y + block_row) * of + from) * D * PLANE;
-    b += (((u64)blockIdx.z * gridDim.x + block_column) * of + from) * D * PLANE;
+    a += ((z * gridDim.y + block_row) * of + from) * D * PLANE;
+    b += ((z * gridDim.x + block_column) * of + from) * D * PLANE;
 
     auto fetch = [&](int step) {
         if (step < steps) {
@@ -126,7 +133,7 @@ __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, i
             }
     }
 
-    c += (u64)blockIdx.z * n * m;
+    c += z * n * m;
 #pragma unroll
     for (int t = 0; t < 2; ++t)
 #pragma unroll
@@ -140,7 +147,8 @@ __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, i
                 for (int d = 0; d < D; ++d) total += (Word)sum[t][s][d][e] << (8 * d);
                 if (r < (u32)n && q < (u32)m) {
                     u64 at = (u64)r * m + q;
-                    c[at] = more ? c[at] + total : total;
+                    if (parts > 1) atomicAdd(c + at, total);
+                    else c[at] = more ? c[at] + total : total;
                 }
             }
 }
@@ -148,12 +156,13 @@ __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, i
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 #define DIGIT_PRODUCT(D, Word)                                                                                     \
     KERNEL __launch_bounds__(256, 1) digits##D(const u8* a, const u8* b, Word* c, int n, int m, int from,          \
-                                               int steps, int of, int more) {                                      \
-        digit_product<D, Word>(a, b, c, n, m, from, steps, of, more);                                              \
+                                               int steps, int of, int more, int parts) {                           \
+        digit_product<D, Word>(a, b, c, n, m, from, steps, of, more, parts);                                       \
     }
 #else  // older devices take the integer units; the launching code never asks
 #define DIGIT_PRODUCT(D, Word)                                                                                     \
-    KERNEL digits##D(const u8* a, const u8* b, Word* c, int n, int m, int from, int steps, int of, int more) {}
+    KERNEL digits##D(const u8* a, const u8* b, Word* c, int n, int m, int from, int steps, int of, int more,       \
+                     int parts) {}
 #endif
 
 DIGIT_PRODUCT(4, u32)

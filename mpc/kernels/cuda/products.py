@@ -19,6 +19,8 @@ Launched = Mapping[str, Any]  # kernels by name
 THREADS = 256  # threads of a block
 SIDE, STEP, STAGES = 64, 32, 3  # rows and columns of a block, inner steps of a stage, stages in flight: as in digits.cu
 TILE = 64                       # rows and columns of a block's part of the result, as in integer.cu
+FULL = 132                      # blocks that a large device runs at once, one on each multiprocessor
+LEAST_STEPS = 8                 # inner steps that are worth a block of their own
 MOST_BLOCKS = 65535             # most blocks along a grid's second and third dimension: CUDA's limit
 
 
@@ -67,10 +69,13 @@ class Products:
                                                      (words, *sizes, np.int32(d), split))
             planes.append(split)
         most = longest(d) // STEP
+        parts = parted(columns * rows * z, min(most, steps))
+        if parts > 1:
+            out.fill(0)  # the parts add to it
         for start in range(0, steps, most):
             part = np.int32(start), np.int32(min(most, steps - start)), np.int32(steps), np.int32(start > 0)
-            self._kernel[f"digits{d}"]((columns, rows, z), (THREADS,), (*planes, out, n, m, *part),
-                                       shared_mem=_stages(d))
+            self._kernel[f"digits{d}"]((columns, rows, z * parts), (THREADS,),
+                                       (*planes, out, n, m, *part, np.int32(parts)), shared_mem=_stages(d))
 
     def _float64(self, a: Array, b: Array, out: Array, shape: Product) -> None:
         narrow = _width(a) == 32
@@ -102,6 +107,12 @@ def longest(d: int) -> int:
     if d <= 4:
         return 1 << 30
     return ((1 << 32) - 1) // ((d - 4) * 255**2) // STEP * STEP
+
+
+def parted(blocks: int, steps: int) -> int:
+    """Parts that the inner side of a product of so many blocks and steps is cut into: as many as a device has room for,
+    of at least LEAST_STEPS each."""
+    return max(1, min(FULL // blocks, steps // LEAST_STEPS, MOST_BLOCKS // blocks))
 
 
 def _stages(d: int) -> int:
