@@ -103,10 +103,11 @@ def held(world: World) -> int:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [f"{'shape':<7}{'texts':>6}{'tokens':>7}{'layers':>7}{'graph':>6}{'to twin':>9}"
-             f"{'median s':>10}{'fastest s':>10}{'first s':>9}{'load s':>8}{'online MB':>11}{'rounds':>8}{'dealer MB':>11}{'GPU GB':>8}"]
+             f"{'median s':>10}{'fastest s':>10}{'first s':>9}{'load s':>8}{'online MB':>11}"
+             f"{'rounds':>8}{'dealer MB':>11}{'GPU GB':>8}"]
     lines += [
-        f"{r['shape']:<7}{r['texts']:>6}{r['tokens']:>7}{r['layers']:>7}{r['graph']:>6}{r['error_to_twin']:>9.1e}{r['seconds_end_to_end']:>10.3f}"
-        f"{r['seconds_fastest']:>10.3f}{r['seconds_first']:>9.2f}{r['provisioning_seconds']:>8.1f}"
+        f"{r['shape']:<7}{r['texts']:>6}{r['tokens']:>7}{r['layers']:>7}{r['graph']:>6}{r['error_to_twin']:>9.1e}"
+        f"{r['seconds_end_to_end']:>10.3f}{r['seconds_fastest']:>10.3f}{r['seconds_first']:>9.2f}{r['provisioning_seconds']:>8.1f}"
         f"{r['online_bytes_both_directions'] / 1e6:>11.0f}{r['rounds']:>8}{r['dealer_bytes'] / 1e6:>11.0f}"
         f"{r['memory_bytes'] / 1e9:>8.1f}"
         for r in rows]
