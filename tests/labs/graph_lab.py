@@ -144,7 +144,7 @@ class Cupy:
 
     def run(self, name: str, work: Callable[[], Any], reads: Sequence[Any], writes: Sequence[Array], facts: Any,
             stream: Stream | None = None) -> None:
-        """Runs or records what reads and writes these arrays. `facts` tell kernels of one name apart; None: no kernel."""
+        """Runs or records what reads and writes these arrays. `facts` tell kernels apart; None: no kernel."""
         inputs = list(arrays_in(reads))
         types = [str(a.dtype) for a in (*inputs, *writes)]
         touched = [*accesses(inputs, False), *accesses(writes, True)]
