@@ -63,10 +63,10 @@ class Party:
         `bits` bits (it may be sealed in them already): that is the caller's proof obligation, and nothing else may be
         opened.
         """
-        k, xp = self.kernels, self.kernels.xp
+        k = self.kernels
         sizes = [words.size * whole_bytes(bits) for words, bits in items]
         packed = [words.payload if isinstance(words, Sealed) else k.pack(words, bits) for words, bits in items]
-        theirs = self._exchange(verb, items, packed[0] if len(packed) == 1 else xp.concatenate(packed))
+        theirs = self._exchange(verb, items, packed[0] if len(packed) == 1 else k.backend.joined(packed))
         opened, start = [], 0
         for (words, bits), size in zip(items, sizes, strict=True):
             opened.append(k.opened(unsealed(words), theirs[start : start + size], bits, xor))

@@ -17,7 +17,7 @@ import numpy as np
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.tables import outcome_patterns, outcomes
-from secformer.mpc.kernels.words import BLOCK_BYTES, PLANES, Array, Factor, Grid, Guard, Sealed, drawn, whole_bytes
+from secformer.mpc.kernels.words import BLOCK_BYTES, PLANES, Array, Factor, Grid, Guard, Key, Sealed, drawn, whole_bytes
 from secformer.mpc.kernels.words import grid as grid_of
 from secformer.mpc.ring import mask
 
@@ -35,8 +35,12 @@ class Kernels(ABC):
     # ---- what every backend has -----------------------------------------------------------------------------------
 
     @abstractmethod
-    def keystream(self, key: bytes, block: int, nbytes: int) -> Array:
+    def keystream(self, key: Key, block: int, nbytes: int) -> Array:
         """`nbytes` of the ChaCha20 keystream (RFC 8439, zero nonce) from 64-byte block number `block` on, as uint8."""
+
+    def as_key(self, words: Array) -> Key:
+        """Four words as the key of a stream. On a GPU they stay there."""
+        return np.ascontiguousarray(self.backend.to_host(words)).tobytes()
 
     @abstractmethod
     def pack(self, words: Array, bits: int) -> Array:
@@ -118,7 +122,7 @@ class Kernels(ABC):
 
     # ---- what is made of it: masks --------------------------------------------------------------------------------
 
-    def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
+    def uniform(self, key: Key, block: int, count: int, bits: int) -> Array:
         """`count` uniform words below 2^bits as uint64, of as many bytes as hold them (see `drawn`)."""
         stream = self.keystream(key, block, BLOCK_BYTES * drawn(count, bits))
         if whole_bytes(bits) == 8:
@@ -146,24 +150,24 @@ class Kernels(ABC):
                 shift += 8 * plane.itemsize
         return words
 
-    def masked(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Array:
+    def masked(self, key: Key, block: int, words: Array, bits: int, constant: int = 0) -> Array:
         """Flat words + constant + uniform words below 2^bits: a mask expanded into what it masks."""
         total = words.reshape(-1) + self.uniform(key, block, words.size, bits)
         return total + np.uint64(constant) if constant else total
 
-    def sealed(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Sealed:
+    def sealed(self, key: Key, block: int, words: Array, bits: int, constant: int = 0) -> Sealed:
         """`masked`, with its low `bits` bits packed."""
         total = self.masked(key, block, words, bits, constant)
         return Sealed(total, self.pack(total, bits))
 
-    def subtracted(self, key: bytes, block: int, words: Array, bits: int) -> tuple[Array, Sealed]:
+    def subtracted(self, key: Key, block: int, words: Array, bits: int) -> tuple[Array, Sealed]:
         """Uniform words below 2^bits, and flat words minus them, with the low `bits` bits packed."""
         share = self.uniform(key, block, words.size, bits)
         rest = words.reshape(-1) - share
         return share, Sealed(rest, self.pack(rest, bits))
 
     def combined(
-        self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False, carries: bool = False
+        self, keys: tuple[Key, Key], count: int, bits: int, xor: bool = False, carries: bool = False
     ) -> Array:
         """What the first words of two streams add up to mod 2^bits (with `carries`, mod 2^64), or xor to: a mask as the
         dealer knows it."""
@@ -171,7 +175,7 @@ class Kernels(ABC):
         total = a ^ b if xor else a + b
         return total & mask(bits) if bits < 64 and not (xor or carries) else total
 
-    def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
+    def correction(self, key: Key, value: Array, bits: int, xor: bool = False) -> Array:
         """The payload that turns party 1's share into value minus (xor: bytes) the stream's first words."""
         if xor:
             return value ^ self.keystream(key, 0, value.size)
@@ -194,7 +198,7 @@ class Kernels(ABC):
     def wraps(self, r: Array, window: int) -> Array:
         """The values of `Lift`, (2 n,) words, of mask words' sums r (n,)."""
         carry = r >> np.uint64(window)
-        return self.xp.concatenate([carry + ((r >> np.uint64(window - 1)) & np.uint64(1)), carry])
+        return self.backend.joined([carry + ((r >> np.uint64(window - 1)) & np.uint64(1)), carry])
 
     def lifted(self, u: Array, z: Array, masked: Array, wraps: Array | None, window: int, first: bool) -> Array:
         """One party's share of z's value from the opened u (see `ops/truncate`): z (n,) its share, `masked` what it
@@ -318,7 +322,7 @@ class Kernels(ABC):
         (segments * rows,), by segment."""
         own = self.reaching(bits, e, u, threshold, window, first).reshape(u.size // columns, columns)
         sums = [own[:, a : a + length].sum(axis=1, dtype=np.uint64) for a in range(0, columns, length)]
-        return self.xp.concatenate(sums)
+        return self.backend.joined(sums)
 
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         """The values of the last tables of `Less`, (n * bytes,) uint8."""

@@ -14,7 +14,7 @@ SOURCES = {
     "words": ("pack", "pack_narrow", "unpack", "opened", "wraps", "lifted", "rounded_up"),
     "multiply": ("multiplied", "product_terms"),
     "random": ("keystream", "uniform", "masked", "sealed", "subtracted", "combined", "correction",
-               "correction_xor"),
+               "correction_xor", "claim_keys"),
     "series": ("turn", "harmonics", "series"),
     "powers": ("growth", "powers", "exponential"),
     "compare": ("flip_bits", "look_up", "outcome", "pick", "below", "signs", "reaching", "gather", "outcome_rows",

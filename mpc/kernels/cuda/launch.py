@@ -14,12 +14,13 @@ import numpy as np
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.cuda.device import SOURCES, Device, current_device
 from secformer.mpc.kernels.cuda.guards import Guards
+from secformer.mpc.kernels.cuda.keys import Keys
 from secformer.mpc.kernels.cuda.products import Products
 from secformer.mpc.kernels.cuda.ways import Choice, Product, recorded
 from secformer.mpc.kernels.reference import NumpyKernels
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
-from secformer.mpc.kernels.words import TERMS, Array, Factor, Grid, Guard, Sealed, whole_bytes
+from secformer.mpc.kernels.words import TERMS, Array, Factor, Grid, Guard, Key, Sealed, whole_bytes
 
 THREADS = 256          # threads of a block, in kernels with one thread per element
 EXPANDERS = 128        # threads of a block, in kernels that expand a keystream; as in random.cu
@@ -43,6 +44,7 @@ class CudaKernels(NumpyKernels):
         choice = Choice(self.device.capability, recorded(self.device.name))
         self.products = Products(self.xp, self._kernel, choice)
         self.guards = Guards(self.xp, self._kernel)
+        self.keys = Keys(self.xp)
 
     # ---- launching ------------------------------------------------------------------------------------------------
 
@@ -71,58 +73,64 @@ class CudaKernels(NumpyKernels):
 
     # ---- randomness -----------------------------------------------------------------------------------------------
 
-    def keystream(self, key: bytes, block: int, nbytes: int) -> Array:
+    def as_key(self, words: Array) -> Key:
+        return self._flat(words)
+
+    def claim_keys(self, table: Array, last: Array) -> None:
+        """Ends everything unless `table` (rows, 4) has the keys of a run with a higher number than `last` (1,)."""
+        self._kernel["claim_keys"]((1,), (1,), (table, last))
+
+    def keystream(self, key: Key, block: int, nbytes: int) -> Array:
         n = -(-nbytes // 4)
         out = self._bytes(4 * n)
-        self._expand("keystream", n, *_parts(key), np.uint32(block), np.uint64(n), out.view(np.uint32))
+        self._expand("keystream", n, *self.keys(key), np.uint32(block), np.uint64(n), out.view(np.uint32))
         return out[:nbytes]
 
-    def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
+    def uniform(self, key: Key, block: int, count: int, bits: int) -> Array:
         out = self._words(count)
-        self._expand("uniform", count, *_parts(key), np.uint32(block), np.uint64(count), np.int32(bits),
-                     out)
+        self._expand("uniform", count, *self.keys(key), np.uint32(block), np.uint64(count), np.int32(bits), out)
         return out
 
-    def masked(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Array:
+    def masked(self, key: Key, block: int, words: Array, bits: int, constant: int = 0) -> Array:
         words = self._wide(words)
         out = self._words(words.size)
-        self._expand("masked", words.size, *_parts(key), np.uint32(block), words, np.uint64(constant),
+        self._expand("masked", words.size, *self.keys(key), np.uint32(block), words, np.uint64(constant),
                      np.uint64(words.size), np.int32(bits), out)
         return out
 
-    def sealed(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Sealed:
+    def sealed(self, key: Key, block: int, words: Array, bits: int, constant: int = 0) -> Sealed:
         words = self._wide(words)
         n = words.size
         out, payload = self._words(n), self._bytes(n * whole_bytes(bits))
-        self._expand("sealed", n, *_parts(key), np.uint32(block), words, np.uint64(constant),
+        self._expand("sealed", n, *self.keys(key), np.uint32(block), words, np.uint64(constant),
                      np.uint64(n), np.int32(bits), out, payload)
         return Sealed(out, payload)
 
-    def subtracted(self, key: bytes, block: int, words: Array, bits: int) -> tuple[Array, Sealed]:
+    def subtracted(self, key: Key, block: int, words: Array, bits: int) -> tuple[Array, Sealed]:
         words = self._wide(words)
         n = words.size
         share, out, payload = self._words(n), self._words(n), self._bytes(n * whole_bytes(bits))
-        self._expand("subtracted", n, *_parts(key), np.uint32(block), words, np.uint64(n), np.int32(bits), share, out,
-                     payload)
+        self._expand("subtracted", n, *self.keys(key), np.uint32(block), words, np.uint64(n), np.int32(bits), share,
+                     out, payload)
         return share, Sealed(out, payload)
 
     def combined(
-        self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False, carries: bool = False
+        self, keys: tuple[Key, Key], count: int, bits: int, xor: bool = False, carries: bool = False
     ) -> Array:
         out = self._words(count)
-        self._expand("combined", count, *_parts(keys[0]), *_parts(keys[1]), np.uint64(count),
-                     np.int32(bits), np.int32(xor), np.int32(carries), out)
+        self._expand("combined", count, *self.keys(keys[0]), *self.keys(keys[1]), np.uint64(count), np.int32(bits),
+                     np.int32(xor), np.int32(carries), out)
         return out
 
-    def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
+    def correction(self, key: Key, value: Array, bits: int, xor: bool = False) -> Array:
         value = self._flat(value)
         n = value.size
         if xor:
             out = self._bytes(n)
-            self._expand("correction_xor", n, *_parts(key), value, np.uint64(n), out)
+            self._expand("correction_xor", n, *self.keys(key), value, np.uint64(n), out)
         else:
             out = self._bytes(n * whole_bytes(bits))
-            self._expand("correction", n, *_parts(key), value, np.uint64(n), np.int32(bits), out)
+            self._expand("correction", n, *self.keys(key), value, np.uint64(n), np.int32(bits), out)
         return out
 
     # ---- words ----------------------------------------------------------------------------------------------------
@@ -214,7 +222,7 @@ class CudaKernels(NumpyKernels):
         out = self.xp.empty((functions, u.size), dtype=np.uint64)
         for f in range(0, functions, FUNCTIONS):
             part = slice(f, f + FUNCTIONS)
-            factors = self.xp.asarray(np.stack([cos[part], sin[part]]) * 2.0**frac)
+            factors = self.backend.constant(np.stack([cos[part], sin[part]]) * 2.0**frac)
             self._each("series", u.size, u, np.uint64(u.size), *_angle(bits), np.int32(factors.shape[1]),
                        np.int32(count), factors, words, out[part])
         return out
@@ -228,7 +236,7 @@ class CudaKernels(NumpyKernels):
         return out
 
     def powers(self, r: Array, bits: int, period_bits: int, top: int, frac: int) -> Array:
-        r, factors = self._flat(r), self.xp.asarray(power_factors(period_bits, frac))
+        r, factors = self._flat(r), self.backend.constant(power_factors(period_bits, frac))
         out = self.xp.empty((factors.size, r.size), dtype=np.uint64)
         keep = bits - period_bits
         self._each("powers", r.size, r, np.uint64(r.size), np.int32(keep + STEP_BITS), _unit(keep), np.uint64(top),
@@ -273,7 +281,7 @@ class CudaKernels(NumpyKernels):
         octets = (start + u.size + 7) // 8 - start // 8
         facts = np.int32(len(thresholds)), np.int32(window), np.uint64(start), np.uint64(8 * planes.shape[1])
         self._each("below", octets if u.size else 0, self._flat(tables), self._flat(u), np.uint64(u.size),
-                   np.int32(tables.shape[1]), self.xp.asarray(np.array(thresholds, dtype=np.uint64)), *facts,
+                   np.int32(tables.shape[1]), self.backend.constant(np.array(thresholds, dtype=np.uint64)), *facts,
                    planes.view(np.uint8))
 
     def signs(self, r: Array, alpha: Array, window: int) -> Array:
@@ -309,10 +317,6 @@ class CudaKernels(NumpyKernels):
 
     def breaches(self, tables: Array, u: Array, shifts: Sequence[int], weights: Array, rows: int) -> Array:
         return self.guards.breaches(tables, self._flat(u), tuple(shifts), weights, rows)
-
-
-def _parts(key: bytes) -> tuple[np.uint64, ...]:
-    return tuple(np.frombuffer(key, dtype="<u8"))
 
 
 def _placed(grid: Grid, x: int, y: int) -> tuple[np.uint64, ...]:
