@@ -68,7 +68,11 @@ class Array(np.lib.mixins.NDArrayOperatorsMixin):
         return self.astype(self.dtype)
 
     def fill(self, value: Any) -> None:
-        self[...] = value
+        raw = self.raw
+        if raw.flags.c_contiguous and not isinstance(value, Array) and value == 0:
+            self.xp.run("memset", lambda: raw.fill(0), [], [self], None)
+        else:
+            self.xp.compute("copy", lambda v: v, value, out=self)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **settings: Any) -> Array:
         if method != "__call__":
@@ -102,7 +106,7 @@ class Array(np.lib.mixins.NDArrayOperatorsMixin):
         key, basic = self._key(key)
         value = self.xp.asarray(value) if isinstance(value, np.ndarray | list) else value
         if basic:
-            self.xp.compute("copy", lambda v: v, value, out=self.seen(self.raw[key]))
+            self.seen(self.raw[key]).fill(value)
         else:
             raw, at, given = self.raw, raws_of(key), raws_of(value)
             self.xp.run("scatter", lambda: raw.__setitem__(at, given), [self, key, value], [self], ())

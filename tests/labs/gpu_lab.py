@@ -78,7 +78,7 @@ class Pool:
         self._used -= chunk.raw.size
         self._free[chunk.stream.ptr, chunk.raw.size].append(chunk)
         chunk.stream.push(chunk.poison)  # behind what was queued before
-        if chunk.stream.queued == chunk.stream.finished + 1:
+        if chunk.stream.queued == chunk.stream.finished + 1 and not self._gpu.dead:
             chunk.stream.run()
 
     def poison(self) -> None:
@@ -188,6 +188,7 @@ class Stream:
         with self._gpu.lock, np.errstate(all="ignore"):
             until = self.queued if until is None else until
             while self.finished < until:
+                self._gpu.live()
                 work = self._work.popleft()
                 self.finished += 1
                 work()
@@ -262,6 +263,7 @@ class Gpu:
         self.pools: weakref.WeakSet[Pool] = weakref.WeakSet()
         self.compiled: set[Any] = set()
         self.thread, self.streams = Thread(), 0
+        self.dead = ""  # why nothing runs here any more: a kernel has trapped
         self.null, self.common = Stream(self, non_blocking=True), Pool(self)
 
     @property
@@ -271,6 +273,15 @@ class Gpu:
     @property
     def allocator(self) -> Callable[[int], Block]:
         return self.thread.allocators[-1] if self.thread.allocators else self.common.malloc
+
+    def live(self) -> None:
+        if self.dead:
+            raise CUDARuntimeError(self.dead)
+
+    def memory_info(self) -> tuple[int, int]:
+        """Bytes that no pool holds, and bytes of the device."""
+        most = 1 << 40 if self.memory is None else self.memory
+        return most - sum(p.total_bytes() for p in self.pools), most
 
     def reserve(self, size: int, pool: Pool) -> None:
         """Raises OutOfMemoryError where the device has no `size` bytes more, even without the pool's free memory."""
@@ -287,6 +298,7 @@ class Gpu:
         use: a kernel for these types, a reduction for this shape; None: nothing."""
         with self.lock:
             stream = stream or self.current
+            self.live()
             if stream.capture is None:
                 stream.run()
                 with np.errstate(all="ignore"):

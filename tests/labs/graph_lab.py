@@ -23,8 +23,8 @@ from secformer.mpc.backend import CupyBackend
 from secformer.mpc.kernels.cuda.device import Device
 from secformer.mpc.kernels.cuda.launch import CudaKernels
 
-ELEMENTWISE = ("where", "clip", "stack", "concatenate", "full_like", "ones_like", "zeros_like", "empty_like", "zeros",
-               "ones", "full", "arange", "repeat", "tile")
+MADE = ("where", "clip", "full_like", "ones_like", "ones", "full", "arange")
+FEW = 8  # arrays that CuPy joins copy by copy; of more it brings a list to the device
 
 
 def graph_device(
@@ -54,20 +54,20 @@ class Cupy:
     def __init__(self, gpu: Gpu):
         self.gpu = gpu
         runtime = SimpleNamespace(CUDARuntimeError=CUDARuntimeError, streamCaptureModeRelaxed=2,
-                                  getDeviceCount=lambda: 1)
+                                  getDeviceCount=lambda: 1, memGetInfo=gpu.memory_info)
         stream: Any = partial(Stream, gpu)
         stream.null = gpu.null
         self.cuda = SimpleNamespace(
             Stream=stream, Event=partial(Event, gpu), MemoryPool=partial(Pool, gpu), runtime=runtime,
             using_allocator=partial(Allocating, gpu), get_allocator=lambda: gpu.allocator,
             get_current_stream=lambda: gpu.current, alloc_pinned_memory=self._pinned,
-            OutOfMemoryError=OutOfMemoryError)
+            OutOfMemoryError=OutOfMemoryError, memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError))
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(np, name)
         if isinstance(found, np.ufunc):
             return partial(self.ufunc, found)
-        if name in REDUCTIONS or name in ELEMENTWISE:
+        if name in REDUCTIONS or name in MADE:
             return partial(self._lifted, name, found, name in REDUCTIONS)
         if name in VIEWS:
             return partial(self._viewed, name, found)
@@ -84,6 +84,14 @@ class Cupy:
         nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
         block = self.gpu.allocator(nbytes)
         return Array(self, block.chunk.raw[:nbytes].view(kind).reshape(shape), block)
+
+    def zeros(self, shape: Any, dtype: Any = np.float64) -> Array:
+        made = self.empty(shape, dtype)
+        made.fill(0)
+        return made
+
+    def zeros_like(self, x: Array) -> Array:
+        return self.zeros(x.shape, x.dtype)
 
     def asarray(self, x: Any, dtype: Any = None) -> Array:
         """An array as it is, or a copy from the host."""
@@ -107,6 +115,21 @@ class Cupy:
     def broadcast_arrays(self, *arrays: Array) -> list[Array]:
         shape = np.broadcast_shapes(*(a.shape for a in arrays))
         return [self.broadcast_to(a, shape) for a in arrays]
+
+    def concatenate(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        if len(arrays) > FEW:
+            self.refuse("a list of addresses is copied from the host")
+        axis %= arrays[0].ndim
+        shape, start = list(arrays[0].shape), 0
+        shape[axis] = sum(a.shape[axis] for a in arrays)
+        out = self.empty(shape, np.result_type(*(a.dtype for a in arrays)))
+        for a in arrays:
+            start += a.shape[axis]
+            out[(*[slice(None)] * axis, slice(start - a.shape[axis], start))] = a
+        return out
+
+    def stack(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        return self.concatenate([self.expand_dims(a, axis) for a in arrays], axis)
 
     def refuse(self, what: str, stream: Stream | None = None) -> None:
         """Raises CuPy's error, which leaves the capture valid, where the stream or this thread's is capturing."""
@@ -138,8 +161,9 @@ class Cupy:
             result = np.asarray((probe if probe and capturing else function)(*raws))
             target = self._like(result) if out is None else out
             raw, facts = target.raw, [a.shape if shaped else a.ndim for a in arrays_in(args)]
-            self.run(name, (lambda: np.copyto(raw, function(*raws), "same_kind")) if capturing
-                     else (lambda: np.copyto(raw, result, "same_kind")), args, [target], tuple(facts))
+            cast: Any = "unsafe" if name == "copy" else "same_kind"
+            self.run(name, (lambda: np.copyto(raw, function(*raws), cast)) if capturing
+                     else (lambda: np.copyto(raw, result, cast)), args, [target], tuple(facts))
             return target
 
     def run(self, name: str, work: Callable[[], Any], reads: Sequence[Any], writes: Sequence[Array], facts: Any,
@@ -178,7 +202,17 @@ class Kernel:
 
     def __call__(self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0) -> None:
         raws, writes = raws_of(tuple(args)), [a for a, w in zip(args, self._kernel.writes, strict=True) if w]
-        work = partial(self._kernel, grid, block, raws, shared_mem=shared_mem)
-        self._xp.run(self._kernel.name, work, args, writes, ())
+        kernel, gpu = self._kernel, self._xp.gpu
+
+        def work() -> None:
+            try:
+                kernel(grid, block, raws, shared_mem=shared_mem)
+            except AssertionError as error:
+                if "trapped" in str(error):
+                    gpu.dead = f"cudaErrorLaunchFailure: {error}"
+                    raise CUDARuntimeError(gpu.dead) from error
+                raise
+
+        self._xp.run(kernel.name, work, args, writes, ())
 
 

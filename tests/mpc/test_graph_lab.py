@@ -4,44 +4,20 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from capturing_lab import SPOILT, N, capturing, joined, warmed, words
 from cuda_lab import HostModules
-from gpu_lab import POISON, Gpu
+from gpu_lab import Gpu
 from graph_lab import Cupy, graph_device
-
-N = 64
-SPOILT = np.uint64(POISON * 0x0101010101010101)
 
 
 @pytest.fixture
 def xp() -> Any:
     return Cupy(Gpu())
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-@contextmanager
-def capturing(xp: Any) -> Iterator[Any]:
-    """A stream that captures and is current; whoever uses it ends the capture."""
-    with without_collector(), xp.cuda.Stream(non_blocking=True) as stream:
-        stream.begin_capture(xp.cuda.runtime.streamCaptureModeRelaxed)
-        yield stream
-
-
-def words(xp: Any, *values: int) -> Any:
-    return xp.asarray(np.array(values or range(N), dtype=np.uint64))
 
 
 # ---- replays ---------------------------------------------------------------------------------------------------------
@@ -72,7 +48,7 @@ def test_a_replay_computes_from_what_its_input_buffer_holds_then(xp: Any) -> Non
         out = program(xp, x, at)
         assert (out.raw.view(np.uint64) == SPOILT).all()  # nothing has run
         graph = stream.end_capture()
-    assert graph.operations["add"] == 2 and graph.operations["take"] == 1 and graph.operations.total() == 17
+    assert graph.operations["add"] == 2 and graph.operations["take"] == 1 and graph.operations.total() == 18
     assert graph.races() == []
     for _ in range(4):
         given = rng.integers(0, 50, N, dtype=np.uint64)
@@ -124,6 +100,7 @@ LENIENT: dict[str, tuple[Callable[[Any, Any], Any], type[Exception], str]] = {  
     "int": (lambda xp, x: int(x[0]), RuntimeError, "copied to the host"),
     "mask": (lambda xp, x: x[x > np.uint64(5)], RuntimeError, "counted on the host"),
     "pinned": (lambda xp, x: xp.cuda.alloc_pinned_memory(8), RuntimeError, "pinned"),
+    "many joined": (lambda xp, x: xp.concatenate([x] * 9), RuntimeError, "list of addresses"),
     "cublas": (lambda xp, x: xp.matmul(x.view(np.float64)[None], x.view(np.float64)[:, None]), NotImplementedError,
                "cuBLAS"),
     "numpy operand": (lambda xp, x: x + np.arange(N, dtype=np.uint64), TypeError, "Unsupported type"),
@@ -138,22 +115,9 @@ FATAL: dict[str, tuple[Callable[[Any, Any, Any], Any], str]] = {  # the driver r
     "again": (lambda xp, x, e: xp.cuda.get_current_stream().begin_capture(), "cudaStreamBeginCapture"),
     "kernel": (lambda xp, x, e: x - x, "compiled while capturing"),
     "reduction": (lambda xp, x, e: x[:5].sum(), "compiled while capturing"),
-    "other end": (lambda xp, x, e: _joined(xp).end_capture(), "cudaErrorStreamCaptureUnmatched"),
+    "other end": (lambda xp, x, e: joined(xp).end_capture(), "cudaErrorStreamCaptureUnmatched"),
     "collector": (lambda xp, x, e: (gc.enable(), x + x), "garbage collector"),
 }
-
-
-def _joined(xp: Any) -> Any:
-    event, other = xp.cuda.Event(), xp.cuda.Stream(non_blocking=True)
-    event.record()
-    other.wait_event(event)
-    return other
-
-
-def warmed(xp: Any) -> Any:
-    x = words(xp)
-    _ = x + x, x + np.uint64(1), x > np.uint64(5), x[:6].sum()
-    return x
 
 
 @pytest.mark.parametrize("name", LENIENT)
@@ -193,7 +157,7 @@ def test_what_makes_a_capture_invalid(xp: Any, name: str) -> None:
 def test_the_streams_of_a_capture_must_join(xp: Any) -> None:
     x = warmed(xp)
     with capturing(xp) as stream:
-        with _joined(xp) as other:
+        with joined(xp) as other:
             _ = x + x
         with pytest.raises(RuntimeError, match="cudaErrorStreamCaptureUnjoined"):
             stream.end_capture()
@@ -202,137 +166,6 @@ def test_the_streams_of_a_capture_must_join(xp: Any) -> None:
         stream.end_capture()
     with pytest.raises(RuntimeError, match="default"):
         xp.gpu.null.begin_capture()
-
-
-# ---- what goes wrong between streams ---------------------------------------------------------------------------------
-
-
-def relay(seed: int, waits: bool) -> tuple[Any, Any]:
-    """One stream makes words, another takes them: captured, with or without the event between them."""
-    xp: Any = Cupy(Gpu(seed))
-    x = warmed(xp)
-    with capturing(xp) as origin:
-        fork, made, end = (xp.cuda.Event() for _ in range(3))
-        fork.record()
-        other = xp.cuda.Stream(non_blocking=True)
-        other.wait_event(fork)
-        y = x + x
-        made.record()
-        with other:
-            if waits:
-                other.wait_event(made)
-            z = y + y
-            end.record()
-        origin.wait_event(end)
-        graph = origin.end_capture()
-    graph.launch(origin)
-    return graph, z.get(stream=origin)[3]
-
-
-def test_a_missing_event_shows() -> None:
-    assert {int(relay(seed, True)[1]) for seed in range(20)} == {12}
-    assert len({int(relay(seed, False)[1]) for seed in range(20)}) == 2
-    assert not relay(0, True)[0].races() and relay(0, False)[0].races() == ["add of stream 2, add of 3"]
-
-
-@pytest.mark.parametrize("held", [True, False])
-def test_memory_that_its_stream_gives_out_again_shows(held: bool) -> None:
-    """A receiver copies a message that its sender has let go of: right only while somebody holds it."""
-    answers, races = set(), []
-    for seed in range(20):
-        xp: Any = Cupy(Gpu(seed))
-        x, holder = warmed(xp), []
-        with capturing(xp) as origin:
-            other = _joined(xp)
-            message = x + x
-            made, end = xp.cuda.Event(), xp.cuda.Event()
-            made.record()
-            with other:
-                other.wait_event(made)
-                own = xp.empty(N, dtype=np.uint64)
-                own.data.copy_from_device_async(message.data, own.nbytes, other)
-                end.record()
-            holder += [message] if held else []
-            del message
-            later = x + np.uint64(100)
-            origin.wait_event(end)
-            graph = origin.end_capture()
-        graph.launch(origin)
-        answers.add(int(own.get(stream=origin)[3]))
-        races += graph.races()
-        assert later.get()[3] == 103
-    assert (answers == {6}) is held
-    assert (races == []) is held
-
-
-# ---- memory between replays ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("common", [True, False])
-def test_memory_of_the_common_pool_is_others_between_replays(xp: Any, common: bool) -> None:
-    x = warmed(xp)
-    pool = xp.gpu.common if common else xp.cuda.MemoryPool()
-    with xp.cuda.using_allocator(pool.malloc), capturing(xp) as stream:
-        z = (x + x) + x
-        graph = stream.end_capture()
-    with stream:
-        bystander = xp.zeros(N, dtype=np.uint64)
-    graph.launch(stream)
-    assert z.get(stream=stream)[2] == 6
-    assert bystander.get()[2] == (4 if common else 0)
-
-
-def test_what_a_graph_reads_must_live(xp: Any) -> None:
-    x = warmed(xp)
-    constant = words(xp, *([7] * N))
-    with capturing(xp) as stream:
-        y = x + constant
-        graph = stream.end_capture()
-    for expected in (9, int(SPOILT) + 2):
-        graph.launch(stream)
-        assert y.get(stream=stream)[2] == expected
-        constant = None
-
-
-def test_a_pool_must_live_as_long_as_its_graphs(xp: Any) -> None:
-    x = warmed(xp)
-    pool = xp.cuda.MemoryPool()
-    with xp.cuda.using_allocator(pool.malloc), capturing(xp) as stream:
-        y = (x + x) + x
-        graph = stream.end_capture()
-    assert (pool.used_bytes(), pool.total_bytes()) == (512, 1024)
-    graph.launch(stream)
-    stream.synchronize()
-    pool.free_all_blocks()
-    graph.launch(stream)
-    with pytest.raises(RuntimeError, match="cudaErrorIllegalAddress"):
-        stream.synchronize()
-    assert y.get()[1] == 3 and pool.total_bytes() == 512
-
-
-def test_a_device_is_full() -> None:
-    xp: Any = Cupy(Gpu(memory=2048))
-    held = xp.empty(1024, dtype=np.uint8)
-    xp.empty(512, dtype=np.uint8)
-    assert xp.empty(1024, dtype=np.uint8).size == 1024  # free memory of another size is given up first
-    with pytest.raises(xp.cuda.OutOfMemoryError, match=r"allocating 1,536 bytes \(allocated so far: 1,024 bytes\)"):
-        xp.empty(1100, dtype=np.uint8)
-    assert held.nbytes == xp.gpu.common.used_bytes()
-
-
-def test_pinned_memory_is_read_when_the_device_comes_to_it(xp: Any) -> None:
-    x, stream = xp.empty(8, dtype=np.uint8), xp.cuda.Stream(non_blocking=True)
-    host = np.frombuffer(xp.cuda.alloc_pinned_memory(16), dtype=np.uint8)
-    x.set(host[8:], stream=stream)
-    host[:] = 5
-    assert x.get(stream=stream).tolist() == [5] * 8
-    x.get(stream=stream, out=host[:8], blocking=False)
-    x.set(np.full(8, 6, dtype=np.uint8), stream=stream)
-    assert x.get(stream=stream)[0] == 6
-    x.set(host[8:], stream=stream)
-    del host
-    with pytest.raises(RuntimeError, match="pinned memory was freed"):
-        stream.synchronize()
 
 
 # ---- kernels, and threads --------------------------------------------------------------------------------------------
@@ -375,3 +208,15 @@ def test_three_threads_capture_kernels_into_one_graph(host_modules: HostModules)
     origin.synchronize()
     for i in range(3):
         np.testing.assert_array_equal(outs[i].get(), expected[i])
+
+
+def test_a_kernel_that_traps_ends_everything(host_modules: HostModules) -> None:
+    xp, kernels, _ = graph_device(host_modules)
+    table, last, x = xp.zeros((1, 4), dtype=np.uint64), words(xp, 1), words(xp)
+    table.fill(2)
+    kernels.claim_keys(table, last)
+    assert last.get() == 2
+    with pytest.raises(RuntimeError, match=r"cudaErrorLaunchFailure: claim_keys.*trapped"):
+        kernels.claim_keys(table, last)
+    with pytest.raises(RuntimeError, match="cudaErrorLaunchFailure"):
+        _ = x + x
