@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from capturing_lab import SPOILT, N, capturing, joined, warmed, words
 from cuda_lab import HostModules
 from gpu_lab import Gpu
 from graph_lab import Cupy, graph_device
+from model_lab import SPOILT, N, capturing, joined, warmed, words
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from capturing_lab import SPOILT, N, capturing, joined, warmed, words
 from gpu_lab import Gpu
 from graph_lab import Cupy
+from model_lab import SPOILT, N, capturing, joined, warmed, words
 
 
 @pytest.fixture
