@@ -145,7 +145,7 @@ class CupyBackend(Backend):
     def outgoing(self, payload: Any) -> DeviceMessage:
         here = self.xp.cuda.get_current_stream()
         if (recording := self.recording) is not None:
-            recording.let_go(here)
+            recording.sends(here)
         return DeviceMessage(self, payload, self._mark(), here)
 
     def incoming(self, message: Any) -> Any:

@@ -86,8 +86,9 @@ class Recording:
         with self._lock:
             self._read[sender].append((event, message))
 
-    def let_go(self, stream: Any) -> None:
-        """The stream goes on behind all readers of its messages. So their memory may be given out again to it."""
+    def sends(self, stream: Any) -> None:
+        """Before a stream sends: it goes on behind all readers of its messages. So their memory may be given out again
+        to it."""
         with self._lock:
             done, self._read[stream.ptr] = self._read[stream.ptr], []
         for event, _ in done:

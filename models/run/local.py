@@ -166,7 +166,7 @@ class SecureModel(_Model):
     def _halves(self, batch: Batch) -> tuple[Request, Request]:
         inputs = self.architecture.inputs
         if self.private:
-            return inputs.private_halves(batch, self.layout[TABLE].width, fresh_seed())
+            return inputs.private_halves(batch, self.layout[TABLE].width, fresh_seed(), self._world().kernels)
         return inputs.client_halves(batch, self.folder.embeddings(batch), self.settings.frac, fresh_seed())
 
     def _world(self) -> World:
