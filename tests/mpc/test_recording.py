@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from secformer.mpc.backend import Constants, CupyBackend
 from secformer.mpc.capture import Graph
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.functions import Series
+from secformer.mpc.kernels.cuda.keys import Keys
 from secformer.mpc.recording import Recording
 from secformer.mpc.session import CLIENT
 from secformer.mpc.simulate import World
@@ -72,6 +74,47 @@ def test_repeated_runs_answer_their_own_input(host_modules: HostModules) -> None
         trial = Trial(host_modules, seed)
         assert not any(trial.wrong)
         assert trial.world.notes == [] and trial.graph.races() == [] and trial.graph.launches == RUNS - 1
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_value", [False, True])
+def test_no_two_runs_send_the_same_words(
+    host_modules: HostModules, monkeypatch: pytest.MonkeyPatch, by_value: bool
+) -> None:
+    """Of one input: what is sealed to be opened, and what is dealt, is new in every run, and its bits are balanced.
+    With keys as launch arguments, each run would repeat the words of the one before."""
+    if by_value:
+        monkeypatch.setattr(Keys, "recorded", lambda self, table, rows: nullcontext())
+    trial, given = Trial(host_modules), Given(encode(np.ones((4, 5)), 16))
+    sent: list[bytes] = []
+    trial.graph.watch = lambda name, made: sent.append(made[-1]) if name in ("sealed", "correction") else None
+    for _ in range(20):
+        trial.world.run(program, given, Given(given.array), public="the only program")
+    assert len(sent) == 20 * (trial.graph.operations["sealed"] + trial.graph.operations["correction"]) > 100
+    long = [message for message in sent if len(message) >= 8]
+    assert len(long) > 100
+    if by_value:
+        assert len(set(long)) == len(long) / 20
+        return
+    assert len(set(long)) == len(long)
+    bits = np.frombuffer(b"".join(long), dtype=np.uint8) & 1  # the last byte of a word may be below 2
+    assert bits.size > 10_000 and abs(bits.mean() - 0.5) < 3 / bits.size**0.5  # 6 sigma
+
+
+def test_a_graph_without_fresh_keys_ends_everything(host_modules: HostModules) -> None:
+    """A launch by itself finds the table wiped; one with the keys of a run that was finds the run's number too low."""
+    for again in (False, True):
+        trial = Trial(host_modules)
+        graph = next(p.graph for p in trial.world._graphs._programs.values())  # type: ignore[union-attr]
+        assert graph is not None
+        stale = graph._keys.words(trial.world._serial - 2)  # of the last run; the next one's are made already
+        if again:
+            graph._table.set(stale, stream=graph._stream)
+        trial.graph.launch(graph._stream)
+        with pytest.raises(RuntimeError, match="claim_keys: the kernel trapped"):
+            graph._stream.synchronize()
 
 
 # ---- each rule, left out ---------------------------------------------------------------------------------------------
