@@ -288,8 +288,7 @@ class Gpu:
         """Raises OutOfMemoryError where the device has no `size` bytes more, even without the pool's free memory."""
         held = sum(p.total_bytes() for p in self.pools)
         if self.memory is not None and held + size > self.memory:
-            if self.current.capture is None:
-                pool.free_all_blocks()
+            pool.free_all_blocks()  # CuPy does, whatever graphs still use of it
             if (held := sum(p.total_bytes() for p in self.pools)) + size > self.memory:
                 raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (allocated so far: {held:,} bytes).")
 

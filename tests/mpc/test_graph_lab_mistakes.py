@@ -145,3 +145,19 @@ def test_pinned_memory_is_read_when_the_device_comes_to_it(xp: Any) -> None:
     del host
     with pytest.raises(RuntimeError, match="pinned memory was freed"):
         stream.synchronize()
+
+
+def test_a_pool_that_is_full_gives_up_what_graphs_use() -> None:
+    xp: Any = Cupy(Gpu(memory=4096))
+    x = warmed(xp)
+    pool = xp.cuda.MemoryPool()
+    with xp.cuda.using_allocator(pool.malloc), capturing(xp) as stream:
+        y = (x + x) + x
+        graph = stream.end_capture()
+        graph.launch(stream)
+        assert y.get(stream=stream)[1] == 3
+        with pytest.raises(MemoryError):
+            xp.empty(4096, dtype=np.uint8)
+    graph.launch(stream)
+    with pytest.raises(RuntimeError, match="cudaErrorIllegalAddress"):
+        stream.synchronize()
