@@ -9,6 +9,7 @@ arrays, `gpu_lab` streams, events and memory, `capture_lab` captures and graphs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -41,6 +42,20 @@ def graph_device(
     device = Device("the host", 90, lambda file: SimpleNamespace(
         get_function=lambda name: Kernel(xp, modules(file).get_function(name))))
     return xp, CudaKernels(backend, device), backend
+
+
+@dataclass(frozen=True)
+class Given:
+    """A party's share of the input (`capture.Input`)."""
+
+    array: Any
+
+    @property
+    def words(self) -> Callable[[], Any]:
+        return lambda: self.array
+
+    def holding(self, words: Any) -> Given:
+        return Given(words)
 
 
 # ---- the module ------------------------------------------------------------------------------------------------------

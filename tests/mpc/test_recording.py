@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from cuda_lab import HostModules
-from graph_lab import graph_device
+from graph_lab import Given, graph_device
 
 from secformer.mpc.backend import Constants, CupyBackend
 from secformer.mpc.capture import Graph
@@ -23,20 +22,6 @@ from secformer.mpc.simulate import World
 
 WAVE = Series(4, (0.1, 0.5), (0.0, -0.3))
 RUNS, NEAR = 7, 2.0**-9
-
-
-@dataclass(frozen=True)
-class Given:
-    """A party's share of the input (`capture.Input`)."""
-
-    array: Any
-
-    @property
-    def words(self) -> Callable[[], Any]:
-        return lambda: self.array
-
-    def holding(self, words: Any) -> Given:
-        return Given(words)
 
 
 def program(s: Any, given: Given) -> Any:
