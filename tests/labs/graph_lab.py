@@ -76,6 +76,7 @@ class Cupy:
             Stream=stream, Event=partial(Event, gpu), MemoryPool=partial(Pool, gpu), runtime=runtime,
             using_allocator=partial(Allocating, gpu), get_allocator=lambda: gpu.allocator,
             get_current_stream=lambda: gpu.current, alloc_pinned_memory=self._pinned,
+            Memory=gpu.reserve, MemoryPointer=lambda memory, offset: memory,
             OutOfMemoryError=OutOfMemoryError, memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError))
 
     def __getattr__(self, name: str) -> Any:

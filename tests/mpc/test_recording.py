@@ -150,7 +150,8 @@ def test_what_a_graph_reads_is_kept(host_modules: HostModules, monkeypatch: pyte
     monkeypatch.setattr(Constants, "__init__", lambda self, xp: (begun(self, xp), known.append(self))[0])
     monkeypatch.setattr(Graph, "__init__", forgetful)
     assert not any(Trial(host_modules).wrong)
-    monkeypatch.setattr(Recording, "keep", lambda self, thing: None)
+    keep = Recording.keep
+    monkeypatch.setattr(Recording, "keep", lambda self, thing: keep(self, thing) if thing.size == 1 else None)
     assert all(Trial(host_modules).wrong[1:])
 
 
