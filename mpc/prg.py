@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import Kernels, NumpyKernels
-from secformer.mpc.kernels.words import BLOCK_BYTES, Sealed, drawn
+from secformer.mpc.kernels.words import BLOCK_BYTES, Piece, Sealed, drawn
 
 SEED_BYTES = 32
 MAX_BLOCKS = 1 << 32  # RFC 8439 counts blocks in 32 bits: 256 GiB per stream
@@ -77,6 +78,20 @@ class Stream:
         """Value minus the first words of a fresh stream, packed; with xor, bytes xor the stream's bytes."""
         self._whole(drawn(value.size, bits))
         return self._kernels.correction(self._key, value, bits, xor)
+
+    @staticmethod
+    def shares(streams: Sequence[Stream], pieces: Sequence[Piece]) -> list[Any]:
+        """The first words, or bytes, of several fresh streams, one for each piece (see `Kernels.shares`)."""
+        for stream, piece in zip(streams, pieces, strict=True):
+            stream._whole(drawn(piece.length, piece.bits))
+        return streams[0]._kernels.shares([stream._key for stream in streams], pieces)
+
+    @staticmethod
+    def corrections(streams: Sequence[Stream], values: Sequence[Any], pieces: Sequence[Piece]) -> Any:
+        """One payload with the corrections of several fresh streams (see `Kernels.corrections`)."""
+        for stream, piece in zip(streams, pieces, strict=True):
+            stream._whole(drawn(piece.length, piece.bits))
+        return streams[0]._kernels.corrections([stream._key for stream in streams], values, pieces)
 
     def _advance(self, blocks: int) -> int:
         """Uses up so many blocks; the number of the first."""

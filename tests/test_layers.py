@@ -17,7 +17,7 @@ from tree import ROOT, imports, modules
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc", "secformer.mpc.errors"),
     ("secformer.mpc.backend", "secformer.mpc.ring"),
-    tuple(f"secformer.mpc.kernels.{name}" for name in ("blas", "tables", "taylor", "threads", "words")),
+    tuple(f"secformer.mpc.kernels.{name}" for name in ("blas", "bundles", "tables", "taylor", "threads", "words")),
     ("secformer.mpc.kernels.interface", "secformer.mpc.kernels.limbs"),
     ("secformer.mpc.kernels.reference",),
     ("secformer.mpc.kernels.cpu", "secformer.mpc.kernels.cuda"),

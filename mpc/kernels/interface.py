@@ -9,20 +9,21 @@ K harmonics. `key` is a stream's 256-bit key, `block` the 64-byte block that it 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from secformer.mpc.backend import Backend
+from secformer.mpc.kernels.bundles import Bundles
 from secformer.mpc.kernels.tables import outcome_patterns, outcomes
 from secformer.mpc.kernels.words import BLOCK_BYTES, PLANES, Array, Factor, Grid, Guard, Sealed, drawn, whole_bytes
 from secformer.mpc.kernels.words import grid as grid_of
 from secformer.mpc.ring import mask
 
 
-class Kernels(ABC):
+class Kernels(Bundles):
     """What parties and the dealer compute with."""
 
     name: str

@@ -15,6 +15,19 @@ TERMS = ("product", "left", "right", "both")  # of a pair of factors (see `Hadam
 PLANES = ((4, np.uint32), (2, np.uint16), (1, np.uint8))  # bytes and types of the pieces of shorter words
 
 
+class Piece(NamedTuple):
+    """How an array of shares is drawn and travels: `length` words below 2^bits, packed; if `raw`, so many bytes."""
+
+    length: int
+    bits: int
+    raw: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the wire."""
+        return self.length * whole_bytes(self.bits)
+
+
 @dataclass(frozen=True)
 class Sealed:
     """Masked words, and their low bits as the payload that opens them."""

@@ -354,7 +354,7 @@ def test_a_partys_whole_view_of_a_lifted_pair_is_uniform(value: int, trivial: bo
     u, v = reduced(opened[0], 4), reduced(opened[1], 5)
     corrections = Sink()
     Dealer(SEEDS, kernels_named("numpy")).deal(outcome.plan, 0, corrections)
-    gets = {tag.verb: wire_words(payload, tag.bits) for tag, payload in corrections.log}
+    gets = {tag.verb: wire_words(payload, tag.bits) for tag, payload in corrections.fields(outcome.plan.kinds)}
     for rank in (0, 1):
         material = Source(SEEDS[rank], 0, outcome.plan, None, kernels_named("numpy"), Meter()).take(kind)
         own = {name: material.draw(name) for name in ("mask0", "mask1")}

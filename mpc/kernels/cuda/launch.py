@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.backend import Backend
+from secformer.mpc.kernels.cuda.bundles import Bundles
 from secformer.mpc.kernels.cuda.device import SOURCES, Device, current_device
 from secformer.mpc.kernels.cuda.guards import Guards
 from secformer.mpc.kernels.cuda.products import Products
@@ -19,7 +20,7 @@ from secformer.mpc.kernels.cuda.ways import Choice, Product, recorded
 from secformer.mpc.kernels.reference import NumpyKernels
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
-from secformer.mpc.kernels.words import TERMS, Array, Factor, Grid, Guard, Sealed, whole_bytes
+from secformer.mpc.kernels.words import TERMS, Array, Factor, Grid, Guard, Piece, Sealed, whole_bytes
 
 THREADS = 256          # threads of a block, in kernels with one thread per element
 EXPANDERS = 128        # threads of a block, in kernels that expand a keystream; as in random.cu
@@ -43,6 +44,7 @@ class CudaKernels(NumpyKernels):
         choice = Choice(self.device.capability, recorded(self.device.name))
         self.products = Products(self.xp, self._kernel, choice)
         self.guards = Guards(self.xp, self._kernel)
+        self.bundles = Bundles(self.xp, self._kernel, _parts)
 
     # ---- launching ------------------------------------------------------------------------------------------------
 
@@ -124,6 +126,15 @@ class CudaKernels(NumpyKernels):
             out = self._bytes(n * whole_bytes(bits))
             self._expand("correction", n, *_parts(key), value, np.uint64(n), np.int32(bits), out)
         return out
+
+    def shares(self, keys: Sequence[bytes], pieces: Sequence[Piece]) -> list[Array]:
+        return self.bundles.shares(keys, pieces)
+
+    def corrections(self, keys: Sequence[bytes], values: Sequence[Array], pieces: Sequence[Piece]) -> Array:
+        return self.bundles.corrections(keys, values, pieces)
+
+    def unpacked(self, payload: Array, pieces: Sequence[Piece]) -> list[Array]:
+        return self.bundles.unpacked(payload, pieces)
 
     # ---- words ----------------------------------------------------------------------------------------------------
 

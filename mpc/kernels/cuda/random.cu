@@ -40,11 +40,11 @@ __device__ inline void make_block(const Key& key, u32 counter, u32* out) {
 
 // The blocks that this block of threads needs of the stream of n words of `bytes` bytes. Words lie there as in a payload,
 // in planes, each of which starts at a 64-byte block.
-__device__ inline void fill(const Key& key, u32 first, u64 n, int bytes, u32* pool) {
+__device__ inline void fill(const Key& key, u32 first, u32 block, u64 n, int bytes, u32* pool) {
     for (int width = 8; width; width /= 2) {
         if (!(bytes & width)) continue;
         u32 own = GROUP * width / 64;
-        for (u32 q = threadIdx.x; q < own; q += THREADS) make_block(key, first + blockIdx.x * own + q, pool + q * 17);
+        for (u32 q = threadIdx.x; q < own; q += THREADS) make_block(key, first + block * own + q, pool + q * 17);
         first += (u32)((n * width + 63) / 64);
         pool += own * 17;
     }
@@ -68,14 +68,19 @@ __device__ inline u64 word(const u32* pool, int bytes, u32 j) {
     return found;
 }
 
-// Runs consume(i, word i of the stream) for this block's share of i < n.
+// Runs consume(i, word i of the stream) for the share of i < n that is one block's.
 template <typename Consume>
-__device__ inline void expand(const Key& key, u32 first, u64 n, int bytes, Consume consume) {
+__device__ inline void expand_at(u32 block, const Key& key, u32 first, u64 n, int bytes, Consume consume) {
     __shared__ u32 pool[POOL];
-    u64 start = (u64)blockIdx.x * GROUP;
-    fill(key, first, n, bytes, pool);
+    u64 start = (u64)block * GROUP;
+    fill(key, first, block, n, bytes, pool);
     __syncthreads();
     for (u32 j = threadIdx.x; j < GROUP && start + j < n; j += THREADS) consume(start + j, word(pool, bytes, j));
+}
+
+template <typename Consume>
+__device__ inline void expand(const Key& key, u32 first, u64 n, int bytes, Consume consume) {
+    expand_at(blockIdx.x, key, first, n, bytes, consume);
 }
 
 // The same for two streams at once.
@@ -83,8 +88,8 @@ template <typename Consume>
 __device__ inline void expand_both(const Key& a, const Key& b, u64 n, int bytes, Consume consume) {
     __shared__ u32 left[POOL], right[POOL];
     u64 start = (u64)blockIdx.x * GROUP;
-    fill(a, 0, n, bytes, left);
-    fill(b, 0, n, bytes, right);
+    fill(a, 0, blockIdx.x, n, bytes, left);
+    fill(b, 0, blockIdx.x, n, bytes, right);
     __syncthreads();
     for (u32 j = threadIdx.x; j < GROUP && start + j < n; j += THREADS)
         consume(start + j, word(left, bytes, j), word(right, bytes, j));
@@ -161,4 +166,54 @@ KERNEL correction(KEY(k), const u64* value, u64 n, int bits, u8* payload) {
 KERNEL correction_xor(KEY(k), const u8* value, u64 n, u8* payload) {
     Key key = MADE(k);
     expand(key, 0, n, 1, [=](u64 i, u64 w) { payload[i] = (u8)(value[i] ^ w); });
+}
+
+// ---- several arrays of shares at once ----
+
+// A piece that this block works on: `n` words below 2^bits, or, if `raw`, bytes; `at` is where it starts in the output.
+struct Piece { u64 n; int bits, raw; u64 at; };
+
+#define PIECE(j) u64 n##j, int bits##j, int raw##j, u64 at##j
+#define BLOCKS(j) (j < count ? (n##j + GROUP - 1) / GROUP : 0)
+
+// Each stream's first words, or bytes.
+#define SHARE(j) KEY(key##j##_), PIECE(j)
+KERNEL shares(int count, JOBS(SHARE), u8* out) {
+    u32 block = blockIdx.x;
+    bool found = false;
+    Key key = {};
+    Piece piece = {};
+#define TAKE(j) if (takes(block, found, BLOCKS(j))) { key = MADE(key##j##_); piece = {n##j, bits##j, raw##j, at##j}; }
+    EACH_JOB(TAKE)
+#undef TAKE
+    u64 mask = low_bits(piece.bits);
+    u8* to = out + piece.at;
+    expand_at(block, key, 0, piece.n, piece.raw ? 1 : whole(piece.bits), [=](u64 i, u64 w) {
+        if (piece.raw) to[i] = (u8)w;
+        else ((u64*)to)[i] = w & mask;
+    });
+}
+
+// Party 1's corrections of several fields, one behind the other: values minus party 0's words, packed, or bytes xor its
+// bytes.
+#define CORRECTED(j) KEY(key##j##_), const u8* value##j, PIECE(j)
+KERNEL corrections(int count, JOBS(CORRECTED), u8* out) {
+    u32 block = blockIdx.x;
+    bool found = false;
+    Key key = {};
+    Piece piece = {};
+    const u8* value = 0;
+#define TAKE(j)                                                                     \
+    if (takes(block, found, BLOCKS(j))) {                                           \
+        key = MADE(key##j##_); piece = {n##j, bits##j, raw##j, at##j}; value = value##j; \
+    }
+    EACH_JOB(TAKE)
+#undef TAKE
+    u64 mask = low_bits(piece.bits);
+    int bytes = piece.raw ? 1 : whole(piece.bits);
+    u8* to = out + piece.at;
+    expand_at(block, key, 0, piece.n, bytes, [=](u64 i, u64 w) {
+        if (piece.raw) to[i] = (u8)(value[i] ^ w);
+        else pack_to(to, piece.n, bytes, i, (((const u64*)value)[i] - (w & mask)) & mask);
+    });
 }

@@ -17,6 +17,27 @@ KERNEL unpack(const u8* payload, u64 n, int bits, u64* words) {
     if (i < n) words[i] = unpacked(payload, n, (bits + 7) / 8, i) & low_bits(bits);
 }
 
+#define BLOCK 256
+#define RECEIVED(j) u64 from##j, u64 n##j, int bits##j, int raw##j, u64 at##j
+
+// Several fields of one payload: words, or bytes if `raw`, each from a place of its own to a place of its own.
+KERNEL unpacked_all(int count, JOBS(RECEIVED), const u8* payload, u8* out) {
+    u32 block = blockIdx.x;
+    bool found = false, raw = false;
+    u64 n = 0, from = 0, at = 0;
+    int bits = 0;
+#define TAKE(j)                                                             \
+    if (takes(block, found, j < count ? (n##j + BLOCK - 1) / BLOCK : 0)) {  \
+        n = n##j; bits = bits##j; raw = raw##j; from = from##j; at = at##j; \
+    }
+    EACH_JOB(TAKE)
+#undef TAKE
+    u64 i = (u64)block * BLOCK + threadIdx.x;
+    if (i >= n) return;
+    if (raw) out[at + i] = payload[from + i];
+    else ((u64*)(out + at))[i] = unpacked(payload + from, n, (bits + 7) / 8, i) & low_bits(bits);
+}
+
 // u = mine + theirs (or xor) mod 2^bits, theirs as it came from the peer.
 KERNEL opened(const u64* mine, const u8* payload, u64 n, int bits, int exclusive, u64* u) {
     u64 i = element();

@@ -13,7 +13,7 @@ from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.cuda.device import SOURCES
 from secformer.mpc.kernels.cuda.guards import GUARDS, SLICE, Guards
-from secformer.mpc.kernels.words import Sealed
+from secformer.mpc.kernels.words import Piece, Sealed
 
 SIZES = [0, 1, 7, 64, 255, 257, 1025, 2049]
 EXTREMES = np.array([0, 1, 2**63, 2**63 - 1, 2**64 - 1, 2**32, 2**32 - 1], dtype=np.uint64)
@@ -100,6 +100,34 @@ def test_what_expands_masks_waits_for_the_pool(same_in_any_order: Callable[..., 
 @pytest.mark.parametrize("n", [0, 1, 5, 8191, 8192, 8193])
 def test_corrections_of_bytes(same_in_any_order: Callable[..., None], n: int) -> None:
     same_in_any_order("correction", KEY, np.arange(n).astype(np.uint8), 8, xor=True)
+
+
+@pytest.mark.parametrize("counts", [(1,), (0, 3, 0), (2049, 1, 7, 4097), tuple(range(40, 59)), ()], ids=str)
+def test_several_arrays_of_shares_at_once(
+    ordered_cuda: Kernels, reference: Kernels, same_in_any_order: Callable[..., None], counts: tuple[int, ...]
+) -> None:
+    """More than a launch takes, empty ones among them, in payloads where fields start anywhere."""
+    pieces = [Piece(n, 8 if i % 3 == 2 else BITS[(3 * i + n) % len(BITS)], i % 3 == 2) for i, n in enumerate(counts)]
+    keys = [bytes([i]) * 32 for i in range(len(pieces))]
+    values = [words(i, p.length).astype(np.uint8 if p.raw else np.uint64) for i, p in enumerate(pieces)]
+    give, take = ordered_cuda.backend.asarray, ordered_cuda.backend.to_host
+    found, expected = ([take(a) for a in k.shares(keys, pieces)] for k in (ordered_cuda, reference))
+    for x, y, p in zip(found, expected, pieces, strict=True):
+        np.testing.assert_array_equal(x, y, strict=True)
+        assert (x.size, x.dtype) == (p.length, np.uint8 if p.raw else np.uint64)
+    if not pieces:
+        return
+    payload = take(ordered_cuda.corrections(keys, list(map(give, values)), pieces))
+    np.testing.assert_array_equal(payload, reference.corrections(keys, values, pieces), strict=True)
+    assert payload.size == sum(p.nbytes for p in pieces)
+    for shift in (0, 3):
+        moved = np.concatenate([np.zeros(shift, np.uint8), payload])[shift:]
+        got = [take(a) for a in ordered_cuda.unpacked(give(moved), pieces)]
+        for x, mine, value, p in zip(got, expected, values, pieces, strict=True):
+            np.testing.assert_array_equal(x ^ mine if p.raw else x + mine & np.uint64(2**p.bits - 1),
+                                          value if p.raw else value & np.uint64(2**p.bits - 1))
+        for x, y in zip(got, reference.unpacked(moved, pieces), strict=True):
+            np.testing.assert_array_equal(x, y, strict=True)
 
 
 def test_words_of_any_shape_are_masked(same: Callable[..., None]) -> None:
