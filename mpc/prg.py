@@ -14,7 +14,7 @@ from typing import Any
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import Kernels, NumpyKernels
-from secformer.mpc.kernels.words import BLOCK_BYTES, Piece, Sealed, drawn
+from secformer.mpc.kernels.words import BLOCK_BYTES, Piece, Sealing, drawn
 
 SEED_BYTES = 32
 MAX_BLOCKS = 1 << 32  # RFC 8439 counts blocks in 32 bits: 256 GiB per stream
@@ -52,20 +52,9 @@ class Stream:
         """`count` uniform words below 2^bits as uint64, of as many bytes as hold them."""
         return self._kernels.uniform(self._key, self._advance(drawn(count, bits)), count, bits)
 
-    def masked(self, words: Any, bits: int, constant: int = 0) -> Any:
-        """Flat words + constant + the next uniform words below 2^bits, in one pass where the backend can."""
-        start = self._advance(drawn(words.size, bits))
-        return self._kernels.masked(self._key, start, words, bits, constant)
-
-    def sealed(self, words: Any, bits: int, constant: int = 0) -> Sealed:
-        """`masked`, with its low `bits` bits packed for an opening."""
-        start = self._advance(drawn(words.size, bits))
-        return self._kernels.sealed(self._key, start, words, bits, constant)
-
-    def subtracted(self, words: Any, bits: int) -> tuple[Any, Sealed]:
-        """The next uniform words below 2^bits, and flat words minus them, with the low bits packed."""
-        start = self._advance(drawn(words.size, bits))
-        return self._kernels.subtracted(self._key, start, words, bits)
+    def sealing(self, words: Any, bits: int, constant: int = 0, *, away: bool = False, keeps: bool = False) -> Sealing:
+        """Words to be sealed under the next uniform words below 2^bits: plus these, or minus where `away`."""
+        return Sealing(self._key, self._advance(drawn(words.size, bits)), words, constant, away, keeps)
 
     def combined(self, other: Stream, count: int, bits: int, *, xor: bool = False, carries: bool = False) -> Any:
         """The first words of two fresh streams, added mod 2^bits (with `carries`, mod 2^64) or xored: a mask of which

@@ -9,6 +9,7 @@ from secformer.mpc.dealer.correlations import Material
 from secformer.mpc.dealer.kinds import Field, Kind, Parcel
 from secformer.mpc.errors import ReusedRandomness
 from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.words import Masked, Sealing
 from secformer.mpc.meter import Meter
 from secformer.mpc.prg import Stream
 
@@ -50,16 +51,22 @@ class Expansion(Material):
             shares = self._kernels.unpacked(self._receive(parcel), parcel.pieces)
         self._opened |= {field.name: share for field, share in zip(parcel.fields, shares, strict=True)}
 
-    def masked(self, name: str, words: Any, constant: int = 0) -> Any:
-        """Where kernels fuse, sealed already; elsewhere expanding stays offline work that nobody waits for."""
-        field = self._fields.get(name)
-        if not self._kernels.fuses or field is None or field.derived:
-            return super().masked(name, words, constant)
-        return self._stream(self._fields.pop(name)).sealed(words, field.bits, constant)
+    def masked(self, name: str, words: Any, constant: int = 0, *, keeps: bool = False) -> Masked | Sealing:
+        """Where kernels fuse, sealed when it is opened; elsewhere expanding stays offline work that nobody waits
+        for."""
+        field = self._fuses(name)
+        if field is None:
+            return super().masked(name, self._kernels.plain(words), constant)
+        return self._stream(field).sealing(words, field.bits, constant, keeps=keeps)
 
-    def subtracted(self, name: str, words: Any) -> tuple[Any, Any]:
+    def subtracted(self, name: str, words: Any) -> Masked | Sealing:
         """As `masked`."""
+        field = self._fuses(name)
+        if field is None:
+            return super().subtracted(name, self._kernels.plain(words))
+        return self._stream(field).sealing(words, field.bits, away=True, keeps=True)
+
+    def _fuses(self, name: str) -> Field | None:
+        """The mask of that name, burnt, where it is better expanded into the sum that it masks."""
         field = self._fields.get(name)
-        if not self._kernels.fuses or field is None or field.derived:
-            return super().subtracted(name, words)
-        return self._stream(self._fields.pop(name)).subtracted(words, field.bits)
+        return self._fields.pop(name) if self._kernels.fuses and field is not None and not field.derived else None

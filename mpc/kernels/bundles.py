@@ -1,4 +1,4 @@
-"""Several arrays of shares at once: all fields of a message from the dealer.
+"""Several arrays at once: all fields of a message from the dealer, all items of an opening.
 
 A GPU does each of these in one launch (`cuda/bundles`); here are the plain steps, array by array.
 """
@@ -9,12 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from secformer.mpc.kernels.words import Array, Piece
+from secformer.mpc.kernels.words import Array, Masked, Piece, Sealing, whole_bytes
+
+Item = tuple[Array | Masked | Sealing, int]  # what is opened, and in how many bits
 
 
 class Bundles(ABC):
-    """What kernels do with the pieces of a message: each has the key of a stream of its own, which is read from its
-    start."""
+    """What kernels do with several arrays. The pieces of a message from the dealer have streams of their own, which are
+    read from their start."""
 
     xp: Any
 
@@ -24,6 +26,10 @@ class Bundles(ABC):
     def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array: ...
     @abstractmethod
     def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array: ...
+    @abstractmethod
+    def pack(self, words: Array, bits: int) -> Array: ...
+    @abstractmethod
+    def opened(self, mine: Array, payload: Array, bits: int, xor: bool = False) -> Array: ...
     @abstractmethod
     def unpack(self, payload: Array, count: int, bits: int) -> Array: ...
 
@@ -50,3 +56,23 @@ class Bundles(ABC):
                 found.append(part.copy() if start % 8 else part)  # rows of bytes are read as words
             start += piece.nbytes
         return found
+
+    def seal(self, items: Sequence[Item]) -> Array:
+        """The payload that opens the items: the low bits of each, packed, one behind the other."""
+        packed = [self.pack(_words(item), bits) for item, bits in items]
+        return packed[0] if len(packed) == 1 else self.xp.concatenate(packed)
+
+    def unseal(self, items: Sequence[Item], mine: Array, theirs: Array, xor: bool = False) -> list[Array]:
+        """What `opened` says of each item: mine + theirs, or xor, from both parties' payloads."""
+        found, start = [], 0
+        for item, bits in items:
+            stop = start + item.size * whole_bytes(bits)
+            found.append(self.opened(_words(item), theirs[start:stop], bits, xor))
+            start = stop
+        return found
+
+
+def _words(item: Array | Masked | Sealing) -> Array:
+    if isinstance(item, Sealing):
+        raise TypeError("these kernels do not fuse: mask words with Material.masked, which knows them")
+    return item.words if isinstance(item, Masked) else item

@@ -18,7 +18,20 @@ import numpy as np
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.bundles import Bundles
 from secformer.mpc.kernels.tables import outcome_patterns, outcomes
-from secformer.mpc.kernels.words import BLOCK_BYTES, PLANES, Array, Factor, Grid, Guard, Sealed, drawn, whole_bytes
+from secformer.mpc.kernels.words import (
+    BLOCK_BYTES,
+    PLANES,
+    Array,
+    Dropped,
+    Factor,
+    Grid,
+    Guard,
+    Masked,
+    Sealing,
+    drawn,
+    whole_bytes,
+)
+from secformer.mpc.kernels.words import dropped as dropped_of
 from secformer.mpc.kernels.words import grid as grid_of
 from secformer.mpc.ring import mask
 
@@ -55,10 +68,11 @@ class Kernels(Bundles):
         """Bytes as wider numbers, copied where they are not aligned."""
 
     @abstractmethod
-    def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
+    def matmul(self, a: Array, b: Array, bits: int = 64, onto: Array | None = None) -> Array:
         """Exact (..., n, k) @ (..., k, m) of words mod 2^64, or mod 2^32 for uint32.
 
-        `bits` says that the caller wants the product mod 2^bits only; what stands above is then anything.
+        `bits` says that the caller wants the product mod 2^bits only; what stands above is then anything. With `onto`,
+        n m whole words for each product, the sum of both, as whole words; `onto` may be overwritten.
         """
 
     @abstractmethod
@@ -147,22 +161,6 @@ class Kernels(Bundles):
                 shift += 8 * plane.itemsize
         return words
 
-    def masked(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Array:
-        """Flat words + constant + uniform words below 2^bits: a mask expanded into what it masks."""
-        total = words.reshape(-1) + self.uniform(key, block, words.size, bits)
-        return total + np.uint64(constant) if constant else total
-
-    def sealed(self, key: bytes, block: int, words: Array, bits: int, constant: int = 0) -> Sealed:
-        """`masked`, with its low `bits` bits packed."""
-        total = self.masked(key, block, words, bits, constant)
-        return Sealed(total, self.pack(total, bits))
-
-    def subtracted(self, key: bytes, block: int, words: Array, bits: int) -> tuple[Array, Sealed]:
-        """Uniform words below 2^bits, and flat words minus them, with the low `bits` bits packed."""
-        share = self.uniform(key, block, words.size, bits)
-        rest = words.reshape(-1) - share
-        return share, Sealed(rest, self.pack(rest, bits))
-
     def combined(
         self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False, carries: bool = False
     ) -> Array:
@@ -188,25 +186,36 @@ class Kernels(Bundles):
 
     def dropped(self, words: Array, bits: int, up: bool) -> Array:
         """Words without their lowest `bits` bits, moved down: rounded down or up, where the top bits become 0 or 1."""
-        if not up:
-            return words >> np.uint64(bits)
-        return np.uint64(0) - ((np.uint64(0) - words) >> np.uint64(bits))
+        return dropped_of(words, bits, up)
+
+    def plain(self, words: Array | Dropped) -> Array:
+        """Flat words, without what they are to lose."""
+        if isinstance(words, Dropped):
+            return self.dropped(words.words.reshape(-1), words.bits, words.up)
+        return words.reshape(-1)
 
     def wraps(self, r: Array, window: int) -> Array:
         """The values of `Lift`, (2 n,) words, of mask words' sums r (n,)."""
         carry = r >> np.uint64(window)
         return self.xp.concatenate([carry + ((r >> np.uint64(window - 1)) & np.uint64(1)), carry])
 
-    def lifted(self, u: Array, z: Array, masked: Array, wraps: Array | None, window: int, first: bool) -> Array:
-        """One party's share of z's value from the opened u (see `ops/truncate`): z (n,) its share, `masked` what it
-        masked, wraps (2 n,) its share of those of `Lift`, None where nothing wraps: (n,) words."""
-        share = z - masked
-        if first:
-            share += u
+    def lifted(self, u: Array, m: Masked | Sealing, wraps: Array | None, window: int, first: bool) -> Array:
+        """One party's share of what it opened u (n,) of, under m (see `ops/truncate`): wraps (2 n,) its share of those
+        of `Lift`, None where nothing wraps: (n,) words."""
+        share = m.rest + u if first else m.rest
         if wraps is None:
             return share
         low, high = wraps.reshape(2, -1)
         return share + (self.xp.where((u >> np.uint64(window - 1)) == 1, high, low) << np.uint64(window))
+
+    def factor(self, u: Array, m: Masked | Sealing, wraps: Array | None, window: int, first: bool,
+               shape: tuple[int, ...]) -> Factor:
+        """An operand of `multiplied`, opened as u (n,) under m: lifted, where it has a window."""
+        return Factor(u.reshape(shape), self.lifted(u, m, wraps, window, first).reshape(shape), window)
+
+    def share(self, factor: Factor, first: bool) -> Array:
+        """This party's share of a factor."""
+        return factor.share
 
     # ---- element-wise products ------------------------------------------------------------------------------------
 

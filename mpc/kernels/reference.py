@@ -84,10 +84,12 @@ class NumpyKernels(Kernels):
 
     # ---- products -------------------------------------------------------------------------------------------------
 
-    def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
-        if not self.backend.on_gpu:
-            return product(a, b, min(bits, 8 * a.dtype.itemsize), self._pool, self.backend.threads)
-        return self.plain_matmul(a, b)
+    def matmul(self, a: Array, b: Array, bits: int = 64, onto: Array | None = None) -> Array:
+        if self.backend.on_gpu:
+            found = self.plain_matmul(a, b)
+        else:
+            found = product(a, b, min(bits, 8 * a.dtype.itemsize), self._pool, self.backend.threads)
+        return found if onto is None else found.astype(np.uint64, copy=False) + onto.reshape(found.shape)
 
     def plain_matmul(self, a: Array, b: Array) -> Array:
         """The same in whole arrays, three limbs per word whatever is wanted: any array library, and the reference."""

@@ -18,7 +18,7 @@ from secformer.mpc.kernels.reference import NumpyKernels
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, outcomes, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
 from secformer.mpc.kernels.threads import threaded
-from secformer.mpc.kernels.words import TERMS, Array, Factor, Guard, whole_bytes
+from secformer.mpc.kernels.words import TERMS, Array, Factor, Guard, Masked, Sealing, whole_bytes
 from secformer.mpc.ring import mask
 
 announce(*(m.__name__ for m in (chacha, compare, guard, multiply, packing, powers, products, series)))
@@ -30,9 +30,10 @@ class NumbaKernels(NumpyKernels):
     name = "numba"
     chunk = 1 << 15  # so many that Python's part of a step is small
 
-    def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
+    def matmul(self, a: Array, b: Array, bits: int = 64, onto: Array | None = None) -> Array:
         low, (a, b) = bits <= products.LOW_BITS, map(np.ascontiguousarray, (a, b))
-        return threaded(lambda *part: products.multiply(*part, low), a, b, self._pool, self.backend.threads)
+        found = threaded(lambda *part: products.multiply(*part, low), a, b, self._pool, self.backend.threads)
+        return found if onto is None else found.astype(np.uint64, copy=False) + onto.reshape(found.shape)
 
     def pack(self, words: Array, bits: int) -> Array:
         nbytes, flat = whole_bytes(bits), words.reshape(-1)
@@ -146,11 +147,11 @@ class NumbaKernels(NumpyKernels):
         packing.wraps(r, np.uint64(window), out)
         return out
 
-    def lifted(self, u: Array, z: Array, masked: Array, wraps: Array | None, window: int, first: bool) -> Array:
-        if wraps is None:
-            return super().lifted(u, z, masked, wraps, window, first)
+    def lifted(self, u: Array, m: Masked | Sealing, wraps: Array | None, window: int, first: bool) -> Array:
+        if wraps is None or not isinstance(m, Masked) or m.kept is not None:
+            return super().lifted(u, m, wraps, window, first)
         out = np.empty_like(u)
-        packing.lifted(u, z, masked, wraps, np.uint64(window), mask(64 if first else 0), out)
+        packing.lifted(u, m.plain, m.words, wraps, np.uint64(window), mask(64 if first else 0), out)
         return out
 
     # ---- element-wise products --------------------------------------------------------------------------------------

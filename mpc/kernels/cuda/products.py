@@ -27,18 +27,19 @@ class Products:
 
     def __init__(self, xp: Any, kernels: Launched, choice: Choice):
         self.xp, self._kernel, self.choice = xp, kernels, choice
-        self._ways: dict[str, Callable[[Array, Array, Array, Product], None]] = {
+        self._ways: dict[str, Callable[[Array, Array, Array, Product, bool], None]] = {
             BYTES: self._bytes, FLOAT64: self._float64, INTEGER: self._integer,
         }
         if choice.possible(BYTES):  # older devices would refuse so much shared memory
-            for d in range(4, 9):
-                kernels[f"digits{d}"].max_dynamic_shared_size_bytes = _stages(d)
+            for d, name in [(4, "digits4_wide"), *((d, f"digits{d}") for d in range(4, 9))]:
+                kernels[name].max_dynamic_shared_size_bytes = _stages(d)
 
-    def __call__(self, a: Array, b: Array, shape: Product, way: str | None = None) -> Array:
-        """a (..., n, k) @ b (..., k, m), contiguous result of a's type, right mod 2^bits."""
+    def __call__(self, a: Array, b: Array, shape: Product, way: str | None = None, onto: Array | None = None) -> Array:
+        """a (..., n, k) @ b (..., k, m), contiguous result of a's type, right mod 2^bits. With `onto`, whole words,
+        contiguous: the product is added to these, in place."""
         xp, (z, n, k, m) = self.xp, (shape.batch, shape.n, shape.k, shape.m)
-        out = xp.empty((*a.shape[:-1], m), dtype=a.dtype)
-        if not out.size:
+        out = xp.empty((*a.shape[:-1], m), dtype=a.dtype) if onto is None else onto.reshape(*a.shape[:-1], m)
+        if not out.size or (not k and onto is not None):
             return out
         if not k:
             out[...] = 0
@@ -48,31 +49,28 @@ class Products:
         result = out.reshape(z, n, m)
         for start in range(0, z, MOST_BLOCKS):
             part = slice(start, start + MOST_BLOCKS)
-            multiply(left[part], right[part], result[part], shape)
+            multiply(left[part], right[part], result[part], shape, onto is not None)
         return out
 
-    def _integer(self, a: Array, b: Array, out: Array, shape: Product) -> None:
+    def _integer(self, a: Array, b: Array, out: Array, shape: Product, more: bool) -> None:
         grid = (-(-shape.m // TILE), -(-shape.n // TILE), out.shape[0])
         sizes = np.int32(shape.n), np.int32(shape.k), np.int32(shape.m)
-        self._kernel[f"integer{_width(a)}"](grid, (THREADS,), (a, b, out, *sizes))
+        self._kernel[f"integer{_width(a)}{_wider(a, out)}"](grid, (THREADS,), (a, b, out, *sizes, np.int32(more)))
 
-    def _bytes(self, a: Array, b: Array, out: Array, shape: Product) -> None:
+    def _bytes(self, a: Array, b: Array, out: Array, shape: Product, more: bool) -> None:
         d = 4 if _width(a) == 32 else max(5, digits(shape.bits))
         z, n, k, m = out.shape[0], np.int32(shape.n), np.int32(shape.k), np.int32(shape.m)
         steps, rows, columns = -(-shape.k // STEP), -(-shape.n // SIDE), -(-shape.m // SIDE)
-        planes = []
-        for words, sides, name, sizes in ((a, rows, "rows", (n, k)), (b, columns, "columns", (k, m))):
-            split = self.xp.empty(z * sides * steps * d * SIDE * STEP, dtype=np.uint8)
-            self._kernel[f"split_{name}{_width(a)}"]((steps, 2 * sides, z), (THREADS,),
-                                                     (words, *sizes, np.int32(d), split))
-            planes.append(split)
+        planes = [self.xp.empty(z * sides * steps * d * SIDE * STEP, dtype=np.uint8) for sides in (rows, columns)]
+        self._kernel[f"split{_width(a)}"]((steps, 2 * (rows + columns), z), (THREADS,),
+                                          (a, b, n, k, m, np.int32(d), np.uint32(2 * rows), *planes))
         most = longest(d) // STEP
         for start in range(0, steps, most):
-            part = np.int32(start), np.int32(min(most, steps - start)), np.int32(steps), np.int32(start > 0)
-            self._kernel[f"digits{d}"]((columns, rows, z), (THREADS,), (*planes, out, n, m, *part),
+            part = np.int32(start), np.int32(min(most, steps - start)), np.int32(steps), np.int32(more or start > 0)
+            self._kernel[f"digits{d}{_wider(a, out)}"]((columns, rows, z), (THREADS,), (*planes, out, n, m, *part),
                                        shared_mem=_stages(d))
 
-    def _float64(self, a: Array, b: Array, out: Array, shape: Product) -> None:
+    def _float64(self, a: Array, b: Array, out: Array, shape: Product, more: bool) -> None:
         narrow = _width(a) == 32
         pairs = ((0, 0), (0, 1), (1, 0)) if narrow else ((0, 0), (0, 1), (1, 0), (0, 2), (2, 0), (1, 1))
         products = self.xp.empty((len(pairs), *out.shape))
@@ -81,7 +79,8 @@ class Products:
             x, y = self._limbs(a[..., start : start + most]), self._limbs(b[:, start : start + most])
             for p, (i, j) in enumerate(pairs):
                 products[p] = self.xp.matmul(x[i], y[j])
-            self._each(f"joined{_width(a)}", out.size, products, np.uint64(out.size), np.int32(start > 0), out)
+            self._each(f"joined{_width(a)}{_wider(a, out)}", out.size, products, np.uint64(out.size),
+                       np.int32(more or start > 0), out)
 
     def _limbs(self, words: Array) -> Array:
         words = self.xp.ascontiguousarray(words)
@@ -107,6 +106,11 @@ def longest(d: int) -> int:
 def _stages(d: int) -> int:
     """Bytes of shared memory of a byte product: `STAGES` stages of both operands."""
     return STAGES * 2 * d * SIDE * STEP
+
+
+def _wider(words: Array, out: Array) -> str:
+    """What a kernel's name ends in that adds products of narrow words to whole ones."""
+    return "" if words.dtype == out.dtype else "_wide"
 
 
 def _width(words: Array) -> int:

@@ -114,37 +114,6 @@ KERNEL uniform(KEY(k), u32 first, u64 n, int bits, u64* out) {
     expand(key, first, n, whole(bits), [=](u64 i, u64 w) { out[i] = w & mask; });
 }
 
-// out = words + constant + uniform words below 2^bits: a mask expanded into the sum that it masks.
-KERNEL masked(KEY(k), u32 first, const u64* words, u64 constant, u64 n, int bits, u64* out) {
-    Key key = MADE(k);
-    u64 mask = low_bits(bits);
-    expand(key, first, n, whole(bits), [=](u64 i, u64 w) { out[i] = words[i] + constant + (w & mask); });
-}
-
-// The same, and its low `bits` bits packed, ready to be opened.
-KERNEL sealed(KEY(k), u32 first, const u64* words, u64 constant, u64 n, int bits, u64* out, u8* payload) {
-    Key key = MADE(k);
-    u64 mask = low_bits(bits);
-    int bytes = whole(bits);
-    expand(key, first, n, bytes, [=](u64 i, u64 w) {
-        u64 total = words[i] + constant + (w & mask);
-        out[i] = total;
-        pack_to(payload, n, bytes, i, total & mask);
-    });
-}
-
-// Uniform words below 2^bits, words minus them, and the low `bits` bits of these packed, ready to be opened.
-KERNEL subtracted(KEY(k), u32 first, const u64* words, u64 n, int bits, u64* share, u64* out, u8* payload) {
-    Key key = MADE(k);
-    u64 mask = low_bits(bits);
-    int bytes = whole(bits);
-    expand(key, first, n, bytes, [=](u64 i, u64 w) {
-        share[i] = w & mask;
-        out[i] = words[i] - (w & mask);
-        pack_to(payload, n, bytes, i, out[i] & mask);
-    });
-}
-
 // What two parties' masks add up to (or xor to), mod 2^bits, or mod 2^64.
 KERNEL combined(KEY(a), KEY(b), u64 n, int bits, int exclusive, int carries, u64* out) {
     Key left = MADE(a), right = MADE(b);
@@ -215,5 +184,37 @@ KERNEL corrections(int count, JOBS(CORRECTED), u8* out) {
     expand_at(block, key, 0, piece.n, bytes, [=](u64 i, u64 w) {
         if (piece.raw) to[i] = (u8)(value[i] ^ w);
         else pack_to(to, piece.n, bytes, i, (((const u64*)value)[i] - (w & mask)) & mask);
+    });
+}
+
+// What is sealed: `n` words of `size` bytes each, without their lowest `down` bits, rounded down or up, plus a constant;
+// plus a mask below 2^bits, or, `away`, minus it. The low bits of this are packed from place `at` on. If it `keeps`, it
+// writes what the words are less than what is opened (see `Masked.rest`).
+struct Item { const u8* words; int size, down, up; u64 constant, n; int bits, away, keeps; u64 at; u64* rest; };
+
+#define SEALED(j)                                                                                                     \
+    KEY(key##j##_), u32 first##j, const u8* words##j, int size##j, int down##j, int up##j, u64 constant##j, u64 n##j, \
+        int bits##j, int away##j, int keeps##j, u64 at##j, u64* rest##j
+
+KERNEL seal(int count, JOBS(SEALED), u8* out) {
+    u32 block = blockIdx.x, first = 0;
+    bool found = false;
+    Key key = {};
+    Item item = {};
+#define TAKE(j)                                                                                                   \
+    if (takes(block, found, BLOCKS(j))) {                                                                         \
+        key = MADE(key##j##_); first = first##j;                                                                  \
+        item = {words##j, size##j, down##j, up##j, constant##j, n##j, bits##j, away##j, keeps##j, at##j, rest##j}; \
+    }
+    EACH_JOB(TAKE)
+#undef TAKE
+    u64 mask = low_bits(item.bits);
+    int bytes = whole(item.bits);
+    expand_at(block, key, first, item.n, bytes, [=](u64 i, u64 w) {
+        u64 z = item.size == 8 ? ((const u64*)item.words)[i] : item.size == 4 ? ((const u32*)item.words)[i] : item.words[i];
+        z = item.up ? 0 - ((0 - z) >> item.down) : z >> item.down;
+        u64 r = w & mask, total = item.away ? z - r : z + item.constant + r;
+        pack_to(out + item.at, item.n, bytes, i, total & mask);
+        if (item.keeps) item.rest[i] = item.away ? r : 0 - item.constant - r;
     });
 }

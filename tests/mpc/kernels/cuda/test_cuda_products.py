@@ -33,10 +33,15 @@ def agree(
     give, take = cuda.backend.asarray, cuda.backend.to_host
     shape = Product(int(np.prod(a.shape[:-2])), *a.shape[-2:], b.shape[-1], bits)
     mask = a.dtype.type(2**bits - 1)
+    held = words(np.random.default_rng(1), *expected.shape)
     for way in ways:
         got = take(cuda.products(give(a), give(b), shape, way))
         assert got.dtype == a.dtype
         np.testing.assert_array_equal(got & mask, expected & mask, err_msg=way)
+        onto = give(held.reshape(-1).copy())
+        got = take(cuda.products(give(a), give(b), shape, way, onto))
+        assert got.dtype == np.uint64 and got.shape == expected.shape
+        np.testing.assert_array_equal(got.astype(a.dtype) & mask, expected + held.astype(a.dtype) & mask, err_msg=way)
 
 
 @pytest.mark.parametrize("bits", [8, 32, 40, 48, 56, 64])
@@ -76,6 +81,10 @@ def test_nothing_to_multiply(cuda: CudaKernels, shape: tuple[int, int, int], dty
     out = cuda.matmul(cuda.backend.asarray(np.ones((n, k), dtype)), cuda.backend.asarray(np.ones((k, m), dtype)))
     assert out.shape == (n, m)
     assert not cuda.backend.to_host(out).any()
+    give = cuda.backend.asarray
+    a, b, onto = np.ones((n, k), dtype), np.ones((k, m), dtype), np.full(n * m, 7, np.uint64)
+    out = cuda.matmul(give(a), give(b), 64, give(onto))
+    assert out.shape == (n, m) and out.dtype == np.uint64 and (cuda.backend.to_host(out) == 7).all()
 
 
 def test_every_digit_pair_lands_in_its_place(cuda: CudaKernels) -> None:
@@ -135,7 +144,8 @@ class Asked(dict[str, Any]):
         return self.setdefault(name, SimpleNamespace())
 
 
-@pytest.mark.parametrize(("capability", "asked"), [(70, set()), (75, set()), (80, {f"digits{d}" for d in range(4, 9)})])
+@pytest.mark.parametrize(("capability", "asked"), [
+    (70, set()), (75, set()), (80, {"digits4_wide", *(f"digits{d}" for d in range(4, 9))})])
 def test_older_devices_are_asked_for_nothing_they_lack(capability: int, asked: set[str]) -> None:
     """Before 8.0 there may be no 96 KiB of shared memory, and asking for it is an error."""
     kernels = Asked()
