@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
 import threading
-from collections import deque
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from secformer.mpc.errors import BackendUnavailable, SettingsError
+from secformer.mpc.errors import BackendUnavailable, NotRecordable, SettingsError
+from secformer.mpc.recording import Recording
 
 BACKENDS = ("auto", "numpy", "cupy")
+CONSTANTS = 1 << 28  # bytes of public arrays that are kept on a GPU
+SHORT = 1 << 12      # bytes up to which an array is known by its content, not by a digest
+
+
+@dataclass(frozen=True)
+class Later:
+    """A result of a recorded run: `finish` of the array, whenever the run was repeated."""
+
+    array: Any = field(repr=False)
+    finish: Callable[[np.ndarray], Any] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,18 @@ class Backend:
     def to_host(self, x: Any) -> np.ndarray:
         """Brings an array to host memory as NumPy."""
         return np.asarray(x)
+
+    def constant(self, x: np.ndarray) -> Any:
+        """A public array that does not depend on the input, on this backend's device. It must not be written."""
+        return self.asarray(x)
+
+    def joined(self, parts: Sequence[Any], axis: int = 0) -> Any:
+        """Arrays of one type, one behind the other along an axis."""
+        return self.xp.concatenate(parts, axis=axis)
+
+    def fetched(self, array: Any, finish: Callable[[np.ndarray], Any]) -> Any:
+        """finish(array on the host); while a run is recorded, a `Later` of that."""
+        return finish(self.to_host(array))
 
     def lane(self) -> AbstractContextManager[Any]:
         """What one role's thread computes in; the same lane every time, one thread at a time."""
@@ -67,19 +92,61 @@ class CupyBackend(Backend):
         super().__init__("cupy", xp, threads)
         object.__setattr__(self, "_read", deque())  # (event, what must outlive it)
         object.__setattr__(self, "_lock", threading.Lock())
+        object.__setattr__(self, "_here", threading.local())
+        object.__setattr__(self, "_constants", Constants(xp))
 
     _read: deque[tuple[Any, Any]]
     _lock: threading.Lock
+    _here: threading.local
+    _constants: Constants
+
+    @property
+    def recording(self) -> Recording | None:
+        """What this thread's work is recorded in."""
+        found: Recording | None = getattr(self._here, "recording", None)
+        return found
+
+    @contextmanager
+    def recorded(self, recording: Recording, stream: Any) -> Iterator[None]:
+        """Inside, this thread's work is recorded, in `stream`."""
+        self._here.recording = recording
+        try:
+            with recording.branch(stream):
+                yield
+        finally:
+            self._here.recording = None
+
+    def constant(self, x: np.ndarray) -> Any:
+        """Raises NotRecordable for one that no run before used, while a run is recorded: nothing is copied there."""
+        return self._constants(x, self.recording)
+
+    def joined(self, parts: Sequence[Any], axis: int = 0) -> Any:
+        """As a copy each: CuPy's own way takes a list of addresses from the host."""
+        axis %= parts[0].ndim
+        shape = list(parts[0].shape)
+        shape[axis] = sum(part.shape[axis] for part in parts)
+        out, start = self.xp.empty(tuple(shape), dtype=parts[0].dtype), 0
+        for part in parts:
+            stop = start + part.shape[axis]
+            out[(slice(None),) * axis + (slice(start, stop),)] = part
+            start = stop
+        return out
+
+    def fetched(self, array: Any, finish: Callable[[np.ndarray], Any]) -> Any:
+        return super().fetched(array, finish) if self.recording is None else Later(array, finish)
 
     def to_host(self, x: Any) -> np.ndarray:
         host: np.ndarray = self.xp.asnumpy(x)
         return host
 
-    def lane(self) -> AbstractContextManager[Any]:
+    def lane(self) -> Lane:
         return Lane(self)
 
     def outgoing(self, payload: Any) -> DeviceMessage:
-        return DeviceMessage(self, payload, self._mark())
+        here = self.xp.cuda.get_current_stream()
+        if (recording := self.recording) is not None:
+            recording.sends(here)
+        return DeviceMessage(self, payload, self._mark(), here)
 
     def incoming(self, message: Any) -> Any:
         """From another stream of this process, or from the host (a socket, a file)."""
@@ -90,6 +157,8 @@ class CupyBackend(Backend):
         if isinstance(message, DeviceMessage):
             here.wait_event(message.made)
             own.data.copy_from_device_async(message.payload.data, message.size, here)
+        elif self.recording is not None:
+            raise NotRecordable("a message came from outside of this process; only runs of one process are recorded")
         else:
             own.set(np.ascontiguousarray(message), stream=here)
         self._hold(message)
@@ -109,6 +178,9 @@ class CupyBackend(Backend):
     def _hold(self, message: Any) -> None:
         """Keeps the message until this thread's stream has come so far; lets go of those that were read."""
         event = self._mark()
+        if (recording := self.recording) is not None:
+            recording.read(message.sender.ptr, message, event)
+            return
         with self._lock:
             self._read.append((event, message))
         self._let_go()
@@ -129,6 +201,10 @@ class Lane:
         self._backend = backend
         self._stream = backend.xp.cuda.Stream(non_blocking=True)
 
+    def recorded(self, recording: Recording) -> AbstractContextManager[None]:
+        """The lane in a run that is recorded: nothing waits."""
+        return self._backend.recorded(recording, self._stream)
+
     def __enter__(self) -> None:
         self._stream.__enter__()
 
@@ -140,6 +216,39 @@ class Lane:
             self._stream.__exit__(*error)
 
 
+class Constants:
+    """Public arrays on a GPU, copied there once for each stream that reads them."""
+
+    def __init__(self, xp: Any, most: int = CONSTANTS):
+        self._xp, self._most, self._held = xp, most, 0
+        self._known: OrderedDict[tuple[Any, ...], Any] = OrderedDict()  # the last one used is the last
+        self._lock = threading.Lock()
+
+    def __call__(self, x: np.ndarray, recording: Recording | None) -> Any:
+        x = np.asarray(x, order="C")
+        content = x.tobytes() if x.nbytes <= SHORT else hashlib.blake2b(x.data).digest()
+        name = (self._xp.cuda.get_current_stream().ptr, x.dtype.str, x.shape, content)
+        with self._lock:
+            found = self._known.get(name)
+            if found is not None:
+                self._known.move_to_end(name)
+        if found is None:
+            if recording is not None:
+                raise NotRecordable("a public array is used that the run before did not use; nothing can be copied to "
+                                    "the GPU while a run is recorded")
+            found = self._xp.asarray(x)
+            self._remember(name, found)
+        if recording is not None:
+            recording.keep(found)
+        return found
+
+    def _remember(self, name: tuple[Any, ...], array: Any) -> None:
+        with self._lock:
+            self._known[name], self._held = array, self._held + array.nbytes
+            while self._held > self._most and len(self._known) > 1:
+                self._held -= self._known.popitem(last=False)[1].nbytes
+
+
 @dataclass(frozen=True)
 class DeviceMessage:
     """A payload on the GPU and the event after which it may be read. A channel that needs bytes on the host calls
@@ -148,6 +257,7 @@ class DeviceMessage:
     backend: CupyBackend
     payload: Any
     made: Any
+    sender: Any
 
     @property
     def size(self) -> int:

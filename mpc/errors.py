@@ -25,6 +25,10 @@ class BackendUnavailable(SecformerError, RuntimeError):
     """The asked-for array library or device is not there."""
 
 
+class NotRecordable(SecformerError, RuntimeError):
+    """A run that cannot be recorded as a CUDA graph. It runs launch by launch instead."""
+
+
 class ModelError(SecformerError, ValueError):
     """A model folder, config, tokenizer or tensor that cannot be used."""
 

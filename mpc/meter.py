@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 COUNTERS = ("seconds", "offline_seconds", "bytes", "offline_bytes", "rounds", "offline_rounds", "dealer_bytes")
@@ -49,6 +49,11 @@ class Cost:
                 other.children.get(name, Cost(name)), parallel=parallel
             )
         return merged
+
+    def lasting(self, seconds: float) -> Cost:
+        """The same counts in so many seconds, of which nobody knows what parts they went to."""
+        children = {name: child.lasting(0.0) for name, child in self.children.items()}
+        return replace(self, seconds=seconds, offline_seconds=0.0, children=children)
 
     def __add__(self, other: Cost) -> Cost:
         return self.merged(other)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
 
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import Kernels, NumpyKernels
-from secformer.mpc.kernels.words import BLOCK_BYTES, Piece, Sealing, drawn
+from secformer.mpc.kernels.words import BLOCK_BYTES, Key, Piece, Sealing, drawn
 
 SEED_BYTES = 32
 MAX_BLOCKS = 1 << 32  # RFC 8439 counts blocks in 32 bits: 256 GiB per stream
@@ -29,20 +29,42 @@ def fresh_seed() -> bytes:
 
 def derive(seed: bytes, *name: Name) -> bytes:
     """The 256-bit key of a name under a seed: keyed BLAKE2b over the length-prefixed parts of the name."""
+    return next(derive_all(seed, spelt(*name), [b""]))
+
+
+def derive_all(seed: bytes, first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
+    """The keys of all names that begin alike, in their spelling (see `spelt`): quicker than one by one."""
     if len(seed) != SEED_BYTES:
         raise RangeError(f"a seed has {SEED_BYTES} bytes, got {len(seed)}; take one from fresh_seed()")
+    begun = hashlib.blake2b(first, key=seed, digest_size=32)
+    for more in rest:
+        one = begun.copy()
+        one.update(more)
+        yield one.digest()
+
+
+def spelt(*name: Name) -> bytes:
+    """The parts of a name, each with its type and length, so that different names never read alike."""
     parts = (f"{type(part).__name__}:{part}".encode() for part in name)
-    message = b"".join(len(p).to_bytes(4, "little") + p for p in parts)
-    return hashlib.blake2b(message, key=seed, digest_size=32).digest()
+    return b"".join(len(p).to_bytes(4, "little") + p for p in parts)
 
 
 class Stream:
     """A named stream, read in order. Each read starts at a fresh 64-byte block."""
 
     def __init__(self, seed: bytes, *name: Name, kernels: Kernels | None = None):
-        self._key = derive(seed, *name)
-        self._kernels = kernels if kernels is not None else NumpyKernels(choose_backend("numpy"))
-        self._block = 0
+        self._begin(derive(seed, *name), kernels if kernels is not None else NumpyKernels(choose_backend("numpy")))
+
+    @classmethod
+    def under(cls, words: Any, kernels: Kernels) -> Self:
+        """The stream whose key is four uniform words, which may be in device memory. It has no name: read one stream
+        alone under a key."""
+        stream = cls.__new__(cls)
+        stream._begin(kernels.as_key(words), kernels)
+        return stream
+
+    def _begin(self, key: Key, kernels: Kernels) -> None:
+        self._key, self._kernels, self._block = key, kernels, 0
 
     def read(self, nbytes: int) -> Any:
         """The next `nbytes` bytes as uint8."""

@@ -39,6 +39,10 @@ class Operators(ABC):
     @abstractmethod
     def transpose(self, x: Share, axes: tuple[int, ...]) -> Share: ...
 
+    def index(self, index: Any) -> Any:
+        """A public index as this session's arrays take it."""
+        return index
+
 
 class Share:
     """A shared array. Operators are free (local); everything that talks is a verb of the session."""
@@ -113,7 +117,7 @@ class Share:
         return self.session.scale(self.session.sum(self, axis, keepdims), 1.0 / self.shape[axis])
 
     def __getitem__(self, index: Any) -> Share:
-        return self.view(self.data[index])
+        return self.view(self.data[self.session.index(index)])
 
     def reshape(self, *shape: int) -> Share:
         return self.view(self.data.reshape(*shape))

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from secformer.mpc.backend import choose_backend
+from secformer.mpc.backend import CupyBackend, Lane, choose_backend
+from secformer.mpc.capture import Graphs, Outcome, graph_mode
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import Kernels, kernels_for
-from secformer.mpc.meter import Cost, Meter
+from secformer.mpc.kernels.cuda.launch import CudaKernels
+from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import DEADLINE, Channel, local_pair
 from secformer.mpc.party import Party
 from secformer.mpc.prg import fresh_seed
+from secformer.mpc.recording import Recording
 from secformer.mpc.sessions.recorder import PlanRecorder
 from secformer.mpc.sessions.secure import SecureSession
 
@@ -34,20 +36,12 @@ Connect = Callable[[str, str], tuple[Channel, Channel]]
 ENDING = 5.0            # seconds that the roles get to end when a run fails
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What the two parties returned, and what it cost."""
-
-    results: tuple[Any, Any]
-    cost: Cost
-    plan: Plan
-
-
 class World:
     """Two parties and a dealer that stay together over several runs, so that opened weights last.
 
     seeds     fixed seeds of party 0 and party 1, for repeatable tests only: a world that uses them twice reuses masks
     connect   makes the channel pair of a run, (party 0's end, party 1's end)
+    graph     "auto": on a GPU, a program that runs again is recorded as a CUDA graph (see `capture`); "off": never
     """
 
     def __init__(
@@ -59,6 +53,7 @@ class World:
         kernels: Kernels | None = None,
         unsafe_seeds: tuple[bytes, bytes] | None = None,
         connect: Connect | None = None,
+        graph: str = "auto",
     ):
         self.fixed = fixed or FixedPoint()
         self.kernels = kernels if kernels is not None else kernels_for(choose_backend(backend))
@@ -72,31 +67,60 @@ class World:
         self._lanes = {role: self.kernels.backend.lane() for role in ("party 0", "party 1", "dealer")}
         self._connect = connect or (lambda a, b: local_pair(a, b, deadline=self.deadline))
         self._serial = 0
+        self._graphs: Graphs | None = None
+        gpu = self.kernels.backend
+        if graph_mode(graph) == "auto" and isinstance(self.kernels, CudaKernels) and isinstance(gpu, CupyBackend):
+            self._graphs = Graphs(self.kernels, gpu, self._seeds, self._fresh)
         self._unfinished: list[threading.Thread] = []
 
-    def run(self, program: Program, inputs0: Any = None, inputs1: Any = None, *, plan: Plan | None = None) -> Outcome:
+    @property
+    def notes(self) -> list[str]:
+        """What the caller should know about how programs ran here."""
+        return self._graphs.notes if self._graphs else []
+
+    def run(self, program: Program, inputs0: Any = None, inputs1: Any = None, *, plan: Plan | None = None,
+            public: Hashable = None) -> Outcome:
         """Records `program(session, inputs)`, then runs it at both parties, each with its own inputs.
 
         Pass the plan of an earlier run of the same program on the same shapes to skip the recording.
+        `public` is what the program depends on beside the plan and its inputs, which are then `capture.Input`. Runs
+        that have it in common may be one CUDA graph, where the GPU can. None: never.
         Raises the first error of any role; the others are stopped.
         """
         self._wait_for_the_last()
-        serial, self._serial = self._serial, self._serial + 1
         with self.parties[0].taking_back(self.parties[1], self.recorder):
             plan = plan or self.recorder.record(program, inputs0)
-            ends = self._connect("party 0", "party 1")
-            dealer_end, party1_end = local_pair("the dealer", "party 1", capacity=self.kernels.ahead,
-                                                deadline=self.deadline)
-            meters = (Meter(), Meter())
-            with _Run((*ends, dealer_end, party1_end), self._lanes) as run:
-                self._unfinished = run.threads
-                for rank, (session, inputs) in enumerate(zip(self.parties, (inputs0, inputs1), strict=True)):
-                    feed = party1_end if rank == 1 else None
-                    source = Source(self._seeds[rank], serial, plan, feed, self.kernels, meters[rank])
-                    session.party.begin(ends[rank], source, meters[rank])
-                    run.start(f"party {rank}", _party_job(program, session, inputs, meters[rank]))
-                run.start("dealer", lambda: self._dealer.deal(plan, serial, dealer_end))
-                results = run.join()
+
+            def play(inputs: Any, serial: int, recording: Recording | None) -> Outcome:
+                return self._played(program, inputs, plan, serial, recording)
+
+            if self._graphs is None or public is None:
+                return play((inputs0, inputs1), self._fresh(), None)
+            return self._graphs.run((plan.digest, public), plan, (inputs0, inputs1), play)
+
+    def _fresh(self) -> int:
+        """The number of a run, which no other run has."""
+        serial, self._serial = self._serial, self._serial + 1
+        return serial
+
+    def _played(self, program: Program, inputs: Any, plan: Plan, serial: int, recording: Recording | None) -> Outcome:
+        """One run, or the recording of one."""
+        lanes: Mapping[str, AbstractContextManager[Any]] = self._lanes
+        if recording is not None:
+            lanes = {role: lane.recorded(recording) for role, lane in self._lanes.items() if isinstance(lane, Lane)}
+        ends = self._connect("party 0", "party 1")
+        dealer_end, party1_end = local_pair("the dealer", "party 1", capacity=self.kernels.ahead,
+                                            deadline=self.deadline)
+        meters = (Meter(), Meter())
+        with _Run((*ends, dealer_end, party1_end), lanes) as run:
+            self._unfinished = run.threads
+            for rank, (session, given) in enumerate(zip(self.parties, inputs, strict=True)):
+                feed = party1_end if rank == 1 else None
+                source = Source(self._seeds[rank], serial, plan, feed, self.kernels, meters[rank])
+                session.party.begin(ends[rank], source, meters[rank])
+                run.start(f"party {rank}", _party_job(program, session, given, meters[rank]))
+            run.start("dealer", lambda: self._dealer.deal(plan, serial, dealer_end))
+            results = run.join()
         self._unfinished = []
         cost = meters[0].cost.merged(meters[1].cost, parallel=True)
         return Outcome((results["party 0"], results["party 1"]), cost, plan)

@@ -16,7 +16,8 @@ from tree import ROOT, imports, modules
 # Lowest first. A module belongs to the entry that is the longest prefix of its name.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc", "secformer.mpc.errors"),
-    ("secformer.mpc.backend", "secformer.mpc.ring"),
+    ("secformer.mpc.recording", "secformer.mpc.ring"),
+    ("secformer.mpc.backend",),
     tuple(f"secformer.mpc.kernels.{name}" for name in ("blas", "bundles", "tables", "taylor", "threads", "words")),
     ("secformer.mpc.kernels.interface", "secformer.mpc.kernels.limbs"),
     ("secformer.mpc.kernels.reference",),
@@ -38,6 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc.ops",),
     ("secformer.mpc.session",),
     ("secformer.mpc.sessions",),
+    ("secformer.mpc.capture",),
     ("secformer.mpc.simulate",),
     ("secformer.protocols",),
     ("secformer.models.data",),

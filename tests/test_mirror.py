@@ -84,6 +84,8 @@ OTHERS: dict[str, str] = {
     "secformer/roles/test_served_faults.py": "all roles together, when something breaks",
     "mpc/test_device_messages.py": "messages of GPU arrays, between channels and streams",
     "mpc/test_faults.py": "whole runs that fail, at a party or on the line",
+    "mpc/test_graph_lab.py": "the model of a GPU that captures graphs",
+    "mpc/test_graph_lab_mistakes.py": "mistakes that this model shows",
     "mpc/test_local_ops.py": "verbs that send nothing",
     "mpc/test_price.py": "weighs every verb",
     "mpc/test_share_misuse.py": "what shares refuse, in every session",

@@ -48,6 +48,11 @@ class Batch:
         return len(self.rows)
 
     @cached_property
+    def public(self) -> tuple[bytes, bytes]:
+        """All that parties know of the batch: lengths and masks. Batches that have it in common run alike."""
+        return self.lengths.tobytes(), self.mask.tobytes()
+
+    @cached_property
     def longest(self) -> int:
         return max(len(r) for r in self.rows)
 

@@ -18,6 +18,7 @@ import numpy as np
 from secformer.models.data.batch import Batch
 from secformer.models.data.shares import uniform
 from secformer.mpc.fixed import encode
+from secformer.mpc.kernels import Kernels
 from secformer.mpc.ring import WORD_BITS
 
 ONE_HOT, SUMS = "one-hot", "embeddings"  # the names of the streams that party 1's share is expanded from
@@ -41,6 +42,10 @@ class Request:
     def ghost(self) -> Request:
         """The same request for the plan recorder, which looks at shapes alone."""
         return replace(self, words=lambda: np.broadcast_to(np.uint64(0), self.shape))
+
+    def holding(self, words: Any) -> Request:
+        """The same request for words that are on a GPU already."""
+        return replace(self, words=lambda: words)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class TokenInputs:
         self._add_ones(rows, batch)
         return rows
 
-    def _add_ones(self, rows: np.ndarray, batch: Batch) -> None:
+    def _add_ones(self, rows: Any, batch: Batch) -> None:
         each = np.arange(batch.tokens)
         rows[each, batch.ids] += 1
         if self.segments:
@@ -90,25 +95,27 @@ class TokenInputs:
         """A request of embedding sums, or of a share of such sums."""
         return Request(words, (batch.tokens, self.hidden), False)
 
-    def expanded(self, batch: Batch, width: int, seed: bytes) -> np.ndarray:
+    def expanded(self, batch: Batch, width: int, seed: bytes, kernels: Kernels | None = None) -> Any:
         """Party 1's share (N, V + S) of one-hot rows."""
-        return uniform(seed, ONE_HOT, (batch.tokens, self.columns), width)
+        return uniform(seed, ONE_HOT, (batch.tokens, self.columns), width, kernels)
 
     def expanded_sums(self, batch: Batch, seed: bytes) -> np.ndarray:
         """Party 1's share (N, C) of embedding sums."""
-        return uniform(seed, SUMS, (batch.tokens, self.hidden))
+        return np.asarray(uniform(seed, SUMS, (batch.tokens, self.hidden)))
 
-    def private_halves(self, batch: Batch, width: int, seed: bytes) -> tuple[Request, Request]:
-        """Both parties' shares of one-hot rows, for token ids that stay secret: party 0's and party 1's."""
+    def private_halves(self, batch: Batch, width: int, seed: bytes,
+                       kernels: Kernels | None = None) -> tuple[Request, Request]:
+        """Both parties' shares of one-hot rows, for token ids that stay secret: party 0's and party 1's. They are made
+        where `kernels` compute, by default on the host."""
 
-        def party0() -> np.ndarray:
-            words = self.expanded(batch, width, seed)
+        def party0() -> Any:
+            words = self.expanded(batch, width, seed, kernels)
             np.negative(words, out=words)  # in place: with many words, these are the largest arrays of all
             self._add_ones(words, batch)
             return words
 
-        def party1() -> np.ndarray:
-            return self.expanded(batch, width, seed)
+        def party1() -> Any:
+            return self.expanded(batch, width, seed, kernels)
 
         return self.private_request(batch, width, party0), self.private_request(batch, width, party1)
 

@@ -7,13 +7,14 @@ the encoded values minus those. The twin gets the values themselves.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from secformer.models.data.checkpoint import Checkpoint
 from secformer.models.data.tensors import Layout
 from secformer.mpc.fixed import encode
+from secformer.mpc.kernels import Kernels
 from secformer.mpc.prg import Stream
 from secformer.mpc.ring import WORD_BITS, word_type
 
@@ -38,7 +39,7 @@ class SeedShares:
 
     def get(self, name: str) -> np.ndarray:
         tensor = self.layout[name]
-        return uniform(self.seed, name, tensor.shape, tensor.width)
+        return np.asarray(uniform(self.seed, name, tensor.shape, tensor.width))
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class OwnerShares:
 
     def get(self, name: str) -> np.ndarray:
         tensor = self.layout[name]
-        words = uniform(self.seed, name, tensor.shape, tensor.width)
+        words: np.ndarray = uniform(self.seed, name, tensor.shape, tensor.width)
         flat, start = words.reshape(-1), 0
         for block in tensor.blocks(self.checkpoint, BLOCK):
             values = block.reshape(-1)
@@ -85,8 +86,10 @@ class GhostTensors:
         return np.broadcast_to(np.uint64(0), self.layout[name].shape)
 
 
-def uniform(seed: bytes, name: str, shape: tuple[int, ...], width: int = WORD_BITS) -> np.ndarray:
-    """Uniform words of a named stream: uint32 for widths up to 32 bits, else uint64."""
+def uniform(seed: bytes, name: str, shape: tuple[int, ...], width: int = WORD_BITS,
+            kernels: Kernels | None = None) -> Any:
+    """Uniform words of a named stream: uint32 for widths up to 32 bits, else uint64. They are where `kernels` compute,
+    by default on the host."""
     dtype = np.dtype(word_type(width))
-    raw = Stream(seed, "share", name).read(int(np.prod(shape)) * dtype.itemsize)
-    return np.asarray(raw).view(dtype).reshape(shape)
+    raw = Stream(seed, "share", name, kernels=kernels).read(int(np.prod(shape)) * dtype.itemsize)
+    return raw.view(dtype).reshape(shape)

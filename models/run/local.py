@@ -5,7 +5,8 @@ The two parties run in the same process, and see shares only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,6 +34,7 @@ from secformer.models.run.prepare import Prepared, prepare
 from secformer.models.run.progress import Progress, shown, silent, sites_told
 from secformer.models.run.tasks import advice, answers
 from secformer.models.run.turns import Turns
+from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.fixed import decode
 from secformer.mpc.guarding import Guarded
@@ -43,6 +45,8 @@ from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.simulate import World
 from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import Recipe
+
+PLANS = 32  # of batches, that are kept for the next batch of the same lengths
 
 
 class _Model(Helpers):
@@ -70,8 +74,11 @@ class _Model(Helpers):
 
     def _assembled(self, read: Reading, results: Sequence[Mapping[str, np.ndarray]], cost: Cost | None) -> SecureOutput:
         return assemble(self.architecture, read.rows, results, cost=cost,
-                        notes=[*self.notes, *advice(self.architecture, read)], profile_source=self.profile_source,
+                        notes=[*self._noted(), *advice(self.architecture, read)], profile_source=self.profile_source,
                         guard=self.guard, answers=answers(self.architecture, read, results, self.tokenizer))
+
+    def _noted(self) -> list[str]:
+        return self.notes
 
     def _forward(self, batch: Batch, parameters: Parameters, tell: Progress = silent) -> Forward:
         at = sites_told(self.profile or _no_ranges, tell, len(self.architecture.sites))
@@ -87,10 +94,12 @@ class SecureModel(_Model):
 
     def __init__(self, folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
                  settings: Settings, backend: str):
-        self.world: World | None = World(backend=backend, fixed=settings.fixed, deadline=settings.deadline)
+        self.world: World | None = World(backend=backend, fixed=settings.fixed, deadline=settings.deadline,
+                                         graph=settings.graph)
         super().__init__(prepare(folder, recipe, profile, settings, on_shares=True))
         self.provisioning: Cost | None = None
         self._parameters: dict[Session, Parameters] = {}
+        self._plans: OrderedDict[Hashable, tuple[Plan, list[str]]] = OrderedDict()  # and the places that a guard names
 
     @classmethod
     def from_pretrained(cls, folder: PathLike, *, recipe: Recipe | str = "auto", backend: str = "auto",
@@ -132,8 +141,7 @@ class SecureModel(_Model):
             return self._assembled(read, results, sharing + cost)
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
-        world = self._world()
-
+        world, halves = self._world(), self._halves(batch)
         guards = {s: Guarded(apart=True) for s in (*world.parties, world.recorder)}
 
         def program(s: Session, request: Request) -> Results:
@@ -141,16 +149,24 @@ class SecureModel(_Model):
             forward = self._forward(batch, self._parameters[s], told)
             return infer(s, self.architecture, request, forward, self.names, guards[s])
 
-        halves = self._halves(batch)
-        outcome = world.run(program, *halves, plan=world.recorder.record(program, halves[0].ghost()))
+        if batch.public not in self._plans:
+            plan = world.recorder.record(program, halves[0].ghost())
+            self._plans[batch.public] = plan, guards[world.recorder].places
+            if len(self._plans) > PLANS:
+                self._plans.popitem(last=False)
+        plan, places = self._plans[batch.public]
+        outcome = world.run(program, *halves, plan=plan, public=batch.public)
         mine, theirs = outcome.results
         found = {name: decode(words + theirs[name], self.settings.frac) for name, words in mine.items()}
-        return named(found, guards[world.recorder].places), outcome.cost
+        return named(found, places), outcome.cost
+
+    def _noted(self) -> list[str]:
+        return [*self.notes, *self._world().notes]
 
     def _halves(self, batch: Batch) -> tuple[Request, Request]:
         inputs = self.architecture.inputs
         if self.private:
-            return inputs.private_halves(batch, self.layout[TABLE].width, fresh_seed())
+            return inputs.private_halves(batch, self.layout[TABLE].width, fresh_seed(), self._world().kernels)
         return inputs.client_halves(batch, self.folder.embeddings(batch), self.settings.frac, fresh_seed())
 
     def _world(self) -> World:

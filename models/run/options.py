@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from secformer.mpc.capture import GRAPHS
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.fixed import FixedPoint
 
@@ -34,6 +35,7 @@ class Settings:
     guard         "mark": texts whose values leave the ranges that the computation is right in are marked (see
                   `SecureOutput.trusted`); "nan": their numbers are also replaced by NaN; "raise": Untrusted is raised;
                   "off": nothing is checked
+    graph         "auto": on a GPU, texts of a length that came before run as one CUDA graph; "off": never
     untrained_recipe  allow a recipe whose functions the checkpoint was not trained for, such as 2Quad on an ordinary
                   checkpoint, to measure cost only; the answers are meaningless
     """
@@ -46,6 +48,7 @@ class Settings:
     magnitude: int = 14
     deadline: float = 60.0
     guard: str = "mark"
+    graph: str = "auto"
     untrained_recipe: bool = False
 
     def __post_init__(self) -> None:
@@ -54,6 +57,7 @@ class Settings:
         _require("embedding", self.embedding in ("private", "client"), self.embedding, "'private' or 'client'")
         _require("guard", self.guard in GUARDS, self.guard, " or ".join(map(repr, GUARDS)))
         _require("output", self.output in ("auto", "head"), self.output, "'auto' or 'head'")
+        _require("graph", self.graph in GRAPHS, self.graph, " or ".join(map(repr, GRAPHS)))
         for name in ("batch_tokens", "frac", "magnitude"):
             value = getattr(self, name)
             _require(name, isinstance(value, int) and not isinstance(value, bool) and value > 0, value,

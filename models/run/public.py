@@ -91,7 +91,7 @@ class PublicModel:
     def expanded(self, batch: Batch, seed: bytes) -> np.ndarray:
         """Party 1's share (N, columns) of a batch's input."""
         if self.private:
-            return self.inputs.expanded(batch, self.width, seed)
+            return np.asarray(self.inputs.expanded(batch, self.width, seed))
         return self.inputs.expanded_sums(batch, seed)
 
     def series(self, longest: int) -> tuple[Series, ...]:

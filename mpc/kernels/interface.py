@@ -22,10 +22,10 @@ from secformer.mpc.kernels.words import (
     BLOCK_BYTES,
     PLANES,
     Array,
-    Dropped,
     Factor,
     Grid,
     Guard,
+    Key,
     Masked,
     Sealing,
     drawn,
@@ -49,8 +49,12 @@ class Kernels(Bundles):
     # ---- what every backend has -----------------------------------------------------------------------------------
 
     @abstractmethod
-    def keystream(self, key: bytes, block: int, nbytes: int) -> Array:
+    def keystream(self, key: Key, block: int, nbytes: int) -> Array:
         """`nbytes` of the ChaCha20 keystream (RFC 8439, zero nonce) from 64-byte block number `block` on, as uint8."""
+
+    def as_key(self, words: Array) -> Key:
+        """Four words as the key of a stream. On a GPU they stay there."""
+        return np.ascontiguousarray(self.backend.to_host(words)).tobytes()
 
     @abstractmethod
     def pack(self, words: Array, bits: int) -> Array:
@@ -68,11 +72,10 @@ class Kernels(Bundles):
         """Bytes as wider numbers, copied where they are not aligned."""
 
     @abstractmethod
-    def matmul(self, a: Array, b: Array, bits: int = 64, onto: Array | None = None) -> Array:
+    def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
         """Exact (..., n, k) @ (..., k, m) of words mod 2^64, or mod 2^32 for uint32.
 
-        `bits` says that the caller wants the product mod 2^bits only; what stands above is then anything. With `onto`,
-        n m whole words for each product, the sum of both, as whole words; `onto` may be overwritten.
+        `bits` says that the caller wants the product mod 2^bits only; what stands above is then anything.
         """
 
     @abstractmethod
@@ -133,7 +136,7 @@ class Kernels(Bundles):
 
     # ---- what is made of it: masks --------------------------------------------------------------------------------
 
-    def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
+    def uniform(self, key: Key, block: int, count: int, bits: int) -> Array:
         """`count` uniform words below 2^bits as uint64, of as many bytes as hold them (see `drawn`)."""
         stream = self.keystream(key, block, BLOCK_BYTES * drawn(count, bits))
         if whole_bytes(bits) == 8:
@@ -162,7 +165,7 @@ class Kernels(Bundles):
         return words
 
     def combined(
-        self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False, carries: bool = False
+        self, keys: tuple[Key, Key], count: int, bits: int, xor: bool = False, carries: bool = False
     ) -> Array:
         """What the first words of two streams add up to mod 2^bits (with `carries`, mod 2^64), or xor to: a mask as the
         dealer knows it."""
@@ -170,7 +173,7 @@ class Kernels(Bundles):
         total = a ^ b if xor else a + b
         return total & mask(bits) if bits < 64 and not (xor or carries) else total
 
-    def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
+    def correction(self, key: Key, value: Array, bits: int, xor: bool = False) -> Array:
         """The payload that turns party 1's share into value minus (xor: bytes) the stream's first words."""
         if xor:
             return value ^ self.keystream(key, 0, value.size)
@@ -185,19 +188,13 @@ class Kernels(Bundles):
         return total if bits == 64 else total & mask(bits)
 
     def dropped(self, words: Array, bits: int, up: bool) -> Array:
-        """Words without their lowest `bits` bits, moved down: rounded down or up, where the top bits become 0 or 1."""
+        """Words without their lowest `bits` bits, moved down (see `words.dropped`)."""
         return dropped_of(words, bits, up)
-
-    def plain(self, words: Array | Dropped) -> Array:
-        """Flat words, without what they are to lose."""
-        if isinstance(words, Dropped):
-            return self.dropped(words.words.reshape(-1), words.bits, words.up)
-        return words.reshape(-1)
 
     def wraps(self, r: Array, window: int) -> Array:
         """The values of `Lift`, (2 n,) words, of mask words' sums r (n,)."""
         carry = r >> np.uint64(window)
-        return self.xp.concatenate([carry + ((r >> np.uint64(window - 1)) & np.uint64(1)), carry])
+        return self.backend.joined([carry + ((r >> np.uint64(window - 1)) & np.uint64(1)), carry])
 
     def lifted(self, u: Array, m: Masked | Sealing, wraps: Array | None, window: int, first: bool) -> Array:
         """One party's share of what it opened u (n,) of, under m (see `ops/truncate`): wraps (2 n,) its share of those
@@ -207,15 +204,6 @@ class Kernels(Bundles):
             return share
         low, high = wraps.reshape(2, -1)
         return share + (self.xp.where((u >> np.uint64(window - 1)) == 1, high, low) << np.uint64(window))
-
-    def factor(self, u: Array, m: Masked | Sealing, wraps: Array | None, window: int, first: bool,
-               shape: tuple[int, ...]) -> Factor:
-        """An operand of `multiplied`, opened as u (n,) under m: lifted, where it has a window."""
-        return Factor(u.reshape(shape), self.lifted(u, m, wraps, window, first).reshape(shape), window)
-
-    def share(self, factor: Factor, first: bool) -> Array:
-        """This party's share of a factor."""
-        return factor.share
 
     # ---- element-wise products ------------------------------------------------------------------------------------
 
@@ -328,7 +316,7 @@ class Kernels(Bundles):
         (segments * rows,), by segment."""
         own = self.reaching(bits, e, u, threshold, window, first).reshape(u.size // columns, columns)
         sums = [own[:, a : a + length].sum(axis=1, dtype=np.uint64) for a in range(0, columns, length)]
-        return self.xp.concatenate(sums)
+        return self.backend.joined(sums)
 
     def outcome_rows(self, r: Array, alpha: Array, window: int, blocks: int) -> Array:
         """The values of the last tables of `Less`, (n * bytes,) uint8."""

@@ -19,7 +19,7 @@ from secformer.mpc.kernels.interface import Kernels
 from secformer.mpc.kernels.limbs import product
 from secformer.mpc.kernels.tables import STEP_BITS, power_factors
 from secformer.mpc.kernels.taylor import COS, EXP, ROUND, SIN, SQUARINGS
-from secformer.mpc.kernels.words import PLANES, Array, Guard, whole_bytes
+from secformer.mpc.kernels.words import PLANES, Array, Guard, Key, whole_bytes
 from secformer.mpc.ring import mask
 
 # Balanced limbs of 22, 21 and 21 bits: |limb| <= 2^21, so a float64 sum of k products is exact while k 2^42 <= 2^53.
@@ -43,7 +43,7 @@ class NumpyKernels(Kernels):
 
     # ---- randomness -----------------------------------------------------------------------------------------------
 
-    def keystream(self, key: bytes, block: int, nbytes: int) -> Array:
+    def keystream(self, key: Key, block: int, nbytes: int) -> Array:
         cipher = Cipher(algorithms.ChaCha20(key, block.to_bytes(4, "little") + bytes(12)), mode=None).encryptor()
         out = np.empty(nbytes, dtype=np.uint8)
         view = memoryview(out)  # type: ignore[arg-type]
@@ -84,12 +84,10 @@ class NumpyKernels(Kernels):
 
     # ---- products -------------------------------------------------------------------------------------------------
 
-    def matmul(self, a: Array, b: Array, bits: int = 64, onto: Array | None = None) -> Array:
-        if self.backend.on_gpu:
-            found = self.plain_matmul(a, b)
-        else:
-            found = product(a, b, min(bits, 8 * a.dtype.itemsize), self._pool, self.backend.threads)
-        return found if onto is None else found.astype(np.uint64, copy=False) + onto.reshape(found.shape)
+    def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
+        if not self.backend.on_gpu:
+            return product(a, b, min(bits, 8 * a.dtype.itemsize), self._pool, self.backend.threads)
+        return self.plain_matmul(a, b)
 
     def plain_matmul(self, a: Array, b: Array) -> Array:
         """The same in whole arrays, three limbs per word whatever is wanted: any array library, and the reference."""
@@ -231,7 +229,7 @@ class NumpyKernels(Kernels):
 
     def guard_tables(self, r: Array, guards: Sequence[Guard], negated: bool = False) -> Array:
         own = np.uint64(0) - r if negated else r
-        return self.xp.concatenate([self._guard_table(own, *guard) for guard in guards])
+        return self.backend.joined([self._guard_table(own, *guard) for guard in guards])
 
     def _guard_table(self, r: Array, shift: int, low: int, span: int) -> Array:
         one, low_bits = np.uint64(1), mask(shift)

@@ -32,37 +32,37 @@ class Watch:
         self._party, self._texts, self._count = party, texts, count
         material = party.take(Coin(SEED_BYTES // 8))
         (words,) = party.open("coin", [(material.draw("mask"), 64)])                                    # 1
-        self._seed = np.ascontiguousarray(party.kernels.backend.to_host(words)).tobytes()
+        self._weights = Stream.under(words, party.kernels)
         self._places: list[tuple[np.ndarray, Any]] = []
 
     def see(self, material: Material, u: Any, guards: Guards, shape: tuple[int, ...], name: str = "guard") -> None:
         """Looks up values that were opened as u, flat, under the mask that `material` has the guards' tables for."""
         texts = texts_of(self._texts, shape)
         kernels, rows, found = self._party.kernels, shape[0], None
-        weights = Stream(self._seed, "guard", len(self._places), kernels=kernels)
         for g, part in enumerate(together(u.size, guards)):                                             # 2
             tables = material.draw(f"{name}{g}")
             with self._party.meter.offline():
-                each = weights.words(u.size * len(part))
+                each = self._weights.words(u.size * len(part))
             words = kernels.breaches(tables, u, [shift for shift, _, _ in part], each, rows)
             found = words if found is None else found ^ words
         self._places.append((texts, found))
 
-    def words(self, apart: bool) -> np.ndarray:
+    def words(self, apart: bool) -> Any:
         """(texts, places), or xored over places (texts, 1): words that are equal to the other party's where every value
-        passed. At party 1 they are negated, so that the sum of both is 0."""
-        out = np.zeros((self._count + 1, len(self._places)), dtype=np.uint64)
-        found = self._on_host([words for _, words in self._places])
-        for place, (texts, words) in enumerate(self._places):
-            np.bitwise_xor.at(out[:, place], texts, found[: words.size])  # text -1 is the last row
-            found = found[words.size :]
-        out = out[:-1] if apart else np.bitwise_xor.reduce(out[:-1], axis=1, keepdims=True)
-        return out if self._party.rank == 0 else np.uint64(0) - out
+        passed. At party 1 they are negated, so that the sum of both is 0. On the host, or `Later` there."""
+        rank, texts = self._party.rank, [texts for texts, _ in self._places]
 
-    def _on_host(self, arrays: list[Any]) -> np.ndarray:
-        """Flat arrays, one behind the other: a GPU is asked once."""
+        def gathered(found: np.ndarray) -> np.ndarray:
+            out = np.zeros((self._count + 1, len(texts)), dtype=np.uint64)
+            for place, rows in enumerate(texts):
+                np.bitwise_xor.at(out[:, place], rows, found[: rows.size])  # text -1 is the last row
+                found = found[rows.size :]
+            out = out[:-1] if apart else np.bitwise_xor.reduce(out[:-1], axis=1, keepdims=True)
+            return out if rank == 0 else np.uint64(0) - out
+
         kernels = self._party.kernels
-        return kernels.backend.to_host(kernels.xp.concatenate(arrays)) if arrays else np.zeros(0, dtype=np.uint64)
+        flat = [words for _, words in self._places] or [kernels.xp.zeros(0, dtype=np.uint64)]
+        return kernels.backend.fetched(kernels.backend.joined(flat), gathered)  # a GPU is asked once
 
 
 def kind_of(x: Share, check: Check) -> Witness:

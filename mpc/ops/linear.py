@@ -123,15 +123,19 @@ def matmul(party: Party, pairs: Sequence[tuple[Operand, Operand | Weight]], widt
         dtype = word_type(width)
         left, left_mask = e[i].astype(dtype, copy=False), masks[i].astype(dtype, copy=False)
         right = operands[j]
-        z = material.draw(f"product{p}")
         if isinstance(right, Weight):
-            with party.meter.offline():
-                z = multiply(left_mask, right.data.opened.astype(dtype, copy=False), width, z)
-            factor = right.data.factor.astype(dtype, copy=False)
+            d, factor = (v.astype(dtype, copy=False) for v in (right.data.opened, right.data.factor))
         else:
-            d, b = e[j].astype(dtype, copy=False), masks[j].astype(dtype, copy=False)
-            z, factor = multiply(left_mask, d, width, z), b + d if party.rank == 0 else b
-        results.append(multiply(left, factor, width, z))
+            d, factor = e[j].astype(dtype, copy=False), masks[j].astype(dtype, copy=False)
+            factor = factor + d if party.rank == 0 else factor
+        c = material.draw(f"product{p}")
+        if party.kernels.fuses or not isinstance(right, Weight):
+            results.append(party.kernels.joint((left, left_mask), (factor, d), c, width))
+        else:
+            with party.meter.offline():
+                fixed_part = multiply(left_mask, d, width)
+            z = multiply(left, factor, width) + fixed_part
+            results.append(z.astype(np.uint64, copy=False) + c.reshape(z.shape))
     return results
 
 

@@ -64,14 +64,14 @@ def _counts(party: Party, kind: Reached, x: Any, levels: Levels) -> Any:
     (u,) = party.open("compare", [(material.masked("mask", x), kind.window)])                        # 1
     party.see(material, u, kind.guards, x.shape)
     thresholds = [c % 2**64 for _, c in levels.thresholds]
-    planes = kernels.xp.stack([material.draw(f"alpha{t}") for t in range(kind.thresholds)])
+    planes = kernels.backend.joined([material.draw(f"alpha{t}")[None] for t in range(kind.thresholds)])
     for j, start, stop in kind.parts():                                                              # 2
         rows = material.draw(f"equal{j}").reshape(stop - start, kind.row_bytes)
         kernels.below(rows, u[start:stop], thresholds, kind.window, start, planes)
     opened = party.open("outcome", [(plane, 64) for plane in planes], xor=True)
     columns, first = x.shape[-1], party.rank == 0
     _, length = segments_of(columns, kind.thresholds)
-    return kernels.xp.stack([                                                                        # 3
-        kernels.counted(material.draw(f"bit{t}"), e, u, c, kind.window, columns, length, first)
+    return kernels.backend.joined([                                                                  # 3
+        kernels.counted(material.draw(f"bit{t}"), e, u, c, kind.window, columns, length, first)[None]
         for t, (c, e) in enumerate(zip(thresholds, opened, strict=True))
     ])

@@ -58,20 +58,26 @@ class SecureSession(Session):
         return linear.open_weight(self.party, self.xp.asarray(data), index, width)
 
     def _reveal(self, x: Share, to: int | str) -> Any:
-        host = self.party.kernels.backend.to_host
+        fetched = self.party.kernels.backend.fetched
         if to == CLIENT:
-            return host(x.data)
+            return fetched(x.data, lambda words: words)
         if self.party.rank != to:
             self.party.send("reveal", x.data)
             return None
         words = x.data + self.party.receive("reveal", x.size).reshape(x.shape)
-        return decode(host(words), x.frac, x.width)
+        return fetched(words, lambda words: decode(words, x.frac, x.width))
 
     # ---- local ----------------------------------------------------------------------------------------------------
 
+    def index(self, index: Any) -> Any:
+        constant = self.party.kernels.backend.constant
+        if isinstance(index, tuple):
+            return tuple(constant(i) if isinstance(i, np.ndarray) else i for i in index)
+        return constant(index) if isinstance(index, np.ndarray) else index
+
     def _public(self, x: np.ndarray, frac: int) -> Any:
         words = encode(x, frac)
-        return self.party.kernels.backend.asarray(words if self.party.rank == 0 else np.zeros_like(words))
+        return self.party.kernels.backend.constant(words if self.party.rank == 0 else np.zeros_like(words))
 
     def _add(self, a: Any, b: Any) -> Any:
         return a + b
@@ -90,7 +96,7 @@ class SecureSession(Session):
 
     def _scale(self, a: Any, c: np.ndarray, bits: int) -> Any:
         words = encode(c, bits)  # a number travels with the launch, an array would be copied first
-        return a * (self.party.kernels.backend.asarray(words) if words.ndim else words[()])
+        return a * (self.party.kernels.backend.constant(words) if words.ndim else words[()])
 
     def _point(self, a: Any, exponent: int) -> Any:
         return a  # moving the point leaves the words alone
@@ -99,7 +105,7 @@ class SecureSession(Session):
         return a.sum(axis=axis, keepdims=keepdims, dtype=np.uint64)
 
     def _concatenate(self, parts: list[Any], axis: int) -> Any:
-        return self.xp.concatenate(parts, axis=axis)
+        return self.party.kernels.backend.joined(parts, axis)
 
     def _broadcast(self, a: Any, shape: tuple[int, ...]) -> Any:
         return self.xp.broadcast_to(a, shape)

@@ -26,6 +26,7 @@ TYPES = {"u8": np.uint8, "u16": np.uint16, "u32": np.uint32, "u64": np.uint64, "
          "double": np.float64}
 GUARD, FILLED = 256, 0xA7
 NO_COMPILER = "no C++ compiler"
+Signatures = dict[str, list[tuple[str, bool, bool]]]
 Copies = dict[tuple[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
@@ -41,20 +42,19 @@ def device() -> Kernels:
         pytest.skip(str(error))
 
 
-def signatures(path: Path, tool: str) -> dict[str, list[tuple[str, bool]]]:
-    """The kernels of a file: for each parameter its type, and whether it is a pointer."""
+def signatures(path: Path, tool: str) -> Signatures:
+    """The kernels of a file: for each parameter its type, whether it is a pointer, and whether that may be written."""
     done = subprocess.run([tool, "-E", "-P", "-x", "c++", "-D__global__=GLOBAL", "-D__launch_bounds__(...)=",
                            "-D__shared__=", "-D__align__(x)=", str(path)], capture_output=True, text=True, check=True)
     found = {}
     for name, parameters in re.findall(r'extern "C" GLOBAL void\s+(\w+)\(([^)]*)\)', done.stdout):
-        pieces = [p.replace("const ", "").strip() for p in parameters.split(",")]
-        found[name] = [(re.split(r"[ *]", p)[0], "*" in p) for p in pieces]
+        pieces = [p.strip() for p in parameters.split(",")]
+        found[name] = [(re.split(r"[ *]", p.replace("const ", ""))[0], "*" in p, "*" in p and "const " not in p)
+                       for p in pieces]
     return found
 
 
-def library(
-    name: str, folder: Path, path: Path | None = None
-) -> tuple[ctypes.PyDLL, dict[str, list[tuple[str, bool]]]]:
+def library(name: str, folder: Path, path: Path | None = None) -> tuple[ctypes.PyDLL, Signatures]:
     """One kernel file (of the package, or at `path`) as a library with a function `launch_<kernel>` for each."""
     tool = compiler()
     if tool is None:
@@ -63,7 +63,7 @@ def library(
     kernels = signatures(path, tool)
     lines = ['#include "cuda_on_host.hpp"', f'#include "{path}"']
     for kernel, parameters in kernels.items():
-        declared = "".join(f"{kind}{'*' if pointer else ''} p{i}; " for i, (kind, pointer) in enumerate(parameters))
+        declared = "".join(f"{kind}{'*' if pointer else ''} p{i}; " for i, (kind, pointer, _) in enumerate(parameters))
         given = ", ".join(f"a->p{i}" for i in range(len(parameters)))
         lines += [f"struct {kernel}_arguments {{ {declared}}};",
                   f"static void {kernel}_body(void* p) {{ auto* a = ({kernel}_arguments*)p; {kernel}({given}); }}",
@@ -80,6 +80,18 @@ def library(
     return ctypes.PyDLL(str(target)), kernels  # keeps the interpreter lock, so one grid runs at a time
 
 
+class HostModules:
+    """The kernel files by name, each compiled once, in that folder. `order` is the order of a block's threads."""
+
+    def __init__(self, folder: Path):
+        self.order, self._folder, self._made = 0, folder, dict[str, HostModule]()
+
+    def __call__(self, name: str) -> HostModule:
+        if name not in self._made:
+            self._made[name] = HostModule(name, self._folder, lambda: self.order)
+        return self._made[name]
+
+
 class HostModule:
     """Stands where a `cupy.RawModule` stands."""
 
@@ -94,8 +106,9 @@ class HostModule:
 class HostKernel:
     """Stands where a `cupy.RawKernel` stands: kernel(grid, block, arguments, shared_mem=bytes)."""
 
-    def __init__(self, name: str, launch: Any, parameters: list[tuple[str, bool]], order: Callable[[], int]):
+    def __init__(self, name: str, launch: Any, parameters: list[tuple[str, bool, bool]], order: Callable[[], int]):
         self.name, self._launch, self._parameters, self._order = name, launch, parameters, order
+        self.writes = [written for _, _, written in parameters]
         self.max_dynamic_shared_size_bytes = 48 << 10
         launch.restype = ctypes.c_char_p
 
@@ -109,7 +122,7 @@ class HostKernel:
         copies: Copies = {}
         fields: list[tuple[str, Any]] = []
         values = []
-        for i, (value, (kind, pointer)) in enumerate(zip(args, self._parameters, strict=True)):
+        for i, (value, (kind, pointer, _)) in enumerate(zip(args, self._parameters, strict=True)):
             where = f"{self.name}, argument {i}"
             assert value.dtype == TYPES[kind], f"{where} is {kind}, got {value.dtype}"
             fields.append((f"p{i}", ctypes.c_void_p if pointer else np.ctypeslib.as_ctypes_type(TYPES[kind])))

@@ -30,10 +30,9 @@ class NumbaKernels(NumpyKernels):
     name = "numba"
     chunk = 1 << 15  # so many that Python's part of a step is small
 
-    def matmul(self, a: Array, b: Array, bits: int = 64, onto: Array | None = None) -> Array:
+    def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
         low, (a, b) = bits <= products.LOW_BITS, map(np.ascontiguousarray, (a, b))
-        found = threaded(lambda *part: products.multiply(*part, low), a, b, self._pool, self.backend.threads)
-        return found if onto is None else found.astype(np.uint64, copy=False) + onto.reshape(found.shape)
+        return threaded(lambda *part: products.multiply(*part, low), a, b, self._pool, self.backend.threads)
 
     def pack(self, words: Array, bits: int) -> Array:
         nbytes, flat = whole_bytes(bits), words.reshape(-1)

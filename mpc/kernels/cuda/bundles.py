@@ -3,49 +3,46 @@ eight."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from secformer.mpc.kernels.bundles import Item
-from secformer.mpc.kernels.words import Array, Dropped, Masked, Piece, Sealing, whole_bytes
+from secformer.mpc.kernels.cuda.keys import Keys
+from secformer.mpc.kernels.reference import NumpyKernels
+from secformer.mpc.kernels.words import Array, Dropped, Key, Masked, Piece, Sealing, whole_bytes
 
 JOBS = 8               # arrays that one launch takes; as in random.cu and words.cu
 ALIGNED = 256          # bytes that arrays in one buffer start at a multiple of
 THREADS = 256          # threads of a block; as BLOCK in words.cu
 EXPANDERS, GROUP = 128, 2048  # threads of a block, and words that it makes; as in random.cu
-Parts = Callable[[bytes], tuple[Any, ...]]
 
 
-class Bundles:
-    """Launches for several pieces at once, in arrays of the array module `xp`. `parts` says how a key reaches a
-    kernel."""
+class Bundled(NumpyKernels):
+    """The kernels that take several arrays at once: see `Bundles`."""
 
-    def __init__(self, xp: Any, kernel: Mapping[str, Any], parts: Parts):
-        self._xp, self._kernel, self._parts = xp, kernel, parts
+    keys: Keys
+    _kernel: Mapping[str, Any]
 
-    def shares(self, keys: Sequence[bytes], pieces: Sequence[Piece]) -> list[Array]:
-        """`Kernels.shares`."""
+    def shares(self, keys: Sequence[Key], pieces: Sequence[Piece]) -> list[Array]:
         out, starts, found = self._room(pieces)
-        jobs = [(*self._parts(key), *_facts(piece), np.uint64(at))
+        jobs = [(*self.keys(key), *_facts(piece), np.uint64(at))
                 for key, piece, at in zip(keys, pieces, starts, strict=True)]
         self._launch("shares", EXPANDERS, GROUP, [piece.length for piece in pieces], jobs, (out,))
         return found
 
-    def corrections(self, keys: Sequence[bytes], values: Sequence[Array], pieces: Sequence[Piece]) -> Array:
-        """`Kernels.corrections`."""
-        out = self._xp.empty(sum(piece.nbytes for piece in pieces), dtype=np.uint8)
+    def corrections(self, keys: Sequence[Key], values: Sequence[Array], pieces: Sequence[Piece]) -> Array:
+        out = self.xp.empty(sum(piece.nbytes for piece in pieces), dtype=np.uint8)
         jobs, at = [], 0
         for key, value, piece in zip(keys, values, pieces, strict=True):
-            flat = self._xp.ascontiguousarray(value).reshape(-1).view(np.uint8)
-            jobs.append((*self._parts(key), flat, *_facts(piece), np.uint64(at)))
+            flat = self.xp.ascontiguousarray(value).reshape(-1).view(np.uint8)
+            jobs.append((*self.keys(key), flat, *_facts(piece), np.uint64(at)))
             at += piece.nbytes
         self._launch("corrections", EXPANDERS, GROUP, [piece.length for piece in pieces], jobs, (out,))
         return out
 
     def unpacked(self, payload: Array, pieces: Sequence[Piece]) -> list[Array]:
-        """`Kernels.unpacked`."""
         out, starts, found = self._room(pieces)
         jobs, start = [], 0
         for piece, at in zip(pieces, starts, strict=True):
@@ -55,15 +52,14 @@ class Bundles:
         return found
 
     def seal(self, items: Sequence[Item]) -> Array:
-        """`Kernels.seal`, which also masks what was not masked yet."""
         sizes = [item.size * whole_bytes(bits) for item, bits in items]
-        out, at, jobs, counts = self._xp.empty(sum(sizes), dtype=np.uint8), 0, [], []
+        out, at, jobs, counts = self.xp.empty(sum(sizes), dtype=np.uint8), 0, [], []
         for (item, bits), size in zip(items, sizes, strict=True):
             if isinstance(item, Sealing):
                 jobs.append(self._job(item, bits, at))
                 counts.append(item.size)
             elif size:
-                words = self._xp.ascontiguousarray(item.words if isinstance(item, Masked) else item).reshape(-1)
+                words = self.xp.ascontiguousarray(item.words if isinstance(item, Masked) else item).reshape(-1)
                 self._kernel["pack"]((-(-words.size // THREADS),), (THREADS,),
                                      (words, np.uint64(words.size), np.int32(bits), out[at : at + size]))
             at += size
@@ -73,14 +69,13 @@ class Bundles:
     def _job(self, item: Sealing, bits: int, at: int) -> tuple[Any, ...]:
         """How words that are sealed reach the kernel. Makes room for their rest."""
         drops = item.words if isinstance(item.words, Dropped) else Dropped(item.words, 0)
-        words = self._xp.ascontiguousarray(drops.words).reshape(-1)
-        item.rest = self._xp.empty(words.size if item.keeps else 1, dtype=np.uint64)
-        return (*self._parts(item.key), np.uint32(item.block), words.view(np.uint8), np.int32(words.dtype.itemsize),
+        words = self.xp.ascontiguousarray(drops.words).reshape(-1)
+        item.rest = self.xp.empty(words.size if item.keeps else 1, dtype=np.uint64)
+        return (*self.keys(item.key), np.uint32(item.block), words.view(np.uint8), np.int32(words.dtype.itemsize),
                 np.int32(drops.bits), np.int32(drops.up), np.uint64(item.constant), np.uint64(words.size),
                 np.int32(bits), np.int32(item.away), np.int32(item.keeps), np.uint64(at), item.rest)
 
-    def unseal(self, items: Sequence[Item], mine: Array, theirs: Array, xor: bool) -> list[Array]:
-        """`Kernels.unseal`."""
+    def unseal(self, items: Sequence[Item], mine: Array, theirs: Array, xor: bool = False) -> list[Array]:
         out, starts, found = self._room([Piece(item.size, bits) for item, bits in items])
         jobs, start = [], 0
         for (item, bits), at in zip(items, starts, strict=True):
@@ -96,7 +91,7 @@ class Bundles:
         for piece in pieces:
             starts.append(end)
             end += -(-piece.length * (1 if piece.raw else 8) // ALIGNED) * ALIGNED
-        out = self._xp.empty(end, dtype=np.uint8)
+        out = self.xp.empty(end, dtype=np.uint8)
         found = [out[at : at + (p.length if p.raw else 8 * p.length)] for p, at in zip(pieces, starts, strict=True)]
         return out, starts, [a if p.raw else a.view(np.uint64) for a, p in zip(found, pieces, strict=True)]
 

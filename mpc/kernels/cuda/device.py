@@ -14,15 +14,17 @@ SOURCES = {
     "words": ("pack", "pack_narrow", "unpack", "unpacked_all", "opened", "unseal", "wraps", "lifted",
               "rounded_up"),
     "multiply": ("multiplied", "product_terms"),
-    "random": ("keystream", "uniform", "seal", "combined", "correction", "correction_xor", "shares", "corrections"),
+    "random": ("keystream", "uniform", "seal", "combined", "correction", "correction_xor", "shares", "corrections",
+               "claim_keys"),
     "series": ("turn", "harmonics", "series"),
     "powers": ("growth", "powers", "exponential"),
     "compare": ("flip_bits", "look_up", "outcome", "pick", "below", "signs", "reaching", "gather", "outcome_rows",
                 "outcome_tables"),
     "guard": ("guard_tables", "breaches", "row_xors"),
-    "integer": ("integer64", "integer32", "integer32_wide"),
-    "limbs": ("limbs64", "limbs32", "joined64", "joined32", "joined32_wide"),
-    "digits": ("split64", "split32", "digits4", "digits4_wide", "digits5", "digits6", "digits7", "digits8"),
+    "integer": ("integer64", "integer32"),
+    "limbs": ("limbs64", "limbs32", "joined64", "joined32"),
+    "digits": ("split_rows64", "split_rows32", "split_columns64", "split_columns32",
+               "digits4", "digits5", "digits6", "digits7", "digits8"),
 }
 
 

@@ -27,26 +27,36 @@ __device__ inline u32 four(u64 w0, u64 w1, u64 w2, u64 w3, int digit) {
            (u32)(u8)(w3 >> shift) << 24;
 }
 
-// Rows: words (batch, n, k). A thread takes four inner steps of one row; a block of 256, one tile of 32 rows x 32 steps:
-// tile `y` of `height`.
+// Operands of two products that are added up come together: the inner steps of the second lie behind those of the first.
 template <typename Word>
-__device__ inline void rows_split(const Word* words, int n, int k, int digits, u32 y, u32 height, u8* planes) {
-    u32 row = y * 32 + threadIdx.x / 8, byte = threadIdx.x % 8 * 4, step = blockIdx.x;
-    u32 at = step * STEP + byte;
+__device__ inline u32 own_step(const Word*& words, const Word* more, int each) {
+    if ((int)blockIdx.x < each) return blockIdx.x;
+    words = more;
+    return blockIdx.x - each;
+}
+
+// Rows: words and more (batch, n, k). A thread takes four inner steps of one row; a block of 256, one tile of 32 rows x
+// 32 steps.
+template <typename Word>
+__device__ inline void rows_split(const Word* words, const Word* more, int each, int n, int k, int digits, u8* planes) {
+    u32 row = blockIdx.y * 32 + threadIdx.x / 8, byte = threadIdx.x % 8 * 4;
+    u32 at = own_step(words, more, each) * STEP + byte;
     words += ((u64)blockIdx.z * n + row) * k + at;
     u64 w[4];
 #pragma unroll
     for (u32 i = 0; i < 4; ++i) w[i] = row < (u32)n && at + i < (u32)k ? words[i] : 0;
-    u64 tile = ((u64)blockIdx.z * (height / 2) + row / SIDE) * gridDim.x + step;
+    u64 tile = ((u64)blockIdx.z * (gridDim.y / 2) + row / SIDE) * gridDim.x + blockIdx.x;
     u8* to = planes + tile * digits * PLANE + place(row % SIDE, byte);
     for (int d = 0; d < digits; ++d) *(u32*)(to + d * PLANE) = four(w[0], w[1], w[2], w[3], d);
 }
 
-// Columns: words (batch, k, m), turned so that inner steps lie side by side. A block of 256 takes 32 steps x 32 columns.
+// Columns: words and more (batch, k, m), turned so that inner steps lie side by side. A block of 256 takes 32 steps x 32
+// columns.
 template <typename Word>
-__device__ inline void columns_split(const Word* words, int k, int m, int digits, u32 y, u32 height, u8* planes) {
+__device__ inline void columns_split(const Word* words, const Word* more, int each, int k, int m, int digits,
+                                     u8* planes) {
     __shared__ Word turned[32][33];
-    u32 step = blockIdx.x, first = y * 32;
+    u32 step = own_step(words, more, each), first = blockIdx.y * 32;
     words += (u64)blockIdx.z * k * m;
 #pragma unroll
     for (u32 i = threadIdx.x / 32; i < 32; i += 8) {
@@ -55,33 +65,35 @@ __device__ inline void columns_split(const Word* words, int k, int m, int digits
     }
     __syncthreads();
     u32 column = threadIdx.x / 8, byte = threadIdx.x % 8 * 4, row = first + column;
-    u64 tile = ((u64)blockIdx.z * (height / 2) + row / SIDE) * gridDim.x + step;
+    u64 tile = ((u64)blockIdx.z * (gridDim.y / 2) + row / SIDE) * gridDim.x + blockIdx.x;
     u8* to = planes + tile * digits * PLANE + place(row % SIDE, byte);
     for (int d = 0; d < digits; ++d)
         *(u32*)(to + d * PLANE) = four(turned[byte][column], turned[byte + 1][column], turned[byte + 2][column],
                                        turned[byte + 3][column], d);
 }
 
-// Both operands of a product: the first `rows` blocks along y split a, the others b.
-template <typename Word>
-__device__ inline void split(const Word* a, const Word* b, int n, int k, int m, int digits, u32 rows, u8* left, u8* right) {
-    if (blockIdx.y < rows) rows_split(a, n, k, digits, blockIdx.y, rows, left);
-    else columns_split(b, k, m, digits, blockIdx.y - rows, gridDim.y - rows, right);
-}
-
-KERNEL split64(const u64* a, const u64* b, int n, int k, int m, int digits, u32 rows, u8* left, u8* right) {
-    split(a, b, n, k, m, digits, rows, left, right);
-}
-KERNEL split32(const u32* a, const u32* b, int n, int k, int m, int digits, u32 rows, u8* left, u8* right) {
-    split(a, b, n, k, m, digits, rows, left, right);
-}
+#define SPLIT(side, Word, width)                                                                                     \
+    KERNEL split_##side##width(const Word* words, const Word* more, int each, int a, int b, int digits, u8* planes) { \
+        side##_split(words, more, each, a, b, digits, planes);                                                        \
+    }
+SPLIT(rows, u64, 64)
+SPLIT(rows, u32, 32)
+SPLIT(columns, u64, 64)
+SPLIT(columns, u32, 32)
 
 // c (batch, n, m) = the product of split operands over inner steps [from, from + steps) of `of`; `more` adds to what c
 // holds. Eight warps, each 32 rows x 16 columns, all D accumulators of a result element in one thread's registers.
+// A product of few blocks is cut into `parts` along the inner side, so that the device is full: the parts add to c, in
+// any order, as sums of words are the same in every order.
 template <int D, typename Word>
 __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, int m, int from, int steps, int of,
-                                     int more) {
+                                     int more, int parts) {
     DYNAMIC_SHARED(pool);
+    int each = (steps + parts - 1) / parts, before = blockIdx.z % parts * each;
+    steps = steps - before < each ? steps - before : each;
+    if (steps <= 0) return;
+    from += before;
+    u64 z = blockIdx.z / parts;
     const u32 stage = 2 * D * PLANE, pieces = D * PLANE / 16;
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 
@@ -90,8 +102,8 @@ __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, i
     u32 inside = number % (BAND * gridDim.x);
     u32 height = band * BAND + BAND <= gridDim.y ? BAND : gridDim.y - band * BAND;
     u32 block_row = band * BAND + inside % height, block_column = inside / height;
-    a += (((u64)blockIdx.z * gridDim.y + block_row) * of + from) * D * PLANE;
-    b += (((u64)blockIdx.z * gridDim.x + block_column) * of + from) * D * PLANE;
+    a += ((z * gridDim.y + block_row) * of + from) * D * PLANE;
+    b += ((z * gridDim.x + block_column) * of + from) * D * PLANE;
 
     auto fetch = [&](int step) {
         if (step < steps) {
@@ -136,7 +148,7 @@ __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, i
             }
     }
 
-    c += (u64)blockIdx.z * n * m;
+    c += z * n * m;
 #pragma unroll
     for (int t = 0; t < 2; ++t)
 #pragma unroll
@@ -150,25 +162,26 @@ __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, i
                 for (int d = 0; d < D; ++d) total += (Word)sum[t][s][d][e] << (8 * d);
                 if (r < (u32)n && q < (u32)m) {
                     u64 at = (u64)r * m + q;
-                    c[at] = more ? c[at] + total : total;
+                    if (parts > 1) atomicAdd(c + at, total);
+                    else c[at] = more ? c[at] + total : total;
                 }
             }
 }
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-#define DIGIT_PRODUCT(name, D, Word)                                                                               \
-    KERNEL __launch_bounds__(256, 1) name(const u8* a, const u8* b, Word* c, int n, int m, int from, int steps,    \
-                                          int of, int more) {                                                      \
-        digit_product<D, Word>(a, b, c, n, m, from, steps, of, more);                                              \
+#define DIGIT_PRODUCT(D, Word)                                                                                     \
+    KERNEL __launch_bounds__(256, 1) digits##D(const u8* a, const u8* b, Word* c, int n, int m, int from,          \
+                                               int steps, int of, int more, int parts) {                           \
+        digit_product<D, Word>(a, b, c, n, m, from, steps, of, more, parts);                                       \
     }
 #else  // older devices take the integer units; the launching code never asks
-#define DIGIT_PRODUCT(name, D, Word)                                                                               \
-    KERNEL name(const u8* a, const u8* b, Word* c, int n, int m, int from, int steps, int of, int more) {}
+#define DIGIT_PRODUCT(D, Word)                                                                                     \
+    KERNEL digits##D(const u8* a, const u8* b, Word* c, int n, int m, int from, int steps, int of, int more,       \
+                     int parts) {}
 #endif
 
-DIGIT_PRODUCT(digits4, 4, u32)
-DIGIT_PRODUCT(digits4_wide, 4, u64)
-DIGIT_PRODUCT(digits5, 5, u64)
-DIGIT_PRODUCT(digits6, 6, u64)
-DIGIT_PRODUCT(digits7, 7, u64)
-DIGIT_PRODUCT(digits8, 8, u64)
+DIGIT_PRODUCT(4, u32)
+DIGIT_PRODUCT(5, u64)
+DIGIT_PRODUCT(6, u64)
+DIGIT_PRODUCT(7, u64)
+DIGIT_PRODUCT(8, u64)

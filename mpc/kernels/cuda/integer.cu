@@ -1,13 +1,12 @@
-// Exact matrix products on the integer units: any device, any shape. c (batch, n, m) = a (batch, n, k) @ b (batch, k, m);
-// with `more`, added to what c holds.
+// Exact matrix products on the integer units: any device, any shape. c (batch, n, m) = a (batch, n, k) @ b (batch, k, m).
 #include "common.cuh"
 
 #define TILE 64   // rows and columns of a block's part of the result
 #define DEPTH 16  // inner steps that lie in shared memory
 #define EACH 4    // rows and columns of a thread's part: 16 x 16 threads
 
-template <typename Word, typename Result>
-__device__ inline void product(const Word* a, const Word* b, Result* c, int n, int k, int m, int more) {
+template <typename Word>
+__device__ inline void product(const Word* a, const Word* b, Word* c, int n, int k, int m) {
     __shared__ Word left[DEPTH][TILE + 1], right[DEPTH][TILE];
     int row = blockIdx.y * TILE, column = blockIdx.x * TILE;
     int x = threadIdx.x % 16, y = threadIdx.x / 16;
@@ -42,15 +41,9 @@ __device__ inline void product(const Word* a, const Word* b, Result* c, int n, i
 #pragma unroll
         for (int j = 0; j < EACH; ++j) {
             int r = row + y + 16 * i, s = column + x + 16 * j;
-            if (r < n && s < m) c[(u64)r * m + s] = (more ? c[(u64)r * m + s] : 0) + sum[i][j];
+            if (r < n && s < m) c[(u64)r * m + s] = sum[i][j];
         }
 }
 
-#define PRODUCT(name, Word, Result)                                                                 \
-    KERNEL name(const Word* a, const Word* b, Result* c, int n, int k, int m, int more) {           \
-        product<Word, Result>(a, b, c, n, k, m, more);                                              \
-    }
-
-PRODUCT(integer64, u64, u64)
-PRODUCT(integer32, u32, u32)
-PRODUCT(integer32_wide, u32, u64)  // right mod 2^32
+KERNEL integer64(const u64* a, const u64* b, u64* c, int n, int k, int m) { product<u64>(a, b, c, n, k, m); }
+KERNEL integer32(const u32* a, const u32* b, u32* c, int n, int k, int m) { product<u32>(a, b, c, n, k, m); }

@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.backend import Backend
-from secformer.mpc.kernels.bundles import Item
-from secformer.mpc.kernels.cuda.bundles import Bundles
+from secformer.mpc.kernels.cuda.bundles import Bundled
 from secformer.mpc.kernels.cuda.device import SOURCES, Device, current_device
 from secformer.mpc.kernels.cuda.guards import Guards
-from secformer.mpc.kernels.cuda.products import Products
-from secformer.mpc.kernels.cuda.ways import Choice, Product, recorded
-from secformer.mpc.kernels.reference import NumpyKernels
+from secformer.mpc.kernels.cuda.keys import Keys
+from secformer.mpc.kernels.cuda.products import MOST_BLOCKS, Products
+from secformer.mpc.kernels.cuda.ways import BYTES, Choice, Product, recorded
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
-from secformer.mpc.kernels.words import TERMS, Array, Factor, Grid, Guard, Masked, Piece, Sealing, whole_bytes
+from secformer.mpc.kernels.words import TERMS, Array, Factor, Grid, Guard, Key, Masked, Sealing, whole_bytes
 from secformer.mpc.kernels.words import grid as grid_of
 
 THREADS = 256          # threads of a block, in kernels with one thread per element
@@ -30,7 +29,7 @@ GROUP = 2048           # words that such a block makes; as in random.cu
 FUNCTIONS = 4          # series that one launch sums up: as in series.cu
 
 
-class CudaKernels(NumpyKernels):
+class CudaKernels(Bundled):
     """GPU kernels; what is not here runs as CuPy array operations inherited from the reference."""
 
     name = "cuda"
@@ -46,7 +45,7 @@ class CudaKernels(NumpyKernels):
         choice = Choice(self.device.capability, recorded(self.device.name))
         self.products = Products(self.xp, self._kernel, choice)
         self.guards = Guards(self.xp, self._kernel)
-        self.bundles = Bundles(self.xp, self._kernel, _parts)
+        self.keys = Keys(self.xp)
 
     # ---- launching ------------------------------------------------------------------------------------------------
 
@@ -71,51 +70,42 @@ class CudaKernels(NumpyKernels):
 
     # ---- randomness -----------------------------------------------------------------------------------------------
 
-    def keystream(self, key: bytes, block: int, nbytes: int) -> Array:
+    def as_key(self, words: Array) -> Key:
+        return self._flat(words)
+
+    def claim_keys(self, table: Array, last: Array) -> None:
+        """Ends everything unless `table` (rows, 4) has the keys of a run with a higher number than `last` (1,)."""
+        self._kernel["claim_keys"]((1,), (1,), (table, last))
+
+    def keystream(self, key: Key, block: int, nbytes: int) -> Array:
         n = -(-nbytes // 4)
         out = self._bytes(4 * n)
-        self._expand("keystream", n, *_parts(key), np.uint32(block), np.uint64(n), out.view(np.uint32))
+        self._expand("keystream", n, *self.keys(key), np.uint32(block), np.uint64(n), out.view(np.uint32))
         return out[:nbytes]
 
-    def uniform(self, key: bytes, block: int, count: int, bits: int) -> Array:
+    def uniform(self, key: Key, block: int, count: int, bits: int) -> Array:
         out = self._words(count)
-        self._expand("uniform", count, *_parts(key), np.uint32(block), np.uint64(count), np.int32(bits),
-                     out)
+        self._expand("uniform", count, *self.keys(key), np.uint32(block), np.uint64(count), np.int32(bits), out)
         return out
 
     def combined(
-        self, keys: tuple[bytes, bytes], count: int, bits: int, xor: bool = False, carries: bool = False
+        self, keys: tuple[Key, Key], count: int, bits: int, xor: bool = False, carries: bool = False
     ) -> Array:
         out = self._words(count)
-        self._expand("combined", count, *_parts(keys[0]), *_parts(keys[1]), np.uint64(count),
-                     np.int32(bits), np.int32(xor), np.int32(carries), out)
+        self._expand("combined", count, *self.keys(keys[0]), *self.keys(keys[1]), np.uint64(count), np.int32(bits),
+                     np.int32(xor), np.int32(carries), out)
         return out
 
-    def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
+    def correction(self, key: Key, value: Array, bits: int, xor: bool = False) -> Array:
         value = self._flat(value)
         n = value.size
         if xor:
             out = self._bytes(n)
-            self._expand("correction_xor", n, *_parts(key), value, np.uint64(n), out)
+            self._expand("correction_xor", n, *self.keys(key), value, np.uint64(n), out)
         else:
             out = self._bytes(n * whole_bytes(bits))
-            self._expand("correction", n, *_parts(key), value, np.uint64(n), np.int32(bits), out)
+            self._expand("correction", n, *self.keys(key), value, np.uint64(n), np.int32(bits), out)
         return out
-
-    def shares(self, keys: Sequence[bytes], pieces: Sequence[Piece]) -> list[Array]:
-        return self.bundles.shares(keys, pieces)
-
-    def corrections(self, keys: Sequence[bytes], values: Sequence[Array], pieces: Sequence[Piece]) -> Array:
-        return self.bundles.corrections(keys, values, pieces)
-
-    def seal(self, items: Sequence[Item]) -> Array:
-        return self.bundles.seal(items)
-
-    def unseal(self, items: Sequence[Item], mine: Array, theirs: Array, xor: bool = False) -> list[Array]:
-        return self.bundles.unseal(items, mine, theirs, xor)
-
-    def unpacked(self, payload: Array, pieces: Sequence[Piece]) -> list[Array]:
-        return self.bundles.unpacked(payload, pieces)
 
     # ---- words ----------------------------------------------------------------------------------------------------
 
@@ -170,10 +160,18 @@ class CudaKernels(NumpyKernels):
 
     # ---- products -------------------------------------------------------------------------------------------------
 
-    def matmul(self, a: Array, b: Array, bits: int = 64, onto: Array | None = None) -> Array:
-        batch, (n, k), m = a.shape[:-2], a.shape[-2:], b.shape[-1]
-        bits = min(bits, 32) if a.dtype == np.uint32 else bits
-        return self.products(a, b, Product(math.prod(batch), n, k, m, bits), onto=onto)
+    def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
+        """(..., n, k) @ (..., k, m) of words, right mod 2^bits (uint32: mod 2^32); bits above are anything."""
+        return self.products(a, b, _product(a, b, bits))
+
+    def joint(self, lefts: Sequence[Array], rights: Sequence[Array], onto: Array, bits: int) -> Array:
+        shape = _product(lefts[0], rights[0], bits)
+        if self.products.choice(shape) != BYTES or not 0 < shape.batch <= MOST_BLOCKS or not shape.work:
+            return super().joint(lefts, rights, onto, bits)
+        (z, n, k, m), outer = (shape.batch, shape.n, shape.k, shape.m), lefts[0].shape[:-1]
+        rows, columns = ([self.xp.ascontiguousarray(v).reshape(z, *sides) for v in given]
+                         for given, sides in ((lefts, (n, k)), (rights, (k, m))))
+        return self.products.joint(rows, columns, onto.reshape(z, n, m), shape).reshape(*outer, m)
 
     def multiplied(self, x: Factor, y: Factor, terms: Mapping[str, Array], first: bool) -> Array:
         shape = np.broadcast_shapes(x.share.shape, y.share.shape)
@@ -221,7 +219,7 @@ class CudaKernels(NumpyKernels):
         out = self.xp.empty((functions, u.size), dtype=np.uint64)
         for f in range(0, functions, FUNCTIONS):
             part = slice(f, f + FUNCTIONS)
-            factors = self.xp.asarray(np.stack([cos[part], sin[part]]) * 2.0**frac)
+            factors = self.backend.constant(np.stack([cos[part], sin[part]]) * 2.0**frac)
             self._each("series", u.size, u, np.uint64(u.size), *_angle(bits), np.int32(factors.shape[1]),
                        np.int32(count), factors, words, out[part])
         return out
@@ -235,7 +233,7 @@ class CudaKernels(NumpyKernels):
         return out
 
     def powers(self, r: Array, bits: int, period_bits: int, top: int, frac: int) -> Array:
-        r, factors = self._flat(r), self.xp.asarray(power_factors(period_bits, frac))
+        r, factors = self._flat(r), self.backend.constant(power_factors(period_bits, frac))
         out = self.xp.empty((factors.size, r.size), dtype=np.uint64)
         keep = bits - period_bits
         self._each("powers", r.size, r, np.uint64(r.size), np.int32(keep + STEP_BITS), _unit(keep), np.uint64(top),
@@ -280,7 +278,7 @@ class CudaKernels(NumpyKernels):
         octets = (start + u.size + 7) // 8 - start // 8
         facts = np.int32(len(thresholds)), np.int32(window), np.uint64(start), np.uint64(8 * planes.shape[1])
         self._each("below", octets if u.size else 0, self._flat(tables), self._flat(u), np.uint64(u.size),
-                   np.int32(tables.shape[1]), self.xp.asarray(np.array(thresholds, dtype=np.uint64)), *facts,
+                   np.int32(tables.shape[1]), self.backend.constant(np.array(thresholds, dtype=np.uint64)), *facts,
                    planes.view(np.uint8))
 
     def signs(self, r: Array, alpha: Array, window: int) -> Array:
@@ -318,8 +316,9 @@ class CudaKernels(NumpyKernels):
         return self.guards.breaches(tables, self._flat(u), tuple(shifts), weights, rows)
 
 
-def _parts(key: bytes) -> tuple[np.uint64, ...]:
-    return tuple(np.frombuffer(key, dtype="<u8"))
+def _product(a: Array, b: Array, bits: int) -> Product:
+    (n, k), m = a.shape[-2:], b.shape[-1]
+    return Product(math.prod(a.shape[:-2]), n, k, m, min(bits, 32) if a.dtype == np.uint32 else bits)
 
 
 def _placed(grid: Grid, x: int, y: int) -> tuple[np.uint64, ...]:

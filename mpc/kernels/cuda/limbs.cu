@@ -38,14 +38,10 @@ KERNEL joined64(const double* products, u64 n, int more, u64* words) {
     words[i] = (more ? words[i] : 0) + whole(products[i]) + (middle << 22) + (high << 43);
 }
 
-// words (+)= low + middle 2^16, products (3, n): 00, 01, 10; right mod 2^32.
-template <typename Word>
-__device__ inline void join_narrow(const double* products, u64 n, int more, Word* words) {
+// words (+)= low + middle 2^16, products (3, n): 00, 01, 10.
+KERNEL joined32(const double* products, u64 n, int more, u32* words) {
     u64 i = element();
     if (i >= n) return;
     u64 middle = whole(products[n + i]) + whole(products[2 * n + i]);
-    words[i] = (Word)((more ? words[i] : 0) + whole(products[i]) + (middle << 16));
+    words[i] = (u32)((more ? words[i] : 0) + whole(products[i]) + (middle << 16));
 }
-
-KERNEL joined32(const double* products, u64 n, int more, u32* words) { join_narrow(products, n, more, words); }
-KERNEL joined32_wide(const double* products, u64 n, int more, u64* words) { join_narrow(products, n, more, words); }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from cuda_lab import NO_COMPILER, HostModule, compiler, device
+from cuda_lab import HostModules, device
 from mpc_lab import kernels_named
 
 from secformer.mpc.backend import Backend
@@ -20,16 +20,12 @@ ORDERS = {"host": 0, "host, threads backwards": 1, "host, threads shuffled": 2}
 
 
 @pytest.fixture(scope="session")
-def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], CudaKernels]:
+def on_host(host_modules: HostModules) -> Callable[[int], CudaKernels]:
     """Kernels that run on the host, their threads in that order."""
-    if compiler() is None:
-        pytest.skip(NO_COMPILER)
-    folder, order = tmp_path_factory.mktemp("cuda"), [0]
-    device = Device("the host", 90, lambda name: HostModule(name, folder, lambda: order[0]))
-    kernels = CudaKernels(Backend("numpy", np, 1), device)
+    kernels = CudaKernels(Backend("numpy", np, 1), Device("the host", 90, host_modules))
 
     def ordered(wanted: int) -> CudaKernels:
-        order[0] = wanted
+        host_modules.order = wanted
         return kernels
 
     return ordered

@@ -13,8 +13,8 @@ from cuda_lab import device
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.cuda import products as cuda_products
 from secformer.mpc.kernels.cuda.launch import CudaKernels
-from secformer.mpc.kernels.cuda.products import Products, longest
-from secformer.mpc.kernels.cuda.ways import BYTES, FLOAT64, INTEGER, WAYS, Choice, Product
+from secformer.mpc.kernels.cuda.products import FULL, Products, longest, parted
+from secformer.mpc.kernels.cuda.ways import BYTES, FLOAT64, INTEGER, WAYS, Choice, Product, digits
 
 EXTREMES = np.array([0, 1, 2**63, 2**63 - 1, 2**64 - 1, 2**32 - 1, 0x8080808080808080, 0x7F7F7F7F7F7F7F7F],
                     dtype=np.uint64)
@@ -33,15 +33,10 @@ def agree(
     give, take = cuda.backend.asarray, cuda.backend.to_host
     shape = Product(int(np.prod(a.shape[:-2])), *a.shape[-2:], b.shape[-1], bits)
     mask = a.dtype.type(2**bits - 1)
-    held = words(np.random.default_rng(1), *expected.shape)
     for way in ways:
         got = take(cuda.products(give(a), give(b), shape, way))
         assert got.dtype == a.dtype
         np.testing.assert_array_equal(got & mask, expected & mask, err_msg=way)
-        onto = give(held.reshape(-1).copy())
-        got = take(cuda.products(give(a), give(b), shape, way, onto))
-        assert got.dtype == np.uint64 and got.shape == expected.shape
-        np.testing.assert_array_equal(got.astype(a.dtype) & mask, expected + held.astype(a.dtype) & mask, err_msg=way)
 
 
 @pytest.mark.parametrize("bits", [8, 32, 40, 48, 56, 64])
@@ -81,10 +76,6 @@ def test_nothing_to_multiply(cuda: CudaKernels, shape: tuple[int, int, int], dty
     out = cuda.matmul(cuda.backend.asarray(np.ones((n, k), dtype)), cuda.backend.asarray(np.ones((k, m), dtype)))
     assert out.shape == (n, m)
     assert not cuda.backend.to_host(out).any()
-    give = cuda.backend.asarray
-    a, b, onto = np.ones((n, k), dtype), np.ones((k, m), dtype), np.full(n * m, 7, np.uint64)
-    out = cuda.matmul(give(a), give(b), 64, give(onto))
-    assert out.shape == (n, m) and out.dtype == np.uint64 and (cuda.backend.to_host(out) == 7).all()
 
 
 def test_every_digit_pair_lands_in_its_place(cuda: CudaKernels) -> None:
@@ -112,6 +103,46 @@ def test_passes_over_a_long_inner_side_add_up(cuda: CudaKernels, monkeypatch: py
     agree(cuda, np.array([[100]], dtype=np.uint64), a, a.T, bits, [BYTES])
 
 
+@pytest.mark.parametrize(("dtype", "bits"), [(np.uint32, 32), (np.uint64, 40), (np.uint64, 64)])
+@pytest.mark.parametrize("longest", [1 << 20, 96])
+def test_few_blocks_are_cut_along_the_inner_side(
+    cuda: CudaKernels, reference: Kernels, monkeypatch: pytest.MonkeyPatch, dtype: type, bits: int, longest: int
+) -> None:
+    """Parts of unequal length, an incomplete last step, a batch, and several passes of several parts."""
+    monkeypatch.setattr(cuda_products, "LEAST_STEPS", 2)
+    monkeypatch.setattr(cuda_products, "longest", lambda d: longest)
+    rng = np.random.default_rng(bits)
+    a, b = words(rng, 2, 3, 150).astype(dtype), words(rng, 2, 150, 5).astype(dtype)
+    assert parted(2, 5) == 2
+    agree(cuda, reference.matmul(a, b), a, b, bits, [BYTES])
+
+
+@pytest.mark.parametrize("bits", [8, 32, 40, 64])
+@pytest.mark.parametrize(("n", "k", "m"), [(1, 1, 1), (3, 70, 5), (65, 33, 66)])
+def test_products_that_are_added_up(
+    ordered_cuda: CudaKernels, reference: Kernels, n: int, k: int, m: int, bits: int
+) -> None:
+    """onto + a b + c d at once, with right operands that are split beforehand or not."""
+    rng = np.random.default_rng(n + k + m + bits)
+    give, take = ordered_cuda.backend.asarray, ordered_cuda.backend.to_host
+    a, c, b, d = (words(rng, 2, *size) for size in ((n, k), (n, k), (k, m), (k, m)))
+    onto = words(rng, 2, n, m)
+    expected = onto + reference.matmul(a, b) + reference.matmul(c, d)
+    mask, products = np.uint64(2**bits - 1), ordered_cuda.products
+    rights = [give(b), give(d)]
+    for right in (rights, products.split("columns", rights, digits(bits))):
+        got = take(products.joint([give(a), give(c)], right, give(onto.copy()), Product(2, n, k, m, bits)))
+        assert got.dtype == np.uint64
+        np.testing.assert_array_equal(got & mask, expected & mask)
+
+
+def test_a_full_device_is_not_cut_further() -> None:
+    assert parted(1, 7) == 1
+    assert parted(24, 96) == 5
+    assert parted(24, 24) == 3
+    assert parted(FULL, 1000) == parted(10 * FULL, 1000) == 1
+
+
 def test_the_longest_pass_of_the_largest_bytes() -> None:
     """Takes a GPU: hundreds of stages are slow on fibers."""
     k = longest(8) + 32
@@ -124,6 +155,24 @@ def test_long_float64_sums_are_split(cuda: CudaKernels) -> None:
     a, b = words(rng, 1, 5000), words(rng, 5000, 2)
     exact = [[sum(int(x) * int(y) for x, y in zip(a[0], c, strict=True)) % 2**64 for c in b.T]]
     agree(cuda, np.array(exact, dtype=np.uint64), a, b, 64, (FLOAT64, INTEGER))
+
+
+@pytest.mark.parametrize("dtype", [np.uint64, np.uint32])
+@pytest.mark.parametrize("shape", [(3, 5, 2), (2, 70, 100, 40), (0, 4, 3), (3, 0, 2), (1, 300, 320, 64)])
+def test_two_products_and_a_term_make_whole_words(
+    cuda: CudaKernels, reference: Kernels, shape: tuple[int, ...], dtype: type
+) -> None:
+    *outer, n, k, m = shape
+    rng, bits = np.random.default_rng(7), 64 if dtype == np.uint64 else 32
+    lefts = [words(rng, *outer, k, n).astype(dtype).swapaxes(-1, -2) for _ in range(2)]
+    rights = [words(rng, *outer, k, m).astype(dtype) for _ in range(2)]
+    onto = words(rng, int(np.prod(outer)) * n * m)
+    expected = reference.joint(lefts, rights, onto, bits)
+    give = cuda.backend.asarray
+    got = cuda.backend.to_host(cuda.joint([*map(give, lefts)], [*map(give, rights)], give(onto.copy()), bits))
+    assert got.dtype == np.uint64 and got.shape == expected.shape
+    mask = np.uint64(2**bits - 1)
+    np.testing.assert_array_equal(got & mask, expected & mask)
 
 
 # ---- the choice -----------------------------------------------------------------------------------------------------
@@ -144,8 +193,7 @@ class Asked(dict[str, Any]):
         return self.setdefault(name, SimpleNamespace())
 
 
-@pytest.mark.parametrize(("capability", "asked"), [
-    (70, set()), (75, set()), (80, {"digits4_wide", *(f"digits{d}" for d in range(4, 9))})])
+@pytest.mark.parametrize(("capability", "asked"), [(70, set()), (75, set()), (80, {f"digits{d}" for d in range(4, 9)})])
 def test_older_devices_are_asked_for_nothing_they_lack(capability: int, asked: set[str]) -> None:
     """Before 8.0 there may be no 96 KiB of shared memory, and asking for it is an error."""
     kernels = Asked()

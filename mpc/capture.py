@@ -1,0 +1,201 @@
+"""One inference, one CUDA graph: programs that run again are recorded, and then repeated with fresh keys.
+
+The protocol is oblivious: which kernels run, on which shapes and in which order, depends on public facts alone. So all
+runs of one program on inputs of one shape are the same graph. The first run of a program goes launch by launch, and
+compiles; the second is recorded and repeated; later ones are repeated.
+
+What differs between runs is in device memory: the inputs, and a table with the keys of all streams of the plan. A graph
+starts by claiming its keys, which ends everything if a run had them before, and ends by wiping them. So no run repeats
+the masks of another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from secformer.mpc.backend import CupyBackend, Later
+from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.errors import NotRecordable, SettingsError
+from secformer.mpc.kernels.cuda.keys import ROW
+from secformer.mpc.kernels.cuda.launch import CudaKernels
+from secformer.mpc.meter import Cost
+from secformer.mpc.prg import derive_all, spelt
+from secformer.mpc.recording import Recording
+
+GRAPHS = ("auto", "off")
+KEPT = 32  # graphs, and programs that may become one
+
+
+class Input(Protocol):
+    """One party's input of a program that may be recorded: `words` makes its array."""
+
+    @property
+    def words(self) -> Callable[[], Any]: ...
+
+    def holding(self, words: Any) -> Any:
+        """The same input with this array, which is on the GPU."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the two parties returned, and what it cost."""
+
+    results: tuple[Any, Any]
+    cost: Cost
+    plan: Plan
+
+
+Inputs = tuple[Input, Input]
+Play = Callable[[Any, int, Recording | None], Outcome]  # inputs, the run's number, what it is recorded in
+
+
+class KeyTable:
+    """The keys of all streams of a plan's runs, under both parties' seeds: one row each, behind the run's number."""
+
+    def __init__(self, seeds: Sequence[bytes], plan: Plan):
+        self._seeds = seeds
+        self._names = [spelt(index, f.name) for index, kind in enumerate(plan.kinds) for f in kind.fields()]
+
+    def rows(self, run: int) -> dict[bytes, int]:
+        """Where each key of a run stands in the table."""
+        return {key: row for row, key in enumerate(self._keys(run), start=1)}
+
+    def words(self, run: int) -> np.ndarray:
+        """The table of a run: (rows, 4)."""
+        number = (run + 1).to_bytes(8 * ROW, "little")  # 0 says that there are no keys
+        return np.frombuffer(b"".join([number, *self._keys(run)]), dtype="<u8").reshape(-1, ROW)
+
+    def _keys(self, run: int) -> list[bytes]:
+        return [key for seed in self._seeds for key in derive_all(seed, spelt("run", run), self._names)]
+
+
+class Graph:
+    """A program that was recorded. Each run of it takes fresh keys: there is no way to repeat it without."""
+
+    def __init__(self, recording: Recording, keys: KeyTable, table: Any, buffers: Sequence[Any], outcome: Outcome,
+                 fresh: Callable[[], int]):
+        self._stream, self._graph, self._kept = recording.stream, recording.graph, recording.kept
+        self._keys, self._table, self._buffers, self._outcome, self._fresh = keys, table, buffers, outcome, fresh
+        self._graph.upload(self._stream)
+        self._next: np.ndarray | None = self._prepared()
+
+    def run(self, inputs: Inputs, backend: CupyBackend) -> Outcome:
+        """The program on other inputs."""
+        started = time.perf_counter()
+        with self._stream:
+            for buffer, given in zip(self._buffers, inputs, strict=True):
+                put(buffer, given.words(), self._stream)
+            words, self._next = self._next, None  # whatever happens now: these keys are spent
+            self._table.set(self._prepared() if words is None else words, stream=self._stream)
+            self._graph.launch(self._stream)
+            self._next = self._prepared()  # while the GPU works
+            self._stream.synchronize()
+            results = tuple(done(result, backend) for result in self._outcome.results)
+        cost = self._outcome.cost.lasting(time.perf_counter() - started)
+        return replace(self._outcome, results=results, cost=cost)
+
+    def _prepared(self) -> np.ndarray:
+        return self._keys.words(self._fresh())
+
+
+@dataclass
+class _Program:
+    """A program that has run `runs` times, and its graph once it has been recorded."""
+
+    runs: int = 0
+    graph: Graph | None = None
+    refused: bool = False
+
+
+class Graphs:
+    """The programs that a world has run, and the graphs of those that run again.
+
+    seeds   of both parties, as the dealer has them
+    fresh   the number of a run that no run has had
+    notes   why programs were not recorded
+    """
+
+    def __init__(self, kernels: CudaKernels, backend: CupyBackend, seeds: Sequence[bytes], fresh: Callable[[], int]):
+        self._kernels, self._backend, self._seeds, self._fresh = kernels, backend, seeds, fresh
+        self._programs: OrderedDict[Hashable, _Program] = OrderedDict()
+        self._pool = kernels.xp.cuda.MemoryPool()  # all graphs share it, as no two run at the same time
+        self._last = kernels.xp.zeros(1, dtype=np.uint64)
+        self.notes: list[str] = []
+
+    def run(self, name: Hashable, plan: Plan, inputs: Inputs, play: Play) -> Outcome:
+        """Runs the program of that name, which is the same program on inputs of the same shapes whenever it comes."""
+        program = self._programs.setdefault(name, _Program())
+        self._programs.move_to_end(name)
+        while len(self._programs) > KEPT:
+            self._programs.popitem(last=False)
+        if program.graph is None and program.runs and not program.refused:
+            try:
+                program.graph = self._recorded(plan, inputs, play)
+            except Exception as error:  # whatever CuPy, the driver or the plan says: launch by launch it still runs
+                program.refused = True
+                self.notes.append(self._why(error))
+        program.runs += 1
+        if program.graph is not None:
+            return program.graph.run(inputs, self._backend)
+        return play(inputs, self._fresh(), None)
+
+    def _recorded(self, plan: Plan, inputs: Inputs, play: Play) -> Graph:
+        xp, run = self._kernels.xp, self._fresh()
+        keys = KeyTable(self._seeds, plan)
+        rows = keys.rows(run)
+        table = xp.zeros((len(rows) + 1, ROW), dtype=np.uint64)
+        buffers = [xp.asarray(given.words()) for given in inputs]
+        xp.cuda.get_current_stream().synchronize()
+        xp.get_default_memory_pool().free_all_blocks()
+        with Recording(xp, self._pool) as recording:
+            with recording.stream:
+                self._kernels.claim_keys(table, self._last)
+            recording.begin()
+            held = tuple(given.holding(buffer) for given, buffer in zip(inputs, buffers, strict=True))
+            with self._kernels.keys.recorded(table, rows):
+                outcome = play(held, run, recording)
+            recording.join()
+            with recording.stream:
+                table.fill(0)
+        return Graph(recording, keys, table, buffers, outcome, self._fresh)
+
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, self._kernels.xp.cuda.memory.OutOfMemoryError):
+            held, free = self._pool.total_bytes(), self._kernels.xp.cuda.runtime.memGetInfo()[0]
+            return (f"this shape was not recorded as a CUDA graph: it needs more than {(held + free) / 1e9:.1f} GB of "
+                    f"GPU memory, beside the weights; it runs launch by launch. Send fewer or shorter texts at once "
+                    f"(batch_tokens), or say graph='off'")
+        return (f"this shape was not recorded as a CUDA graph ({type(error).__name__}: {error}); it runs launch by "
+                f"launch")
+
+
+def put(buffer: Any, words: Any, stream: Any) -> None:
+    """Brings an input into a graph's buffer. Raises NotRecordable for one of another shape or type."""
+    if words.shape != buffer.shape or words.dtype != buffer.dtype:
+        raise NotRecordable(f"a graph takes {buffer.shape} {buffer.dtype}, got {words.shape} {words.dtype}")
+    if isinstance(words, np.ndarray):
+        buffer.set(np.ascontiguousarray(words), stream=stream)
+    else:
+        buffer[...] = words
+
+
+def done(result: Any, backend: CupyBackend) -> Any:
+    """A result of a recorded run with everything that was `Later` there."""
+    if isinstance(result, Later):
+        return result.finish(backend.to_host(result.array))
+    if isinstance(result, Mapping):
+        return {name: done(value, backend) for name, value in result.items()}
+    return type(result)(done(value, backend) for value in result) if isinstance(result, tuple | list) else result
+
+
+def graph_mode(mode: str) -> str:
+    """Checks the setting `graph`."""
+    if mode not in GRAPHS:
+        raise SettingsError(f"graph must be one of {', '.join(GRAPHS)}; got {mode!r}")
+    return mode

@@ -1,0 +1,100 @@
+"""A run of all roles while it is recorded: its launches become one CUDA graph instead of running.
+
+Each role works in a stream of its own, as always. The streams join the recording when they wait for its start, and the
+recording waits for all of them at its end.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+RELAXED = 2  # the capture mode in which other threads' streams may join, and memory may be allocated meanwhile
+
+
+class Recording:
+    """A capture of the work of several streams, with memory of `pool`. Leaving it ends the capture.
+
+    graph   what was captured, once the block has ended without an error
+    stream  where the graph starts and ends
+    """
+
+    def __init__(self, xp: Any, pool: Any):
+        self._xp, self._pool, self._lock = xp, pool, threading.Lock()
+        self.stream = xp.cuda.Stream(non_blocking=True)
+        self.graph: Any = None
+        self._kept: list[Any] = []
+        self._ends: list[Any] = []
+        self._read: dict[int, list[tuple[Any, Any]]] = defaultdict(list)  # by the sender's stream
+
+    def __enter__(self) -> Self:
+        self._collecting = gc.isenabled()
+        gc.disable()  # a collection frees arrays of other streams, and events, in the middle of a capture
+        self.stream.begin_capture(RELAXED)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        try:
+            for end in self._ends:
+                self.stream.wait_event(end)
+            self.graph = self.stream.end_capture()
+        except Exception:
+            if error is None:  # else this capture is broken for the reason that is on its way already
+                raise
+        finally:
+            self._read.clear()
+            if self._collecting:
+                gc.enable()
+
+    def begin(self) -> None:
+        """Lets streams join: after what the recording's own stream does first."""
+        self._start = self._mark(self.stream)
+
+    @contextmanager
+    def branch(self, stream: Any) -> Iterator[None]:
+        """Inside, this thread's work goes to `stream`, as part of the recording, with the recording's memory."""
+        with stream, self._xp.cuda.using_allocator(self._pool.malloc):
+            stream.wait_event(self._start)
+            try:
+                yield
+            finally:
+                end = self._mark(stream)
+                with self._lock:
+                    self._ends.append(end)
+
+    def join(self) -> None:
+        """The recording's own stream goes on behind all branches that have ended."""
+        for end in self._ends:
+            self.stream.wait_event(end)
+        self._ends.clear()
+
+    def keep(self, thing: Any) -> None:
+        """The graph reads it: it lives as long as the graph."""
+        with self._lock:
+            self._kept.append(thing)
+
+    @property
+    def kept(self) -> list[Any]:
+        return self._kept
+
+    def read(self, sender: int, message: Any, event: Any) -> None:
+        """A message of the stream `sender` was read when `event` happens. Nobody may ask whether it has happened."""
+        with self._lock:
+            self._read[sender].append((event, message))
+
+    def sends(self, stream: Any) -> None:
+        """Before a stream sends: it goes on behind all readers of its messages. So their memory may be given out again
+        to it."""
+        with self._lock:
+            done, self._read[stream.ptr] = self._read[stream.ptr], []
+        for event, _ in done:
+            stream.wait_event(event)
+
+    def _mark(self, stream: Any) -> Any:
+        event = self._xp.cuda.Event(block=False, disable_timing=True)
+        event.record(stream)
+        return event
