@@ -125,7 +125,7 @@ class Graphs:
     def __init__(self, kernels: CudaKernels, backend: CupyBackend, seeds: Sequence[bytes], fresh: Callable[[], int]):
         self._kernels, self._backend, self._seeds, self._fresh = kernels, backend, seeds, fresh
         self._programs: OrderedDict[Hashable, _Program] = OrderedDict()
-        self._pool = kernels.xp.cuda.MemoryPool()  # all graphs share it, as no two run at the same time
+        self._pool = kernels.xp.cuda.MemoryPool(self._more)  # all graphs share it, as no two run at the same time
         kernels.claim_keys(kernels.xp.ones((1, ROW), dtype=np.uint64), kernels.xp.zeros(1, dtype=np.uint64))  # loads it
         self.notes: list[str] = []
 
@@ -152,7 +152,7 @@ class Graphs:
         if full:  # all graphs give their memory back, and are recorded anew when they are next asked for
             for each in self._programs.values():
                 each.graph = None
-            self._pool = self._kernels.xp.cuda.MemoryPool()
+            self._pool = self._kernels.xp.cuda.MemoryPool(self._more)
             gc.collect()  # the error's own frames hold arrays
 
     def _recorded(self, plan: Plan, inputs: Inputs, play: Play) -> Graph:
@@ -175,6 +175,15 @@ class Graphs:
             with recording.stream:
                 table.fill(0)
         return Graph(recording, keys, table, buffers, outcome, self._fresh)
+
+    def _more(self, size: int) -> Any:
+        """Memory of the device for the graphs' pool. A pool that hears CUDA's own error gives up all free memory and
+        tries again; graphs still use that."""
+        cuda = self._kernels.xp.cuda
+        try:
+            return cuda.MemoryPointer(cuda.Memory(size), 0)
+        except cuda.runtime.CUDARuntimeError as error:
+            raise OutOfMemory(f"{size} bytes more, for a graph ({error})") from error
 
     def _why(self, error: Exception) -> str:
         if isinstance(error, OutOfMemory | self._backend.out_of_memory):
