@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
@@ -28,6 +28,7 @@ from secformer.mpc.net.channel import DEADLINE, Channel, local_pair
 from secformer.mpc.party import Party
 from secformer.mpc.prg import fresh_seed
 from secformer.mpc.recording import Recording
+from secformer.mpc.script import Script
 from secformer.mpc.sessions.recorder import PlanRecorder
 from secformer.mpc.sessions.secure import SecureSession
 
@@ -78,25 +79,35 @@ class World:
         """What the caller should know about how programs ran here."""
         return self._graphs.notes if self._graphs else []
 
+    @property
+    def recording(self) -> bool:
+        """Whether programs that run again may be recorded here."""
+        return self._graphs is not None
+
+    def script(self, program: Program, inputs0: Any = None) -> Script:
+        """What `run` takes of a program whose runs may be recorded: it says all that the program depends on."""
+        return self.recorder.script(program, inputs0) if self.recording else Script(self.recorder.record(program,
+                                                                                                          inputs0))
+
     def run(self, program: Program, inputs0: Any = None, inputs1: Any = None, *, plan: Plan | None = None,
-            public: Hashable = None) -> Outcome:
+            script: Script | None = None) -> Outcome:
         """Records `program(session, inputs)`, then runs it at both parties, each with its own inputs.
 
         Pass the plan of an earlier run of the same program on the same shapes to skip the recording.
-        `public` is what the program depends on beside the plan and its inputs, which are then `capture.Input`. Runs
-        that have it in common may be one CUDA graph, where the GPU can. None: never.
+        With its `script`, which has the plan, and inputs that are `capture.Input`, it may run as a CUDA graph. Programs
+        of one script, or of scripts of one name, share a graph.
         Raises the first error of any role; the others are stopped.
         """
         self._wait_for_the_last()
         with self.parties[0].taking_back(self.parties[1], self.recorder):
-            plan = plan or self.recorder.record(program, inputs0)
+            plan = script.plan if script else plan or self.recorder.record(program, inputs0)
 
             def play(inputs: Any, serial: int, recording: Recording | None) -> Outcome:
                 return self._played(program, inputs, plan, serial, recording)
 
-            if self._graphs is None or public is None:
+            if self._graphs is None or script is None or not script.name:
                 return play((inputs0, inputs1), self._fresh(), None)
-            return self._graphs.run((plan.digest, public), plan, (inputs0, inputs1), play)
+            return self._graphs.run(script, (inputs0, inputs1), play)
 
     def _fresh(self) -> int:
         """The number of a run, which no other run has."""

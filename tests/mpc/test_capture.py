@@ -18,7 +18,9 @@ from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import NotRecordable, SettingsError
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.prg import derive
+from secformer.mpc.script import Script
 from secformer.mpc.session import CLIENT
+from secformer.mpc.sessions.recorder import ghost
 from secformer.mpc.simulate import World
 
 X = np.array([[1.5, -2.0], [0.25, 3.0]])
@@ -30,10 +32,15 @@ def square(s: Any, given: Given) -> Any:
     return s.reveal(s.mul(y, y), CLIENT)
 
 
-def answer(world: World, program: Program = square, x: np.ndarray = X, public: Any = "one",
-           plan: Plan | None = None) -> np.ndarray:
+def fourfold(s: Any, given: Given) -> Any:
+    y = s.accept(given.words())
+    return s.reveal(s.mul(y, y) * 4, CLIENT)
+
+
+def answer(world: World, program: Program = square, x: np.ndarray = X, script: Script | None = None) -> np.ndarray:
     mask = np.random.default_rng(1).integers(0, 2**64, x.shape, dtype=np.uint64)
-    mine, theirs = world.run(program, Given(encode(x, 16) - mask), Given(mask), public=public, plan=plan).results
+    script = script or world.script(program, Given(ghost(x.shape)))
+    mine, theirs = world.run(program, Given(encode(x, 16) - mask), Given(mask), script=script).results
     return decode(mine + theirs, 16)
 
 
@@ -51,18 +58,23 @@ def test_the_second_run_is_recorded(host_modules: HostModules) -> None:
     assert len(xp.gpu.graphs) == 1 and not world.notes
 
 
-def test_what_else_is_public_has_a_graph_of_its_own(host_modules: HostModules) -> None:
+def test_programs_take_turns(host_modules: HostModules) -> None:
+    """Each has a graph of its own, and keys of its own, however the runs of both follow each other."""
     xp, world = world_on(host_modules)
-    for public in ("one", "another") * 3:
-        np.testing.assert_allclose(answer(world, public=public), X * X, atol=2**-9)
-    assert len(xp.gpu.graphs) == 2
+    for program, factor in ((square, 1), (fourfold, 4)) * 3:
+        np.testing.assert_allclose(answer(world, program), factor * X * X, atol=2**-7)
+    assert [graph.launches for graph in xp.gpu.graphs] == [2, 2]
 
 
-@pytest.mark.parametrize(("options", "public"), [({"graph": "off"}, "one"), ({}, None)])
-def test_nothing_is_recorded_unless_asked(host_modules: HostModules, options: dict[str, Any], public: Any) -> None:
-    xp, world = world_on(host_modules, **options)
+@pytest.mark.parametrize("mode", ["off", "auto"])
+def test_nothing_is_recorded_unless_asked(host_modules: HostModules, mode: str) -> None:
+    xp, world = world_on(host_modules, graph=mode)
+    given = Given(encode(X, 16)), Given(np.zeros(X.shape, dtype=np.uint64))
     for _ in range(3):
-        np.testing.assert_allclose(answer(world, public=public), X * X, atol=2**-9)
+        if mode == "off":
+            answer(world)
+        else:
+            world.run(square, *given)
     assert not xp.gpu.graphs
 
 
@@ -76,8 +88,8 @@ def test_graphs_that_were_not_used_for_long_are_forgotten(
 ) -> None:
     monkeypatch.setattr(capture, "KEPT", 2)
     xp, world = world_on(host_modules)
-    for public in (1, 1, 2, 2, 1, 3, 2):  # 3 takes the place of 2
-        answer(world, public=public)
+    for rows in (1, 1, 2, 2, 1, 3, 2):  # 3 takes the place of 2
+        answer(world, x=np.ones((rows, 2)))
     assert len(xp.gpu.graphs) == 2
     assert len(world._graphs._programs) == 2  # type: ignore[union-attr]
 
@@ -100,7 +112,7 @@ def test_a_program_that_cannot_be_recorded_runs_launch_by_launch(host_modules: H
     (note,) = world.notes
     assert "was not recorded as a CUDA graph" in note and "launch by launch" in note
     assert not any(graph.launches for graph in xp.gpu.graphs)
-    np.testing.assert_allclose(answer(world, public="another"), X * X, atol=2**-9)
+    np.testing.assert_allclose(answer(world, fourfold) / 4, X * X, atol=2**-9)
 
 
 def test_a_public_number_that_changes_is_not_baked_in(host_modules: HostModules) -> None:
@@ -112,9 +124,9 @@ def test_a_public_number_that_changes_is_not_baked_in(host_modules: HostModules)
         return s.reveal(y * np.array([1.0, 2.0 + next(runs)]), CLIENT)
 
     _, world = world_on(host_modules)
-    plan = world.recorder.record(changing, Given(X))
+    script = world.script(changing, Given(ghost(X.shape)))
     for _ in range(3):
-        answer(world, changing, plan=plan)
+        answer(world, changing, script=script)
     assert "NotRecordable" in world.notes[0]
 
 
@@ -148,12 +160,11 @@ def test_ctrl_c_while_recording(host_modules: HostModules) -> None:
 
 def test_an_input_of_another_shape(host_modules: HostModules) -> None:
     _, world = world_on(host_modules)
-    whole = Given(encode(X, 16))
-    plan = world.run(square, whole, whole, public="one").plan
-    world.run(square, whole, whole, public="one", plan=plan)
-    small = Given(encode(X[:1], 16))
+    script = world.script(square, Given(ghost(X.shape)))
+    for _ in range(2):
+        answer(world, script=script)
     with pytest.raises(NotRecordable, match=r"a graph takes \(2, 2\) uint64, got \(1, 2\) uint64"):
-        world.run(square, small, small, public="one", plan=plan)
+        answer(world, x=X[:1], script=script)
 
 
 # ---- keys ------------------------------------------------------------------------------------------------------------
@@ -177,13 +188,13 @@ def test_recording_where_memory_is_short_breaks_no_other_graph(host_modules: Hos
     """CuPy's pool would give up its free memory to make room, which the first graph still uses."""
     x = np.linspace(-2, 2, 64 * 64).reshape(64, 64)
     xp, world = world_on(host_modules, memory=4 << 20)
-    for public in ("one", "one", "another"):
-        answer(world, x=x, public=public)
+    for program in (square, square, fourfold):
+        answer(world, program, x)
     xp.get_default_memory_pool().free_all_blocks()
     others = xp.empty(xp.cuda.runtime.memGetInfo()[0] - 3 * 8 * x.size, dtype=np.uint8)  # room for inputs and keys
     with suppress(MemoryError):  # perhaps too little to go launch by launch, too
-        answer(world, x=x, public="another")
+        answer(world, fourfold, x)
     del others
-    for public in ("one", "one", "another"):
-        np.testing.assert_allclose(answer(world, x=x, public=public), x * x, atol=2**-9)
+    for program, factor in ((square, 1), (square, 1), (fourfold, 4)):
+        np.testing.assert_allclose(answer(world, program, x), factor * x * x, atol=2**-7)
     assert "GB of GPU memory" in world.notes[0]
