@@ -91,9 +91,9 @@ class Backend:
         """An array as a message to another role: it must not be written afterwards."""
         return payload
 
-    def incoming(self, message: Any) -> Any:
-        """A received message as an array of this backend."""
-        return np.asarray(message)
+    def reading(self, message: Any) -> AbstractContextManager[Any]:
+        """A received message as an array of this backend. It may be read by what is queued inside the block."""
+        return nullcontext(np.asarray(message))
 
     def buffer(self, nbytes: int) -> np.ndarray:
         """Host memory that a message is received into."""
@@ -104,7 +104,7 @@ class CupyBackend(Backend):
     """One GPU. Each role's thread computes in a stream of its own; messages carry the event that ends their making.
 
     A stream's memory goes back to that stream's pool as soon as Python lets go of it, whatever other streams may still
-    read. So a receiver copies a message into its own memory and holds the original until that copy is done.
+    read. So a receiver holds a message until what reads it is done.
     """
 
     def __init__(self, xp: ModuleType, threads: int = 1):
@@ -179,21 +179,21 @@ class CupyBackend(Backend):
             recording.sends(here)
         return DeviceMessage(self, payload, self._mark(), here)
 
-    def incoming(self, message: Any) -> Any:
-        """From another stream of this process, or from the host (a socket, a file)."""
+    @contextmanager
+    def reading(self, message: Any) -> Iterator[Any]:
+        """From another stream of this process, whose memory is read as it lies, or from the host (a socket, a file)."""
         here = self.xp.cuda.get_current_stream()
-        own = self.xp.empty(message.size, dtype=np.uint8)
-        if not message.size:
-            return own
         if isinstance(message, DeviceMessage):
             here.wait_event(message.made)
-            own.data.copy_from_device_async(message.payload.data, message.size, here)
+            yield message.payload
         elif self.recording is not None:
             raise NotRecordable("a message came from outside of this process; only runs of one process are recorded")
         else:
-            own.set(np.ascontiguousarray(message), stream=here)
+            own = self.xp.empty(message.size, dtype=np.uint8)
+            if message.size:
+                own.set(np.ascontiguousarray(message), stream=here)
+            yield own
         self._hold(message)
-        return own
 
     def buffer(self, nbytes: int) -> np.ndarray:
         """Pinned: the GPU copies to and from it directly."""

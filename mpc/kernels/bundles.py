@@ -32,6 +32,8 @@ class Bundles(ABC):
     @abstractmethod
     def matmul(self, a: Array, b: Array, bits: int = 64) -> Array: ...
     @abstractmethod
+    def breaches(self, tables: Array, u: Array, shifts: Sequence[int], weights: Array, rows: int) -> Array: ...
+    @abstractmethod
     def pack(self, words: Array, bits: int) -> Array: ...
     @abstractmethod
     def opened(self, mine: Array, payload: Array, bits: int, xor: bool = False) -> Array: ...
@@ -74,6 +76,12 @@ class Bundles(ABC):
         (a, c), (b, d) = ([v.astype(word_type(bits), copy=False) for v in given] for given in (lefts, rights))
         total = self.matmul(a, b, bits) + self.matmul(c, d, bits)
         return total.astype(np.uint64, copy=False) + onto.reshape(total.shape)
+
+    def weigh(self, key: Key, block: int, tables: Array, u: Array, shifts: Sequence[int], out: Array) -> None:
+        """Xors what `breaches` says of u (n,) into out (rows,), with the words of a stream from `block` on as weights:
+        tables as `breaches` takes them."""
+        weights = self.uniform(key, block, u.size * len(shifts), 64)
+        out ^= self.breaches(tables, u, shifts, weights, out.size)
 
     def seal(self, items: Sequence[Item]) -> Array:
         """The payload that opens the items: the low bits of each, packed, one behind the other."""

@@ -16,6 +16,7 @@ from secformer.mpc.kernels.reference import NumpyKernels
 from secformer.mpc.kernels.words import Array, Dropped, Key, Masked, Piece, Ready, Sealing, whole_bytes
 
 JOBS = 8               # arrays that one launch takes; as in random.cu and words.cu
+WATCHED = 32           # guards whose values one launch weighs; as in random.cu
 ALIGNED = 256          # bytes that arrays in one buffer start at a multiple of
 THREADS = 256          # threads of a block; as BLOCK in words.cu
 EXPANDERS, GROUP = 128, 2048  # threads of a block, and words that it makes; as in random.cu
@@ -75,6 +76,15 @@ class Bundled(NumpyKernels):
         if ready is not None and self.backend.recording is None:
             ready[name] = made
         return made
+
+    def weigh(self, key: Key, block: int, tables: Array, u: Array, shifts: Sequence[int], out: Array) -> None:
+        if len(shifts) > WATCHED:
+            super().weigh(key, block, tables, u, shifts, out)
+        elif u.size:
+            blocks = -(-u.size * len(shifts) // GROUP)
+            each = map(np.int32, (len(shifts), *shifts, *[0] * (WATCHED - len(shifts))))
+            facts = np.uint64(u.size), np.uint64(u.size // out.size), *each
+            self._kernel["weigh"]((blocks,), (EXPANDERS,), (*self.keys(key), np.uint32(block), tables, u, *facts, out))
 
     def seal(self, items: Sequence[Item]) -> Array:
         sizes = [item.size * whole_bytes(bits) for item, bits in items]

@@ -35,7 +35,7 @@ class CudaKernels(Bundled):
     name = "cuda"
     ahead = 1 << 31
     fuses = True
-    chunk = 1 << 18  # launches that keep the whole device busy; a few hundred megabytes of material at most
+    chunk = 1 << 20  # few launches; some hundred megabytes of material at most
 
     def __init__(self, backend: Backend, device: Device | None = None):
         super().__init__(backend)
