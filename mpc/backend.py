@@ -69,6 +69,11 @@ class Backend:
         """finish(array on the host); while a run is recorded, a `Later` of that."""
         return finish(self.to_host(array))
 
+    @property
+    def out_of_memory(self) -> type[Exception]:
+        """What is raised where the device has too little memory."""
+        return MemoryError
+
     def lane(self) -> AbstractContextManager[Any]:
         """What one role's thread computes in; the same lane every time, one thread at a time."""
         return nullcontext()
@@ -148,6 +153,11 @@ class CupyBackend(Backend):
     def to_host(self, x: Any) -> np.ndarray:
         host: np.ndarray = self.xp.asnumpy(x)
         return host
+
+    @property
+    def out_of_memory(self) -> type[Exception]:
+        found: type[Exception] = self.xp.cuda.memory.OutOfMemoryError
+        return found
 
     def lane(self) -> Lane:
         return Lane(self)

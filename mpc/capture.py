@@ -13,6 +13,7 @@ the masks of another.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ import numpy as np
 
 from secformer.mpc.backend import CupyBackend, Later
 from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.errors import NotRecordable, SettingsError
+from secformer.mpc.errors import NotRecordable, OutOfMemory, SettingsError
 from secformer.mpc.kernels.cuda.keys import ROW
 from secformer.mpc.kernels.cuda.launch import CudaKernels
 from secformer.mpc.meter import Cost
@@ -81,12 +82,13 @@ class KeyTable:
 class Graph:
     """A program that was recorded. Each run of it takes fresh keys: there is no way to repeat it without."""
 
-    def __init__(self, recording: Recording, keys: KeyTable, table: Any, buffers: Sequence[Any], outcome: Outcome,
-                 fresh: Callable[[], int]):
+    def __init__(self, recording: Recording, keys: KeyTable, table: Any, last: Any, buffers: Sequence[Any],
+                 outcome: Outcome, fresh: Callable[[], int]):
         require_later(outcome.results)
         self._stream, self._graph, self._kept = recording.stream, recording.graph, recording.kept
         self._brought = recording.brought
-        self._keys, self._table, self._buffers, self._outcome, self._fresh = keys, table, buffers, outcome, fresh
+        self._keys, self._table, self._last, self._fresh = keys, table, last, fresh
+        self._buffers, self._outcome = buffers, outcome
         self._graph.upload(self._stream)
         self._next: np.ndarray | None = self._prepared()
 
@@ -130,8 +132,8 @@ class Graphs:
     def __init__(self, kernels: CudaKernels, backend: CupyBackend, seeds: Sequence[bytes], fresh: Callable[[], int]):
         self._kernels, self._backend, self._seeds, self._fresh = kernels, backend, seeds, fresh
         self._programs: OrderedDict[str, _Program] = OrderedDict()
-        self._pool = kernels.xp.cuda.MemoryPool()  # all graphs share it, as no two run at the same time
-        self._last = kernels.xp.zeros(1, dtype=np.uint64)
+        self._pool = _pool(kernels.xp)  # all graphs share it, as no two run at the same time
+        kernels.claim_keys(kernels.xp.ones((1, ROW), dtype=np.uint64), kernels.xp.zeros(1, dtype=np.uint64))  # loads it
         self.notes: list[str] = []
 
     def run(self, script: Script, inputs: Inputs, play: Play) -> Outcome:
@@ -141,28 +143,37 @@ class Graphs:
         while len(self._programs) > KEPT:
             self._programs.popitem(last=False)
         if program.graph is None and program.runs and not program.refused:
-            try:
-                program.graph = self._recorded(script, inputs, play)
-            except Exception as error:  # whatever CuPy, the driver or the plan says: launch by launch it still runs
-                program.refused = True
-                self.notes.append(self._why(error))
+            self._record(program, script, inputs, play)
         program.runs += 1
         if program.graph is not None:
             return program.graph.run(script, inputs, self._backend)
         return play(inputs, self._fresh(), None)
 
+    def _record(self, program: _Program, script: Script, inputs: Inputs, play: Play) -> None:
+        full = False
+        try:
+            program.graph = self._recorded(script, inputs, play)
+        except Exception as error:  # whatever CuPy, the driver or the plan says: launch by launch it still runs
+            program.refused, full = True, isinstance(error, OutOfMemory | self._backend.out_of_memory)
+            self.notes.append(self._why(error))
+        if full:  # all graphs give their memory back, and are recorded anew when they are next asked for
+            for each in self._programs.values():
+                each.graph = None
+            self._pool = _pool(self._kernels.xp)
+            gc.collect()  # the error's own frames hold arrays
+
     def _recorded(self, script: Script, inputs: Inputs, play: Play) -> Graph:
         xp, run = self._kernels.xp, self._fresh()
         keys = KeyTable(self._seeds, script.plan)
         rows = keys.rows(run)
-        table = xp.zeros((len(rows) + 1, ROW), dtype=np.uint64)
+        table, last = xp.zeros((len(rows) + 1, ROW), dtype=np.uint64), xp.zeros(1, dtype=np.uint64)
         buffers = [xp.asarray(given.words()) for given in inputs]
         brought = Brought(xp, script.arrays, script.places)
         xp.cuda.get_current_stream().synchronize()
         xp.get_default_memory_pool().free_all_blocks()
         with Recording(xp, self._pool, brought) as recording:
             with recording.stream:
-                self._kernels.claim_keys(table, self._last)
+                self._kernels.claim_keys(table, last)
             recording.begin()
             held = tuple(given.holding(buffer) for given, buffer in zip(inputs, buffers, strict=True))
             with self._kernels.keys.recorded(table, rows):
@@ -170,16 +181,28 @@ class Graphs:
             recording.join()
             with recording.stream:
                 table.fill(0)
-        return Graph(recording, keys, table, buffers, outcome, self._fresh)
+        return Graph(recording, keys, table, last, buffers, outcome, self._fresh)
 
     def _why(self, error: Exception) -> str:
-        if isinstance(error, self._kernels.xp.cuda.memory.OutOfMemoryError):
-            held, free = self._pool.total_bytes(), self._kernels.xp.cuda.runtime.memGetInfo()[0]
-            return (f"this shape was not recorded as a CUDA graph: it needs more than {(held + free) / 1e9:.1f} GB of "
-                    f"GPU memory, beside the weights; it runs launch by launch. Send fewer or shorter texts at once "
+        if isinstance(error, OutOfMemory | self._backend.out_of_memory):
+            needed = (self._pool.total_bytes() + self._kernels.xp.cuda.runtime.memGetInfo()[0]) / 1e9
+            return (f"this shape was not recorded as a CUDA graph: beside what the weights take, it needs more than "
+                    f"{needed:.1f} GB of GPU memory; it runs launch by launch. Send fewer or shorter texts at once "
                     f"(batch_tokens), or say graph='off'")
         return (f"this shape was not recorded as a CUDA graph ({type(error).__name__}: {error}); it runs launch by "
                 f"launch")
+
+
+def _pool(xp: Any) -> Any:
+    """Memory for graphs. Where the device is full, CuPy's pools give up their free memory, which graphs still use; but
+    not at this error."""
+    def more(size: int) -> Any:
+        try:
+            return xp.cuda.MemoryPointer(xp.cuda.Memory(size), 0)
+        except xp.cuda.runtime.CUDARuntimeError as error:
+            raise OutOfMemory(f"{size} bytes more, for a graph ({error})") from error
+
+    return xp.cuda.MemoryPool(more)
 
 
 def put(buffer: Any, words: Any, stream: Any) -> None:

@@ -14,12 +14,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from secformer.mpc.backend import CupyBackend, Lane, choose_backend
+from secformer.mpc.backend import Backend, CupyBackend, Lane, choose_backend
 from secformer.mpc.capture import Graphs, Outcome, graph_mode
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
-from secformer.mpc.errors import ProtocolError
+from secformer.mpc.errors import OutOfMemory, ProtocolError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import Kernels, kernels_for
 from secformer.mpc.kernels.cuda.launch import CudaKernels
@@ -123,7 +123,7 @@ class World:
         dealer_end, party1_end = local_pair("the dealer", "party 1", capacity=self.kernels.ahead,
                                             deadline=self.deadline)
         meters = (Meter(), Meter())
-        with _Run((*ends, dealer_end, party1_end), lanes) as run:
+        with _Run((*ends, dealer_end, party1_end), lanes, self.kernels.backend) as run:
             self._unfinished = run.threads
             for rank, (session, given) in enumerate(zip(self.parties, inputs, strict=True)):
                 feed = party1_end if rank == 1 else None
@@ -157,8 +157,9 @@ def _party_job(program: Program, session: SecureSession, inputs: Any, meter: Met
 class _Run:
     """The threads of one run; the first failure closes every channel, so that nobody waits for it."""
 
-    def __init__(self, channels: tuple[Channel, ...], lanes: Mapping[str, AbstractContextManager[Any]]):
-        self._channels, self._lanes = channels, lanes
+    def __init__(self, channels: tuple[Channel, ...], lanes: Mapping[str, AbstractContextManager[Any]],
+                 backend: Backend):
+        self._channels, self._lanes, self._backend = channels, lanes, backend
         self.threads: list[threading.Thread] = []
         self._results: dict[str, Any] = {}
         self._errors: list[BaseException] = []
@@ -170,12 +171,20 @@ class _Run:
                 with self._lanes[name], np.errstate(over="ignore"):
                     self._results[name] = job()
             except BaseException as error:  # handed to the caller's thread by join
-                self._errors.append(error)
+                self._errors.append(self._explained(error))
                 self.stop(f"{name}: {error}")
 
         thread = threading.Thread(target=body, name=name, daemon=True)
         self.threads.append(thread)
         thread.start()
+
+    def _explained(self, error: BaseException) -> BaseException:
+        if not isinstance(error, self._backend.out_of_memory) or isinstance(error, OutOfMemory):
+            return error
+        explained = OutOfMemory(f"too little memory for this run ({error}); send fewer or shorter texts at once (see "
+                                f"batch_tokens), or use backend='numpy'")
+        explained.__cause__ = error
+        return explained
 
     def stop(self, reason: str) -> None:
         for channel in self._channels:

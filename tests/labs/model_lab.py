@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,17 +48,3 @@ def warmed(xp: Any) -> Any:
     x = words(xp)
     _ = x + x, x + np.uint64(1), x > np.uint64(5), x[:6].sum()
     return x
-
-
-@dataclass(frozen=True)
-class Given:
-    """A party's share of a program's input (`capture.Input`)."""
-
-    array: Any
-
-    @property
-    def words(self) -> Callable[[], Any]:
-        return lambda: self.array
-
-    def holding(self, words: Any) -> Given:
-        return Given(words)

@@ -236,7 +236,6 @@ def test_bad_weights(value: float, encoder: Path, tmp_path: Path) -> None:
 def on_a_gpu(path: Path, modules: HostModules, **settings: Any) -> tuple[SecureModel, Any]:
     """A model whose world is on a model of a GPU, and that GPU."""
     xp, kernels, _ = graph_device(modules)
-    kernels.claim_keys(xp.arange(1, 5, dtype=np.uint64), xp.zeros(1, dtype=np.uint64))  # its first use
     model = SecureModel(ModelFolder(path), "auto", None, settings_of(settings), "numpy")
     model.world = World(kernels=kernels, graph=settings.get("graph", "auto"))
     return model, xp.gpu

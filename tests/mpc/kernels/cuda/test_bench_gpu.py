@@ -62,8 +62,8 @@ def test_kernels_are_verified_and_counted(
     assert kernels.verify(host, reference, 40) == []
     covered = {name for case in kernels.cases() for name in case.run.__code__.co_names}
     own = {n for n, f in vars(CudaKernels).items() if callable(f) and not n.startswith("_")}
-    keys = {"as_key", "claim_keys"}
-    assert own - covered - {"flip_bits", "outcome"} - keys == {"matmul"}, "every kernel is in the bench"
+    others = {"flip_bits", "outcome", "factor", "share", "as_key", "claim_keys"}
+    assert own - covered - others == {"matmul", "joint"}, "every kernel is in the bench"
     monkeypatch.setattr(kernels, "SHRINK", 1 << 18)
     rows = kernels.measure(host, clock, PEAKS)
     assert all(r["seconds"] > 0 and r["share_of_memory"] > 0 for r in rows)
@@ -170,7 +170,13 @@ def test_the_whole_bench(
     assert set(result) == {"device", "peaks", "kernels", "products", "bert"}
     assert set(PEAKS) <= set(result["peaks"])
     assert len(result["bert"]) == 4  # two models, a batch, and launch by launch
-    assert json.loads((tmp_path / "gpu.json").read_text())["bert"]
+    (found,) = json.loads((tmp_path / "gpu.json").read_text())["devices"].values()
+    assert len(found["bert"]["rows"]) == 4
+    gpu.save({"device": {"name": "another"}, "peaks": {}}, tmp_path)
+    gpu.save({"device": {"name": host.device.name}, "kernels": []}, tmp_path)
+    devices = json.loads((tmp_path / "gpu.json").read_text())["devices"]
+    assert len(devices) == 2  # what was measured before, and elsewhere, stays
+    assert devices[host.device.name]["bert"] == found["bert"] and devices[host.device.name]["kernels"]["rows"] == []
     assert "every kernel gives NumPy's answer" in capsys.readouterr().out
     monkeypatch.setattr(products, "verify", lambda *given: ["a product"])
     with pytest.raises(SystemExit, match="nothing is timed: a product"):
@@ -192,5 +198,5 @@ def test_the_host_s_share_is_timed_with_idle_kernels(bench: Callable[[str], Modu
     bench("bert").checkpoint(tmp_path, 1, 8, 2, 0)
     found = floor.host_time(tmp_path, "faithful", 2)
     assert found["seconds"] > 0
-    assert found["launches"]["opened"] > 10
+    assert found["launches"]["unseal"] > 10
     assert floor.plan_of(tmp_path, floor.ids_of(6), "faithful").rounds > 10
