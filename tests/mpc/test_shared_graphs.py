@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cuda_lab import HostModules
 from graph_lab import Given, graph_device
+from mpc_lab import SEEDS, kernels_named
 
 from secformer.mpc.backend import Later
 from secformer.mpc.capture import require_later
@@ -82,6 +83,28 @@ def test_programs_that_bring_other_arrays_share_a_graph(host_modules: HostModule
     assert not device.xp.gpu.graphs[0].races()
     assert len({script.name for script in scripts.values()}) == 1
     assert len({script.plan.digest for script in scripts.values()}) > 1
+
+
+@pytest.mark.parametrize("where", ["launch by launch", "on a CPU"])
+def test_the_words_are_those_of_a_run_by_itself(host_modules: HostModules, where: str) -> None:
+    """Of a program that another one's graph ran: both parties have the words that they have without graphs, with the
+    same keys, and the plan is the same."""
+    xp, kernels, _ = graph_device(host_modules)
+    shared = World(kernels=kernels, unsafe_seeds=SEEDS)
+    own = (World(kernels=graph_device(host_modules)[1], unsafe_seeds=SEEDS, graph="off") if where == "launch by launch"
+           else World(kernels=kernels_named("numpy"), unsafe_seeds=SEEDS))
+    mine = np.random.default_rng(2).integers(0, 2**64, (4, 5), dtype=np.uint64)
+    given = Given(encode(np.ones((4, 5)), 16) - mine), Given(mine)
+    other = Masked([[1], [0], [1], [0]], addend=0.25, taken=(1, 1))
+    for program in (FIRST, FIRST, other):
+        found = shared.run(program, *given, script=shared.script(program, given[0]))
+    assert [graph.launches for graph in xp.gpu.graphs] == [2]
+    own._serial = shared._serial - 2  # the number of that run; the keys of the next one are prepared already
+    alone = own.run(other, *given)
+    assert found.plan.constants == alone.plan.constants and found.plan.bytes == alone.plan.bytes
+    for shares, theirs in zip(found.results, alone.results, strict=True):
+        for name, words in shares.items():
+            np.testing.assert_array_equal(xp.asnumpy(words), own.kernels.backend.to_host(theirs[name]), name)
 
 
 @pytest.mark.parametrize("other", [Masked(FIRST.mask, factor=5), Masked(FIRST.mask, texts=(0, 1, 1, 1)),
