@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.errors import BackendUnavailable, NotRecordable, SettingsError
-from secformer.mpc.recording import Recording
+from secformer.mpc.recording import Recorder, Recording
 
 BACKENDS = ("auto", "numpy", "cupy")
 CONSTANTS = 1 << 28  # bytes of public arrays that are kept on a GPU
@@ -101,9 +101,9 @@ class CupyBackend(Backend):
     _constants: Constants
 
     @property
-    def recording(self) -> Recording | None:
+    def recording(self) -> Recorder | None:
         """What this thread's work is recorded in."""
-        found: Recording | None = getattr(self._here, "recording", None)
+        found: Recorder | None = getattr(self._here, "recording", None)
         return found
 
     @contextmanager
@@ -113,6 +113,16 @@ class CupyBackend(Backend):
         try:
             with recording.branch(stream):
                 yield
+        finally:
+            self._here.recording = None
+
+    @contextmanager
+    def recorded_alone(self, recorder: Recorder) -> Iterator[None]:
+        """Inside, this thread's work is recorded without that of other roles: messages are arrays on the GPU, which go
+        through channels that note them (see `segments`)."""
+        self._here.recording = recorder
+        try:
+            yield
         finally:
             self._here.recording = None
 
@@ -142,34 +152,43 @@ class CupyBackend(Backend):
     def lane(self) -> Lane:
         return Lane(self)
 
-    def outgoing(self, payload: Any) -> DeviceMessage:
-        here = self.xp.cuda.get_current_stream()
-        if (recording := self.recording) is not None:
+    def outgoing(self, payload: Any) -> Any:
+        here, recording = self.xp.cuda.get_current_stream(), self.recording
+        if isinstance(recording, Recording):
             recording.sends(here)
-        return DeviceMessage(self, payload, self._mark(), here)
+        elif recording is not None:
+            return payload
+        return DeviceMessage(self, payload, self.mark(), here)
 
     def incoming(self, message: Any) -> Any:
         """From another stream of this process, or from the host (a socket, a file)."""
-        here = self.xp.cuda.get_current_stream()
+        recording = self.recording
+        if recording is not None and not isinstance(recording, Recording):
+            return message
         own = self.xp.empty(message.size, dtype=np.uint8)
+        self.bring(message, own)
+        return own
+
+    def bring(self, message: Any, target: Any) -> None:
+        """Copies a received message into an array on the GPU, behind what was queued. The message lives until then."""
         if not message.size:
-            return own
+            return
+        here = self.xp.cuda.get_current_stream()
         if isinstance(message, DeviceMessage):
             here.wait_event(message.made)
-            own.data.copy_from_device_async(message.payload.data, message.size, here)
+            target.data.copy_from_device_async(message.payload.data, message.size, here)
         elif self.recording is not None:
             raise NotRecordable("a message came from outside of this process; only runs of one process are recorded")
         else:
-            own.set(np.ascontiguousarray(message), stream=here)
+            target.set(np.ascontiguousarray(message), stream=here)
         self._hold(message)
-        return own
 
     def buffer(self, nbytes: int) -> np.ndarray:
         """Pinned: the GPU copies to and from it directly."""
         memory = self.xp.cuda.alloc_pinned_memory(max(1, nbytes))
         return np.frombuffer(memory, dtype=np.uint8, count=nbytes)
 
-    def _mark(self) -> Any:
+    def mark(self) -> Any:
         """An event that has happened when everything queued in this thread's stream is done."""
         event = self.xp.cuda.Event(block=False, disable_timing=True)
         event.record()
@@ -177,8 +196,8 @@ class CupyBackend(Backend):
 
     def _hold(self, message: Any) -> None:
         """Keeps the message until this thread's stream has come so far; lets go of those that were read."""
-        event = self._mark()
-        if (recording := self.recording) is not None:
+        event = self.mark()
+        if isinstance(recording := self.recording, Recording):
             recording.read(message.sender.ptr, message, event)
             return
         with self._lock:
@@ -224,7 +243,7 @@ class Constants:
         self._known: OrderedDict[tuple[Any, ...], Any] = OrderedDict()  # the last one used is the last
         self._lock = threading.Lock()
 
-    def __call__(self, x: np.ndarray, recording: Recording | None) -> Any:
+    def __call__(self, x: np.ndarray, recording: Recorder | None) -> Any:
         x = np.asarray(x, order="C")
         content = x.tobytes() if x.nbytes <= SHORT else hashlib.blake2b(x.data).digest()
         name = (self._xp.cuda.get_current_stream().ptr, x.dtype.str, x.shape, content)

@@ -25,7 +25,7 @@ from secformer.mpc.errors import NotRecordable, SettingsError
 from secformer.mpc.kernels.cuda.keys import ROW
 from secformer.mpc.kernels.cuda.launch import CudaKernels
 from secformer.mpc.meter import Cost
-from secformer.mpc.prg import derive_all, spelt
+from secformer.mpc.prg import Name, derive_all, spelt
 from secformer.mpc.recording import Recording
 
 GRAPHS = ("auto", "off")
@@ -56,22 +56,22 @@ Play = Callable[[Any, int, Recording | None], Outcome]  # inputs, the run's numb
 
 
 class KeyTable:
-    """The keys of all streams of a plan's runs, under both parties' seeds: one row each, behind the run's number."""
+    """The keys of all streams of a plan's runs, under these seeds: one row each, behind the run's number."""
 
     def __init__(self, seeds: Sequence[bytes], plan: Plan):
         self._seeds = seeds
         self._names = [spelt(index, f.name) for index, kind in enumerate(plan.kinds) for f in kind.fields()]
 
-    def rows(self, run: int) -> dict[bytes, int]:
+    def rows(self, run: Name) -> dict[bytes, int]:
         """Where each key of a run stands in the table."""
         return {key: row for row, key in enumerate(self._keys(run), start=1)}
 
-    def words(self, run: int) -> np.ndarray:
+    def words(self, run: Name, number: int) -> np.ndarray:
         """The table of a run: (rows, 4)."""
-        number = (run + 1).to_bytes(8 * ROW, "little")  # 0 says that there are no keys
-        return np.frombuffer(b"".join([number, *self._keys(run)]), dtype="<u8").reshape(-1, ROW)
+        stated = (number + 1).to_bytes(8 * ROW, "little")  # 0 says that there are no keys
+        return np.frombuffer(b"".join([stated, *self._keys(run)]), dtype="<u8").reshape(-1, ROW)
 
-    def _keys(self, run: int) -> list[bytes]:
+    def _keys(self, run: Name) -> list[bytes]:
         return [key for seed in self._seeds for key in derive_all(seed, spelt("run", run), self._names)]
 
 
@@ -101,7 +101,8 @@ class Graph:
         return replace(self._outcome, results=results, cost=cost)
 
     def _prepared(self) -> np.ndarray:
-        return self._keys.words(self._fresh())
+        run = self._fresh()
+        return self._keys.words(run, run)
 
 
 @dataclass
@@ -139,7 +140,7 @@ class Graphs:
                 program.graph = self._recorded(plan, inputs, play)
             except Exception as error:  # whatever CuPy, the driver or the plan says: launch by launch it still runs
                 program.refused = True
-                self.notes.append(self._why(error))
+                self.notes.append(why(error, self._kernels.xp, self._pool))
         program.runs += 1
         if program.graph is not None:
             return program.graph.run(inputs, self._backend)
@@ -165,14 +166,15 @@ class Graphs:
                 table.fill(0)
         return Graph(recording, keys, table, buffers, outcome, self._fresh)
 
-    def _why(self, error: Exception) -> str:
-        if isinstance(error, self._kernels.xp.cuda.memory.OutOfMemoryError):
-            held, free = self._pool.total_bytes(), self._kernels.xp.cuda.runtime.memGetInfo()[0]
-            return (f"this shape was not recorded as a CUDA graph: it needs more than {(held + free) / 1e9:.1f} GB of "
-                    f"GPU memory, beside the weights; it runs launch by launch. Send fewer or shorter texts at once "
-                    f"(batch_tokens), or say graph='off'")
-        return (f"this shape was not recorded as a CUDA graph ({type(error).__name__}: {error}); it runs launch by "
-                f"launch")
+
+def why(error: Exception, xp: Any, pool: Any) -> str:
+    """Why a program was not recorded with memory of `pool`, and what to do about it."""
+    if isinstance(error, xp.cuda.memory.OutOfMemoryError):
+        held, free = pool.total_bytes(), xp.cuda.runtime.memGetInfo()[0]
+        return (f"this shape was not recorded as a CUDA graph: it needs more than {(held + free) / 1e9:.1f} GB of GPU "
+                f"memory, beside the weights; it runs launch by launch. Send fewer or shorter texts at once "
+                f"(batch_tokens), or say graph='off'")
+    return f"this shape was not recorded as a CUDA graph ({type(error).__name__}: {error}); it runs launch by launch"
 
 
 def put(buffer: Any, words: Any, stream: Any) -> None:

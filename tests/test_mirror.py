@@ -35,6 +35,7 @@ HELD: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("mpc/primitives.py", ("mpc/test_local_ops.py", "mpc/test_price.py"), "what a session asks of its kind, by verbs"),
     ("mpc/operators.py", ("mpc/test_local_ops.py",), "operators of shares, by what they are about"),
     ("mpc/scales.py", ("mpc/test_local_ops.py", "mpc/ops/test_truncation.py"), "where verbs settle"),
+    ("mpc/segmenting.py", ("mpc/test_segments.py",), "what is repeated, segment by segment"),
     ("mpc/session.py", ("mpc/test_local_ops.py", "mpc/test_price.py", "mpc/test_share_misuse.py"),
      "a verb at a time, by what it is about"),
     ("mpc/shares.py", ("mpc/test_local_ops.py", "mpc/test_share_misuse.py"), "what a share does and refuses"),

@@ -122,8 +122,10 @@ class Graph:
     def _replay(self) -> None:
         if any(chunk.gone for chunk in self._chunks):
             raise CUDARuntimeError("cudaErrorIllegalAddress: the graph uses memory that its pool has given up")
+        own = {chunk.pool() for chunk in self._chunks} if self._gpu.segmented else set()
         for pool in list(self._gpu.pools):
-            pool.poison()
+            if pool not in own:
+                pool.poison()
         for n in self._order():
             self._nodes[n].work()
 

@@ -68,7 +68,7 @@ def test_what_was_read_is_let_go_of() -> None:
     lane = backend.lane()
     with lane:
         for value in range(5):
-            backend.incoming(DeviceMessage(backend, made(xp, value), backend._mark(), xp.current))
+            backend.incoming(DeviceMessage(backend, made(xp, value), backend.mark(), xp.current))
         assert len(backend._read) == 5  # nothing has run yet
     assert not backend._read
 
