@@ -45,6 +45,8 @@ def settings() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=int, action="append", help="default: 128 and 512")
     parser.add_argument("--recipe", default="faithful")
     parser.add_argument("--repeat", type=int, default=5, help="timed inferences of each kind")
+    parser.add_argument("--texts", type=int, default=32, help="texts of a batch of the first length; 1: no batch")
+    parser.add_argument("--no-eager", dest="eager", action="store_false", help="skip runs launch by launch")
     parser.add_argument("--keep-table", action="store_true", help="do not change the package's table of products")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: bench/results)")
     return parser
@@ -101,13 +103,23 @@ def measured(kernels: CudaKernels, cupy: Any, args: argparse.Namespace) -> dict[
     if "bert" in only:
         result["bert"] = []
         cupy.get_default_memory_pool().free_all_blocks()
-        for shape in args.shape or ("base", "large"):
-            wish = gpu_bert.Wanted(shape, tuple(args.tokens or (128, 512)), args.recipe, args.repeat)
+        for wish in wishes(args):
             result["bert"] += gpu_bert.run(wish)
             print(gpu_bert.table(result["bert"][-len(wish.tokens):]))
             record("gpu", result, args.out)  # so far, in case the time runs out
         print(gpu_bert.target(result["bert"]))
     return result
+
+
+def wishes(args: argparse.Namespace) -> list[gpu_bert.Wanted]:
+    """The inferences to run: one text as a graph, one launch by launch, a batch as a graph."""
+    tokens = tuple(args.tokens or (128, 512))
+    found = [gpu_bert.Wanted(shape, tokens, args.recipe, args.repeat) for shape in args.shape or ("base", "large")]
+    if args.texts > 1:
+        found.append(gpu_bert.Wanted(found[0].shape, tokens[:1], args.recipe, 2, texts=args.texts))
+    if args.eager:
+        found.append(gpu_bert.Wanted(found[0].shape, tokens, args.recipe, 2, graph="off"))
+    return found
 
 
 def device_facts(kernels: CudaKernels, cupy: Any) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from cuda_lab import HostModules
+
     from secformer.models.run.comparison import Comparison
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +32,16 @@ def shared(root: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("no folder ../shared with real checkpoints here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def host_modules(tmp_path_factory: pytest.TempPathFactory) -> HostModules:
+    """The CUDA kernels' files, compiled for the host; skips the test where no compiler is."""
+    from cuda_lab import NO_COMPILER, HostModules, compiler
+
+    if compiler() is None:
+        pytest.skip(NO_COMPILER)
+    return HostModules(tmp_path_factory.mktemp("cuda"))
 
 
 @pytest.fixture(scope="session")

@@ -65,10 +65,16 @@ class Array(np.lib.mixins.NDArrayOperatorsMixin):
         return self.xp.compute("astype", lambda x: x.astype(dtype), self)
 
     def copy(self) -> Array:
-        return self.astype(self.dtype)
+        if not self.raw.flags.c_contiguous:
+            return self.xp.compute("copy", lambda x: x.copy(), self)
+        made: Array = self.xp.empty(self.shape, self.dtype)
+        made.data.copy_from_device_async(self.data, self.nbytes)
+        return made
 
     def fill(self, value: Any) -> None:
         raw = self.raw
+        if not raw.size:
+            return
         if raw.flags.c_contiguous and not isinstance(value, Array) and value == 0:
             self.xp.run("memset", lambda: raw.fill(0), [], [self], None)
         else:

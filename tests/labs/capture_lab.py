@@ -26,6 +26,11 @@ class Access:
     high: int
     writes: bool
 
+    def bytes(self) -> bytes:
+        """What is there now."""
+        start = self.chunk.raw.ctypes.data
+        return bytes(self.chunk.raw[self.low - start : self.high - start])
+
     def conflicts(self, other: Access) -> bool:
         return (self.writes or other.writes) and self.low < other.high and other.low < self.high
 
@@ -101,6 +106,7 @@ class Graph:
 
     operations   how many operations were recorded, by name
     launches     how often it was launched
+    watch        is called with the name of each operation that ran, and with what is now where it may have written
     """
 
     def __init__(self, gpu: Any, nodes: list[Node]):
@@ -108,6 +114,7 @@ class Graph:
         self._chunks = {access.chunk for node in nodes for access in node.accesses}
         self.operations = Counter(node.name for node in nodes)
         self.launches = self.uploads = 0
+        self.watch: Callable[[str, list[bytes]], object] | None = None
 
     def upload(self, stream: Any = None) -> None:
         self.uploads += 1
@@ -126,8 +133,10 @@ class Graph:
         for pool in list(self._gpu.pools):
             if pool not in own:
                 pool.poison()
-        for n in self._order():
-            self._nodes[n].work()
+        for node in (self._nodes[n] for n in self._order()):
+            node.work()
+            if self.watch is not None:
+                self.watch(node.name, [access.bytes() for access in node.accesses if access.writes])
 
     def _order(self) -> list[int]:
         """The operations in an order that streams and events allow: at random, or one stream as far ahead as may be."""

@@ -169,8 +169,9 @@ class Stream:
         self._gpu, self._work = gpu, deque[Work]()
         self.queued = self.finished = 0
         self.capture: Capture | None = None
-        gpu.streams += 1
-        self.ptr = gpu.streams
+        with gpu.lock:
+            gpu.streams += 1
+            self.ptr = gpu.streams
 
     def __enter__(self) -> Self:
         self._gpu.thread.streams.append(self)

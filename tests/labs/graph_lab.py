@@ -160,6 +160,8 @@ class Cupy:
                 self.gpu.current.run()
             result = np.asarray((probe if probe and capturing else function)(*raws))
             target = self._like(result) if out is None else out
+            if not target.size:  # CuPy launches nothing
+                return target
             raw, facts = target.raw, [a.shape if shaped else a.ndim for a in arrays_in(args)]
             cast: Any = "unsafe" if name == "copy" else "same_kind"
             self.run(name, (lambda: np.copyto(raw, function(*raws), cast)) if capturing

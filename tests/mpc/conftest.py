@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from cuda_lab import NO_COMPILER, HostModules, compiler
 from mpc_lab import KERNELS, PAIRS, close_sockets, kernels_named
 
 from secformer.mpc.kernels import Kernels
@@ -22,14 +21,6 @@ def kernels(request: pytest.FixtureRequest) -> Kernels:
 def pair(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Makes two connected channel ends: pair("a", "b", deadline=...)."""
     return PAIRS[request.param]
-
-
-@pytest.fixture(scope="session")
-def host_modules(tmp_path_factory: pytest.TempPathFactory) -> HostModules:
-    """The CUDA kernels' files, compiled for the host; skips the test where no compiler is."""
-    if compiler() is None:
-        pytest.skip(NO_COMPILER)
-    return HostModules(tmp_path_factory.mktemp("cuda"))
 
 
 @pytest.fixture(autouse=True)

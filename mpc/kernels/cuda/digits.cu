@@ -27,25 +27,36 @@ __device__ inline u32 four(u64 w0, u64 w1, u64 w2, u64 w3, int digit) {
            (u32)(u8)(w3 >> shift) << 24;
 }
 
-// Rows: words (batch, n, k). A thread takes four inner steps of one row; a block of 256, one tile of 32 rows x 32 steps.
+// Operands of two products that are added up come together: the inner steps of the second lie behind those of the first.
 template <typename Word>
-__device__ inline void rows_split(const Word* words, int n, int k, int digits, u8* planes) {
-    u32 row = blockIdx.y * 32 + threadIdx.x / 8, byte = threadIdx.x % 8 * 4, step = blockIdx.x;
-    u32 at = step * STEP + byte;
+__device__ inline u32 own_step(const Word*& words, const Word* more, int each) {
+    if ((int)blockIdx.x < each) return blockIdx.x;
+    words = more;
+    return blockIdx.x - each;
+}
+
+// Rows: words and more (batch, n, k). A thread takes four inner steps of one row; a block of 256, one tile of 32 rows x
+// 32 steps.
+template <typename Word>
+__device__ inline void rows_split(const Word* words, const Word* more, int each, int n, int k, int digits, u8* planes) {
+    u32 row = blockIdx.y * 32 + threadIdx.x / 8, byte = threadIdx.x % 8 * 4;
+    u32 at = own_step(words, more, each) * STEP + byte;
     words += ((u64)blockIdx.z * n + row) * k + at;
     u64 w[4];
 #pragma unroll
     for (u32 i = 0; i < 4; ++i) w[i] = row < (u32)n && at + i < (u32)k ? words[i] : 0;
-    u64 tile = ((u64)blockIdx.z * (gridDim.y / 2) + row / SIDE) * gridDim.x + step;
+    u64 tile = ((u64)blockIdx.z * (gridDim.y / 2) + row / SIDE) * gridDim.x + blockIdx.x;
     u8* to = planes + tile * digits * PLANE + place(row % SIDE, byte);
     for (int d = 0; d < digits; ++d) *(u32*)(to + d * PLANE) = four(w[0], w[1], w[2], w[3], d);
 }
 
-// Columns: words (batch, k, m), turned so that inner steps lie side by side. A block of 256 takes 32 steps x 32 columns.
+// Columns: words and more (batch, k, m), turned so that inner steps lie side by side. A block of 256 takes 32 steps x 32
+// columns.
 template <typename Word>
-__device__ inline void columns_split(const Word* words, int k, int m, int digits, u8* planes) {
+__device__ inline void columns_split(const Word* words, const Word* more, int each, int k, int m, int digits,
+                                     u8* planes) {
     __shared__ Word turned[32][33];
-    u32 step = blockIdx.x, first = blockIdx.y * 32;
+    u32 step = own_step(words, more, each), first = blockIdx.y * 32;
     words += (u64)blockIdx.z * k * m;
 #pragma unroll
     for (u32 i = threadIdx.x / 32; i < 32; i += 8) {
@@ -54,24 +65,35 @@ __device__ inline void columns_split(const Word* words, int k, int m, int digits
     }
     __syncthreads();
     u32 column = threadIdx.x / 8, byte = threadIdx.x % 8 * 4, row = first + column;
-    u64 tile = ((u64)blockIdx.z * (gridDim.y / 2) + row / SIDE) * gridDim.x + step;
+    u64 tile = ((u64)blockIdx.z * (gridDim.y / 2) + row / SIDE) * gridDim.x + blockIdx.x;
     u8* to = planes + tile * digits * PLANE + place(row % SIDE, byte);
     for (int d = 0; d < digits; ++d)
         *(u32*)(to + d * PLANE) = four(turned[byte][column], turned[byte + 1][column], turned[byte + 2][column],
                                        turned[byte + 3][column], d);
 }
 
-KERNEL split_rows64(const u64* words, int n, int k, int digits, u8* planes) { rows_split(words, n, k, digits, planes); }
-KERNEL split_rows32(const u32* words, int n, int k, int digits, u8* planes) { rows_split(words, n, k, digits, planes); }
-KERNEL split_columns64(const u64* words, int k, int m, int digits, u8* planes) { columns_split(words, k, m, digits, planes); }
-KERNEL split_columns32(const u32* words, int k, int m, int digits, u8* planes) { columns_split(words, k, m, digits, planes); }
+#define SPLIT(side, Word, width)                                                                                     \
+    KERNEL split_##side##width(const Word* words, const Word* more, int each, int a, int b, int digits, u8* planes) { \
+        side##_split(words, more, each, a, b, digits, planes);                                                        \
+    }
+SPLIT(rows, u64, 64)
+SPLIT(rows, u32, 32)
+SPLIT(columns, u64, 64)
+SPLIT(columns, u32, 32)
 
 // c (batch, n, m) = the product of split operands over inner steps [from, from + steps) of `of`; `more` adds to what c
 // holds. Eight warps, each 32 rows x 16 columns, all D accumulators of a result element in one thread's registers.
+// A product of few blocks is cut into `parts` along the inner side, so that the device is full: the parts add to c, in
+// any order, as sums of words are the same in every order.
 template <int D, typename Word>
 __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, int m, int from, int steps, int of,
-                                     int more) {
+                                     int more, int parts) {
     DYNAMIC_SHARED(pool);
+    int each = (steps + parts - 1) / parts, before = blockIdx.z % parts * each;
+    steps = steps - before < each ? steps - before : each;
+    if (steps <= 0) return;
+    from += before;
+    u64 z = blockIdx.z / parts;
     const u32 stage = 2 * D * PLANE, pieces = D * PLANE / 16;
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 
@@ -80,8 +102,8 @@ __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, i
     u32 inside = number % (BAND * gridDim.x);
     u32 height = band * BAND + BAND <= gridDim.y ? BAND : gridDim.y - band * BAND;
     u32 block_row = band * BAND + inside % height, block_column = inside / height;
-    a += (((u64)blockIdx.z * gridDim.y + block_row) * of + from) * D * PLANE;
-    b += (((u64)blockIdx.z * gridDim.x + block_column) * of + from) * D * PLANE;
+    a += ((z * gridDim.y + block_row) * of + from) * D * PLANE;
+    b += ((z * gridDim.x + block_column) * of + from) * D * PLANE;
 
     auto fetch = [&](int step) {
         if (step < steps) {
@@ -126,7 +148,7 @@ __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, i
             }
     }
 
-    c += (u64)blockIdx.z * n * m;
+    c += z * n * m;
 #pragma unroll
     for (int t = 0; t < 2; ++t)
 #pragma unroll
@@ -140,7 +162,8 @@ __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, i
                 for (int d = 0; d < D; ++d) total += (Word)sum[t][s][d][e] << (8 * d);
                 if (r < (u32)n && q < (u32)m) {
                     u64 at = (u64)r * m + q;
-                    c[at] = more ? c[at] + total : total;
+                    if (parts > 1) atomicAdd(c + at, total);
+                    else c[at] = more ? c[at] + total : total;
                 }
             }
 }
@@ -148,12 +171,13 @@ __device__ inline void digit_product(const u8* a, const u8* b, Word* c, int n, i
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 #define DIGIT_PRODUCT(D, Word)                                                                                     \
     KERNEL __launch_bounds__(256, 1) digits##D(const u8* a, const u8* b, Word* c, int n, int m, int from,          \
-                                               int steps, int of, int more) {                                      \
-        digit_product<D, Word>(a, b, c, n, m, from, steps, of, more);                                              \
+                                               int steps, int of, int more, int parts) {                           \
+        digit_product<D, Word>(a, b, c, n, m, from, steps, of, more, parts);                                       \
     }
 #else  // older devices take the integer units; the launching code never asks
 #define DIGIT_PRODUCT(D, Word)                                                                                     \
-    KERNEL digits##D(const u8* a, const u8* b, Word* c, int n, int m, int from, int steps, int of, int more) {}
+    KERNEL digits##D(const u8* a, const u8* b, Word* c, int n, int m, int from, int steps, int of, int more,       \
+                     int parts) {}
 #endif
 
 DIGIT_PRODUCT(4, u32)

@@ -6,8 +6,8 @@ Letters: z batch, n rows, k inner, m columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,19 @@ Launched = Mapping[str, Any]  # kernels by name
 THREADS = 256  # threads of a block
 SIDE, STEP, STAGES = 64, 32, 3  # rows and columns of a block, inner steps of a stage, stages in flight: as in digits.cu
 TILE = 64                       # rows and columns of a block's part of the result, as in integer.cu
+FULL = 132                      # blocks that a large device runs at once, one on each multiprocessor
+LEAST_STEPS = 8                 # inner steps that are worth a block of their own
 MOST_BLOCKS = 65535             # most blocks along a grid's second and third dimension: CUDA's limit
+
+
+class Split(NamedTuple):
+    """One side of a byte product: its planes, and z batches of so many rows or columns, inner steps and bytes."""
+
+    planes: Array
+    batch: int
+    outer: int
+    steps: int
+    digits: int
 
 
 class Products:
@@ -58,19 +70,44 @@ class Products:
 
     def _bytes(self, a: Array, b: Array, out: Array, shape: Product) -> None:
         d = 4 if _width(a) == 32 else max(5, digits(shape.bits))
-        z, n, k, m = out.shape[0], np.int32(shape.n), np.int32(shape.k), np.int32(shape.m)
-        steps, rows, columns = -(-shape.k // STEP), -(-shape.n // SIDE), -(-shape.m // SIDE)
-        planes = []
-        for words, sides, name, sizes in ((a, rows, "rows", (n, k)), (b, columns, "columns", (k, m))):
-            split = self.xp.empty(z * sides * steps * d * SIDE * STEP, dtype=np.uint8)
-            self._kernel[f"split_{name}{_width(a)}"]((steps, 2 * sides, z), (THREADS,),
-                                                     (words, *sizes, np.int32(d), split))
-            planes.append(split)
+        self._multiplied(self.split("rows", [a], d), self.split("columns", [b], d), out, onto=False)
+
+    def split(self, side: str, words: Sequence[Array], d: int) -> Split:
+        """The `d` lowest bytes of words (z, n, k), or (z, k, m) for columns, as the byte product reads them. Two arrays
+        are operands of two products that are added up."""
+        z, rows, columns = words[0].shape
+        outer, inner = (rows, columns) if side == "rows" else (columns, rows)
+        each, sides = -(-inner // STEP), -(-outer // SIDE)
+        planes = self.xp.empty(z * sides * len(words) * each * d * SIDE * STEP, dtype=np.uint8)
+        sizes = np.int32(each), np.int32(rows), np.int32(columns), np.int32(d)
+        self._kernel[f"split_{side}{_width(words[0])}"]((len(words) * each, 2 * sides, z), (THREADS,),
+                                                        (words[0], words[-1], *sizes, planes))
+        return Split(planes, z, outer, len(words) * each, d)
+
+    def _multiplied(self, a: Split, b: Split, out: Array, onto: bool) -> None:
+        """out (z, n, m) = the product of split operands, or that and what `out` holds."""
+        rows, columns, d = -(-a.outer // SIDE), -(-b.outer // SIDE), a.digits
         most = longest(d) // STEP
-        for start in range(0, steps, most):
-            part = np.int32(start), np.int32(min(most, steps - start)), np.int32(steps), np.int32(start > 0)
-            self._kernel[f"digits{d}"]((columns, rows, z), (THREADS,), (*planes, out, n, m, *part),
-                                       shared_mem=_stages(d))
+        parts = parted(columns * rows * a.batch, min(most, a.steps))
+        if parts > 1 and not onto:
+            out.fill(0)  # the parts add to it
+        for start in range(0, a.steps, most):
+            part = start, min(most, a.steps - start), a.steps, onto or start > 0, parts
+            self._kernel[f"digits{d}"]((columns, rows, a.batch * parts), (THREADS,),
+                                       (a.planes, b.planes, out, np.int32(a.outer), np.int32(b.outer),
+                                        *map(np.int32, part)), shared_mem=_stages(d))
+
+    def joint(self, lefts: Sequence[Array], rights: Sequence[Array] | Split, onto: Array, shape: Product) -> Array:
+        """onto (z, n, m) + the sum of a (z, n, k) @ b (z, k, m), right mod 2^bits, in `onto` where that has the type of
+        the result. Bytes are the way."""
+        d = digits(shape.bits)
+        b = rights if isinstance(rights, Split) else self.split("columns", rights, d)
+        if d > 4:
+            self._multiplied(self.split("rows", lefts, d), b, onto, onto=True)
+            return onto
+        narrow = onto.astype(np.uint32)
+        self._multiplied(self.split("rows", lefts, d), b, narrow, onto=True)
+        return narrow.astype(np.uint64)
 
     def _float64(self, a: Array, b: Array, out: Array, shape: Product) -> None:
         narrow = _width(a) == 32
@@ -102,6 +139,12 @@ def longest(d: int) -> int:
     if d <= 4:
         return 1 << 30
     return ((1 << 32) - 1) // ((d - 4) * 255**2) // STEP * STEP
+
+
+def parted(blocks: int, steps: int) -> int:
+    """Parts that the inner side of a product of so many blocks and steps is cut into: as many as a device has room for,
+    of at least LEAST_STEPS each."""
+    return max(1, min(FULL // blocks, steps // LEAST_STEPS, MOST_BLOCKS // blocks))
 
 
 def _stages(d: int) -> int:

@@ -62,7 +62,8 @@ def test_kernels_are_verified_and_counted(
     assert kernels.verify(host, reference, 40) == []
     covered = {name for case in kernels.cases() for name in case.run.__code__.co_names}
     own = {n for n, f in vars(CudaKernels).items() if callable(f) and not n.startswith("_")}
-    assert own - covered - {"flip_bits", "outcome"} == {"matmul"}, "every kernel is in the bench"
+    keys = {"as_key", "claim_keys"}
+    assert own - covered - {"flip_bits", "outcome"} - keys == {"matmul"}, "every kernel is in the bench"
     monkeypatch.setattr(kernels, "SHRINK", 1 << 18)
     rows = kernels.measure(host, clock, PEAKS)
     assert all(r["seconds"] > 0 and r["share_of_memory"] > 0 for r in rows)
@@ -115,8 +116,11 @@ def test_a_model_is_verified_before_it_is_timed(
     assert row["seconds_end_to_end"] > 0
     assert len(bert.table(rows).splitlines()) == 2
     assert "was not run" in bert.target(rows)
-    target: dict[str, Any] = {"shape": "base", "tokens": 512, "layers": 12, "seconds_end_to_end": 2.0}
+    target: dict[str, Any] = {"shape": "base", "tokens": 512, "layers": 12, "seconds_end_to_end": 2.0, "texts": 1,
+                              "graph": "auto"}
     assert "MISSED" in bert.target([target])
+    assert "reached" in bert.target([target | {"seconds_end_to_end": 0.01}])
+    assert "reached" not in bert.target([target | {"seconds_end_to_end": 0.01, "graph": "off"}])
     monkeypatch.setattr(bert, "TOLERANCE", 0.0)
     with pytest.raises(SystemExit, match="nothing is timed"):
         bert.run(wanted)
@@ -165,7 +169,7 @@ def test_the_whole_bench(
     result = gpu.measured(host, pretended(bench, tmp_path), args)
     assert set(result) == {"device", "peaks", "kernels", "products", "bert"}
     assert set(PEAKS) <= set(result["peaks"])
-    assert len(result["bert"]) == 2
+    assert len(result["bert"]) == 4  # two models, a batch, and launch by launch
     assert json.loads((tmp_path / "gpu.json").read_text())["bert"]
     assert "every kernel gives NumPy's answer" in capsys.readouterr().out
     monkeypatch.setattr(products, "verify", lambda *given: ["a product"])

@@ -13,8 +13,8 @@ from cuda_lab import device
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.cuda import products as cuda_products
 from secformer.mpc.kernels.cuda.launch import CudaKernels
-from secformer.mpc.kernels.cuda.products import Products, longest
-from secformer.mpc.kernels.cuda.ways import BYTES, FLOAT64, INTEGER, WAYS, Choice, Product
+from secformer.mpc.kernels.cuda.products import FULL, Products, longest, parted
+from secformer.mpc.kernels.cuda.ways import BYTES, FLOAT64, INTEGER, WAYS, Choice, Product, digits
 
 EXTREMES = np.array([0, 1, 2**63, 2**63 - 1, 2**64 - 1, 2**32 - 1, 0x8080808080808080, 0x7F7F7F7F7F7F7F7F],
                     dtype=np.uint64)
@@ -101,6 +101,46 @@ def test_passes_over_a_long_inner_side_add_up(cuda: CudaKernels, monkeypatch: py
     monkeypatch.setattr(cuda_products, "longest", lambda d: 32)
     a = np.full((1, 100), 2**64 - 1, dtype=np.uint64)
     agree(cuda, np.array([[100]], dtype=np.uint64), a, a.T, bits, [BYTES])
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(np.uint32, 32), (np.uint64, 40), (np.uint64, 64)])
+@pytest.mark.parametrize("longest", [1 << 20, 96])
+def test_few_blocks_are_cut_along_the_inner_side(
+    cuda: CudaKernels, reference: Kernels, monkeypatch: pytest.MonkeyPatch, dtype: type, bits: int, longest: int
+) -> None:
+    """Parts of unequal length, an incomplete last step, a batch, and several passes of several parts."""
+    monkeypatch.setattr(cuda_products, "LEAST_STEPS", 2)
+    monkeypatch.setattr(cuda_products, "longest", lambda d: longest)
+    rng = np.random.default_rng(bits)
+    a, b = words(rng, 2, 3, 150).astype(dtype), words(rng, 2, 150, 5).astype(dtype)
+    assert parted(2, 5) == 2
+    agree(cuda, reference.matmul(a, b), a, b, bits, [BYTES])
+
+
+@pytest.mark.parametrize("bits", [8, 32, 40, 64])
+@pytest.mark.parametrize(("n", "k", "m"), [(1, 1, 1), (3, 70, 5), (65, 33, 66)])
+def test_products_that_are_added_up(
+    ordered_cuda: CudaKernels, reference: Kernels, n: int, k: int, m: int, bits: int
+) -> None:
+    """onto + a b + c d at once, with right operands that are split beforehand or not."""
+    rng = np.random.default_rng(n + k + m + bits)
+    give, take = ordered_cuda.backend.asarray, ordered_cuda.backend.to_host
+    a, c, b, d = (words(rng, 2, *size) for size in ((n, k), (n, k), (k, m), (k, m)))
+    onto = words(rng, 2, n, m)
+    expected = onto + reference.matmul(a, b) + reference.matmul(c, d)
+    mask, products = np.uint64(2**bits - 1), ordered_cuda.products
+    rights = [give(b), give(d)]
+    for right in (rights, products.split("columns", rights, digits(bits))):
+        got = take(products.joint([give(a), give(c)], right, give(onto.copy()), Product(2, n, k, m, bits)))
+        assert got.dtype == np.uint64
+        np.testing.assert_array_equal(got & mask, expected & mask)
+
+
+def test_a_full_device_is_not_cut_further() -> None:
+    assert parted(1, 7) == 1
+    assert parted(24, 96) == 5
+    assert parted(24, 24) == 3
+    assert parted(FULL, 1000) == parted(10 * FULL, 1000) == 1
 
 
 def test_the_longest_pass_of_the_largest_bytes() -> None:
