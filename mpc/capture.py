@@ -66,8 +66,9 @@ class KeyTable:
         """Where each key of a run stands in the table."""
         return {key: row for row, key in enumerate(self._keys(run), start=1)}
 
-    def words(self, run: Name, number: int) -> np.ndarray:
-        """The table of a run: (rows, 4)."""
+    def words(self, run: Name, number: int | None = None) -> np.ndarray:
+        """The table of a run: (rows, 4). `number` is above that of the run before; without it, `run` is the number."""
+        number = int(run) if number is None else number
         stated = (number + 1).to_bytes(8 * ROW, "little")  # 0 says that there are no keys
         return np.frombuffer(b"".join([stated, *self._keys(run)]), dtype="<u8").reshape(-1, ROW)
 
@@ -101,8 +102,7 @@ class Graph:
         return replace(self._outcome, results=results, cost=cost)
 
     def _prepared(self) -> np.ndarray:
-        run = self._fresh()
-        return self._keys.words(run, run)
+        return self._keys.words(self._fresh())
 
 
 @dataclass

@@ -129,10 +129,8 @@ class Graph:
     def _replay(self) -> None:
         if any(chunk.gone for chunk in self._chunks):
             raise CUDARuntimeError("cudaErrorIllegalAddress: the graph uses memory that its pool has given up")
-        own = {chunk.pool() for chunk in self._chunks} if self._gpu.segmented else set()
-        for pool in list(self._gpu.pools):
-            if pool not in own:
-                pool.poison()
+        for pool in [self._gpu.common] if self._gpu.segmented else list(self._gpu.pools):
+            pool.poison()
         for node in (self._nodes[n] for n in self._order()):
             node.work()
             if self.watch is not None:

@@ -46,8 +46,8 @@ class Reports:
 class Engines:
     """Entering starts the three roles; leaving ends them, and checks that their threads have ended."""
 
-    def __init__(self, folder: Path, **settings: Any):
-        self.roles = LocalRoles(folder, demo_model(), settings=PARTIES | settings)
+    def __init__(self, folder: Path, model: Any = None, **settings: Any):
+        self.roles = LocalRoles(folder, demo_model() if model is None else model, settings=PARTIES | settings)
         self.jobs, self.reports = (Jobs(99), Jobs(99)), (Reports(), Reports())
 
     def __enter__(self) -> Self:

@@ -94,11 +94,11 @@ class Trio:
         results: dict[str, Any] = {}
 
         def body(name: str, job: Callable[[], Any]) -> None:
-            with self.lanes[ROLES.index(name)], np.errstate(over="ignore"):
-                try:
+            try:
+                with self.lanes[ROLES.index(name)], np.errstate(over="ignore"):
                     results[name] = job()
-                except BaseException as error:
-                    results[name] = error
+            except BaseException as error:
+                results[name] = error
 
         threads = [threading.Thread(target=body, args=item, daemon=True) for item in jobs.items()]
         for thread in threads:
@@ -217,9 +217,9 @@ def test_two_runs_of_one_input_send_different_words(gpu: Any) -> None:
     first, second = ([payload for who, _, payload in log if who == "party 0"] for log in sent[2:])
     assert len(first) == len(second) > 5
     for one, other in zip(first, second, strict=True):
-        assert one != other or len(one) < 4, "a message came twice"
-    bits = np.unpackbits(np.frombuffer(b"".join(first) + b"".join(second), dtype=np.uint8))
-    assert abs(bits.mean() - 0.5) < 5 * 0.5 / np.sqrt(bits.size)
+        assert one != other or len(one) < 8, "a message came twice"
+    low = np.frombuffer(b"".join(first) + b"".join(second), dtype=np.uint8) & 1  # higher bits of a last byte may be 0
+    assert low.size > 1000 and abs(low.mean() - 0.5) < 5 * 0.5 / np.sqrt(low.size)
 
 
 def test_a_name_serves_once(gpu: Any) -> None:
@@ -295,7 +295,8 @@ def test_what_cannot_be_recorded_runs_launch_by_launch(gpu: Any, monkeypatch: py
 
         monkeypatch.setattr(trio.runs[0]._pool, "malloc", full)  # type: ignore[attr-defined]
     else:
-        monkeypatch.setattr("graph_lab.Stream.end_capture", lambda self: 1 // 0)
+        end = xp.cuda.Stream(non_blocking=True).__class__.end_capture
+        monkeypatch.setattr("graph_lab.Stream.end_capture", lambda self: (end(self), 1 // 0))
     for n in (1, 2, 3):
         got, repeated, _ = trio.answer(f"live/{n}", xs[n])
         assert not any(repeated)
