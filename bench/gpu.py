@@ -14,6 +14,7 @@ exit status is 2.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ import gpu_kernels
 import gpu_products
 import numpy as np
 from gpu_clock import PEAKS, DeviceClock, peaks
-from report import RESULTS, record
+from report import RESULTS, machine, record
 
 import secformer.mpc.kernels.cuda
 from secformer.mpc.backend import Backend, choose_backend
@@ -64,8 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         kernels = CudaKernels(backend)
         result = measured(kernels, backend.xp, args)
     result["seconds_of_the_bench"] = round(time.perf_counter() - started, 1)
-    record("gpu", result, args.out)
+    save(result, args.out)
     return 0
+
+
+def save(result: dict[str, Any], folder: Path) -> Path:
+    """Records what was measured on this device, beside what the file has of others. Parts that were not measured again
+    stay, with the commit that they were measured at."""
+    path, name = folder / "gpu.json", result["device"]["name"]
+    known: dict[str, Any] = json.loads(path.read_text("utf-8")).get("devices", {}) if path.is_file() else {}
+    facts = machine()
+    now = {part: {"commit": facts["commit"], "rows": rows} if part in PARTS else rows for part, rows in result.items()}
+    return record("gpu", {"devices": known | {name: known.get(name, {}) | now}}, folder)
 
 
 def measured(kernels: CudaKernels, cupy: Any, args: argparse.Namespace) -> dict[str, Any]:
@@ -106,7 +117,7 @@ def measured(kernels: CudaKernels, cupy: Any, args: argparse.Namespace) -> dict[
         for wish in wishes(args):
             result["bert"] += gpu_bert.run(wish)
             print(gpu_bert.table(result["bert"][-len(wish.tokens):]))
-            record("gpu", result, args.out)  # so far, in case the time runs out
+            save(result, args.out)  # so far, in case the time runs out
         print(gpu_bert.target(result["bert"]))
     return result
 

@@ -56,6 +56,11 @@ class Backend:
         """A public array that does not depend on the input, on this backend's device. It must not be written."""
         return self.asarray(x)
 
+    def brought(self, x: np.ndarray, *, zeros: bool = False) -> Any:
+        """A public array of the program, on this backend's device: where a run is recorded, an input of its graph. It
+        must not be written. `zeros`: zeros of its shape, in a place of the program where the other party has x."""
+        return self.constant(np.zeros_like(x) if zeros else x)
+
     def joined(self, parts: Sequence[Any], axis: int = 0) -> Any:
         """Arrays of one type, one behind the other along an axis."""
         return self.xp.concatenate(parts, axis=axis)
@@ -63,6 +68,11 @@ class Backend:
     def fetched(self, array: Any, finish: Callable[[np.ndarray], Any]) -> Any:
         """finish(array on the host); while a run is recorded, a `Later` of that."""
         return finish(self.to_host(array))
+
+    @property
+    def out_of_memory(self) -> type[Exception]:
+        """What is raised where the device has too little memory."""
+        return MemoryError
 
     def lane(self) -> AbstractContextManager[Any]:
         """What one role's thread computes in; the same lane every time, one thread at a time."""
@@ -109,26 +119,27 @@ class CupyBackend(Backend):
     @contextmanager
     def recorded(self, recording: Recording, stream: Any) -> Iterator[None]:
         """Inside, this thread's work is recorded, in `stream`."""
-        self._here.recording = recording
-        try:
-            with recording.branch(stream):
-                yield
-        finally:
-            self._here.recording = None
+        with self.recorded_alone(recording), recording.branch(stream):
+            yield
 
     @contextmanager
     def recorded_alone(self, recorder: Recorder) -> Iterator[None]:
         """Inside, this thread's work is recorded without that of other roles: messages are arrays on the GPU, which go
         through channels that note them (see `segments`)."""
-        self._here.recording = recorder
+        self._here.recording, self._here.read = recorder, recorder.brought.reader()
         try:
             yield
         finally:
-            self._here.recording = None
+            self._here.recording = self._here.read = None
 
     def constant(self, x: np.ndarray) -> Any:
         """Raises NotRecordable for one that no run before used, while a run is recorded: nothing is copied there."""
         return self._constants(x, self.recording)
+
+    def brought(self, x: np.ndarray, *, zeros: bool = False) -> Any:
+        """Raises NotRecordable, while a run is recorded, for another array than the program's script has here."""
+        found = None if self.recording is None else self._here.read(x)
+        return super().brought(x, zeros=zeros) if zeros or found is None else found
 
     def joined(self, parts: Sequence[Any], axis: int = 0) -> Any:
         """As a copy each: CuPy's own way takes a list of addresses from the host."""
@@ -148,6 +159,11 @@ class CupyBackend(Backend):
     def to_host(self, x: Any) -> np.ndarray:
         host: np.ndarray = self.xp.asnumpy(x)
         return host
+
+    @property
+    def out_of_memory(self) -> type[Exception]:
+        found: type[Exception] = self.xp.cuda.memory.OutOfMemoryError
+        return found
 
     def lane(self) -> Lane:
         return Lane(self)

@@ -1,32 +1,36 @@
 """One inference, one CUDA graph: programs that run again are recorded, and then repeated with fresh keys.
 
 The protocol is oblivious: which kernels run, on which shapes and in which order, depends on public facts alone. So all
-runs of one program on inputs of one shape are the same graph. The first run of a program goes launch by launch, and
-compiles; the second is recorded and repeated; later ones are repeated.
+runs of one program on inputs of one shape are the same graph, and so are runs of programs that differ in public arrays
+alone, such as masks (see `script`). The first run of a program goes launch by launch, and compiles; the second is
+recorded and repeated; later ones are repeated.
 
-What differs between runs is in device memory: the inputs, and a table with the keys of all streams of the plan. A graph
+What differs between runs is in device memory: the inputs, public arrays, and a table with the keys of all streams of
+the plan. A graph
 starts by claiming its keys, which ends everything if a run had them before, and ends by wiping them. So no run repeats
 the masks of another.
 """
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from secformer.mpc.backend import CupyBackend, Later
 from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.errors import NotRecordable, SettingsError
+from secformer.mpc.errors import NotRecordable, OutOfMemory, SettingsError
 from secformer.mpc.kernels.cuda.keys import ROW
 from secformer.mpc.kernels.cuda.launch import CudaKernels
 from secformer.mpc.meter import Cost
 from secformer.mpc.prg import Name, derive_all, spelt
-from secformer.mpc.recording import Recording
+from secformer.mpc.recording import Brought, Recording
+from secformer.mpc.script import Script
 
 GRAPHS = ("auto", "off")
 KEPT = 32  # graphs, and programs that may become one
@@ -79,19 +83,23 @@ class KeyTable:
 class Graph:
     """A program that was recorded. Each run of it takes fresh keys: there is no way to repeat it without."""
 
-    def __init__(self, recording: Recording, keys: KeyTable, table: Any, buffers: Sequence[Any], outcome: Outcome,
-                 fresh: Callable[[], int]):
+    def __init__(self, recording: Recording, keys: KeyTable, table: Any, last: Any, buffers: Sequence[Any],
+                 outcome: Outcome, fresh: Callable[[], int]):
+        require_later(outcome.results)
         self._stream, self._graph, self._kept = recording.stream, recording.graph, recording.kept
-        self._keys, self._table, self._buffers, self._outcome, self._fresh = keys, table, buffers, outcome, fresh
+        self._brought = recording.brought
+        self._keys, self._table, self._last, self._fresh = keys, table, last, fresh
+        self._buffers, self._outcome = buffers, outcome
         self._graph.upload(self._stream)
         self._next: np.ndarray | None = self._prepared()
 
-    def run(self, inputs: Inputs, backend: CupyBackend) -> Outcome:
-        """The program on other inputs."""
+    def run(self, script: Script, inputs: Inputs, backend: CupyBackend) -> Outcome:
+        """A program of the same name on other inputs."""
         started = time.perf_counter()
         with self._stream:
             for buffer, given in zip(self._buffers, inputs, strict=True):
                 put(buffer, given.words(), self._stream)
+            self._brought.hold(script.arrays, self._stream)
             words, self._next = self._next, None  # whatever happens now: these keys are spent
             self._table.set(self._prepared() if words is None else words, stream=self._stream)
             self._graph.launch(self._stream)
@@ -99,7 +107,7 @@ class Graph:
             self._stream.synchronize()
             results = tuple(done(result, backend) for result in self._outcome.results)
         cost = self._outcome.cost.lasting(time.perf_counter() - started)
-        return replace(self._outcome, results=results, cost=cost)
+        return Outcome(results, cost, script.plan)
 
     def _prepared(self) -> np.ndarray:
         return self._keys.words(self._fresh())
@@ -124,39 +132,49 @@ class Graphs:
 
     def __init__(self, kernels: CudaKernels, backend: CupyBackend, seeds: Sequence[bytes], fresh: Callable[[], int]):
         self._kernels, self._backend, self._seeds, self._fresh = kernels, backend, seeds, fresh
-        self._programs: OrderedDict[Hashable, _Program] = OrderedDict()
+        self._programs: OrderedDict[str, _Program] = OrderedDict()
         self._pool = kernels.xp.cuda.MemoryPool()  # all graphs share it, as no two run at the same time
-        self._last = kernels.xp.zeros(1, dtype=np.uint64)
+        kernels.claim_keys(kernels.xp.ones((1, ROW), dtype=np.uint64), kernels.xp.zeros(1, dtype=np.uint64))  # loads it
         self.notes: list[str] = []
 
-    def run(self, name: Hashable, plan: Plan, inputs: Inputs, play: Play) -> Outcome:
-        """Runs the program of that name, which is the same program on inputs of the same shapes whenever it comes."""
-        program = self._programs.setdefault(name, _Program())
-        self._programs.move_to_end(name)
+    def run(self, script: Script, inputs: Inputs, play: Play) -> Outcome:
+        """Runs the program that has this script, as the graph of another of the same name where there is one."""
+        program = self._programs.setdefault(script.name, _Program())
+        self._programs.move_to_end(script.name)
         while len(self._programs) > KEPT:
             self._programs.popitem(last=False)
         if program.graph is None and program.runs and not program.refused:
-            try:
-                program.graph = self._recorded(plan, inputs, play)
-            except Exception as error:  # whatever CuPy, the driver or the plan says: launch by launch it still runs
-                program.refused = True
-                self.notes.append(why(error, self._kernels.xp, self._pool))
+            self._record(program, script, inputs, play)
         program.runs += 1
         if program.graph is not None:
-            return program.graph.run(inputs, self._backend)
+            return program.graph.run(script, inputs, self._backend)
         return play(inputs, self._fresh(), None)
 
-    def _recorded(self, plan: Plan, inputs: Inputs, play: Play) -> Graph:
+    def _record(self, program: _Program, script: Script, inputs: Inputs, play: Play) -> None:
+        full = False
+        try:
+            program.graph = self._recorded(script, inputs, play)
+        except Exception as error:  # whatever CuPy, the driver or the plan says: launch by launch it still runs
+            program.refused, full = True, isinstance(error, OutOfMemory | self._backend.out_of_memory)
+            self.notes.append(why(error, self._backend, self._pool))
+        if full:  # all graphs give their memory back, and are recorded anew when they are next asked for
+            for each in self._programs.values():
+                each.graph = None
+            self._pool = self._kernels.xp.cuda.MemoryPool()
+            gc.collect()  # the error's own frames hold arrays
+
+    def _recorded(self, script: Script, inputs: Inputs, play: Play) -> Graph:
         xp, run = self._kernels.xp, self._fresh()
-        keys = KeyTable(self._seeds, plan)
+        keys = KeyTable(self._seeds, script.plan)
         rows = keys.rows(run)
-        table = xp.zeros((len(rows) + 1, ROW), dtype=np.uint64)
+        table, last = xp.zeros((len(rows) + 1, ROW), dtype=np.uint64), xp.zeros(1, dtype=np.uint64)
         buffers = [xp.asarray(given.words()) for given in inputs]
+        brought = Brought(xp, script.arrays, script.places)
         xp.cuda.get_current_stream().synchronize()
         xp.get_default_memory_pool().free_all_blocks()
-        with Recording(xp, self._pool) as recording:
+        with Recording(xp, self._pool, brought) as recording:
             with recording.stream:
-                self._kernels.claim_keys(table, self._last)
+                self._kernels.claim_keys(table, last)
             recording.begin()
             held = tuple(given.holding(buffer) for given, buffer in zip(inputs, buffers, strict=True))
             with self._kernels.keys.recorded(table, rows):
@@ -164,15 +182,15 @@ class Graphs:
             recording.join()
             with recording.stream:
                 table.fill(0)
-        return Graph(recording, keys, table, buffers, outcome, self._fresh)
+        return Graph(recording, keys, table, last, buffers, outcome, self._fresh)
 
 
-def why(error: Exception, xp: Any, pool: Any) -> str:
+def why(error: Exception, backend: CupyBackend, pool: Any) -> str:
     """Why a program was not recorded with memory of `pool`, and what to do about it."""
-    if isinstance(error, xp.cuda.memory.OutOfMemoryError):
-        held, free = pool.total_bytes(), xp.cuda.runtime.memGetInfo()[0]
-        return (f"this shape was not recorded as a CUDA graph: it needs more than {(held + free) / 1e9:.1f} GB of GPU "
-                f"memory, beside the weights; it runs launch by launch. Send fewer or shorter texts at once "
+    if isinstance(error, OutOfMemory | backend.out_of_memory):
+        needed = (pool.total_bytes() + backend.xp.cuda.runtime.memGetInfo()[0]) / 1e9
+        return (f"this shape was not recorded as a CUDA graph: beside what the weights take, it needs more than "
+                f"{needed:.1f} GB of GPU memory; it runs launch by launch. Send fewer or shorter texts at once "
                 f"(batch_tokens), or say graph='off'")
     return f"this shape was not recorded as a CUDA graph ({type(error).__name__}: {error}); it runs launch by launch"
 
@@ -194,6 +212,17 @@ def done(result: Any, backend: CupyBackend) -> Any:
     if isinstance(result, Mapping):
         return {name: done(value, backend) for name, value in result.items()}
     return type(result)(done(value, backend) for value in result) if isinstance(result, tuple | list) else result
+
+
+def require_later(result: Any) -> None:
+    """Raises NotRecordable where a result is not read off the GPU: then it is the recorded run's and no other's."""
+    parts = result.values() if isinstance(result, Mapping) else result
+    if isinstance(result, Mapping | tuple | list):
+        for part in parts:
+            require_later(part)
+    elif result is not None and not isinstance(result, Later):
+        raise NotRecordable(f"a result is a {type(result).__name__} of the recorded run, which other runs do not have; "
+                            f"results are what the session reveals")
 
 
 def graph_mode(mode: str) -> str:

@@ -25,6 +25,10 @@ class BackendUnavailable(SecformerError, RuntimeError):
     """The asked-for array library or device is not there."""
 
 
+class OutOfMemory(SecformerError, MemoryError):
+    """The device has less memory than a run needs."""
+
+
 class NotRecordable(SecformerError, RuntimeError):
     """A run that cannot be recorded as a CUDA graph. It runs launch by launch instead."""
 

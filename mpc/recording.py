@@ -10,17 +10,73 @@ from __future__ import annotations
 import gc
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any, Self
 
+import numpy as np
+
+from secformer.mpc.errors import NotRecordable
+
+LINE = 256  # bytes that arrays in a block begin at multiples of
 RELAXED = 2  # the capture mode in which other threads' streams may join, and memory may be allocated meanwhile
 
 
-class Recorder:
-    """Work of this thread that is recorded instead of running."""
+class Brought:
+    """The public arrays that a recorded program brings to the GPU, in memory of their own: inputs of its graph.
 
-    def __init__(self) -> None:
+    arrays  what they hold in the run that is recorded, each once
+    places  which of them the program brings, in order
+    """
+
+    def __init__(self, xp: Any, arrays: Sequence[np.ndarray], places: Sequence[int]):
+        self._places, self._shown = places, arrays
+        sizes = [-(-a.nbytes // LINE) * LINE for a in arrays]
+        self._starts = list(accumulate(sizes, initial=0))
+        self._block = xp.zeros(max(LINE, self._starts[-1]), dtype=np.uint8)
+        self._views = [self._block[start : start + a.nbytes].view(a.dtype).reshape(a.shape) if a.nbytes else
+                       xp.zeros(a.shape, dtype=a.dtype) for start, a in zip(self._starts, arrays, strict=False)]
+        self._held: Sequence[np.ndarray] | None = None
+
+    def hold(self, arrays: Sequence[np.ndarray], stream: Any) -> None:
+        """Brings other contents, in one copy; nothing where these are there already. Raises NotRecordable for arrays of
+        other shapes or types."""
+        if arrays is self._held:
+            return
+        facts, mine = ([(a.shape, a.dtype) for a in some] for some in (arrays, self._shown))
+        if facts != mine:
+            raise NotRecordable(f"a graph takes public arrays {mine}, got {facts}")
+        host = np.zeros(self._block.size, dtype=np.uint8)
+        for start, array in zip(self._starts, arrays, strict=False):
+            host[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+        self._block.set(host, stream=stream)
+        self._held = arrays
+
+    def reader(self) -> Callable[[np.ndarray], Any]:
+        """For one party: gives the arrays in their order. Raises NotRecordable where the program brings something else
+        than its script says."""
+        places = iter(self._places)
+
+        def read(x: np.ndarray) -> Any:
+            place = next(places, -1)
+            shown = self._shown[place] if place >= 0 else None
+            if shown is None or shown.dtype != x.dtype or not np.array_equal(shown, x):
+                raise NotRecordable("the program brings another public array than its script says; a program must do "
+                                    "the same in every session")
+            return self._views[place]
+
+        return read
+
+
+class Recorder:
+    """Work of this thread that is recorded instead of running.
+
+    brought  the public arrays that the program brings
+    """
+
+    def __init__(self, brought: Brought) -> None:
+        self.brought = brought
         self._kept: list[Any] = []
         self._lock = threading.Lock()
 
@@ -41,8 +97,8 @@ class Recording(Recorder):
     stream  where the graph starts and ends
     """
 
-    def __init__(self, xp: Any, pool: Any):
-        super().__init__()
+    def __init__(self, xp: Any, pool: Any, brought: Brought):
+        super().__init__(brought)
         self._xp, self._pool = xp, pool
         self.stream = xp.cuda.Stream(non_blocking=True)
         self.graph: Any = None

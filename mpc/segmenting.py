@@ -18,7 +18,7 @@ import numpy as np
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag
-from secformer.mpc.recording import RELAXED, Recorder
+from secformer.mpc.recording import RELAXED, Brought, Recorder
 
 BLOCK = 1 << 22    # bytes of the smallest block of places
 SEGMENT = 1 << 28  # bytes that one segment receives, unless one message is longer
@@ -72,8 +72,8 @@ class Places:
 class Segmenting(Recorder):
     """The recording of one role's run, in the current stream: cuts it into segments."""
 
-    def __init__(self, xp: Any, pool: Any, places: Places):
-        super().__init__()
+    def __init__(self, xp: Any, pool: Any, places: Places, brought: Brought):
+        super().__init__(brought)
         self._xp, self._pool, self._places = xp, pool, places
         self._stream = xp.cuda.get_current_stream()
         self._received: list[Message] = []

@@ -12,6 +12,7 @@ name: the first segment claims it, which ends everything if a table comes again,
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 from collections import OrderedDict, deque
@@ -23,40 +24,53 @@ from typing import Any, Protocol
 import numpy as np
 
 from secformer.mpc.backend import CupyBackend
-from secformer.mpc.capture import KeyTable, done, put, why
-from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.errors import ReusedRandomness
+from secformer.mpc.capture import KeyTable, done, put, require_later, why
+from secformer.mpc.errors import OutOfMemory, ReusedRandomness
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.cuda.keys import ROW
 from secformer.mpc.kernels.cuda.launch import CudaKernels
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.prg import Name
+from secformer.mpc.recording import Brought
+from secformer.mpc.script import Script
 from secformer.mpc.segmenting import Message, Noting, Places, Segmenting
 
 KEPT = 8             # programs of one lane that are recorded, or may become so
 REMEMBERED = 1 << 12 # names of runs
 
 Channels = Mapping[str, Channel]
-Play = Callable[[Channels, Any], Any]  # the program: its channels by name, its input
+Play = Callable[[Channels, Any], tuple[Any, Any]]  # the program: channels by name, input -> results, facts
 Told = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What a program returned, and whether this was a repetition of a recorded run."""
+    """What a program returned.
 
-    result: Any
+    results   what it revealed
+    facts     what is the same in all runs, such as the bytes sent: where this run repeats another, the other's
+    repeated  whether it does
+    """
+
+    results: Any
+    facts: Any
     repeated: bool
 
 
 class Runs(Protocol):
-    """Runs the programs of one role in one lane, which the calling thread is in."""
+    """Runs the programs of one role in one lane, which the calling thread is in.
 
-    def run(self, name: Hashable, plan: Plan, seeds: Sequence[bytes], run: Name, channels: Channels, given: Any,
+    recording  whether programs that run again may be recorded
+    """
+
+    recording: bool
+
+    def run(self, name: Hashable, script: Script, seeds: Sequence[bytes], run: Name, channels: Channels, given: Any,
             play: Play) -> Ran:
-        """Runs `play(channels, given)`.
+        """Runs `play(channels, given)`, which returns results and facts (see `Ran`).
 
-        name      all that the program depends on, beside its input and its messages
+        name      all that the program depends on, beside its input, its messages and the arrays of its script
+        script    the program's; a program without a name is never recorded
         seeds     those that its streams are expanded from
         run       names the run's streams: use a name once under a seed
         channels  by the names that the program knows them by
@@ -70,10 +84,12 @@ class Runs(Protocol):
 class Launches:
     """Runs that are never recorded."""
 
-    def run(self, name: Hashable, plan: Plan, seeds: Sequence[bytes], run: Name, channels: Channels, given: Any,
+    recording = False
+
+    def run(self, name: Hashable, script: Script, seeds: Sequence[bytes], run: Name, channels: Channels, given: Any,
             play: Play) -> Ran:
         """As in `Runs`."""
-        return Ran(play(channels, given), False)
+        return Ran(*play(channels, given), False)
 
     def forget(self) -> None:
         """There is nothing to forget."""
@@ -119,18 +135,21 @@ class _Outbox:
 class Recorded:
     """A program as segments. Each run takes the keys of a run name: there is no way to repeat it without."""
 
-    def __init__(self, segmenting: Segmenting, keys: KeyTable, table: Any, buffer: Any, result: Any):
-        self._segments, self._kept = segmenting.segments, segmenting.kept
-        self._keys, self._table, self._buffer, self._result = keys, table, buffer, result
+    def __init__(self, segmenting: Segmenting, keys: KeyTable, table: Any, buffer: Any, results: Any, facts: Any):
+        require_later(results)
+        self._segments, self._kept, self._brought = segmenting.segments, segmenting.kept, segmenting.brought
+        self._keys, self._table, self._buffer, self._results, self._facts = keys, table, buffer, results, facts
 
-    def run(self, run: Name, number: int, channels: Channels, given: Any, backend: CupyBackend, ahead: int) -> Any:
-        """The program on another input, under the keys of the run of that name. `number` is above that of any run
-        before in this lane."""
+    def run(self, run: Name, number: int, script: Script, channels: Channels, given: Any, backend: CupyBackend,
+            ahead: int) -> Ran:
+        """A program of the same name on another input, under the keys of the run of that name. `number` is above that
+        of any run before in this lane."""
         stream = backend.xp.cuda.get_current_stream()
         for channel in channels.values():
             channel.buffer = backend.buffer
         if self._buffer is not None:
             put(self._buffer, given, stream)
+        self._brought.hold(script.arrays, stream)
         out = _Outbox(backend, channels, ahead)
         self._table.set(self._keys.words(run, number), stream=stream)
         try:
@@ -148,7 +167,7 @@ class Recorded:
                 self._table.fill(0)
                 stream.synchronize()  # before the messages in `out` are let go of
             raise
-        return done(self._result, backend)
+        return Ran(done(self._results, backend), self._facts, True)
 
 
 @dataclass
@@ -168,6 +187,8 @@ class Segments:
     ahead  bytes of messages that may be on their way to the host while the GPU goes on
     """
 
+    recording = True
+
     def __init__(self, kernels: CudaKernels, backend: CupyBackend, told: Told, ahead: int = 0):
         self._kernels, self._backend, self._told, self._ahead = kernels, backend, told, ahead
         self._programs: OrderedDict[Hashable, _Program] = OrderedDict()
@@ -180,7 +201,7 @@ class Segments:
         self._used: OrderedDict[tuple[tuple[bytes, ...], Name], None] = OrderedDict()
         self._busy = threading.Lock()
 
-    def run(self, name: Hashable, plan: Plan, seeds: Sequence[bytes], run: Name, channels: Channels, given: Any,
+    def run(self, name: Hashable, script: Script, seeds: Sequence[bytes], run: Name, channels: Channels, given: Any,
             play: Play) -> Ran:
         """As in `Runs`. Raises ReusedRandomness for the name of a run that came before."""
         with self._busy:
@@ -190,13 +211,13 @@ class Segments:
             while len(self._programs) > KEPT:
                 self._programs.popitem(last=False)
             if program.ran and program.recorded is None and not program.refused:
-                self._record(program, plan, seeds, run, channels, given, play)
+                self._record(program, script, seeds, run, channels, given, play)
             if program.recorded is None:
-                result = play(channels, given)
-                program.ran = True
-                return Ran(result, False)
+                results, facts = play(channels, given)
+                program.ran = bool(script.name)
+                return Ran(results, facts, False)
             number = next(self._numbers)
-            return Ran(program.recorded.run(run, number, channels, given, self._backend, self._ahead), True)
+            return program.recorded.run(run, number, script, channels, given, self._backend, self._ahead)
 
     def forget(self) -> None:
         """As in `Runs`."""
@@ -210,30 +231,33 @@ class Segments:
         if len(self._used) > REMEMBERED:
             self._used.popitem(last=False)
 
-    def _record(self, program: _Program, plan: Plan, seeds: Sequence[bytes], run: Name, channels: Channels, given: Any,
-                play: Play) -> None:
+    def _record(self, program: _Program, script: Script, seeds: Sequence[bytes], run: Name, channels: Channels,
+                given: Any, play: Play) -> None:
         """Nothing of the run happens here but the recording: whoever waits for its messages gets them afterwards."""
+        full = False
         try:
-            program.recorded = self._recorded(plan, seeds, run, channels, given, play)
+            program.recorded = self._recorded(script, seeds, run, channels, given, play)
         except Exception as error:  # whatever CuPy, the driver or the plan says: launch by launch it still runs
-            program.refused = True
-            if isinstance(error, self._kernels.xp.cuda.memory.OutOfMemoryError):
-                for other in self._programs.values():  # the pool may have given up memory that they use
-                    other.recorded = None
-            self._told(why(error, self._kernels.xp, self._pool))
+            program.refused, full = True, isinstance(error, OutOfMemory | self._backend.out_of_memory)
+            self._told(why(error, self._backend, self._pool))
+        if full:  # all recordings give their memory back, and are made anew when they are next asked for
+            for each in self._programs.values():
+                each.recorded = None
+            self._pool, self._places = self._kernels.xp.cuda.MemoryPool(), Places(self._kernels.xp)
+            gc.collect()  # the error's own frames hold arrays
 
-    def _recorded(self, plan: Plan, seeds: Sequence[bytes], run: Name, channels: Channels, given: Any,
+    def _recorded(self, script: Script, seeds: Sequence[bytes], run: Name, channels: Channels, given: Any,
                   play: Play) -> Recorded:
-        xp, keys = self._kernels.xp, KeyTable(seeds, plan)
+        xp, keys = self._kernels.xp, KeyTable(seeds, script.plan)
         rows = keys.rows(run)
         table = xp.zeros((len(rows) + 1, ROW), dtype=np.uint64)
         buffer = None if given is None else xp.asarray(given)
+        segmenting = Segmenting(xp, self._pool, self._places, Brought(xp, script.arrays, script.places))
         xp.cuda.get_current_stream().synchronize()
-        segmenting = Segmenting(xp, self._pool, self._places)
         noting = {name: Noting(name, channel, segmenting) for name, channel in channels.items()}
         with segmenting.running(), self._backend.recorded_alone(segmenting), \
                 self._kernels.keys.recorded_here(table, rows):
             self._kernels.claim_keys(table, self._last)
-            result = play(noting, buffer)
+            results, facts = play(noting, buffer)
             table.fill(0)
-        return Recorded(segmenting, keys, table, buffer, result)
+        return Recorded(segmenting, keys, table, buffer, results, facts)

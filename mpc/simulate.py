@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import numpy as np
 
-from secformer.mpc.backend import CupyBackend, Lane, choose_backend
+from secformer.mpc.backend import Backend, CupyBackend, Lane, choose_backend
 from secformer.mpc.capture import Graphs, Outcome, graph_mode
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
-from secformer.mpc.errors import ProtocolError
+from secformer.mpc.errors import OutOfMemory, ProtocolError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import Kernels, kernels_for
 from secformer.mpc.kernels.cuda.launch import CudaKernels
@@ -28,6 +28,7 @@ from secformer.mpc.net.channel import DEADLINE, Channel, local_pair
 from secformer.mpc.party import Party
 from secformer.mpc.prg import fresh_seed
 from secformer.mpc.recording import Recording
+from secformer.mpc.script import Script
 from secformer.mpc.sessions.recorder import PlanRecorder
 from secformer.mpc.sessions.secure import SecureSession
 
@@ -78,25 +79,35 @@ class World:
         """What the caller should know about how programs ran here."""
         return self._graphs.notes if self._graphs else []
 
+    @property
+    def recording(self) -> bool:
+        """Whether programs that run again may be recorded here."""
+        return self._graphs is not None
+
+    def script(self, program: Program, inputs0: Any = None) -> Script:
+        """What `run` takes of a program whose runs may be recorded: it says all that the program depends on."""
+        return self.recorder.script(program, inputs0) if self.recording else Script(self.recorder.record(program,
+                                                                                                          inputs0))
+
     def run(self, program: Program, inputs0: Any = None, inputs1: Any = None, *, plan: Plan | None = None,
-            public: Hashable = None) -> Outcome:
+            script: Script | None = None) -> Outcome:
         """Records `program(session, inputs)`, then runs it at both parties, each with its own inputs.
 
         Pass the plan of an earlier run of the same program on the same shapes to skip the recording.
-        `public` is what the program depends on beside the plan and its inputs, which are then `capture.Input`. Runs
-        that have it in common may be one CUDA graph, where the GPU can. None: never.
+        With its `script`, which has the plan, and inputs that are `capture.Input`, it may run as a CUDA graph. Programs
+        of one script, or of scripts of one name, share a graph.
         Raises the first error of any role; the others are stopped.
         """
         self._wait_for_the_last()
         with self.parties[0].taking_back(self.parties[1], self.recorder):
-            plan = plan or self.recorder.record(program, inputs0)
+            plan = script.plan if script else plan or self.recorder.record(program, inputs0)
 
             def play(inputs: Any, serial: int, recording: Recording | None) -> Outcome:
                 return self._played(program, inputs, plan, serial, recording)
 
-            if self._graphs is None or public is None:
+            if self._graphs is None or script is None or not script.name:
                 return play((inputs0, inputs1), self._fresh(), None)
-            return self._graphs.run((plan.digest, public), plan, (inputs0, inputs1), play)
+            return self._graphs.run(script, (inputs0, inputs1), play)
 
     def _fresh(self) -> int:
         """The number of a run, which no other run has."""
@@ -112,7 +123,7 @@ class World:
         dealer_end, party1_end = local_pair("the dealer", "party 1", capacity=self.kernels.ahead,
                                             deadline=self.deadline)
         meters = (Meter(), Meter())
-        with _Run((*ends, dealer_end, party1_end), lanes) as run:
+        with _Run((*ends, dealer_end, party1_end), lanes, self.kernels.backend) as run:
             self._unfinished = run.threads
             for rank, (session, given) in enumerate(zip(self.parties, inputs, strict=True)):
                 feed = party1_end if rank == 1 else None
@@ -146,8 +157,9 @@ def _party_job(program: Program, session: SecureSession, inputs: Any, meter: Met
 class _Run:
     """The threads of one run; the first failure closes every channel, so that nobody waits for it."""
 
-    def __init__(self, channels: tuple[Channel, ...], lanes: Mapping[str, AbstractContextManager[Any]]):
-        self._channels, self._lanes = channels, lanes
+    def __init__(self, channels: tuple[Channel, ...], lanes: Mapping[str, AbstractContextManager[Any]],
+                 backend: Backend):
+        self._channels, self._lanes, self._backend = channels, lanes, backend
         self.threads: list[threading.Thread] = []
         self._results: dict[str, Any] = {}
         self._errors: list[BaseException] = []
@@ -159,12 +171,20 @@ class _Run:
                 with self._lanes[name], np.errstate(over="ignore"):
                     self._results[name] = job()
             except BaseException as error:  # handed to the caller's thread by join
-                self._errors.append(error)
+                self._errors.append(self._explained(error))
                 self.stop(f"{name}: {error}")
 
         thread = threading.Thread(target=body, name=name, daemon=True)
         self.threads.append(thread)
         thread.start()
+
+    def _explained(self, error: BaseException) -> BaseException:
+        if not isinstance(error, self._backend.out_of_memory) or isinstance(error, OutOfMemory):
+            return error
+        explained = OutOfMemory(f"too little memory for this run ({error}); send fewer or shorter texts at once (see "
+                                f"batch_tokens), or use backend='numpy'")
+        explained.__cause__ = error
+        return explained
 
     def stop(self, reason: str) -> None:
         for channel in self._channels:

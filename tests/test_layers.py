@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc.meter",),
     ("secformer.mpc.net",),
     ("secformer.mpc.dealer",),
+    ("secformer.mpc.script",),
     ("secformer.mpc.party",),
     ("secformer.mpc.ops",),
     ("secformer.mpc.session",),

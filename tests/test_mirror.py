@@ -108,6 +108,7 @@ OTHERS: dict[str, str] = {
     "mpc/ops/test_truncation.py": "the verbs settle and lift",
     "mpc/sessions/test_twin_and_recorder.py": "two sessions that must agree",
     "models/distill/test_families.py": "teachers of all families, from a pretrained model to a student on shares",
+    "models/families/test_fillers.py": "texts with fillers, in every family",
     "models/run/test_outliers.py": "weights of many sizes, on shares",
     "protocols/test_rivals.py": "three systems' functions, measured alike",
 }

@@ -18,12 +18,17 @@ FEW = 8           # or so many more than tokens: in texts below 80 tokens, their
 
 @dataclass(frozen=True)
 class Row:
-    """One text: ids, segments and mask (1 = attend), each (T,) int64, without padding at the end. `repr` shows the mask
-    alone, which is public."""
+    """One text: ids, segments and mask (1 = attend), each (T,) int64, without padding at the end. `repr` shows what is
+    public: the mask, and how many of the tokens, the last ones, are fillers.
+
+    A filler is a copy of the text's first token, in its place, that nothing attends to. So whatever a model computes
+    of a filler, it computes of the first token.
+    """
 
     ids: np.ndarray = field(repr=False)
     segments: np.ndarray = field(repr=False)
     mask: np.ndarray
+    fillers: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -32,10 +37,24 @@ class Row:
         """The first `most` tokens, or all of fewer."""
         return self if len(self) <= most else Row(self.ids[:most], self.segments[:most], self.mask[:most])
 
+    @property
+    def own(self) -> int:
+        """The number of tokens without fillers."""
+        return len(self) - self.fillers
+
+    def filled(self, length: int) -> Row:
+        """The same text with fillers, so that it has `length` tokens; the text itself where it is as long already."""
+        more = length - len(self)
+        if more <= 0:
+            return self
+        ids, segments = (np.concatenate([x, np.repeat(x[:1], more)]) for x in (self.ids, self.segments))
+        mask = np.concatenate([self.mask, np.zeros(more, self.mask.dtype)])
+        return Row(ids, segments, mask, self.fillers + more)
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Texts that run together. Their lengths and masks are public.
+    """Texts that run together. Their lengths, masks and numbers of fillers are public.
 
     Tokens are packed as (N, ...), so token-wise work spends nothing on padding. Attention unpacks the tokens to
     (B, T, ...). There, padding repeats each text's first token, so the padding stays within every measured range.
@@ -48,9 +67,9 @@ class Batch:
         return len(self.rows)
 
     @cached_property
-    def public(self) -> tuple[bytes, bytes]:
-        """All that parties know of the batch: lengths and masks. Batches that have it in common run alike."""
-        return self.lengths.tobytes(), self.mask.tobytes()
+    def public(self) -> tuple[bytes, bytes, bytes]:
+        """All that parties know of the batch: lengths, masks and fillers. Batches that have it in common run alike."""
+        return self.lengths.tobytes(), self.mask.tobytes(), self.own_lengths.tobytes()
 
     @cached_property
     def longest(self) -> int:
@@ -58,7 +77,13 @@ class Batch:
 
     @cached_property
     def lengths(self) -> np.ndarray:
+        """(B,): the tokens of each text, fillers included."""
         return np.array([len(r) for r in self.rows])
+
+    @cached_property
+    def own_lengths(self) -> np.ndarray:
+        """(B,): the tokens of each text, without fillers."""
+        return np.array([r.own for r in self.rows])
 
     @property
     def tokens(self) -> int:
@@ -79,18 +104,29 @@ class Batch:
 
     @cached_property
     def present(self) -> np.ndarray:
-        """(B, T) bool: the positions that hold a token rather than padding."""
+        """(B, T) bool: the positions that hold a token, be it a filler, rather than padding."""
         return np.asarray(np.arange(self.longest) < self.lengths[:, None])
 
     @cached_property
+    def own(self) -> np.ndarray:
+        """(B, T) bool: the positions that hold a token of the text itself, neither padding nor a filler."""
+        return np.asarray(np.arange(self.longest) < self.own_lengths[:, None])
+
+    @cached_property
     def steps(self) -> np.ndarray:
-        """(B, T): the place in its text of the token at each position. Padding takes the first token of its text."""
-        return np.where(self.present, np.arange(self.longest), 0)
+        """(B, T): the place in its text of the token at each position. Padding and fillers stand for the first token of
+        their text."""
+        return np.where(self.own, np.arange(self.longest), 0)
+
+    @cached_property
+    def like(self) -> np.ndarray:
+        """(N,): the packed index of the token that each is computed like: its own, a filler's text's first."""
+        return np.asarray((self.starts[:, None] + self.steps)[self.present])
 
     @cached_property
     def unpacking(self) -> np.ndarray:
         """(B T,): the packed index of the token at each position. Padding takes the first token of its text."""
-        return np.asarray(self.starts[:, None] + self.steps).reshape(-1)
+        return np.asarray(self.starts[:, None] + np.where(self.present, np.arange(self.longest), 0)).reshape(-1)
 
     @cached_property
     def packing(self) -> np.ndarray:
@@ -104,7 +140,7 @@ class Batch:
     @cached_property
     def owners(self) -> dict[int, np.ndarray]:
         """Which text each row of an array belongs to, for arrays of N rows and of B rows. Tokens that nothing attends
-        to count, too: poolers and clients may read them."""
+        to count, too: poolers and clients may read them. So do fillers, which are as their text's first token."""
         return {self.tokens: np.repeat(np.arange(self.size), self.lengths), self.size: np.arange(self.size)}
 
     @cached_property
@@ -117,19 +153,36 @@ class Batch:
 
     @cached_property
     def positions(self) -> np.ndarray:
-        return np.concatenate([np.arange(len(r)) for r in self.rows])
+        """(N,): the place of each token in its text."""
+        return np.asarray(self.steps[self.present])
 
     def counted(self, pad: int) -> np.ndarray:
         """(N,): for an attended token, how many there are in its text up to it, plus `pad`; for all others, `pad`."""
-        return np.concatenate([np.cumsum(r.mask) * r.mask for r in self.rows]) + pad
+        counts = np.concatenate([np.cumsum(r.mask) * r.mask for r in self.rows])
+        return np.asarray(counts[self.like] + pad)
 
 
-def batches(rows: Sequence[Row], limit: int, least: int = 1) -> Iterator[tuple[list[int], Batch]]:
+@dataclass(frozen=True)
+class Steps:
+    """The lengths that texts are filled up to: multiples of `step`, and `most`, which none exceeds."""
+
+    step: int
+    most: int
+
+    def length(self, tokens: int) -> int:
+        """The next such length."""
+        return max(tokens, min(-(-tokens // self.step) * self.step, self.most))
+
+
+def batches(rows: Sequence[Row], limit: int, least: int = 1,
+            steps: Steps | None = None) -> Iterator[tuple[list[int], Batch]]:
     """Puts texts of similar length into batches. Yields each batch with the places of its texts in `rows`.
 
     limit  the most positions (texts times longest text) per batch; a text that is longer runs alone
     least  batches, which then run at the same time: where there are fewer, the largest are cut in two, down to single
            texts
+    steps  lengths that texts are filled up to, so that few programs differ. All texts of a batch then get its longest
+           text's length
 
     Attention pads the texts of a batch, and only attention does. A batch has at most 1.1 positions per token (PADDING),
     and no text has more than that, or than FEW positions beyond its tokens. So another's padding adds at most about a
@@ -137,6 +190,8 @@ def batches(rows: Sequence[Row], limit: int, least: int = 1) -> Iterator[tuple[l
     unless `limit` parts them. Subject to that, there are as few batches as can be, because each batch has rounds of its
     own; and of the cuts with as few batches, this is one with the fewest positions.
     """
+    if steps is not None:
+        rows = [row.filled(steps.length(len(row))) for row in rows]
     lengths = [len(row) for row in rows]
     order = sorted(range(len(rows)), key=lambda i: (lengths[i], i))
     parts: list[list[int]] = []  # of equal length each, in ascending order: what the batches are made of
@@ -145,7 +200,8 @@ def batches(rows: Sequence[Row], limit: int, least: int = 1) -> Iterator[tuple[l
         parts += [places[k : k + most] for k in range(0, len(places), most)]
     cuts = _fewest([(lengths[part[0]], len(part)) for part in parts], limit)
     for places in _cut([[i for part in parts[start:stop] for i in part] for start, stop in cuts], lengths, least):
-        yield places, Batch(tuple(rows[i] for i in places))
+        longest = 0 if steps is None else max(lengths[i] for i in places)
+        yield places, Batch(tuple(rows[i].filled(longest) for i in places))
 
 
 def _fewest(parts: Sequence[tuple[int, int]], limit: int) -> list[tuple[int, int]]:

@@ -181,6 +181,12 @@ class Architecture(ABC):
         per text."""
 
     @property
+    def fillable(self) -> bool:
+        """Whether texts may be filled up with copies of their first token (see `Row`): the program then computes the
+        same of such a copy as of that token, and of other tokens what it computes without. Families say so."""
+        return False
+
+    @property
     def unit_embeddings(self) -> bool:
         """Whether the client brings the result SENTENCE, where there is one, to unit length."""
         return False

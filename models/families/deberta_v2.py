@@ -211,7 +211,7 @@ class DebertaV2(Encoder):
                 magnitude = norming(s, f, "embedding.layernorm")
                 x = linear(s, x, f, "embedding.projection", bias=False, magnitude=magnitude)
         x = layernorm(s, x, f, "embedding.layernorm", self.spec.eps)
-        real = f.batch.mask[f.batch.present]  # (N,)
+        real = f.batch.mask[f.batch.present][f.batch.like]  # (N,); fillers as their text's first token
         return x if real.all() else x * real.astype(np.int64)[:, None]
 
     def scores(self, s: Session, q: Share, k: Share, f: Forward, at: Site, weights: str) -> Share:
@@ -231,13 +231,14 @@ class DebertaV2(Encoder):
 
     def context(self, s: Session, scores: Share, v: Share, f: Forward, at: Site) -> Share:
         found, batch = super().context(s, scores, v, f, at), f.batch
-        idle = batch.present & ~batch.mask  # (B, T)
+        # (B, T); fillers as their text's first token
+        idle = batch.present & ~np.take_along_axis(batch.mask, batch.steps, axis=1)
         if not idle.any():
             return found
-        every = (v * batch.present.astype(np.int64)[:, None, :, None]).sum(2, keepdims=True)  # (B, H, 1, D)
+        every = (v * batch.own.astype(np.int64)[:, None, :, None]).sum(2, keepdims=True)  # (B, H, 1, D)
         longest = min(v.magnitude + bits(batch.longest), v.width - v.frac - 2)
         (every,) = s.lift(every.promise(longest))  # values are as wide as a product, and 1 / T has many bits
-        parts = np.rint(2.0**SHARP / batch.lengths).astype(np.int64)[:, None, None, None]
+        parts = np.rint(2.0**SHARP / batch.own_lengths).astype(np.int64)[:, None, None, None]
         mean = (every * parts * 2.0**-SHARP).promise(found.magnitude)
         idle = idle[:, None, :, None]
         mixed: Share = found * (~idle).astype(np.int64) + mean * idle.astype(np.int64)

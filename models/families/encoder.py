@@ -185,6 +185,10 @@ class Encoder(EncoderTensors):
         return (f"head.{self.word_act}", "head.layernorm")
 
     @property
+    def fillable(self) -> bool:
+        return True
+
+    @property
     def results(self) -> Mapping[str, bool]:
         pooled = {"pooler_output": False} if self.spec.pooler else {}
         logits = {} if self.head is Head.ENCODER else {"logits": self.head.by_token}

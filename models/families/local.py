@@ -28,6 +28,8 @@ class Meeting:
     mask     as softmax takes it: (B, T), or (B, n, w, k)
     places   (N,): where each token is among the B n w queries
     alone    (N,) bool: tokens that have nothing to attend to within reach; another query stands in their place
+
+    Fillers have the results of their text's first token.
     """
 
     queries: np.ndarray
@@ -53,7 +55,7 @@ class Meeting:
         seen = np.pad(batch.mask.cumsum(axis=1), ((0, 0), (1, 0)))
         steps = np.arange(t)
         near = seen[:, np.minimum(steps + reach + 1, t)] - seen[:, np.maximum(steps - reach, 0)]
-        live = batch.present & (near > 0)  # (B, T): has something to attend to
+        live = batch.own & (near > 0)  # (B, T): has something to attend to
         here = np.pad(live, ((0, 0), (0, n * w - t))).reshape(b, n, w)
         # a block without a live query is a copy of one that has some, and so is, within a block, every other query:
         # each row of scores is a real one, whatever a recipe asks of rows
@@ -66,8 +68,8 @@ class Meeting:
         text, index = np.arange(b)[:, None, None], batch.unpacking.reshape(b, t)
         mask = np.abs(queries[..., None] - keys[..., None, :]) <= reach
         mask &= batch.mask[text, keys][..., None, :]
-        places = np.flatnonzero(np.pad(batch.present, ((0, 0), (0, n * w - t))))
-        return cls(index[text, queries], index[text, keys], mask, places, ~live[batch.present])
+        places = np.flatnonzero(np.pad(batch.present, ((0, 0), (0, n * w - t))))[batch.like]
+        return cls(index[text, queries], index[text, keys], mask, places, ~live[batch.present][batch.like])
 
     def of_queries(self, x: Share, heads: int) -> Share:
         """Queries (N, C) to (B, H n, w, D)."""
@@ -113,16 +115,16 @@ def alone_as_mean(s: Session, x: Share, values: Share, meeting: Meeting, batch: 
     (N, C): so `transformers` has it. Local."""
     if not meeting.alone.any():
         return x
-    owner, means = batch.owners[batch.tokens], []
+    owner, every, means = batch.owners[batch.tokens], np.arange(batch.tokens), []
     for text in np.unique(owner[meeting.alone]):
-        mine = np.flatnonzero(owner == text)
+        mine = np.flatnonzero((owner == text) & (batch.like == every))
         mean = (values[mine].sum(0, keepdims=True) * (1.0 / len(mine))).promise(x.magnitude)
         means.append(s.broadcast_to(mean, (int(meeting.alone[mine].sum()), values.shape[-1])))
-    there = np.flatnonzero(meeting.alone)  # in the order of texts
+    there = np.flatnonzero(meeting.alone & (batch.like == every))  # in the order of texts, without fillers
     mixed = s.concatenate([x, *means])     # at one scale
-    index = np.arange(batch.tokens)
+    index = every.copy()
     index[there] = batch.tokens + np.arange(len(there))
-    found = mixed[index]
+    found = mixed[index[batch.like]]
     return found if x.interval is None else found.expecting(x.interval)
 
 

@@ -41,10 +41,12 @@ def weights(way: str, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scaled(s: Session, x: Share, factors: np.ndarray) -> Share:
-    """x (B, C) with each row times its public factor (B,). Equal factors share a scale, and no others: a long text's
-    small factor would lose its last bits beside a short text's large one."""
+    """x (B, C) with each row times its public factor (B,). Factors within a power of two share a scale, and no others:
+    a long text's small factor would lose its last bits beside a short text's large one. Factors are arrays, so that
+    lengths that share a scale are one program with other constants."""
     if (factors == 1.0).all():
         return x
-    rows = [np.flatnonzero(factors == factor) for factor in np.unique(factors)]
-    parts = [(x[here] * float(factors[here[0]])).promise(x.magnitude) for here in rows]
+    exponents = np.frexp(factors)[1]
+    rows = [np.flatnonzero(exponents == exponent) for exponent in np.unique(exponents)]
+    parts = [(x[here] * factors[here, None]).promise(x.magnitude) for here in rows]
     return s.concatenate(parts)[np.argsort(np.concatenate(rows))]

@@ -151,6 +151,10 @@ class SentenceModel(Architecture):
         return {**self.inner.results, SENTENCE: False}
 
     @property
+    def fillable(self) -> bool:
+        return self.inner.fillable
+
+    @property
     def unit_embeddings(self) -> bool:
         return self.modules.unit
 

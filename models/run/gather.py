@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from secformer.models.data.batch import Batch, Row, batches
+from secformer.models.data.batch import Batch, Row, Steps, batches
 from secformer.models.families.program import GUARD
 from secformer.models.run.progress import Progress, part
 from secformer.mpc.meter import Cost
@@ -22,13 +22,14 @@ Events = queue.SimpleQueue[tuple[int, str, int, int] | BaseException | None]  # 
 
 
 def gather(rows: Sequence[Row], limit: int, by_token: Mapping[str, bool], asks: Sequence[Ask], tell: Progress,
-           give_up: Callable[[], None] = lambda: None) -> tuple[list[Answers], Cost]:
+           give_up: Callable[[], None] = lambda: None, steps: Steps | None = None) -> tuple[list[Answers], Cost]:
     """Each row's own results by name, (T, ...) or (...), in the order of the rows, and the cost of all batches.
 
     limit     the most positions (texts times longest text) per batch
     by_token  True for results that have one row per token (see `Architecture.results`)
     asks      each gets the answers of one batch at a time. If there are several, they are called in threads of their
               own at the same time; then there are at least as many batches, if there are as many texts
+    steps     lengths that texts are filled up to; results of fillers are left out
     give_up   makes running calls of `asks` fail: it is called when one has failed, or on Ctrl-C
 
     The cost of asks that run at the same time is that of parties that do: bytes add up; of seconds and rounds, those of
@@ -36,12 +37,12 @@ def gather(rows: Sequence[Row], limit: int, by_token: Mapping[str, bool], asks: 
     """
     by_token = {GUARD: False, **by_token}
     found: list[Answers] = [{}] * len(rows)
-    chunks = list(batches(rows, limit, len(asks)))
+    chunks = list(batches(rows, limit, len(asks), steps))
     run = _one_by_one if len(asks) == 1 or len(chunks) == 1 else _at_once
     answered, total = run([batch for _, batch in chunks], asks, tell, give_up)
     for (places, batch), answers in zip(chunks, answered, strict=True):
         for i, place in enumerate(places):
-            start, length = batch.starts[i], batch.lengths[i]
+            start, length = batch.starts[i], batch.own_lengths[i]
             found[place] = {name: np.asarray(values[start : start + length] if by_token[name] else values[i])
                             for name, values in answers.items()}
     return found, total

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from secformer.models.data.batch import Batch
+from secformer.models.data.batch import Batch, Steps
 from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.inputs import Request
 from secformer.models.data.parameters import Parameters, load_weights
@@ -34,12 +34,12 @@ from secformer.models.run.prepare import Prepared, prepare
 from secformer.models.run.progress import Progress, shown, silent, sites_told
 from secformer.models.run.tasks import advice, answers
 from secformer.models.run.turns import Turns
-from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.fixed import decode
 from secformer.mpc.guarding import Guarded
 from secformer.mpc.meter import Cost
 from secformer.mpc.prg import fresh_seed
+from secformer.mpc.script import Script
 from secformer.mpc.session import Session
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.simulate import World
@@ -99,7 +99,7 @@ class SecureModel(_Model):
         super().__init__(prepare(folder, recipe, profile, settings, on_shares=True))
         self.provisioning: Cost | None = None
         self._parameters: dict[Session, Parameters] = {}
-        self._plans: OrderedDict[Hashable, tuple[Plan, list[str]]] = OrderedDict()  # and the places that a guard names
+        self._scripts: OrderedDict[Hashable, tuple[Script, list[str]]] = OrderedDict()  # and the places of a guard
 
     @classmethod
     def from_pretrained(cls, folder: PathLike, *, recipe: Recipe | str = "auto", backend: str = "auto",
@@ -137,8 +137,14 @@ class SecureModel(_Model):
             if self.provisioning is None:
                 tell("sharing the weights", 0, 1)
                 sharing = self._provisioned()
-            results, cost = gather(read.rows, self.settings.batch_tokens, self.architecture.results, [self._ask], tell)
+            results, cost = gather(read.rows, self.settings.batch_tokens, self.architecture.results, [self._ask], tell,
+                                   steps=self._steps())
             return self._assembled(read, results, sharing + cost)
+
+    def _steps(self) -> Steps | None:
+        """Lengths that texts are filled up to, where that makes fewer programs to record."""
+        fill = self._world().recording and self.architecture.fillable and self.settings.pad_to > 1
+        return Steps(self.settings.pad_to, self.architecture.inputs.longest) if fill else None
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
         world, halves = self._world(), self._halves(batch)
@@ -149,13 +155,13 @@ class SecureModel(_Model):
             forward = self._forward(batch, self._parameters[s], told)
             return infer(s, self.architecture, request, forward, self.names, guards[s])
 
-        if batch.public not in self._plans:
-            plan = world.recorder.record(program, halves[0].ghost())
-            self._plans[batch.public] = plan, guards[world.recorder].places
-            if len(self._plans) > PLANS:
-                self._plans.popitem(last=False)
-        plan, places = self._plans[batch.public]
-        outcome = world.run(program, *halves, plan=plan, public=batch.public)
+        if batch.public not in self._scripts:
+            script = world.script(program, halves[0].ghost())
+            self._scripts[batch.public] = script, guards[world.recorder].places
+            if len(self._scripts) > PLANS:
+                self._scripts.popitem(last=False)
+        script, places = self._scripts[batch.public]
+        outcome = world.run(program, *halves, script=script)
         mine, theirs = outcome.results
         found = {name: decode(words + theirs[name], self.settings.frac) for name, words in mine.items()}
         return named(found, places), outcome.cost

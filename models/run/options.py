@@ -36,6 +36,8 @@ class Settings:
                   `SecureOutput.trusted`); "nan": their numbers are also replaced by NaN; "raise": Untrusted is raised;
                   "off": nothing is checked
     graph         "auto": on a GPU, texts of a length that came before run as one CUDA graph; "off": never
+    pad_to        where graphs are in use, texts are filled up to a multiple of so many tokens, so that texts of similar
+                  lengths share a graph; the fillers' results are left out. 1: texts keep their lengths
     untrained_recipe  allow a recipe whose functions the checkpoint was not trained for, such as 2Quad on an ordinary
                   checkpoint, to measure cost only; the answers are meaningless
     """
@@ -49,6 +51,7 @@ class Settings:
     deadline: float = 60.0
     guard: str = "mark"
     graph: str = "auto"
+    pad_to: int = 16
     untrained_recipe: bool = False
 
     def __post_init__(self) -> None:
@@ -58,7 +61,7 @@ class Settings:
         _require("guard", self.guard in GUARDS, self.guard, " or ".join(map(repr, GUARDS)))
         _require("output", self.output in ("auto", "head"), self.output, "'auto' or 'head'")
         _require("graph", self.graph in GRAPHS, self.graph, " or ".join(map(repr, GRAPHS)))
-        for name in ("batch_tokens", "frac", "magnitude"):
+        for name in ("batch_tokens", "frac", "magnitude", "pad_to"):
             value = getattr(self, name)
             _require(name, isinstance(value, int) and not isinstance(value, bool) and value > 0, value,
                      "a positive whole number")

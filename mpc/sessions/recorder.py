@@ -14,13 +14,14 @@ from secformer.mpc.dealer.kinds import CHUNK, Coin, Kind, WeightMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul
 from secformer.mpc.errors import RangeError
-from secformer.mpc.fixed import FixedPoint
+from secformer.mpc.fixed import FixedPoint, encode
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts
 from secformer.mpc.ops import exponential, guard, linear, series, thresholds, truncate
 from secformer.mpc.prg import SEED_BYTES
 from secformer.mpc.primitives import Levels, Threshold
 from secformer.mpc.scales import Truncation
+from secformer.mpc.script import Script, Trace
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
 
@@ -43,6 +44,15 @@ class PlanRecorder(Session):
         self._bytes = 0
         self._constants = hashlib.sha256()
         self._count = 0
+        self._trace: Trace | None = None
+
+    def script(self, program: Callable[..., Any], *inputs: Any) -> Script:
+        """As `record`, with all that the program does (see `Script`). Takes longer."""
+        trace = self._trace = Trace()
+        try:
+            return trace.script(self.record(program, *inputs))
+        finally:
+            self._trace = None
 
     def record(self, program: Callable[..., Any], *inputs: Any) -> Plan:
         """The plan of `program(session, *inputs)`. A recording that fails leaves no weights behind."""
@@ -70,8 +80,28 @@ class PlanRecorder(Session):
         except RangeError as error:
             raise RangeError(f"{name}: {error}") from error
 
+    def _told(self, step: str, *facts: Any) -> None:
+        """A step of the program, for its script."""
+        if self._trace is not None:
+            self._trace.note(step, *facts)
+
+    def _made(self, shape: Sequence[int]) -> Any:
+        """A new value of that shape."""
+        return ghost(shape) if self._trace is None else self._trace.ghost(shape)
+
+    def index(self, index: Any) -> Any:
+        if self._trace is not None:
+            for part in index if isinstance(index, tuple) else (index,):
+                if isinstance(part, np.ndarray):
+                    self._trace.brings(part)
+                else:
+                    self._trace.note("index", part)
+            self._trace.note("indices", isinstance(index, tuple))
+        return index
+
     def _take(self, *kinds: Kind) -> None:
         """Correlations that one verb uses side by side."""
+        self._told("take", kinds)
         self._kinds.extend(kinds)
         self._rounds += max(kind.rounds for kind in kinds)
         self._bytes += 2 * sum(kind.opened for kind in kinds)
@@ -82,108 +112,137 @@ class PlanRecorder(Session):
 
     def _share(self, x: Any, owner: int, shape: tuple[int, ...]) -> Any:
         self._message(int(np.prod(shape, dtype=np.int64)))
-        return ghost(shape)
+        self._told("share", owner)
+        return self._made(shape)
 
     def _accept(self, data: Any) -> Any:
-        return ghost(np.shape(data))
+        self._told("accept", str(getattr(data, "dtype", "")))
+        return self._made(np.shape(data))
 
     def _open_weight(self, data: Any, index: int, width: int) -> None:
         self._take(WeightMask(index, tuple(np.shape(data)), width))
 
     def _public(self, x: np.ndarray, frac: int) -> Any:
         self._note(x, frac)
-        return ghost(x.shape)
+        if self._trace is not None:
+            self._trace.brings(encode(x, frac))
+        return self._made(x.shape)
 
     def _reveal(self, x: Share, to: int | str) -> Any:
+        self._told("reveal", x, to)
         if to != CLIENT:
             self._message(x.size)
         return np.zeros(x.shape)
 
     def _add(self, a: Any, b: Any) -> Any:
-        return ghost(np.broadcast_shapes(a.shape, b.shape))
+        self._told("add", a, b)
+        return self._made(np.broadcast_shapes(a.shape, b.shape))
 
     def _negate(self, a: Any) -> Any:
-        return a
+        self._told("negate", a)
+        return self._made(a.shape)
 
     def _shift(self, a: Any, bits: int) -> Any:
-        return a
+        self._told("shift", a, bits)
+        return self._made(a.shape)
 
     def _drop(self, a: Any, bits: int) -> Any:
-        return a
+        self._told("drop", a, bits)
+        return self._made(a.shape)
 
     def _rounded(self, a: Any, bits: int) -> Any:
-        return a
+        self._told("rounded", a, bits)
+        return self._made(a.shape)
 
     def _scale(self, a: Any, c: np.ndarray, bits: int) -> Any:
         self._note(c, bits)
-        return ghost(np.broadcast_shapes(a.shape, c.shape))
+        if self._trace is not None:
+            words = encode(c, bits)
+            if words.ndim:
+                self._trace.brings(words)
+            self._trace.note("scale", a, bits, "array" if words.ndim else int(words))
+        return self._made(np.broadcast_shapes(a.shape, c.shape))
 
     def _point(self, a: Any, exponent: int) -> Any:
         return a  # moving the point leaves the words alone
 
     def _sum(self, a: Any, axis: int, keepdims: bool) -> Any:
         axis %= a.ndim
-        return ghost((*a.shape[:axis], *((1,) if keepdims else ()), *a.shape[axis + 1 :]))
+        self._told("sum", a, axis, keepdims)
+        return self._made((*a.shape[:axis], *((1,) if keepdims else ()), *a.shape[axis + 1 :]))
 
     def _concatenate(self, parts: list[Any], axis: int) -> Any:
         shape = list(parts[0].shape)
         shape[axis] = sum(p.shape[axis] for p in parts)
-        return ghost(shape)
+        self._told("concatenate", parts, axis)
+        return self._made(shape)
 
     def _broadcast(self, a: Any, shape: tuple[int, ...]) -> Any:
-        return ghost(shape)
+        self._told("broadcast", a, shape)
+        return self._made(shape)
 
     def _truncate(self, jobs: list[Truncation]) -> list[Any]:
+        self._told("truncate", jobs)
         self._take(*(truncate.kind_of(job) for job in jobs))
-        return [job.x.data for job in jobs]
+        return [self._made(job.x.shape) for job in jobs]
 
     def _mul(self, pairs: list[Any], widths: list[int], kept: list[Any]) -> list[Any]:
-        return [*self._bilinear(Hadamard, pairs, widths), *(v.data for v in kept)]
+        self._told("kept", kept)
+        return [*self._bilinear(Hadamard, pairs, widths), *(self._made(v.shape) for v in kept)]
 
     def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
         return self._bilinear(MatMul, pairs, widths)
 
     def _bilinear(self, cls: type[Bilinear], pairs: list[Any], widths: list[int]) -> list[Any]:
         kind, _ = linear.bilinear(cls, pairs, widths)
+        self._told(cls.__name__, pairs, widths)
         self._take(kind)
-        return [ghost(kind.product_shape(i, j)) for i, j, _ in kind.pairs]
+        return [self._made(kind.product_shape(i, j)) for i, j, _ in kind.pairs]
 
     def _series(self, x: Share, functions: list[Series], opening: Opening, width: int,
                 check: Check | None) -> list[Any]:
         self._note(*functions)
+        self._told("series", x, functions, opening, width, check)
         for f in functions:
             if f.linear:
                 f.linear_factor(x.frac)  # refuses here what a party could not compute
         self._take(series.kind_of(x.size, opening, functions, width, self._chunk, check))
-        return [x.data for _ in functions]
+        return [self._made(x.shape) for _ in functions]
 
     def _exponential(self, x: Share, function: Exponential, opening: Opening, check: Check | None) -> Any:
         self._note(function)
+        self._told("exponential", x, function, opening, check)
         self._take(exponential.kind_of(x.size, opening, function, self._chunk, check))
-        return x.data
+        return self._made(x.shape)
 
     def _less(self, x: Share, thresholds: list[Threshold], window: int, width: int, check: Check | None) -> list[Any]:
         self._note(*thresholds)
+        self._told("less", x, thresholds, window, width, check)
         self._take(Less(x.size, window, width, len(thresholds), self._chunk, guard.plain(check)))
-        return [x.data for _ in thresholds]
+        return [self._made(x.shape) for _ in thresholds]
 
     def _reached(self, x: Share, levels: Levels, check: Check | None) -> list[Any]:
         self._note(levels)
+        self._told("reached", x, levels, check)
         for kind in thresholds.kinds_of(x.shape, levels, self._chunk, check):
             self._take(kind)
-        return [ghost((*x.shape[:-1], 1)) for _ in levels.thresholds]
+        return [self._made((*x.shape[:-1], 1)) for _ in levels.thresholds]
 
     def _relu(self, x: Share, window: int, width: int, check: Check | None) -> Any:
+        self._told("relu", x, window, width, check)
         self._take(Relu(x.size, window, width, chunk=self._chunk, guards=guard.plain(check)))
-        return x.data
+        return self._made(x.shape)
 
     def _watch(self, texts: Texts | None, count: int) -> None:
         self._count = count
+        self._told("watch", texts, count)
         if texts is not None:
             self._take(Coin(SEED_BYTES // 8))
 
     def _witness(self, jobs: list[tuple[Share, Check]]) -> None:
+        self._told("witness", jobs)
         self._take(*(guard.kind_of(x, check) for x, check in jobs))
 
     def _seen(self, apart: bool) -> Any:
+        self._told("seen", apart)
         return np.zeros((self._count, 0 if apart else 1))

@@ -70,14 +70,14 @@ class SecureSession(Session):
     # ---- local ----------------------------------------------------------------------------------------------------
 
     def index(self, index: Any) -> Any:
-        constant = self.party.kernels.backend.constant
+        brought = self.party.kernels.backend.brought
         if isinstance(index, tuple):
-            return tuple(constant(i) if isinstance(i, np.ndarray) else i for i in index)
-        return constant(index) if isinstance(index, np.ndarray) else index
+            return tuple(brought(i) if isinstance(i, np.ndarray) else i for i in index)
+        return brought(index) if isinstance(index, np.ndarray) else index
 
     def _public(self, x: np.ndarray, frac: int) -> Any:
         words = encode(x, frac)
-        return self.party.kernels.backend.constant(words if self.party.rank == 0 else np.zeros_like(words))
+        return self.party.kernels.backend.brought(words, zeros=self.party.rank != 0)
 
     def _add(self, a: Any, b: Any) -> Any:
         return a + b
@@ -96,7 +96,7 @@ class SecureSession(Session):
 
     def _scale(self, a: Any, c: np.ndarray, bits: int) -> Any:
         words = encode(c, bits)  # a number travels with the launch, an array would be copied first
-        return a * (self.party.kernels.backend.constant(words) if words.ndim else words[()])
+        return a * (self.party.kernels.backend.brought(words) if words.ndim else words[()])
 
     def _point(self, a: Any, exponent: int) -> Any:
         return a  # moving the point leaves the words alone

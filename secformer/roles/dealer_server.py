@@ -23,7 +23,8 @@ from secformer.mpc.kernels import kernels_for
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.tls import Listener, TLSChannel, server_context
 from secformer.mpc.net.wire import Tag
-from secformer.mpc.segments import Runs, runs_on
+from secformer.mpc.script import Script
+from secformer.mpc.segments import Channels, Runs, runs_on
 from secformer.roles.dealing import MAX_PLAN, WEIGHTS
 from secformer.roles.epochs import LIVE, Epoch, State, as_note
 from secformer.roles.logs import not_recorded
@@ -149,8 +150,11 @@ class DealerServer:
 
     def _dealt(self, runs: Runs, dealer: Dealer, plan: Plan, run: str, channel: TLSChannel) -> None:
         """The dealer is part of the program's name: its recordings read the masks that it holds."""
-        runs.run((dealer, plan.digest), plan, dealer.seeds, run, {"party1": channel}, None,
-                 lambda channels, _: dealer.deal(plan, run, channels["party1"]))
+        def play(channels: Channels, _: Any) -> tuple[None, None]:
+            dealer.deal(plan, run, channels["party1"])
+            return None, None
+
+        runs.run((dealer, plan.digest), Script(plan, plan.digest), dealer.seeds, run, {"party1": channel}, None, play)
 
 
 class _Nobody(Channel):

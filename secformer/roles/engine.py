@@ -71,7 +71,8 @@ class Engine:
         self._parties = [Party(self._rank, share.public.fixed, self._kernels) for _ in range(settings.in_flight)]
         self._lanes = [self._kernels.backend.lane() for _ in self._parties]  # by slot, as the parties
         self._runs = [runs_on(self._kernels, settings.graph, not_recorded) for _ in self._parties]
-        self._model = PartyModel(share.public, *map(SecureSession, self._parties))
+        self._model = PartyModel(share.public, *map(SecureSession, self._parties),
+                                 traced=any(runs.recording for runs in self._runs))
         self._supply = Supply(settings, share.public.digest, self._model.provisioning)
         self._opened = ""  # the epoch in which the weights were opened
         self._stop = threading.Event()
@@ -207,13 +208,11 @@ class Engine:
             return self._model.answer(batch, words, slot), meter.close(started)
 
         with self._computing(slot):
-            name = self._opened, work.plan.digest, batch.public
-            ran = self._runs[slot].run(name, work.plan, (self._supply.seed,), taken.run, channels,
+            script = self._model.script(batch)
+            ran = self._runs[slot].run((self._opened, script.name), script, (self._supply.seed,), taken.run, channels,
                                        self._words(job, batch), play)
-        results, cost = ran.result
-        if ran.repeated:
-            cost = cost.lasting(time.perf_counter() - started)
-        job.done.set_result(Answer(results, self._public.fixed.frac, cost))
+        cost = ran.facts.lasting(time.perf_counter() - started) if ran.repeated else ran.facts
+        job.done.set_result(Answer(ran.results, self._public.fixed.frac, cost))
         self._reports.answered(cost)
         log.info("answered", extra={"fields": {"request": taken.request, "client": job.client, "run": taken.run,
                                                "slot": slot, "tokens": batch.tokens, "seconds": round(cost.seconds, 3),

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from checkpoints import VOCAB, write_tokenizer
 
+from secformer.models.data.inputs import TokenInputs
+from secformer.models.families.architecture import Architecture
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.heads import Head
 from secformer.models.families.program import GUARD
@@ -170,3 +172,34 @@ def describes_itself(path: Path, texts: list[str]) -> None:
         assert (*own.results, GUARD) == model.names
     folder.verify(FixedPoint())
     assert not folder.notes
+
+# ---- a tiny encoder of each family, and texts of several lengths -----------------------------------------------------
+
+SIZES: dict[str, Any] = {"hidden_size": 30, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 21,
+                         "max_position_embeddings": 40}
+OTHERS: dict[str, dict[str, Any]] = {
+    "albert": {"embedding_size": 7}, "electra": {"embedding_size": 7}, "camembert": {"type_vocab_size": 1},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8,
+                   "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False},
+    "distilbert": {"dim": 30, "n_layers": 2, "n_heads": 5, "hidden_dim": 21},
+    "modernbert": {"local_attention": 6, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2,
+                   "sep_token_id": 3},
+}
+LENGTHS = 23, 22, 21, 22, 23, 23
+
+
+def tiny(path: Path, family: type[Architecture]) -> tuple[str, ModelFolder]:
+    """The class of a family that has no head, and a folder of one."""
+    (name,) = (name for name, head in family.classes.items() if head is Head.ENCODER)
+    sizes = {} if family.model_type == "distilbert" else SIZES
+    return name, ModelFolder(save(path, name, **sizes | OTHERS.get(family.model_type, {})))
+
+
+def lengthy(inputs: TokenInputs) -> dict[str, np.ndarray]:
+    """Texts of LENGTHS, padded behind; of these, one has a gap, and two have padding in front."""
+    mask = (np.arange(max(LENGTHS)) < np.array(LENGTHS)[:, None]).astype(np.int64)
+    mask[3, 10] = mask[1, 0] = 0
+    mask[4, :6] = 0
+    ids = np.random.default_rng(3).integers(5, 39, mask.shape)
+    found = {"input_ids": np.where(mask == 1, ids, inputs.pad or 0), "attention_mask": mask}
+    return found | ({"token_type_ids": (np.arange(mask.shape[1]) > 9) * mask} if inputs.segments > 1 else {})

@@ -58,8 +58,9 @@ class Block:
 class Pool:
     """Stands where a `cupy.cuda.MemoryPool` stands. Each stream has its own free memory."""
 
-    def __init__(self, gpu: Gpu):
+    def __init__(self, gpu: Gpu, allocator: Callable[[int], Any] | None = None):
         self._gpu, self._free = gpu, dict[tuple[int, int], list[Chunk]]()
+        self._allocator = allocator or gpu.reserve
         self._used = self._total = 0
         gpu.pools.add(self)
 
@@ -69,10 +70,23 @@ class Pool:
             stream = self._gpu.current
             free = self._free.setdefault((stream.ptr, size), [])
             if not free:
-                self._gpu.reserve(size, self)
-                self._total += size
+                self._grow(size)
             self._used += size
             return Block(free.pop() if free else Chunk(size, stream, self), self._gpu)
+
+    def _grow(self, size: int) -> None:
+        """As CuPy does: where the device is full, all free memory is given up first, whatever graphs use of it."""
+        try:
+            self._allocator(size)
+        except CUDARuntimeError:
+            self.free_all_blocks()
+            try:
+                self._allocator(size)
+            except CUDARuntimeError:
+                total = size + self._total
+                raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes)"
+                                       ) from None
+        self._total += size
 
     def take_back(self, chunk: Chunk) -> None:
         self._used -= chunk.raw.size
@@ -285,14 +299,10 @@ class Gpu:
         most = 1 << 40 if self.memory is None else self.memory
         return most - sum(p.total_bytes() for p in self.pools), most
 
-    def reserve(self, size: int, pool: Pool) -> None:
-        """Raises OutOfMemoryError where the device has no `size` bytes more, even without the pool's free memory."""
-        held = sum(p.total_bytes() for p in self.pools)
-        if self.memory is not None and held + size > self.memory:
-            if self.current.capture is None:
-                pool.free_all_blocks()
-            if (held := sum(p.total_bytes() for p in self.pools)) + size > self.memory:
-                raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (allocated so far: {held:,} bytes).")
+    def reserve(self, size: int) -> None:
+        """Raises CUDARuntimeError where the device has no `size` bytes more."""
+        if size > self.memory_info()[0]:
+            raise CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
 
     def run(self, name: str, work: Work, accesses: Iterable[Access], compiled: Any,
             stream: Stream | None = None) -> None:

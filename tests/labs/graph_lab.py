@@ -9,6 +9,7 @@ arrays, `gpu_lab` streams, events and memory, `capture_lab` captures and graphs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +44,20 @@ def graph_device(
     return xp, CudaKernels(backend, device), backend
 
 
+@dataclass(frozen=True)
+class Given:
+    """A party's share of the input (`capture.Input`)."""
+
+    array: Any
+
+    @property
+    def words(self) -> Callable[[], Any]:
+        return lambda: self.array
+
+    def holding(self, words: Any) -> Given:
+        return Given(words)
+
+
 # ---- the module ------------------------------------------------------------------------------------------------------
 
 
@@ -61,6 +76,7 @@ class Cupy:
             Stream=stream, Event=partial(Event, gpu), MemoryPool=partial(Pool, gpu), runtime=runtime,
             using_allocator=partial(Allocating, gpu), get_allocator=lambda: gpu.allocator,
             get_current_stream=lambda: gpu.current, alloc_pinned_memory=self._pinned,
+            Memory=gpu.reserve, MemoryPointer=lambda memory, offset: memory,
             OutOfMemoryError=OutOfMemoryError, memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError))
 
     def __getattr__(self, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_a_device_is_full() -> None:
     held = xp.empty(1024, dtype=np.uint8)
     xp.empty(512, dtype=np.uint8)
     assert xp.empty(1024, dtype=np.uint8).size == 1024  # free memory of another size is given up first
-    with pytest.raises(xp.cuda.OutOfMemoryError, match=r"allocating 1,536 bytes \(allocated so far: 1,024 bytes\)"):
+    with pytest.raises(xp.cuda.OutOfMemoryError, match=r"allocating 1,536 bytes \(allocated so far: 2,560 bytes\)"):
         xp.empty(1100, dtype=np.uint8)
     assert held.nbytes == xp.gpu.common.used_bytes()
 
@@ -144,4 +145,29 @@ def test_pinned_memory_is_read_when_the_device_comes_to_it(xp: Any) -> None:
     x.set(host[8:], stream=stream)
     del host
     with pytest.raises(RuntimeError, match="pinned memory was freed"):
+        stream.synchronize()
+
+
+@pytest.mark.parametrize("careful", [False, True])
+def test_a_pool_that_is_full_gives_up_what_graphs_use(careful: bool) -> None:
+    """Unless its allocator raises an error that the pool does not know."""
+    xp: Any = Cupy(Gpu(memory=4096))
+
+    def allocator(size: int) -> Any:
+        try:
+            return xp.cuda.MemoryPointer(xp.cuda.Memory(size), 0)
+        except xp.cuda.runtime.CUDARuntimeError as error:
+            raise MemoryError("nothing is given up") from error
+
+    x = warmed(xp)
+    pool = xp.cuda.MemoryPool(*[allocator] * careful)
+    with xp.cuda.using_allocator(pool.malloc), capturing(xp) as stream:
+        y = (x + x) + x
+        graph = stream.end_capture()
+        graph.launch(stream)
+        assert y.get(stream=stream)[1] == 3
+        with pytest.raises(MemoryError):
+            xp.empty(4096, dtype=np.uint8)
+    graph.launch(stream)
+    with nullcontext() if careful else pytest.raises(RuntimeError, match="cudaErrorIllegalAddress"):
         stream.synchronize()

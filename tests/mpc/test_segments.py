@@ -23,6 +23,7 @@ from secformer.mpc.guarding import Guarded
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.meter import Meter
 from secformer.mpc.party import Party
+from secformer.mpc.script import Script
 from secformer.mpc.segments import Launches, Runs, Segments, runs_on
 from secformer.mpc.session import CLIENT
 from secformer.mpc.sessions.recorder import PlanRecorder
@@ -72,7 +73,8 @@ class Trio:
         halves = split(encode(self.w, FIXED.frac), rng)
         ghost = {}
         opening = recorder.record(lambda s: ghost.update(w=weights(s, halves[0])))
-        self.plan = recorder.record(lambda s: program(s, np.zeros(SHAPE, dtype=np.uint64), ghost["w"]))
+        self.script = recorder.script(lambda s: program(s, np.zeros(SHAPE, dtype=np.uint64), ghost["w"]))
+        self.plan = self.script.plan
         self.opened: dict[int, Any] = {}
 
         def load(rank: int) -> Callable[[], Any]:
@@ -124,13 +126,13 @@ class Trio:
             channels = {"peer": self.peers[rank]}
             if rank:
                 channels["dealer"] = read_ahead(feed, self.plan)
-            return lambda: self.runs[rank].run(self.plan.digest, self.plan, (SEEDS[rank],), run, channels, halves[rank],
-                                               play)
+            return lambda: self.runs[rank].run(self.script.name, self.script, (SEEDS[rank],), run, channels,
+                                               halves[rank], play)
 
         def deal() -> Any:
             channels: Any = {"party1": Named(dealer_end, "dealer", self.log)}
-            return self.runs[2].run(self.plan.digest, self.plan, SEEDS, run, channels, None,
-                                    lambda channels, _: self.dealer.deal(self.plan, run, channels["party1"]))
+            return self.runs[2].run(self.plan.digest, Script(self.plan, self.plan.digest), SEEDS, run, channels, None,
+                                    lambda channels, _: (None, self.dealer.deal(self.plan, run, channels["party1"])))
 
         return self.together({"party 0": party(0), "party 1": party(1), "dealer": deal})
 
@@ -140,7 +142,7 @@ class Trio:
         for each in ran:
             if isinstance(each, BaseException):
                 raise each
-        (mine, cost0), (theirs, cost1) = ran[0].result, ran[1].result
+        mine, cost0, theirs, cost1 = ran[0].results, ran[0].facts, ran[1].results, ran[1].facts
         assert cost0.bytes == cost1.bytes and cost0.rounds == cost1.rounds
         words = {name: mine[name] + theirs[name] for name in mine}
         guard = words.pop("guard")

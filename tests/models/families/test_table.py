@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from checkpoints import write_checkpoint
-from families_lab import expected, save
+from families_lab import LENGTHS, expected, lengthy, tiny
 from toy_family import Toy, write_toy
 
 from secformer.models.data.batch import batches
@@ -17,7 +16,6 @@ from secformer.models.families.architecture import Architecture
 from secformer.models.families.bert import Bert
 from secformer.models.families.config import FILE, read_config
 from secformer.models.families.folder import ModelFolder
-from secformer.models.families.heads import Head
 from secformer.models.families.table import FAMILIES, architecture_from, architecture_of
 from secformer.models.ranges.profile import measure
 from secformer.models.run.local import SecureModel, plain_bert
@@ -113,38 +111,12 @@ def test_every_family_of_the_package_is_under_its_own_type() -> None:
 
 # ---- texts of several lengths in one batch ---------------------------------------------------------------------------
 
-SIZES: dict[str, Any] = {"hidden_size": 30, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 21,
-                         "max_position_embeddings": 40}
-OTHERS: dict[str, dict[str, Any]] = {
-    "albert": {"embedding_size": 7}, "electra": {"embedding_size": 7}, "camembert": {"type_vocab_size": 1},
-    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8,
-                   "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False},
-    "distilbert": {"dim": 30, "n_layers": 2, "n_heads": 5, "hidden_dim": 21},
-    "modernbert": {"local_attention": 6, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2,
-                   "sep_token_id": 3},
-}
-LENGTHS = 23, 22, 21, 22, 23, 23
-
-
-def lengthy(pad: int, segments: int) -> dict[str, np.ndarray]:
-    """Texts of LENGTHS, padded behind; of these, one has a gap, and two have padding in front."""
-    mask = (np.arange(max(LENGTHS)) < np.array(LENGTHS)[:, None]).astype(np.int64)
-    mask[3, 10] = mask[1, 0] = 0
-    mask[4, :6] = 0
-    ids = np.random.default_rng(3).integers(5, 39, mask.shape)
-    found = {"input_ids": np.where(mask == 1, ids, pad), "attention_mask": mask}
-    return found | ({"token_type_ids": (np.arange(mask.shape[1]) > 9) * mask} if segments > 1 else {})
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_a_text_has_the_answer_that_it_has_alone(family: type[Architecture], tmp_path: Path) -> None:
     """Padded, in a batch with others: as transformers answers each text by itself, and without padding behind it."""
-    (name,) = (name for name, head in family.classes.items() if head is Head.ENCODER)
-    sizes = {} if family.model_type == "distilbert" else SIZES
-    folder = ModelFolder(save(tmp_path, name, **sizes | OTHERS.get(family.model_type, {})))
-    inputs = folder.architecture.inputs
-    given = lengthy(inputs.pad or 0, inputs.segments)
+    name, folder = tiny(tmp_path, family)
+    given = lengthy(folder.architecture.inputs)
     ((_, batch),) = batches(folder.tokenizer.rows(given), 4096)
     assert batch.padded and batch.size == len(LENGTHS)
     alone = [expected(tmp_path, name, {key: rows[i : i + 1, :size] for key, rows in given.items()},

@@ -170,7 +170,13 @@ def test_the_whole_bench(
     assert set(result) == {"device", "peaks", "kernels", "products", "bert"}
     assert set(PEAKS) <= set(result["peaks"])
     assert len(result["bert"]) == 4  # two models, a batch, and launch by launch
-    assert json.loads((tmp_path / "gpu.json").read_text())["bert"]
+    (found,) = json.loads((tmp_path / "gpu.json").read_text())["devices"].values()
+    assert len(found["bert"]["rows"]) == 4
+    gpu.save({"device": {"name": "another"}, "peaks": {}}, tmp_path)
+    gpu.save({"device": {"name": host.device.name}, "kernels": []}, tmp_path)
+    devices = json.loads((tmp_path / "gpu.json").read_text())["devices"]
+    assert len(devices) == 2  # what was measured before, and elsewhere, stays
+    assert devices[host.device.name]["bert"] == found["bert"] and devices[host.device.name]["kernels"]["rows"] == []
     assert "every kernel gives NumPy's answer" in capsys.readouterr().out
     monkeypatch.setattr(products, "verify", lambda *given: ["a product"])
     with pytest.raises(SystemExit, match="nothing is timed: a product"):
