@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.kernels import Kernels
-from secformer.mpc.kernels.words import TERMS, Factor, Sealed
+from secformer.mpc.kernels.words import TERMS, Factor, Masked, Piece
+from secformer.mpc.prg import Stream
 
 KEY, OTHER = bytes(range(32)), bytes(range(32, 64))
 HARMONICS, TURN_BITS, BLOCK_BITS, WINDOW, BLOCKS = 20, 24, 8, 24, 3
@@ -52,11 +53,11 @@ def cases() -> list[Case]:
         Case("keystream", nothing, lambda k, a, n: k.keystream(KEY, 0, 8 * n), 8, 8 * CHACHA, "numbers"),
         Case("uniform, 64 bits", nothing, lambda k, a, n: k.uniform(KEY, 0, n, 64), 8, 8 * CHACHA, "numbers"),
         Case("uniform, 24 bits", nothing, lambda k, a, n: k.uniform(KEY, 0, n, 24), 8, 3 * CHACHA, "numbers"),
-        Case("masked, 48 bits", words("x"), lambda k, a, n: k.masked(KEY, 0, a["x"], 48, 9), 16, 6 * CHACHA, "numbers"),
-        Case("sealed, 48 bits", words("x"), lambda k, a, n: sealed(k.sealed(KEY, 0, a["x"], 48, 9)), 22, 6 * CHACHA,
-             "numbers"),
-        Case("subtracted, 48 bits", words("x"), lambda k, a, n: subtracted(k.subtracted(KEY, 0, a["x"], 48)), 30,
+        Case("seal, 48 bits", words("x"), sealed, 14, 6 * CHACHA, "numbers"),
+        Case("shares, 48 bits, in two", nothing, lambda k, a, n: tuple(k.shares((KEY, OTHER), halves(n))), 8,
              6 * CHACHA, "numbers"),
+        Case("corrections, 48 bits, in two", words("x"), corrected, 14, 6 * CHACHA, "numbers"),
+        Case("unpacked, 48 bits, in two", payload(48), lambda k, a, n: tuple(k.unpacked(a["payload"], halves(n))), 14),
         Case("combined, 48 bits", nothing, lambda k, a, n: k.combined((KEY, OTHER), n, 48), 8, 12 * CHACHA, "numbers"),
         Case("correction, 48 bits", words("x"), lambda k, a, n: k.correction(KEY, a["x"], 48), 14, 6 * CHACHA,
              "numbers"),
@@ -65,6 +66,8 @@ def cases() -> list[Case]:
         Case("pack, 48 bits", words("x"), lambda k, a, n: k.pack(a["x"], 48), 14),
         Case("unpack, 48 bits", payload(48), lambda k, a, n: k.unpack(a["payload"], n, 48), 14),
         Case("opened, 48 bits", payload(48), lambda k, a, n: k.opened(a["x"], a["payload"], 48), 22),
+        Case("unseal, 48 bits", payload(48),
+             lambda k, a, n: tuple(k.unseal([(a["x"], 48)], k.pack(a["x"], 48), a["payload"])), 34),
         Case("dropped, rounding up", words("x"), lambda k, a, n: k.dropped(a["x"], 16, True), 16),
         Case(f"guard_tables, {len(GUARDS)}", words("r", bits=40), lambda k, a, n: k.guard_tables(a["r"], GUARDS),
              8 + 8 * len(GUARDS), size=1 << 22),
@@ -72,7 +75,7 @@ def cases() -> list[Case]:
              lambda k, a, n: k.breaches(a["tables"], a["u"], [shift for shift, _, _ in GUARDS], a["weights"], 1),
              8 + 16 * len(GUARDS), size=1 << 22),
         Case("wraps", words("r", bits=27), lambda k, a, n: k.wraps(a["r"], 26), 24),
-        Case("lifted", lifts, lambda k, a, n: k.lifted(a["u"], a["z"], a["masked"], a["wraps"], 26, True), 48),
+        Case("lifted", lifts, lambda k, a, n: k.lifted(a["u"], Masked(*[a["rest"]] * 3), a["wraps"], 26, True), 32),
         Case("multiplied, both lifted", factors, multiplied, 72),
         Case("product_terms, both lifted", words("r", "s", bits=27),
              lambda k, a, n: tuple(k.product_terms((a["r"], a["s"]), (26, 26), TERMS)), 48),
@@ -110,12 +113,19 @@ def cases() -> list[Case]:
     ]
 
 
-def sealed(result: Sealed) -> tuple[Any, Any]:
-    return result.words, result.payload
+def sealed(k: Kernels, a: Arrays, n: int) -> Any:
+    stream = Stream(KEY, "sealed", kernels=k)
+    if k.fuses:
+        return k.seal([(stream.sealing(a["x"], 48, 9), 48)])
+    return k.seal([(Masked(a["x"] + stream.words(n, 48) + np.uint64(9), a["x"]), 48)])
 
 
-def subtracted(result: tuple[Any, Sealed]) -> tuple[Any, Any, Any]:
-    return result[0], *sealed(result[1])
+def halves(n: int) -> list[Piece]:
+    return [Piece(n // 2, 48), Piece(n - n // 2, 48)]
+
+
+def corrected(k: Kernels, a: Arrays, n: int) -> Any:
+    return k.corrections((KEY, OTHER), (a["x"][: n // 2], a["x"][n // 2 :]), halves(n))
 
 
 def guard_inputs(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
@@ -145,7 +155,7 @@ def payload(bits: int) -> Callable[[np.random.Generator, int], dict[str, np.ndar
 
 
 def lifts(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
-    return {"u": random_words(rng, n, 26), "z": random_words(rng, n), "masked": random_words(rng, n),
+    return {"u": random_words(rng, n, 26), "rest": random_words(rng, n),
             "wraps": random_words(rng, 2 * n)}
 
 

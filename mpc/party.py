@@ -10,7 +10,7 @@ from secformer.mpc.dealer.kinds import CHUNK, Guards, Kind
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.kernels import Kernels
-from secformer.mpc.kernels.words import Sealed, unsealed, whole_bytes
+from secformer.mpc.kernels.bundles import Item
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag
@@ -56,24 +56,17 @@ class Party:
             raise ProtocolError("this party is not in a run: call Party.begin first, or let a World run the program")
         return self._source.take(kind)
 
-    def open(self, verb: str, items: Sequence[tuple[Any, int]], *, xor: bool = False) -> list[Any]:
+    def open(self, verb: str, items: Sequence[Item], *, xor: bool = False) -> list[Any]:
         """Opens masked words: sends the low bits of each (words, bits), adds (or xors) the peer's. One round.
 
         Returns flat uint64 arrays reduced mod 2^bits. What is given must be masked by a fresh uniform mask of
-        `bits` bits (it may be sealed in them already): that is the caller's proof obligation, and nothing else may be
+        `bits` bits (or come to be, as `Sealing` says): that is the caller's proof obligation, and nothing else may be
         opened.
         """
-        k = self.kernels
-        sizes = [words.size * whole_bytes(bits) for words, bits in items]
-        packed = [words.payload if isinstance(words, Sealed) else k.pack(words, bits) for words, bits in items]
-        theirs = self._exchange(verb, items, packed[0] if len(packed) == 1 else k.backend.joined(packed))
-        opened, start = [], 0
-        for (words, bits), size in zip(items, sizes, strict=True):
-            opened.append(k.opened(unsealed(words), theirs[start : start + size], bits, xor))
-            start += size
-        return opened
+        mine = self.kernels.seal(items)
+        return self.kernels.unseal(items, mine, self._exchange(verb, items, mine), xor)
 
-    def _exchange(self, verb: str, items: Sequence[tuple[Any, int]], payload: Any) -> Any:
+    def _exchange(self, verb: str, items: Sequence[Item], payload: Any) -> Any:
         tag = Tag(self._next(), verb, max(bits for _, bits in items), sum(w.size for w, _ in items))
         self.peer.send(tag, self.kernels.backend.outgoing(payload))
         self.meter.sent(payload.size)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import Kernels, NumpyKernels
-from secformer.mpc.kernels.words import BLOCK_BYTES, Key, Sealed, drawn
+from secformer.mpc.kernels.words import BLOCK_BYTES, Key, Piece, Sealing, drawn
 
 SEED_BYTES = 32
 MAX_BLOCKS = 1 << 32  # RFC 8439 counts blocks in 32 bits: 256 GiB per stream
@@ -74,20 +74,9 @@ class Stream:
         """`count` uniform words below 2^bits as uint64, of as many bytes as hold them."""
         return self._kernels.uniform(self._key, self._advance(drawn(count, bits)), count, bits)
 
-    def masked(self, words: Any, bits: int, constant: int = 0) -> Any:
-        """Flat words + constant + the next uniform words below 2^bits, in one pass where the backend can."""
-        start = self._advance(drawn(words.size, bits))
-        return self._kernels.masked(self._key, start, words, bits, constant)
-
-    def sealed(self, words: Any, bits: int, constant: int = 0) -> Sealed:
-        """`masked`, with its low `bits` bits packed for an opening."""
-        start = self._advance(drawn(words.size, bits))
-        return self._kernels.sealed(self._key, start, words, bits, constant)
-
-    def subtracted(self, words: Any, bits: int) -> tuple[Any, Sealed]:
-        """The next uniform words below 2^bits, and flat words minus them, with the low bits packed."""
-        start = self._advance(drawn(words.size, bits))
-        return self._kernels.subtracted(self._key, start, words, bits)
+    def sealing(self, words: Any, bits: int, constant: int = 0, *, away: bool = False, keeps: bool = False) -> Sealing:
+        """Words to be sealed under the next uniform words below 2^bits: plus these, or minus where `away`."""
+        return Sealing(self._key, self._advance(drawn(words.size, bits)), words, constant, away, keeps)
 
     def combined(self, other: Stream, count: int, bits: int, *, xor: bool = False, carries: bool = False) -> Any:
         """The first words of two fresh streams, added mod 2^bits (with `carries`, mod 2^64) or xored: a mask of which
@@ -100,6 +89,20 @@ class Stream:
         """Value minus the first words of a fresh stream, packed; with xor, bytes xor the stream's bytes."""
         self._whole(drawn(value.size, bits))
         return self._kernels.correction(self._key, value, bits, xor)
+
+    @staticmethod
+    def shares(streams: Sequence[Stream], pieces: Sequence[Piece]) -> list[Any]:
+        """The first words, or bytes, of several fresh streams, one for each piece (see `Kernels.shares`)."""
+        for stream, piece in zip(streams, pieces, strict=True):
+            stream._whole(drawn(piece.length, piece.bits))
+        return streams[0]._kernels.shares([stream._key for stream in streams], pieces)
+
+    @staticmethod
+    def corrections(streams: Sequence[Stream], values: Sequence[Any], pieces: Sequence[Piece]) -> Any:
+        """One payload with the corrections of several fresh streams (see `Kernels.corrections`)."""
+        for stream, piece in zip(streams, pieces, strict=True):
+            stream._whole(drawn(piece.length, piece.bits))
+        return streams[0]._kernels.corrections([stream._key for stream in streams], values, pieces)
 
     def _advance(self, blocks: int) -> int:
         """Uses up so many blocks; the number of the first."""

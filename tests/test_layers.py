@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc", "secformer.mpc.errors"),
     ("secformer.mpc.recording", "secformer.mpc.ring"),
     ("secformer.mpc.backend",),
-    tuple(f"secformer.mpc.kernels.{name}" for name in ("blas", "tables", "taylor", "threads", "words")),
+    tuple(f"secformer.mpc.kernels.{name}" for name in ("blas", "bundles", "tables", "taylor", "threads", "words")),
     ("secformer.mpc.kernels.interface", "secformer.mpc.kernels.limbs"),
     ("secformer.mpc.kernels.reference",),
     ("secformer.mpc.kernels.cpu", "secformer.mpc.kernels.cuda"),

@@ -98,7 +98,8 @@ def test_wheel_holds_the_package(wheel: Path) -> None:
     expected = {f"{name.replace('.', '/')}.py" for name in modules() if name not in package_dirs()}
     expected |= {f"{name.replace('.', '/')}/__init__.py" for name in package_dirs()}
     expected |= {"secformer/py.typed"} | {f"secformer/models/demo/{name}" for name in DEMO_FILES}
-    expected |= {f"secformer/mpc/kernels/cuda/{path.name}" for path in (ROOT / "mpc/kernels/cuda").glob("*.cu*")}
+    expected |= {f"secformer/mpc/kernels/cuda/{path.name}" for path in (ROOT / "mpc/kernels/cuda").iterdir()
+                 if path.suffix in (".cu", ".cuh", ".json")}
     names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("secformer/")}
     extra = {name for name in names - expected if not name.startswith("secformer/models/demo/")}
     assert not expected - names and not extra

@@ -14,7 +14,7 @@ from secformer.models.data.batch import Batch, Row
 from secformer.models.data.checkpoint import Checkpoint
 from secformer.models.data.inputs import Request
 from secformer.models.data.shares import OwnerShares, SeedShares
-from secformer.mpc.kernels.words import Sealed
+from secformer.mpc.kernels.words import Dropped, Masked, Sealing
 from secformer.mpc.meter import Cost
 from secformer.mpc.ops.linear import OpenedWeight
 from secformer.roles.epochs import Epoch
@@ -30,7 +30,8 @@ RECORDS: dict[str, Any] = {
     "Row": ROW, "Batch": Batch((ROW, ROW)), "Request": Request(WORDS.copy, (3, 7), True),
     "Half of a seed": Half("a", "m", LENGTHS, MASK, seed=SEED), "Half of words": Half("a", "m", LENGTHS, MASK, WORDS),
     "Answer": Answer({"logits": WORDS}, 16, Cost("total")), "Epoch": Epoch("e" * 32, {0: SEED, 1: SEED[::-1]}),
-    "OpenedWeight": OpenedWeight(WORDS, WORDS), "Sealed": Sealed(WORDS, np.frombuffer(SEED, np.uint8)),
+    "OpenedWeight": OpenedWeight(WORDS, WORDS), "Dropped": Dropped(WORDS, 3),
+    "Masked": Masked(WORDS, WORDS, WORDS), "Sealing": Sealing(SEED, 0, WORDS, rest=WORDS),
 }
 RAW = ("bytes", "ndarray", "Array")  # types of fields that may hold a secret
 SHOWN = {  # fields of those types that may be printed, and why

@@ -66,6 +66,11 @@ class Comparison(Kind):
         """Chunks: number, start, stop."""
         return ((j, start, stop) for j, (start, stop) in enumerate(chunks(self.count, self.chunk)))
 
+    @property
+    def last(self) -> int:
+        """The number of the last chunk."""
+        return max(0, len(chunks(self.count, self.chunk)) - 1)
+
     def fields(self) -> Iterator[Field]:
         yield Field("mask", self.count, self.window)
         for t in range(self.thresholds):
@@ -73,7 +78,7 @@ class Comparison(Kind):
         yield from self.guard_fields(self.count, self.guards)
         for j, start, stop in self.parts():
             for b in range(len(self.blocks)):
-                yield Field(f"equal{j}.{b}", (stop - start) * self.row_bytes(b), 8, derived=True, xor=True)
+                yield Field(f"equal{j}.{b}", (stop - start) * self.row_bytes(b), 8, derived=True, xor=True, part=j)
         yield from self.outcome_fields()
 
     def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
@@ -117,9 +122,10 @@ class Less(Comparison):
     def outcome_fields(self) -> Iterator[Field]:
         for j, start, stop in self.parts():
             for t in range(self.thresholds):
-                yield Field(f"table{j}.{t}", (stop - start) * self.table_bytes, 8, derived=True, xor=True)
+                yield Field(f"table{j}.{t}", (stop - start) * self.table_bytes, 8, derived=True, xor=True,
+                            part=j)
         for t in range(self.thresholds):
-            yield Field(f"bit{t}", self.count, self.width, derived=True)
+            yield Field(f"bit{t}", self.count, self.width, derived=True, part=self.last)
 
     def outcomes(self, masks: Values, kernels: Kernels) -> Iterator[Array]:
         for _, start, stop in self.parts():
@@ -148,7 +154,7 @@ class Relu(Comparison):
     def outcome_fields(self) -> Iterator[Field]:
         size = (1 << self.outcome_bits) * self.columns
         for j, start, stop in self.parts():
-            yield Field(f"table{j}", (stop - start) * size, self.width, derived=True)
+            yield Field(f"table{j}", (stop - start) * size, self.width, derived=True, part=j)
 
     def outcomes(self, masks: Values, kernels: Kernels) -> Iterator[Array]:
         for _, start, stop in self.parts():

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from secformer.mpc.dealer.kinds import Kind
+from secformer.mpc.kernels.words import Masked, Sealing, plain
 
 
 class Material(ABC):
@@ -25,17 +26,18 @@ class Material(ABC):
         kind's order; masks at any time before what depends on them.
         """
 
-    def masked(self, name: str, words: Any, constant: int = 0) -> Any:
-        """Flat words + constant + this party's share of a mask, which burns: for a mask that is needed nowhere else,
-        to be opened in all its bits. May return them `Sealed`, packed for the opening."""
-        total = words.reshape(-1) + self.draw(name)
-        return total + np.uint64(constant) if constant else total
+    def masked(self, name: str, words: Any, constant: int = 0, *, keeps: bool = False) -> Masked | Sealing:
+        """Flat words + constant + this party's share of a mask, which burns, to be opened in all the mask's bits.
+        `keeps` says that their `rest` is needed after the opening. Words may be `Dropped`."""
+        own = plain(words)
+        total = own + self.draw(name)
+        return Masked(total + np.uint64(constant) if constant else total, own)
 
-    def subtracted(self, name: str, words: Any) -> tuple[Any, Any]:
-        """This party's share of a mask, which burns, and flat words - the share, to be opened in all the mask's bits;
-        the second may come `Sealed`."""
-        share = self.draw(name)
-        return share, words.reshape(-1) - share
+    def subtracted(self, name: str, words: Any) -> Masked | Sealing:
+        """Flat words - this party's share of a mask, which burns, to be opened in all the mask's bits. Their `rest` is
+        the share."""
+        own, share = plain(words), self.draw(name)
+        return Masked(own - share, own, share)
 
 
 class Correlations(Protocol):

@@ -17,7 +17,8 @@ import numpy as np
 
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.tables import STEP_BITS
-from secformer.mpc.kernels.words import Guard, whole_bytes
+from secformer.mpc.kernels.words import Guard, Piece, whole_bytes
+from secformer.mpc.net.wire import Tag
 from secformer.mpc.ring import WORD_BITS, mask
 
 Array = Any
@@ -26,13 +27,15 @@ Values = Mapping[str, Array]
 Standing = Callable[[int], Array]
 Guards = tuple[Guard, ...]
 GUARD_BYTES = 1 << 25  # of tables that one field has, where a guard alone does not have more
+PARCEL_BYTES = 1 << 25  # of a message with several fields, at most
 CHUNK = Kernels.chunk  # elements whose material is made, sent and used at once where a kind cuts it up
 
 
 @dataclass(frozen=True)
 class Field:
     """One array of shares: `count` words below 2^bits, combined by addition mod 2^64, or by xor. Masks are known to the
-    dealer mod 2^bits; with `carries`, as the sum of the parties' words."""
+    dealer mod 2^bits; with `carries`, as the sum of the parties' words. Derived fields of one `part` of the material
+    may travel together (see `Kind.parcels`)."""
 
     name: str
     count: int
@@ -40,6 +43,31 @@ class Field:
     derived: bool = False
     xor: bool = False
     carries: bool = False
+    part: int = 0
+
+    @property
+    def piece(self) -> Piece:
+        """How a share of it is drawn and travels."""
+        return Piece(self.count, self.bits, self.xor and self.derived)
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """Derived fields that the dealer sends to party 1 in one message."""
+
+    fields: tuple[Field, ...]
+
+    @property
+    def pieces(self) -> list[Piece]:
+        return [f.piece for f in self.fields]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(piece.nbytes for piece in self.pieces)
+
+    def tag(self, index: int) -> Tag:
+        """What the message is, in correlation number `index`: named after its first field."""
+        return Tag(index, self.fields[0].name, max(f.bits for f in self.fields), sum(f.count for f in self.fields))
 
 
 @dataclass(frozen=True)
@@ -66,6 +94,20 @@ class Kind(ABC):
 
     def derived(self) -> Iterator[Field]:
         return (f for f in self.fields() if f.derived)
+
+    def parcels(self) -> Iterator[Parcel]:
+        """The derived fields in messages: neighbours of one part, up to `PARCEL_BYTES`. Material that is made and used
+        in chunks has a part for each, so that it moves chunk by chunk."""
+        fields: list[Field] = []
+        size = 0
+        for field in self.derived():
+            size += field.piece.nbytes
+            if fields and (field.part != fields[0].part or size > PARCEL_BYTES):
+                yield Parcel(tuple(fields))
+                fields, size = [], field.piece.nbytes
+            fields.append(field)
+        if fields:
+            yield Parcel(tuple(fields))
 
     def guard_fields(self, count: int, guards: Guards, name: str = "guard") -> Iterator[Field]:
         """The tables of an opening's guards: fields of bytes, numbered after `name`; see `together`."""
@@ -132,7 +174,7 @@ class SeriesMask(Kind):
         yield Field("mask", self.count, self.bits)
         yield from self.guard_fields(self.count, self.guards)
         for j, (start, stop) in enumerate(chunks(self.count, self.chunk)):
-            yield Field(f"words{j}", 2 * self.harmonics * (stop - start), self.width, derived=True)
+            yield Field(f"words{j}", 2 * self.harmonics * (stop - start), self.width, derived=True, part=j)
 
     def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         yield from self.guard_tables(masks["mask"], self.guards, kernels)
@@ -170,7 +212,7 @@ class ExpMask(Kind):
         yield Field("mask", self.count, self.bits)
         yield from self.guard_fields(self.count, self.guards)
         for j, (start, stop) in enumerate(chunks(self.count, self.chunk)):
-            yield Field(f"table{j}", self.entries * (stop - start), 64, derived=True)
+            yield Field(f"table{j}", self.entries * (stop - start), 64, derived=True, part=j)
 
     def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         yield from self.guard_tables(masks["mask"], self.guards, kernels)

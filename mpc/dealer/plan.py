@@ -21,10 +21,9 @@ from secformer.mpc.dealer.kinds import (
 from secformer.mpc.dealer.products import Hadamard, MatMul
 from secformer.mpc.dealer.thresholds import Empty, Reached
 from secformer.mpc.errors import Desync
-from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.net.wire import Tag
 
-FORMAT = "secformer plan 5"  # raise it when a kind's fields or their order change
+FORMAT = "secformer plan 6"  # raise it when a kind's fields, their order or their messages change
 KINDS: dict[str, type[Kind]] = {
     cls.__name__: cls for cls in (Hadamard, MatMul, Lift, SeriesMask, ExpMask, Less, Relu, Reached, Empty, WeightMask,
                                   Witness, Coin)
@@ -57,8 +56,8 @@ class Plan:
     def corrections(self) -> Iterator[tuple[Tag, int]]:
         """Every message that the dealer sends to party 1, in order: its tag and its bytes."""
         for index, kind in enumerate(self.kinds):
-            for f in kind.derived():
-                yield Tag(index, f.name, f.bits, f.count), f.count * whole_bytes(f.bits)
+            for parcel in kind.parcels():
+                yield parcel.tag(index), parcel.nbytes
 
     def as_dict(self) -> dict[str, Any]:
         """Names, numbers and lists, for JSON; `from_dict` is the inverse."""

@@ -5,6 +5,7 @@ It knows both seeds and the plan; it never sees a share or an opened value.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from secformer.mpc.dealer.kinds import Field, WeightMask
@@ -12,7 +13,6 @@ from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.net.wire import Tag
 from secformer.mpc.prg import Name, Stream
 from secformer.mpc.ring import word_type
 
@@ -32,9 +32,11 @@ class Dealer:
             if isinstance(kind, WeightMask):
                 mask = masks["mask"].reshape(kind.shape)
                 self._standing[kind.index] = mask.astype(word_type(kind.width), copy=False)
-            for field, value in zip(kind.derived(), kind.correlate(masks, self._kernels, self._mask_of), strict=True):
-                correction = self._stream(0, run, index, field).correction(value, field.bits, xor=field.xor)
-                party1.send(Tag(index, field.name, field.bits, field.count), self._kernels.backend.outgoing(correction))
+            values = iter(kind.correlate(masks, self._kernels, self._mask_of))
+            for parcel in kind.parcels():
+                streams = [self._stream(0, run, index, field) for field in parcel.fields]
+                payload = Stream.corrections(streams, list(islice(values, len(streams))), parcel.pieces)
+                party1.send(parcel.tag(index), self._kernels.backend.outgoing(payload))
 
     def _stream(self, rank: int, run: Name, index: int, field: Field) -> Stream:
         return Stream(self.seeds[rank], "run", run, index, field.name, kernels=self._kernels)

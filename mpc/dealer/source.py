@@ -6,14 +6,12 @@ import threading
 from typing import Any
 
 from secformer.mpc.dealer.expand import Expansion
-from secformer.mpc.dealer.kinds import Field, Kind
+from secformer.mpc.dealer.kinds import Field, Kind, Parcel
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync, ReusedRandomness
 from secformer.mpc.kernels import Kernels
-from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.net.wire import Tag
 from secformer.mpc.prg import Name, Stream
 
 
@@ -54,11 +52,8 @@ class Source:
         if dealer is None:
             return Expansion(kind, stream, None, self._kernels, self._meter)
 
-        def receive(field: Field) -> Any:
-            nbytes = field.count * whole_bytes(field.bits)
-            self._meter.dealt(nbytes)
-            return self._kernels.backend.incoming(
-                dealer.receive(Tag(index, field.name, field.bits, field.count), nbytes)
-            )
+        def receive(parcel: Parcel) -> Any:
+            self._meter.dealt(parcel.nbytes)
+            return self._kernels.backend.incoming(dealer.receive(parcel.tag(index), parcel.nbytes))
 
         return Expansion(kind, stream, receive, self._kernels, self._meter)

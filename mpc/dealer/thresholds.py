@@ -53,9 +53,10 @@ class Reached(Kind):
             yield Field(f"alpha{t}", self.plane, PLANE, xor=True)
         yield from self.guard_fields(self.count, self.guards)
         for j, start, stop in self.parts():
-            yield Field(f"equal{j}", (stop - start) * self.row_bytes, 8, derived=True, xor=True)
+            yield Field(f"equal{j}", (stop - start) * self.row_bytes, 8, derived=True, xor=True, part=j)
+        last = max(0, len(chunks(self.count, self.chunk)) - 1)
         for t in range(self.thresholds):
-            yield Field(f"bit{t}", self.count, self.width, derived=True)
+            yield Field(f"bit{t}", self.count, self.width, derived=True, part=last)
 
     def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         r = masks["mask"]
@@ -110,7 +111,7 @@ class Empty(Kind):
         yield Field("mask", self.places * self.count, self.window)
         yield Field("alpha", self.count, self.places, xor=True)
         for q, j, start, stop in self.parts():
-            yield Field(f"equal{q}.{j}", (stop - start) * self.row_bytes, 8, derived=True, xor=True)
+            yield Field(f"equal{q}.{j}", (stop - start) * self.row_bytes, 8, derived=True, xor=True, part=j)
         for t in range(self.thresholds):
             yield Field(f"table{t}", self.count * self.entries, self.width, derived=True)
 

@@ -9,20 +9,34 @@ K harmonics. `key` is a stream's 256-bit key, `block` the 64-byte block that it 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from secformer.mpc.backend import Backend
+from secformer.mpc.kernels.bundles import Bundles
 from secformer.mpc.kernels.tables import outcome_patterns, outcomes
-from secformer.mpc.kernels.words import BLOCK_BYTES, PLANES, Array, Factor, Grid, Guard, Key, Sealed, drawn, whole_bytes
+from secformer.mpc.kernels.words import (
+    BLOCK_BYTES,
+    PLANES,
+    Array,
+    Factor,
+    Grid,
+    Guard,
+    Key,
+    Masked,
+    Sealing,
+    drawn,
+    whole_bytes,
+)
+from secformer.mpc.kernels.words import dropped as dropped_of
 from secformer.mpc.kernels.words import grid as grid_of
 from secformer.mpc.ring import mask
 
 
-class Kernels(ABC):
+class Kernels(Bundles):
     """What parties and the dealer compute with."""
 
     name: str
@@ -150,22 +164,6 @@ class Kernels(ABC):
                 shift += 8 * plane.itemsize
         return words
 
-    def masked(self, key: Key, block: int, words: Array, bits: int, constant: int = 0) -> Array:
-        """Flat words + constant + uniform words below 2^bits: a mask expanded into what it masks."""
-        total = words.reshape(-1) + self.uniform(key, block, words.size, bits)
-        return total + np.uint64(constant) if constant else total
-
-    def sealed(self, key: Key, block: int, words: Array, bits: int, constant: int = 0) -> Sealed:
-        """`masked`, with its low `bits` bits packed."""
-        total = self.masked(key, block, words, bits, constant)
-        return Sealed(total, self.pack(total, bits))
-
-    def subtracted(self, key: Key, block: int, words: Array, bits: int) -> tuple[Array, Sealed]:
-        """Uniform words below 2^bits, and flat words minus them, with the low `bits` bits packed."""
-        share = self.uniform(key, block, words.size, bits)
-        rest = words.reshape(-1) - share
-        return share, Sealed(rest, self.pack(rest, bits))
-
     def combined(
         self, keys: tuple[Key, Key], count: int, bits: int, xor: bool = False, carries: bool = False
     ) -> Array:
@@ -190,22 +188,18 @@ class Kernels(ABC):
         return total if bits == 64 else total & mask(bits)
 
     def dropped(self, words: Array, bits: int, up: bool) -> Array:
-        """Words without their lowest `bits` bits, moved down: rounded down or up, where the top bits become 0 or 1."""
-        if not up:
-            return words >> np.uint64(bits)
-        return np.uint64(0) - ((np.uint64(0) - words) >> np.uint64(bits))
+        """Words without their lowest `bits` bits, moved down (see `words.dropped`)."""
+        return dropped_of(words, bits, up)
 
     def wraps(self, r: Array, window: int) -> Array:
         """The values of `Lift`, (2 n,) words, of mask words' sums r (n,)."""
         carry = r >> np.uint64(window)
         return self.backend.joined([carry + ((r >> np.uint64(window - 1)) & np.uint64(1)), carry])
 
-    def lifted(self, u: Array, z: Array, masked: Array, wraps: Array | None, window: int, first: bool) -> Array:
-        """One party's share of z's value from the opened u (see `ops/truncate`): z (n,) its share, `masked` what it
-        masked, wraps (2 n,) its share of those of `Lift`, None where nothing wraps: (n,) words."""
-        share = z - masked
-        if first:
-            share += u
+    def lifted(self, u: Array, m: Masked | Sealing, wraps: Array | None, window: int, first: bool) -> Array:
+        """One party's share of what it opened u (n,) of, under m (see `ops/truncate`): wraps (2 n,) its share of those
+        of `Lift`, None where nothing wraps: (n,) words."""
+        share = m.rest + u if first else m.rest
         if wraps is None:
             return share
         low, high = wraps.reshape(2, -1)

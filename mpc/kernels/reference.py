@@ -73,7 +73,7 @@ class NumpyKernels(Kernels):
 
     def unpack(self, payload: Array, count: int, bits: int) -> Array:
         whole = whole_bytes(bits) == 8
-        words = payload.view(np.uint64) if whole else self.joined(self.planes(payload, count, bits), count)
+        words = self._view(payload, np.uint64) if whole else self.joined(self.planes(payload, count, bits), count)
         return words & mask(bits) if bits % 8 else words
 
     def _view(self, payload: Array, dtype: Any) -> Array:

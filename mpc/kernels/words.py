@@ -16,12 +16,75 @@ TERMS = ("product", "left", "right", "both")  # of a pair of factors (see `Hadam
 PLANES = ((4, np.uint32), (2, np.uint16), (1, np.uint8))  # bytes and types of the pieces of shorter words
 
 
-@dataclass(frozen=True)
-class Sealed:
-    """Masked words, and their low bits as the payload that opens them."""
+class Piece(NamedTuple):
+    """How an array of shares is drawn and travels: `length` words below 2^bits, packed; if `raw`, so many bytes."""
+
+    length: int
+    bits: int
+    raw: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the wire."""
+        return self.length * whole_bytes(self.bits)
+
+
+@dataclass(frozen=True, eq=False)
+class Dropped:
+    """Words that lose their lowest `bits` bits where they are used: rounded down, or up (see `Kernels.dropped`)."""
 
     words: Array = field(repr=False)
-    payload: Array = field(repr=False)
+    bits: int
+    up: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.words.shape)
+
+    @property
+    def size(self) -> int:
+        return int(self.words.size)
+
+
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """Flat words under a mask, to be opened in all the mask's bits.
+
+    plain  what was masked
+    kept   what `rest` is, where that is not plain - words
+    """
+
+    words: Array = field(repr=False)
+    plain: Array = field(repr=False)
+    kept: Array = field(repr=False, default=None)
+
+    @property
+    def size(self) -> int:
+        return int(self.words.size)
+
+    @property
+    def rest(self) -> Array:
+        """Shares of what was masked without what is opened: both parties' rests and the opened value make it up."""
+        return self.plain - self.words if self.kept is None else self.kept
+
+
+@dataclass(eq=False)
+class Sealing:
+    """Words that `Kernels.seal` puts under the next words of a stream: the same as `Masked`, in one pass.
+
+    key, block  where the stream stands
+    constant    is added, too
+    away        whether the mask is subtracted
+    keeps       whether `rest` is wanted; it is there once the words are sealed
+    """
+
+    key: Any = field(repr=False)
+    block: int
+    words: Array | Dropped = field(repr=False)
+    constant: int = 0
+    away: bool = False
+    keeps: bool = False
+    rest: Array = field(repr=False, default=None)
 
     @property
     def size(self) -> int:
@@ -33,13 +96,16 @@ class Factor:
     """An opened operand of an element-wise product at one party: words, of the operand's shape.
 
     opened  u = (x + r + 2^(window - 2)) mod 2^window where it is lifted, else x - a
-    share   this party's share of x
+    share   this party's share of x; or, if `partly`, what lacks the opened words and the wraps (see `Kernels.lifted`)
     window  bits in which it was lifted; 0 where it was not
+    wraps   flat, of a share that lacks them
     """
 
     opened: Array = field(repr=False)
     share: Array = field(repr=False)
     window: int = 0
+    partly: bool = False
+    wraps: Array = field(repr=False, default=None)
 
     @property
     def offset(self) -> np.uint64:
@@ -78,9 +144,18 @@ def grid(shapes: Sequence[tuple[int, ...]]) -> Grid | None:
     return Grid(rows, columns, tuple(zip(outer, inner, strict=True)))
 
 
-def unsealed(words: Array | Sealed) -> Array:
-    """Masked words, whether they are sealed or not."""
-    return words.words if isinstance(words, Sealed) else words
+def dropped(words: Array, bits: int, up: bool) -> Array:
+    """Words without their lowest `bits` bits, moved down: rounded down or up, where the top bits become 0 or 1."""
+    if not up:
+        return words >> np.uint64(bits)
+    return np.uint64(0) - ((np.uint64(0) - words) >> np.uint64(bits))
+
+
+def plain(words: Array | Dropped) -> Array:
+    """Flat words, without what they are to lose."""
+    if isinstance(words, Dropped):
+        return dropped(words.words.reshape(-1), words.bits, words.up)
+    return words.reshape(-1)
 
 
 def whole_bytes(bits: int) -> int:

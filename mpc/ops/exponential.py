@@ -15,6 +15,7 @@ import numpy as np
 from secformer.mpc.dealer.kinds import ExpMask, chunks
 from secformer.mpc.functions import MASK_FRAC, PUBLIC_FRAC, SLACK, Exponential, Opening
 from secformer.mpc.guards import Check
+from secformer.mpc.kernels.words import Dropped
 from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
 from secformer.mpc.ring import mask
@@ -31,7 +32,7 @@ def exponential(party: Party, x: Share, function: Exponential, opening: Opening,
     """Shares of e^x with the fractional bits that the function states. One round."""
     kind = kind_of(x.size, opening, function, party.chunk, check)
     material = party.take(kind)
-    words = x.data.reshape(-1) >> np.uint64(x.frac - opening.keep)  # exact mod the period, up to one unit
+    words = Dropped(x.data, x.frac - opening.keep)  # exact mod the period, up to one unit
     (u,) = party.open("exponential", [(material.masked("mask", words), opening.bits)])                 # 1
     party.see(material, u, kind.guards, x.shape)
     bits = opening.bits - opening.spare

@@ -27,7 +27,7 @@ import numpy as np
 from secformer.mpc.dealer.correlations import Material
 from secformer.mpc.dealer.kinds import WeightMask
 from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul
-from secformer.mpc.kernels.words import Factor, unsealed
+from secformer.mpc.kernels.words import Factor
 from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
 from secformer.mpc.ring import word_type
@@ -79,32 +79,24 @@ def hadamard(party: Party, pairs: Sequence[tuple[Operand, Operand]], widths: Seq
     for p, (i, j, _) in enumerate(kind.pairs):                                                        # 2
         terms = {name: material.draw(f"{name}{p}") for name, _ in kind.terms(p)}
         results.append(party.kernels.multiplied(factors[i], factors[j], terms, party.rank == 0))
-    own = {id(v): factor.share for v, factor in zip(operands, factors, strict=True)}
-    return [*results, *(own[id(v)] for v in kept)]
+    own = {id(v): factor for v, factor in zip(operands, factors, strict=True)}
+    return [*results, *(party.kernels.share(own[id(v)], party.rank == 0) for v in kept)]
 
 
 def _opened(party: Party, kind: Hadamard, material: Material, operands: Sequence[Any]) -> list[Factor]:
     """Opens the operands of element-wise products."""
-    first, kernels = party.rank == 0, party.kernels
-    masked, masks = [], []
+    first, masked = party.rank == 0, []
     for i, v in enumerate(operands):
         if window := kind.window(i):
-            masked.append(material.masked(f"mask{i}", v.data, 1 << (window - 2) if first else 0))
+            masked.append(material.masked(f"mask{i}", v.data, 1 << (window - 2) if first else 0, keeps=True))
         else:
-            mask, rest = material.subtracted(f"mask{i}", v.data)
-            masks.append(mask)
-            masked.append(rest)
+            masked.append(material.subtracted(f"mask{i}", v.data))
     opened = party.open("product", [(m, kind.window(i) or kind.bits[i]) for i, m in enumerate(masked)])
     _see(party, kind, material, operands, opened)
-    factors, own = [], iter(masks)
+    factors = []
     for i, (v, m, u) in enumerate(zip(operands, masked, opened, strict=True)):
-        if window := kind.window(i):
-            wraps = material.draw(f"wraps{i}") if kind.wrap_bits(i) else None
-            share = kernels.lifted(u, v.data.reshape(-1), unsealed(m), wraps, window, first)
-        else:
-            window, mask = 0, next(own)
-            share = mask + u if first else mask
-        factors.append(Factor(u.reshape(v.shape), share.reshape(v.shape), window))
+        wraps = material.draw(f"wraps{i}") if kind.wrap_bits(i) else None
+        factors.append(party.kernels.factor(u, m, wraps, kind.window(i), first, v.shape))
     return factors
 
 
@@ -121,12 +113,9 @@ def matmul(party: Party, pairs: Sequence[tuple[Operand, Operand | Weight]], widt
     kind, operands = bilinear(MatMul, pairs, widths)
     material, multiply = party.take(kind), party.kernels.matmul
     live = [(i, v) for i, v in enumerate(operands) if isinstance(v, Operand)]
-    masks, masked = {}, []
-    for i, v in live:
-        mask, rest = material.subtracted(f"mask{i}", v.data)
-        masks[i] = mask.reshape(v.shape)
-        masked.append((rest, kind.bits[i]))
-    opened = party.open("product", masked)                                                            # 1
+    masked = {i: material.subtracted(f"mask{i}", v.data) for i, v in live}
+    opened = party.open("product", [(m, kind.bits[i]) for i, m in masked.items()])                    # 1
+    masks = {i: masked[i].rest.reshape(v.shape) for i, v in live}
     _see(party, kind, material, operands, opened)
     e = {i: u.reshape(v.shape) for (i, v), u in zip(live, opened, strict=True)}
     results = []
@@ -135,14 +124,18 @@ def matmul(party: Party, pairs: Sequence[tuple[Operand, Operand | Weight]], widt
         left, left_mask = e[i].astype(dtype, copy=False), masks[i].astype(dtype, copy=False)
         right = operands[j]
         if isinstance(right, Weight):
-            with party.meter.offline():
-                fixed_part = multiply(left_mask, right.data.opened.astype(dtype, copy=False), width)
-            factor = right.data.factor.astype(dtype, copy=False)
+            d, factor = (v.astype(dtype, copy=False) for v in (right.data.opened, right.data.factor))
         else:
-            d, b = e[j].astype(dtype, copy=False), masks[j].astype(dtype, copy=False)
-            fixed_part, factor = multiply(left_mask, d, width), b + d if party.rank == 0 else b
-        z = multiply(left, factor, width) + fixed_part
-        results.append(z.astype(np.uint64, copy=False) + material.draw(f"product{p}").reshape(z.shape))
+            d, factor = e[j].astype(dtype, copy=False), masks[j].astype(dtype, copy=False)
+            factor = factor + d if party.rank == 0 else factor
+        c = material.draw(f"product{p}")
+        if party.kernels.fuses or not isinstance(right, Weight):
+            results.append(party.kernels.joint((left, left_mask), (factor, d), c, width))
+        else:
+            with party.meter.offline():
+                fixed_part = multiply(left_mask, d, width)
+            z = multiply(left, factor, width) + fixed_part
+            results.append(z.astype(np.uint64, copy=False) + c.reshape(z.shape))
     return results
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from secformer.mpc.dealer.kinds import SeriesMask, chunks
 from secformer.mpc.functions import Opening, Series
 from secformer.mpc.guards import Check
+from secformer.mpc.kernels.words import Dropped
 from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
 from secformer.mpc.ring import mask
@@ -36,7 +37,7 @@ def series(party: Party, x: Share, functions: Sequence[Series], opening: Opening
     """Shares of f(x), with its `frac` fractional bits, mod 2^width. One round."""
     kind = kind_of(x.size, opening, functions, width, party.chunk, check)
     material = party.take(kind)
-    words = x.data.reshape(-1) >> np.uint64(x.frac - opening.keep)  # exact mod the period, up to one unit
+    words = Dropped(x.data, x.frac - opening.keep)  # exact mod the period, up to one unit
     (u,) = party.open("series", [(material.masked("mask", words), opening.bits)])                      # 1
     party.see(material, u, kind.guards, x.shape)
     bits = opening.bits - opening.spare

@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from secformer.mpc.dealer.kinds import Lift
-from secformer.mpc.kernels import Kernels
-from secformer.mpc.kernels.words import unsealed
+from secformer.mpc.kernels.words import Dropped
 from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
 from secformer.mpc.scales import Truncation
@@ -29,9 +28,9 @@ def kind_of(job: Truncation) -> Lift:
     return Lift(job.x.size, job.window - job.shift, job.width, plain(job.check))
 
 
-def drop(kernels: Kernels, words: Any, bits: int, up: bool) -> Any:
-    """A share without its lowest bits, rounded up or down."""
-    return kernels.dropped(words, bits, up) if bits else words
+def drop(words: Any, bits: int, up: bool) -> Any:
+    """A share without its lowest bits, rounded up or down, where it is masked."""
+    return Dropped(words, bits, up) if bits else words
 
 
 def truncate(party: Party, jobs: Sequence[Truncation]) -> list[Any]:
@@ -39,13 +38,13 @@ def truncate(party: Party, jobs: Sequence[Truncation]) -> list[Any]:
     first = party.rank == 0
     wanted = [kind_of(job) for job in jobs]
     materials = [party.take(kind) for kind in wanted]
-    kept = [drop(party.kernels, job.x.data.reshape(-1), job.shift, not first) for job in jobs]          # 1
-    masked = [material.masked("mask", z, 1 << (kind.window - 2) if first else 0)
+    kept = [drop(job.x.data, job.shift, not first) for job in jobs]                                      # 1
+    masked = [material.masked("mask", z, 1 << (kind.window - 2) if first else 0, keeps=True)
               for z, kind, material in zip(kept, wanted, materials, strict=True)]
     opened = party.open("truncate", [(m, kind.window) for m, kind in zip(masked, wanted, strict=True)])  # 2
     done = []
-    for job, z, kind, material, m, u in zip(jobs, kept, wanted, materials, masked, opened, strict=True):  # 3
+    for job, kind, material, m, u in zip(jobs, wanted, materials, masked, opened, strict=True):          # 3
         wraps = material.draw("wraps") if kind.wrap_bits else None
-        done.append(party.kernels.lifted(u, z, unsealed(m), wraps, kind.window, first).reshape(job.x.shape))
+        done.append(party.kernels.lifted(u, m, wraps, kind.window, first).reshape(job.x.shape))
         party.see(material, u, kind.guards, job.x.shape)
     return done

@@ -92,7 +92,7 @@ class SecureSession(Session):
         return a >> np.uint64(bits)
 
     def _rounded(self, a: Any, bits: int) -> Any:
-        return truncate.drop(self.party.kernels, a, bits, self.party.rank == 1)
+        return truncate.drop(a, bits, self.party.rank == 1)
 
     def _scale(self, a: Any, c: np.ndarray, bits: int) -> Any:
         words = encode(c, bits)  # a number travels with the launch, an array would be copied first

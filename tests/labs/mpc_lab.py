@@ -275,6 +275,17 @@ class Sink(Channel):
     def send(self, tag: Tag, payload: Any) -> None:
         self.log.append((tag, np.array(payload, copy=True)))
 
+    def fields(self, kinds: Sequence[Kind]) -> list[Sent]:
+        """What was sent for these kinds, field by field."""
+        found, messages = [], iter(self.log)
+        for index, kind in enumerate(kinds):
+            for parcel in kind.parcels():
+                payload, start = next(messages)[1], 0
+                for f in parcel.fields:
+                    found.append((Tag(index, f.name, f.bits, f.count), payload[start : start + f.piece.nbytes]))
+                    start += f.piece.nbytes
+        return found
+
     def receive(self, tag: Tag, nbytes: int) -> Any:
         raise AssertionError("a dealer receives nothing")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -181,3 +182,19 @@ def test_a_table_has_the_keys_of_all_streams() -> None:
             key = derive(seed, "run", 7, index, name)
             assert table[rows[key]].tobytes() == key
     assert not set(rows) & set(KeyTable(seeds, plan).rows(8))
+
+
+def test_recording_where_memory_is_short_breaks_no_other_graph(host_modules: HostModules) -> None:
+    """CuPy's pool would give up its free memory to make room, which the first graph still uses."""
+    x = np.linspace(-2, 2, 64 * 64).reshape(64, 64)
+    xp, world = world_on(host_modules, memory=4 << 20)
+    for program in (square, square, fourfold):
+        answer(world, program, x)
+    xp.get_default_memory_pool().free_all_blocks()
+    others = xp.empty(xp.cuda.runtime.memGetInfo()[0] - 3 * 8 * x.size, dtype=np.uint8)  # room for inputs and keys
+    with suppress(MemoryError):  # perhaps too little to go launch by launch, too
+        answer(world, fourfold, x)
+    del others
+    for program, factor in ((square, 1), (square, 1), (fourfold, 4)):
+        np.testing.assert_allclose(answer(world, program, x), factor * x * x, atol=2**-7)
+    assert "GB of GPU memory" in world.notes[0]

@@ -174,7 +174,7 @@ def test_the_streams_of_a_capture_must_join(xp: Any) -> None:
 def test_three_threads_capture_kernels_into_one_graph(host_modules: HostModules) -> None:
     xp, kernels, _ = graph_device(host_modules, seed=2)
     streams = [xp.cuda.Stream(non_blocking=True) for _ in range(3)]
-    seeds, x = [bytes([i]) * 32 for i in range(3)], words(xp)
+    seeds = [bytes([i]) * 32 for i in range(3)]
     outs: dict[int, Any] = {}
 
     def role(i: int, fork: Any, ends: list[Any]) -> None:
@@ -182,7 +182,7 @@ def test_three_threads_capture_kernels_into_one_graph(host_modules: HostModules)
             if fork is not None:
                 streams[i].wait_event(fork)
             for _ in range(5):
-                outs[i] = kernels.masked(seeds[i], 0, x, 64) + kernels.uniform(seeds[i], 1, N, 20)
+                outs[i] = kernels.combined((seeds[i], seeds[i - 1]), N, 64) + kernels.uniform(seeds[i], 1, N, 20)
             ends[i].record()
 
     def all_roles(fork: Any) -> list[Any]:
@@ -202,7 +202,7 @@ def test_three_threads_capture_kernels_into_one_graph(host_modules: HostModules)
         for end in all_roles(fork):
             origin.wait_event(end)
         graph = origin.end_capture()
-    assert graph.operations == {"masked": 15, "uniform": 15, "add": 15} and not graph.races()
+    assert graph.operations == {"combined": 15, "uniform": 15, "add": 15} and not graph.races()
     assert all((outs[i].raw == SPOILT).all() for i in range(3))
     graph.launch(origin)
     origin.synchronize()

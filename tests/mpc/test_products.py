@@ -39,7 +39,7 @@ from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import Kernels
-from secformer.mpc.kernels.words import unsealed
+from secformer.mpc.kernels.words import Masked
 from secformer.mpc.meter import Meter
 from secformer.mpc.ops import linear
 from secformer.mpc.scales import Operand
@@ -95,7 +95,7 @@ def multiplied(pairs: Sequence[tuple[Chosen, Chosen]], widths: Sequence[int], ke
     for rank, opens in ((0, False), (1, False), (0, True), (1, True)):
         def open_(verb: str, items: Any, rank: int = rank, opens: bool = opens) -> Any:
             if not opens:
-                masked[rank] = [unsealed(words) for words, _ in items]
+                masked[rank] = [m.words if isinstance(m, Masked) else m for m, _ in items]
                 raise StopIteration
             return [reduced(a + b, bits) for a, b, (_, bits) in zip(*masked, items, strict=True)]
 
@@ -354,7 +354,7 @@ def test_a_partys_whole_view_of_a_lifted_pair_is_uniform(value: int, trivial: bo
     u, v = reduced(opened[0], 4), reduced(opened[1], 5)
     corrections = Sink()
     Dealer(SEEDS, kernels_named("numpy")).deal(outcome.plan, 0, corrections)
-    gets = {tag.verb: wire_words(payload, tag.bits) for tag, payload in corrections.log}
+    gets = {tag.verb: wire_words(payload, tag.bits) for tag, payload in corrections.fields(outcome.plan.kinds)}
     for rank in (0, 1):
         material = Source(SEEDS[rank], 0, outcome.plan, None, kernels_named("numpy"), Meter()).take(kind)
         own = {name: material.draw(name) for name in ("mask0", "mask1")}

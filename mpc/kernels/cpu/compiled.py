@@ -18,7 +18,7 @@ from secformer.mpc.kernels.reference import NumpyKernels
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, outcomes, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
 from secformer.mpc.kernels.threads import threaded
-from secformer.mpc.kernels.words import TERMS, Array, Factor, Guard, whole_bytes
+from secformer.mpc.kernels.words import TERMS, Array, Factor, Guard, Masked, Sealing, whole_bytes
 from secformer.mpc.ring import mask
 
 announce(*(m.__name__ for m in (chacha, compare, guard, multiply, packing, powers, products, series)))
@@ -146,11 +146,11 @@ class NumbaKernels(NumpyKernels):
         packing.wraps(r, np.uint64(window), out)
         return out
 
-    def lifted(self, u: Array, z: Array, masked: Array, wraps: Array | None, window: int, first: bool) -> Array:
-        if wraps is None:
-            return super().lifted(u, z, masked, wraps, window, first)
+    def lifted(self, u: Array, m: Masked | Sealing, wraps: Array | None, window: int, first: bool) -> Array:
+        if wraps is None or not isinstance(m, Masked) or m.kept is not None:
+            return super().lifted(u, m, wraps, window, first)
         out = np.empty_like(u)
-        packing.lifted(u, z, masked, wraps, np.uint64(window), mask(64 if first else 0), out)
+        packing.lifted(u, m.plain, m.words, wraps, np.uint64(window), mask(64 if first else 0), out)
         return out
 
     # ---- element-wise products --------------------------------------------------------------------------------------

@@ -33,6 +33,12 @@ __device__ inline T load(const u8* at) {
     return value;
 }
 
+template <typename T>
+__device__ inline void store(u8* at, T value) {
+    if ((u64)at % sizeof(T) == 0) { *(T*)at = value; return; }
+    for (u32 i = 0; i < sizeof(T); ++i) at[i] = (u8)(value >> (8 * i));
+}
+
 // A payload holds n words of `bytes` bytes as planes: all the low four (or eight) bytes, then two, then one.
 __device__ inline u64 unpacked(const u8* payload, u64 n, int bytes, u64 i) {
     if (bytes == 8) return load<u64>(payload + 8 * i);
@@ -44,12 +50,24 @@ __device__ inline u64 unpacked(const u8* payload, u64 n, int bytes, u64 i) {
     return word;
 }
 
-// Writes one word of a payload that starts at an aligned address, so that every plane is aligned too.
+// Writes one word of a payload, wherever that starts.
 __device__ inline void pack_to(u8* payload, u64 n, int bytes, u64 i, u64 word) {
-    if (bytes == 8) { ((u64*)payload)[i] = word; return; }
-    if (bytes & 4) { ((u32*)payload)[i] = (u32)word; payload += 4 * n; word >>= 32; }
-    if (bytes & 2) { ((u16*)payload)[i] = (u16)word; payload += 2 * n; word >>= 16; }
+    if (bytes == 8) { store<u64>(payload + 8 * i, word); return; }
+    if (bytes & 4) { store<u32>(payload + 4 * i, (u32)word); payload += 4 * n; word >>= 32; }
+    if (bytes & 2) { store<u16>(payload + 2 * i, (u16)word); payload += 2 * n; word >>= 16; }
     if (bytes & 1) payload[i] = (u8)word;
+}
+
+// For launches that take up to eight jobs, each with blocks of its own, one job's behind the other's.
+#define JOBS(what) what(0), what(1), what(2), what(3), what(4), what(5), what(6), what(7)
+#define EACH_JOB(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
+
+// Whether this block is one of a job's `own`; `block`, which starts as the block's number, is then its number there.
+__device__ inline bool takes(u32& block, bool& found, u64 own) {
+    if (found) return false;
+    if (block < own) return found = true;
+    block -= (u32)own;
+    return false;
 }
 
 #endif

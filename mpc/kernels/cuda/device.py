@@ -11,10 +11,11 @@ from typing import Any
 
 OPTIONS = ("--std=c++17", "-fmad=false")
 SOURCES = {
-    "words": ("pack", "pack_narrow", "unpack", "opened", "wraps", "lifted", "rounded_up"),
+    "words": ("pack", "pack_narrow", "unpack", "unpacked_all", "opened", "unseal", "wraps", "lifted",
+              "rounded_up"),
     "multiply": ("multiplied", "product_terms"),
-    "random": ("keystream", "uniform", "masked", "sealed", "subtracted", "combined", "correction",
-               "correction_xor", "claim_keys"),
+    "random": ("keystream", "uniform", "seal", "combined", "correction", "correction_xor", "shares", "corrections",
+               "claim_keys"),
     "series": ("turn", "harmonics", "series"),
     "powers": ("growth", "powers", "exponential"),
     "compare": ("flip_bits", "look_up", "outcome", "pick", "below", "signs", "reaching", "gather", "outcome_rows",

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.backend import Backend
+from secformer.mpc.kernels.cuda.bundles import Bundled
 from secformer.mpc.kernels.cuda.device import SOURCES, Device, current_device
 from secformer.mpc.kernels.cuda.guards import Guards
 from secformer.mpc.kernels.cuda.keys import Keys
-from secformer.mpc.kernels.cuda.products import Products
-from secformer.mpc.kernels.cuda.ways import Choice, Product, recorded
-from secformer.mpc.kernels.reference import NumpyKernels
+from secformer.mpc.kernels.cuda.products import MOST_BLOCKS, Products
+from secformer.mpc.kernels.cuda.ways import BYTES, Choice, Product, recorded
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
-from secformer.mpc.kernels.words import TERMS, Array, Factor, Grid, Guard, Key, Sealed, whole_bytes
+from secformer.mpc.kernels.words import TERMS, Array, Factor, Grid, Guard, Key, Masked, Sealing, whole_bytes
+from secformer.mpc.kernels.words import grid as grid_of
 
 THREADS = 256          # threads of a block, in kernels with one thread per element
 EXPANDERS = 128        # threads of a block, in kernels that expand a keystream; as in random.cu
@@ -28,7 +29,7 @@ GROUP = 2048           # words that such a block makes; as in random.cu
 FUNCTIONS = 4          # series that one launch sums up: as in series.cu
 
 
-class CudaKernels(NumpyKernels):
+class CudaKernels(Bundled):
     """GPU kernels; what is not here runs as CuPy array operations inherited from the reference."""
 
     name = "cuda"
@@ -61,10 +62,6 @@ class CudaKernels(NumpyKernels):
     def _flat(self, x: Array) -> Array:
         return self.xp.ascontiguousarray(x).reshape(-1)
 
-    def _wide(self, words: Array) -> Array:
-        """Flat whole words: operands may come in narrower ones."""
-        return self._flat(words).astype(np.uint64, copy=False)
-
     def _words(self, n: int) -> Array:
         return self.xp.empty(n, dtype=np.uint64)
 
@@ -90,29 +87,6 @@ class CudaKernels(NumpyKernels):
         out = self._words(count)
         self._expand("uniform", count, *self.keys(key), np.uint32(block), np.uint64(count), np.int32(bits), out)
         return out
-
-    def masked(self, key: Key, block: int, words: Array, bits: int, constant: int = 0) -> Array:
-        words = self._wide(words)
-        out = self._words(words.size)
-        self._expand("masked", words.size, *self.keys(key), np.uint32(block), words, np.uint64(constant),
-                     np.uint64(words.size), np.int32(bits), out)
-        return out
-
-    def sealed(self, key: Key, block: int, words: Array, bits: int, constant: int = 0) -> Sealed:
-        words = self._wide(words)
-        n = words.size
-        out, payload = self._words(n), self._bytes(n * whole_bytes(bits))
-        self._expand("sealed", n, *self.keys(key), np.uint32(block), words, np.uint64(constant),
-                     np.uint64(n), np.int32(bits), out, payload)
-        return Sealed(out, payload)
-
-    def subtracted(self, key: Key, block: int, words: Array, bits: int) -> tuple[Array, Sealed]:
-        words = self._wide(words)
-        n = words.size
-        share, out, payload = self._words(n), self._words(n), self._bytes(n * whole_bytes(bits))
-        self._expand("subtracted", n, *self.keys(key), np.uint32(block), words, np.uint64(n), np.int32(bits), share,
-                     out, payload)
-        return share, Sealed(out, payload)
 
     def combined(
         self, keys: tuple[Key, Key], count: int, bits: int, xor: bool = False, carries: bool = False
@@ -167,31 +141,54 @@ class CudaKernels(NumpyKernels):
         self._each("wraps", r.size, r, np.uint64(r.size), np.int32(window), out)
         return out
 
-    def lifted(self, u: Array, z: Array, masked: Array, wraps: Array | None, window: int, first: bool) -> Array:
-        if wraps is None:
-            return super().lifted(u, self._flat(z), masked, wraps, window, first)
-        u = self._flat(u)
+    def lifted(self, u: Array, m: Masked | Sealing, wraps: Array | None, window: int, first: bool) -> Array:
+        u, rest = self._flat(u), self._flat(m.rest)
         out = self._words(u.size)
-        facts = (np.uint64(u.size), np.int32(window), np.int32(first))
-        self._each("lifted", u.size, u, self._flat(z), self._flat(masked), self._flat(wraps), *facts, out)
+        facts = np.uint64(u.size), np.int32(window), np.int32(first), np.int32(wraps is not None)
+        self._each("lifted", u.size, u, rest, rest if wraps is None else self._flat(wraps), *facts, out)
         return out
+
+    def factor(self, u: Array, m: Masked | Sealing, wraps: Array | None, window: int, first: bool,
+               shape: tuple[int, ...]) -> Factor:
+        return Factor(u.reshape(shape), m.rest.reshape(shape), window, True, wraps)
+
+    def share(self, factor: Factor, first: bool) -> Array:
+        if not factor.partly:
+            return factor.share
+        m = Masked(factor.share, factor.share, factor.share)
+        return self.lifted(factor.opened, m, factor.wraps, factor.window, first).reshape(factor.share.shape)
 
     # ---- products -------------------------------------------------------------------------------------------------
 
     def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
         """(..., n, k) @ (..., k, m) of words, right mod 2^bits (uint32: mod 2^32); bits above are anything."""
-        batch, (n, k), m = a.shape[:-2], a.shape[-2:], b.shape[-1]
-        bits = min(bits, 32) if a.dtype == np.uint32 else bits
-        return self.products(a, b, Product(math.prod(batch), n, k, m, bits))
+        return self.products(a, b, _product(a, b, bits))
+
+    def joint(self, lefts: Sequence[Array], rights: Sequence[Array], onto: Array, bits: int) -> Array:
+        shape = _product(lefts[0], rights[0], bits)
+        if self.products.choice(shape) != BYTES or not 0 < shape.batch <= MOST_BLOCKS or not shape.work:
+            return super().joint(lefts, rights, onto, bits)
+        (z, n, k, m), outer = (shape.batch, shape.n, shape.k, shape.m), lefts[0].shape[:-1]
+        rows, columns = ([self.xp.ascontiguousarray(v).reshape(z, *sides) for v in given]
+                         for given, sides in ((lefts, (n, k)), (rights, (k, m))))
+        return self.products.joint(rows, columns, onto.reshape(z, n, m), shape).reshape(*outer, m)
 
     def multiplied(self, x: Factor, y: Factor, terms: Mapping[str, Array], first: bool) -> Array:
         shape = np.broadcast_shapes(x.share.shape, y.share.shape)
+        if grid_of([x.share.shape, y.share.shape]) is None:  # repeated, so wraps would stand elsewhere
+            x, y = (Factor(v.opened, self.share(v, first), v.window) for v in (x, y))
         grid, (u, share, v, other) = self.gridded(x.opened, x.share, y.opened, y.share)
         out = self._words(math.prod(shape))
         given = [self._flat(terms.get(name, terms["product"])) for name in TERMS]
-        self._each("multiplied", out.size, *_placed(grid, 0, 2), u, share, np.int32(x.window), v, other,
-                   np.int32(y.window), np.int32(first), _present(terms), *given, out)
+        self._each("multiplied", out.size, *_placed(grid, 0, 2), u, share, *self._lacking(x, share), v, other,
+                   *self._lacking(y, other), np.int32(first), _present(terms), *given, out)
         return out.reshape(shape)
+
+    def _lacking(self, factor: Factor, flat: Array) -> tuple[Any, ...]:
+        """How a factor's wraps, its window, and what its share lacks reach a kernel: 1 what was opened, 2 wraps."""
+        wraps = flat if factor.wraps is None else self._flat(factor.wraps)
+        lacks = int(factor.partly) + 2 * (factor.wraps is not None)
+        return wraps, np.uint64(flat.size), np.int32(factor.window), np.int32(lacks)
 
     def product_terms(self, masks: Sequence[Array], windows: Sequence[int], names: Sequence[str]) -> list[Array]:
         grid, (r, s) = self.gridded(masks[0], masks[-1])
@@ -317,6 +314,11 @@ class CudaKernels(NumpyKernels):
 
     def breaches(self, tables: Array, u: Array, shifts: Sequence[int], weights: Array, rows: int) -> Array:
         return self.guards.breaches(tables, self._flat(u), tuple(shifts), weights, rows)
+
+
+def _product(a: Array, b: Array, bits: int) -> Product:
+    (n, k), m = a.shape[-2:], b.shape[-1]
+    return Product(math.prod(a.shape[:-2]), n, k, m, min(bits, 32) if a.dtype == np.uint32 else bits)
 
 
 def _placed(grid: Grid, x: int, y: int) -> tuple[np.uint64, ...]:

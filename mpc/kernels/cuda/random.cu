@@ -48,11 +48,11 @@ __device__ inline void make_block(const Key& key, u32 counter, u32* out) {
 
 // The blocks that this block of threads needs of the stream of n words of `bytes` bytes. Words lie there as in a payload,
 // in planes, each of which starts at a 64-byte block.
-__device__ inline void fill(const Key& key, u32 first, u64 n, int bytes, u32* pool) {
+__device__ inline void fill(const Key& key, u32 first, u32 block, u64 n, int bytes, u32* pool) {
     for (int width = 8; width; width /= 2) {
         if (!(bytes & width)) continue;
         u32 own = GROUP * width / 64;
-        for (u32 q = threadIdx.x; q < own; q += THREADS) make_block(key, first + blockIdx.x * own + q, pool + q * 17);
+        for (u32 q = threadIdx.x; q < own; q += THREADS) make_block(key, first + block * own + q, pool + q * 17);
         first += (u32)((n * width + 63) / 64);
         pool += own * 17;
     }
@@ -76,14 +76,19 @@ __device__ inline u64 word(const u32* pool, int bytes, u32 j) {
     return found;
 }
 
-// Runs consume(i, word i of the stream) for this block's share of i < n.
+// Runs consume(i, word i of the stream) for the share of i < n that is one block's.
 template <typename Consume>
-__device__ inline void expand(const Key& key, u32 first, u64 n, int bytes, Consume consume) {
+__device__ inline void expand_at(u32 block, const Key& key, u32 first, u64 n, int bytes, Consume consume) {
     __shared__ u32 pool[POOL];
-    u64 start = (u64)blockIdx.x * GROUP;
-    fill(key, first, n, bytes, pool);
+    u64 start = (u64)block * GROUP;
+    fill(key, first, block, n, bytes, pool);
     __syncthreads();
     for (u32 j = threadIdx.x; j < GROUP && start + j < n; j += THREADS) consume(start + j, word(pool, bytes, j));
+}
+
+template <typename Consume>
+__device__ inline void expand(const Key& key, u32 first, u64 n, int bytes, Consume consume) {
+    expand_at(blockIdx.x, key, first, n, bytes, consume);
 }
 
 // The same for two streams at once.
@@ -91,8 +96,8 @@ template <typename Consume>
 __device__ inline void expand_both(const Key& a, const Key& b, u64 n, int bytes, Consume consume) {
     __shared__ u32 left[POOL], right[POOL];
     u64 start = (u64)blockIdx.x * GROUP;
-    fill(a, 0, n, bytes, left);
-    fill(b, 0, n, bytes, right);
+    fill(a, 0, blockIdx.x, n, bytes, left);
+    fill(b, 0, blockIdx.x, n, bytes, right);
     __syncthreads();
     for (u32 j = threadIdx.x; j < GROUP && start + j < n; j += THREADS)
         consume(start + j, word(left, bytes, j), word(right, bytes, j));
@@ -115,37 +120,6 @@ KERNEL uniform(KEY(k), u32 first, u64 n, int bits, u64* out) {
     Key key = MADE(k);
     u64 mask = low_bits(bits);
     expand(key, first, n, whole(bits), [=](u64 i, u64 w) { out[i] = w & mask; });
-}
-
-// out = words + constant + uniform words below 2^bits: a mask expanded into the sum that it masks.
-KERNEL masked(KEY(k), u32 first, const u64* words, u64 constant, u64 n, int bits, u64* out) {
-    Key key = MADE(k);
-    u64 mask = low_bits(bits);
-    expand(key, first, n, whole(bits), [=](u64 i, u64 w) { out[i] = words[i] + constant + (w & mask); });
-}
-
-// The same, and its low `bits` bits packed, ready to be opened.
-KERNEL sealed(KEY(k), u32 first, const u64* words, u64 constant, u64 n, int bits, u64* out, u8* payload) {
-    Key key = MADE(k);
-    u64 mask = low_bits(bits);
-    int bytes = whole(bits);
-    expand(key, first, n, bytes, [=](u64 i, u64 w) {
-        u64 total = words[i] + constant + (w & mask);
-        out[i] = total;
-        pack_to(payload, n, bytes, i, total & mask);
-    });
-}
-
-// Uniform words below 2^bits, words minus them, and the low `bits` bits of these packed, ready to be opened.
-KERNEL subtracted(KEY(k), u32 first, const u64* words, u64 n, int bits, u64* share, u64* out, u8* payload) {
-    Key key = MADE(k);
-    u64 mask = low_bits(bits);
-    int bytes = whole(bits);
-    expand(key, first, n, bytes, [=](u64 i, u64 w) {
-        share[i] = w & mask;
-        out[i] = words[i] - (w & mask);
-        pack_to(payload, n, bytes, i, out[i] & mask);
-    });
 }
 
 // What two parties' masks add up to (or xor to), mod 2^bits, or mod 2^64.
@@ -176,4 +150,86 @@ KERNEL correction_xor(KEY(k), const u8* value, u64 n, u8* payload) {
 KERNEL claim_keys(const u64* table, u64* last) {
     if (table[0] <= *last) __trap();
     *last = table[0];
+}
+
+// ---- several arrays of shares at once ----
+
+// A piece that this block works on: `n` words below 2^bits, or, if `raw`, bytes; `at` is where it starts in the output.
+struct Piece { u64 n; int bits, raw; u64 at; };
+
+#define PIECE(j) u64 n##j, int bits##j, int raw##j, u64 at##j
+#define BLOCKS(j) (j < count ? (n##j + GROUP - 1) / GROUP : 0)
+
+// Each stream's first words, or bytes.
+#define SHARE(j) KEY(key##j##_), PIECE(j)
+KERNEL shares(int count, JOBS(SHARE), u8* out) {
+    u32 block = blockIdx.x;
+    bool found = false;
+    Key key = {};
+    Piece piece = {};
+#define TAKE(j) if (takes(block, found, BLOCKS(j))) { key = MADE(key##j##_); piece = {n##j, bits##j, raw##j, at##j}; }
+    EACH_JOB(TAKE)
+#undef TAKE
+    u64 mask = low_bits(piece.bits);
+    u8* to = out + piece.at;
+    expand_at(block, key, 0, piece.n, piece.raw ? 1 : whole(piece.bits), [=](u64 i, u64 w) {
+        if (piece.raw) to[i] = (u8)w;
+        else ((u64*)to)[i] = w & mask;
+    });
+}
+
+// Party 1's corrections of several fields, one behind the other: values minus party 0's words, packed, or bytes xor its
+// bytes.
+#define CORRECTED(j) KEY(key##j##_), const u8* value##j, PIECE(j)
+KERNEL corrections(int count, JOBS(CORRECTED), u8* out) {
+    u32 block = blockIdx.x;
+    bool found = false;
+    Key key = {};
+    Piece piece = {};
+    const u8* value = 0;
+#define TAKE(j)                                                                     \
+    if (takes(block, found, BLOCKS(j))) {                                           \
+        key = MADE(key##j##_); piece = {n##j, bits##j, raw##j, at##j}; value = value##j; \
+    }
+    EACH_JOB(TAKE)
+#undef TAKE
+    u64 mask = low_bits(piece.bits);
+    int bytes = piece.raw ? 1 : whole(piece.bits);
+    u8* to = out + piece.at;
+    expand_at(block, key, 0, piece.n, bytes, [=](u64 i, u64 w) {
+        if (piece.raw) to[i] = (u8)(value[i] ^ w);
+        else pack_to(to, piece.n, bytes, i, (((const u64*)value)[i] - (w & mask)) & mask);
+    });
+}
+
+// What is sealed: `n` words of `size` bytes each, without their lowest `down` bits, rounded down or up, plus a constant;
+// plus a mask below 2^bits, or, `away`, minus it. The low bits of this are packed from place `at` on. If it `keeps`, it
+// writes what the words are less than what is opened (see `Masked.rest`).
+struct Item { const u8* words; int size, down, up; u64 constant, n; int bits, away, keeps; u64 at; u64* rest; };
+
+#define SEALED(j)                                                                                                     \
+    KEY(key##j##_), u32 first##j, const u8* words##j, int size##j, int down##j, int up##j, u64 constant##j, u64 n##j, \
+        int bits##j, int away##j, int keeps##j, u64 at##j, u64* rest##j
+
+KERNEL seal(int count, JOBS(SEALED), u8* out) {
+    u32 block = blockIdx.x, first = 0;
+    bool found = false;
+    Key key = {};
+    Item item = {};
+#define TAKE(j)                                                                                                   \
+    if (takes(block, found, BLOCKS(j))) {                                                                         \
+        key = MADE(key##j##_); first = first##j;                                                                  \
+        item = {words##j, size##j, down##j, up##j, constant##j, n##j, bits##j, away##j, keeps##j, at##j, rest##j}; \
+    }
+    EACH_JOB(TAKE)
+#undef TAKE
+    u64 mask = low_bits(item.bits);
+    int bytes = whole(item.bits);
+    expand_at(block, key, first, item.n, bytes, [=](u64 i, u64 w) {
+        u64 z = item.size == 8 ? ((const u64*)item.words)[i] : item.size == 4 ? ((const u32*)item.words)[i] : item.words[i];
+        z = item.up ? 0 - ((0 - z) >> item.down) : z >> item.down;
+        u64 r = w & mask, total = item.away ? z - r : z + item.constant + r;
+        pack_to(out + item.at, item.n, bytes, i, total & mask);
+        if (item.keeps) item.rest[i] = item.away ? r : 0 - item.constant - r;
+    });
 }

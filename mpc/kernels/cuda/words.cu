@@ -17,12 +17,53 @@ KERNEL unpack(const u8* payload, u64 n, int bits, u64* words) {
     if (i < n) words[i] = unpacked(payload, n, (bits + 7) / 8, i) & low_bits(bits);
 }
 
+#define BLOCK 256
+#define RECEIVED(j) u64 from##j, u64 n##j, int bits##j, int raw##j, u64 at##j
+
+// Several fields of one payload: words, or bytes if `raw`, each from a place of its own to a place of its own.
+KERNEL unpacked_all(int count, JOBS(RECEIVED), const u8* payload, u8* out) {
+    u32 block = blockIdx.x;
+    bool found = false, raw = false;
+    u64 n = 0, from = 0, at = 0;
+    int bits = 0;
+#define TAKE(j)                                                             \
+    if (takes(block, found, j < count ? (n##j + BLOCK - 1) / BLOCK : 0)) {  \
+        n = n##j; bits = bits##j; raw = raw##j; from = from##j; at = at##j; \
+    }
+    EACH_JOB(TAKE)
+#undef TAKE
+    u64 i = (u64)block * BLOCK + threadIdx.x;
+    if (i >= n) return;
+    if (raw) out[at + i] = payload[from + i];
+    else ((u64*)(out + at))[i] = unpacked(payload + from, n, (bits + 7) / 8, i) & low_bits(bits);
+}
+
 // u = mine + theirs (or xor) mod 2^bits, theirs as it came from the peer.
 KERNEL opened(const u64* mine, const u8* payload, u64 n, int bits, int exclusive, u64* u) {
     u64 i = element();
     if (i >= n) return;
     u64 theirs = unpacked(payload, n, (bits + 7) / 8, i);
     u[i] = (exclusive ? mine[i] ^ theirs : mine[i] + theirs) & low_bits(bits);
+}
+
+#define OPENED(j) u64 from##j, u64 n##j, int bits##j, u64 at##j
+
+// The same for several items, from both parties' payloads, to places of their own.
+KERNEL unseal(int count, JOBS(OPENED), const u8* mine, const u8* theirs, int exclusive, u8* out) {
+    u32 block = blockIdx.x;
+    bool found = false;
+    u64 n = 0, from = 0, at = 0;
+    int bits = 0;
+#define TAKE(j)                                                             \
+    if (takes(block, found, j < count ? (n##j + BLOCK - 1) / BLOCK : 0)) {  \
+        n = n##j; bits = bits##j; from = from##j; at = at##j;               \
+    }
+    EACH_JOB(TAKE)
+#undef TAKE
+    u64 i = (u64)block * BLOCK + threadIdx.x;
+    if (i >= n) return;
+    u64 x = unpacked(mine + from, n, (bits + 7) / 8, i), y = unpacked(theirs + from, n, (bits + 7) / 8, i);
+    ((u64*)(out + at))[i] = (exclusive ? x ^ y : x + y) & low_bits(bits);
 }
 
 // What a mask's lift needs of the sum r of the parties' words: its carry, and that plus its highest bit, first.
@@ -34,12 +75,12 @@ KERNEL wraps(const u64* r, u64 n, int window, u64* out) {
     out[n + i] = carry;
 }
 
-// One party's share of z from the opened u: its share of z less what it masked, and of the wraps that u's top bit names.
-KERNEL lifted(const u64* u, const u64* z, const u64* masked, const u64* wraps, u64 n, int window, int first, u64* out) {
+// One party's share of what was opened as u: the rest, u itself at one party, and the wraps that u's top bit names.
+KERNEL lifted(const u64* u, const u64* rest, const u64* wraps, u64 n, int window, int first, int wrapped, u64* out) {
     u64 i = element();
     if (i >= n) return;
-    u64 wrap = wraps[(u[i] >> (window - 1) ? n : 0) + i];
-    out[i] = z[i] - masked[i] + (first ? u[i] : 0) + (wrap << window);
+    u64 wrap = wrapped ? wraps[(u[i] >> (window - 1) ? n : 0) + i] << window : 0;
+    out[i] = rest[i] + (first ? u[i] : 0) + wrap;
 }
 
 // Minus the words' negatives without their lowest bits.

@@ -22,9 +22,9 @@ from mpc_lab import (
 )
 
 from secformer.mpc.dealer.comparisons import Comparison, Less, Relu
-from secformer.mpc.dealer.expand import expand
 from secformer.mpc.dealer.kinds import (
     CHUNK,
+    PARCEL_BYTES,
     Coin,
     ExpMask,
     Field,
@@ -473,9 +473,29 @@ def test_corrections_are_what_the_kind_says(kinds: list[Kind]) -> None:
         == sum(kind.corrections for kind in kinds)
         == Plan(tuple(kinds)).dealer_bytes
     )
+    assert [(tag, payload.size) for tag, payload in sink.log] == list(Plan(tuple(kinds)).corrections())
     named = [(index, f.name, f.bits, f.count) for index, kind in enumerate(kinds) for f in kind.derived()]
-    assert named == [(t.step, t.verb, t.bits, t.count) for t, _ in sink.log]
-    assert all(payload.size == tag.count * whole_bytes(tag.bits) for tag, payload in sink.log)
+    assert named == [(t.step, t.verb, t.bits, t.count) for t, _ in sink.fields(kinds)]
+    assert all(payload.size == tag.count * whole_bytes(tag.bits) for tag, payload in sink.fields(kinds))
+
+
+def test_fields_travel_together_but_not_chunks() -> None:
+    """One message for all fields of a correlation; one for each chunk of material that is used chunk by chunk."""
+    def names(kind: Kind) -> list[list[str]]:
+        return [[f.name for f in parcel.fields] for parcel in kind.parcels()]
+
+    guards = ((3, 1, 7),)
+    assert names(hadamard((4,), (4,), bits=48, pairs=[(0, 1, 48), (0, 0, 48)], lifts=(16, 0))) == [
+        ["wraps0", "product0", "left0", "product1", "left1"]]
+    assert names(Lift(4, 16, 48, guards)) == [["wraps", "guard0"]]
+    assert names(SeriesMask(9, 24, 2, 48, chunk=4, guards=guards)) == [["guard0", "words0"], ["words1"], ["words2"]]
+    assert names(Relu(5, 16, 64, chunk=4)) == [["equal0.0", "equal0.1"], ["equal1.0", "equal1.1"], ["table0"],
+                                               ["table1"]]
+    assert names(Less(4, 24, 48, 2)) == [["equal0.0", "equal0.1", "equal0.2", "table0.0", "table0.1", "bit0", "bit1"]]
+    assert names(Reached(9, 8, 5, 2, chunk=4)) == [["equal0"], ["equal1"], ["equal2", "bit0", "bit1"]]
+    assert names(Coin(4)) == []
+    big = hadamard((PARCEL_BYTES // 6,), bits=48, pairs=[(0, 0, 48), (0, 0, 40)])
+    assert names(big) == [["product0"], ["product1"]]
 
 
 ODD = [
@@ -498,7 +518,7 @@ def test_corrections_carry_no_bit_above_their_width(kind: Kind) -> None:
     """value - share is masked by a share below 2^bits only: what travels above that would tell party 1 of the mask."""
     sink = Sink()
     Dealer(SEEDS, kernels_named("numpy")).deal(Plan((kind,)), 0, sink)
-    for tag, payload in sink.log:
+    for tag, payload in sink.fields((kind,)):
         field = next(f for f in kind.fields() if f.name == tag.verb)
         if not field.xor:
             assert not (wire_words(payload, tag.bits) >> np.uint64(tag.bits) if tag.bits < 64 else np.zeros(1)).any()
@@ -527,7 +547,7 @@ def test_corrections_and_masks_look_uniform(kind: Kind) -> None:
     sink = Sink()
     Dealer(SEEDS, kernels_named("numpy")).deal(Plan((kind,)), 0, sink)
     by_field: dict[tuple[str, int], list[np.ndarray]] = {}
-    for tag, payload in sink.log:
+    for tag, payload in sink.fields((kind,)):
         by_field.setdefault((tag.verb.rstrip("0123456789."), tag.bits), []).append(wire_words(payload, tag.bits))
     for (_, bits), found in by_field.items():
         assert looks_uniform(np.concatenate(found), bits)
@@ -581,7 +601,7 @@ def test_a_standing_mask_lasts_over_runs() -> None:
     mask, product = kind.fields()
 
     def share(rank: int, field: Field) -> np.ndarray:
-        return expand(Stream(SEEDS[rank], "run", 1, 0, field.name), field)
+        return Stream(SEEDS[rank], "run", 1, 0, field.name).words(field.count, field.bits)
 
     a = reduced(share(0, mask) + share(1, mask), 48).reshape(2, 3)
     got = share(0, product) + k.unpack(sink.log[-1][1], 4, 48)

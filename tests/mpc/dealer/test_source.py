@@ -18,6 +18,7 @@ from secformer.mpc.net.channel import local_pair
 SQUARE = Hadamard(((4,),), (48,), ((0, 0, 48),), (None,))
 CUT = Lift(4, 16, 48)
 TWO = Hadamard(((4,), (4,)), (48, 48), ((0, 0, 48), (0, 1, 48)), (None, None))
+CHUNKS = SeriesMask(4, 24, 2, 48, chunk=2)
 ALL: list[Kind] = [
     SQUARE,
     CUT,
@@ -81,14 +82,23 @@ def test_another_kind_than_planned_is_a_desync_and_burns(rank: int, other: Kind)
 
 
 def test_derived_fields_out_of_order_are_a_desync_for_party_1() -> None:
-    material = dealt([TWO])[1].take(TWO)
-    with pytest.raises(Desync, match="product0"):
-        material.draw("product1")
+    material = dealt([CHUNKS])[1].take(CHUNKS)
+    with pytest.raises(Desync, match="words0"):
+        material.draw("words1")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_fields_of_one_message_come_in_any_order(rank: int) -> None:
+    drawn = [dealt([TWO])[rank].take(TWO) for _ in range(2)]
+    first = [drawn[0].draw(name) for name in ("product0", "product1")]
+    second = [drawn[1].draw(name) for name in ("product1", "product0")]
+    for x, y in zip(first, second[::-1], strict=True):
+        assert (x == y).all()
 
 
 def test_corrections_left_over_are_noticed() -> None:
-    source = dealt([TWO, SQUARE])[1]
-    source.take(TWO).draw("product0")  # product1 is never drawn
+    source = dealt([CHUNKS, SQUARE])[1]
+    source.take(CHUNKS).draw("words0")  # words1 is never drawn
     with pytest.raises(Desync):
         source.take(SQUARE).draw("product0")
 

@@ -33,7 +33,7 @@ CUT = Lift(3, 16, 48)
 PLAN = Plan((SQUARE, CUT, Less(2, 9, 48)), 3, 100)
 TWIN = Plan((CUT, CUT), 2, 50)  # two frames of one name and size
 HEADER = 80  # bytes of a file's own
-FRAMES = [(index, f) for index, kind in enumerate(PLAN.kinds) for f in kind.derived()]
+FRAMES = list(PLAN.corrections())
 
 
 def dealt(plan: Plan, serial: int) -> Channel:
@@ -77,8 +77,7 @@ def taken(folder: Path, plan: Plan = PLAN, **changes: Any) -> Iterator[tuple[int
 
 
 def read(channel: Channel, plan: Plan = PLAN) -> list[np.ndarray]:
-    return [channel.receive(Tag(index, f.name, f.bits, f.count), f.count * -(-f.bits // 8))
-            for index, kind in enumerate(plan.kinds) for f in kind.derived()]
+    return [channel.receive(tag, nbytes) for tag, nbytes in plan.corrections()]
 
 
 def same(a: list[np.ndarray], b: list[np.ndarray]) -> None:
@@ -224,8 +223,7 @@ def test_an_altered_byte_anywhere_in_a_run_is_refused(folder: Path) -> None:
     path = filled(folder, count=1)
     raw, at = path.read_bytes(), HEADER
     places = []
-    for _, f in FRAMES:
-        size = f.count * -(-f.bits // 8)
+    for _, size in FRAMES:
         body = at + HEADER_BYTES
         places += [*range(at, body), body, body + size // 2, *range(body + size - 1, body + size + MAC_BYTES)]
         at = body + size + MAC_BYTES

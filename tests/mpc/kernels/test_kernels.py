@@ -21,7 +21,7 @@ from tree import ROOT
 from secformer.mpc.backend import Backend
 from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.kernels import Kernels, kernels_for
-from secformer.mpc.kernels.words import grid
+from secformer.mpc.kernels.words import Masked, grid
 
 needs_numba = pytest.mark.skipif("numba" not in KERNELS, reason="numba is not installed")
 SIZES = [0, 1, 2, 3, 255, 256, 257, 1000]
@@ -96,8 +96,8 @@ def test_lifts_are_bit_identical(window: int, wraps: bool, size: int, first: boo
     if window < 64:
         r = words(rng, size, bits=window) + words(rng, size, bits=window)
         np.testing.assert_array_equal(numpy.wraps(r, window), numba.wraps(r, window), strict=True)
-    u, z, masked = words(rng, size, bits=window), words(rng, size), words(rng, size)
-    arguments = (u, z, masked, words(rng, 2 * size) if wraps and window < 64 else None, window, first)
+    u, m = words(rng, size, bits=window), Masked(words(rng, size), words(rng, size))
+    arguments = (u, m, words(rng, 2 * size) if wraps and window < 64 else None, window, first)
     np.testing.assert_array_equal(numpy.lifted(*arguments), numba.lifted(*arguments), strict=True)
 
 
@@ -143,7 +143,12 @@ def test_matmul_is_bit_identical(dtype: type, shape: tuple[int, int, int]) -> No
     n, k, m = shape
     rng = np.random.default_rng(n + k + m)
     a, b = words(rng, n, k).astype(dtype), words(rng, k, m).astype(dtype)
-    np.testing.assert_array_equal(kernels_named("numpy").matmul(a, b), kernels_named("numba").matmul(a, b))
+    found = kernels_named("numpy").matmul(a, b)
+    np.testing.assert_array_equal(found, kernels_named("numba").matmul(a, b))
+    onto = words(rng, n * m)
+    for name in KERNELS:
+        np.testing.assert_array_equal(kernels_named(name).joint((a, a), (b, b), onto.copy(), 64),
+                                      (found + found).astype(np.uint64) + onto.reshape(n, m), strict=True)
 
 
 @needs_numba
@@ -469,6 +474,6 @@ def test_lift_identity_for_every_value_and_masks(kernels: Kernels, window: int, 
     share1 = (kernels.wraps(mask0 + mask1, window) - share0) & low
     masked0, masked1 = z0 + mask0 + np.uint64(bound), z - z0 + mask1
     u = (masked0 + masked1) & np.uint64(2**window - 1)
-    out0 = kernels.lifted(u, z0, masked0, share0, window, True)
-    out1 = kernels.lifted(u, z - z0, masked1, share1, window, False)
+    out0 = kernels.lifted(u, Masked(masked0, z0), share0, window, True)
+    out1 = kernels.lifted(u, Masked(masked1, z - z0), share1, window, False)
     assert not ((out0 + out1 - z) & np.uint64(2**width - 1)).any()

@@ -25,6 +25,8 @@ def test_every_kernel_that_is_launched_exists() -> None:
         text = (FOLDER / f"{file}.cu").read_text()
         defined = re.findall(r"^KERNEL (\w+)\(", text, flags=re.MULTILINE)
         defined += [f"digits{d}" for d in re.findall(r"^DIGIT_PRODUCT\((\d), u", text, flags=re.MULTILINE)]
+        split = re.findall(r"^SPLIT\((\w+), u\d+, (\d+)\)", text, flags=re.MULTILINE)
+        defined += [f"split_{side}{bits}" for side, bits in split]
         assert sorted(defined) == sorted(names)
 
 

@@ -13,7 +13,8 @@ from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.cuda.device import SOURCES
 from secformer.mpc.kernels.cuda.guards import GUARDS, SLICE, Guards
-from secformer.mpc.kernels.words import Sealed
+from secformer.mpc.kernels.words import Dropped, Masked, Piece
+from secformer.mpc.prg import Stream
 
 SIZES = [0, 1, 7, 64, 255, 257, 1025, 2049]
 EXTREMES = np.array([0, 1, 2**63, 2**63 - 1, 2**64 - 1, 2**32, 2**32 - 1], dtype=np.uint64)
@@ -31,8 +32,6 @@ def words(seed: int, *shape: int, bits: int = 64) -> np.ndarray:
 
 
 def parts(result: Any) -> tuple[Any, ...]:
-    if isinstance(result, Sealed):
-        return result.words, result.payload
     return tuple(part for one in result for part in parts(one)) if isinstance(result, tuple) else (result,)
 
 
@@ -75,13 +74,6 @@ def test_keystream(same_in_any_order: Callable[..., None], block: int, nbytes: i
 @pytest.mark.parametrize("n", SIZES)
 def test_what_expands_masks(same: Callable[..., None], bits: int, n: int) -> None:
     same("uniform", KEY, 3, n, bits)
-    same("masked", KEY, 0, words(n, n), bits)
-    same("masked", KEY, 9, words(n, n), bits, constant=1 << 62)
-    same("sealed", KEY, 9, words(n, n), bits, constant=1 << 62)
-    same("subtracted", KEY, 9, words(n, n), bits)
-    for narrow in (np.uint8, np.uint32):  # as one-hot rows come
-        same("subtracted", KEY, 9, words(n, n).astype(narrow), bits)
-        same("masked", KEY, 9, words(n, n).astype(narrow), bits)
     same("combined", (KEY, OTHER), n, bits)
     same("combined", (KEY, OTHER), n, bits, carries=True)
     same("combined", (KEY, OTHER), n, bits, xor=True)
@@ -90,9 +82,6 @@ def test_what_expands_masks(same: Callable[..., None], bits: int, n: int) -> Non
 
 def test_what_expands_masks_waits_for_the_pool(same_in_any_order: Callable[..., None]) -> None:
     for bits in (5, 24, 48):
-        same_in_any_order("masked", KEY, 0, words(1, 2100), bits)
-        same_in_any_order("sealed", KEY, 0, words(1, 2100), bits)
-        same_in_any_order("subtracted", KEY, 0, words(1, 2100), bits)
         same_in_any_order("combined", (KEY, OTHER), 2100, bits)
         same_in_any_order("correction", KEY, words(2, 2100), bits)
 
@@ -102,8 +91,78 @@ def test_corrections_of_bytes(same_in_any_order: Callable[..., None], n: int) ->
     same_in_any_order("correction", KEY, np.arange(n).astype(np.uint8), 8, xor=True)
 
 
-def test_words_of_any_shape_are_masked(same: Callable[..., None]) -> None:
-    same("masked", KEY, 0, words(1, 5, 6).T, 24)
+@pytest.mark.parametrize("counts", [(1,), (0, 3, 0), (2049, 1, 7, 4097), tuple(range(40, 59)), ()], ids=str)
+def test_several_arrays_of_shares_at_once(
+    ordered_cuda: Kernels, reference: Kernels, same_in_any_order: Callable[..., None], counts: tuple[int, ...]
+) -> None:
+    """More than a launch takes, empty ones among them, in payloads where fields start anywhere."""
+    pieces = [Piece(n, 8 if i % 3 == 2 else BITS[(3 * i + n) % len(BITS)], i % 3 == 2) for i, n in enumerate(counts)]
+    keys = [bytes([i]) * 32 for i in range(len(pieces))]
+    values = [words(i, p.length).astype(np.uint8 if p.raw else np.uint64) for i, p in enumerate(pieces)]
+    give, take = ordered_cuda.backend.asarray, ordered_cuda.backend.to_host
+    found, expected = ([take(a) for a in k.shares(keys, pieces)] for k in (ordered_cuda, reference))
+    for x, y, p in zip(found, expected, pieces, strict=True):
+        np.testing.assert_array_equal(x, y, strict=True)
+        assert (x.size, x.dtype) == (p.length, np.uint8 if p.raw else np.uint64)
+    if not pieces:
+        return
+    payload = take(ordered_cuda.corrections(keys, list(map(give, values)), pieces))
+    np.testing.assert_array_equal(payload, reference.corrections(keys, values, pieces), strict=True)
+    assert payload.size == sum(p.nbytes for p in pieces)
+    for shift in (0, 3):
+        moved = np.concatenate([np.zeros(shift, np.uint8), payload])[shift:]
+        got = [take(a) for a in ordered_cuda.unpacked(give(moved), pieces)]
+        for x, mine, value, p in zip(got, expected, values, pieces, strict=True):
+            np.testing.assert_array_equal(x ^ mine if p.raw else x + mine & np.uint64(2**p.bits - 1),
+                                          value if p.raw else value & np.uint64(2**p.bits - 1))
+        for x, y in zip(got, reference.unpacked(moved, pieces), strict=True):
+            np.testing.assert_array_equal(x, y, strict=True)
+
+
+@pytest.mark.parametrize("counts", [(1,), (0, 3), (2049, 1, 7, 4097), tuple(range(40, 52))], ids=str)
+def test_openings_are_sealed_and_unsealed(ordered_cuda: Kernels, reference: Kernels, counts: tuple[int, ...]) -> None:
+    """Several items at once: masked where they are sealed, of words of any width, with bits dropped on the way, or
+    masked before. What the peer does in plain steps opens them; both rests and the opened value are the words."""
+    give, take, bits = ordered_cuda.backend.asarray, ordered_cuda.backend.to_host, [BITS[n % len(BITS)] for n in counts]
+    types = (np.uint64, np.uint32, np.uint8)
+    given = [words(i, n).astype(types[i % 3]) for i, n in enumerate(counts)]
+    theirs = [words(50 + i, n) for i, n in enumerate(counts)]
+    items: list[Any] = []
+    for i, (x, b) in enumerate(zip(given, bits, strict=True)):
+        drops = Dropped(give(x), 5 * i % 7, i % 2 == 1) if i % 4 != 3 else give(x)
+        stream = Stream(KEY, i, kernels=ordered_cuda)
+        stream.words(i, 64)  # a mask may start anywhere in its stream
+        items.append((stream.sealing(drops, b, i << 60, away=i % 5 == 4, keeps=i % 2 == 0), b))
+    items += [(Masked(give(theirs[0]), None), 24), (give(theirs[-1]), 64)]
+    expected: list[Any] = []
+    for i, (x, b) in enumerate(zip(given, bits, strict=True)):
+        wide = x.astype(np.uint64)
+        own = reference.dropped(wide, 5 * i % 7, i % 2 == 1) if i % 4 != 3 else wide
+        stream = Stream(KEY, i, kernels=reference)
+        stream.words(i, 64)
+        r = stream.words(x.size, b)
+        masked = own - r if i % 5 == 4 else own + r + np.uint64((i << 60) % 2**64)
+        expected.append((Masked(masked, own, r if i % 5 == 4 else None), b))
+    expected += [(Masked(theirs[0], theirs[0]), 24), (theirs[-1], 64)]
+    payload = take(ordered_cuda.seal(items))
+    np.testing.assert_array_equal(payload, reference.seal(expected), strict=True)
+    for (item, _), (other, _) in zip(items[:-2], expected, strict=False):
+        if item.keeps:
+            np.testing.assert_array_equal(take(item.rest)[: item.size], other.rest)
+    peers = words(99, payload.size, bits=8).astype(np.uint8)
+    for xor in (False, True):
+        for shift in (0, 3):  # the peer's payload starts wherever its message does
+            moved = give(np.concatenate([np.zeros(shift, np.uint8), peers]))[shift:]
+            got = ordered_cuda.unseal(items, give(payload), moved, xor)
+            for x, y in zip(got, reference.unseal(expected, payload, peers, xor), strict=True):
+                np.testing.assert_array_equal(take(x), y, strict=True)
+
+
+def test_words_of_any_shape_are_sealed(cuda: Kernels, reference: Kernels) -> None:
+    x, stream = words(1, 5, 6).T, Stream(KEY, "x", kernels=cuda)
+    payload = cuda.backend.to_host(cuda.seal([(stream.sealing(cuda.backend.asarray(x), 24), 24)]))
+    expected = reference.pack(x.reshape(-1) + Stream(KEY, "x", kernels=reference).words(30, 24), 24)
+    np.testing.assert_array_equal(payload, expected)
 
 
 # ---- words ----------------------------------------------------------------------------------------------------------
@@ -136,11 +195,18 @@ def test_bits_above_are_cut_off(same: Callable[..., None]) -> None:
 @pytest.mark.parametrize("window", [2, 17, 25, 32, 48, 61, 63])
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("n", SIZES)
-def test_lifts(same: Callable[..., None], window: int, first: bool, n: int) -> None:
+def test_lifts(
+    same: Callable[..., None], cuda: Kernels, reference: Kernels, window: int, first: bool, n: int
+) -> None:
     same("wraps", words(1, n, bits=window + 1), window)
-    u, z, masked = words(1, n, bits=window), words(2, n), words(3, n)
-    same("lifted", u, z, masked, words(4, 2 * n), window, first)
-    same("lifted", u, z, masked, None, window, first)
+    u, give = words(1, n, bits=window), cuda.backend.asarray
+    for wraps in (words(4, 2 * n), None):
+        for kept in (words(5, n), None):
+            found, expected = (
+                k.lifted(put(u), Masked(put(words(3, n)), put(words(2, n)), None if kept is None else put(kept)),
+                         None if wraps is None else put(wraps), window, first)
+                for k, put in ((cuda, give), (reference, np.asarray)))
+            np.testing.assert_array_equal(cuda.backend.to_host(found), expected, strict=True)
 
 
 @pytest.mark.parametrize("shapes", SHAPES, ids=repr)

@@ -157,6 +157,24 @@ def test_long_float64_sums_are_split(cuda: CudaKernels) -> None:
     agree(cuda, np.array(exact, dtype=np.uint64), a, b, 64, (FLOAT64, INTEGER))
 
 
+@pytest.mark.parametrize("dtype", [np.uint64, np.uint32])
+@pytest.mark.parametrize("shape", [(3, 5, 2), (2, 70, 100, 40), (0, 4, 3), (3, 0, 2), (1, 300, 320, 64)])
+def test_two_products_and_a_term_make_whole_words(
+    cuda: CudaKernels, reference: Kernels, shape: tuple[int, ...], dtype: type
+) -> None:
+    *outer, n, k, m = shape
+    rng, bits = np.random.default_rng(7), 64 if dtype == np.uint64 else 32
+    lefts = [words(rng, *outer, k, n).astype(dtype).swapaxes(-1, -2) for _ in range(2)]
+    rights = [words(rng, *outer, k, m).astype(dtype) for _ in range(2)]
+    onto = words(rng, int(np.prod(outer)) * n * m)
+    expected = reference.joint(lefts, rights, onto, bits)
+    give = cuda.backend.asarray
+    got = cuda.backend.to_host(cuda.joint([*map(give, lefts)], [*map(give, rights)], give(onto.copy()), bits))
+    assert got.dtype == np.uint64 and got.shape == expected.shape
+    mask = np.uint64(2**bits - 1)
+    np.testing.assert_array_equal(got & mask, expected & mask)
+
+
 # ---- the choice -----------------------------------------------------------------------------------------------------
 
 
