@@ -133,7 +133,7 @@ class Graphs:
     def __init__(self, kernels: CudaKernels, backend: CupyBackend, seeds: Sequence[bytes], fresh: Callable[[], int]):
         self._kernels, self._backend, self._seeds, self._fresh = kernels, backend, seeds, fresh
         self._programs: OrderedDict[str, _Program] = OrderedDict()
-        self._pool = _pool(kernels.xp)  # all graphs share it, as no two run at the same time
+        self._pool = graph_pool(kernels.xp)  # all graphs share it, as no two run at the same time
         kernels.claim_keys(kernels.xp.ones((1, ROW), dtype=np.uint64), kernels.xp.zeros(1, dtype=np.uint64))  # loads it
         self.notes: list[str] = []
 
@@ -160,7 +160,7 @@ class Graphs:
         if full:  # all graphs give their memory back, and are recorded anew when they are next asked for
             for each in self._programs.values():
                 each.graph = None
-            self._pool = _pool(self._kernels.xp)
+            self._pool = graph_pool(self._kernels.xp)
             gc.collect()  # the error's own frames hold arrays
 
     def _recorded(self, script: Script, inputs: Inputs, play: Play) -> Graph:
@@ -195,7 +195,7 @@ def why(error: Exception, backend: CupyBackend, pool: Any) -> str:
     return f"this shape was not recorded as a CUDA graph ({type(error).__name__}: {error}); it runs launch by launch"
 
 
-def _pool(xp: Any) -> Any:
+def graph_pool(xp: Any) -> Any:
     """Memory for graphs. Where the device is full, CuPy's pools give up their free memory, which graphs still use; but
     not at this error."""
     def more(size: int) -> Any:

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from secformer.mpc.backend import CupyBackend
-from secformer.mpc.capture import KeyTable, done, put, require_later, why
+from secformer.mpc.capture import KeyTable, done, graph_pool, put, require_later, why
 from secformer.mpc.errors import OutOfMemory, ReusedRandomness
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.cuda.keys import ROW
@@ -192,7 +192,7 @@ class Segments:
     def __init__(self, kernels: CudaKernels, backend: CupyBackend, told: Told, ahead: int = 0):
         self._kernels, self._backend, self._told, self._ahead = kernels, backend, told, ahead
         self._programs: OrderedDict[Hashable, _Program] = OrderedDict()
-        self._pool = kernels.xp.cuda.MemoryPool()
+        self._pool = graph_pool(kernels.xp)
         self._places = Places(kernels.xp)
         self._last = kernels.xp.zeros(1, dtype=np.uint64)
         self._numbers = itertools.count(1)
@@ -243,7 +243,7 @@ class Segments:
         if full:  # all recordings give their memory back, and are made anew when they are next asked for
             for each in self._programs.values():
                 each.recorded = None
-            self._pool, self._places = self._kernels.xp.cuda.MemoryPool(), Places(self._kernels.xp)
+            self._pool, self._places = graph_pool(self._kernels.xp), Places(self._kernels.xp)
             gc.collect()  # the error's own frames hold arrays
 
     def _recorded(self, script: Script, seeds: Sequence[bytes], run: Name, channels: Channels, given: Any,
@@ -254,6 +254,7 @@ class Segments:
         buffer = None if given is None else xp.asarray(given)
         segmenting = Segmenting(xp, self._pool, self._places, Brought(xp, script.arrays, script.places))
         xp.cuda.get_current_stream().synchronize()
+        xp.get_default_memory_pool().free_all_blocks()
         noting = {name: Noting(name, channel, segmenting) for name, channel in channels.items()}
         with segmenting.running(), self._backend.recorded_alone(segmenting), \
                 self._kernels.keys.recorded_here(table, rows):

@@ -127,8 +127,9 @@ class DealerServer:
                 self._state.serials.burn(epoch, space, first + count - 1)
             channel.tell({"serial": first})
             with self._computing() as runs:
+                script = Script(plan, plan.dealt)
                 for serial in range(first, first + count):
-                    self._dealt(runs, dealer, plan, f"{space}/{serial}", channel)
+                    self._dealt(runs, dealer, script, f"{space}/{serial}", channel)
         finally:
             self._dealing.release()
         log.info("dealt", extra={"fields": {"epoch": epoch, "space": space, "serial": first, "count": count,
@@ -148,13 +149,13 @@ class DealerServer:
             with self._lock:
                 self._lanes.append((lane, runs))
 
-    def _dealt(self, runs: Runs, dealer: Dealer, plan: Plan, run: str, channel: TLSChannel) -> None:
+    def _dealt(self, runs: Runs, dealer: Dealer, script: Script, run: str, channel: TLSChannel) -> None:
         """The dealer is part of the program's name: its recordings read the masks that it holds."""
         def play(channels: Channels, _: Any) -> tuple[None, None]:
-            dealer.deal(plan, run, channels["party1"])
+            dealer.deal(script.plan, run, channels["party1"])
             return None, None
 
-        runs.run((dealer, plan.digest), Script(plan, plan.digest), dealer.seeds, run, {"party1": channel}, None, play)
+        runs.run((dealer, script.name), script, dealer.seeds, run, {"party1": channel}, None, play)
 
 
 class _Nobody(Channel):

@@ -131,7 +131,7 @@ class Trio:
 
         def deal() -> Any:
             channels: Any = {"party1": Named(dealer_end, "dealer", self.log)}
-            return self.runs[2].run(self.plan.digest, Script(self.plan, self.plan.digest), SEEDS, run, channels, None,
+            return self.runs[2].run(self.plan.dealt, Script(self.plan, self.plan.dealt), SEEDS, run, channels, None,
                                     lambda channels, _: (None, self.dealer.deal(self.plan, run, channels["party1"])))
 
         return self.together({"party 0": party(0), "party 1": party(1), "dealer": deal})
