@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.kernels import Kernels
-from secformer.mpc.kernels.words import TERMS, Factor, Masked, Piece
+from secformer.mpc.kernels.words import TERMS, Factor, Mask, Masked, Piece
 from secformer.mpc.prg import Stream
 
 KEY, OTHER = bytes(range(32)), bytes(range(32, 64))
@@ -58,7 +58,8 @@ def cases() -> list[Case]:
              6 * CHACHA, "numbers"),
         Case("corrections, 48 bits, in two", words("x"), corrected, 14, 6 * CHACHA, "numbers"),
         Case("unpacked, 48 bits, in two", payload(48), lambda k, a, n: tuple(k.unpacked(a["payload"], halves(n))), 14),
-        Case("combined, 48 bits", nothing, lambda k, a, n: k.combined((KEY, OTHER), n, 48), 8, 12 * CHACHA, "numbers"),
+        Case("combined, 48 bits", nothing, lambda k, a, n: k.combined([(KEY, OTHER)], [Mask(n, 48)])[0], 8,
+             12 * CHACHA, "numbers"),
         Case("correction, 48 bits", words("x"), lambda k, a, n: k.correction(KEY, a["x"], 48), 14, 6 * CHACHA,
              "numbers"),
         Case("correction of bytes", bytes_, lambda k, a, n: k.correction(KEY, a["x"], 8, True), 2, CHACHA, "numbers"),

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from secformer.mpc.backend import Backend
-from secformer.mpc.kernels.words import Array, Dropped, Factor, Key, Masked, Piece, Sealing, whole_bytes
+from secformer.mpc.kernels.words import Array, Dropped, Factor, Key, Mask, Masked, Piece, Sealing, whole_bytes
+from secformer.mpc.ring import mask
 
 Item = tuple[Array | Masked | Sealing, int]  # what is opened, and in how many bits
 
@@ -42,6 +43,15 @@ class Bundles(ABC):
     def lifted(self, u: Array, m: Masked | Sealing, wraps: Array | None, window: int, first: bool) -> Array: ...
     @abstractmethod
     def unpack(self, payload: Array, count: int, bits: int) -> Array: ...
+
+    def combined(self, keys: Sequence[tuple[Key, Key]], masks: Sequence[Mask]) -> list[Array]:
+        """What the first words of both parties' streams make of each mask: flat words."""
+        found = []
+        for each, (length, bits, xor, carries) in zip(keys, masks, strict=True):
+            a, b = (self.uniform(key, 0, length, bits) for key in each)
+            total = a ^ b if xor else a + b
+            found.append(total & mask(bits) if bits < 64 and not (xor or carries) else total)
+        return found
 
     def shares(self, keys: Sequence[Key], pieces: Sequence[Piece]) -> list[Array]:
         """Each stream's first words below 2^bits, (length,) uint64, or its first bytes, (length,) uint8."""

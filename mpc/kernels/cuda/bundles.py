@@ -1,5 +1,5 @@
 """Several arrays in one launch each, fields of a message or items of an opening: `random.cu` and `words.cu` take up to
-eight."""
+sixteen."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from secformer.mpc.kernels.bundles import Item
 from secformer.mpc.kernels.cuda.keys import Keys
 from secformer.mpc.kernels.reference import NumpyKernels
-from secformer.mpc.kernels.words import Array, Dropped, Key, Masked, Piece, Sealing, whole_bytes
+from secformer.mpc.kernels.words import Array, Dropped, Key, Mask, Masked, Piece, Sealing, whole_bytes
 
-JOBS = 8               # arrays that one launch takes; as in random.cu and words.cu
+JOBS = 16              # arrays that one launch takes; as in random.cu and words.cu
 WATCHED = 32           # guards whose values one launch weighs; as in random.cu
 ALIGNED = 256          # bytes that arrays in one buffer start at a multiple of
 THREADS = 256          # threads of a block; as BLOCK in words.cu
@@ -25,6 +25,14 @@ class Bundled(NumpyKernels):
 
     keys: Keys
     _kernel: Mapping[str, Any]
+
+    def combined(self, keys: Sequence[tuple[Key, Key]], masks: Sequence[Mask]) -> list[Array]:
+        out, starts, found = self._room([Piece(mask.length, mask.bits) for mask in masks])
+        jobs = [(*self.keys(a), *self.keys(b), np.uint64(mask.length), np.int32(mask.bits), np.int32(mask.xor),
+                 np.int32(mask.carries), np.uint64(at))
+                for (a, b), mask, at in zip(keys, masks, starts, strict=True)]
+        self._launch("combined", EXPANDERS, GROUP, [mask.length for mask in masks], jobs, (out,))
+        return found
 
     def shares(self, keys: Sequence[Key], pieces: Sequence[Piece]) -> list[Array]:
         out, starts, found = self._room(pieces)

@@ -88,14 +88,6 @@ class CudaKernels(Bundled):
         self._expand("uniform", count, *self.keys(key), np.uint32(block), np.uint64(count), np.int32(bits), out)
         return out
 
-    def combined(
-        self, keys: tuple[Key, Key], count: int, bits: int, xor: bool = False, carries: bool = False
-    ) -> Array:
-        out = self._words(count)
-        self._expand("combined", count, *self.keys(keys[0]), *self.keys(keys[1]), np.uint64(count), np.int32(bits),
-                     np.int32(xor), np.int32(carries), out)
-        return out
-
     def correction(self, key: Key, value: Array, bits: int, xor: bool = False) -> Array:
         value = self._flat(value)
         n = value.size
