@@ -69,6 +69,7 @@ def cases() -> list[Case]:
         Case("opened, 48 bits", payload(48), lambda k, a, n: k.opened(a["x"], a["payload"], 48), 22),
         Case("unseal, 48 bits", payload(48),
              lambda k, a, n: tuple(k.unseal([(a["x"], 48)], k.pack(a["x"], 48), a["payload"])), 34),
+        Case("added, one moved", words("x", "y"), lambda k, a, n: k.added(a["x"], 9, a["y"], 0, True), 24),
         Case("dropped, rounding up", words("x"), lambda k, a, n: k.dropped(a["x"], 16, True), 16),
         Case(f"guard_tables, {len(GUARDS)}", words("r", bits=40), lambda k, a, n: k.guard_tables(a["r"], GUARDS),
              8 + 8 * len(GUARDS), size=1 << 22),

@@ -104,6 +104,11 @@ class Bundles(ABC):
             start = stop
         return found
 
+    def added(self, a: Array, up: int, b: Array, more: int, minus: bool) -> Array:
+        """a 2^up plus, or `minus`, b 2^more, broadcasting."""
+        a, b = a << np.uint64(up) if up else a, b << np.uint64(more) if more else b
+        return a - b if minus else a + b
+
     def plain(self, words: Array | Dropped) -> Array:
         """Flat words, without what they are to lose."""
         if isinstance(words, Dropped):

@@ -216,6 +216,19 @@ def test_element_wise_products(
     same_products(cuda, reference, shapes, windows)
 
 
+@pytest.mark.parametrize(("a", "b"), [((7,), (7,)), ((300, 3), (3,)), ((5, 1), (1, 4)), ((2, 3, 4, 5), (2, 1, 4, 1)),
+                                      ((0, 3), (1, 3)), ((), (6,))], ids=repr)
+@pytest.mark.parametrize(("up", "more"), [(0, 0), (16, 0), (0, 63), (3, 9)])
+def test_sums_at_one_scale(
+    same: Callable[..., None], a: tuple[int, ...], b: tuple[int, ...], up: int, more: int
+) -> None:
+    x, y = words(1, *a), words(2, *b)
+    for minus in (False, True):
+        same("added", x, up, y, more, minus)
+        if a == b:
+            same("added", x.T, up, y.T, more, minus)
+
+
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("bits", [1, 16, 63])
 def test_bits_are_dropped(same: Callable[..., None], n: int, bits: int) -> None:
