@@ -70,6 +70,15 @@ class Backend:
         return finish(self.to_host(array))
 
     @property
+    def recording(self) -> Recording | None:
+        """What this thread's work is recorded in, if it is."""
+        return None
+
+    def lane_number(self) -> int:
+        """Which of the streams that do not wait for each other this thread works in."""
+        return 0
+
+    @property
     def out_of_memory(self) -> type[Exception]:
         """What is raised where the device has too little memory."""
         return MemoryError
@@ -110,9 +119,11 @@ class CupyBackend(Backend):
     _here: threading.local
     _constants: Constants
 
+    def lane_number(self) -> int:
+        return int(self.xp.cuda.get_current_stream().ptr)
+
     @property
     def recording(self) -> Recording | None:
-        """What this thread's work is recorded in."""
         found: Recording | None = getattr(self._here, "recording", None)
         return found
 

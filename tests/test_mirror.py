@@ -88,6 +88,7 @@ OTHERS: dict[str, str] = {
     "mpc/test_graph_lab_mistakes.py": "mistakes that this model shows",
     "mpc/test_local_ops.py": "verbs that send nothing",
     "mpc/test_price.py": "weighs every verb",
+    "mpc/test_shared_graphs.py": "programs that are one graph, and programs that are not",
     "mpc/test_share_misuse.py": "what shares refuse, in every session",
     "mpc/test_views.py": "what each party sees of a run",
     "mpc/test_worlds.py": "whole programs over channels, kernels, formats and seeds",
