@@ -21,7 +21,7 @@ class Dealer:
     """Holds the two parties' seeds and the standing masks of opened weights."""
 
     def __init__(self, seeds: tuple[bytes, bytes], kernels: Kernels):
-        self._seeds, self._kernels = seeds, kernels
+        self.seeds, self._kernels = seeds, kernels
         self._standing: dict[int, Any] = {}
 
     def deal(self, plan: Plan, run: Name, party1: Channel) -> None:
@@ -39,7 +39,7 @@ class Dealer:
                 party1.send(parcel.tag(index), self._kernels.backend.outgoing(payload))
 
     def _stream(self, rank: int, run: Name, index: int, field: Field) -> Stream:
-        return Stream(self._seeds[rank], "run", run, index, field.name, kernels=self._kernels)
+        return Stream(self.seeds[rank], "run", run, index, field.name, kernels=self._kernels)
 
     def _combined(self, field: Field, run: Name, index: int) -> Any:
         own, other = (self._stream(rank, run, index, field) for rank in (0, 1))
