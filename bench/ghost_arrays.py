@@ -71,9 +71,13 @@ def ghosts(tally: Tally) -> Any:
             return found
 
         def __getitem__(self, index: Any) -> Any:
-            if isinstance(index, np.ndarray) or (isinstance(index, tuple)
-                                                 and any(isinstance(i, np.ndarray | list) for i in index)):
-                tally(HOST if not isinstance(index, Ghost) else ARRAY, "take")
+            parts = index if isinstance(index, tuple) else (index,)
+            if any(isinstance(i, np.ndarray | list) for i in parts):
+                tally(ARRAY, "take")
+                for i in parts:
+                    if isinstance(i, np.ndarray | list) and not isinstance(i, Ghost):
+                        tally(HOST, "host to device")
+                index = tuple(np.zeros(i.shape, i.dtype) if isinstance(i, Ghost) else i for i in parts)
             return super().__getitem__(index)
 
         def __setitem__(self, index: Any, value: Any) -> None:
@@ -139,6 +143,8 @@ def ghosts(tally: Tally) -> Any:
 
 
 class _Stream:
+    ptr = 0
+
     def wait_event(self, event: Any) -> None: ...
     def synchronize(self) -> None: ...
     def __enter__(self) -> None: ...

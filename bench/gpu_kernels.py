@@ -74,6 +74,8 @@ def cases() -> list[Case]:
         Case(f"breaches, {len(GUARDS)}", guard_inputs,
              lambda k, a, n: k.breaches(a["tables"], a["u"], [shift for shift, _, _ in GUARDS], a["weights"], 1),
              8 + 16 * len(GUARDS), size=1 << 22),
+        Case(f"weigh, {len(GUARDS)} (and a copy)", guard_inputs, weighed, 8 + 8 * len(GUARDS), 8 * len(GUARDS) * CHACHA,
+             "numbers", 1 << 22),
         Case("wraps", words("r", bits=27), lambda k, a, n: k.wraps(a["r"], 26), 24),
         Case("lifted", lifts, lambda k, a, n: k.lifted(a["u"], Masked(*[a["rest"]] * 3), a["wraps"], 26, True), 32),
         Case("multiplied, both lifted", factors, multiplied, 72),
@@ -118,6 +120,12 @@ def sealed(k: Kernels, a: Arrays, n: int) -> Any:
     if k.fuses:
         return k.seal([(stream.sealing(a["x"], 48, 9), 48)])
     return k.seal([(Masked(a["x"] + stream.words(n, 48) + np.uint64(9), a["x"]), 48)])
+
+
+def weighed(k: Kernels, a: Arrays, n: int) -> Any:
+    out = a["weights"][:1].copy()
+    k.weigh(KEY, 0, a["tables"], a["u"], [shift for shift, _, _ in GUARDS], out)
+    return out
 
 
 def halves(n: int) -> list[Piece]:

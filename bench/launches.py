@@ -57,7 +57,7 @@ def counted(folder: Path, tokens: int, recipe: str) -> Counter[Row]:
     model = SecureModel(ModelFolder(folder), chosen, measure(ModelFolder(folder), texts, recipe=chosen),
                         _settings(), "numpy")
     kernels = CudaKernels(CupyBackend(ghosts(tally)), Device("none", 90, lambda file: CountedKernels(tally)))
-    model.world, model.provisioning = World(kernels=kernels, fixed=model.settings.fixed), Cost()
+    model.world, model.provisioning = World(kernels=kernels, fixed=model.settings.fixed, graph="off"), Cost()
 
     def load(s: Any, tensors: _Zeros) -> None:
         model._parameters[s] = load_weights(s, tensors)

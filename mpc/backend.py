@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import os
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -16,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from secformer.mpc.constants import Constants
 from secformer.mpc.errors import BackendUnavailable, NotRecordable, SettingsError
 from secformer.mpc.recording import Recorder, Recording
 
 BACKENDS = ("auto", "numpy", "cupy")
-CONSTANTS = 1 << 28  # bytes of public arrays that are kept on a GPU
-SHORT = 1 << 12      # bytes up to which an array is known by its content, not by a digest
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,15 @@ class Backend:
         return finish(self.to_host(array))
 
     @property
+    def recording(self) -> Recorder | None:
+        """What this thread's work is recorded in, if it is."""
+        return None
+
+    def lane_number(self) -> int:
+        """Which of the streams that do not wait for each other this thread works in."""
+        return 0
+
+    @property
     def out_of_memory(self) -> type[Exception]:
         """What is raised where the device has too little memory."""
         return MemoryError
@@ -82,9 +89,9 @@ class Backend:
         """An array as a message to another role: it must not be written afterwards."""
         return payload
 
-    def incoming(self, message: Any) -> Any:
-        """A received message as an array of this backend."""
-        return np.asarray(message)
+    def reading(self, message: Any) -> AbstractContextManager[Any]:
+        """A received message as an array of this backend. It may be read by what is queued inside the block."""
+        return nullcontext(np.asarray(message))
 
     def buffer(self, nbytes: int) -> np.ndarray:
         """Host memory that a message is received into."""
@@ -95,7 +102,7 @@ class CupyBackend(Backend):
     """One GPU. Each role's thread computes in a stream of its own; messages carry the event that ends their making.
 
     A stream's memory goes back to that stream's pool as soon as Python lets go of it, whatever other streams may still
-    read. So a receiver copies a message into its own memory and holds the original until that copy is done.
+    read. So a receiver holds a message until what reads it is done.
     """
 
     def __init__(self, xp: ModuleType, threads: int = 1):
@@ -110,9 +117,11 @@ class CupyBackend(Backend):
     _here: threading.local
     _constants: Constants
 
+    def lane_number(self) -> int:
+        return int(self.xp.cuda.get_current_stream().ptr)
+
     @property
     def recording(self) -> Recorder | None:
-        """What this thread's work is recorded in."""
         found: Recorder | None = getattr(self._here, "recording", None)
         return found
 
@@ -176,14 +185,23 @@ class CupyBackend(Backend):
             return payload
         return DeviceMessage(self, payload, self.mark(), here)
 
-    def incoming(self, message: Any) -> Any:
-        """From another stream of this process, or from the host (a socket, a file)."""
+    @contextmanager
+    def reading(self, message: Any) -> Iterator[Any]:
+        """From another stream of this process, whose memory is read as it lies, or from the host (a socket, a file)."""
         recording = self.recording
         if recording is not None and not isinstance(recording, Recording):
-            return message
-        own = self.xp.empty(message.size, dtype=np.uint8)
-        self.bring(message, own)
-        return own
+            yield message  # its place
+            return
+        if isinstance(message, DeviceMessage):
+            self.xp.cuda.get_current_stream().wait_event(message.made)
+            yield message.payload
+            self._hold(message)
+        elif recording is not None:
+            raise NotRecordable("a message came from outside of this process; only runs of one process are recorded")
+        else:
+            own = self.xp.empty(message.size, dtype=np.uint8)
+            self.bring(message, own)
+            yield own
 
     def bring(self, message: Any, target: Any) -> None:
         """Copies a received message into an array on the GPU, behind what was queued. The message lives until then."""
@@ -193,8 +211,6 @@ class CupyBackend(Backend):
         if isinstance(message, DeviceMessage):
             here.wait_event(message.made)
             target.data.copy_from_device_async(message.payload.data, message.size, here)
-        elif self.recording is not None:
-            raise NotRecordable("a message came from outside of this process; only runs of one process are recorded")
         else:
             target.set(np.ascontiguousarray(message), stream=here)
         self._hold(message)
@@ -249,39 +265,6 @@ class Lane:
             self._backend._let_go()
         finally:
             self._stream.__exit__(*error)
-
-
-class Constants:
-    """Public arrays on a GPU, copied there once for each stream that reads them."""
-
-    def __init__(self, xp: Any, most: int = CONSTANTS):
-        self._xp, self._most, self._held = xp, most, 0
-        self._known: OrderedDict[tuple[Any, ...], Any] = OrderedDict()  # the last one used is the last
-        self._lock = threading.Lock()
-
-    def __call__(self, x: np.ndarray, recording: Recorder | None) -> Any:
-        x = np.asarray(x, order="C")
-        content = x.tobytes() if x.nbytes <= SHORT else hashlib.blake2b(x.data).digest()
-        name = (self._xp.cuda.get_current_stream().ptr, x.dtype.str, x.shape, content)
-        with self._lock:
-            found = self._known.get(name)
-            if found is not None:
-                self._known.move_to_end(name)
-        if found is None:
-            if recording is not None:
-                raise NotRecordable("a public array is used that the run before did not use; nothing can be copied to "
-                                    "the GPU while a run is recorded")
-            found = self._xp.asarray(x)
-            self._remember(name, found)
-        if recording is not None:
-            recording.keep(found)
-        return found
-
-    def _remember(self, name: tuple[Any, ...], array: Any) -> None:
-        with self._lock:
-            self._known[name], self._held = array, self._held + array.nbytes
-            while self._held > self._most and len(self._known) > 1:
-                self._held -= self._known.popitem(last=False)[1].nbytes
 
 
 @dataclass(frozen=True)

@@ -64,14 +64,15 @@ class Party:
         opened.
         """
         mine = self.kernels.seal(items)
-        return self.kernels.unseal(items, mine, self._exchange(verb, items, mine), xor)
+        with self.kernels.backend.reading(self._exchange(verb, items, mine)) as theirs:
+            return self.kernels.unseal(items, mine, theirs, xor)
 
     def _exchange(self, verb: str, items: Sequence[Item], payload: Any) -> Any:
         tag = Tag(self._next(), verb, max(bits for _, bits in items), sum(w.size for w, _ in items))
         self.peer.send(tag, self.kernels.backend.outgoing(payload))
         self.meter.sent(payload.size)
         self.meter.round()
-        return self.kernels.backend.incoming(self.peer.receive(tag, payload.size))
+        return self.peer.receive(tag, payload.size)
 
     def see(self, material: Material, u: Any, guards: Guards, shape: tuple[int, ...], name: str = "guard") -> None:
         """Shows an opening's guards, if it has any, to whoever watches. `name` is that of their tables."""
@@ -89,9 +90,10 @@ class Party:
 
     def receive(self, verb: str, count: int) -> Any:
         """One message of whole words from the peer: flat uint64."""
-        payload = self.peer.receive(Tag(self._next(), verb, 64, count), 8 * count)
+        message = self.peer.receive(Tag(self._next(), verb, 64, count), 8 * count)
         self.meter.round()
-        return self.kernels.unpack(self.kernels.backend.incoming(payload), count, 64)
+        with self.kernels.backend.reading(message) as payload:
+            return self.kernels.unpack(payload, count, 64)
 
     def _next(self) -> int:
         self._step += 1

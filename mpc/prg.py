@@ -78,6 +78,11 @@ class Stream:
         """Words to be sealed under the next uniform words below 2^bits: plus these, or minus where `away`."""
         return Sealing(self._key, self._advance(drawn(words.size, bits)), words, constant, away, keeps)
 
+    def weigh(self, tables: Any, u: Any, shifts: Sequence[int], out: Any) -> None:
+        """Xors into `out` what guards say of u, weighed with the next words (see `Kernels.weigh`)."""
+        start = self._advance(drawn(u.size * len(shifts), 64))
+        self._kernels.weigh(self._key, start, tables, u, shifts, out)
+
     def combined(self, other: Stream, count: int, bits: int, *, xor: bool = False, carries: bool = False) -> Any:
         """The first words of two fresh streams, added mod 2^bits (with `carries`, mod 2^64) or xored: a mask of which
         each party has a share."""

@@ -48,7 +48,8 @@ class Expansion(Material):
         if self._receive is None:
             shares = Stream.shares([self._stream(field) for field in parcel.fields], parcel.pieces)
         else:
-            shares = self._kernels.unpacked(self._receive(parcel), parcel.pieces)
+            with self._kernels.backend.reading(self._receive(parcel)) as payload:
+                shares = self._kernels.unpacked(payload, parcel.pieces)
         self._opened |= {field.name: share for field, share in zip(parcel.fields, shares, strict=True)}
 
     def masked(self, name: str, words: Any, constant: int = 0, *, keeps: bool = False) -> Masked | Sealing:

@@ -54,6 +54,6 @@ class Source:
 
         def receive(parcel: Parcel) -> Any:
             self._meter.dealt(parcel.nbytes)
-            return self._kernels.backend.incoming(dealer.receive(parcel.tag(index), parcel.nbytes))
+            return dealer.receive(parcel.tag(index), parcel.nbytes)
 
         return Expansion(kind, stream, receive, self._kernels, self._meter)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from secformer.mpc.backend import Backend
-from secformer.mpc.kernels.words import Array, Dropped, Factor, Key, Masked, Piece, Sealing, whole_bytes
+from secformer.mpc.kernels.words import Array, Dropped, Factor, Key, Masked, Piece, Ready, Sealing, whole_bytes
+from secformer.mpc.ring import word_type
 
 Item = tuple[Array | Masked | Sealing, int]  # what is opened, and in how many bits
 
@@ -30,6 +31,8 @@ class Bundles(ABC):
     def correction(self, key: Key, value: Array, bits: int, xor: bool = False) -> Array: ...
     @abstractmethod
     def matmul(self, a: Array, b: Array, bits: int = 64) -> Array: ...
+    @abstractmethod
+    def breaches(self, tables: Array, u: Array, shifts: Sequence[int], weights: Array, rows: int) -> Array: ...
     @abstractmethod
     def pack(self, words: Array, bits: int) -> Array: ...
     @abstractmethod
@@ -65,12 +68,20 @@ class Bundles(ABC):
             start += piece.nbytes
         return found
 
-    def joint(self, lefts: Sequence[Array], rights: Sequence[Array], onto: Array, bits: int) -> Array:
+    def joint(self, lefts: Sequence[Array], rights: Sequence[Array], onto: Array, bits: int,
+              ready: Ready | None = None) -> Array:
         """onto + the sum of the products of two pairs, right mod 2^bits, as whole words: lefts (..., n, k), rights
-        (..., k, m), `onto` as many words as the result has, which may be overwritten."""
-        (a, c), (b, d) = lefts, rights
+        (..., k, m), `onto` as many words as the result has, which may be overwritten. `ready` keeps what kernels make
+        of rights that stand."""
+        (a, c), (b, d) = ([v.astype(word_type(bits), copy=False) for v in given] for given in (lefts, rights))
         total = self.matmul(a, b, bits) + self.matmul(c, d, bits)
         return total.astype(np.uint64, copy=False) + onto.reshape(total.shape)
+
+    def weigh(self, key: Key, block: int, tables: Array, u: Array, shifts: Sequence[int], out: Array) -> None:
+        """Xors what `breaches` says of u (n,) into out (rows,), with the words of a stream from `block` on as weights:
+        tables as `breaches` takes them."""
+        weights = self.uniform(key, block, u.size * len(shifts), 64)
+        out ^= self.breaches(tables, u, shifts, weights, out.size)
 
     def seal(self, items: Sequence[Item]) -> Array:
         """The payload that opens the items: the low bits of each, packed, one behind the other."""

@@ -24,6 +24,8 @@ from secformer.mpc.party import Party
 from secformer.mpc.prg import SEED_BYTES, Stream
 from secformer.mpc.shares import Share
 
+ROOM = 1 << 15  # words that are kept ready for what places say
+
 
 class Watch:
     """What the checked openings of one run say at one party, by text and place."""
@@ -33,24 +35,36 @@ class Watch:
         material = party.take(Coin(SEED_BYTES // 8))
         (words,) = party.open("coin", [(material.draw("mask"), 64)])                                    # 1
         self._weights = Stream.under(words, party.kernels)
-        self._places: list[tuple[np.ndarray, Any]] = []
+        self._places: list[np.ndarray] = []  # the text of each row
+        self._found: list[Any] = []          # what the rows said, in few arrays
+        self._used = 0                       # of the last of these
 
     def see(self, material: Material, u: Any, guards: Guards, shape: tuple[int, ...], name: str = "guard") -> None:
         """Looks up values that were opened as u, flat, under the mask that `material` has the guards' tables for."""
-        texts = texts_of(self._texts, shape)
-        kernels, rows, found = self._party.kernels, shape[0], None
+        kernels, found = self._party.kernels, self._room(shape[0])
         for g, part in enumerate(together(u.size, guards)):                                             # 2
-            tables = material.draw(f"{name}{g}")
+            tables, shifts = material.draw(f"{name}{g}"), [shift for shift, _, _ in part]
+            if kernels.fuses:
+                self._weights.weigh(tables, u, shifts, found)
+                continue
             with self._party.meter.offline():
                 each = self._weights.words(u.size * len(part))
-            words = kernels.breaches(tables, u, [shift for shift, _, _ in part], each, rows)
-            found = words if found is None else found ^ words
-        self._places.append((texts, found))
+            found ^= kernels.breaches(tables, u, shifts, each, shape[0])
+        self._places.append(texts_of(self._texts, shape))
+
+    def _room(self, rows: int) -> Any:
+        """Zeros for the words of a place, behind those of the place before."""
+        if not self._found or self._used + rows > self._found[-1].size:
+            self._found[-1:] = [*(a[: self._used] for a in self._found[-1:]),
+                                self._party.kernels.xp.zeros(max(rows, ROOM), dtype=np.uint64)]
+            self._used = 0
+        self._used += rows
+        return self._found[-1][self._used - rows : self._used]
 
     def words(self, apart: bool) -> Any:
         """(texts, places), or xored over places (texts, 1): words that are equal to the other party's where every value
         passed. At party 1 they are negated, so that the sum of both is 0. On the host, or `Later` there."""
-        rank, texts = self._party.rank, [texts for texts, _ in self._places]
+        rank, texts = self._party.rank, self._places
 
         def gathered(found: np.ndarray) -> np.ndarray:
             out = np.zeros((self._count + 1, len(texts)), dtype=np.uint64)
@@ -60,9 +74,8 @@ class Watch:
             out = out[:-1] if apart else np.bitwise_xor.reduce(out[:-1], axis=1, keepdims=True)
             return out if rank == 0 else np.uint64(0) - out
 
-        kernels = self._party.kernels
-        flat = [words for _, words in self._places] or [kernels.xp.zeros(0, dtype=np.uint64)]
-        return kernels.backend.fetched(kernels.backend.joined(flat), gathered)  # a GPU is asked once
+        backend = self._party.kernels.backend
+        return backend.fetched(self._found[0] if len(self._found) == 1 else backend.joined(self._found), gathered)
 
 
 def kind_of(x: Share, check: Check) -> Witness:

@@ -27,7 +27,7 @@ import numpy as np
 from secformer.mpc.dealer.correlations import Material
 from secformer.mpc.dealer.kinds import WeightMask
 from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul
-from secformer.mpc.kernels.words import Factor
+from secformer.mpc.kernels.words import Factor, Ready
 from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
 from secformer.mpc.ring import word_type
@@ -43,6 +43,7 @@ class OpenedWeight:
 
     opened: Any = field(repr=False)
     factor: Any = field(repr=False)
+    ready: Ready = field(default_factory=dict, repr=False, compare=False)  # what kernels make of both
 
     def __getitem__(self, index: Any) -> OpenedWeight:
         return OpenedWeight(self.opened[index], self.factor[index])
@@ -120,18 +121,16 @@ def matmul(party: Party, pairs: Sequence[tuple[Operand, Operand | Weight]], widt
     e = {i: u.reshape(v.shape) for (i, v), u in zip(live, opened, strict=True)}
     results = []
     for p, (i, j, width) in enumerate(kind.pairs):                                                    # 2
-        dtype = word_type(width)
-        left, left_mask = e[i].astype(dtype, copy=False), masks[i].astype(dtype, copy=False)
-        right = operands[j]
+        right, ready = operands[j], None
         if isinstance(right, Weight):
-            d, factor = (v.astype(dtype, copy=False) for v in (right.data.opened, right.data.factor))
+            d, factor, ready = right.data.opened, right.data.factor, right.data.ready
         else:
-            d, factor = e[j].astype(dtype, copy=False), masks[j].astype(dtype, copy=False)
-            factor = factor + d if party.rank == 0 else factor
+            d, factor = e[j], masks[j] + e[j] if party.rank == 0 else masks[j]
         c = material.draw(f"product{p}")
         if party.kernels.fuses or not isinstance(right, Weight):
-            results.append(party.kernels.joint((left, left_mask), (factor, d), c, width))
+            results.append(party.kernels.joint((e[i], masks[i]), (factor, d), c, width, ready))
         else:
+            left, left_mask, d, factor = (v.astype(word_type(width), copy=False) for v in (e[i], masks[i], d, factor))
             with party.meter.offline():
                 fixed_part = multiply(left_mask, d, width)
             z = multiply(left, factor, width) + fixed_part

@@ -168,6 +168,7 @@ inline const char* run(Index grid, Index block, uint32_t shared, int order, void
 inline void __syncthreads() { on_host::wait(on_host::AT_BLOCK); }
 template <typename Word>
 inline void atomicAdd(Word* to, Word value) { *to += value; }
+inline void atomicXor(unsigned long long* to, unsigned long long value) { *to ^= value; }
 inline void __trap() { on_host::failure = "the kernel trapped"; }
 
 // ---- the warp's instructions, with the fragment layouts of the PTX manual (mma.m16n8k32, ldmatrix.x4, cp.async) ----

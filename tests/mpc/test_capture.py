@@ -132,7 +132,7 @@ def test_a_public_number_that_changes_is_not_baked_in(host_modules: HostModules)
 
 def test_too_little_memory(host_modules: HostModules) -> None:
     large = np.ones((64, 1024))
-    xp, world = world_on(host_modules, memory=14 << 20)
+    xp, world = world_on(host_modules, memory=10 << 20)
     for _ in range(3):
         np.testing.assert_allclose(answer(world, x=large), large, atol=2**-9)
     (note,) = world.notes

@@ -22,6 +22,15 @@ def made(xp: Any, value: int) -> Array:
     return array
 
 
+def kept(xp: Any, backend: CupyBackend, message: Any) -> Array:
+    """What a party makes of a message in its own stream: here a copy."""
+    own: Array = xp.empty(message.size, dtype=np.uint8)
+    with backend.reading(message) as payload:
+        if message.size:
+            own.data.copy_from_device_async(payload, message.size, xp.current)
+    return own
+
+
 def exchanged(xp: Cuda, backend: CupyBackend, count: int) -> list[np.ndarray]:
     """Party 0 sends payloads of 1, 2, ... and forgets each at once; party 1 takes them and reads all at the end."""
     near, far = local_pair("a", "b")
@@ -31,7 +40,7 @@ def exchanged(xp: Cuda, backend: CupyBackend, count: int) -> list[np.ndarray]:
         for value in range(1, count + 1):
             with lanes[0]._stream:  # type: ignore[attr-defined]  # party 0's thread, whose lane stays open
                 near.send(ONCE, backend.outgoing(made(xp, value)))
-            received.append(backend.incoming(far.receive(ONCE, SIZE)))
+            received.append(kept(xp, backend, far.receive(ONCE, SIZE)))
             with lanes[0]._stream:  # type: ignore[attr-defined]
                 for _ in range(3):
                     made(xp, 99)  # party 0 goes on, and its pool gives memory out again
@@ -59,7 +68,7 @@ def test_the_model_would_notice(monkeypatch: pytest.MonkeyPatch) -> None:
         sender = backend.lane()
         with sender._stream:  # type: ignore[attr-defined]
             message = backend.outgoing(made(xp, 7))
-        assert backend.to_host(backend.incoming(message)).tolist() != [7] * SIZE
+        assert backend.to_host(kept(xp, backend, message)).tolist() != [7] * SIZE
 
 
 def test_what_was_read_is_let_go_of() -> None:
@@ -68,7 +77,7 @@ def test_what_was_read_is_let_go_of() -> None:
     lane = backend.lane()
     with lane:
         for value in range(5):
-            backend.incoming(DeviceMessage(backend, made(xp, value), backend.mark(), xp.current))
+            kept(xp, backend, DeviceMessage(backend, made(xp, value), backend.mark(), xp.current))
         assert len(backend._read) == 5  # nothing has run yet
     assert not backend._read
 
@@ -83,11 +92,11 @@ def test_to_and_from_a_socket() -> None:
         assert host.tolist() == [3] * SIZE
         buffer = backend.buffer(SIZE)
         buffer[:] = 8
-        on_device = backend.incoming(buffer)
+        on_device = kept(xp, backend, buffer)
         assert any(message is buffer for _, message in backend._read)
         assert backend.to_host(on_device).tolist() == [8] * SIZE
     assert backend.outgoing(xp.empty(0, dtype=np.uint8)).get().size == 0
-    assert backend.incoming(backend.buffer(0)).size == 0
+    assert kept(xp, backend, backend.buffer(0)).size == 0
 
 
 def test_errors_leave_a_lane() -> None:
@@ -102,6 +111,6 @@ def test_errors_leave_a_lane() -> None:
 def test_on_the_host_messages_are_arrays() -> None:
     backend = Backend("numpy", np, 1)
     x = np.arange(5, dtype=np.uint8)
-    with backend.lane(), backend.lane():
-        assert backend.incoming(backend.outgoing(x)) is x
+    with backend.lane(), backend.lane(), backend.reading(backend.outgoing(x)) as got:
+        assert got is x
     assert backend.buffer(7).shape == (7,)

@@ -4,16 +4,19 @@ eight."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from secformer.mpc.kernels.bundles import Item
 from secformer.mpc.kernels.cuda.keys import Keys
+from secformer.mpc.kernels.cuda.products import MOST_BLOCKS, Products, Split
+from secformer.mpc.kernels.cuda.ways import BYTES, digits, product_of
 from secformer.mpc.kernels.reference import NumpyKernels
-from secformer.mpc.kernels.words import Array, Dropped, Key, Masked, Piece, Sealing, whole_bytes
+from secformer.mpc.kernels.words import Array, Dropped, Key, Masked, Piece, Ready, Sealing, whole_bytes
 
 JOBS = 8               # arrays that one launch takes; as in random.cu and words.cu
+WATCHED = 32           # guards whose values one launch weighs; as in random.cu
 ALIGNED = 256          # bytes that arrays in one buffer start at a multiple of
 THREADS = 256          # threads of a block; as BLOCK in words.cu
 EXPANDERS, GROUP = 128, 2048  # threads of a block, and words that it makes; as in random.cu
@@ -23,6 +26,7 @@ class Bundled(NumpyKernels):
     """The kernels that take several arrays at once: see `Bundles`."""
 
     keys: Keys
+    products: Products
     _kernel: Mapping[str, Any]
 
     def shares(self, keys: Sequence[Key], pieces: Sequence[Piece]) -> list[Array]:
@@ -50,6 +54,37 @@ class Bundled(NumpyKernels):
             start += piece.nbytes
         self._launch("unpacked_all", THREADS, THREADS, [piece.length for piece in pieces], jobs, (payload, out))
         return found
+
+    def joint(self, lefts: Sequence[Array], rights: Sequence[Array], onto: Array, bits: int,
+              ready: Ready | None = None) -> Array:
+        shape = product_of(lefts[0], rights[0], bits)
+        if self.products.choice(shape) != BYTES or not 0 < shape.batch <= MOST_BLOCKS or not shape.work:
+            return super().joint(lefts, rights, onto, bits)
+        (z, n, k, m), outer = (shape.batch, shape.n, shape.k, shape.m), lefts[0].shape[:-1]
+        rows, columns = ([self.xp.ascontiguousarray(v).reshape(z, *sides) for v in given]
+                         for given, sides in ((lefts, (n, k)), (rights, (k, m))))
+        right = self._split(columns, digits(bits), ready)
+        return self.products.joint(rows, right, onto.reshape(z, n, m), shape).reshape(*outer, m)
+
+    def _split(self, columns: Sequence[Array], d: int, ready: Ready | None) -> Split:
+        """Right operands of a byte product. Those of weights are split once by each stream that reads them; what a
+        recorded run would make is not there before the run is repeated, so it is not kept."""
+        name = d, self.backend.lane_number()
+        if ready is not None and name in ready:
+            return cast(Split, ready[name])
+        made = self.products.split("columns", columns, d)
+        if ready is not None and self.backend.recording is None:
+            ready[name] = made
+        return made
+
+    def weigh(self, key: Key, block: int, tables: Array, u: Array, shifts: Sequence[int], out: Array) -> None:
+        if len(shifts) > WATCHED:
+            super().weigh(key, block, tables, u, shifts, out)
+        elif u.size:
+            blocks = -(-u.size * len(shifts) // GROUP)
+            each = map(np.int32, (len(shifts), *shifts, *[0] * (WATCHED - len(shifts))))
+            facts = np.uint64(u.size), np.uint64(u.size // out.size), *each
+            self._kernel["weigh"]((blocks,), (EXPANDERS,), (*self.keys(key), np.uint32(block), tables, u, *facts, out))
 
     def seal(self, items: Sequence[Item]) -> Array:
         sizes = [item.size * whole_bytes(bits) for item, bits in items]

@@ -15,7 +15,7 @@ SOURCES = {
               "rounded_up"),
     "multiply": ("multiplied", "product_terms"),
     "random": ("keystream", "uniform", "seal", "combined", "correction", "correction_xor", "shares", "corrections",
-               "claim_keys"),
+               "weigh", "claim_keys"),
     "series": ("turn", "harmonics", "series"),
     "powers": ("growth", "powers", "exponential"),
     "compare": ("flip_bits", "look_up", "outcome", "pick", "below", "signs", "reaching", "gather", "outcome_rows",

@@ -16,8 +16,8 @@ from secformer.mpc.kernels.cuda.bundles import Bundled
 from secformer.mpc.kernels.cuda.device import SOURCES, Device, current_device
 from secformer.mpc.kernels.cuda.guards import Guards
 from secformer.mpc.kernels.cuda.keys import Keys
-from secformer.mpc.kernels.cuda.products import MOST_BLOCKS, Products
-from secformer.mpc.kernels.cuda.ways import BYTES, Choice, Product, recorded
+from secformer.mpc.kernels.cuda.products import Products
+from secformer.mpc.kernels.cuda.ways import Choice, product_of, recorded
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
 from secformer.mpc.kernels.words import TERMS, Array, Factor, Grid, Guard, Key, Masked, Sealing, whole_bytes
@@ -35,7 +35,7 @@ class CudaKernels(Bundled):
     name = "cuda"
     ahead = 1 << 31
     fuses = True
-    chunk = 1 << 18  # launches that keep the whole device busy; a few hundred megabytes of material at most
+    chunk = 1 << 20  # few launches; some hundred megabytes of material at most
 
     def __init__(self, backend: Backend, device: Device | None = None):
         super().__init__(backend)
@@ -162,16 +162,7 @@ class CudaKernels(Bundled):
 
     def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
         """(..., n, k) @ (..., k, m) of words, right mod 2^bits (uint32: mod 2^32); bits above are anything."""
-        return self.products(a, b, _product(a, b, bits))
-
-    def joint(self, lefts: Sequence[Array], rights: Sequence[Array], onto: Array, bits: int) -> Array:
-        shape = _product(lefts[0], rights[0], bits)
-        if self.products.choice(shape) != BYTES or not 0 < shape.batch <= MOST_BLOCKS or not shape.work:
-            return super().joint(lefts, rights, onto, bits)
-        (z, n, k, m), outer = (shape.batch, shape.n, shape.k, shape.m), lefts[0].shape[:-1]
-        rows, columns = ([self.xp.ascontiguousarray(v).reshape(z, *sides) for v in given]
-                         for given, sides in ((lefts, (n, k)), (rights, (k, m))))
-        return self.products.joint(rows, columns, onto.reshape(z, n, m), shape).reshape(*outer, m)
+        return self.products(a, b, product_of(a, b, bits))
 
     def multiplied(self, x: Factor, y: Factor, terms: Mapping[str, Array], first: bool) -> Array:
         shape = np.broadcast_shapes(x.share.shape, y.share.shape)
@@ -314,11 +305,6 @@ class CudaKernels(Bundled):
 
     def breaches(self, tables: Array, u: Array, shifts: Sequence[int], weights: Array, rows: int) -> Array:
         return self.guards.breaches(tables, self._flat(u), tuple(shifts), weights, rows)
-
-
-def _product(a: Array, b: Array, bits: int) -> Product:
-    (n, k), m = a.shape[-2:], b.shape[-1]
-    return Product(math.prod(a.shape[:-2]), n, k, m, min(bits, 32) if a.dtype == np.uint32 else bits)
 
 
 def _placed(grid: Grid, x: int, y: int) -> tuple[np.uint64, ...]:

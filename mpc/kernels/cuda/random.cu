@@ -152,6 +152,47 @@ KERNEL claim_keys(const u64* table, u64* last) {
     *last = table[0];
 }
 
+// out (rows,) ^= of u (rows, columns), n values, the stream's words (count, n) whose bit of tables is 1: what `breaches` of
+// `guard.cu` does with weights that lie in memory. tables (count, n), as bytes that start anywhere.
+#define WATCHED 32
+#define SHIFT(j) int shift##j
+#define NAMED_SHIFT(j) shift##j
+#define WATCHES(what)                                                                                                \
+    JOBS(what), what(8), what(9), what(10), what(11), what(12), what(13), what(14), what(15), what(16), what(17),    \
+        what(18), what(19), what(20), what(21), what(22), what(23), what(24), what(25), what(26), what(27),         \
+        what(28), what(29), what(30), what(31)
+
+KERNEL weigh(KEY(k), u32 first, const u8* tables, const u64* u, u64 n, u64 columns, int count, WATCHES(SHIFT), u64* out) {
+    __shared__ u32 pool[POOL];
+    __shared__ u64 sums[THREADS];
+    const int shifts[WATCHED] = {WATCHES(NAMED_SHIFT)};
+    u64 start = (u64)blockIdx.x * GROUP, all = n * (u64)count, stop = start + GROUP < all ? start + GROUP : all;
+    fill(MADE(k), first, blockIdx.x, all, 8, pool);
+    __syncthreads();
+    u64 found = 0, row = start % n / columns;
+    for (u64 t = start + threadIdx.x; t < stop; t += THREADS) {
+        u64 g = start / n, i = t - g * n;
+        for (; i >= n; ++g) i -= n;
+        u64 own = n >> 32 ? i / columns : (u32)i / (u32)columns;
+        if (own != row) {
+            if (found) atomicXor(out + row, found);
+            found = 0;
+            row = own;
+        }
+        if (load<u64>(tables + 8 * t) >> (u[i] >> shifts[g] & 63) & 1) found ^= word(pool, 8, (u32)(t - start));
+    }
+    if (start / n != (stop - 1) / n || start % n / columns != (stop - 1) % n / columns) {  // rows end in this block
+        if (found) atomicXor(out + row, found);
+        return;
+    }
+    sums[threadIdx.x] = found;
+    for (u32 half = THREADS / 2; half; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) sums[threadIdx.x] ^= sums[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) atomicXor(out + row, sums[0]);
+}
+
 // ---- several arrays of shares at once ----
 
 // A piece that this block works on: `n` words below 2^bits, or, if `raw`, bytes; `at` is where it starts in the output.

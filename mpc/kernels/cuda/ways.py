@@ -7,6 +7,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
+
+import numpy as np
 
 from secformer.mpc.kernels.words import whole_bytes
 
@@ -37,6 +40,12 @@ class Product:
         """How unlike two shapes are: differences of logarithms, and of the bytes of a word."""
         pairs = ((self.batch, other.batch), (self.n, other.n), (self.k, other.k), (self.m, other.m))
         return sum(abs(math.log2(a / b)) for a, b in pairs) + abs(digits(self.bits) - digits(other.bits))
+
+
+def product_of(a: Any, b: Any, bits: int) -> Product:
+    """Of words a (..., n, k) and b (..., k, m)."""
+    (n, k), m = a.shape[-2:], b.shape[-1]
+    return Product(math.prod(a.shape[:-2]), n, k, m, min(bits, 32) if a.dtype == np.uint32 else bits)
 
 
 class Choice:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secformer.models.data.batch import Batch, Row, batches, blind_batch
+from secformer.models.data.batch import Batch, Row, Steps, batches, blind_batch
 
 
 def row(length: int, start: int = 1) -> Row:
@@ -174,3 +174,58 @@ def test_a_length_that_fills_batches_stands_alone() -> None:
     """What is left of it runs with its neighbours, where both bounds allow that; here the limit does not."""
     found = cut([8] * 5000 + [7] * 3, 16)
     assert len(found) == 2502 and {batch.size for _, batch in found} == {1, 2}
+
+
+# ---- fillers ---------------------------------------------------------------------------------------------------------
+
+
+def test_fillers_are_copies_of_the_first_token_that_nothing_attends_to() -> None:
+    text = Row(np.array([7, 8, 9]), np.array([1, 0, 1]), np.array([1, 0, 1]))
+    found = text.filled(5)
+    assert found.ids.tolist() == [7, 8, 9, 7, 7] and found.segments.tolist() == [1, 0, 1, 1, 1]
+    assert found.mask.tolist() == [1, 0, 1, 0, 0] and (len(found), found.own, found.fillers) == (5, 3, 2)
+    again = found.filled(6)
+    assert again.ids.tolist() == [7, 8, 9, 7, 7, 7] and (again.own, again.fillers) == (3, 3)
+    assert text.filled(3) is text and text.filled(2) is text and text.fillers == 0
+
+
+def test_a_batch_knows_its_fillers() -> None:
+    masked = replace(row(2, start=5), mask=np.array([0, 1]))
+    batch = Batch((row(3).filled(4), row(4, start=1), masked.filled(4)))
+    assert batch.lengths.tolist() == [4, 4, 4] and batch.own_lengths.tolist() == [3, 4, 2] and batch.tokens == 12
+    assert batch.positions.tolist() == [0, 1, 2, 0, 0, 1, 2, 3, 0, 1, 0, 0]
+    assert batch.like.tolist() == [0, 1, 2, 0, 4, 5, 6, 7, 8, 9, 8, 8]
+    assert batch.counted(2).tolist() == [3, 4, 5, 3, 3, 4, 5, 6, 2, 3, 2, 2]
+    assert batch.own.sum() == 9 and batch.present.all() and batch.mask.sum() == 8 and not batch.padded
+    assert batch.unpacking.tolist() == list(range(12)) == batch.packing.tolist()
+    assert batch.owners[12].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    same = Batch((row(3).filled(4), row(4, start=1), masked.filled(4)))
+    assert same.public == batch.public != Batch((row(3).filled(4), row(4), masked.filled(3))).public
+    other = replace(row(4), mask=np.array([1, 1, 1, 0]))  # the same mask, of a token of the text
+    assert Batch((other,)).public != Batch((row(3).filled(4),)).public
+
+
+def test_padding_stands_behind_fillers() -> None:
+    batch = Batch((row(2).filled(3), row(5)))
+    assert batch.steps.tolist() == [[0, 1, 0, 0, 0], [0, 1, 2, 3, 4]]
+    assert batch.unpacking.tolist() == [0, 1, 2, 0, 0, 3, 4, 5, 6, 7]
+    assert batch.positions.tolist() == [0, 1, 0, 0, 1, 2, 3, 4] and batch.padded
+
+
+@pytest.mark.parametrize(("tokens", "length"), [(1, 8), (8, 8), (9, 16), (16, 16), (17, 20), (20, 20), (21, 21)])
+def test_steps_end_at_the_longest(tokens: int, length: int) -> None:
+    """A text that is longer than a model takes is refused elsewhere; it is not cut here."""
+    assert Steps(8, 20).length(tokens) == length
+
+
+@given(LENGTHS, LIMITS, st.integers(1, 40))
+def test_texts_of_a_batch_are_filled_up_to_one_length(lengths: list[int], limit: int, step: int) -> None:
+    rows, steps = [row(n, start=100 * i) for i, n in enumerate(lengths)], Steps(step, 120)
+    seen: list[int] = []
+    for places, batch in batches(rows, limit, 1, steps):
+        seen += places
+        assert not batch.padded and batch.longest == max(steps.length(lengths[i]) for i in places)
+        assert batch.size * batch.longest <= limit or batch.size == 1
+        for i, text in zip(places, batch.rows, strict=True):
+            assert text.own == lengths[i] and text.ids[: text.own].tolist() == rows[i].ids.tolist()
+    assert sorted(seen) == list(range(len(rows)))

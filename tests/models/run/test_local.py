@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import tensors, write_checkpoint
+from cuda_lab import HostModules
+from graph_lab import graph_device
 from runs_lab import ANY, CPU, TEXTS, TIGHT, close, folder_of
 
+from secformer.models.data.batch import Steps
 from secformer.models.families.bert import Bert
 from secformer.models.families.folder import ModelFolder
 from secformer.models.ranges.profile import FILE, measure
 from secformer.models.run import local
 from secformer.models.run.check import differences
 from secformer.models.run.local import SecureModel, plain_bert, secure_bert, twin
+from secformer.models.run.options import settings_of
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.errors import BackendUnavailable, InputError, ModelError, SecformerError, SettingsError
+from secformer.mpc.simulate import World
 from secformer.protocols.recipes import EXACT, FAITHFUL
 
 
@@ -223,3 +228,45 @@ def test_bad_weights(value: float, encoder: Path, tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path, weights=found)
     with pytest.raises(SecformerError, match=r"encoder\.layer\.1\.output\.dense\.weight"):
         secure_bert(path, "cat", **CPU)
+
+
+# ---- on a GPU, as graphs ---------------------------------------------------------------------------------------------
+
+
+def on_a_gpu(path: Path, modules: HostModules, **settings: Any) -> tuple[SecureModel, Any]:
+    """A model whose world is on a model of a GPU, and that GPU."""
+    xp, kernels, _ = graph_device(modules)
+    model = SecureModel(ModelFolder(path), "auto", None, settings_of(settings), "numpy")
+    model.world = World(kernels=kernels, graph=settings.get("graph", "auto"))
+    return model, xp.gpu
+
+
+SMALL: dict[str, Any] = {"hidden_size": 6, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 5}
+
+
+def test_texts_of_similar_lengths_share_a_graph(tmp_path: Path, host_modules: HostModules) -> None:
+    """Launch by launch, recorded, and repeated for other lengths; the results are those of the texts alone."""
+    model, gpu = on_a_gpu(folder_of(tmp_path, **SMALL), host_modules, pad_to=8)
+    for text in ("the cat", "the cat sat on", "dog", "a good film"):
+        out = model(text)
+        close(out, twin(tmp_path, text), TIGHT)
+        assert out.trusted is not None and out.trusted.all() and not model.world.notes
+    (graph,) = gpu.graphs
+    assert graph.launches == 3 and len(model._scripts) == 4
+
+
+@pytest.mark.parametrize(("settings", "steps"), [({"pad_to": 1}, None), ({"graph": "off"}, None),
+                                                 ({}, Steps(16, 32)), ({"pad_to": 5}, Steps(5, 32))])
+def test_texts_are_filled_up_where_graphs_are_in_use(tmp_path: Path, host_modules: HostModules,
+                                                     settings: dict[str, Any], steps: Steps | None) -> None:
+    model, _ = on_a_gpu(folder_of(tmp_path, **SMALL), host_modules, **settings)
+    assert model._steps() == steps
+
+
+def test_texts_keep_their_lengths_on_a_cpu_and_in_families_that_cannot_be_filled(
+    loaded: SecureModel, tmp_path: Path, host_modules: HostModules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert loaded._steps() is None
+    model, _ = on_a_gpu(folder_of(tmp_path, **SMALL), host_modules)
+    monkeypatch.setattr(Bert, "fillable", False)
+    assert model._steps() is None

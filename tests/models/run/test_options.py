@@ -53,7 +53,7 @@ def test_errors_are_units_of_the_formats_last_place(frac: int, seed: int, tmp_pa
 
 
 def test_settings_have_the_documented_defaults() -> None:
-    assert settings_of({}) == Settings(False, "private", "auto", 1024, 16, 14, 60.0)
+    assert settings_of({}) == Settings(False, "private", "auto", 1024, 16, 14, 60.0, "mark", "auto", 16, False)
 
 
 @pytest.mark.parametrize(("key", "values", "wanted"), [
@@ -63,6 +63,8 @@ def test_settings_have_the_documented_defaults() -> None:
     ("output", ["logits", "", None], "'auto' or 'head'"),
     ("guard", ["on", True, None], "'mark' or 'nan' or 'raise' or 'off'"),
     ("batch_tokens", [0, -1, True, 2.0, "8"], "a positive whole number"),
+    ("graph", ["on", "", True, None], "'auto' or 'off'"),
+    ("pad_to", [0, -16, True, 16.0, None], "a positive whole number"),
     ("frac", [0, False, 16.0], "a positive whole number"),
     ("magnitude", [-3, True, None], "a positive whole number"),
     ("deadline", [0, 0.0, -1, True, "60", None, float("nan"), float("inf"), -float("inf"), 1e300, 10**400, LONGEST + 1,
@@ -77,7 +79,7 @@ def test_every_setting_says_what_it_takes(key: str, values: list[Any], wanted: s
 
 def test_good_values_are_kept() -> None:
     given = {"truncation": True, "embedding": "client", "output": "head", "batch_tokens": 1, "frac": 12, "magnitude": 9,
-             "deadline": 2.5, "guard": "raise", "untrained_recipe": True}
+             "deadline": 2.5, "guard": "raise", "graph": "off", "pad_to": 1, "untrained_recipe": True}
     assert set(given) == {f.name for f in fields(Settings)}, "a new setting wants a line here"
     settings = settings_of(given)
     assert asdict(settings) == given

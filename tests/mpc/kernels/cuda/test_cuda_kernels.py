@@ -11,6 +11,7 @@ from factors_lab import SHAPES, WINDOWS, Shapes, same_products
 
 from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.cuda.bundles import WATCHED
 from secformer.mpc.kernels.cuda.device import SOURCES
 from secformer.mpc.kernels.cuda.guards import GUARDS, SLICE, Guards
 from secformer.mpc.kernels.words import Dropped, Masked, Piece
@@ -246,6 +247,23 @@ def test_guards_are_looked_up(same_in_any_order: Callable[..., None], rows: int,
         payload[...] = words(1, count * n).view(np.uint8)
         same_in_any_order("breaches", payload, words(2, n), [58 - 3 * g for g in range(count)], words(3, count * n),
                           rows)
+
+
+@pytest.mark.parametrize("count", [1, 3, WATCHED, WATCHED + 1])
+@pytest.mark.parametrize(("rows", "columns"), [(3, 0), (1, 1), (7, 33), (2, 2048), (3, 2500), (1, 4100)])
+def test_guards_are_weighed_with_words_of_a_stream(
+    ordered_cuda: Kernels, reference: Kernels, rows: int, columns: int, count: int
+) -> None:
+    """In place, on a part of an array: what lies around it stays."""
+    n, shifts = rows * columns, [(58 - 3 * g) % 59 for g in range(count)]
+    for offset in (0, 3):
+        payload = np.empty(8 * count * n + offset, dtype=np.uint8)[offset:]
+        payload[...] = words(1, count * n).view(np.uint8)
+        u, out, give = words(2, n), words(3, rows + 4), ordered_cuda.backend.asarray
+        mine = give(out.copy())
+        ordered_cuda.weigh(KEY, 9, give(payload), give(u), shifts, mine[2 : 2 + rows])
+        reference.weigh(KEY, 9, payload, u, shifts, out[2 : 2 + rows])
+        np.testing.assert_array_equal(ordered_cuda.backend.to_host(mine), out)
 
 
 def test_one_launch_takes_all_guards_of_an_opening() -> None:
