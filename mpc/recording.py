@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
@@ -20,6 +20,7 @@ import numpy as np
 from secformer.mpc.errors import NotRecordable
 
 LINE = 256  # bytes that arrays in a block begin at multiples of
+LAG = 4      # steps beside a stream that may be open before it waits for the oldest
 RELAXED = 2  # the capture mode in which other threads' streams may join, and memory may be allocated meanwhile
 
 
@@ -103,6 +104,7 @@ class Recording(Recorder):
         self.stream = xp.cuda.Stream(non_blocking=True)
         self.graph: Any = None
         self._ends: list[Any] = []
+        self._sides: dict[int, tuple[Any, deque[tuple[Any, Any]]]] = {}  # by the main stream
         self._read: dict[int, list[tuple[Any, Any]]] = defaultdict(list)  # by the sender's stream
 
     def __enter__(self) -> Self:
@@ -136,9 +138,32 @@ class Recording(Recorder):
             try:
                 yield
             finally:
+                self.catch_up(stream)
                 end = self._mark(stream)
                 with self._lock:
                     self._ends.append(end)
+
+    @contextmanager
+    def beside(self, main: Any, reads: Sequence[Any]) -> Iterator[None]:
+        """Inside, this thread's work goes to a second stream of the role whose stream is `main`, behind what that has
+        queued: work that nothing waits for before `catch_up`. It reads `reads`, and allocates nothing that others
+        read."""
+        if main.ptr not in self._sides:
+            self._sides[main.ptr] = self._xp.cuda.Stream(non_blocking=True), deque()
+        side, held = self._sides[main.ptr]
+        side.wait_event(self._mark(main))
+        with side:
+            yield
+        held.append((self._mark(side), reads))
+        if len(held) > LAG:  # what was read is the main stream's memory again, behind its readers
+            main.wait_event(held.popleft()[0])
+
+    def catch_up(self, main: Any) -> None:
+        """The stream goes on behind all that was done beside it."""
+        if main.ptr in self._sides:
+            side, held = self._sides[main.ptr]
+            main.wait_event(self._mark(side))
+            held.clear()
 
     def join(self) -> None:
         """The recording's own stream goes on behind all branches that have ended."""

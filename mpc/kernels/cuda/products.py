@@ -7,6 +7,7 @@ Letters: z batch, n rows, k inner, m columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ THREADS = 256  # threads of a block
 SIDE, STEP, STAGES = 64, 32, 3  # rows and columns of a block, inner steps of a stage, stages in flight: as in digits.cu
 TILE = 64                       # rows and columns of a block's part of the result, as in integer.cu
 FULL = 132                      # blocks that a large device runs at once, one on each multiprocessor
-LEAST_STEPS = 8                 # inner steps that are worth a block of their own
+LEAST_STEPS, FILLING = 6, 3     # inner steps that are worth a block of their own; what starting one costs, in steps
 MOST_BLOCKS = 65535             # most blocks along a grid's second and third dimension: CUDA's limit
 
 
@@ -141,10 +142,12 @@ def longest(d: int) -> int:
     return ((1 << 32) - 1) // ((d - 4) * 255**2) // STEP * STEP
 
 
+@lru_cache(maxsize=1 << 10)
 def parted(blocks: int, steps: int) -> int:
-    """Parts that the inner side of a product of so many blocks and steps is cut into: as many as a device has room for,
-    of at least LEAST_STEPS each."""
-    return max(1, min(FULL // blocks, steps // LEAST_STEPS, MOST_BLOCKS // blocks))
+    """Parts that the inner side of a product of so many blocks and steps is cut into: those that take the fewest steps
+    one after the other, where a device runs FULL blocks at once and a block starts with FILLING steps of waiting."""
+    most = max(1, min(steps // LEAST_STEPS, MOST_BLOCKS // blocks))
+    return min(range(1, most + 1), key=lambda parts: -(-blocks * parts // FULL) * (-(-steps // parts) + FILLING))
 
 
 def _stages(d: int) -> int:
