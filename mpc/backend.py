@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import os
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -16,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from secformer.mpc.constants import Constants
 from secformer.mpc.errors import BackendUnavailable, NotRecordable, SettingsError
-from secformer.mpc.recording import Recording
+from secformer.mpc.recording import Recorder, Recording
 
 BACKENDS = ("auto", "numpy", "cupy")
-CONSTANTS = 1 << 28  # bytes of public arrays that are kept on a GPU
-SHORT = 1 << 12      # bytes up to which an array is known by its content, not by a digest
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Backend:
         return finish(self.to_host(array))
 
     @property
-    def recording(self) -> Recording | None:
+    def recording(self) -> Recorder | None:
         """What this thread's work is recorded in, if it is."""
         return None
 
@@ -123,17 +121,23 @@ class CupyBackend(Backend):
         return int(self.xp.cuda.get_current_stream().ptr)
 
     @property
-    def recording(self) -> Recording | None:
-        found: Recording | None = getattr(self._here, "recording", None)
+    def recording(self) -> Recorder | None:
+        found: Recorder | None = getattr(self._here, "recording", None)
         return found
 
     @contextmanager
     def recorded(self, recording: Recording, stream: Any) -> Iterator[None]:
         """Inside, this thread's work is recorded, in `stream`."""
-        self._here.recording, self._here.read = recording, recording.brought.reader()
+        with self.recorded_alone(recording), recording.branch(stream):
+            yield
+
+    @contextmanager
+    def recorded_alone(self, recorder: Recorder) -> Iterator[None]:
+        """Inside, this thread's work is recorded without that of other roles: messages are arrays on the GPU, which go
+        through channels that note them (see `segments`)."""
+        self._here.recording, self._here.read = recorder, recorder.brought.reader()
         try:
-            with recording.branch(stream):
-                yield
+            yield
         finally:
             self._here.recording = self._here.read = None
 
@@ -173,26 +177,42 @@ class CupyBackend(Backend):
     def lane(self) -> Lane:
         return Lane(self)
 
-    def outgoing(self, payload: Any) -> DeviceMessage:
-        here = self.xp.cuda.get_current_stream()
-        if (recording := self.recording) is not None:
+    def outgoing(self, payload: Any) -> Any:
+        here, recording = self.xp.cuda.get_current_stream(), self.recording
+        if isinstance(recording, Recording):
             recording.sends(here)
-        return DeviceMessage(self, payload, self._mark(), here)
+        elif recording is not None:
+            return payload
+        return DeviceMessage(self, payload, self.mark(), here)
 
     @contextmanager
     def reading(self, message: Any) -> Iterator[Any]:
         """From another stream of this process, whose memory is read as it lies, or from the host (a socket, a file)."""
-        here = self.xp.cuda.get_current_stream()
+        recording = self.recording
+        if recording is not None and not isinstance(recording, Recording):
+            yield message  # its place
+            return
         if isinstance(message, DeviceMessage):
-            here.wait_event(message.made)
+            self.xp.cuda.get_current_stream().wait_event(message.made)
             yield message.payload
-        elif self.recording is not None:
+            self._hold(message)
+        elif recording is not None:
             raise NotRecordable("a message came from outside of this process; only runs of one process are recorded")
         else:
             own = self.xp.empty(message.size, dtype=np.uint8)
-            if message.size:
-                own.set(np.ascontiguousarray(message), stream=here)
+            self.bring(message, own)
             yield own
+
+    def bring(self, message: Any, target: Any) -> None:
+        """Copies a received message into an array on the GPU, behind what was queued. The message lives until then."""
+        if not message.size:
+            return
+        here = self.xp.cuda.get_current_stream()
+        if isinstance(message, DeviceMessage):
+            here.wait_event(message.made)
+            target.data.copy_from_device_async(message.payload.data, message.size, here)
+        else:
+            target.set(np.ascontiguousarray(message), stream=here)
         self._hold(message)
 
     def buffer(self, nbytes: int) -> np.ndarray:
@@ -200,7 +220,7 @@ class CupyBackend(Backend):
         memory = self.xp.cuda.alloc_pinned_memory(max(1, nbytes))
         return np.frombuffer(memory, dtype=np.uint8, count=nbytes)
 
-    def _mark(self) -> Any:
+    def mark(self) -> Any:
         """An event that has happened when everything queued in this thread's stream is done."""
         event = self.xp.cuda.Event(block=False, disable_timing=True)
         event.record()
@@ -208,8 +228,8 @@ class CupyBackend(Backend):
 
     def _hold(self, message: Any) -> None:
         """Keeps the message until this thread's stream has come so far; lets go of those that were read."""
-        event = self._mark()
-        if (recording := self.recording) is not None:
+        event = self.mark()
+        if isinstance(recording := self.recording, Recording):
             recording.read(message.sender.ptr, message, event)
             return
         with self._lock:
@@ -245,39 +265,6 @@ class Lane:
             self._backend._let_go()
         finally:
             self._stream.__exit__(*error)
-
-
-class Constants:
-    """Public arrays on a GPU, copied there once for each stream that reads them."""
-
-    def __init__(self, xp: Any, most: int = CONSTANTS):
-        self._xp, self._most, self._held = xp, most, 0
-        self._known: OrderedDict[tuple[Any, ...], Any] = OrderedDict()  # the last one used is the last
-        self._lock = threading.Lock()
-
-    def __call__(self, x: np.ndarray, recording: Recording | None) -> Any:
-        x = np.asarray(x, order="C")
-        content = x.tobytes() if x.nbytes <= SHORT else hashlib.blake2b(x.data).digest()
-        name = (self._xp.cuda.get_current_stream().ptr, x.dtype.str, x.shape, content)
-        with self._lock:
-            found = self._known.get(name)
-            if found is not None:
-                self._known.move_to_end(name)
-        if found is None:
-            if recording is not None:
-                raise NotRecordable("a public array is used that the run before did not use; nothing can be copied to "
-                                    "the GPU while a run is recorded")
-            found = self._xp.asarray(x)
-            self._remember(name, found)
-        if recording is not None:
-            recording.keep(found)
-        return found
-
-    def _remember(self, name: tuple[Any, ...], array: Any) -> None:
-        with self._lock:
-            self._known[name], self._held = array, self._held + array.nbytes
-            while self._held > self._most and len(self._known) > 1:
-                self._held -= self._known.popitem(last=False)[1].nbytes
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from secformer.mpc.errors import NotRecordable, OutOfMemory, SettingsError
 from secformer.mpc.kernels.cuda.keys import ROW
 from secformer.mpc.kernels.cuda.launch import CudaKernels
 from secformer.mpc.meter import Cost
-from secformer.mpc.prg import derive_all, spelt
+from secformer.mpc.prg import Name, derive_all, spelt
 from secformer.mpc.recording import Brought, Recording
 from secformer.mpc.script import Script
 
@@ -60,22 +60,23 @@ Play = Callable[[Any, int, Recording | None], Outcome]  # inputs, the run's numb
 
 
 class KeyTable:
-    """The keys of all streams of a plan's runs, under both parties' seeds: one row each, behind the run's number."""
+    """The keys of all streams of a plan's runs, under these seeds: one row each, behind the run's number."""
 
     def __init__(self, seeds: Sequence[bytes], plan: Plan):
         self._seeds = seeds
         self._names = [spelt(index, f.name) for index, kind in enumerate(plan.kinds) for f in kind.fields()]
 
-    def rows(self, run: int) -> dict[bytes, int]:
+    def rows(self, run: Name) -> dict[bytes, int]:
         """Where each key of a run stands in the table."""
         return {key: row for row, key in enumerate(self._keys(run), start=1)}
 
-    def words(self, run: int) -> np.ndarray:
-        """The table of a run: (rows, 4)."""
-        number = (run + 1).to_bytes(8 * ROW, "little")  # 0 says that there are no keys
-        return np.frombuffer(b"".join([number, *self._keys(run)]), dtype="<u8").reshape(-1, ROW)
+    def words(self, run: Name, number: int | None = None) -> np.ndarray:
+        """The table of a run: (rows, 4). `number` is above that of the run before; without it, `run` is the number."""
+        number = int(run) if number is None else number
+        stated = (number + 1).to_bytes(8 * ROW, "little")  # 0 says that there are no keys
+        return np.frombuffer(b"".join([stated, *self._keys(run)]), dtype="<u8").reshape(-1, ROW)
 
-    def _keys(self, run: int) -> list[bytes]:
+    def _keys(self, run: Name) -> list[bytes]:
         return [key for seed in self._seeds for key in derive_all(seed, spelt("run", run), self._names)]
 
 
@@ -132,7 +133,7 @@ class Graphs:
     def __init__(self, kernels: CudaKernels, backend: CupyBackend, seeds: Sequence[bytes], fresh: Callable[[], int]):
         self._kernels, self._backend, self._seeds, self._fresh = kernels, backend, seeds, fresh
         self._programs: OrderedDict[str, _Program] = OrderedDict()
-        self._pool = _pool(kernels.xp)  # all graphs share it, as no two run at the same time
+        self._pool = graph_pool(kernels.xp)  # all graphs share it, as no two run at the same time
         kernels.claim_keys(kernels.xp.ones((1, ROW), dtype=np.uint64), kernels.xp.zeros(1, dtype=np.uint64))  # loads it
         self.notes: list[str] = []
 
@@ -155,11 +156,11 @@ class Graphs:
             program.graph = self._recorded(script, inputs, play)
         except Exception as error:  # whatever CuPy, the driver or the plan says: launch by launch it still runs
             program.refused, full = True, isinstance(error, OutOfMemory | self._backend.out_of_memory)
-            self.notes.append(self._why(error))
+            self.notes.append(why(error, self._backend, self._pool))
         if full:  # all graphs give their memory back, and are recorded anew when they are next asked for
             for each in self._programs.values():
                 each.graph = None
-            self._pool = _pool(self._kernels.xp)
+            self._pool = graph_pool(self._kernels.xp)
             gc.collect()  # the error's own frames hold arrays
 
     def _recorded(self, script: Script, inputs: Inputs, play: Play) -> Graph:
@@ -183,17 +184,18 @@ class Graphs:
                 table.fill(0)
         return Graph(recording, keys, table, last, buffers, outcome, self._fresh)
 
-    def _why(self, error: Exception) -> str:
-        if isinstance(error, OutOfMemory | self._backend.out_of_memory):
-            needed = (self._pool.total_bytes() + self._kernels.xp.cuda.runtime.memGetInfo()[0]) / 1e9
-            return (f"this shape was not recorded as a CUDA graph: beside what the weights take, it needs more than "
-                    f"{needed:.1f} GB of GPU memory; it runs launch by launch. Send fewer or shorter texts at once "
-                    f"(batch_tokens), or say graph='off'")
-        return (f"this shape was not recorded as a CUDA graph ({type(error).__name__}: {error}); it runs launch by "
-                f"launch")
+
+def why(error: Exception, backend: CupyBackend, pool: Any) -> str:
+    """Why a program was not recorded with memory of `pool`, and what to do about it."""
+    if isinstance(error, OutOfMemory | backend.out_of_memory):
+        needed = (pool.total_bytes() + backend.xp.cuda.runtime.memGetInfo()[0]) / 1e9
+        return (f"this shape was not recorded as a CUDA graph: beside what the weights take, it needs more than "
+                f"{needed:.1f} GB of GPU memory; it runs launch by launch. Send fewer or shorter texts at once "
+                f"(batch_tokens), or say graph='off'")
+    return f"this shape was not recorded as a CUDA graph ({type(error).__name__}: {error}); it runs launch by launch"
 
 
-def _pool(xp: Any) -> Any:
+def graph_pool(xp: Any) -> Any:
     """Memory for graphs. Where the device is full, CuPy's pools give up their free memory, which graphs still use; but
     not at this error."""
     def more(size: int) -> Any:

@@ -1,4 +1,5 @@
-"""A run of all roles while it is recorded: its launches become one CUDA graph instead of running.
+"""Runs while they are recorded: their launches become CUDA graphs instead of running. What all recordings share, and
+the recording of all roles of a run as one graph.
 
 Each role works in a stream of its own, as always. The streams join the recording when they wait for its start, and the
 recording waits for all of them at its end.
@@ -68,19 +69,39 @@ class Brought:
         return read
 
 
-class Recording:
-    """A capture of the work of several streams, with memory of `pool`. Leaving it ends the capture.
+class Recorder:
+    """Work of this thread that is recorded instead of running.
 
     brought  the public arrays that the program brings
+    """
+
+    def __init__(self, brought: Brought) -> None:
+        self.brought = brought
+        self._kept: list[Any] = []
+        self._lock = threading.Lock()
+
+    def keep(self, thing: Any) -> None:
+        """The graph reads it: it lives as long as the graph."""
+        with self._lock:
+            self._kept.append(thing)
+
+    @property
+    def kept(self) -> list[Any]:
+        return self._kept
+
+
+class Recording(Recorder):
+    """A capture of the work of several streams, with memory of `pool`. Leaving it ends the capture.
+
     graph   what was captured, once the block has ended without an error
     stream  where the graph starts and ends
     """
 
     def __init__(self, xp: Any, pool: Any, brought: Brought):
-        self._xp, self._pool, self._lock, self.brought = xp, pool, threading.Lock(), brought
+        super().__init__(brought)
+        self._xp, self._pool = xp, pool
         self.stream = xp.cuda.Stream(non_blocking=True)
         self.graph: Any = None
-        self._kept: list[Any] = []
         self._ends: list[Any] = []
         self._read: dict[int, list[tuple[Any, Any]]] = defaultdict(list)  # by the sender's stream
 
@@ -124,15 +145,6 @@ class Recording:
         for end in self._ends:
             self.stream.wait_event(end)
         self._ends.clear()
-
-    def keep(self, thing: Any) -> None:
-        """The graph reads it: it lives as long as the graph."""
-        with self._lock:
-            self._kept.append(thing)
-
-    @property
-    def kept(self) -> list[Any]:
-        return self._kept
 
     def read(self, sender: int, message: Any, event: Any) -> None:
         """A message of the stream `sender` was read when `event` happens. Nobody may ask whether it has happened."""

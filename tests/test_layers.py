@@ -17,6 +17,7 @@ from tree import ROOT, imports, modules
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc", "secformer.mpc.errors"),
     ("secformer.mpc.recording", "secformer.mpc.ring"),
+    ("secformer.mpc.constants",),
     ("secformer.mpc.backend",),
     tuple(f"secformer.mpc.kernels.{name}" for name in ("blas", "bundles", "tables", "taylor", "threads", "words")),
     ("secformer.mpc.kernels.interface", "secformer.mpc.kernels.limbs"),
@@ -40,8 +41,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc.ops",),
     ("secformer.mpc.session",),
     ("secformer.mpc.sessions",),
-    ("secformer.mpc.capture",),
-    ("secformer.mpc.simulate",),
+    ("secformer.mpc.capture", "secformer.mpc.segmenting"),
+    ("secformer.mpc.segments", "secformer.mpc.simulate"),
     ("secformer.protocols",),
     ("secformer.models.data",),
     ("secformer.models.families",),

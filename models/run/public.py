@@ -14,8 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from secformer.models.data.batch import Batch
 from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.inputs import Request, TokenInputs
@@ -26,6 +24,7 @@ from secformer.models.ranges.profile import RangeProfile
 from secformer.mpc.errors import ModelError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Series
+from secformer.mpc.kernels import Kernels
 from secformer.mpc.ops.book import series_from_list, series_to_list
 from secformer.mpc.ring import WORD_BITS
 from secformer.protocols.ranges import bits
@@ -88,10 +87,11 @@ class PublicModel:
             return self.inputs.private_request(batch, self.width, words)
         return self.inputs.client_request(batch, words)
 
-    def expanded(self, batch: Batch, seed: bytes) -> np.ndarray:
-        """Party 1's share (N, columns) of a batch's input."""
+    def expanded(self, batch: Batch, seed: bytes, kernels: Kernels | None = None) -> Any:
+        """Party 1's share (N, columns) of a batch's input. One-hot rows are made where `kernels` compute, by default on
+        the host."""
         if self.private:
-            return np.asarray(self.inputs.expanded(batch, self.width, seed))
+            return self.inputs.expanded(batch, self.width, seed, kernels)
         return self.inputs.expanded_sums(batch, seed)
 
     def series(self, longest: int) -> tuple[Series, ...]:

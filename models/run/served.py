@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 
 import numpy as np
@@ -15,6 +16,7 @@ from secformer.models.families.program import Results, infer
 from secformer.models.run.public import PublicModel
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.ops.book import Reader
+from secformer.mpc.script import Script
 from secformer.mpc.session import Session
 from secformer.mpc.sessions.recorder import PlanRecorder
 from secformer.mpc.sessions.secure import SecureSession
@@ -23,16 +25,18 @@ PLANS = 64  # the most plans that are kept, one per shape of request
 
 
 class PartyModel:
-    """What a party computes, without its connections. One thread plans and loads; every session may answer in a thread
-    of its own.
+    """What a party computes, without its connections. Any thread may ask for plans, one loads weights; every session
+    may answer in a thread of its own.
 
     sessions  of one party, for requests that run at the same time: they share the opened weights
+    traced    whether the scripts of requests are wanted, and not their plans alone
     """
 
-    def __init__(self, public: PublicModel, *sessions: SecureSession):
-        self.public, self._sessions = public, sessions
+    def __init__(self, public: PublicModel, *sessions: SecureSession, traced: bool = False):
+        self.public, self._sessions, self._traced = public, sessions, traced
         self._recorder = PlanRecorder(public.fixed, chunk=sessions[0].party.chunk)
-        self._plans: OrderedDict[bytes, Plan] = OrderedDict()
+        self._scripts: OrderedDict[bytes, Script] = OrderedDict()
+        self._planning = threading.Lock()
         self._parameters: dict[Session, Parameters] = {}
 
         def program(s: PlanRecorder) -> None:
@@ -52,14 +56,26 @@ class PartyModel:
 
     def plan(self, batch: Batch) -> Plan:
         """The plan of one request, which follows from the request's public shape."""
+        return self.script(batch).plan
+
+    def script(self, batch: Batch) -> Script:
+        """The script of one request, without a name where it is not traced."""
         key = batch.lengths.tobytes() + b":" + batch.mask.tobytes()
-        if key not in self._plans:
-            ghost = self._request(batch, np.zeros(0, dtype=np.uint64)).ghost()
-            self._plans[key] = self._recorder.record(lambda s: self._infer(s, ghost, batch))
-            if len(self._plans) > PLANS:
-                self._plans.popitem(last=False)
-        self._plans.move_to_end(key)
-        return self._plans[key]
+        with self._planning:
+            if key not in self._scripts:
+                self._scripts[key] = self._script(batch)
+                if len(self._scripts) > PLANS:
+                    self._scripts.popitem(last=False)
+            self._scripts.move_to_end(key)
+            return self._scripts[key]
+
+    def _script(self, batch: Batch) -> Script:
+        ghost = self._request(batch, np.zeros(0, dtype=np.uint64)).ghost()
+
+        def program(s: PlanRecorder) -> None:
+            self._infer(s, ghost, batch)
+
+        return self._recorder.script(program) if self._traced else Script(self._recorder.record(program))
 
     def answer(self, batch: Batch, words: np.ndarray, number: int = 0) -> Results:
         """This party's half of the answer, by result name. The session of that number must be in a run of the batch's

@@ -7,7 +7,7 @@ from typing import Any
 
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import ProtocolError, SecformerError
-from secformer.mpc.net.channel import Channel, local_pair
+from secformer.mpc.net.channel import Buffer, Channel, local_pair
 from secformer.mpc.net.wire import Tag
 
 AHEAD = 1 << 29  # bytes of corrections, or one message, that are held
@@ -29,15 +29,24 @@ def read_ahead(corrections: Channel, plan: Plan) -> Channel:
             corrections.close()
 
     threading.Thread(target=read, name=f"from {corrections.peer}", daemon=True).start()
-    return _Ahead(far)
+    return _Ahead(far, corrections)
 
 
 class _Ahead(Channel):
     """The reader's end of the queue. Closing it, early or late, ends the thread that fills it."""
 
-    def __init__(self, queue: Channel):
+    def __init__(self, queue: Channel, source: Channel):
+        self._queue, self._source = queue, source
         super().__init__(queue.peer, queue.deadline)
-        self._queue = queue
+
+    @property
+    def buffer(self) -> Buffer:
+        """What the other channel is read into: this one passes it on."""
+        return self._source.buffer
+
+    @buffer.setter
+    def buffer(self, buffer: Buffer) -> None:
+        self._source.buffer = buffer
 
     def receive(self, tag: Tag, nbytes: int) -> Any:
         return self._queue.receive(tag, nbytes)

@@ -53,6 +53,11 @@ class Plan:
     def dealer_bytes(self) -> int:
         return sum(kind.corrections for kind in self.kinds)
 
+    @property
+    def dealt(self) -> str:
+        """A digest of what the dealer makes: plans that differ in the program's numbers alone have it in common."""
+        return hashlib.sha256("\n".join(map(repr, (FORMAT, *self.kinds))).encode()).hexdigest()
+
     def corrections(self) -> Iterator[tuple[Tag, int]]:
         """Every message that the dealer sends to party 1, in order: its tag and its bytes."""
         for index, kind in enumerate(self.kinds):

@@ -22,7 +22,7 @@ class Dealer:
     """Holds the two parties' seeds and the standing masks of opened weights."""
 
     def __init__(self, seeds: tuple[bytes, bytes], kernels: Kernels):
-        self._seeds, self._kernels = seeds, kernels
+        self.seeds, self._kernels = seeds, kernels
         self._standing: dict[int, Any] = {}
 
     def deal(self, plan: Plan, run: Name, party1: Channel) -> None:
@@ -40,7 +40,7 @@ class Dealer:
                 party1.send(parcel.tag(index), self._kernels.backend.outgoing(payload))
 
     def _stream(self, rank: int, run: Name, index: int, field: Field) -> Stream:
-        return Stream(self._seeds[rank], "run", run, index, field.name, kernels=self._kernels)
+        return Stream(self.seeds[rank], "run", run, index, field.name, kernels=self._kernels)
 
     def _masks(self, kind: Kind, run: Name, index: int) -> dict[str, Any]:
         """The values of a correlation's masks."""

@@ -213,7 +213,7 @@ class _Shelved(Channel):
         self._file, self._seed, self._run = file, seed, run
 
     def receive(self, tag: Tag, nbytes: int) -> Any:
-        header, payload = self._file.read(HEADER_BYTES), np.empty(nbytes, dtype=np.uint8)
+        header, payload = self._file.read(HEADER_BYTES), self.buffer(nbytes)
         read = self._file.readinto(payload.data)  # type: ignore[attr-defined]
         mac = self._file.read(MAC_BYTES)
         try:

@@ -15,6 +15,7 @@ from secformer.mpc.errors import Desync, PeerLost
 from secformer.mpc.net.wire import Tag
 
 DEADLINE = 60.0
+Buffer = Callable[[int], np.ndarray]  # makes memory of so many bytes
 
 
 def _bytes(size: int) -> np.ndarray:
@@ -26,7 +27,7 @@ class Channel(ABC):
 
     def __init__(self, peer: str, deadline: float = DEADLINE):
         self.peer, self.deadline = peer, deadline
-        self.buffer: Callable[[int], np.ndarray] = _bytes  # makes what is received into; a GPU party has its own
+        self.buffer: Buffer = _bytes  # makes what is received into; a GPU party has its own
 
     @abstractmethod
     def send(self, tag: Tag, payload: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from secformer.models.data.batch import Batch
+from secformer.models.data.batch import Batch, Steps
 from secformer.models.data.tokenizer import Reading, Texts, Tokenizer
 from secformer.models.families.program import GUARD
 from secformer.models.run.gather import gather
@@ -83,7 +83,7 @@ class RemoteModel(Helpers):
                 way.resume()
             self._compare()
             results, cost = gather(read.rows, self._settings.batch_tokens, architecture.results,
-                                   [partial(self._ask, way) for way in self._ways], tell, self._hang_up)
+                                   [partial(self._ask, way) for way in self._ways], tell, self._hang_up, self._steps())
             return assemble(architecture, read.rows, results, cost=cost, profile_source=SOURCE, guard=self.guard,
                             notes=[*self.public.notes, *advice(architecture, read)],
                             answers=answers(architecture, read, results, self.tokenizer))
@@ -94,6 +94,11 @@ class RemoteModel(Helpers):
 
     def _read(self, texts: Texts) -> Reading:
         return self.tokenizer.read(texts, truncation=self._settings.truncation)
+
+    def _steps(self) -> Steps | None:
+        """Lengths that texts are filled up to."""
+        fill = self._settings.pad_to > 1 and self.architecture.fillable
+        return Steps(self._settings.pad_to, self.public.inputs.longest) if fill else None
 
     def _ask(self, way: BothParties, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
         """One request: a half to each party, at the same time. Party 1's half is a seed."""

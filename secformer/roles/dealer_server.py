@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,17 @@ from secformer.mpc.kernels import kernels_for
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.tls import Listener, TLSChannel, server_context
 from secformer.mpc.net.wire import Tag
+from secformer.mpc.script import Script
+from secformer.mpc.segments import Channels, Runs, runs_on
 from secformer.roles.dealing import MAX_PLAN, WEIGHTS
 from secformer.roles.epochs import LIVE, Epoch, State, as_note
+from secformer.roles.logs import not_recorded
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
 from secformer.version import __version__
 
 MOST_RUNS = 1 << 20  # runs that may be asked for at once
+AHEAD = 1 << 26      # bytes of corrections that may be on their way from a GPU to the connection
 EPOCHS = 4           # epochs for which the masks of the weights are kept in memory
 
 log = logging.getLogger(__name__)
@@ -41,6 +46,8 @@ class DealerServer:
         self._kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
         self._state = State(settings.state)
         self._dealers: OrderedDict[str, Dealer] = OrderedDict()
+        self._graph = settings.graph
+        self._lanes: list[tuple[AbstractContextManager[Any], Runs]] = []  # free ones
         self._lock = threading.Lock()
         self._dealing = threading.BoundedSemaphore(settings.max_streams)
         self._patience = settings.deadline
@@ -119,13 +126,36 @@ class DealerServer:
                 first = max(self._state.serials.last(epoch, space), after) + 1
                 self._state.serials.burn(epoch, space, first + count - 1)
             channel.tell({"serial": first})
-            with self._kernels.backend.lane(), np.errstate(over="ignore"):
+            with self._computing() as runs:
+                script = Script(plan, plan.dealt)
                 for serial in range(first, first + count):
-                    dealer.deal(plan, f"{space}/{serial}", channel)
+                    self._dealt(runs, dealer, script, f"{space}/{serial}", channel)
         finally:
             self._dealing.release()
         log.info("dealt", extra={"fields": {"epoch": epoch, "space": space, "serial": first, "count": count,
                                             "bytes": count * plan.dealer_bytes}})
+
+
+    @contextmanager
+    def _computing(self) -> Iterator[Runs]:
+        """A lane that nobody computes in, and its runs: the lane that was used last, which knows most programs."""
+        with self._lock:
+            lane, runs = self._lanes.pop() if self._lanes else (
+                self._kernels.backend.lane(), runs_on(self._kernels, self._graph, not_recorded, AHEAD))
+        try:
+            with lane, np.errstate(over="ignore"):  # words wrap by design
+                yield runs
+        finally:
+            with self._lock:
+                self._lanes.append((lane, runs))
+
+    def _dealt(self, runs: Runs, dealer: Dealer, script: Script, run: str, channel: TLSChannel) -> None:
+        """The dealer is part of the program's name: its recordings read the masks that it holds."""
+        def play(channels: Channels, _: Any) -> tuple[None, None]:
+            dealer.deal(script.plan, run, channels["party1"])
+            return None, None
+
+        runs.run((dealer, script.name), script, dealer.seeds, run, {"party1": channel}, None, play)
 
 
 class _Nobody(Channel):

@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from secformer.models.data.batch import Batch, blind_batch
+from secformer.models.families.program import Results
 from secformer.models.run.public import PublicModel
 from secformer.models.run.served import PartyModel
 from secformer.models.run.share_file import ShareFile
@@ -28,12 +29,14 @@ from secformer.mpc.meter import Cost, Meter
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.tls import Listener, TLSChannel, client_context, server_context
 from secformer.mpc.party import Party
+from secformer.mpc.segments import Channels, runs_on
 from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.cycle import Cycle
 from secformer.roles.dealing import WEIGHTS
 from secformer.roles.jobs import Job, Jobs
 from secformer.roles.link import HEARTBEAT, compare, hello
 from secformer.roles.linking import Link, Meeting, connect_link
+from secformer.roles.logs import not_recorded
 from secformer.roles.messages import Answer
 from secformer.roles.settings import PartySettings
 from secformer.roles.slots import Slots, Work
@@ -67,8 +70,10 @@ class Engine:
         self._kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
         self._parties = [Party(self._rank, share.public.fixed, self._kernels) for _ in range(settings.in_flight)]
         self._lanes = [self._kernels.backend.lane() for _ in self._parties]  # by slot, as the parties
-        self._model = PartyModel(share.public, *map(SecureSession, self._parties))
-        self._supply = Supply(settings, share.public.digest, self._model.provisioning)
+        self._runs = [runs_on(self._kernels, settings.graph, not_recorded) for _ in self._parties]
+        self._model = PartyModel(share.public, *map(SecureSession, self._parties),
+                                 traced=any(runs.recording for runs in self._runs))
+        self._supply = Supply(settings, share.public.digest, self._model.provisioning, self._kernels.backend.buffer)
         self._opened = ""  # the epoch in which the weights were opened
         self._stop = threading.Event()
         self._jobs = jobs
@@ -165,6 +170,8 @@ class Engine:
         self._reports.not_ready("opening the weights")
         started, meter = time.perf_counter(), Meter()
         self._opened = ""
+        for runs in self._runs:
+            runs.forget()  # what was recorded reads the weights as they were opened
         with self._computing(0):
             self._begin(0, control, WEIGHTS, self._model.provisioning, None, meter)
             self._model.load_weights(self._shares)
@@ -192,21 +199,29 @@ class Engine:
         """Runs the program of a request with the other party, and gives the job this party's half of the answer."""
         job, taken = work.job, work.taken
         batch = blind_batch(job.half.lengths, job.half.mask)
-        started, meter = time.perf_counter(), Meter()
+        channels = {"peer": peer} if work.corrections is None else {"peer": peer, "dealer": work.corrections}
+        started = time.perf_counter()
+
+        def play(channels: Channels, words: Any) -> tuple[Results, Cost]:
+            started, meter = time.perf_counter(), Meter()
+            self._begin(slot, channels["peer"], taken.run, work.plan, channels.get("dealer"), meter)
+            return self._model.answer(batch, words, slot), meter.close(started)
+
         with self._computing(slot):
-            self._begin(slot, peer, taken.run, work.plan, work.corrections, meter)
-            results = self._model.answer(batch, self._words(job, batch), slot)
-        cost = meter.close(started)
-        job.done.set_result(Answer(results, self._public.fixed.frac, cost))
+            script = self._model.script(batch)
+            ran = self._runs[slot].run((self._opened, script.name), script, (self._supply.seed,), taken.run, channels,
+                                       self._words(job, batch), play)
+        cost = ran.facts.lasting(time.perf_counter() - started) if ran.repeated else ran.facts
+        job.done.set_result(Answer(ran.results, self._public.fixed.frac, cost))
         self._reports.answered(cost)
         log.info("answered", extra={"fields": {"request": taken.request, "client": job.client, "run": taken.run,
                                                "slot": slot, "tokens": batch.tokens, "seconds": round(cost.seconds, 3),
                                                "bytes": cost.bytes, "rounds": cost.rounds}})
 
-    def _words(self, job: Job, batch: Batch) -> np.ndarray:
+    def _words(self, job: Job, batch: Batch) -> Any:
         if job.half.words is not None:
             return np.asarray(job.half.words)
-        return self._public.expanded(batch, job.half.seed or b"")
+        return self._public.expanded(batch, job.half.seed or b"", self._kernels)
 
     def report_material(self) -> None:
         """Reports what the store holds: requests use it up, and `secformer deal` adds to it at any time."""

@@ -32,3 +32,8 @@ def log_to_stderr(role: str, level: str) -> None:
     handler.setFormatter(JSONLines(role))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("secformer").setLevel(level.upper())
+
+
+def not_recorded(why: str) -> None:
+    """Logs that requests of a shape run launch by launch on a GPU, and why."""
+    logging.getLogger(__name__).warning("not recorded", extra={"fields": {"problem": why}})

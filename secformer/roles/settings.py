@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from secformer.models.run.options import DURATION, is_duration
 from secformer.mpc.backend import BACKENDS
+from secformer.mpc.capture import GRAPHS
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.tcp import split_address
 from secformer.mpc.net.tls import Identity
@@ -35,6 +36,8 @@ def _key(kind: str, about: str, **limits: Any) -> dict[str, Any]:
 DEADLINE = _key("seconds", "how many seconds one message between roles may take")
 BACKEND = _key("choice", "array library that computes", choices=BACKENDS)
 THREADS = _key("whole", "how many cores compute; 0 means half of the machine's cores", least=0)
+GRAPH = _key("choice", "on a GPU, whether requests of a shape that comes again are recorded as CUDA graphs",
+             choices=GRAPHS)
 LOG_LEVEL = _key("choice", "lowest severity that is logged", choices=LEVELS)
 
 
@@ -78,6 +81,7 @@ class PartySettings(_Checked):
         "whole", "most positions in one request: the number of texts times the tokens of the longest text", least=1))
     backend: str = field(default="auto", metadata=BACKEND)
     threads: int = field(default=0, metadata=THREADS)
+    graph: str = field(default="auto", metadata=GRAPH)
     log_level: str = field(default="info", metadata=LOG_LEVEL)
 
     def __post_init__(self) -> None:
@@ -100,6 +104,7 @@ class DealerSettings(_Checked):
         default=8, metadata=_key("whole", "how many requests the dealer serves at the same time", least=1))
     backend: str = field(default="auto", metadata=BACKEND)
     threads: int = field(default=0, metadata=THREADS)
+    graph: str = field(default="auto", metadata=GRAPH)
     log_level: str = field(default="info", metadata=LOG_LEVEL)
 
 
@@ -117,6 +122,9 @@ class ClientSettings(_Checked):
     in_flight: int = field(default=2, metadata=_key(
         "whole", "how many requests a call sends at the same time; a call of fewer requests is cut, where it has the "
         "texts", least=1, most=MOST_SLOTS))
+    pad_to: int = field(default=1, metadata=_key(
+        "whole", "texts are filled up to a multiple of so many tokens, so that parties on GPUs meet few shapes: 16 is "
+        "good there; 1: texts keep their lengths", least=1))
     truncation: bool = field(
         default=False, metadata=_key("flag", "true: cut texts that are too long for the model; false: refuse them"))
 

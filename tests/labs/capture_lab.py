@@ -129,7 +129,7 @@ class Graph:
     def _replay(self) -> None:
         if any(chunk.gone for chunk in self._chunks):
             raise CUDARuntimeError("cudaErrorIllegalAddress: the graph uses memory that its pool has given up")
-        for pool in list(self._gpu.pools):
+        for pool in [self._gpu.common] if self._gpu.segmented else list(self._gpu.pools):
             pool.poison()
         for node in (self._nodes[n] for n in self._order()):
             node.work()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -46,8 +47,8 @@ class Reports:
 class Engines:
     """Entering starts the three roles; leaving ends them, and checks that their threads have ended."""
 
-    def __init__(self, folder: Path, **settings: Any):
-        self.roles = LocalRoles(folder, demo_model(), settings=PARTIES | settings)
+    def __init__(self, folder: Path, model: Any = None, **settings: Any):
+        self.roles = LocalRoles(folder, demo_model() if model is None else model, settings=PARTIES | settings)
         self.jobs, self.reports = (Jobs(99), Jobs(99)), (Reports(), Reports())
 
     def __enter__(self) -> Self:
@@ -72,7 +73,7 @@ class Engines:
 
     def client(self, **settings: Any) -> RemoteModel:
         """A client of these engines, without HTTP between."""
-        model = RemoteModel(load_client(self.roles.settings("client")))
+        model = RemoteModel(replace(load_client(self.roles.settings("client")), **settings))
         ways: Any = [_Directly(self) for _ in model._ways]
         model._ways, model._compared = ways, True
         return model

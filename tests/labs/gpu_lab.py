@@ -278,6 +278,7 @@ class Gpu:
         self.pools: weakref.WeakSet[Pool] = weakref.WeakSet()
         self.compiled: set[Any] = set()
         self.thread, self.streams = Thread(), 0
+        self.segmented = False  # runs are of many graphs, which leave each other words in free memory of their pools
         self.dead = ""  # why nothing runs here any more: a kernel has trapped
         self.null, self.common = Stream(self, non_blocking=True), Pool(self)
 

@@ -77,7 +77,7 @@ def test_what_was_read_is_let_go_of() -> None:
     lane = backend.lane()
     with lane:
         for value in range(5):
-            kept(xp, backend, DeviceMessage(backend, made(xp, value), backend._mark(), xp.current))
+            kept(xp, backend, DeviceMessage(backend, made(xp, value), backend.mark(), xp.current))
         assert len(backend._read) == 5  # nothing has run yet
     assert not backend._read
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from secformer.mpc.kernels.words import Array, Key
 ROW = 4  # words of a key
 BY_VALUE = np.int32(-1)
 _NO_PARTS = (np.uint64(0),) * ROW
+_Recorded = tuple[Array, Mapping[bytes, int]]  # a table (rows, 4), and where each key stands in it
 
 
 class Keys:
@@ -21,26 +23,37 @@ class Keys:
 
     def __init__(self, xp: Any):
         self._nothing = xp.zeros(ROW, dtype=np.uint64)
-        self._table: Array = self._nothing
-        self._rows: Mapping[bytes, int] | None = None
+        self._all: _Recorded | None = None  # of all threads
+        self._here = threading.local()      # `recorded`: of this thread alone
 
     def __call__(self, key: Key) -> tuple[Any, ...]:
         """Raises NotRecordable while a run is recorded, for a key that its table does not have: the launch would carry
         it from one run to the next."""
         if not isinstance(key, bytes):  # words on the device: the only row of their table
             return key, np.int32(0), *_NO_PARTS
-        if self._rows is None:
+        recorded: _Recorded | None = getattr(self._here, "recorded", None) or self._all
+        if recorded is None:
             return self._nothing, BY_VALUE, *np.frombuffer(key, dtype="<u8")
-        if key not in self._rows:
+        table, rows = recorded
+        if key not in rows:
             raise NotRecordable("a stream was expanded that is not of the run's plan; only those get fresh keys when "
                                 "the run is repeated")
-        return self._table, np.int32(self._rows[key]), *_NO_PARTS
+        return table, np.int32(rows[key]), *_NO_PARTS
 
     @contextmanager
     def recorded(self, table: Array, rows: Mapping[bytes, int]) -> Iterator[None]:
         """Inside, keys are taken from `table` (rows, 4), where `rows` says that they are."""
-        self._table, self._rows = table, rows
+        self._all = table, rows
         try:
             yield
         finally:
-            self._table, self._rows = self._nothing, None
+            self._all = None
+
+    @contextmanager
+    def recorded_here(self, table: Array, rows: Mapping[bytes, int]) -> Iterator[None]:
+        """As `recorded`, for this thread alone: others go on, by value."""
+        self._here.recorded = table, rows
+        try:
+            yield
+        finally:
+            self._here.recorded = None
