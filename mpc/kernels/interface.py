@@ -103,9 +103,9 @@ class Kernels(Bundles):
         """The tables of `ExpMask`, (entries, n) words of e^(16 U - r) with `frac` fractional bits."""
 
     @abstractmethod
-    def exponential(self, u: Array, bits: int, period_bits: int, table: Array, frac: int) -> Array:
-        """One party's shares of e^x for x = u - r: table (entries, n) its shares of `powers`, `frac` the fractional
-        bits of the public factor. u (n,) opened -> (n,) words."""
+    def exponential(self, u: Array, bits: int, period_bits: int, table: Array, frac: int, out: Array) -> None:
+        """One party's shares of e^x for x = u - r, to out (n,): table (entries, n) its shares of `powers`, `frac` the
+        fractional bits of the public factor, u (n,) opened."""
 
     @abstractmethod
     def flip_bits(self, tables: Array, block: Array) -> None:

@@ -199,10 +199,11 @@ class NumpyKernels(Kernels):
             out[(entry + m) % factors.size, columns] = self._rounded(e * chosen)
         return out
 
-    def exponential(self, u: Array, bits: int, period_bits: int, table: Array, frac: int) -> Array:
+    def exponential(self, u: Array, bits: int, period_bits: int, table: Array, frac: int, out: Array) -> None:
         down = bits - period_bits + STEP_BITS
         e = self.growth(u & mask(down), bits - period_bits)
-        return self._rounded(e * 2.0**frac) * table[(u >> np.uint64(down)).astype(np.int64), self.xp.arange(u.size)]
+        chosen = table[(u >> np.uint64(down)).astype(np.int64), self.xp.arange(u.size)]
+        out[...] = self._rounded(e * 2.0**frac) * chosen
 
     # ---- comparison tables ----------------------------------------------------------------------------------------
 

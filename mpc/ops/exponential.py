@@ -40,5 +40,5 @@ def exponential(party: Party, x: Share, function: Exponential, opening: Opening,
     out = party.kernels.xp.empty(x.size, dtype=np.uint64)
     for j, (start, stop) in enumerate(chunks(x.size, kind.chunk)):                                     # 2
         table = material.draw(f"table{j}").reshape(kind.entries, stop - start)
-        out[start:stop] = party.kernels.exponential(u[start:stop], bits, kind.period_bits, table, PUBLIC_FRAC)
+        party.kernels.exponential(u[start:stop], bits, kind.period_bits, table, PUBLIC_FRAC, out[start:stop])
     return out.reshape(x.shape)

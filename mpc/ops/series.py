@@ -45,11 +45,11 @@ def series(party: Party, x: Share, functions: Sequence[Series], opening: Opening
     cos, sin = (np.zeros((len(functions), kind.harmonics)) for _ in range(2))
     for i, f in enumerate(functions):
         cos[i, : f.harmonics], sin[i, : f.harmonics] = f.cos[1:], f.sin[1:]
-    out = party.kernels.xp.empty((len(functions), x.size), dtype=np.uint64)
+    parts = [party.kernels.xp.empty((len(functions), 0), dtype=np.uint64)]
     for j, (start, stop) in enumerate(chunks(x.size, kind.chunk)):                                     # 2
         harmonics = material.draw(f"words{j}").reshape(2 * kind.harmonics, stop - start)
-        out[:, start:stop] = party.kernels.series(u[start:stop], bits, cos, sin, harmonics,
-                                                  functions[0].public_frac)
+        parts.append(party.kernels.series(u[start:stop], bits, cos, sin, harmonics, functions[0].public_frac))
+    out = parts[-1] if len(parts) <= 2 else party.kernels.backend.joined(parts[1:], axis=1)
     results = []
     for f, total in zip(functions, out, strict=True):
         if party.rank == 0:

@@ -16,6 +16,7 @@ from secformer.mpc.dealer.kinds import Coin, Lift, SeriesMask, Witness
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.guarding import Guarded
+from secformer.mpc.ops import guard as watches
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
@@ -203,7 +204,11 @@ def test_places_are_named_in_order() -> None:
         (1, "layer.0/gelu: input", 7.0, 7.0, (-6.0, 6.0)), (1, "layer.0/layernorm: variance", 7.0, 7.0, (0.9, 1.1))]
 
 
-def test_rows_of_several_texts_and_of_none() -> None:
+@pytest.mark.parametrize("room", [1, 7, 1 << 15])
+def test_rows_of_several_texts_and_of_none(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    """Whether what places say lies in one array or in several."""
+    monkeypatch.setattr(watches, "ROOM", room)
+
     def program(s: Session, x: Any) -> Any:
         with s.guarding({5: np.array([0, 0, 1, -1, 2]), 3: np.arange(3)}, 3, Guarded(apart=True)) as guard:
             shared = s.share(x if getattr(s, "party", None) is None or s.party.rank == 0 else None, 0, shape=x.shape)
@@ -217,6 +222,16 @@ def test_rows_of_several_texts_and_of_none() -> None:
         x[bad, 2] = 7.0
         outcome = World(kernels=kernels_named("numpy")).run(program, x, x)
         assert ((outcome.results[0] + outcome.results[1]) != 0).tolist() == expected
+
+
+def test_a_guard_that_checks_nothing_finds_nothing() -> None:
+    def program(s: Session, x: Any) -> Any:
+        with s.guarding({5: np.arange(5)}, 5, Guarded(apart=True)) as guard:
+            pass
+        return guard.words
+
+    outcome = World(kernels=kernels_named("numpy")).run(program)
+    assert [words.shape for words in outcome.results] == [(5, 0)] * 2
 
 
 def test_what_a_client_learns_is_uniform() -> None:

@@ -86,11 +86,9 @@ class NumbaKernels(NumpyKernels):
         powers.powers(r, np.uint64(down), unit, np.uint64(top), factors, 2.0**frac, out)
         return out
 
-    def exponential(self, u: Array, bits: int, period_bits: int, table: Array, frac: int) -> Array:
-        out = np.empty(u.size, dtype=np.uint64)
+    def exponential(self, u: Array, bits: int, period_bits: int, table: Array, frac: int, out: Array) -> None:
         unit = 2.0 ** -(bits - period_bits + SQUARINGS)
         powers.exponential(u, np.uint64(bits - period_bits + STEP_BITS), unit, table, 2.0**frac, out)
-        return out
 
     # ---- masks --------------------------------------------------------------------------------------------------
 

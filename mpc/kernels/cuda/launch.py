@@ -232,12 +232,10 @@ class CudaKernels(Bundled):
                    factors, np.int32(factors.size), np.float64(2.0**frac), out)
         return out
 
-    def exponential(self, u: Array, bits: int, period_bits: int, table: Array, frac: int) -> Array:
+    def exponential(self, u: Array, bits: int, period_bits: int, table: Array, frac: int, out: Array) -> None:
         u, keep = self._flat(u), bits - period_bits
-        out = self._words(u.size)
         self._each("exponential", u.size, u, np.uint64(u.size), np.int32(keep + STEP_BITS), _unit(keep),
                    self._flat(table), np.float64(2.0**frac), out)
-        return out
 
     # ---- comparison -----------------------------------------------------------------------------------------------
 

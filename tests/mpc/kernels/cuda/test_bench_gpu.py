@@ -23,6 +23,7 @@ from secformer.mpc.dealer.kinds import ExpMask, Lift, SeriesMask
 from secformer.mpc.dealer.products import MatMul
 from secformer.mpc.errors import BackendUnavailable
 from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.cuda.bundles import Bundled
 from secformer.mpc.kernels.cuda.launch import CudaKernels
 from secformer.mpc.kernels.cuda.ways import BYTES, FLOAT64, INTEGER, WAYS, Choice, Product
 
@@ -61,8 +62,8 @@ def test_kernels_are_verified_and_counted(
     kernels, clock = bench("gpu_kernels"), bench("gpu_clock").HostClock()
     assert kernels.verify(host, reference, 40) == []
     covered = {name for case in kernels.cases() for name in case.run.__code__.co_names}
-    own = {n for n, f in vars(CudaKernels).items() if callable(f) and not n.startswith("_")}
-    others = {"flip_bits", "outcome", "factor", "share", "as_key", "claim_keys"}
+    own = {n for of in (CudaKernels, Bundled) for n, f in vars(of).items() if callable(f) and not n.startswith("_")}
+    others = {"flip_bits", "outcome", "exponential", "factor", "share", "ready", "as_key", "claim_keys"}
     assert own - covered - others == {"matmul", "joint"}, "every kernel is in the bench"
     monkeypatch.setattr(kernels, "SHRINK", 1 << 18)
     rows = kernels.measure(host, clock, PEAKS)

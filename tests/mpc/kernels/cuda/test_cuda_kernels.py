@@ -320,13 +320,19 @@ def test_every_position_of_a_small_turn(same: Callable[..., None]) -> None:
 
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize(("bits", "period"), [(5, 5), (21, 5), (24, 5), (24, 6), (24, 8), (32, 9), (40, 9), (52, 6)])
-def test_powers_and_exponentials(same: Callable[..., None], n: int, bits: int, period: int) -> None:
+def test_powers_and_exponentials(
+    same: Callable[..., None], cuda: Kernels, reference: Kernels, n: int, bits: int, period: int
+) -> None:
     keep = bits - period
     u, entries = words(n, n, bits=bits), 1 << (period - 4)
     same("growth", words(n, n) % np.uint64((16 << keep) + 1), keep)
     for top in (0.0, 0.3, 2.0):
         same("powers", u, bits, period, int(top * 2.0**keep), 41)
-    same("exponential", u, bits, period, words(n + 1, entries, n), 18)
+    expected, table = np.zeros(n, dtype=np.uint64), words(n + 1, entries, n)
+    reference.exponential(u, bits, period, table, 18, expected)
+    give, out = cuda.backend.asarray, cuda.backend.asarray(np.ones(n + 2, dtype=np.uint64))
+    cuda.exponential(give(u), bits, period, give(table), 18, out[1 : n + 1])
+    np.testing.assert_array_equal(cuda.backend.to_host(out), [1, *expected, 1])
 
 
 def test_every_mask_of_a_short_period(same: Callable[..., None]) -> None:
