@@ -74,8 +74,9 @@ class Watch:
             out = out[:-1] if apart else np.bitwise_xor.reduce(out[:-1], axis=1, keepdims=True)
             return out if rank == 0 else np.uint64(0) - out
 
-        backend = self._party.kernels.backend
-        return backend.fetched(self._found[0] if len(self._found) == 1 else backend.joined(self._found), gathered)
+        kernels = self._party.kernels
+        parts = self._found or [kernels.xp.zeros(0, dtype=np.uint64)]  # nothing was checked
+        return kernels.backend.fetched(parts[0] if len(parts) == 1 else kernels.backend.joined(parts), gathered)
 
 
 def kind_of(x: Share, check: Check) -> Witness:
