@@ -188,21 +188,20 @@ class CupyBackend(Backend):
     @contextmanager
     def reading(self, message: Any) -> Iterator[Any]:
         """From another stream of this process, whose memory is read as it lies, or from the host (a socket, a file)."""
-        recording, here = self.recording, self.xp.cuda.get_current_stream()
+        recording = self.recording
         if recording is not None and not isinstance(recording, Recording):
-            yield message  # is brought here between two segments
+            yield message  # its place
             return
         if isinstance(message, DeviceMessage):
-            here.wait_event(message.made)
+            self.xp.cuda.get_current_stream().wait_event(message.made)
             yield message.payload
+            self._hold(message)
         elif recording is not None:
             raise NotRecordable("a message came from outside of this process; only runs of one process are recorded")
         else:
             own = self.xp.empty(message.size, dtype=np.uint8)
-            if message.size:
-                own.set(np.ascontiguousarray(message), stream=here)
+            self.bring(message, own)
             yield own
-        self._hold(message)
 
     def bring(self, message: Any, target: Any) -> None:
         """Copies a received message into an array on the GPU, behind what was queued. The message lives until then."""
@@ -214,7 +213,6 @@ class CupyBackend(Backend):
             target.data.copy_from_device_async(message.payload.data, message.size, here)
         else:
             target.set(np.ascontiguousarray(message), stream=here)
-        self._hold(message)
         self._hold(message)
 
     def buffer(self, nbytes: int) -> np.ndarray:

@@ -107,16 +107,13 @@ class Segmenting(Recorder):
         self._cut(Message(channel, tag, place))
 
     def receives(self, channel: str, tag: Tag, nbytes: int) -> Any:
-        """The message, in memory of the recording. Runs receive it before the segment starts: nothing is sent between,
-        so nobody waits for this role meanwhile."""
+        """The message's place, which this segment reads. Runs receive it before the segment starts: nothing is sent
+        between, so nobody waits for this role meanwhile."""
         if self._places.used and self._places.used + nbytes > SEGMENT:
             self._cut(None)
         place = self._places.place(nbytes)
         self._received.append(Message(channel, tag, place))
-        own = self._xp.empty(nbytes, dtype=np.uint8)
-        if nbytes:
-            own.data.copy_from_device_async(place.data, nbytes, self._stream)
-        return own
+        return place
 
     def _cut(self, sent: Message | None) -> None:
         self._end(sent)

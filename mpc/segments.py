@@ -18,7 +18,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,7 +52,7 @@ class Ran:
     repeated  whether it does
     """
 
-    results: Any
+    results: Any = field(repr=False)
     facts: Any
     repeated: bool
 

@@ -73,7 +73,7 @@ class Engine:
         self._runs = [runs_on(self._kernels, settings.graph, not_recorded) for _ in self._parties]
         self._model = PartyModel(share.public, *map(SecureSession, self._parties),
                                  traced=any(runs.recording for runs in self._runs))
-        self._supply = Supply(settings, share.public.digest, self._model.provisioning)
+        self._supply = Supply(settings, share.public.digest, self._model.provisioning, self._kernels.backend.buffer)
         self._opened = ""  # the epoch in which the weights were opened
         self._stop = threading.Event()
         self._jobs = jobs

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.store import SPACE, Store
 from secformer.mpc.errors import Desync, PeerLost, ProtocolError, SecformerError
-from secformer.mpc.net.channel import Channel
+from secformer.mpc.net.channel import Buffer, Channel
 from secformer.mpc.net.tls import client_context
 from secformer.roles.dealing import JOIN_PATIENCE, DealerClient
 from secformer.roles.epochs import LIVE, Epoch, State
@@ -19,9 +19,11 @@ class Supply:
 
     model    the model's digest
     weights  the plan of provisioning
+    buffer   makes what corrections are received into, where the party has memory of its own for that
     """
 
-    def __init__(self, settings: PartySettings, model: str, weights: Plan):
+    def __init__(self, settings: PartySettings, model: str, weights: Plan, buffer: Buffer | None = None):
+        self._buffer = buffer
         self._rank, self._folder, self._patience = settings.rank, settings.store, settings.dealer_wait
         self._model, self._weights = model, weights.digest
         self._state = State(settings.state)
@@ -81,6 +83,8 @@ class Supply:
             space, after = LIVE, max(others.get(LIVE, -1), self.last()[LIVE])
             found = self._dealer.deal(self.epoch, LIVE, after, plan, patience=self._patience)
         serial, corrections = found
+        if self._buffer is not None:
+            corrections.buffer = self._buffer
         try:
             self.burn(space, serial)
         except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from mpc_lab import SEEDS, Tap, kernels_named, split, tcp_pair
 
 from secformer.mpc.capture import KeyTable
 from secformer.mpc.dealer.ahead import read_ahead
+from secformer.mpc.dealer.kinds import Lift
+from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import PeerLost, ReusedRandomness
@@ -24,6 +27,7 @@ from secformer.mpc.kernels import Kernels
 from secformer.mpc.meter import Meter
 from secformer.mpc.party import Party
 from secformer.mpc.script import Script
+from secformer.mpc.segmenting import BLOCK, Places
 from secformer.mpc.segments import Launches, Runs, Segments, runs_on
 from secformer.mpc.session import CLIENT
 from secformer.mpc.sessions.recorder import PlanRecorder
@@ -61,7 +65,8 @@ class Trio:
     def __init__(self, kernels: tuple[Kernels, Kernels, Kernels], graph: str = "auto", deadline: float = 20.0):
         self.kernels, self.deadline = kernels, deadline
         self.told: list[str] = []
-        self.runs: list[Runs] = [runs_on(k, graph, self.told.append) for k in kernels]
+        self.runs: list[Runs] = [runs_on(k, graph, self.told.append, ahead)
+                                 for k, ahead in zip(kernels, (0, 0, 1 << 12), strict=True)]
         self.lanes = [k.backend.lane() for k in kernels]
         self.sessions = [SecureSession(Party(rank, FIXED, kernels[rank])) for rank in (0, 1)]
         self.dealer = Dealer(SEEDS, kernels[2])
@@ -327,3 +332,49 @@ def test_forgotten_recordings_are_made_anew(gpu: Any) -> None:
             trio.runs[0].forget()
         repeated.append(trio.answer(f"live/{n}", x)[1][0])
     assert repeated == [False, True, False, True, True]
+
+
+def test_corrections_are_read_into_the_party_s_memory() -> None:
+    """Through the channel that reads ahead: on a GPU, memory that it copies from directly."""
+    plan, made = Plan((Lift(4, 16, 48),)), list[int]()
+
+    def buffer(nbytes: int) -> np.ndarray:
+        made.append(nbytes)
+        return np.zeros(nbytes, dtype=np.uint8)
+
+    near, far = tcp_pair("dealer", "party 1")
+    channel = read_ahead(far, plan)
+    channel.buffer = buffer
+    for tag, nbytes in plan.corrections():
+        near.send(tag, np.ones(nbytes, dtype=np.uint8))
+        assert channel.receive(tag, nbytes).all()
+    assert made == [nbytes for _, nbytes in plan.corrections()]
+    channel.close()
+
+
+def test_places_stay_where_they_are() -> None:
+    """Segment after segment uses the same places; what does not fit gets a block that stays, too."""
+    places, found = Places(np), []
+    for sizes in ([10, 0, 300], [10, BLOCK, 20], [10, 0, 300], [BLOCK - 1, 10]):
+        places.restart()
+        given = [places.place(size) for size in sizes]
+        assert [p.size for p in given] == sizes and places.used >= sum(sizes)
+        spans = sorted((p.ctypes.data, p.ctypes.data + p.size) for p in given if p.size)
+        assert all(end <= start for (_, end), (start, _) in pairwise(spans)), "places overlap"
+        found.append([p.ctypes.data for p in given if p.size])
+    assert found[0] == found[2] and found[0][0] == found[1][0] == found[3][0]
+    assert len(places._blocks) == 3  # the second is full, so 20 bytes of the second segment are in a third
+
+
+def test_long_corrections_cut_a_segment(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Party 1 receives no more at once than a bound allows; it computes the same."""
+    _, kernels = gpu
+    monkeypatch.setattr("secformer.mpc.segmenting.SEGMENT", 256)
+    trio, xs = Trio((CPU, kernels, CPU)), inputs(3)
+    for n, x in enumerate(xs):
+        got, _, _ = trio.answer(f"live/{n}", x)
+    wanted, _, _ = Trio((CPU, CPU, CPU)).answer("live/2", xs[2])
+    np.testing.assert_array_equal(got["z"], wanted["z"])
+    (program,) = trio.runs[1]._programs.values()  # type: ignore[attr-defined]
+    cut = [s for s in program.recorded._segments[:-1] if s.sent is None]
+    assert cut and all(sum(m.place.size for m in s.received) <= 256 or len(s.received) == 1 for s in cut)

@@ -29,6 +29,11 @@ PLAN = Plan((
 ), 12, 3456, "abc")
 
 
+def test_what_is_dealt_does_not_depend_on_the_program_s_numbers() -> None:
+    assert replace(PLAN, constants="other").dealt == PLAN.dealt == replace(PLAN, rounds=1).dealt
+    assert replace(PLAN, kinds=PLAN.kinds[1:]).dealt != PLAN.dealt != replace(PLAN, kinds=PLAN.kinds[::-1]).dealt
+
+
 def sent(plan: Plan) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads(json.dumps(plan.as_dict()))
     return facts
