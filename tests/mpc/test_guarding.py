@@ -325,3 +325,9 @@ def test_results_are_the_same_with_and_without() -> None:
             a, b = World(kernels=kernels_named(kernels)).run(program(guard), x, x).results
             values.append((a + b).view(np.int64) / 2.0**16)
         assert np.abs(values[0] - values[1]).max() <= 2.0**-12
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_a_block_that_checks_nothing_marks_nothing(kernels: str) -> None:
+    found, _ = marks(lambda s, x: s.square(x), np.ones((3, 2)), kernels=kernels)
+    assert found.shape == (3, 0)

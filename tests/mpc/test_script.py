@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from secformer.mpc.backend import Backend
 from secformer.mpc.fixed import encode
 from secformer.mpc.functions import Series
 from secformer.mpc.kernels import kernels_for
+from secformer.mpc.primitives import Primitives
 from secformer.mpc.script import Script
 from secformer.mpc.session import CLIENT
 from secformer.mpc.sessions.recorder import PlanRecorder, ghost
@@ -117,6 +119,13 @@ def test_a_script_has_the_plan_of_the_program() -> None:
     with pytest.raises(ZeroDivisionError):
         recorder.script(lambda s: 1 / 0)
     assert type(recorder.accept(ghost((2,))).data) is np.ndarray
+
+
+@pytest.mark.parametrize("primitive", sorted(Primitives.__abstractmethods__))
+def test_every_primitive_is_written_down(primitive: str) -> None:
+    """Else a script would not say what a program does. Moving the point leaves all words alone."""
+    source = inspect.getsource(getattr(PlanRecorder, primitive))
+    assert primitive == "_point" or any(told in source for told in ("_told(", "_trace.", "_take(", "_bilinear("))
 
 
 # ---- what parties bring ----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from secformer.mpc.session import CLIENT
 from secformer.mpc.simulate import World
 
 NEAR = 2.0**-9
-WAVE = Series(4, (0.1, 0.5), (0.0, -0.3))
+WAVE = Series(4, (0.1, 0.5), (0.0, -0.3), domain=(-6.0, 6.0))
 
 
 class Masked:
