@@ -11,8 +11,9 @@ import pytest
 from cuda_lab import HostModules
 from graph_lab import Given, graph_device
 
-from secformer.mpc.backend import Constants, CupyBackend
+from secformer.mpc.backend import CupyBackend
 from secformer.mpc.capture import Graph
+from secformer.mpc.constants import Constants
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.functions import Series
 from secformer.mpc.kernels.cuda.keys import Keys
