@@ -74,8 +74,8 @@ class Watch:
             out = out[:-1] if apart else np.bitwise_xor.reduce(out[:-1], axis=1, keepdims=True)
             return out if rank == 0 else np.uint64(0) - out
 
-        backend = self._party.kernels.backend
-        return backend.fetched(self._found[0] if len(self._found) == 1 else backend.joined(self._found), gathered)
+        backend, found = self._party.kernels.backend, self._found or [self._party.kernels.xp.zeros(0, dtype=np.uint64)]
+        return backend.fetched(found[0] if len(found) == 1 else backend.joined(found), gathered)
 
 
 def kind_of(x: Share, check: Check) -> Witness:
