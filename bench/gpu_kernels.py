@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.kernels import Kernels
-from secformer.mpc.kernels.words import TERMS, Factor, Masked, Piece
+from secformer.mpc.kernels.words import TERMS, Factor, Mask, Masked, Piece
 from secformer.mpc.prg import Stream
 
 KEY, OTHER = bytes(range(32)), bytes(range(32, 64))
@@ -58,7 +58,8 @@ def cases() -> list[Case]:
              6 * CHACHA, "numbers"),
         Case("corrections, 48 bits, in two", words("x"), corrected, 14, 6 * CHACHA, "numbers"),
         Case("unpacked, 48 bits, in two", payload(48), lambda k, a, n: tuple(k.unpacked(a["payload"], halves(n))), 14),
-        Case("combined, 48 bits", nothing, lambda k, a, n: k.combined((KEY, OTHER), n, 48), 8, 12 * CHACHA, "numbers"),
+        Case("combined, 48 bits", nothing, lambda k, a, n: k.combined([(KEY, OTHER)], [Mask(n, 48)])[0], 8,
+             12 * CHACHA, "numbers"),
         Case("correction, 48 bits", words("x"), lambda k, a, n: k.correction(KEY, a["x"], 48), 14, 6 * CHACHA,
              "numbers"),
         Case("correction of bytes", bytes_, lambda k, a, n: k.correction(KEY, a["x"], 8, True), 2, CHACHA, "numbers"),
@@ -68,6 +69,7 @@ def cases() -> list[Case]:
         Case("opened, 48 bits", payload(48), lambda k, a, n: k.opened(a["x"], a["payload"], 48), 22),
         Case("unseal, 48 bits", payload(48),
              lambda k, a, n: tuple(k.unseal([(a["x"], 48)], k.pack(a["x"], 48), a["payload"])), 34),
+        Case("added, one moved", words("x", "y"), lambda k, a, n: k.added(a["x"], 9, a["y"], 0, True), 24),
         Case("dropped, rounding up", words("x"), lambda k, a, n: k.dropped(a["x"], 16, True), 16),
         Case(f"guard_tables, {len(GUARDS)}", words("r", bits=40), lambda k, a, n: k.guard_tables(a["r"], GUARDS),
              8 + 8 * len(GUARDS), size=1 << 22),

@@ -1,4 +1,4 @@
-"""Public arrays on a GPU that are the same in all runs, such as coefficients."""
+"""Public arrays on a GPU, such as coefficients: copied there once, and kept while they are used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from secformer.mpc.errors import NotRecordable
 from secformer.mpc.recording import Recorder
 
-CONSTANTS = 1 << 28  # bytes that are kept
+CONSTANTS = 1 << 28  # bytes of public arrays that are kept on a GPU
 SHORT = 1 << 12      # bytes up to which an array is known by its content, not by a digest
 
 

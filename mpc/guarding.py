@@ -153,7 +153,7 @@ class Guarding(LocalOperators):
         for e in expected:
             x = (e.x if e.by is None else next(products)) * 2.0**-e.exponent
             down = max(0, x.frac - WITNESS_FRAC)
-            x = Share(self, self._drop(x.data, down), x.frac - down, x.width - down, x.magnitude)
+            x = Share(self, self._dropping(x.data, down), x.frac - down, x.width - down, x.magnitude)
             guarded.places.append(e.interval.place)
             jobs.append((x, Check(e.interval, chain(e.interval.low, e.interval.high, x.frac, x.width))))
         if jobs:

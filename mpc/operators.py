@@ -30,14 +30,22 @@ class LocalOperators(Operators, Primitives):
     def add(self, x: Share, y: Share | Public) -> Share:
         """x + y at the finer of the two scales. Exact: aligning shifts left, which also widens."""
         if isinstance(y, Share):
-            self._own(x, y)
-            frac = max(x.frac, y.frac)
-            a, b = self._aligned(x, frac), self._aligned(y, frac)
-            return Share(self, self._add(a.data, b.data), frac, min(a.width, b.width), max(x.magnitude, y.magnitude))
+            return self._summed(x, y, minus=False)
         y = np.asarray(y)
         frac = x.frac if y.dtype.kind in "biu" and x.frac >= 0 else max(x.frac, self.fixed.frac)
         a = self._aligned(x, frac)
         return a.like(self._add(a.data, self._public(np.asarray(y, dtype=np.float64), frac)))
+
+    def subtract(self, x: Share, y: Share) -> Share:
+        """x - y at the finer of the two scales, as `add`."""
+        return self._summed(x, y, minus=True)
+
+    def _summed(self, x: Share, y: Share, minus: bool) -> Share:
+        self._own(x, y)
+        frac = max(x.frac, y.frac)
+        up, more = frac - x.frac, frac - y.frac
+        width = min(WORD_BITS, x.width + up, y.width + more)
+        return Share(self, self._sum_of(x.data, up, y.data, more, minus), frac, width, max(x.magnitude, y.magnitude))
 
     def negate(self, x: Share) -> Share:
         """-x."""

@@ -14,7 +14,7 @@ from typing import Any, Self
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import Kernels, NumpyKernels
-from secformer.mpc.kernels.words import BLOCK_BYTES, Key, Piece, Sealing, drawn
+from secformer.mpc.kernels.words import BLOCK_BYTES, Key, Mask, Piece, Sealing, drawn
 
 SEED_BYTES = 32
 MAX_BLOCKS = 1 << 32  # RFC 8439 counts blocks in 32 bits: 256 GiB per stream
@@ -83,12 +83,13 @@ class Stream:
         start = self._advance(drawn(u.size * len(shifts), 64))
         self._kernels.weigh(self._key, start, tables, u, shifts, out)
 
-    def combined(self, other: Stream, count: int, bits: int, *, xor: bool = False, carries: bool = False) -> Any:
-        """The first words of two fresh streams, added mod 2^bits (with `carries`, mod 2^64) or xored: a mask of which
-        each party has a share."""
-        for stream in (self, other):
-            stream._whole(drawn(count, bits))
-        return self._kernels.combined((self._key, other._key), count, bits, xor, carries)
+    @staticmethod
+    def combined(pairs: Sequence[tuple[Stream, Stream]], masks: Sequence[Mask]) -> list[Any]:
+        """Masks of which each party has a share, from two fresh streams for each (see `Kernels.combined`)."""
+        for pair, mask in zip(pairs, masks, strict=True):
+            for stream in pair:
+                stream._whole(drawn(mask.length, mask.bits))
+        return pairs[0][0]._kernels.combined([(a._key, b._key) for a, b in pairs], masks)
 
     def correction(self, value: Any, bits: int, *, xor: bool = False) -> Any:
         """Value minus the first words of a fresh stream, packed; with xor, bytes xor the stream's bytes."""

@@ -70,6 +70,12 @@ class Primitives(ABC):
     def _add(self, a: Data, b: Data) -> Data:
         """a + b of one scale, broadcasting."""
 
+    def _sum_of(self, a: Data, up: int, b: Data, more: int, minus: bool) -> Data:
+        """a with `up` more fractional bits, plus or `minus` b with `more` of them; what this is made of, unless a
+        session can do it at once."""
+        a, b = self._shift(a, up) if up else a, self._shift(b, more) if more else b
+        return self._add(a, self._negate(b) if minus else b)
+
     @abstractmethod
     def _negate(self, a: Data) -> Data:
         """-a."""
@@ -81,6 +87,10 @@ class Primitives(ABC):
     @abstractmethod
     def _drop(self, a: Data, bits: int) -> Data:
         """a with `bits` fewer fractional bits, each share rounded down."""
+
+    def _dropping(self, a: Data, bits: int) -> Data:
+        """As `_drop`, for data that are only opened under a mask."""
+        return self._drop(a, bits)
 
     @abstractmethod
     def _rounded(self, a: Data, bits: int) -> Data:

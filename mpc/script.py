@@ -19,7 +19,7 @@ from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.scales import Operand
 from secformer.mpc.shares import Share, Weight
 
-_NOTHING = np.zeros((), dtype=np.bool_)
+_NOTHING = bytes(1)  # the memory of all values
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Trace:
 
     def ghost(self, shape: Sequence[int]) -> Ghost:
         """A new value of that shape."""
-        made = np.broadcast_to(_NOTHING, tuple(shape)).view(Ghost)
+        made = Ghost(tuple(shape), np.bool_, _NOTHING, 0, (0,) * len(shape))
         made.of, made.number = self, next(self._numbers)
         return made
 

@@ -31,6 +31,8 @@ class Operators(ABC):
     @abstractmethod
     def add(self, x: Share, y: Share | Public) -> Share: ...
     @abstractmethod
+    def subtract(self, x: Share, y: Share) -> Share: ...
+    @abstractmethod
     def negate(self, x: Share) -> Share: ...
     @abstractmethod
     def scale(self, x: Share, c: Public) -> Share: ...
@@ -95,7 +97,9 @@ class Share:
     __radd__ = __add__
 
     def __sub__(self, other: Share | Public) -> Share:
-        return self.session.add(self, -other if isinstance(other, Share) else _negated(other))
+        if isinstance(other, Share):
+            return self.session.subtract(self, other)
+        return self.session.add(self, _negated(other))
 
     def __rsub__(self, other: Public) -> Share:
         return self.session.add(-self, other)

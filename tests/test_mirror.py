@@ -27,7 +27,7 @@ HELD: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("models/families/pooling.py", ("models/families/test_sentence.py",), "every way, by a sentence encoder"),
     ("models/families/encoder_facts.py", ("models/families/test_encoder.py",), "records, with the base they are for"),
     ("mpc/backend.py", ("mpc/test_worlds.py",), "a choice that every world makes"),
-    ("mpc/constants.py", ("mpc/test_recording.py",), "what a graph reads is kept, whoever forgets it"),
+    ("mpc/constants.py", ("mpc/test_recording.py",), "what recordings read, and how much of it is kept"),
     ("mpc/errors.py", ("mpc/test_faults.py", "mpc/test_share_misuse.py"), "classes; what raises them is tested"),
     ("mpc/functions.py", ("mpc/ops/test_series_verb.py", "mpc/ops/test_exponential.py"),
      "descriptions of functions, evaluated by the verbs"),

@@ -81,11 +81,12 @@ class TokenInputs:
         self._add_ones(rows, batch)
         return rows
 
-    def _add_ones(self, rows: Any, batch: Batch) -> None:
-        each = np.arange(batch.tokens)
-        rows[each, batch.ids] += 1
-        if self.segments:
-            rows[each, self.words + batch.segments] += 1
+    def _add_ones(self, rows: Any, batch: Batch, asarray: Callable[[Any], Any] = np.asarray) -> None:
+        starts = np.arange(batch.tokens) * self.columns
+        places = starts + batch.ids
+        if self.segments:  # at other places of the row: no place comes twice
+            places = np.concatenate([places, starts + self.words + batch.segments])
+        rows.reshape(-1)[asarray(places)] += 1
 
     def private_request(self, batch: Batch, width: int, words: Callable[[], Any]) -> Request:
         """A request of one-hot rows, or of a share of such rows. `width` is the word table's, in bits."""
@@ -111,7 +112,7 @@ class TokenInputs:
         def party0() -> Any:
             words = self.expanded(batch, width, seed, kernels)
             np.negative(words, out=words)  # in place: with many words, these are the largest arrays of all
-            self._add_ones(words, batch)
+            self._add_ones(words, batch, np.asarray if kernels is None else kernels.backend.asarray)
             return words
 
         def party1() -> Any:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-from secformer.mpc.dealer.kinds import Field, WeightMask
+from secformer.mpc.dealer.kinds import Field, Kind, WeightMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.words import Mask
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.prg import Name, Stream
 from secformer.mpc.ring import word_type
@@ -28,7 +29,7 @@ class Dealer:
         """Sends the corrections of one run; the channel's capacity bounds how far it runs ahead. `run` names
         the run's streams: use a name once."""
         for index, kind in enumerate(plan.kinds):
-            masks = {f.name: self._combined(f, run, index) for f in kind.fields() if not f.derived}
+            masks = self._masks(kind, run, index)
             if isinstance(kind, WeightMask):
                 mask = masks["mask"].reshape(kind.shape)
                 self._standing[kind.index] = mask.astype(word_type(kind.width), copy=False)
@@ -41,9 +42,12 @@ class Dealer:
     def _stream(self, rank: int, run: Name, index: int, field: Field) -> Stream:
         return Stream(self.seeds[rank], "run", run, index, field.name, kernels=self._kernels)
 
-    def _combined(self, field: Field, run: Name, index: int) -> Any:
-        own, other = (self._stream(rank, run, index, field) for rank in (0, 1))
-        return own.combined(other, field.count, field.bits, xor=field.xor, carries=field.carries)
+    def _masks(self, kind: Kind, run: Name, index: int) -> dict[str, Any]:
+        """The values of a correlation's masks."""
+        fields = [f for f in kind.fields() if not f.derived]
+        streams = [(self._stream(0, run, index, f), self._stream(1, run, index, f)) for f in fields]
+        found = Stream.combined(streams, [Mask(f.count, f.bits, f.xor, f.carries) for f in fields])
+        return {f.name: value for f, value in zip(fields, found, strict=True)}
 
     def _mask_of(self, index: int) -> Any:
         if index not in self._standing:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from secformer.mpc.backend import Backend
-from secformer.mpc.kernels.words import Array, Dropped, Factor, Key, Masked, Piece, Ready, Sealing, whole_bytes
-from secformer.mpc.ring import word_type
+from secformer.mpc.kernels.words import Array, Dropped, Factor, Key, Mask, Masked, Piece, Ready, Sealing, whole_bytes
+from secformer.mpc.ring import mask, word_type
 
 Item = tuple[Array | Masked | Sealing, int]  # what is opened, and in how many bits
 
@@ -43,6 +43,15 @@ class Bundles(ABC):
     def lifted(self, u: Array, m: Masked | Sealing, wraps: Array | None, window: int, first: bool) -> Array: ...
     @abstractmethod
     def unpack(self, payload: Array, count: int, bits: int) -> Array: ...
+
+    def combined(self, keys: Sequence[tuple[Key, Key]], masks: Sequence[Mask]) -> list[Array]:
+        """What the first words of both parties' streams make of each mask: flat words."""
+        found = []
+        for each, (length, bits, xor, carries) in zip(keys, masks, strict=True):
+            a, b = (self.uniform(key, 0, length, bits) for key in each)
+            total = a ^ b if xor else a + b
+            found.append(total & mask(bits) if bits < 64 and not (xor or carries) else total)
+        return found
 
     def shares(self, keys: Sequence[Key], pieces: Sequence[Piece]) -> list[Array]:
         """Each stream's first words below 2^bits, (length,) uint64, or its first bytes, (length,) uint8."""
@@ -96,6 +105,11 @@ class Bundles(ABC):
             found.append(self.opened(_words(item), theirs[start:stop], bits, xor))
             start = stop
         return found
+
+    def added(self, a: Array, up: int, b: Array, more: int, minus: bool) -> Array:
+        """a 2^up plus, or `minus`, b 2^more, broadcasting."""
+        a, b = a << np.uint64(up) if up else a, b << np.uint64(more) if more else b
+        return a - b if minus else a + b
 
     def plain(self, words: Array | Dropped) -> Array:
         """Flat words, without what they are to lose."""

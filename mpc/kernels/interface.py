@@ -164,15 +164,6 @@ class Kernels(Bundles):
                 shift += 8 * plane.itemsize
         return words
 
-    def combined(
-        self, keys: tuple[Key, Key], count: int, bits: int, xor: bool = False, carries: bool = False
-    ) -> Array:
-        """What the first words of two streams add up to mod 2^bits (with `carries`, mod 2^64), or xor to: a mask as the
-        dealer knows it."""
-        a, b = (self.uniform(key, 0, count, bits) for key in keys)
-        total = a ^ b if xor else a + b
-        return total & mask(bits) if bits < 64 and not (xor or carries) else total
-
     def correction(self, key: Key, value: Array, bits: int, xor: bool = False) -> Array:
         """The payload that turns party 1's share into value minus (xor: bytes) the stream's first words."""
         if xor:

@@ -30,6 +30,16 @@ class Piece(NamedTuple):
         return self.length * whole_bytes(self.bits)
 
 
+class Mask(NamedTuple):
+    """How the dealer knows a mask of `length` words below 2^bits: both parties' words added mod 2^bits, with `carries`
+    mod 2^64, or xored."""
+
+    length: int
+    bits: int
+    xor: bool = False
+    carries: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Dropped:
     """Words that lose their lowest `bits` bits where they are used: rounded down, or up (see `Kernels.dropped`)."""

@@ -25,12 +25,12 @@ from secformer.mpc.script import Script, Trace
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
 
-_GHOST = np.zeros((), dtype=np.bool_)
+_NOTHING = bytes(1)  # the memory of all ghosts
 
 
 def ghost(shape: Sequence[int]) -> np.ndarray:
     """An array of that shape which takes no memory."""
-    return np.broadcast_to(_GHOST, tuple(shape))
+    return np.ndarray(tuple(shape), np.bool_, _NOTHING, 0, (0,) * len(shape))
 
 
 class PlanRecorder(Session):

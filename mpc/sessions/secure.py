@@ -12,6 +12,7 @@ from secformer.mpc.errors import SettingsError, ShapeError
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts
+from secformer.mpc.kernels.words import Dropped
 from secformer.mpc.ops import compare, exponential, guard, linear, series, thresholds, truncate
 from secformer.mpc.party import Party
 from secformer.mpc.primitives import Levels, Threshold
@@ -82,6 +83,9 @@ class SecureSession(Session):
     def _add(self, a: Any, b: Any) -> Any:
         return a + b
 
+    def _sum_of(self, a: Any, up: int, b: Any, more: int, minus: bool) -> Any:
+        return self.party.kernels.added(a, up, b, more, minus)
+
     def _negate(self, a: Any) -> Any:
         return np.uint64(0) - a
 
@@ -90,6 +94,9 @@ class SecureSession(Session):
 
     def _drop(self, a: Any, bits: int) -> Any:
         return a >> np.uint64(bits)
+
+    def _dropping(self, a: Any, bits: int) -> Any:
+        return Dropped(a, bits) if bits else a
 
     def _rounded(self, a: Any, bits: int) -> Any:
         return truncate.drop(a, bits, self.party.rank == 1)

@@ -14,6 +14,8 @@ from gpu_lab import Gpu
 from graph_lab import Cupy, graph_device
 from model_lab import SPOILT, N, capturing, joined, warmed, words
 
+from secformer.mpc.kernels.words import Mask
+
 
 @pytest.fixture
 def xp() -> Any:
@@ -182,7 +184,8 @@ def test_three_threads_capture_kernels_into_one_graph(host_modules: HostModules)
             if fork is not None:
                 streams[i].wait_event(fork)
             for _ in range(5):
-                outs[i] = kernels.combined((seeds[i], seeds[i - 1]), N, 64) + kernels.uniform(seeds[i], 1, N, 20)
+                (found,) = kernels.combined([(seeds[i], seeds[i - 1])], [Mask(N, 64)])
+                outs[i] = found + kernels.uniform(seeds[i], 1, N, 20)
             ends[i].record()
 
     def all_roles(fork: Any) -> list[Any]:

@@ -30,7 +30,7 @@ def units(rng: np.random.Generator, *shape: int, reach: float = REACH) -> np.nda
 def test_what_is_free() -> None:
     """What `operators` has sends nothing. What sends is a verb of the session."""
     free = {name for name, f in vars(LocalOperators).items() if callable(f) and not name.startswith("_")}
-    assert free == {"public", "add", "negate", "scale", "sum", "concatenate", "broadcast_to", "transpose"}
+    assert free == {"public", "add", "subtract", "negate", "scale", "sum", "concatenate", "broadcast_to", "transpose"}
 
 
 # ---- alignment ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from mpc_lab import examples, kernels_named, looks_uniform
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.words import Mask
 from secformer.mpc.prg import MAX_BLOCKS, SEED_BYTES, Stream, derive, fresh_seed
 
 SEED = bytes(range(32))
@@ -146,11 +147,11 @@ def test_fused_reads_are_their_parts() -> None:
         assert (sealing.block, sealing.size) == (0, 40)
         after.words(40, bits)
         np.testing.assert_array_equal(stream.words(3), after.words(3))
-        both = Stream(SEED, "a").combined(Stream(SEED, "b"), 40, bits)
+        (both,) = Stream.combined([(Stream(SEED, "a"), Stream(SEED, "b"))], [Mask(40, bits)])
         np.testing.assert_array_equal(both, (expected + Stream(SEED, "b").words(40, bits)) & np.uint64(2**bits - 1))
-        both = Stream(SEED, "a").combined(Stream(SEED, "b"), 40, bits, carries=True)
+        (both,) = Stream.combined([(Stream(SEED, "a"), Stream(SEED, "b"))], [Mask(40, bits, carries=True)])
         np.testing.assert_array_equal(both, expected + Stream(SEED, "b").words(40, bits))
         with pytest.raises(RangeError, match="nothing was read from"):
             stream.correction(x, bits)
     with pytest.raises(RangeError, match="nothing was read from"):
-        Stream(SEED, "a").combined(after, 40, 24)
+        Stream.combined([(Stream(SEED, "a"), after)], [Mask(40, 24)])

@@ -1,5 +1,5 @@
 """Several arrays in one launch each, fields of a message or items of an opening: `random.cu` and `words.cu` take up to
-eight."""
+sixteen."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from secformer.mpc.kernels.cuda.keys import Keys
 from secformer.mpc.kernels.cuda.products import MOST_BLOCKS, Products, Split
 from secformer.mpc.kernels.cuda.ways import BYTES, digits, product_of
 from secformer.mpc.kernels.reference import NumpyKernels
-from secformer.mpc.kernels.words import Array, Dropped, Key, Masked, Piece, Ready, Sealing, whole_bytes
+from secformer.mpc.kernels.words import Array, Dropped, Key, Mask, Masked, Piece, Ready, Sealing, whole_bytes
 
-JOBS = 8               # arrays that one launch takes; as in random.cu and words.cu
+JOBS = 16              # arrays that one launch takes; as in random.cu and words.cu
 WATCHED = 32           # guards whose values one launch weighs; as in random.cu
 ALIGNED = 256          # bytes that arrays in one buffer start at a multiple of
 THREADS = 256          # threads of a block; as BLOCK in words.cu
@@ -28,6 +28,14 @@ class Bundled(NumpyKernels):
     keys: Keys
     products: Products
     _kernel: Mapping[str, Any]
+
+    def combined(self, keys: Sequence[tuple[Key, Key]], masks: Sequence[Mask]) -> list[Array]:
+        out, starts, found = self._room([Piece(mask.length, mask.bits) for mask in masks])
+        jobs = [(*self.keys(a), *self.keys(b), np.uint64(mask.length), np.int32(mask.bits), np.int32(mask.xor),
+                 np.int32(mask.carries), np.uint64(at))
+                for (a, b), mask, at in zip(keys, masks, starts, strict=True)]
+        self._launch("combined", EXPANDERS, GROUP, [mask.length for mask in masks], jobs, (out,))
+        return found
 
     def shares(self, keys: Sequence[Key], pieces: Sequence[Piece]) -> list[Array]:
         out, starts, found = self._room(pieces)

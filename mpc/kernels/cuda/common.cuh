@@ -58,9 +58,13 @@ __device__ inline void pack_to(u8* payload, u64 n, int bytes, u64 i, u64 word) {
     if (bytes & 1) payload[i] = (u8)word;
 }
 
-// For launches that take up to eight jobs, each with blocks of its own, one job's behind the other's.
-#define JOBS(what) what(0), what(1), what(2), what(3), what(4), what(5), what(6), what(7)
-#define EACH_JOB(what) what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7)
+// For launches that take up to sixteen jobs, each with blocks of its own, one job's behind the other's.
+#define JOBS(what)                                                                                            \
+    what(0), what(1), what(2), what(3), what(4), what(5), what(6), what(7), what(8), what(9), what(10),       \
+        what(11), what(12), what(13), what(14), what(15)
+#define EACH_JOB(what)                                                                                        \
+    what(0) what(1) what(2) what(3) what(4) what(5) what(6) what(7) what(8) what(9) what(10) what(11)         \
+        what(12) what(13) what(14) what(15)
 
 // Whether this block is one of a job's `own`; `block`, which starts as the block's number, is then its number there.
 __device__ inline bool takes(u32& block, bool& found, u64 own) {

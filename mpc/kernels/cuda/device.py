@@ -11,7 +11,7 @@ from typing import Any
 
 OPTIONS = ("--std=c++17", "-fmad=false")
 SOURCES = {
-    "words": ("pack", "pack_narrow", "unpack", "unpacked_all", "opened", "unseal", "wraps", "lifted",
+    "words": ("pack", "pack_narrow", "unpack", "unpacked_all", "opened", "unseal", "added", "wraps", "lifted",
               "rounded_up"),
     "multiply": ("multiplied", "product_terms"),
     "random": ("keystream", "uniform", "seal", "combined", "correction", "correction_xor", "shares", "corrections",

@@ -88,14 +88,6 @@ class CudaKernels(Bundled):
         self._expand("uniform", count, *self.keys(key), np.uint32(block), np.uint64(count), np.int32(bits), out)
         return out
 
-    def combined(
-        self, keys: tuple[Key, Key], count: int, bits: int, xor: bool = False, carries: bool = False
-    ) -> Array:
-        out = self._words(count)
-        self._expand("combined", count, *self.keys(keys[0]), *self.keys(keys[1]), np.uint64(count), np.int32(bits),
-                     np.int32(xor), np.int32(carries), out)
-        return out
-
     def correction(self, key: Key, value: Array, bits: int, xor: bool = False) -> Array:
         value = self._flat(value)
         n = value.size
@@ -140,6 +132,15 @@ class CudaKernels(Bundled):
         out = self._words(2 * r.size)
         self._each("wraps", r.size, r, np.uint64(r.size), np.int32(window), out)
         return out
+
+    def added(self, a: Array, up: int, b: Array, more: int, minus: bool) -> Array:
+        one = not (up or more)  # CuPy's own operation, which takes operands as they lie
+        if one or a.dtype != np.uint64 or b.dtype != np.uint64:
+            return super().added(a, up, b, more, minus)
+        grid, (x, y) = self.gridded(a, b)
+        out = self._words(grid.rows * grid.columns)
+        self._each("added", out.size, *_placed(grid, 0, 1), x, np.int32(up), y, np.int32(more), np.int32(minus), out)
+        return out.reshape(np.broadcast_shapes(a.shape, b.shape))
 
     def lifted(self, u: Array, m: Masked | Sealing, wraps: Array | None, window: int, first: bool) -> Array:
         u, rest = self._flat(u), self._flat(m.rest)

@@ -93,11 +93,11 @@ __device__ inline void expand(const Key& key, u32 first, u64 n, int bytes, Consu
 
 // The same for two streams at once.
 template <typename Consume>
-__device__ inline void expand_both(const Key& a, const Key& b, u64 n, int bytes, Consume consume) {
+__device__ inline void expand_both(u32 block, const Key& a, const Key& b, u64 n, int bytes, Consume consume) {
     __shared__ u32 left[POOL], right[POOL];
-    u64 start = (u64)blockIdx.x * GROUP;
-    fill(a, 0, blockIdx.x, n, bytes, left);
-    fill(b, 0, blockIdx.x, n, bytes, right);
+    u64 start = (u64)block * GROUP;
+    fill(a, 0, block, n, bytes, left);
+    fill(b, 0, block, n, bytes, right);
     __syncthreads();
     for (u32 j = threadIdx.x; j < GROUP && start + j < n; j += THREADS)
         consume(start + j, word(left, bytes, j), word(right, bytes, j));
@@ -120,15 +120,6 @@ KERNEL uniform(KEY(k), u32 first, u64 n, int bits, u64* out) {
     Key key = MADE(k);
     u64 mask = low_bits(bits);
     expand(key, first, n, whole(bits), [=](u64 i, u64 w) { out[i] = w & mask; });
-}
-
-// What two parties' masks add up to (or xor to), mod 2^bits, or mod 2^64.
-KERNEL combined(KEY(a), KEY(b), u64 n, int bits, int exclusive, int carries, u64* out) {
-    Key left = MADE(a), right = MADE(b);
-    u64 mask = low_bits(bits), kept = carries ? low_bits(64) : mask;
-    expand_both(left, right, n, whole(bits), [=](u64 i, u64 x, u64 y) {
-        out[i] = exclusive ? (x ^ y) & mask : ((x & mask) + (y & mask)) & kept;
-    });
 }
 
 // Party 1's correction: value minus party 0's words, packed to the low `bits` bits.
@@ -157,10 +148,9 @@ KERNEL claim_keys(const u64* table, u64* last) {
 #define WATCHED 32
 #define SHIFT(j) int shift##j
 #define NAMED_SHIFT(j) shift##j
-#define WATCHES(what)                                                                                                \
-    JOBS(what), what(8), what(9), what(10), what(11), what(12), what(13), what(14), what(15), what(16), what(17),    \
-        what(18), what(19), what(20), what(21), what(22), what(23), what(24), what(25), what(26), what(27),         \
-        what(28), what(29), what(30), what(31)
+#define WATCHES(what)                                                                                             \
+    JOBS(what), what(16), what(17), what(18), what(19), what(20), what(21), what(22), what(23), what(24),         \
+        what(25), what(26), what(27), what(28), what(29), what(30), what(31)
 
 KERNEL weigh(KEY(k), u32 first, const u8* tables, const u64* u, u64 n, u64 columns, int count, WATCHES(SHIFT), u64* out) {
     __shared__ u32 pool[POOL];
@@ -200,6 +190,28 @@ struct Piece { u64 n; int bits, raw; u64 at; };
 
 #define PIECE(j) u64 n##j, int bits##j, int raw##j, u64 at##j
 #define BLOCKS(j) (j < count ? (n##j + GROUP - 1) / GROUP : 0)
+
+// What two parties' masks add up to (or xor to), mod 2^bits, or mod 2^64: several masks, each with both parties' streams.
+#define COMBINED(j) KEY(left##j##_), KEY(right##j##_), u64 n##j, int bits##j, int exclusive##j, int carries##j, u64 at##j
+KERNEL combined(int count, JOBS(COMBINED), u8* out) {
+    u32 block = blockIdx.x;
+    bool found = false;
+    Key left = {}, right = {};
+    u64 n = 0, at = 0;
+    int bits = 0, exclusive = 0, carries = 0;
+#define TAKE(j)                                                                                             \
+    if (takes(block, found, BLOCKS(j))) {                                                                   \
+        left = MADE(left##j##_); right = MADE(right##j##_);                                                 \
+        n = n##j; bits = bits##j; exclusive = exclusive##j; carries = carries##j; at = at##j;               \
+    }
+    EACH_JOB(TAKE)
+#undef TAKE
+    u64 mask = low_bits(bits), kept = carries ? low_bits(64) : mask;
+    u64* to = (u64*)(out + at);
+    expand_both(block, left, right, n, whole(bits), [=](u64 i, u64 x, u64 y) {
+        to[i] = exclusive ? (x ^ y) & mask : ((x & mask) + (y & mask)) & kept;
+    });
+}
 
 // Each stream's first words, or bytes.
 #define SHARE(j) KEY(key##j##_), PIECE(j)

@@ -66,6 +66,16 @@ KERNEL unseal(int count, JOBS(OPENED), const u8* mine, const u8* theirs, int exc
     ((u64*)(out + at))[i] = (exclusive ? x ^ y : x + y) & low_bits(bits);
 }
 
+// out = a 2^up plus, or minus, b 2^more. Operands take steps of their own from row to row and from column to column.
+KERNEL added(u64 n, u64 columns, u64 a_row, u64 a_column, u64 b_row, u64 b_column, const u64* a, int up, const u64* b,
+             int more, int minus, u64* out) {
+    u64 i = element();
+    if (i >= n) return;
+    u64 row = i / columns, column = i % columns;
+    u64 x = a[row * a_row + column * a_column] << up, y = b[row * b_row + column * b_column] << more;
+    out[i] = minus ? x - y : x + y;
+}
+
 // What a mask's lift needs of the sum r of the parties' words: its carry, and that plus its highest bit, first.
 KERNEL wraps(const u64* r, u64 n, int window, u64* out) {
     u64 i = element();

@@ -29,12 +29,18 @@ SHORT = 17  # tokens of one more text: most of a filled one are fillers
 
 
 def agree(model: PlainModel, rows: Sequence[Row], steps: Steps) -> None:
-    """Every result of every text, with fillers and without. Nothing may be marked."""
+    """Every result of every text, with fillers and without; fillers have their text's first token's. Nothing may be
+    marked."""
     results = model.architecture.results
     plain, _ = gather(rows, 4096, results, [model._ask], silent)
     filled, _ = gather(rows, 4096, results, [model._ask], silent, steps=steps)
     filling = [batch for _, batch in batches(rows, 4096, 1, steps)]
     assert sum(int((batch.lengths - batch.own_lengths).sum()) for batch in filling) > 0
+    for batch in filling:
+        first, filler = np.repeat(batch.starts, batch.lengths), ~batch.own[batch.present]
+        for name, values in model._ask(batch, silent)[0].items():
+            if results.get(name):
+                np.testing.assert_allclose(values[filler], values[first[filler]], err_msg=name, **EXACT)
     for row, mine, theirs in zip(rows, filled, plain, strict=True):
         assert mine.keys() == theirs.keys() >= set(model.names)
         for name, values in mine.items():

@@ -145,3 +145,15 @@ def test_a_check_stays_with_values_that_are_mixed() -> None:
         checked = s.checked(x, -1.0, 1.0, "value")
         assert alone_as_mean(s, checked, s.accept(x.data), meeting, batch).interval is checked.interval is not None
         assert alone_as_mean(s, checked, x, Meeting.everywhere(batch), batch) is checked
+
+
+def test_fillers_stand_where_their_first_token_does() -> None:
+    """They are neither queries, which would meet other keys than that token does, nor keys."""
+    ones = [Row(np.arange(n), np.zeros(n, np.int64), np.ones(n, np.int64)) for n in (9, 20)]
+    batch = Batch(tuple(row.filled(24) for row in ones))
+    meeting = Meeting.within(batch, 2, 6, 4)
+    first, filler = np.repeat(batch.starts, batch.lengths), ~batch.own[batch.present]
+    assert filler.sum() == 19 and not meeting.alone.any()
+    assert not filler[meeting.queries].any() and not filler[meeting.keys][meeting.mask.any(axis=2)].any()
+    np.testing.assert_array_equal(meeting.places[filler], meeting.places[first[filler]])
+    assert len(set(meeting.places[~filler].tolist())) == 29

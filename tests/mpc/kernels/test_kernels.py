@@ -21,7 +21,7 @@ from tree import ROOT
 from secformer.mpc.backend import Backend
 from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.kernels import Kernels, kernels_for
-from secformer.mpc.kernels.words import Masked, grid
+from secformer.mpc.kernels.words import Mask, Masked, grid
 from secformer.mpc.ring import mask
 
 needs_numba = pytest.mark.skipif("numba" not in KERNELS, reason="numba is not installed")
@@ -203,14 +203,14 @@ def test_masks_are_bit_identical(bits: int, size: int) -> None:
     payload = kernels_named("numpy").pack(words(rng, size), bits)
     kept = payload.copy()
     for name, *arguments in (
-        ("uniform", KEYS[0], 3, size, bits), ("combined", KEYS, size, bits), ("combined", KEYS, size, bits, True),
-        ("combined", KEYS, size, bits, False, True),
+        ("uniform", KEYS[0], 3, size, bits),
+        ("combined", [KEYS] * 3, [Mask(size, bits), Mask(size, bits, True), Mask(size, bits, False, True)]),
         ("correction", KEYS[1], value, bits), ("correction", KEYS[1], octets, 8, True),
         ("opened", mine, payload, bits), ("opened", mine, payload, bits, True),
     ):
         x, y = (getattr(kernels_named(n), name)(*arguments) for n in ("numpy", "numba"))
-        np.testing.assert_array_equal(x, y, err_msg=name)
-        assert x.dtype == y.dtype
+        for a, b in zip(*(v if isinstance(v, list) else [v] for v in (x, y)), strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name, strict=True)
     np.testing.assert_array_equal(payload, kept)  # it is the peer's
 
 

@@ -14,7 +14,7 @@ from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.cuda.bundles import WATCHED
 from secformer.mpc.kernels.cuda.device import SOURCES
 from secformer.mpc.kernels.cuda.guards import GUARDS, SLICE, Guards
-from secformer.mpc.kernels.words import Dropped, Masked, Piece
+from secformer.mpc.kernels.words import Dropped, Mask, Masked, Piece
 from secformer.mpc.prg import Stream
 
 SIZES = [0, 1, 7, 64, 255, 257, 1025, 2049]
@@ -33,7 +33,7 @@ def words(seed: int, *shape: int, bits: int = 64) -> np.ndarray:
 
 
 def parts(result: Any) -> tuple[Any, ...]:
-    return tuple(part for one in result for part in parts(one)) if isinstance(result, tuple) else (result,)
+    return tuple(part for one in result for part in parts(one)) if isinstance(result, tuple | list) else (result,)
 
 
 def compared(cuda: Kernels, reference: Kernels) -> Callable[..., None]:
@@ -75,15 +75,13 @@ def test_keystream(same_in_any_order: Callable[..., None], block: int, nbytes: i
 @pytest.mark.parametrize("n", SIZES)
 def test_what_expands_masks(same: Callable[..., None], bits: int, n: int) -> None:
     same("uniform", KEY, 3, n, bits)
-    same("combined", (KEY, OTHER), n, bits)
-    same("combined", (KEY, OTHER), n, bits, carries=True)
-    same("combined", (KEY, OTHER), n, bits, xor=True)
+    same("combined", [(KEY, OTHER)] * 3, [Mask(n, bits), Mask(n, bits, xor=True), Mask(n, bits, carries=True)])
     same("correction", KEY, words(n, n), bits)
 
 
 def test_what_expands_masks_waits_for_the_pool(same_in_any_order: Callable[..., None]) -> None:
     for bits in (5, 24, 48):
-        same_in_any_order("combined", (KEY, OTHER), 2100, bits)
+        same_in_any_order("combined", [(KEY, OTHER), (OTHER, KEY)] * 9, [Mask(2100, bits), Mask(5, 9)] * 9)
         same_in_any_order("correction", KEY, words(2, 2100), bits)
 
 
@@ -216,6 +214,19 @@ def test_element_wise_products(
     cuda: Kernels, reference: Kernels, shapes: Shapes, windows: tuple[int, int]
 ) -> None:
     same_products(cuda, reference, shapes, windows)
+
+
+@pytest.mark.parametrize(("a", "b"), [((7,), (7,)), ((300, 3), (3,)), ((5, 1), (1, 4)), ((2, 3, 4, 5), (2, 1, 4, 1)),
+                                      ((0, 3), (1, 3)), ((), (6,))], ids=repr)
+@pytest.mark.parametrize(("up", "more"), [(0, 0), (16, 0), (0, 63), (3, 9)])
+def test_sums_at_one_scale(
+    same: Callable[..., None], a: tuple[int, ...], b: tuple[int, ...], up: int, more: int
+) -> None:
+    x, y = words(1, *a), words(2, *b)
+    for minus in (False, True):
+        same("added", x, up, y, more, minus)
+        if a == b:
+            same("added", x.T, up, y.T, more, minus)
 
 
 @pytest.mark.parametrize("n", SIZES)
