@@ -20,6 +20,7 @@ import numpy as np
 from secformer.mpc.errors import NotRecordable
 
 LINE = 256  # bytes that arrays in a block begin at multiples of
+HELD = 1 << 29  # bytes of messages of a stream that were read and are held
 LAG = 4      # steps beside a stream that may be open before it waits for the oldest
 RELAXED = 2  # the capture mode in which other threads' streams may join, and memory may be allocated meanwhile
 
@@ -105,7 +106,7 @@ class Recording(Recorder):
         self.graph: Any = None
         self._ends: list[Any] = []
         self._sides: dict[int, tuple[Any, deque[tuple[Any, Any]]]] = {}  # by the main stream
-        self._read: dict[int, list[tuple[Any, Any]]] = defaultdict(list)  # by the sender's stream
+        self._read: dict[int, deque[tuple[Any, Any]]] = defaultdict(deque)  # by the sender's stream
 
     def __enter__(self) -> Self:
         self._collecting = gc.isenabled()
@@ -177,10 +178,15 @@ class Recording(Recorder):
             self._read[sender].append((event, message))
 
     def sends(self, stream: Any) -> None:
-        """Before a stream sends: it goes on behind all readers of its messages. So their memory may be given out again
-        to it."""
+        """Before a stream sends: it goes on behind the readers of its messages, the oldest first, until at most HELD
+        bytes of messages that were read are left. So their memory may be given out again to it. Fewer bytes would let
+        the dealer wait for party 1 all the time."""
         with self._lock:
-            done, self._read[stream.ptr] = self._read[stream.ptr], []
+            done, read = [], self._read[stream.ptr]
+            held = sum(message.size for _, message in read)
+            while read and held > HELD:
+                done.append(read.popleft())
+                held -= done[-1][1].size
         for event, _ in done:
             stream.wait_event(event)
 

@@ -50,12 +50,12 @@ def gather(rows: Sequence[Row], limit: int, by_token: Mapping[str, bool], asks: 
 
 def _one_by_one(chunks: Sequence[Batch], asks: Sequence[Ask], tell: Progress,
                 give_up: Callable[[], None]) -> tuple[list[Answers], Cost]:
-    answered, total = [], Cost()
+    answered, costs = [], []
     for number, batch in enumerate(chunks):
         answers, cost = asks[0](batch, part(tell, number, len(chunks)))
         answered.append(answers)
-        total += cost
-    return answered, total
+        costs.append(cost)
+    return answered, sum(costs[1:], costs[0]) if costs else Cost()
 
 
 def _at_once(chunks: Sequence[Batch], asks: Sequence[Ask], tell: Progress,

@@ -64,14 +64,15 @@ class Watch:
     def words(self, apart: bool) -> Any:
         """(texts, places), or xored over places (texts, 1): words that are equal to the other party's where every value
         passed. At party 1 they are negated, so that the sum of both is 0. On the host, or `Later` there."""
-        rank, texts = self._party.rank, self._places
+        rank, count, places = self._party.rank, self._count, len(self._places)
+        rows = [np.where(texts < 0, count, texts) * places + place for place, texts in enumerate(self._places)]
+        where = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)  # text -1 is the last row
 
         def gathered(found: np.ndarray) -> np.ndarray:
-            out = np.zeros((self._count + 1, len(texts)), dtype=np.uint64)
-            for place, rows in enumerate(texts):
-                np.bitwise_xor.at(out[:, place], rows, found[: rows.size])  # text -1 is the last row
-                found = found[rows.size :]
-            out = out[:-1] if apart else np.bitwise_xor.reduce(out[:-1], axis=1, keepdims=True)
+            flat = np.zeros((count + 1) * places, dtype=np.uint64)
+            np.bitwise_xor.at(flat, where, found[: where.size])
+            out = flat.reshape(count + 1, places)[:-1]
+            out = out if apart else np.bitwise_xor.reduce(out, axis=1, keepdims=True)
             return out if rank == 0 else np.uint64(0) - out
 
         backend, found = self._party.kernels.backend, self._found

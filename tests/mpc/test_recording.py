@@ -11,6 +11,7 @@ import pytest
 from cuda_lab import HostModules
 from graph_lab import Given, graph_device
 
+from secformer.mpc import recording
 from secformer.mpc.backend import CupyBackend
 from secformer.mpc.capture import Graph
 from secformer.mpc.constants import Constants
@@ -59,7 +60,11 @@ class Trial:
         return any(np.abs(f - e).max() > NEAR for f, e in zip(found, exact(x), strict=True))
 
 
-def test_repeated_runs_answer_their_own_input(host_modules: HostModules) -> None:
+@pytest.mark.parametrize("held", [0, recording.HELD])
+def test_repeated_runs_answer_their_own_input(
+    host_modules: HostModules, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    monkeypatch.setattr(recording, "HELD", held)
     for seed in range(3):
         trial = Trial(host_modules, seed)
         assert not any(trial.wrong)
@@ -134,6 +139,7 @@ def unjoined(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("rule", [unmarked, unread, unheld, unjoined])
 def test_without_a_rule_streams_race(host_modules: HostModules, monkeypatch: pytest.MonkeyPatch, rule: Any) -> None:
+    monkeypatch.setattr(recording, "HELD", 0)
     rule(monkeypatch)
     trial = Trial(host_modules)
     assert trial.graph.races() and any(trial.wrong)

@@ -66,7 +66,7 @@ class Bundled(NumpyKernels):
     def joint(self, lefts: Sequence[Array], rights: Sequence[Array], onto: Array, bits: int,
               ready: Ready | None = None) -> Array:
         shape = product_of(lefts[0], rights[0], bits)
-        if self.products.choice(shape) != BYTES or not 0 < shape.batch <= MOST_BLOCKS or not shape.work:
+        if not shape.work or shape.batch > MOST_BLOCKS or self.products.choice(shape) != BYTES:
             return super().joint(lefts, rights, onto, bits)
         (z, n, k, m), outer = (shape.batch, shape.n, shape.k, shape.m), lefts[0].shape[:-1]
         rows, columns = ([self.xp.ascontiguousarray(v).reshape(z, *sides) for v in given]

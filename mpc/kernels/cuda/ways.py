@@ -63,6 +63,8 @@ class Choice:
         return way != BYTES or self.capability >= BYTE_UNITS
 
     def __call__(self, shape: Product) -> str:
+        if not shape.work:
+            return INTEGER
         nearest = min(self.measured, key=lambda row: row[0].distance(shape), default=None)
         if nearest is not None and nearest[0].distance(shape) <= self.near:
             return nearest[1]

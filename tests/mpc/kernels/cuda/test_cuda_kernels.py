@@ -222,7 +222,7 @@ def test_element_wise_products(
 def test_sums_at_one_scale(
     same: Callable[..., None], a: tuple[int, ...], b: tuple[int, ...], up: int, more: int
 ) -> None:
-    x, y = words(1, *a), words(2, *b)
+    x, y = np.asarray(words(1, *a)), np.asarray(words(2, *b))
     for minus in (False, True):
         same("added", x, up, y, more, minus)
         if a == b:

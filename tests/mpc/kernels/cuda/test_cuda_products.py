@@ -213,4 +213,5 @@ def test_the_nearest_measured_shape_decides() -> None:
     assert choose(Product(1, 600, 768, 1024)) == BYTES
     assert choose(Product(1, 512, 768, 768, 32)) == INTEGER
     assert choose(Product(1, 1, 2, 3)) == INTEGER  # nothing near: the default
+    assert choose(Product(1, 128, 0, 768)) == choose(Product(0, 512, 768, 768)) == INTEGER  # nothing to do
     assert Choice(70, rows)(Product(1, 512, 768, 768)) == FLOAT64  # what a device cannot do is never chosen
