@@ -146,6 +146,7 @@ def measured() -> str:
         ["BERT_BASE shape, 128 tokens: seconds, online / all",
          *(f"{r['online_seconds']:.1f} / {r['seconds_all_roles']:.1f}" for r in both)],
         ["BERT_BASE shape, 128 tokens: dealer to party 1", *(f"{r['dealer_bytes'] / 1e9:.2f} GB" for r in both)],
+        ["BERT_BASE shape, one H200: milliseconds, 128 / 512 tokens", on_gpu(), "-"],
         [f"all-MiniLM-L6-v2: largest error of a hidden state, {real['sentences']} sentences",
          f"{real['last_hidden_state_max_error']:.1e}", untrained],
         ["all-MiniLM-L6-v2: STS-B Pearson, secure / plaintext",
@@ -153,6 +154,13 @@ def measured() -> str:
         ["shipped student, 2 layers: SST-2 dev accuracy, secure / plaintext", untrained,
          f"{100 * student['accuracy_secure']:.2f} % / {100 * student['accuracy_plain']:.2f} %"],
     ])
+
+
+def on_gpu() -> str:
+    """Milliseconds of one text that runs as a graph, at 128 and 512 tokens."""
+    rows = {r["tokens"]: r for r in result("gpu")["devices"]["NVIDIA H200"]["bert"]["rows"]
+            if (r["shape"], r["texts"], r["graph"]) == ("base", 1, "auto")}
+    return " / ".join(f"{1e3 * rows[tokens]['seconds_end_to_end']:.3g}" for tokens in (128, 512))
 
 
 def megabytes(count: int) -> str:
