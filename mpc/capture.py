@@ -150,6 +150,10 @@ class Graphs:
             return program.graph.run(script, inputs, self._backend)
         return play(inputs, self._fresh(), None)
 
+    def forget(self) -> None:
+        """Lets go of all graphs: what they read, such as opened weights, is about to change."""
+        self._programs.clear()
+
     def _record(self, program: _Program, script: Script, inputs: Inputs, play: Play) -> None:
         full = False
         try:

@@ -94,6 +94,27 @@ def test_graphs_that_were_not_used_for_long_are_forgotten(
     assert len(world._graphs._programs) == 2  # type: ignore[union-attr]
 
 
+def test_graphs_do_not_outlive_the_weights_that_they_read(host_modules: HostModules) -> None:
+    """Weights that are forgotten and opened anew have the same numbers, and the programs the same scripts."""
+    xp, world = world_on(host_modules)
+    held: dict[Any, Any] = {}
+
+    def opening(s: Any, words: np.ndarray) -> None:
+        held[s] = s.open_weight(words)
+
+    def product(s: Any, given: Given) -> Any:
+        return s.reveal(s.matmul(s.accept(given.words()), held[s]), CLIENT)
+
+    for factor in (1.0, -2.0):
+        words = encode(factor * np.eye(2), 16)
+        world.run(opening, words, np.zeros_like(words))
+        for _ in range(3):
+            np.testing.assert_allclose(answer(world, product), factor * X, atol=2**-9)
+        for s in (*world.parties, world.recorder):
+            s.forget_weights()
+    assert [graph.launches for graph in xp.gpu.graphs] == [2, 2]
+
+
 # ---- where it cannot be ----------------------------------------------------------------------------------------------
 
 
