@@ -93,13 +93,6 @@ class Backend:
         """A received message as an array of this backend. It may be read by what is queued inside the block."""
         return nullcontext(np.asarray(message))
 
-    def beside(self, *reads: Any) -> AbstractContextManager[None]:
-        """Inside is work that reads these arrays, and that nothing waits for before `caught_up`."""
-        return nullcontext()
-
-    def caught_up(self) -> None:
-        """What follows may read what was made `beside` this thread's other work."""
-
     def buffer(self, nbytes: int) -> np.ndarray:
         """Host memory that a message is received into."""
         return np.empty(nbytes, dtype=np.uint8)
@@ -209,16 +202,6 @@ class CupyBackend(Backend):
             own = self.xp.empty(message.size, dtype=np.uint8)
             self.bring(message, own)
             yield own
-
-    def beside(self, *reads: Any) -> AbstractContextManager[None]:
-        recording = self.recording
-        if not isinstance(recording, Recording):
-            return super().beside(*reads)
-        return recording.beside(self.xp.cuda.get_current_stream(), reads)
-
-    def caught_up(self) -> None:
-        if isinstance(recording := self.recording, Recording):
-            recording.catch_up(self.xp.cuda.get_current_stream())
 
     def bring(self, message: Any, target: Any) -> None:
         """Copies a received message into an array on the GPU, behind what was queued. The message lives until then."""

@@ -17,6 +17,7 @@ import gc
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -85,7 +86,8 @@ class Graph:
 
     def __init__(self, recording: Recording, keys: KeyTable, table: Any, last: Any, buffers: Sequence[Any],
                  outcome: Outcome, fresh: Callable[[], int]):
-        require_later(outcome.results)
+        if not later(outcome.results):
+            raise NotRecordable("the program reveals nothing; a graph repeats only what is computed on the GPU")
         self._stream, self._graph, self._kept = recording.stream, recording.graph, recording.kept
         self._brought = recording.brought
         self._keys, self._table, self._last, self._fresh = keys, table, last, fresh
@@ -102,9 +104,15 @@ class Graph:
             self._brought.hold(script.arrays, self._stream)
             words, self._next = self._next, None  # whatever happens now: these keys are spent
             self._table.set(self._prepared() if words is None else words, stream=self._stream)
-            self._graph.launch(self._stream)
-            self._next = self._prepared()  # while the GPU works
-            self._stream.synchronize()
+            try:
+                self._graph.launch(self._stream)
+                self._next = self._prepared()  # while the GPU works
+                self._stream.synchronize()
+            except BaseException:
+                with suppress(Exception):  # whatever ends the run is on its way
+                    self._table.fill(0)
+                    self._stream.synchronize()  # before another graph works in the same memory
+                raise
             results = tuple(done(result, backend) for result in self._outcome.results)
         cost = self._outcome.cost.lasting(time.perf_counter() - started)
         return Outcome(results, cost, script.plan)
@@ -145,10 +153,14 @@ class Graphs:
             self._programs.popitem(last=False)
         if program.graph is None and program.runs and not program.refused:
             self._record(program, script, inputs, play)
-        program.runs += 1
         if program.graph is not None:
-            return program.graph.run(script, inputs, self._backend)
-        return play(inputs, self._fresh(), None)
+            try:
+                return program.graph.run(script, inputs, self._backend)
+            except NotRecordable as error:  # raised before its keys are taken: launch by launch it still runs
+                self._tell(error)
+        outcome = play(inputs, self._fresh(), None)
+        program.runs += 1  # a run that failed has not used all kernels and constants
+        return outcome
 
     def forget(self) -> None:
         """Lets go of all graphs: what they read, such as opened weights, is about to change."""
@@ -159,20 +171,25 @@ class Graphs:
         try:
             program.graph = self._recorded(script, inputs, play)
         except Exception as error:  # whatever CuPy, the driver or the plan says: launch by launch it still runs
-            program.refused, full = True, isinstance(error, OutOfMemory | self._backend.out_of_memory)
-            self.notes.append(why(error, self._backend, self._pool))
+            program.refused, full = True, short_of_memory(error, self._backend)
+            self._tell(error)
         if full:  # all graphs give their memory back, and are recorded anew when they are next asked for
             for each in self._programs.values():
                 each.graph = None
             self._pool = graph_pool(self._kernels.xp)
             gc.collect()  # the error's own frames hold arrays
 
+    def _tell(self, error: Exception) -> None:
+        note = why(error, self._backend, self._pool)
+        if note not in self.notes:
+            self.notes.append(note)
+
     def _recorded(self, script: Script, inputs: Inputs, play: Play) -> Graph:
         xp, run = self._kernels.xp, self._fresh()
         keys = KeyTable(self._seeds, script.plan)
         rows = keys.rows(run)
         table, last = xp.zeros((len(rows) + 1, ROW), dtype=np.uint64), xp.zeros(1, dtype=np.uint64)
-        buffers = [xp.asarray(given.words()) for given in inputs]
+        buffers = [xp.array(given.words()) for given in inputs]  # copies: later runs write into them
         brought = Brought(xp, script.arrays, script.places)
         xp.cuda.get_current_stream().synchronize()
         xp.get_default_memory_pool().free_all_blocks()
@@ -191,12 +208,17 @@ class Graphs:
 
 def why(error: Exception, backend: CupyBackend, pool: Any) -> str:
     """Why a program was not recorded with memory of `pool`, and what to do about it."""
-    if isinstance(error, OutOfMemory | backend.out_of_memory):
+    if short_of_memory(error, backend):
         needed = (pool.total_bytes() + backend.xp.cuda.runtime.memGetInfo()[0]) / 1e9
         return (f"this shape was not recorded as a CUDA graph: beside what the weights take, it needs more than "
                 f"{needed:.1f} GB of GPU memory; it runs launch by launch. Send fewer or shorter texts at once "
                 f"(batch_tokens), or say graph='off'")
     return f"this shape was not recorded as a CUDA graph ({type(error).__name__}: {error}); it runs launch by launch"
+
+
+def short_of_memory(error: Exception, backend: CupyBackend) -> bool:
+    """Whether the device has too little memory, for arrays or for a graph itself."""
+    return isinstance(error, OutOfMemory | backend.out_of_memory) or "cudaErrorMemoryAllocation" in str(error)
 
 
 def graph_pool(xp: Any) -> Any:
@@ -232,13 +254,17 @@ def done(result: Any, backend: CupyBackend) -> Any:
 
 def require_later(result: Any) -> None:
     """Raises NotRecordable where a result is not read off the GPU: then it is the recorded run's and no other's."""
-    parts = result.values() if isinstance(result, Mapping) else result
+    later(result)
+
+
+def later(result: Any) -> int:
+    """How many results are read off the GPU. Raises as `require_later`."""
     if isinstance(result, Mapping | tuple | list):
-        for part in parts:
-            require_later(part)
-    elif result is not None and not isinstance(result, Later):
+        return sum(map(later, result.values() if isinstance(result, Mapping) else result))
+    if result is not None and not isinstance(result, Later):
         raise NotRecordable(f"a result is a {type(result).__name__} of the recorded run, which other runs do not have; "
                             f"results are what the session reveals")
+    return result is not None
 
 
 def graph_mode(mode: str) -> str:

@@ -21,7 +21,6 @@ from secformer.mpc.errors import NotRecordable
 
 LINE = 256  # bytes that arrays in a block begin at multiples of
 HELD = 1 << 29  # bytes of messages of a stream that were read and are held
-LAG = 4      # steps beside a stream that may be open before it waits for the oldest
 RELAXED = 2  # the capture mode in which other threads' streams may join, and memory may be allocated meanwhile
 
 
@@ -71,6 +70,23 @@ class Brought:
         return read
 
 
+_recording = threading.Lock()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One recording at a time in a process, without the garbage collector: a collection frees arrays of other streams,
+    and events, in the middle of a capture."""
+    with _recording:
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collecting:
+                gc.enable()
+
+
 class Recorder:
     """Work of this thread that is recorded instead of running.
 
@@ -105,13 +121,16 @@ class Recording(Recorder):
         self.stream = xp.cuda.Stream(non_blocking=True)
         self.graph: Any = None
         self._ends: list[Any] = []
-        self._sides: dict[int, tuple[Any, deque[tuple[Any, Any]]]] = {}  # by the main stream
         self._read: dict[int, deque[tuple[Any, Any]]] = defaultdict(deque)  # by the sender's stream
 
     def __enter__(self) -> Self:
-        self._collecting = gc.isenabled()
-        gc.disable()  # a collection frees arrays of other streams, and events, in the middle of a capture
-        self.stream.begin_capture(RELAXED)
+        self._alone = alone()
+        self._alone.__enter__()
+        try:
+            self.stream.begin_capture(RELAXED)
+        except BaseException:
+            self._alone.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
@@ -124,8 +143,7 @@ class Recording(Recorder):
                 raise
         finally:
             self._read.clear()
-            if self._collecting:
-                gc.enable()
+            self._alone.__exit__(None, None, None)
 
     def begin(self) -> None:
         """Lets streams join: after what the recording's own stream does first."""
@@ -139,32 +157,9 @@ class Recording(Recorder):
             try:
                 yield
             finally:
-                self.catch_up(stream)
                 end = self._mark(stream)
                 with self._lock:
                     self._ends.append(end)
-
-    @contextmanager
-    def beside(self, main: Any, reads: Sequence[Any]) -> Iterator[None]:
-        """Inside, this thread's work goes to a second stream of the role whose stream is `main`, behind what that has
-        queued: work that nothing waits for before `catch_up`. It reads `reads`, and allocates nothing that others
-        read."""
-        if main.ptr not in self._sides:
-            self._sides[main.ptr] = self._xp.cuda.Stream(non_blocking=True), deque()
-        side, held = self._sides[main.ptr]
-        side.wait_event(self._mark(main))
-        with side:
-            yield
-        held.append((self._mark(side), reads))
-        if len(held) > LAG:  # what was read is the main stream's memory again, behind its readers
-            main.wait_event(held.popleft()[0])
-
-    def catch_up(self, main: Any) -> None:
-        """The stream goes on behind all that was done beside it."""
-        if main.ptr in self._sides:
-            side, held = self._sides[main.ptr]
-            main.wait_event(self._mark(side))
-            held.clear()
 
     def join(self) -> None:
         """The recording's own stream goes on behind all branches that have ended."""

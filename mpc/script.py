@@ -83,10 +83,14 @@ class Trace:
 
 
 class Ghost(np.ndarray):
-    """A value of which only the shape is known, and its number in a trace. Whatever is made of it has another."""
+    """A value of which only the shape is known, and its number in a trace. Whatever is made of it has another.
+
+    standing  of a value that was there before any trace, such as a bias: which one it is, and what was made of it
+    """
 
     of: Trace | None = None
     number: int = -1
+    standing: str = ""
 
     def __array_finalize__(self, source: Any) -> None:
         self.of = getattr(source, "of", None)
@@ -96,29 +100,47 @@ class Ghost(np.ndarray):
     def __getitem__(self, index: Any) -> Any:
         self._note("item", ())  # a session has noted the index
         found = super().__getitem__(index)
-        return found if isinstance(found, Ghost) or self.of is None else self.of.ghost(np.shape(found))
+        if self.of is None:
+            return self._made(found, "item", index)
+        return found if isinstance(found, Ghost) else self.of.ghost(np.shape(found))
 
     def reshape(self, *shape: Any, **order: Any) -> Any:
         self._note("reshape", shape)
-        return super().reshape(*shape, **order)
+        return self._made(super().reshape(*shape, **order), "reshape", shape)
 
     def transpose(self, *axes: Any) -> Any:
         self._note("transpose", axes)
-        return super().transpose(*axes)
+        return self._made(super().transpose(*axes), "transpose", axes)
 
     def swapaxes(self, *axes: Any) -> Any:
         self._note("swapaxes", axes)
-        return super().swapaxes(*axes)
+        return self._made(super().swapaxes(*axes), "swapaxes", axes)
 
     def _note(self, step: str, facts: tuple[Any, ...]) -> None:
         if self.of is not None:
             self.of.note(step, self, *facts)
 
+    def _made(self, found: Any, step: str, facts: Any) -> Any:
+        """What a step made of a value that stands."""
+        if self.of is not None:
+            return found
+        if not isinstance(found, Ghost):
+            found = standing(np.shape(found), "")
+        found.standing = hashlib.sha256(repr((self.standing, step, _told(facts))).encode()).hexdigest()
+        return found
+
+
+def standing(shape: Sequence[int], which: str) -> Ghost:
+    """A value of that shape which is there before any trace."""
+    made = Ghost(tuple(shape), np.bool_, _NOTHING, 0, (0,) * len(shape))
+    made.standing = which
+    return made
+
 
 def _told(fact: Any) -> Any:
     """A fact in values whose `repr` says all of it."""
     if isinstance(fact, Ghost):
-        return "value", fact.number, fact.shape
+        return ("value", fact.number, fact.shape) if fact.of is not None else ("standing", fact.standing, fact.shape)
     if isinstance(fact, Share):
         return "share", _told(fact.data), fact.frac, fact.width, fact.magnitude
     if isinstance(fact, Operand):

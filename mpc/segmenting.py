@@ -6,8 +6,6 @@ such places.
 
 from __future__ import annotations
 
-import gc
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,13 +16,12 @@ import numpy as np
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag
-from secformer.mpc.recording import RELAXED, Brought, Recorder
+from secformer.mpc.recording import RELAXED, Brought, Recorder, alone
 
 BLOCK = 1 << 22    # bytes of the smallest block of places
 SEGMENT = 1 << 28  # bytes that one segment receives, unless one message is longer
 ALIGNED = 256      # bytes: where places start
 
-_recording = threading.Lock()  # one at a time in a process: the garbage collector is off meanwhile
 
 
 @dataclass(frozen=True)
@@ -82,9 +79,7 @@ class Segmenting(Recorder):
     @contextmanager
     def running(self) -> Iterator[None]:
         """What is launched inside is recorded. Leaving it ends the last segment."""
-        with _recording:
-            collecting = gc.isenabled()
-            gc.disable()  # a collection frees arrays of other streams, and events, in the middle of a capture
+        with alone():
             self._places.restart()
             try:
                 with self._xp.cuda.using_allocator(self._pool.malloc):
@@ -95,9 +90,6 @@ class Segmenting(Recorder):
                 with suppress(Exception):  # this capture is broken, for the reason that is on its way already
                     self._stream.end_capture()
                 raise
-            finally:
-                if collecting:
-                    gc.enable()
 
     def sends(self, channel: str, tag: Tag, payload: Any) -> None:
         place = self._places.place(payload.size)

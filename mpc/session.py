@@ -44,6 +44,7 @@ class Session(Products, Thresholding):
         super().__init__()
         self.fixed = fixed or FixedPoint()
         self.weights = 0  # opened so far; numbers them, the same at both parties
+        self.forgotten = 0
         self._agree: Agree = as_fitted  # which numbers the parties use for a fitted series
 
     # ---- bringing values in and out -------------------------------------------------------------------------------
@@ -242,6 +243,7 @@ class Session(Products, Thresholding):
 
     def forget_weights(self, beyond: int = 0) -> None:
         """Forgets every weight numbered `beyond` or higher: the next weight that is opened takes that number."""
+        self.forgotten += max(0, self.weights - beyond)
         self.weights = beyond
 
     @contextmanager

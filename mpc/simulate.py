@@ -69,7 +69,7 @@ class World:
         self._connect = connect or (lambda a, b: local_pair(a, b, deadline=self.deadline))
         self._serial = 0
         self._graphs: Graphs | None = None
-        self._opened = 0  # weights, when the last run began
+        self._forgotten = 0  # weights, before the last run
         gpu = self.kernels.backend
         if graph_mode(graph) == "auto" and isinstance(self.kernels, CudaKernels) and isinstance(gpu, CupyBackend):
             self._graphs = Graphs(self.kernels, gpu, self._seeds, self._fresh)
@@ -100,9 +100,9 @@ class World:
         Raises the first error of any role; the others are stopped.
         """
         self._wait_for_the_last()
-        opened, self._opened = self._opened, self.parties[0].weights
-        if self._graphs is not None and self._opened < opened:
-            self._graphs.forget()  # weights were forgotten, which graphs still read
+        before, self._forgotten = self._forgotten, self.parties[0].forgotten
+        if self._graphs is not None and self._forgotten > before:
+            self._graphs.forget()  # they read the weights as they were opened
         with self.parties[0].taking_back(self.parties[1], self.recorder):
             plan = script.plan if script else plan or self.recorder.record(program, inputs0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from secformer.mpc.ops import exponential, guard, linear, series, thresholds, tr
 from secformer.mpc.prg import SEED_BYTES
 from secformer.mpc.primitives import Levels, Threshold
 from secformer.mpc.scales import Truncation
-from secformer.mpc.script import Script, Trace
+from secformer.mpc.script import Script, Trace, standing
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
 
@@ -39,6 +40,7 @@ class PlanRecorder(Session):
     def __init__(self, fixed: FixedPoint | None = None, *, chunk: int = CHUNK):
         super().__init__(fixed)
         self._chunk = chunk
+        self._standing = count()  # numbers the values that programs bring before they are traced
         self._kinds: list[Kind] = []
         self._rounds = 0
         self._bytes = 0
@@ -117,7 +119,8 @@ class PlanRecorder(Session):
 
     def _accept(self, data: Any) -> Any:
         self._told("accept", str(getattr(data, "dtype", "")))
-        return self._made(np.shape(data))
+        shape = np.shape(data)
+        return self._made(shape) if self._trace is not None else standing(shape, str(next(self._standing)))
 
     def _open_weight(self, data: Any, index: int, width: int) -> None:
         self._take(WeightMask(index, tuple(np.shape(data)), width))

@@ -166,3 +166,23 @@ def test_parties_bring_what_the_script_says(tmp_path: Path) -> None:
     assert not any(zeros for _, zeros in backend.told["party 0"]) and any(zeros for _, zeros in backend.told["party 1"])
 
 
+def test_shares_that_stand_are_told_apart() -> None:
+    """Such as a model's biases, which were accepted before: which of them a program uses, and what it makes of them."""
+    recorder, held = PlanRecorder(), {}
+
+    def accepting(s: Any) -> None:
+        for name in "ab":
+            held[name] = s.accept(ghost((4, 3)))
+
+    recorder.record(accepting)
+    uses: list[Callable[[Any, Share], Any]] = [
+        lambda s, x: s.mul(x + held["a"], x), lambda s, x: s.mul(x + held["b"], x),
+        lambda s, x: x[:3, :3] + held["a"][:3], lambda s, x: x[:3, :3] + held["a"][1:],
+        lambda s, x: x[:3, :3] + held["b"][:3], lambda s, x: x[:3] + held["a"].reshape(3, 4).transpose(1, 0)[:3],
+        lambda s, x: x[:3] + held["a"].reshape(2, 2, 3).transpose(1, 0, 2).reshape(4, 3)[:3],
+        lambda s, x: x[0] + held["a"][0], lambda s, x: x[0] + held["a"][1],
+    ]
+    names = [[recorder.script(lambda s, use=use: use(s, s.accept(ghost((4, 3))))).name for use in uses]
+             for _ in range(2)]
+    assert names[0] == names[1]
+    assert len(set(names[0])) == len(uses)
