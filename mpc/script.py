@@ -66,8 +66,8 @@ class Trace:
         """A step, and all that it depends on: values, and numbers or arrays that are baked in."""
         self._digest.update(repr((step, *map(_told, facts))).encode())
 
-    def brings(self, x: np.ndarray) -> None:
-        """A public array that each party brings to where it computes."""
+    def brings(self, x: np.ndarray) -> int:
+        """A public array that each party brings to where it computes. Returns its place among all arrays."""
         x = np.asarray(x, order="C")
         key = (x.dtype.str, x.shape, hashlib.blake2b(x.tobytes()).digest())
         place = self._known.setdefault(key, len(self._arrays))
@@ -75,6 +75,7 @@ class Trace:
             self._arrays.append(x.copy())
         self._places.append(place)
         self.note("brings", x.dtype.str, x.shape, place)
+        return place
 
     def script(self, plan: Plan) -> Script:
         """What was written down, of a program that has this plan."""
@@ -130,6 +131,18 @@ class Ghost(np.ndarray):
         return found
 
 
+class Placed(np.ndarray):
+    """An index whose content is an input of the graph, and its place among these."""
+
+    place: int = -1
+
+
+def placed(x: np.ndarray, place: int) -> Placed:
+    found = x.view(Placed)
+    found.place = place
+    return found
+
+
 def standing(shape: Sequence[int], which: str) -> Ghost:
     """A value of that shape which is there before any trace."""
     made = Ghost(tuple(shape), np.bool_, _NOTHING, 0, (0,) * len(shape))
@@ -141,6 +154,8 @@ def _told(fact: Any) -> Any:
     """A fact in values whose `repr` says all of it."""
     if isinstance(fact, Ghost):
         return ("value", fact.number, fact.shape) if fact.of is not None else ("standing", fact.standing, fact.shape)
+    if isinstance(fact, Placed):
+        return "brought", fact.place, fact.shape
     if isinstance(fact, Share):
         return "share", _told(fact.data), fact.frac, fact.width, fact.magnitude
     if isinstance(fact, Operand):

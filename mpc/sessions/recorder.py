@@ -22,7 +22,7 @@ from secformer.mpc.ops import exponential, guard, linear, series, thresholds, tr
 from secformer.mpc.prg import SEED_BYTES
 from secformer.mpc.primitives import Levels, Threshold
 from secformer.mpc.scales import Truncation
-from secformer.mpc.script import Script, Trace, standing
+from secformer.mpc.script import Script, Trace, placed, standing
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
 
@@ -92,14 +92,17 @@ class PlanRecorder(Session):
         return ghost(shape) if self._trace is None else self._trace.ghost(shape)
 
     def index(self, index: Any) -> Any:
-        if self._trace is not None:
-            for part in index if isinstance(index, tuple) else (index,):
-                if isinstance(part, np.ndarray):
-                    self._trace.brings(part)
-                else:
-                    self._trace.note("index", part)
-            self._trace.note("indices", isinstance(index, tuple))
-        return index
+        if self._trace is None:
+            return index
+        parts = []
+        for part in index if isinstance(index, tuple) else (index,):
+            if isinstance(part, np.ndarray):
+                parts.append(placed(part, self._trace.brings(part)))
+            else:
+                self._trace.note("index", part)
+                parts.append(part)
+        self._trace.note("indices", isinstance(index, tuple))
+        return tuple(parts) if isinstance(index, tuple) else parts[0]
 
     def _take(self, *kinds: Kind) -> None:
         """Correlations that one verb uses side by side."""
