@@ -6,9 +6,8 @@ alone, such as masks (see `script`). The first run of a program goes launch by l
 recorded and repeated; later ones are repeated.
 
 What differs between runs is in device memory: the inputs, public arrays, and a table with the keys of all streams of
-the plan. A graph
-starts by claiming its keys, which ends everything if a run had them before, and ends by wiping them. So no run repeats
-the masks of another.
+the plan. A graph starts by claiming its keys, which ends everything if a run had them before, and ends by wiping them.
+So no run repeats the masks of another.
 """
 
 from __future__ import annotations
@@ -123,9 +122,9 @@ class Graph:
 
 @dataclass
 class _Program:
-    """A program that has run `runs` times, and its graph once it has been recorded."""
+    """A program that has run or not, and its graph once it has been recorded."""
 
-    runs: int = 0
+    ran: bool = False
     graph: Graph | None = None
     refused: bool = False
 
@@ -151,7 +150,7 @@ class Graphs:
         self._programs.move_to_end(script.name)
         while len(self._programs) > KEPT:
             self._programs.popitem(last=False)
-        if program.graph is None and program.runs and not program.refused:
+        if program.graph is None and program.ran and not program.refused:
             self._record(program, script, inputs, play)
         if program.graph is not None:
             try:
@@ -159,7 +158,7 @@ class Graphs:
             except NotRecordable as error:  # raised before its keys are taken: launch by launch it still runs
                 self._tell(error)
         outcome = play(inputs, self._fresh(), None)
-        program.runs += 1  # a run that failed has not used all kernels and constants
+        program.ran = True  # a run that failed has not used all kernels and constants
         return outcome
 
     def forget(self) -> None:
@@ -252,13 +251,9 @@ def done(result: Any, backend: CupyBackend) -> Any:
     return type(result)(done(value, backend) for value in result) if isinstance(result, tuple | list) else result
 
 
-def require_later(result: Any) -> None:
-    """Raises NotRecordable where a result is not read off the GPU: then it is the recorded run's and no other's."""
-    later(result)
-
-
 def later(result: Any) -> int:
-    """How many results are read off the GPU. Raises as `require_later`."""
+    """How many results are read off the GPU. Raises NotRecordable where one is not: then it is the recorded run's alone.
+    """
     if isinstance(result, Mapping | tuple | list):
         return sum(map(later, result.values() if isinstance(result, Mapping) else result))
     if result is not None and not isinstance(result, Later):

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from secformer.mpc.backend import CupyBackend
-from secformer.mpc.capture import KeyTable, done, graph_pool, put, require_later, why
+from secformer.mpc.capture import KeyTable, done, graph_pool, later, put, why
 from secformer.mpc.errors import OutOfMemory, ReusedRandomness
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.cuda.keys import ROW
@@ -136,7 +136,7 @@ class Recorded:
     """A program as segments. Each run takes the keys of a run name: there is no way to repeat it without."""
 
     def __init__(self, segmenting: Segmenting, keys: KeyTable, table: Any, buffer: Any, results: Any, facts: Any):
-        require_later(results)
+        later(results)  # raises for what is not
         self._segments, self._kept, self._brought = segmenting.segments, segmenting.kept, segmenting.brought
         self._keys, self._table, self._buffer, self._results, self._facts = keys, table, buffer, results, facts
 

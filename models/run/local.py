@@ -131,7 +131,7 @@ class SecureModel(_Model):
 
     def __call__(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
         """Answers in the order of the texts. Raises InputError for texts that the model cannot take."""
-        sharing, known = Cost(), self.provisioning
+        sharing: Cost | None = None
         with self._turns.take(), shown(progress) as tell:
             read, tell = self._read(texts), self._turns.telling(tell)
             if self.provisioning is None:
@@ -139,7 +139,7 @@ class SecureModel(_Model):
                 sharing = self._provisioned()
             results, cost = gather(read.rows, self.settings.batch_tokens, self.architecture.results, [self._ask], tell,
                                    steps=self._steps())
-            return self._assembled(read, results, cost if self.provisioning is known else sharing + cost)
+            return self._assembled(read, results, cost if sharing is None else sharing + cost)
 
     def _steps(self) -> Steps | None:
         """Lengths that texts are filled up to, where that makes fewer programs to record."""

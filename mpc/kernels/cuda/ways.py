@@ -57,12 +57,18 @@ class Choice:
 
     def __init__(self, capability: int, measured: Iterable[tuple[Product, str]] = (), near: float = 4.0):
         self.capability, self.near = capability, near
+        self._chosen: dict[Product, str] = {}
         self.measured = [(shape, way) for shape, way in measured if way in WAYS and self.possible(way)]
 
     def possible(self, way: str) -> bool:
         return way != BYTES or self.capability >= BYTE_UNITS
 
     def __call__(self, shape: Product) -> str:
+        if shape not in self._chosen:  # the same shapes come with every run
+            self._chosen[shape] = self._choose(shape)
+        return self._chosen[shape]
+
+    def _choose(self, shape: Product) -> str:
         if not shape.work:
             return INTEGER
         nearest = min(self.measured, key=lambda row: row[0].distance(shape), default=None)
