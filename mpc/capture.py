@@ -252,7 +252,7 @@ def done(result: Any, backend: CupyBackend) -> Any:
 
 
 def later(result: Any) -> int:
-    """How many results are read off the GPU. Raises NotRecordable for one that is not, since other runs have another."""
+    """How many results are read off the GPU. Raises NotRecordable for one that is not: other runs have another."""
     if isinstance(result, Mapping | tuple | list):
         return sum(map(later, result.values() if isinstance(result, Mapping) else result))
     if result is not None and not isinstance(result, Later):
