@@ -1,6 +1,7 @@
 """Programs that share a graph, on a model of a GPU: those that differ in public arrays alone, and no others."""
 
 from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
