@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from secformer.mpc.caches import Cached
 from secformer.mpc.errors import RangeError, ShapeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.primitives import Primitives
@@ -98,7 +99,7 @@ class LocalOperators(Operators, Primitives):
 
     # ---- scales ---------------------------------------------------------------------------------------------------
 
-    def _own(self, *xs: Share | Weight) -> None:
+    def _own(self, *xs: Share | Weight | Cached) -> None:
         for x in xs:
             if x.session is not self:
                 raise ShapeError("a share of another session was given; bring the value into this session first")

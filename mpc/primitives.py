@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from secformer.mpc.errors import SettingsError
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts
 from secformer.mpc.scales import Truncation
-from secformer.mpc.shares import Share
+from secformer.mpc.shares import Share, Weight
 
 Data = Any  # words at a party, values in the twin, a shape in the recorder
 Threshold = tuple[float, int]  # its value, and in units of the compared share's last place
@@ -55,6 +56,10 @@ class Primitives(ABC):
     @abstractmethod
     def _open_weight(self, data: Any, index: int, width: int) -> Any:
         """What is kept of weight number `index`, a (K, N) matrix shared beforehand."""
+
+    def _cache(self, row: tuple[int, int], base: Weight | None) -> Any:
+        """What is kept of a cache, at first. Raises SettingsError in a session that has none."""
+        raise SettingsError(f"a {type(self).__name__} has no caches; run whole texts in it")
 
     @abstractmethod
     def _public(self, x: np.ndarray, frac: int) -> Data:
@@ -134,7 +139,7 @@ class Primitives(ABC):
 
     @abstractmethod
     def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Data]:
-        """Matrix products of (Operand, Operand or Weight), each mod 2^width. One round."""
+        """Matrix products of (Operand, and Operand, Weight or Entering), each mod 2^width. One round."""
 
     @abstractmethod
     def _series(self, x: Share, functions: list[Series], opening: Opening, width: int,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from secformer.mpc.caches import Cached, Entering
 from secformer.mpc.errors import ShapeError
 from secformer.mpc.guarding import Guarding
 from secformer.mpc.kernels.words import whole_bytes
@@ -11,7 +12,7 @@ from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.scales import Operand, distinct, lifted_window, product_width
 from secformer.mpc.shares import Share, Weight
 
-Pair = tuple[Share, "Share | Weight"]
+Pair = tuple[Share, "Share | Weight | Cached"]
 
 
 class Products(Guarding):
@@ -38,11 +39,13 @@ class Products(Guarding):
         these: that is free."""
         return self._products(pairs, magnitude, matmul=False, whole=whole, settled=settled)
 
-    def matmul(self, x: Share, y: Share | Weight, *, magnitude: int | None = None) -> Share:
-        """x @ y over the last two axes; batch axes must be equal. A Weight is not opened; x is (N, K) for a matrix.
+    def matmul(self, x: Share, y: Share | Weight | Cached, *, magnitude: int | None = None) -> Share:
+        """x @ y over the last two axes; batch axes must be equal. A Weight is not opened; x is (N, K) for a matrix. Of
+        a cache, its new rows are opened.
 
-        Price: one round, window(2 frac, magnitude) bits per element of x and, unless it is a Weight, of y. One round
-        more where an operand has a truncation pending, unless it is right modulo the window without its low bits.
+        Price: one round, window(2 frac, magnitude) bits per element of x and of what is opened of y. One round more
+        where an operand has a truncation pending, unless it is right modulo the window without its low bits; and where
+        a guarded session checks new rows of a cache.
         """
         return self.matmul_many([(x, y)], magnitude=magnitude)[0]
 
@@ -66,7 +69,8 @@ class Products(Guarding):
         held = [product_width(*pair, m, self.fixed) for pair, m in zip(pairs, magnitudes, strict=True)]
         widths = [WORD_BITS if whole else w for w in held]
         operands = self._operands(pairs, widths, lifts=not matmul)
-        given = [(operands[id(x)], y if isinstance(y, Weight) else operands[id(y)]) for x, y in pairs]
+        enters = operands | {id(y): Entering(y, operands[id(y)]) for _, y in pairs if isinstance(y, Cached)}
+        given = [(operands[id(x)], y if isinstance(y, Weight) else enters[id(y)]) for x, y in pairs]
         kept = [operands[id(x)] for x in settled]
         products = self._matmul(given, widths) if matmul else self._mul(given, widths, kept)
         found = [Share(self, data, x.frac + y.frac, w, min(m, h - 2 - x.frac - y.frac))
@@ -82,14 +86,18 @@ class Products(Guarding):
         for pair, width in zip(pairs, widths, strict=True):
             for v in pair:
                 wanted[id(v)] = max(width, wanted.get(id(v), 0))
-        shares = [v for v in distinct(pairs) if isinstance(v, Share)]
+        shares = {id(v): v for v in distinct(pairs) if isinstance(v, Share)}
         if lifts and len(shares) < len(wanted):
             raise ShapeError("an element-wise product takes shares, got a weight; multiply by it with matmul")
-        self._own(*shares)
-        early = [] if lifts else [x for x in shares if x.width - self._shift_of(x) < wanted[id(x)]]
-        done = dict(zip(map(id, early), self._settled(early, [wanted[id(x)] for x in early]), strict=True))
+        rows = {id(v): self._aligned(v.rows, max(v.frac, self.fixed.frac))
+                for v in distinct(pairs) if isinstance(v, Cached)}
+        shares |= rows
+        self._own(*shares.values())
+        early = {k: x for k, x in shares.items() if not lifts and (x.width - self._shift_of(x) < wanted[k] or (
+            k in rows and x.interval is not None))}  # a mask that stands has no tables that would check it
+        done = dict(zip(early, self._settled(list(early.values()), [wanted[k] for k in early]), strict=True))
         return {k: self._operand_of(done.get(k, x), wanted[k], lifts, checked=k not in done)
-                for k, x in ((id(x), x) for x in shares)}
+                for k, x in shares.items()}
 
     def _operand_of(self, x: Share, width: int, lifts: bool, checked: bool = True) -> Operand:
         """x as it enters products right mod 2^width: lifted where it is not so wide, or where a promise of its own

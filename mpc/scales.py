@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
@@ -17,6 +17,13 @@ from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.shares import Share, Weight
 
 WIDEST_COMPARISON = 33  # bits of a window: the sign, and four tables' blocks of at most 8 bits
+
+
+class Factor(Protocol):
+    """What `product_width` asks of a right operand."""
+
+    @property
+    def frac(self) -> int: ...
 
 
 class Truncation(NamedTuple):
@@ -101,7 +108,7 @@ def truncations(xs: Sequence[Share], widths: Sequence[int], fixed: FixedPoint) -
     return list(due.values())
 
 
-def product_width(x: Share | Weight, y: Share | Weight, magnitude: int, fixed: FixedPoint) -> int:
+def product_width(x: Share, y: Factor, magnitude: int, fixed: FixedPoint) -> int:
     """Bits that a product of x and y, once they are settled, is computed in."""
     if isinstance(y, Weight) and y.width < WORD_BITS:
         return y.width if x.frac > fixed.frac else min(x.width, y.width)

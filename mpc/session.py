@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
+from secformer.mpc.caches import Cache
 from secformer.mpc.errors import RangeError, SettingsError, ShapeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import LEAST_BITS, Exponential, Opening, Series, opening_bits
@@ -82,6 +83,13 @@ class Session(Products, Thresholding):
         index, self.weights = self.weights, self.weights + 1
         kept = self._open_weight(data, index, width)
         return Weight(self, index, shape, self.fixed.frac if frac is None else frac, width, kept)
+
+    def cache(self, number: int, row: tuple[int, int], base: Weight | None = None) -> Cache:
+        """A cache for rows (G, D), which begins with those of a weight (P, G D), if one is given. No other cache of the
+        run's caches has its number (see `mpc/caches`). Price: nothing."""
+        cache = Cache(self, number, row, base)
+        cache.data = self._cache(row, base)
+        return cache
 
     def reveal(self, x: Share, to: int | str) -> Any:
         """Reveals a result, as whole words with the session's fractional bits, to party 0, party 1 or CLIENT.

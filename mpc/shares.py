@@ -22,7 +22,7 @@ from secformer.mpc.errors import ShapeError
 from secformer.mpc.guards import Interval
 
 Public = float | int | np.ndarray
-Standing = int | tuple[int, int, int]  # a weight's number, or that and a range of its columns
+Standing = int | tuple[int, ...]  # a weight's number; or that, a range of its columns, and 1 where they are transposed
 
 
 class Operators(ABC):
@@ -158,7 +158,8 @@ class Weight:
     """A standing right operand of `matmul`: a matrix (K, N) or a stack of them (..., K, N), masked once for as long as
     the model is loaded.
 
-    index  its number; of some of its columns also which: (number, first, beyond the last)
+    index  its number; of some of its columns also which: (number, first, beyond the last), and a 1 behind these where
+           the matrix is transposed
     """
 
     __slots__ = ("data", "frac", "index", "session", "shape", "width")
@@ -180,6 +181,14 @@ class Weight:
         data = None if self.data is None else self.data[..., start:stop]
         return Weight(self.session, (self.index, start, stop), (*self.shape[:-1], stop - start), self.frac, self.width,
                       data)
+
+    def transposed(self) -> Weight:
+        """With its last two axes swapped, under the same mask. Raises ShapeError for columns."""
+        if not isinstance(self.index, int):
+            raise ShapeError(f"a whole weight is transposed, got {self!r}")
+        data = None if self.data is None else self.data.swapaxes(-1, -2)
+        return Weight(self.session, (self.index, 0, self.shape[-1], 1), (*self.shape[:-2], *self.shape[:-3:-1]),
+                      self.frac, self.width, data)
 
     def __repr__(self) -> str:
         return f"Weight({self.index}, shape={self.shape}, frac={self.frac}, width={self.width})"

@@ -72,7 +72,7 @@ class World:
         self._forgotten = 0  # weights, before the last run
         gpu = self.kernels.backend
         if graph_mode(graph) == "auto" and isinstance(self.kernels, CudaKernels) and isinstance(gpu, CupyBackend):
-            self._graphs = Graphs(self.kernels, gpu, self._seeds, self._fresh)
+            self._graphs = Graphs(self.kernels, gpu, self._seeds, self.fresh)
         self._unfinished: list[threading.Thread] = []
 
     @property
@@ -91,12 +91,13 @@ class World:
                                                                                                           inputs0))
 
     def run(self, program: Program, inputs0: Any = None, inputs1: Any = None, *, plan: Plan | None = None,
-            script: Script | None = None) -> Outcome:
+            script: Script | None = None, cache: int | None = None) -> Outcome:
         """Records `program(session, inputs)`, then runs it at both parties, each with its own inputs.
 
         Pass the plan of an earlier run of the same program on the same shapes to skip the recording.
         With its `script`, which has the plan, and inputs that are `capture.Input`, it may run as a CUDA graph. Programs
         of one script, or of scripts of one name, share a graph.
+        `cache` names the caches that the program takes (see `caches`), with a number from `fresh`: it is theirs alone.
         Raises the first error of any role; the others are stopped.
         """
         self._wait_for_the_last()
@@ -107,18 +108,19 @@ class World:
             plan = script.plan if script else plan or self.recorder.record(program, inputs0)
 
             def play(inputs: Any, serial: int, recording: Recording | None) -> Outcome:
-                return self._played(program, inputs, plan, serial, recording)
+                return self._played(program, inputs, plan, serial, recording, cache)
 
             if self._graphs is None or script is None or not script.name:
-                return play((inputs0, inputs1), self._fresh(), None)
+                return play((inputs0, inputs1), self.fresh(), None)
             return self._graphs.run(script, (inputs0, inputs1), play)
 
-    def _fresh(self) -> int:
-        """The number of a run, which no other run has."""
+    def fresh(self) -> int:
+        """A number for a run, or for caches, which nothing else has here."""
         serial, self._serial = self._serial, self._serial + 1
         return serial
 
-    def _played(self, program: Program, inputs: Any, plan: Plan, serial: int, recording: Recording | None) -> Outcome:
+    def _played(self, program: Program, inputs: Any, plan: Plan, serial: int, recording: Recording | None,
+                cache: int | None) -> Outcome:
         """One run, or the recording of one."""
         lanes: Mapping[str, AbstractContextManager[Any]] = self._lanes
         if recording is not None:
@@ -131,10 +133,10 @@ class World:
             self._unfinished = run.threads
             for rank, (session, given) in enumerate(zip(self.parties, inputs, strict=True)):
                 feed = party1_end if rank == 1 else None
-                source = Source(self._seeds[rank], serial, plan, feed, self.kernels, meters[rank])
+                source = Source(self._seeds[rank], serial, plan, feed, self.kernels, meters[rank], cache)
                 session.party.begin(ends[rank], source, meters[rank])
                 run.start(f"party {rank}", _party_job(program, session, given, meters[rank]))
-            run.start("dealer", lambda: self._dealer.deal(plan, serial, dealer_end))
+            run.start("dealer", lambda: self._dealer.deal(plan, serial, dealer_end, cache))
             results = run.join()
         self._unfinished = []
         cost = meters[0].cost.merged(meters[1].cost, parallel=True)

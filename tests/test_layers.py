@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc.guards",),
     ("secformer.mpc.functions", "secformer.mpc.shares"),
     ("secformer.mpc.scales",),
+    ("secformer.mpc.caches",),
     ("secformer.mpc.primitives",),
     ("secformer.mpc.operators",),
     ("secformer.mpc.guarding",),

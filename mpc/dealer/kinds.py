@@ -35,7 +35,8 @@ CHUNK = Kernels.chunk  # elements whose material is made, sent and used at once 
 class Field:
     """One array of shares: `count` words below 2^bits, combined by addition mod 2^64, or by xor. Masks are known to the
     dealer mod 2^bits; with `carries`, as the sum of the parties' words. Derived fields of one `part` of the material
-    may travel together (see `Kind.parcels`)."""
+    may travel together (see `Kind.parcels`). A mask of a `cache` stands: it is the first words of the mask of that
+    number among the run's caches, whatever the correlation."""
 
     name: str
     count: int
@@ -44,6 +45,7 @@ class Field:
     xor: bool = False
     carries: bool = False
     part: int = 0
+    cache: int | None = None
 
     @property
     def piece(self) -> Piece:

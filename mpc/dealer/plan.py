@@ -23,7 +23,7 @@ from secformer.mpc.dealer.thresholds import Empty, Reached
 from secformer.mpc.errors import Desync
 from secformer.mpc.net.wire import Tag
 
-FORMAT = "secformer plan 6"  # raise it when a kind's fields, their order or their messages change
+FORMAT = "secformer plan 7"  # raise it when a kind's fields, their order or their messages change
 KINDS: dict[str, type[Kind]] = {
     cls.__name__: cls for cls in (Hadamard, MatMul, Lift, SeriesMask, ExpMask, Less, Relu, Reached, Empty, WeightMask,
                                   Witness, Coin)

@@ -9,13 +9,45 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from secformer.mpc.dealer.kinds import Array, Field, Guards, Kind, Shape, Standing, Values
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.words import whole_bytes
-from secformer.mpc.ring import word_type
+from secformer.mpc.ring import WORD_BITS, word_type
+
+
+class Slots(NamedTuple):
+    """A cache as an operand (1, G, T, D) of matrix products; see `mpc/caches`.
+
+    number   of the cache
+    swapped  1 where the operand's last two axes are swapped
+    opened   rows that the product opens, each (G, D)
+    first    slots that begin with the rows of a weight, under that weight's mask
+    base     one more than that weight's number; 0 for none
+    """
+
+    number: int
+    swapped: int
+    opened: int
+    first: int
+    base: int
+
+    def stored(self, shape: Shape) -> tuple[int, int, int]:
+        """G, T and D of an operand of that shape."""
+        _, g, t, d = shape
+        return (g, d, t) if self.swapped else (g, t, d)
+
+    def row(self, shape: Shape) -> int:
+        """G D, the elements of a row."""
+        g, _, d = self.stored(shape)
+        return g * d
+
+    def placed(self, rows: Array) -> Array:
+        """Rows (T, G, D) as the operand."""
+        return rows.transpose(1, 2, 0)[None] if self.swapped else rows.transpose(1, 0, 2)[None]
 
 
 @dataclass(frozen=True)
@@ -27,14 +59,14 @@ class Bilinear(Kind):
     bits       in which each operand is needed, and opened unless it is lifted
     pairs      (i, j, width): the product is right mod 2^width
     weights    for each operand the index of a weight's standing mask, with the range [start, stop) of its columns
-               where not all take part, or None for a fresh one
+               where not all take part, and 1 where these are transposed; or None for a fresh one
     guards     of each operand's opening
     """
 
     shapes: tuple[Shape, ...]
     bits: tuple[int, ...]
     pairs: tuple[tuple[int, int, int], ...]
-    weights: tuple[int | tuple[int, int, int] | None, ...]
+    weights: tuple[int | tuple[int, ...] | None, ...]
     guards: tuple[Guards, ...] = ()
 
     @abstractmethod
@@ -51,11 +83,16 @@ class Bilinear(Kind):
     def guards_of(self, i: int) -> Guards:
         return self.guards[i] if self.guards else ()
 
+    @property
+    def fresh(self) -> list[int]:
+        """The operands under masks that serve once."""
+        return [i for i, weight in enumerate(self.weights) if weight is None]
+
     def size(self, i: int) -> int:
         return math.prod(self.shapes[i])
 
     def fields(self) -> Iterator[Field]:
-        fresh = [i for i, weight in enumerate(self.weights) if weight is None]
+        fresh = self.fresh
         for i in fresh:
             yield Field(f"mask{i}", self.size(i), self.window(i) or self.bits[i], carries=bool(self.window(i)))
         for i in fresh:
@@ -77,7 +114,7 @@ class Bilinear(Kind):
         yield "product", self.pairs[p][2]
 
     def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
-        fresh = [i for i, weight in enumerate(self.weights) if weight is None]
+        fresh = self.fresh
         for i in fresh:
             r = masks[f"mask{i}"]
             # u = x + r where an operand is lifted, and x - a where it is not
@@ -89,15 +126,18 @@ class Bilinear(Kind):
 
     def products(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
         """The values of all pairs' terms."""
-        operands = [masks[f"mask{i}"].reshape(shape) if (w := self.weights[i]) is None else _columns(standing, w)
-                    for i, shape in enumerate(self.shapes)]
+        operands = [self.mask(i, masks, kernels, standing) for i in range(len(self.shapes))]
         for i, j, width in self.pairs:
             yield self.product(operands[i], operands[j], width, kernels).reshape(-1).astype(np.uint64, copy=False)
 
+    def mask(self, i: int, masks: Values, kernels: Kernels, standing: Standing) -> Array:
+        """The mask of operand i, in its shape."""
+        weight = self.weights[i]
+        return masks[f"mask{i}"].reshape(self.shapes[i]) if weight is None else _columns(standing, weight)
+
     @property
     def opened(self) -> int:
-        return sum(self.size(i) * whole_bytes(self.window(i) or self.bits[i])
-                   for i, weight in enumerate(self.weights) if weight is None)
+        return sum(self.size(i) * whole_bytes(self.window(i) or self.bits[i]) for i in self.fresh)
 
 
 @dataclass(frozen=True)
@@ -138,7 +178,45 @@ class Hadamard(Bilinear):
 
 @dataclass(frozen=True)
 class MatMul(Bilinear):
-    """Law: product_p = mask_i @ mask_j mod 2^width; either mask may be a weight's standing one."""
+    """Law: product_p = mask_i @ mask_j mod 2^width; either mask may be a weight's or a cache's standing one.
+
+    caches  for each operand (), or what `Slots` has of a cache. None stands among the weights
+    """
+
+    caches: tuple[tuple[int, ...], ...] = ()
+
+    def slots(self, i: int) -> Slots | None:
+        """What operand i is of a cache, if it is one."""
+        return Slots(*self.caches[i]) if self.caches and self.caches[i] else None
+
+    @property
+    def fresh(self) -> list[int]:
+        return [i for i in super().fresh if not self.slots(i)]
+
+    def fields(self) -> Iterator[Field]:
+        for i in range(len(self.shapes)):
+            if slots := self.slots(i):
+                g, t, d = slots.stored(self.shapes[i])
+                # of whole words a longer stream begins with a shorter one; they are opened in self.bits[i]
+                yield Field(f"mask{i}", g * (t - slots.first) * d, WORD_BITS, cache=slots.number)
+        yield from super().fields()
+
+    def mask(self, i: int, masks: Values, kernels: Kernels, standing: Standing) -> Array:
+        slots = self.slots(i)
+        if slots is None:
+            return super().mask(i, masks, kernels, standing)
+        g, t, d = slots.stored(self.shapes[i])
+        mask = masks[f"mask{i}"].reshape(t - slots.first, g, d)
+        if slots.base:
+            base = standing(slots.base - 1).reshape(slots.first, g, d).astype(np.uint64, copy=False)
+            mask = kernels.backend.joined([base, mask])
+        return slots.placed(mask)
+
+    @property
+    def opened(self) -> int:
+        rows = [(i, slots) for i in range(len(self.shapes)) if (slots := self.slots(i))]
+        return super().opened + sum(slots.opened * slots.row(self.shapes[i]) * whole_bytes(self.bits[i])
+                                    for i, slots in rows)
 
     def product_shape(self, i: int, j: int) -> Shape:
         return (*self.shapes[i][:-1], self.shapes[j][-1])
@@ -148,9 +226,10 @@ class MatMul(Bilinear):
         return kernels.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False), width)
 
 
-def _columns(standing: Standing, weight: int | tuple[int, int, int]) -> Array:
-    """A weight's standing mask, or some columns of it."""
+def _columns(standing: Standing, weight: int | tuple[int, ...]) -> Array:
+    """A weight's standing mask, or some columns of it, or these transposed."""
     if isinstance(weight, int):
         return standing(weight)
-    index, start, stop = weight
-    return standing(index)[..., start:stop]
+    index, start, stop, *swapped = weight
+    columns = standing(index)[..., start:stop]
+    return columns.swapaxes(-1, -2) if swapped else columns

@@ -8,7 +8,7 @@ from typing import Any
 from secformer.mpc.dealer.expand import Expansion
 from secformer.mpc.dealer.kinds import Field, Kind, Parcel
 from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.errors import Desync, ReusedRandomness
+from secformer.mpc.errors import Desync, ProtocolError, ReusedRandomness
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
@@ -18,13 +18,15 @@ from secformer.mpc.prg import Name, Stream
 class Source:
     """The `Correlations` of one run, in the plan's order. The cursor moves before anything is handed out.
 
-    run   names the run's streams: use a name once under a seed
+    run    names the run's streams: use a name once under a seed
+    cache  names the streams of the caches that its products take, in one run or in several
     """
 
     def __init__(
-        self, seed: bytes, run: Name, plan: Plan, dealer: Channel | None, kernels: Kernels, meter: Meter
+        self, seed: bytes, run: Name, plan: Plan, dealer: Channel | None, kernels: Kernels, meter: Meter,
+        cache: Name | None = None,
     ):
-        self._seed, self._run, self._plan = seed, run, plan
+        self._seed, self._run, self._plan, self._cache = seed, run, plan, cache
         self._dealer, self._kernels, self._meter = dealer, kernels, meter
         self._cursor, self._lock = 0, threading.Lock()
         if dealer is not None:
@@ -46,7 +48,7 @@ class Source:
             )
 
         def stream(field: Field) -> Stream:
-            return Stream(self._seed, "run", self._run, index, field.name, kernels=self._kernels)
+            return field_stream(self._seed, self._run, self._cache, index, field, self._kernels)
 
         dealer = self._dealer
         if dealer is None:
@@ -57,3 +59,14 @@ class Source:
             return dealer.receive(parcel.tag(index), parcel.nbytes)
 
         return Expansion(kind, stream, receive, self._kernels, self._meter)
+
+
+def field_stream(seed: bytes, run: Name, cache: Name | None, index: int, field: Field, kernels: Kernels) -> Stream:
+    """A party's stream of a field of correlation number `index`. Raises ProtocolError for a cache in a run that names
+    none."""
+    if field.cache is None:
+        return Stream(seed, "run", run, index, field.name, kernels=kernels)
+    if cache is None:
+        raise ProtocolError(f"this run takes cache {field.cache} and names no caches; state the name of the session "
+                            f"whose caches they are")
+    return Stream(seed, "cache", cache, field.cache, kernels=kernels)

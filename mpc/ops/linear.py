@@ -6,7 +6,7 @@ For every pair x, y with masks a, b and c = a b from the dealer (Beaver 1991):
 2. z = e d [party 0 only] + e b + a d + c
 
 A weight y is opened at load, so its d is known before any request. The product a d does not depend on the input either,
-so it counts as offline.
+so it counts as offline. Of a cache y, the rows that came before were opened by then: step 1 opens the new ones alone.
 
 An element-wise product also takes an operand that is right modulo 2^k only (see `ops/truncate`), and lifts it:
 
@@ -18,15 +18,17 @@ An element-wise product also takes an operand that is right modulo 2^k only (see
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
+from secformer.mpc.caches import Cache, Entering
 from secformer.mpc.dealer.correlations import Material
 from secformer.mpc.dealer.kinds import WeightMask
-from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul
+from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul, Slots
+from secformer.mpc.errors import Desync
 from secformer.mpc.kernels.words import Factor, Ready
 from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
@@ -35,6 +37,7 @@ from secformer.mpc.scales import Operand, distinct
 from secformer.mpc.shares import Weight
 
 K = TypeVar("K", bound=Bilinear)
+Right = Operand | Weight | Entering
 
 
 @dataclass(frozen=True)
@@ -48,26 +51,77 @@ class OpenedWeight:
     def __getitem__(self, index: Any) -> OpenedWeight:
         return OpenedWeight(self.opened[index], self.factor[index])
 
+    def swapaxes(self, a: int, b: int) -> OpenedWeight:
+        return OpenedWeight(self.opened.swapaxes(a, b), self.factor.swapaxes(a, b))
+
+
+@dataclass
+class OpenedRows:
+    """What a party keeps of a cache, rows (T, G, D) as an `OpenedWeight`. Slots that were not used yet have the opened
+    value 0, and so the parties share of them the mask."""
+
+    bits: int = 0
+    opened: Any = field(default=None, repr=False)
+    factor: Any = field(default=None, repr=False)
+
+    def grow(self, party: Party, cache: Cache, bits: int, masks: Callable[[], Any]) -> None:
+        """Brings the cache to its capacity; `masks` gives those of all slots behind the base's. Raises Desync where
+        rows are needed in more or fewer bits than they were opened in."""
+        if self.bits not in (0, bits):
+            raise Desync(f"cache {cache.number} was opened in {self.bits} bits and is needed in {bits}; use one range "
+                         f"profile for all steps")
+        self.bits, have = bits, 0 if self.opened is None else len(self.opened)
+        if have == cache.capacity:
+            return
+        with party.meter.offline():
+            mask = masks().reshape(-1, *cache.row)
+        if not have and cache.base is not None:
+            kept, have = cache.base.data, cache.first
+            self.opened, self.factor = (v.reshape(have, *cache.row).astype(np.uint64)
+                                        for v in (kept.opened, kept.factor))
+        fresh, joined = mask[have - cache.first :], party.kernels.backend.joined
+        nothing = party.kernels.xp.zeros(fresh.shape, np.uint64)
+        self.opened = joined([self.opened, nothing]) if have else nothing
+        self.factor = joined([self.factor, fresh]) if have else fresh.copy()
+
+    @property
+    def both(self) -> tuple[Any, Any]:
+        return self.opened, self.factor
+
+    def take(self, first: int, d: Any, rank: int) -> None:
+        """Rows that were opened, d = y - b, in the slots from `first` on."""
+        here = slice(first, first + len(d))
+        self.opened[here] = d
+        if rank == 0:
+            self.factor[here] += d
+
 
 def bilinear(
-    cls: type[K], pairs: Sequence[tuple[Operand, Operand | Weight]], widths: Sequence[int]
-) -> tuple[K, list[Operand | Weight]]:
+    cls: type[K], pairs: Sequence[tuple[Operand, Right]], widths: Sequence[int]
+) -> tuple[K, list[Right]]:
     """The correlation for a batch of products, and its operands, each once."""
-    operands: list[Operand | Weight] = distinct(pairs)
+    operands: list[Right] = distinct(pairs)
     index = {id(v): i for i, v in enumerate(operands)}
     bits = [0] * len(operands)
-    triples = []
+    triples: list[tuple[int, int, int]] = []
     for (x, y), width in zip(pairs, widths, strict=True):
         i, j = index[id(x)], index[id(y)]
         bits[i], bits[j] = max(bits[i], width), max(bits[j], width)
         triples.append((i, j, width))
     shapes = tuple(tuple(v.shape) for v in operands)
     weights = tuple(v.index if isinstance(v, Weight) else None for v in operands)
-    guards = tuple(() if isinstance(v, Weight) else plain(v.check) for v in operands)
-    lifts = tuple(0 if isinstance(v, Weight) else v.window for v in operands)
+    guards = tuple(plain(v.check) if isinstance(v, Operand) else () for v in operands)
+    lifts = tuple(v.window if isinstance(v, Operand) else 0 for v in operands)
+    caches = tuple(_slots(v) if isinstance(v, Entering) else () for v in operands)
     kind = cls(shapes, tuple(bits), tuple(triples), weights, guards if any(guards) else (),
-               **({"lifts": lifts} if any(lifts) else {}))
+               **({"lifts": lifts} if any(lifts) else {}), **({"caches": caches} if any(caches) else {}))
     return kind, operands
+
+
+def _slots(v: Entering) -> tuple[int, ...]:
+    cache = v.cached.cache
+    base = cache.base.index + 1 if cache.base is not None and isinstance(cache.base.index, int) else 0
+    return tuple(Slots(cache.number, int(v.cached.swapped), len(v.rows.share), cache.first, base))
 
 
 def hadamard(party: Party, pairs: Sequence[tuple[Operand, Operand]], widths: Sequence[int],
@@ -101,7 +155,7 @@ def _opened(party: Party, kind: Hadamard, material: Material, operands: Sequence
     return factors
 
 
-def _see(party: Party, kind: Bilinear, material: Material, operands: Sequence[Operand | Weight],
+def _see(party: Party, kind: Bilinear, material: Material, operands: Sequence[Right],
          opened: Sequence[Any]) -> None:
     """Shows the openings of operands that have guards to whoever watches."""
     live = ((i, v) for i, v in enumerate(operands) if isinstance(v, Operand))
@@ -109,25 +163,32 @@ def _see(party: Party, kind: Bilinear, material: Material, operands: Sequence[Op
         party.see(material, u, kind.guards_of(i), v.shape, f"guard{i}.")
 
 
-def matmul(party: Party, pairs: Sequence[tuple[Operand, Operand | Weight]], widths: Sequence[int]) -> list[Any]:
-    """Matrix products. One round; width bits for each element of each distinct operand that is not a weight."""
+def matmul(party: Party, pairs: Sequence[tuple[Operand, Right]], widths: Sequence[int]) -> list[Any]:
+    """Matrix products. One round; width bits for each element of each distinct operand that is not a weight, of a cache
+    for each of its new rows."""
     kind, operands = bilinear(MatMul, pairs, widths)
     material, multiply = party.take(kind), party.kernels.matmul
     live = [(i, v) for i, v in enumerate(operands) if isinstance(v, Operand)]
+    grown = [(i, v) for i, v in enumerate(operands) if isinstance(v, Entering)]
     masked = {i: material.subtracted(f"mask{i}", v.data) for i, v in live}
-    opened = party.open("product", [(m, kind.bits[i]) for i, m in masked.items()])                    # 1
+    rows = {i: _entering(party, kind, i, material, v) for i, v in grown}
+    *opened, = party.open("product", [(m, kind.bits[i]) for i, m in (masked | rows).items()])         # 1
     masks = {i: masked[i].rest.reshape(v.shape) for i, v in live}
-    _see(party, kind, material, operands, opened)
-    e = {i: u.reshape(v.shape) for (i, v), u in zip(live, opened, strict=True)}
+    _see(party, kind, material, operands, opened[: len(live)])
+    for (_, v), d in zip(grown, opened[len(live) :], strict=True):
+        v.cached.cache.data.take(v.cached.first, d.reshape(v.rows.shape), party.rank)
+    e = {i: u.reshape(v.shape) for (i, v), u in zip(live, opened, strict=False)}
     results = []
     for p, (i, j, width) in enumerate(kind.pairs):                                                    # 2
         right, ready = operands[j], None
         if isinstance(right, Weight):
             d, factor, ready = right.data.opened, right.data.factor, right.data.ready
+        elif isinstance(right, Entering):
+            d, factor = (right.cached.placed(v) for v in right.cached.cache.data.both)
         else:
             d, factor = e[j], masks[j] + e[j] if party.rank == 0 else masks[j]
         c = material.draw(f"product{p}")
-        if party.kernels.fuses or not isinstance(right, Weight):
+        if party.kernels.fuses or isinstance(right, Operand):
             results.append(party.kernels.joint((e[i], masks[i]), (factor, d), c, width, ready))
         else:
             left, left_mask, d, factor = (v.astype(word_type(width), copy=False) for v in (e[i], masks[i], d, factor))
@@ -136,6 +197,14 @@ def matmul(party: Party, pairs: Sequence[tuple[Operand, Operand | Weight]], widt
             z = multiply(left, factor, width) + fixed_part
             results.append(z.astype(np.uint64, copy=False) + c.reshape(z.shape))
     return results
+
+
+def _entering(party: Party, kind: MatMul, i: int, material: Material, v: Entering) -> Any:
+    """The new rows of a cache, minus their slots' masks."""
+    cache = v.cached.cache
+    cache.data.grow(party, cache, kind.bits[i], lambda: material.draw(f"mask{i}"))
+    mask = cache.data.factor[v.cached.first : v.cached.first + len(v.rows.share)]
+    return (v.rows.data - mask).reshape(-1)
 
 
 def open_weight(party: Party, words: Any, index: int, width: int) -> OpenedWeight:

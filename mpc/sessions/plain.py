@@ -8,11 +8,12 @@ truncation's window could not hold; the secure session cannot see such a value.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from secformer.mpc.caches import Entering
 from secformer.mpc.errors import RangeError, SettingsError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Exponential, Opening, Series
@@ -58,6 +59,19 @@ class Sight:
         return found
 
 
+@dataclass
+class Rows:
+    """The rows (T, G, D) of a cache; 0 in slots that were not used yet."""
+
+    values: np.ndarray = field(repr=False)
+
+    def take(self, b: Entering) -> None:
+        """The new rows of an operand, in their slots."""
+        cache = b.cached.cache
+        self.values = np.pad(self.values, ((0, cache.capacity - len(self.values)), (0, 0), (0, 0)))
+        self.values[b.cached.first : b.cached.first + b.rows.shape[0]] = b.rows.data
+
+
 class PlainSession(Session):
     """Runs a program on float64 arrays. Not secure, and not meant to be."""
 
@@ -92,6 +106,9 @@ class PlainSession(Session):
 
     def _open_weight(self, data: Any, index: int, width: int) -> np.ndarray:
         return self._accept(data)
+
+    def _cache(self, row: tuple[int, int], base: Weight | None) -> Rows:
+        return Rows(np.zeros((0, *row)) if base is None else base.data.reshape(-1, *row))
 
     def _public(self, x: np.ndarray, frac: int) -> np.ndarray:
         return x
@@ -139,11 +156,15 @@ class PlainSession(Session):
         self._enter(pairs)
         return [*(a.data * b.data for a, b in pairs), *(v.data for v in kept)]
 
-    def _matmul(self, pairs: list[tuple[Operand, Operand | Weight]], widths: list[int]) -> list[np.ndarray]:
+    def _matmul(self, pairs: list[tuple[Operand, Operand | Weight | Entering]], widths: list[int]) -> list[np.ndarray]:
         self._enter(pairs)
-        return [a.data @ b.data for a, b in pairs]
+        for b in distinct(pairs):
+            if isinstance(b, Entering):
+                b.cached.cache.data.take(b)
+        return [a.data @ (b.cached.placed(b.cached.cache.data.values) if isinstance(b, Entering) else b.data)
+                for a, b in pairs]
 
-    def _enter(self, pairs: Sequence[tuple[Operand, Operand | Weight]]) -> None:
+    def _enter(self, pairs: Sequence[tuple[Operand, Operand | Weight | Entering]]) -> None:
         """Holds and sees what products open."""
         for v in distinct(pairs):
             if isinstance(v, Operand):

@@ -18,7 +18,7 @@ from secformer.mpc.party import Party
 from secformer.mpc.primitives import Levels, Threshold
 from secformer.mpc.scales import Truncation
 from secformer.mpc.session import CLIENT, Session
-from secformer.mpc.shares import Share
+from secformer.mpc.shares import Share, Weight
 
 
 class SecureSession(Session):
@@ -57,6 +57,9 @@ class SecureSession(Session):
 
     def _open_weight(self, data: Any, index: int, width: int) -> Any:
         return linear.open_weight(self.party, self.xp.asarray(data), index, width)
+
+    def _cache(self, row: tuple[int, int], base: Weight | None) -> linear.OpenedRows:
+        return linear.OpenedRows()
 
     def _reveal(self, x: Share, to: int | str) -> Any:
         fetched = self.party.kernels.backend.fetched

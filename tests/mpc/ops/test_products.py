@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 from mpc_lab import KERNELS, ULP, Raw, Words, compute, examples, kernels_named, reduced, run, words_of
 
+from secformer.mpc.dealer.kinds import WeightMask
+from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.products import Hadamard, MatMul
 from secformer.mpc.errors import RangeError, ShapeError
 from secformer.mpc.fixed import FixedPoint, encode
@@ -274,6 +276,26 @@ def test_a_stack_of_matrices_and_columns_of_it(name: str) -> None:
     np.testing.assert_array_equal(some.words, expected[..., 2:5])
     used = outcome.plan.kinds[-1]
     assert used.opened == x.size * 6 and used.corrections == (3 * 4 * 7 + 3 * 4 * 3) * 6
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_weight_serves_transposed_too(name: str) -> None:
+    """A table that rows are looked up in, and that gives a tied head's logits: one opening, two products."""
+    rng = np.random.default_rng(8)
+    x, y, w = (rng.uniform(-1, 1, shape) for shape in ((2, 7), (2, 4), (7, 4)))
+
+    def program(s: Any, x: Share, y: Share, w: Share) -> list[Share]:
+        kept = s.open_weight(w.data)
+        turned = kept.transposed()
+        assert turned.shape == (4, 7) and turned.index == (kept.index, 0, 4, 1)
+        with pytest.raises(ShapeError, match="a whole weight is transposed"):
+            turned.transposed()
+        return s.matmul_many([(x, kept), (y, turned)])
+
+    (found, logits), out = run(program, x, y, w, kernels=kernels_named(name))
+    assert np.abs(found - x @ w).max() < 20 * ULP and np.abs(logits - y @ w.T).max() < 20 * ULP
+    assert sum(isinstance(kind, WeightMask) for kind in out.plan.kinds) == 1
+    assert Plan.from_dict(out.plan.as_dict()) == out.plan
 
 
 @pytest.mark.parametrize("columns", [(-1, 2), (2, 2), (0, 4), (3, 1)])
