@@ -19,12 +19,13 @@ from typing import Any, ClassVar, Self
 
 from secformer.models.data.batch import Batch
 from secformer.models.data.inputs import TokenInputs
-from secformer.models.data.tensors import TABLE, Part, Tensor, matrix
+from secformer.models.data.tensors import TABLE, Layout, Part, Tensor, matrix
 from secformer.models.families.architecture import Architecture, Rows, Spec
 from secformer.models.families.attending import Attending, Causal
 from secformer.models.families.blocks import Forward, linear, look_up
 from secformer.models.families.config import Config
 from secformer.models.families.heads import Head
+from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 
@@ -104,6 +105,13 @@ class Decoder(Architecture):
     def final_layout(self) -> dict[str, Tensor]:
         """Tensors of the norm behind the last layer, `final.norm`."""
 
+    def layout(self, width: int | None) -> Layout:
+        """As `Architecture.layout`. A head that is tied to a table that is shared is that table, in whole words."""
+        if width is None or not self.spec.tied or self.head is not Head.CAUSAL:
+            return super().layout(width)
+        layout = super().layout(WORD_BITS)
+        return {name: tensor for name, tensor in layout.items() if name != f"{DECODER_HEAD}.weight"}
+
     def head_layout(self) -> dict[str, Tensor]:
         """The head's matrix (C, V): the word table, transposed, where both are one tensor."""
         if self.head is not Head.CAUSAL:
@@ -145,7 +153,16 @@ class Decoder(Architecture):
     def logits(self, s: Session, x: Share, f: Forward) -> Share:
         """A number for each word that may come next: hidden states (n, C) to (n, V)."""
         with s.scope("head"):
-            return linear(s, x, f, DECODER_HEAD, bias=False)
+            if f"{DECODER_HEAD}.weight" in f.parameters.matrices:
+                return linear(s, x, f, DECODER_HEAD, bias=False)
+            pairs = [(x, rows.transposed()) for rows in f.parameters.blocks(TABLE)]
+            found = s.matmul_many(pairs)
+            return found[0] if len(found) == 1 else s.concatenate(found, -1)
+
+    @property
+    def reaches(self) -> frozenset[int | None]:
+        """How many tokens before its own a token meets in attention: all that layers have."""
+        return frozenset({None})
 
     def placed(self, s: Session, x: Share, f: Forward, attending: Attending) -> Share:
         """Rows of words (N, C) with what their positions add."""

@@ -169,6 +169,10 @@ class Llama(Decoder):
             return linear(s, inner, f, f"{here}.output", bias=spec.mlp_bias)
 
     @property
+    def reaches(self) -> frozenset[int | None]:
+        return frozenset(window - 1 if window else None for window in self.spec.windows)
+
+    @property
     def layer_sites(self) -> tuple[str, ...]:
         heads = ("heads.norm",) if self.spec.head_norm else ()
         return ("attention.norm", "softmax", *heads, ROPE.name, "mlp.norm", self.spec.act, GLU.name)

@@ -5,7 +5,7 @@ This is the only file that reveals results. It reveals them to the client.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,31 +17,35 @@ from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
 from secformer.protocols.ranges import Site
 
+Answer = Callable[[Session, Share, Forward], dict[str, Share]]  # like `Architecture.answer`
 Results = dict[str, Any]  # by name: words with the session's fractional bits (in the twin: values)
 GUARD = "guard"  # the result that says which texts cannot be trusted: (B, 1) words, 0 where all values passed
 
 
 def infer(s: Session, architecture: Architecture, request: Request, f: Forward, names: Sequence[str],
-          guard: Guarded | None = None) -> Results:
+          guard: Guarded | None = None, answer: Answer | None = None) -> Results:
     """Runs a request. Returns the results of these names, as the client gets them from this session.
 
     With GUARD among the names, values are checked on the way; `guard` takes what is found (see `mpc/guarding`).
+    `answer` computes the results, by default the architecture's own.
     """
+    answer = answer or architecture.answer
     if GUARD not in names:
-        return _answers(s, architecture, request, f, names)
+        return _answers(s, architecture, request, f, names, answer)
     guard = guard or Guarded()
     with s.guarding(f.batch.owners, f.batch.size, guard):
-        out = _answers(s, architecture, request, f, [name for name in names if name != GUARD])
+        out = _answers(s, architecture, request, f, [name for name in names if name != GUARD], answer)
     return out | {GUARD: guard.words}
 
 
-def _answers(s: Session, architecture: Architecture, request: Request, f: Forward, names: Sequence[str]) -> Results:
+def _answers(s: Session, architecture: Architecture, request: Request, f: Forward, names: Sequence[str],
+             answer: Answer) -> Results:
     with s.scope("embedding"):
         x = s.accept(request.words(), frac=0 if request.private else None, width=request.width,
                      operand=request.private)
         if request.private:
             x = architecture.embed(s, x, f)
-    out = architecture.answer(s, x, replace(f, at=_named(s, f.at)))
+    out = answer(s, x, replace(f, at=_named(s, f.at)))
     s.site = ""
     with s.scope("reveal"):
         kept = s.lift(*(_checked(s, out[name], name) for name in names))

@@ -25,9 +25,11 @@ from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import Results, infer
 from secformer.models.ranges.profile import RangeProfile
 from secformer.models.ranges.trained import plaintext
+from secformer.models.run.decoding import Decoding, decoder_of
 from secformer.models.run.gather import gather
 from secformer.models.run.guard import named
 from secformer.models.run.helpers import Helpers
+from secformer.models.run.local_decoding import PlainDecoding, Plans, SecureDecoding
 from secformer.models.run.options import Settings, settings_of
 from secformer.models.run.output import SecureOutput, assemble
 from secformer.models.run.prepare import Prepared, prepare
@@ -58,6 +60,7 @@ class _Model(Helpers):
         self.names, self.notes, self.layout = prepared.names, list(prepared.notes), prepared.layout
         self.tokenizer, self.guard = prepared.folder.tokenizer, prepared.settings.guard
         self._turns = Turns()
+        self.prefix = 0
 
     @property
     def spec(self) -> Spec:
@@ -100,6 +103,7 @@ class SecureModel(_Model):
         self.provisioning: Cost | None = None
         self._parameters: dict[Session, Parameters] = {}
         self._scripts: OrderedDict[Hashable, tuple[Script, list[str]]] = OrderedDict()  # and the places of a guard
+        self._plans: Plans = OrderedDict()  # of steps of texts that grow
 
     @classmethod
     def from_pretrained(cls, folder: PathLike, *, recipe: Recipe | str = "auto", backend: str = "auto",
@@ -166,6 +170,17 @@ class SecureModel(_Model):
         found = {name: decode(words + theirs[name], self.settings.frac) for name, words in mine.items()}
         return named(found, places), outcome.cost
 
+    def decoding(self) -> Decoding:
+        """A text that grows in this model, empty but for a public prefix. Shares the weights, if that is still to come.
+
+        Raises ModelError where the model does not tell the next token.
+        """
+        decoder = decoder_of(self.architecture)
+        with self._turns.take():
+            self._provisioned()
+            return SecureDecoding(decoder, self._world(), self._parameters, self._forward, self._halves,
+                                  self.guard != "off", self._plans, self.prefix)
+
     def _noted(self) -> list[str]:
         return [*self.notes, *self._world().notes]
 
@@ -219,6 +234,11 @@ class PlainModel(_Model):
             read, tell = self._read(texts), self._turns.telling(tell)
             results, _ = gather(read.rows, self.settings.batch_tokens, self.architecture.results, [self._ask], tell)
             return self._assembled(read, results, None)
+
+    def decoding(self) -> Decoding:
+        """A text that grows in this model, as `SecureModel.decoding`."""
+        return PlainDecoding(decoder_of(self.architecture), self.session, self._parameters, self._forward,
+                             self._request, self.guard != "off", self.prefix)
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[Results, Cost]:
         forward = self._forward(batch, self._parameters, tell)
