@@ -17,6 +17,7 @@ from secformer.mpc.kernels.blas import one_thread
 from secformer.mpc.kernels.threads import threaded
 
 Array = Any
+THIN = 8        # rows up to which plain products of words are quicker than making limbs of the right matrix
 COLUMNS = 1024  # columns of a block of limbs, so that the block stays in the second cache
 
 
@@ -66,6 +67,9 @@ def split_for(width: int) -> Split:
 
 def product(a: Array, b: Array, width: int, pool: ThreadPoolExecutor | None = None, threads: int = 1) -> Array:
     """(..., n, k) @ (..., k, m), right mod 2^width, of uint64 or uint32 words and in their type."""
+    if a.shape[-2] <= THIN:
+        return np.einsum("...nk,...km->...nm", a, b)
+
     def part(x: Array, y: Array, z: Array, start: int, stop: int) -> None:
         _add_product(x, y[:, start:stop], z[:, start:stop], width)
 

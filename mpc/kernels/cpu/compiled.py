@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from secformer.mpc.kernels.cpu import chacha, compare, guard, multiply, packing, powers, products, series
+from secformer.mpc.kernels.cpu import chacha, compare, guard, multiply, packing, powers, products, series, thin
 from secformer.mpc.kernels.cpu.compile_notice import announce
 from secformer.mpc.kernels.reference import NumpyKernels
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, outcomes, power_factors
@@ -21,7 +21,7 @@ from secformer.mpc.kernels.threads import threaded
 from secformer.mpc.kernels.words import TERMS, Array, Factor, Guard, Key, Mask, Masked, Sealing, whole_bytes
 from secformer.mpc.ring import mask
 
-announce(*(m.__name__ for m in (chacha, compare, guard, multiply, packing, powers, products, series)))
+announce(*(m.__name__ for m in (chacha, compare, guard, multiply, packing, powers, products, series, thin)))
 
 
 class NumbaKernels(NumpyKernels):
@@ -31,6 +31,8 @@ class NumbaKernels(NumpyKernels):
     chunk = 1 << 15  # so many that Python's part of a step is small
 
     def matmul(self, a: Array, b: Array, bits: int = 64) -> Array:
+        if a.shape[-2] <= thin.ROWS:
+            return thin.product(a, b, self._pool, self.backend.threads)
         low, (a, b) = bits <= products.LOW_BITS, map(np.ascontiguousarray, (a, b))
         return threaded(lambda *part: products.multiply(*part, low), a, b, self._pool, self.backend.threads)
 
