@@ -27,7 +27,8 @@ import numpy as np
 from secformer.mpc.dealer.correlations import Material
 from secformer.mpc.dealer.kinds import WeightMask
 from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul
-from secformer.mpc.kernels.words import Factor, Ready
+from secformer.mpc.kernels.standing import Standing
+from secformer.mpc.kernels.words import Factor
 from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
 from secformer.mpc.ring import word_type
@@ -39,14 +40,20 @@ K = TypeVar("K", bound=Bilinear)
 
 @dataclass(frozen=True)
 class OpenedWeight:
-    """What a party keeps of a weight: the opened d = W - b, and b_i + [i = 0] d, the factor of e in step 2."""
+    """What a party keeps of a weight.
 
-    opened: Any = field(repr=False)
-    factor: Any = field(repr=False)
-    ready: Ready = field(default_factory=dict, repr=False, compare=False)  # what kernels make of both
+    rights  b_i + [i = 0] d, the factor of e in step 2, and the opened d = W - b
+    """
+
+    rights: Standing | tuple[Any, Any] = field(repr=False)
+
+    @property
+    def words(self) -> tuple[Any, Any]:
+        return self.rights.words() if isinstance(self.rights, Standing) else self.rights
 
     def __getitem__(self, index: Any) -> OpenedWeight:
-        return OpenedWeight(self.opened[index], self.factor[index])
+        factor, opened = self.words
+        return OpenedWeight((factor[index], opened[index]))
 
 
 def bilinear(
@@ -121,15 +128,15 @@ def matmul(party: Party, pairs: Sequence[tuple[Operand, Operand | Weight]], widt
     e = {i: u.reshape(v.shape) for (i, v), u in zip(live, opened, strict=True)}
     results = []
     for p, (i, j, width) in enumerate(kind.pairs):                                                    # 2
-        right, ready = operands[j], None
-        if isinstance(right, Weight):
-            d, factor, ready = right.data.opened, right.data.factor, right.data.ready
-        else:
-            d, factor = e[j], masks[j] + e[j] if party.rank == 0 else masks[j]
+        right = operands[j]
         c = material.draw(f"product{p}")
-        if party.kernels.fuses or not isinstance(right, Weight):
-            results.append(party.kernels.joint((e[i], masks[i]), (factor, d), c, width, ready))
+        if not isinstance(right, Weight):
+            rights = masks[j] + e[j] if party.rank == 0 else masks[j], e[j]
+            results.append(party.kernels.joint((e[i], masks[i]), rights, c, width))
+        elif party.kernels.fuses:
+            results.append(party.kernels.joint((e[i], masks[i]), right.data.rights, c, width))
         else:
+            factor, d = right.data.words
             left, left_mask, d, factor = (v.astype(word_type(width), copy=False) for v in (e[i], masks[i], d, factor))
             with party.meter.offline():
                 fixed_part = multiply(left_mask, d, width)
@@ -146,4 +153,4 @@ def open_weight(party: Party, words: Any, index: int, width: int) -> OpenedWeigh
         mask = party.take(kind).draw("mask").reshape(words.shape)
         (d,) = party.open("weight", [(words.astype(np.uint64, copy=False) - mask, width)])
         d, mask = d.reshape(words.shape).astype(dtype, copy=False), mask.astype(dtype, copy=False)
-        return OpenedWeight(d, mask + d if party.rank == 0 else mask)
+        return OpenedWeight(Standing(party.kernels.backend, (mask + d if party.rank == 0 else mask, d)))
