@@ -67,6 +67,9 @@ class Backend:
         """finish(array on the host); while a run is recorded, a `Later` of that."""
         return finish(self.to_host(array))
 
+    def finish(self) -> None:
+        """Waits for what this thread has queued."""
+
     @property
     def recording(self) -> Recorder | None:
         """What this thread's work is recorded in, if it is."""
@@ -116,6 +119,9 @@ class CupyBackend(Backend):
     _lock: threading.Lock
     _here: threading.local
     _constants: Constants
+
+    def finish(self) -> None:
+        self.xp.cuda.get_current_stream().synchronize()
 
     def lane_number(self) -> int:
         return int(self.xp.cuda.get_current_stream().ptr)

@@ -6,31 +6,28 @@ what will be received is read from such places. Each message that is sent ends a
 after segment, and carries messages between their places and the channels. The other roles see no difference: a party
 on a GPU works with a party on a CPU.
 
-The keys of all streams come from a table in device memory, as in `capture`. Each run needs the table of its own run
-name: the first segment claims it, which ends everything if a table comes again, and the last one wipes it.
+The keys of all streams come from a table in device memory (see `programs`). Each run needs the table of its own run
+name: the first segment claims it, and the last one wipes it.
 """
 
 from __future__ import annotations
 
-import gc
 import itertools
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from secformer.mpc.backend import CupyBackend
-from secformer.mpc.capture import KeyTable, done, graph_pool, later, put, why
-from secformer.mpc.errors import OutOfMemory, ReusedRandomness
+from secformer.mpc.errors import ReusedRandomness
 from secformer.mpc.kernels import Kernels
-from secformer.mpc.kernels.cuda.keys import ROW
 from secformer.mpc.kernels.cuda.launch import CudaKernels
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.prg import Name
+from secformer.mpc.programs import KeyTable, Programs, Recorded, Told, done, later, put
 from secformer.mpc.recording import Brought
 from secformer.mpc.script import Script
 from secformer.mpc.segmenting import Message, Noting, Places, Segmenting
@@ -40,7 +37,6 @@ REMEMBERED = 1 << 12 # names of runs
 
 Channels = Mapping[str, Channel]
 Play = Callable[[Channels, Any], tuple[Any, Any]]  # the program: channels by name, input -> results, facts
-Told = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -132,13 +128,13 @@ class _Outbox:
             self._held -= host.size
 
 
-class Recorded:
-    """A program as segments. Each run takes the keys of a run name: there is no way to repeat it without."""
+class Segmented(Recorded):
+    """The program of a role as segments."""
 
     def __init__(self, segmenting: Segmenting, keys: KeyTable, table: Any, buffer: Any, results: Any, facts: Any):
         later(results)  # raises for what is not
-        self._segments, self._kept, self._brought = segmenting.segments, segmenting.kept, segmenting.brought
-        self._keys, self._table, self._buffer, self._results, self._facts = keys, table, buffer, results, facts
+        super().__init__(segmenting, keys, table)
+        self._segments, self._buffer, self._results, self._facts = segmenting.segments, buffer, results, facts
 
     def run(self, run: Name, number: int, script: Script, channels: Channels, given: Any, backend: CupyBackend,
             ahead: int) -> Ran:
@@ -151,8 +147,7 @@ class Recorded:
             put(self._buffer, given, stream)
         self._brought.hold(script.arrays, stream)
         out = _Outbox(backend, channels, ahead)
-        self._table.set(self._keys.words(run, number), stream=stream)
-        try:
+        with self._under(self._keys.words(run, number), stream):
             for segment in self._segments:
                 for message in segment.received:
                     out.send()  # else this role and another may wait for each other
@@ -162,26 +157,11 @@ class Recorded:
                     out.put(segment.sent)
             out.send()
             stream.synchronize()
-        except BaseException:
-            with suppress(Exception):  # whatever ends the run is on its way
-                self._table.fill(0)
-                stream.synchronize()  # before the messages in `out` are let go of
-            raise
         return Ran(done(self._results, backend), self._facts, True)
 
 
-@dataclass
-class _Program:
-    """A program that has run, and its segments once they have been recorded."""
-
-    ran: bool = False
-    recorded: Recorded | None = None
-    refused: bool = False
-
-
-class Segments:
-    """The programs that a role has run in a lane, and the recordings of those that run again. They share their memory,
-    as no two of them run at the same time.
+class Segments(Programs[Segmented]):
+    """The programs that a role has run in a lane, and the recordings of those that run again.
 
     told   is told why a program was not recorded
     ahead  bytes of messages that may be on their way to the host while the GPU goes on
@@ -190,13 +170,8 @@ class Segments:
     recording = True
 
     def __init__(self, kernels: CudaKernels, backend: CupyBackend, told: Told, ahead: int = 0):
-        self._kernels, self._backend, self._told, self._ahead = kernels, backend, told, ahead
-        self._programs: OrderedDict[Hashable, _Program] = OrderedDict()
-        self._pool = graph_pool(kernels.xp)
-        self._places = Places(kernels.xp)
-        self._last = kernels.xp.zeros(1, dtype=np.uint64)
-        self._numbers = itertools.count(1)
-        kernels.claim_keys(kernels.xp.ones((1, ROW), dtype=np.uint64), self._last)  # a kernel's first launch loads it
+        super().__init__(kernels, backend, KEPT, told)
+        self._ahead, self._last, self._numbers = ahead, kernels.xp.zeros(1, dtype=np.uint64), itertools.count()
         kernels.xp.cuda.get_current_stream().synchronize()
         self._used: OrderedDict[tuple[tuple[bytes, ...], Name], None] = OrderedDict()
         self._busy = threading.Lock()
@@ -204,25 +179,24 @@ class Segments:
     def run(self, name: Hashable, script: Script, seeds: Sequence[bytes], run: Name, channels: Channels, given: Any,
             play: Play) -> Ran:
         """As in `Runs`. Raises ReusedRandomness for the name of a run that came before."""
+        def record() -> Segmented:
+            return self._recorded(script, seeds, run, channels, given, play)
+
+        def repeat(program: Segmented) -> Ran:
+            return program.run(run, next(self._numbers), script, channels, given, self._backend, self._ahead)
+
         with self._busy:
             self._burn(seeds, run)
-            program = self._programs.setdefault(name, _Program())
-            self._programs.move_to_end(name)
-            while len(self._programs) > KEPT:
-                self._programs.popitem(last=False)
-            if program.ran and program.recorded is None and not program.refused:
-                self._record(program, script, seeds, run, channels, given, play)
-            if program.recorded is None:
-                results, facts = play(channels, given)
-                program.ran = bool(script.name)
-                return Ran(results, facts, False)
-            number = next(self._numbers)
-            return program.recorded.run(run, number, script, channels, given, self._backend, self._ahead)
+            return self._run(name, record if script.name else None, repeat, lambda: Ran(*play(channels, given), False))
 
     def forget(self) -> None:
         """As in `Runs`."""
         with self._busy:
-            self._programs.clear()
+            super().forget()
+
+    def _renew(self) -> None:
+        super()._renew()
+        self._places = Places(self._kernels.xp)
 
     def _burn(self, seeds: Sequence[bytes], run: Name) -> None:
         if (tuple(seeds), run) in self._used:
@@ -231,34 +205,17 @@ class Segments:
         if len(self._used) > REMEMBERED:
             self._used.popitem(last=False)
 
-    def _record(self, program: _Program, script: Script, seeds: Sequence[bytes], run: Name, channels: Channels,
-                given: Any, play: Play) -> None:
-        """Nothing of the run happens here but the recording: whoever waits for its messages gets them afterwards."""
-        full = False
-        try:
-            program.recorded = self._recorded(script, seeds, run, channels, given, play)
-        except Exception as error:  # whatever CuPy, the driver or the plan says: launch by launch it still runs
-            program.refused, full = True, isinstance(error, OutOfMemory | self._backend.out_of_memory)
-            self._told(why(error, self._backend, self._pool))
-        if full:  # all recordings give their memory back, and are made anew when they are next asked for
-            for each in self._programs.values():
-                each.recorded = None
-            self._pool, self._places = graph_pool(self._kernels.xp), Places(self._kernels.xp)
-            gc.collect()  # the error's own frames hold arrays
-
     def _recorded(self, script: Script, seeds: Sequence[bytes], run: Name, channels: Channels, given: Any,
-                  play: Play) -> Recorded:
+                  play: Play) -> Segmented:
+        """Nothing is sent or received: whoever waits for this run's messages gets them afterwards."""
         xp, keys = self._kernels.xp, KeyTable(seeds, script.plan)
-        rows = keys.rows(run)
-        table = xp.zeros((len(rows) + 1, ROW), dtype=np.uint64)
-        buffer = None if given is None else xp.asarray(given)
+        table, buffer = keys.room(xp), None if given is None else xp.asarray(given)
         segmenting = Segmenting(xp, self._pool, self._places, Brought(xp, script.arrays, script.places))
-        xp.cuda.get_current_stream().synchronize()
-        xp.get_default_memory_pool().free_all_blocks()
+        self._begin()
         noting = {name: Noting(name, channel, segmenting) for name, channel in channels.items()}
         with segmenting.running(), self._backend.recorded_alone(segmenting), \
-                self._kernels.keys.recorded_here(table, rows):
+                self._kernels.keys.recorded_here(table, keys.rows(run)):
             self._kernels.claim_keys(table, self._last)
             results, facts = play(noting, buffer)
             table.fill(0)
-        return Recorded(segmenting, keys, table, buffer, results, facts)
+        return Segmented(segmenting, keys, table, buffer, results, facts)

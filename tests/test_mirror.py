@@ -33,6 +33,7 @@ HELD: tuple[tuple[str, tuple[str, ...], str], ...] = (
      "descriptions of functions, evaluated by the verbs"),
     ("mpc/meter.py", ("mpc/test_price.py", "mpc/dealer/test_plan_json.py"), "counts what verbs send; costs are JSON"),
     ("mpc/party.py", ("mpc/test_worlds.py", "mpc/test_faults.py"), "one end of a world"),
+    ("mpc/programs.py", ("mpc/test_capture.py", "mpc/test_segments.py"), "which runs are recorded, in both ways"),
     ("mpc/primitives.py", ("mpc/test_local_ops.py", "mpc/test_price.py"), "what a session asks of its kind, by verbs"),
     ("mpc/operators.py", ("mpc/test_local_ops.py",), "operators of shares, by what they are about"),
     ("mpc/scales.py", ("mpc/test_local_ops.py", "mpc/ops/test_truncation.py"), "where verbs settle"),

@@ -30,7 +30,7 @@ RECORDS: dict[str, Any] = {
     "Row": ROW, "Batch": Batch((ROW, ROW)), "Request": Request(WORDS.copy, (3, 7), True),
     "Half of a seed": Half("a", "m", LENGTHS, MASK, seed=SEED), "Half of words": Half("a", "m", LENGTHS, MASK, WORDS),
     "Answer": Answer({"logits": WORDS}, 16, Cost("total")), "Epoch": Epoch("e" * 32, {0: SEED, 1: SEED[::-1]}),
-    "OpenedWeight": OpenedWeight(WORDS, WORDS), "Dropped": Dropped(WORDS, 3),
+    "OpenedWeight": OpenedWeight((WORDS, WORDS)), "Dropped": Dropped(WORDS, 3),
     "Masked": Masked(WORDS, WORDS, WORDS), "Sealing": Sealing(SEED, 0, WORDS, rest=WORDS),
 }
 RAW = ("bytes", "ndarray", "Array")  # types of fields that may hold a secret

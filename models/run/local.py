@@ -48,7 +48,7 @@ from secformer.mpc.simulate import World
 from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import Recipe
 
-PLANS = 256  # of batches, that are kept for the next batch of the same lengths: 0.4 MB each of a model of 12 layers
+PLANS = 256  # of the last batches, kept for the next of the same lengths: 0.4 MB each of a model of 12 layers
 
 
 class _Model(Helpers):
@@ -164,6 +164,7 @@ class SecureModel(_Model):
             self._scripts[batch.public] = script, guards[world.recorder].places
             if len(self._scripts) > PLANS:
                 self._scripts.popitem(last=False)
+        self._scripts.move_to_end(batch.public)
         script, places = self._scripts[batch.public]
         outcome = world.run(program, *halves, script=script)
         mine, theirs = outcome.results

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from secformer.mpc.backend import Backend
-from secformer.mpc.kernels.words import Array, Dropped, Factor, Key, Mask, Masked, Piece, Ready, Sealing, whole_bytes
+from secformer.mpc.kernels.standing import Standing
+from secformer.mpc.kernels.words import Array, Dropped, Factor, Key, Mask, Masked, Piece, Sealing, whole_bytes
 from secformer.mpc.ring import mask, word_type
 
 Item = tuple[Array | Masked | Sealing, int]  # what is opened, and in how many bits
@@ -77,11 +78,10 @@ class Bundles(ABC):
             start += piece.nbytes
         return found
 
-    def joint(self, lefts: Sequence[Array], rights: Sequence[Array], onto: Array, bits: int,
-              ready: Ready | None = None) -> Array:
+    def joint(self, lefts: Sequence[Array], rights: Sequence[Array] | Standing, onto: Array, bits: int) -> Array:
         """onto + the sum of the products of two pairs, right mod 2^bits, as whole words: lefts (..., n, k), rights
-        (..., k, m), `onto` as many words as the result has, which may be overwritten. `ready` keeps what kernels make
-        of rights that stand."""
+        (..., k, m), `onto` as many words as the result has, which may be overwritten."""
+        rights = rights.words() if isinstance(rights, Standing) else rights
         (a, c), (b, d) = ([v.astype(word_type(bits), copy=False) for v in given] for given in (lefts, rights))
         total = self.matmul(a, b, bits) + self.matmul(c, d, bits)
         return total.astype(np.uint64, copy=False) + onto.reshape(total.shape)

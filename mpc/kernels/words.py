@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Array = Any
-Ready = dict[Any, Any]  # what kernels keep beside an array that stands
 Key = bytes | Array  # of a stream: 32 bytes; on a GPU also the four words that hold them, in device memory
 Guard = tuple[int, int, int]  # shift, low, span (see `mpc/guards`)
 BLOCK_BYTES = 64  # bytes of a ChaCha20 block: a keystream is addressed in whole blocks

@@ -29,7 +29,8 @@ from secformer.mpc.dealer.correlations import Material
 from secformer.mpc.dealer.kinds import WeightMask
 from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul, Slots
 from secformer.mpc.errors import Desync
-from secformer.mpc.kernels.words import Factor, Ready
+from secformer.mpc.kernels.standing import Standing
+from secformer.mpc.kernels.words import Factor
 from secformer.mpc.ops.guard import plain
 from secformer.mpc.party import Party
 from secformer.mpc.ring import word_type
@@ -42,17 +43,24 @@ Right = Operand | Weight | Entering
 
 @dataclass(frozen=True)
 class OpenedWeight:
-    """What a party keeps of a weight: the opened d = W - b, and b_i + [i = 0] d, the factor of e in step 2."""
+    """What a party keeps of a weight.
 
-    opened: Any = field(repr=False)
-    factor: Any = field(repr=False)
-    ready: Ready = field(default_factory=dict, repr=False, compare=False)  # what kernels make of both
+    rights  b_i + [i = 0] d, the factor of e in step 2, and the opened d = W - b
+    """
+
+    rights: Standing | tuple[Any, Any] = field(repr=False)
+
+    @property
+    def words(self) -> tuple[Any, Any]:
+        return self.rights.words() if isinstance(self.rights, Standing) else self.rights
 
     def __getitem__(self, index: Any) -> OpenedWeight:
-        return OpenedWeight(self.opened[index], self.factor[index])
+        factor, opened = self.words
+        return OpenedWeight((factor[index], opened[index]))
 
     def swapaxes(self, a: int, b: int) -> OpenedWeight:
-        return OpenedWeight(self.opened.swapaxes(a, b), self.factor.swapaxes(a, b))
+        factor, opened = self.words
+        return OpenedWeight((factor.swapaxes(a, b), opened.swapaxes(a, b)))
 
 
 @dataclass
@@ -76,17 +84,12 @@ class OpenedRows:
         with party.meter.offline():
             mask = masks().reshape(-1, *cache.row)
         if not have and cache.base is not None:
-            kept, have = cache.base.data, cache.first
-            self.opened, self.factor = (v.reshape(have, *cache.row).astype(np.uint64)
-                                        for v in (kept.opened, kept.factor))
+            have = cache.first
+            self.factor, self.opened = (v.reshape(have, *cache.row).astype(np.uint64) for v in cache.base.data.words)
         fresh, joined = mask[have - cache.first :], party.kernels.backend.joined
         nothing = party.kernels.xp.zeros(fresh.shape, np.uint64)
         self.opened = joined([self.opened, nothing]) if have else nothing
         self.factor = joined([self.factor, fresh]) if have else fresh.copy()
-
-    @property
-    def both(self) -> tuple[Any, Any]:
-        return self.opened, self.factor
 
     def take(self, first: int, d: Any, rank: int) -> None:
         """Rows that were opened, d = y - b, in the slots from `first` on."""
@@ -180,23 +183,31 @@ def matmul(party: Party, pairs: Sequence[tuple[Operand, Right]], widths: Sequenc
     e = {i: u.reshape(v.shape) for (i, v), u in zip(live, opened, strict=False)}
     results = []
     for p, (i, j, width) in enumerate(kind.pairs):                                                    # 2
-        right, ready = operands[j], None
-        if isinstance(right, Weight):
-            d, factor, ready = right.data.opened, right.data.factor, right.data.ready
-        elif isinstance(right, Entering):
-            d, factor = (right.cached.placed(v) for v in right.cached.cache.data.both)
-        else:
-            d, factor = e[j], masks[j] + e[j] if party.rank == 0 else masks[j]
+        right = operands[j]
         c = material.draw(f"product{p}")
-        if party.kernels.fuses or isinstance(right, Operand):
-            results.append(party.kernels.joint((e[i], masks[i]), (factor, d), c, width, ready))
+        if isinstance(right, Operand):
+            rights = masks[j] + e[j] if party.rank == 0 else masks[j], e[j]
+            results.append(party.kernels.joint((e[i], masks[i]), rights, c, width))
+        elif party.kernels.fuses:
+            results.append(party.kernels.joint((e[i], masks[i]), _rights(right), c, width))
         else:
+            standing = _rights(right)
+            factor, d = standing.words() if isinstance(standing, Standing) else standing
             left, left_mask, d, factor = (v.astype(word_type(width), copy=False) for v in (e[i], masks[i], d, factor))
             with party.meter.offline():
                 fixed_part = multiply(left_mask, d, width)
             z = multiply(left, factor, width) + fixed_part
             results.append(z.astype(np.uint64, copy=False) + c.reshape(z.shape))
     return results
+
+
+def _rights(right: Weight | Entering) -> Standing | tuple[Any, Any]:
+    """The factor of e in step 2, and what was opened, of an operand that stands."""
+    if isinstance(right, Weight):
+        rights: Standing | tuple[Any, Any] = right.data.rights
+        return rights
+    rows: OpenedRows = right.cached.cache.data
+    return right.cached.placed(rows.factor), right.cached.placed(rows.opened)
 
 
 def _entering(party: Party, kind: MatMul, i: int, material: Material, v: Entering) -> Any:
@@ -215,4 +226,4 @@ def open_weight(party: Party, words: Any, index: int, width: int) -> OpenedWeigh
         mask = party.take(kind).draw("mask").reshape(words.shape)
         (d,) = party.open("weight", [(words.astype(np.uint64, copy=False) - mask, width)])
         d, mask = d.reshape(words.shape).astype(dtype, copy=False), mask.astype(dtype, copy=False)
-        return OpenedWeight(d, mask + d if party.rank == 0 else mask)
+        return OpenedWeight(Standing(party.kernels.backend, (mask + d if party.rank == 0 else mask, d)))

@@ -12,12 +12,12 @@ from cuda_lab import HostModules
 from graph_lab import Given, graph_device
 
 from secformer.mpc import capture
-from secformer.mpc.capture import KeyTable
 from secformer.mpc.dealer.kinds import Coin, Lift
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync, SettingsError
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.prg import derive
+from secformer.mpc.programs import KeyTable
 from secformer.mpc.script import Script
 from secformer.mpc.session import CLIENT
 from secformer.mpc.sessions.recorder import ghost

@@ -102,7 +102,7 @@ def test_a_graph_without_fresh_keys_ends_everything(host_modules: HostModules) -
     """A launch by itself finds the table wiped; one with the keys of a run that was finds the run's number too low."""
     for again in (False, True):
         trial = Trial(host_modules)
-        graph = next(p.graph for p in trial.world._graphs._programs.values())  # type: ignore[union-attr]
+        graph = next(p.recorded for p in trial.world._graphs._programs.values())  # type: ignore[union-attr]
         assert graph is not None
         stale = graph._keys.words(trial.world._serial - 2)  # of the last run; the next one's are made already
         if again:

@@ -13,7 +13,6 @@ from cuda_lab import HostModules
 from graph_lab import graph_device
 from mpc_lab import SEEDS, Tap, kernels_named, split, tcp_pair
 
-from secformer.mpc.capture import KeyTable
 from secformer.mpc.dealer.ahead import read_ahead
 from secformer.mpc.dealer.kinds import Lift
 from secformer.mpc.dealer.plan import Plan
@@ -26,6 +25,7 @@ from secformer.mpc.guarding import Guarded
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.meter import Meter
 from secformer.mpc.party import Party
+from secformer.mpc.programs import KeyTable
 from secformer.mpc.script import Script
 from secformer.mpc.segmenting import BLOCK, Places
 from secformer.mpc.segments import Launches, Runs, Segments, runs_on

@@ -11,10 +11,10 @@ from graph_lab import Given, graph_device
 from mpc_lab import SEEDS, kernels_named
 
 from secformer.mpc.backend import Later
-from secformer.mpc.capture import later
 from secformer.mpc.errors import NotRecordable
 from secformer.mpc.fixed import decode, encode
 from secformer.mpc.functions import Series
+from secformer.mpc.programs import later
 from secformer.mpc.recording import Brought
 from secformer.mpc.script import Script
 from secformer.mpc.session import CLIENT

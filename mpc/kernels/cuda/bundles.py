@@ -4,7 +4,7 @@ sixteen."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from secformer.mpc.kernels.cuda.keys import Keys
 from secformer.mpc.kernels.cuda.products import MOST_BLOCKS, Products, Split
 from secformer.mpc.kernels.cuda.ways import BYTES, digits, product_of
 from secformer.mpc.kernels.reference import NumpyKernels
-from secformer.mpc.kernels.words import Array, Dropped, Key, Mask, Masked, Piece, Ready, Sealing, whole_bytes
+from secformer.mpc.kernels.standing import Standing
+from secformer.mpc.kernels.words import Array, Dropped, Key, Mask, Masked, Piece, Sealing, whole_bytes
 
 JOBS = 16              # arrays that one launch takes; as in random.cu and words.cu
 WATCHED = 32           # guards whose values one launch weighs; as in random.cu
@@ -63,27 +64,20 @@ class Bundled(NumpyKernels):
         self._launch("unpacked_all", THREADS, THREADS, [piece.length for piece in pieces], jobs, (payload, out))
         return found
 
-    def joint(self, lefts: Sequence[Array], rights: Sequence[Array], onto: Array, bits: int,
-              ready: Ready | None = None) -> Array:
-        shape = product_of(lefts[0], rights[0], bits)
+    def joint(self, lefts: Sequence[Array], rights: Sequence[Array] | Standing, onto: Array, bits: int) -> Array:
+        shape = product_of(lefts[0], rights if isinstance(rights, Standing) else rights[0], bits)
         if not shape.work or shape.batch > MOST_BLOCKS or self.products.choice(shape) != BYTES:
             return super().joint(lefts, rights, onto, bits)
         (z, n, k, m), outer = (shape.batch, shape.n, shape.k, shape.m), lefts[0].shape[:-1]
-        rows, columns = ([self.xp.ascontiguousarray(v).reshape(z, *sides) for v in given]
-                         for given, sides in ((lefts, (n, k)), (rights, (k, m))))
-        right = self._split(columns, digits(bits), ready)
-        return self.products.joint(rows, right, onto.reshape(z, n, m), shape).reshape(*outer, m)
+        rows = [self.xp.ascontiguousarray(v).reshape(z, n, k) for v in lefts]
+        d = digits(bits)
 
-    def _split(self, columns: Sequence[Array], d: int, ready: Ready | None) -> Split:
-        """Right operands of a byte product. Those of weights are split once by each stream that reads them; what a
-        recorded run would make is not there before the run is repeated, so it is not kept."""
-        name = d, self.backend.lane_number()
-        if ready is not None and name in ready:
-            return cast(Split, ready[name])
-        made = self.products.split("columns", columns, d)
-        if ready is not None and self.backend.recording is None:
-            ready[name] = made
-        return made
+        def split(words: Sequence[Array]) -> Split:
+            return self.products.split("columns", [self.xp.ascontiguousarray(v).reshape(z, k, m) for v in words], d)
+
+        lane = self.backend.lane_number()
+        right = rights.made((d, lane), split) if isinstance(rights, Standing) else split(rights)
+        return self.products.joint(rows, right, onto.reshape(z, n, m), shape).reshape(*outer, m)
 
     def weigh(self, key: Key, block: int, tables: Array, u: Array, shifts: Sequence[int], out: Array) -> None:
         if len(shifts) > WATCHED:

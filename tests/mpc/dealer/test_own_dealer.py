@@ -163,7 +163,7 @@ def reopened(s: Session, words: np.ndarray, x: np.ndarray, fails: bool) -> tuple
 
     def open_it() -> Weight:
         weight = s.open_weight(words)
-        opened.append(weight.data.opened)
+        opened.append(weight.data.words[1])
         return weight
 
     if fails:
