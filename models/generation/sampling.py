@@ -30,8 +30,8 @@ class Sampling:
     top_k               keep the k largest logits, and those equal to the last of them; None: 50; 0: keep all
     top_p               keep the fewest most probable tokens whose probabilities sum up to top_p, in 0..1; of equally
                         probable ones, those with the larger ids; None: 1
-    repetition_penalty  at least 1e-6; the logits of tokens that are in the prompt or were generated are divided by it where
-                        they are positive, else multiplied with it; 1: no penalty
+    repetition_penalty  at least 1e-6; the logits of tokens that are in the prompt or were generated are divided by it
+                        where they are positive, else multiplied with it; 1: no penalty
     stop                a text, or several, that end the generation; they are not part of the answer
     seed                a whole number, at least 0: equal seeds make equal choices; None: a fresh one
     """
