@@ -107,11 +107,12 @@ class Guarding(LocalOperators):
         """
         return x if self._guarded is None else x.expecting(self._interval(low, high, what))
 
-    def expect(self, x: Share, exponent: int, tolerance: float, what: str, *, by: Share | None = None) -> None:
-        """Checks at the end of the guarded block that x, or the product x * by, is 2^exponent, up to the relative
-        `tolerance`. Nothing without a guard."""
+    def expect(self, x: Share, exponent: int, tolerance: float, what: str, *, by: Share | None = None,
+               times: float = 1.0) -> None:
+        """Checks at the end of the guarded block that x, or the product x * by, is `times` 2^exponent, up to the
+        relative `tolerance`. `times` is about 1. Nothing without a guard."""
         if self._guarded is not None:
-            interval = self._interval(1.0 - tolerance, 1.0 + tolerance, what)
+            interval = self._interval(times * (1.0 - tolerance), times * (1.0 + tolerance), what)
             self._expected.append(Expected(x, by, exponent, interval))
 
     def expect_within(self, x: Share, low: float, high: float, what: str) -> None:

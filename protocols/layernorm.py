@@ -19,7 +19,19 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.fidelity import approximate, faithful
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import GAIN, INPUT, NORM, ROW_SUM, VARIANCE, apart, measured, needs, opens, positive
+from secformer.protocols.quantities import (
+    GAIN,
+    INPUT,
+    NORM,
+    ROW_SUM,
+    VARIANCE,
+    Quantity,
+    apart,
+    measured,
+    needs,
+    opens,
+    positive,
+)
 from secformer.protocols.ranges import Range, Site, bits, roomiest, with_air
 from secformer.protocols.rsqrt import deflation, rsqrt_goldschmidt, rsqrt_series
 
@@ -127,68 +139,109 @@ def layernorm_by(
     v = (xx.sum(-1, keepdims=True) * channels - tt).promise(plan.square_bits)                    # 2
     v = v + eps * channels**2 * unit**2
     g = (xg * channels - tg).promise(c + plan.deviation_bits) * 2.0 ** (plan.lift - c)
-    r = inverse_root(s, v, plan.domain, scale_bits=plan.root_bits + c)                           # 3
+    return rescaled(s, g, v, plan, inverse_root, tolerance) + beta                               # 3, 4
+
+
+@cite("ba2016layernorm", "layer normalisation")
+def rescaled(s: Session, g: Share, v: Share, plan: Plan, inverse_root: InverseRoot, tolerance: float) -> Share:
+    """g / sqrt(v) at the scales of the plan: a norm's last two steps, 1 round beside the root's. Pending, in whole
+    words. A guarded session checks v and the root (see `layernorm_by`)."""
+    r = inverse_root(s, v, plan.domain, scale_bits=plan.root_bits + plan.unit_bits)
     beyond = plan.lift + plan.root_bits
     pairs = [(g, r)]
     if s.guarded:
         down = bits(plan.domain.high) - min(CHECKED_BITS, s.fixed.whole - ROOT_ROOM)
         pairs.append((v * 2.0**-down, r))
         high = plan.domain.high
-        s.expect_within(v, -BELOW * high, high, "variance")  # or r could be the negative root
+        s.expect_within(v, -BELOW * high, high, plan.form.moment.name)  # or r could be the negative root
     y, *checked = s.mul_many(pairs, magnitude=[plan.result_bits + beyond, s.fixed.whole][: len(pairs)], whole=True)
     for vr in checked:
         rounding = 2.0 ** (down - s.fixed.frac) / plan.domain.low
-        s.expect(vr, 2 * (plan.root_bits + c) - down, tolerance + rounding, "variance", by=r)
-    return y * 2.0**-beyond + beta                                                               # 4
+        s.expect(vr, 2 * (plan.root_bits + plan.unit_bits) - down, tolerance + rounding, plan.form.moment.name, by=r,
+                 times=plan.times**2)
+    return y * 2.0**-beyond
+
+
+@dataclass(frozen=True)
+class Form:
+    """Which norm it is. No step divides: instead of a mean, v is a sum, which the root makes up for.
+
+    name     in messages
+    moment   the quantity whose root divides: v is `square(C)` times that
+    centred  whether the row's mean is subtracted; deviations are then taken C times, without a division, too
+    """
+
+    name: str
+    moment: Quantity
+    centred: bool
+
+    def square(self, channels: int) -> float:
+        return float(channels**2 if self.centred else channels)
+
+    def unit(self, channels: int) -> float:
+        """What the inverse root of v is multiplied with."""
+        return 2.0 ** bits(channels) if self.centred else math.sqrt(channels)
+
+
+LAYERNORM = Form("LayerNorm", VARIANCE, True)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where LayerNorm's values lie, as powers of two. C channels; x is kept times 2^near; 2^c >= C.
+    """Where a norm's values lie, as powers of two. C channels; x is kept times 2^near; 2^c >= C. What is said here of
+    LayerNorm holds for other norms with their `Form`: instead of the variance and C^2, its moment and square(C).
 
+    form            which norm
     near            x settles finer where deviations are small and coarser where they are large; and so coarse that C^2
                     times the largest possible variance fits a word
     input_bits      |x| 2^near is below 2^this
     square_bits     C^2 (variance + eps) 4^near is below 2^this
     deviation_bits  |x - mean| |gamma| 2^near is below 2^this
     result_bits     |x - mean| |gamma| / sqrt(variance) is below 2^this, since no deviation exceeds sqrt(C variance)
-    root_bits       roots settle times 2^(root_bits + c), at 2^ROOT_BITS or more
+    root_bits       roots settle times 2^(root_bits + unit_bits) times, at 2^ROOT_BITS or more
+    unit_bits, times  2^unit_bits times is what roots are multiplied with so that C cancels; 1/2 < times <= 1
     lift            deviations settle times C / 2^(c - lift): the finer, the larger roots are
     domain          of C^2 (variance + eps) 4^near
     sums            where row sums of x 2^near lie; None where x cannot hold them while its truncation is pending
     """
 
+    form: Form
     near: int
     input_bits: int
     square_bits: int
     deviation_bits: int
     result_bits: int
     root_bits: int
+    unit_bits: int
+    times: float
     lift: int
     domain: Range
     sums: Range | None
 
     @classmethod
-    def of(cls, fixed: FixedPoint, x: Share, eps: float, at: Site, guarded: bool = False) -> Plan:
+    def of(cls, fixed: FixedPoint, x: Share, eps: float, at: Site, guarded: bool = False,
+           form: Form = LAYERNORM) -> Plan:
         """Raises RangeError for missing ranges, and where words do not hold the products.
 
         Where it is `guarded`, x is opened in so many bits that no x outside of its range looks like one inside, if
         words have room for that.
         """
-        channels, c = x.shape[-1], bits(x.shape[-1])
+        channels, unit = x.shape[-1], form.unit(x.shape[-1])
+        unit_bits, size = bits(unit), form.square(channels)
+        c = unit_bits if form.centred else 0  # bits that deviations are larger by before they are rescaled
         reach, gain = bits(measured(at, INPUT).reach), positive(at, GAIN).high
-        variance = positive(at, VARIANCE)
+        variance = positive(at, form.moment)
         most, holds = fixed.whole, x.width - x.frac - 2
         if reach > holds:
-            raise RangeError(f"LayerNorm's input reaches {measured(at, INPUT).reach:g}, but the linear layer before it "
+            raise RangeError(f"{form.name}'s input reaches {measured(at, INPUT).reach:g}, but the linear layer before it "
                              f"holds values below 2^{holds}; raise `magnitude`")
         reach = min(holds, bits(with_air(measured(at, INPUT)).reach))
 
         def square(near: int, m: int) -> int:
-            return bits(channels**2 * (4.0**m + eps * 4.0**near))
+            return bits(size * (4.0**m + eps * 4.0**near))
 
         def deviation(m: int) -> int:
-            return max(1, m + 1 + bits(gain))
+            return max(1, m + form.centred + bits(gain))
 
         near = -int(bits(variance.low + eps) / 2)  # the least deviation settles at about 1, less where words are full
         while max(square(near, reach + near), c + deviation(reach + near)) > most:
@@ -198,13 +251,13 @@ class Plan:
         near -= next((cut for cut in range(COARSEST + 1)
                       if fixed.window(fixed.frac, max(1, wanted + near - cut))
                       == fixed.window(fixed.frac, max(1, reach + near))), 0)
-        low, high = ((end + eps) * channels**2 * 4.0**near for end in (variance.low, variance.high))
+        low, high = ((end + eps) * size * 4.0**near for end in (variance.low, variance.high))
         domain = Range(low, max(low, min(high, 2.0 ** square(near, reach + near))))
-        coarse, fine = (math.ceil(math.log2(end) / 2.0) - c for end in (domain.high, domain.low))
+        coarse, fine = (math.ceil(math.log2(end) / 2.0 - math.log2(unit)) for end in (domain.high, domain.low))
         result, root = max(1, bits(NEAR_ONE * math.sqrt(channels) * gain)), ROOT_BITS + coarse
         if result + root > most:
-            raise RangeError(f"LayerNorm's results reach 2^{result} for gains of {gain:g}, and inverse roots 2^{root} "
-                             f"for variances in [{variance.low:g}, {variance.high:g}]; a product of both is below "
+            raise RangeError(f"{form.name}'s results reach 2^{result} for gains of {gain:g}, and inverse roots "
+                             f"2^{root} for the {form.moment.name} in [{variance.low:g}, {variance.high:g}]; a product of both is below "
                              f"2^{most}. Check the model's weights, or lower `frac`")
         lift = min(max(0, LIFT_BITS - fine), most - result - root)
 
@@ -216,10 +269,11 @@ class Plan:
                     fixed.window(fixed.frac, deviation(m) + lift))
 
         m = roomiest(reach + near, windows)
-        sums = row_sums(x, at)
+        sums = row_sums(x, at) if form.centred else None
         if sums is not None:
             sums = Range(sums.low * 2.0**near, sums.high * 2.0**near)
-        return cls(near, max(m, wanted + near), square(near, m), deviation(m), result, root, lift, domain, sums)
+        return cls(form, near, max(m, wanted + near), square(near, m), deviation(m), result, root, unit_bits,
+                   unit / 2.0**unit_bits, lift, domain, sums)
 
 
 def row_sums(x: Share, at: Site) -> Range | None:

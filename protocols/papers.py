@@ -77,6 +77,8 @@ PAPERS = MappingProxyType({
         "He, Liu, Gao, Chen", 2021, "DeBERTa: Decoding-enhanced BERT with Disentangled Attention",
         "ICLR 2021, arXiv:2006.03654"),
     "ba2016layernorm": Paper("Ba, Kiros, Hinton", 2016, "Layer Normalization", "arXiv:1607.06450"),
+    "zhang2019rmsnorm": Paper(
+        "Zhang, Sennrich", 2019, "Root Mean Square Layer Normalization", "NeurIPS 2019, arXiv:1910.07467"),
     "su2021roformer": Paper(
         "Su et al.", 2021, "RoFormer: Enhanced Transformer with Rotary Position Embedding", "arXiv:2104.09864"),
     "shazeer2020glu": Paper("Shazeer", 2020, "GLU Variants Improve Transformer", "arXiv:2002.05202"),

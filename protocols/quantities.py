@@ -77,7 +77,7 @@ class Quantity:
     of        (xp, *inputs) -> the values whose extremes count. xp is `numpy` or `torch`: spell keywords as both do
               (axis, keepdims). Inputs are the arrays that the function is given:
                 gelu, tanh  x, of any shape
-                further functions  x, or the several that they take
+                further functions  x, or the several shares that they take
                 layernorm   x (N, C), gamma (C,), beta (C,) or 0.0
                 softmax     scores (B, H, Q, T), values (B, H, T, D), real, which broadcasts to the scores and is True
                             where one is real. Others hold their row's largest real score: extremes ignore them; sums
@@ -172,7 +172,7 @@ def _gate(xp: Any, x: Any, gate: Any) -> Any:
     return gate
 
 
-def _gain(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
+def _gain(xp: Any, x: Any, gamma: Any, *beta: Any) -> Any:
     """The power of two that bounds |gamma|: a profile is public, and says no more of a secret parameter."""
     return xp.exp2(xp.ceil(xp.log2(xp.clip(xp.amax(xp.abs(gamma)), LEAST_GAIN, None))))
 
@@ -181,6 +181,11 @@ def _variance(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
     """Of every row."""
     centred = x - xp.mean(x, axis=-1, keepdims=True)
     return xp.mean(centred * centred, axis=-1)
+
+
+def _mean_square(xp: Any, x: Any, gamma: Any) -> Any:
+    """Of every row."""
+    return xp.mean(x * x, axis=-1)
 
 
 def _row_sum(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
@@ -232,6 +237,7 @@ INPUT = Quantity("input", _input)
 GATE = Quantity("gate", _gate)  # what a value is multiplied with
 GAIN = Quantity("gain", _gain, Widening(ratio=True, fixed=True))
 VARIANCE = Quantity("variance", _variance, RATIO)
+MEAN_SQUARE = Quantity("mean_square", _mean_square, RATIO)
 ROW_SUM = Quantity("row_sum", _row_sum)
 VALUE = Quantity("value", _value)
 SCORE = Quantity("score", _score)
@@ -244,4 +250,4 @@ RELU_SUM = Quantity("relu_sum", _relu_sum, RATIO)
 MOST = Quantity("most", _input, Widening(ratio=True, fixed=True))  # what no text exceeds (see `families/certain`)
 NORM = INPUT, GAIN, VARIANCE, ROW_SUM
 ATTENTION = VALUE, SCORE, SPREAD, EXP_SUM, LOG_MEAN, QUAD_SUM, RELU_SUM, MAXIMUM
-KNOWN = MappingProxyType({q.name: q for q in (*NORM, *ATTENTION, GATE, MOST)})
+KNOWN = MappingProxyType({q.name: q for q in (*NORM, MEAN_SQUARE, *ATTENTION, GATE, MOST)})

@@ -39,8 +39,8 @@ PRODUCT_MAGNITUDE = 30                    # magnitude of row-wise products: with
 
 @cite("luo2024secformer", "masked sine, taken to many harmonics")
 @cite("huybrechs2010", "Fourier extension of 1/sqrt(v)")
-def rsqrt_series(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Share:
-    """2^scale_bits / sqrt(v) for v in the domain.   1 round where one series reaches 2e-5, else 5.
+def rsqrt_series(s: Session, v: Share, domain: Range, *, scale_bits: int, times: float = 1.0) -> Share:
+    """times 2^scale_bits / sqrt(v) for v in the domain.   1 round where one series reaches 2e-5, else 5.
 
     One series (high/low up to 362, with a domain's ends on half octaves), 3 to 4 bytes per row:
     1. z <- v 2^a, local, so that z fills a period of 2^8; open z mod 2^8; sum the harmonics
@@ -57,10 +57,10 @@ def rsqrt_series(s: Session, v: Share, domain: Range, *, scale_bits: int) -> Sha
     z = v * 2.0**move
     odd, gain = scale_bits * 2 + move & 1, scale_bits * 2 + move >> 1  # 2^(scale + move/2) = 2^gain sqrt(2)^odd
     if high / low <= WIDEST:
-        one = rsqrt_fit(low, high, gain, odd)
+        one = rsqrt_fit(low, high, gain, odd, times)
         if one.error <= TOLERANCE:
             return s.series(z, [one.series])[0]
-    return _by_segments(s, z, low, high, gain, odd)
+    return _by_segments(s, z, low, high, gain, odd, times)
 
 
 def series_rounds(domain: Range) -> int:
@@ -85,10 +85,10 @@ def _filling(domain: Range) -> tuple[int, float, float]:
 
 
 @lru_cache(maxsize=256)
-def rsqrt_fit(low: float, high: float, gain: int, odd: int) -> Fit:
-    """The best fit of 2^gain sqrt(2)^odd / sqrt(z) with as few harmonics as reach the tolerance."""
+def rsqrt_fit(low: float, high: float, gain: int, odd: int, times: float = 1.0) -> Fit:
+    """The best fit of times 2^gain sqrt(2)^odd / sqrt(z) with as few harmonics as reach the tolerance."""
     unit = _unit_fit(low, high)
-    return unit.times(2.0**gain * math.sqrt(2.0) ** odd)
+    return unit.times(times * 2.0**gain * math.sqrt(2.0) ** odd)
 
 
 @lru_cache(maxsize=256)
@@ -97,12 +97,12 @@ def _unit_fit(low: float, high: float) -> Fit:
                   counts=ROW_HARMONICS, relative=True, strict=False)
 
 
-def _by_segments(s: Session, z: Share, low: float, high: float, gain: int, odd: int) -> Share:
+def _by_segments(s: Session, z: Share, low: float, high: float, gain: int, odd: int, times: float) -> Share:
     count = math.ceil(math.log2(high / low) / SEGMENT_BITS)
     if count > MOST_SEGMENTS:
         raise RangeError(f"an inverse square root covers ratios up to 2^{SEGMENT_BITS * MOST_SEGMENTS} at one call "
                          f"site, but the range profile has {high / low:.3g}; check the model's weights")
-    fit = rsqrt_fit(high * 2.0**-SEGMENT_BITS / SEGMENT_SLACK, high, gain, odd)
+    fit = rsqrt_fit(high * 2.0**-SEGMENT_BITS / SEGMENT_SLACK, high, gain, odd, times)
     cuts = [high * 2.0 ** (-SEGMENT_BITS * i) for i in range(1, count)]
     below = s.less(z, cuts, bound=high)                                                          # 1
     copies = [(z * 2.0 ** (SEGMENT_BITS * i)).reshape(*z.shape, 1) for i in range(count)]

@@ -23,6 +23,7 @@ class Head(Enum):
     TOKEN = "a label for each token"
     QUESTION = "where an answer starts and ends"
     MASKED = "the word at each token"
+    CAUSAL = "the word behind each token"
     REPLACED = "whether each token was replaced"
     NEXT = "whether a pair's second text continues the first"
     PRETRAINING = "the word at each token, and whether a pair's second text continues the first"
@@ -30,7 +31,7 @@ class Head(Enum):
     @property
     def by_token(self) -> bool:
         """Whether logits have one row per token (else one row per text)."""
-        return self in (Head.TOKEN, Head.QUESTION, Head.MASKED, Head.REPLACED)
+        return self in (Head.TOKEN, Head.QUESTION, Head.MASKED, Head.CAUSAL, Head.REPLACED)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Which keys each query meets: all of its text's, or those within reach, computed in blocks of queries.
+"""Which keys each query meets: all of its text's, those within reach, or those before it, in blocks of queries.
 
 B texts, T tokens of the longest, N tokens of all texts packed without padding, C hidden, H heads, D = C / H, n blocks,
-w queries of a block, k keys that they meet. Everything here is public. Blocks lie along the axis of heads, since the
-first axis of whatever a protocol gets counts texts or tokens.
+w queries of a block, k keys that they meet, G heads of keys, each of which R = H / G heads of queries share. Everything
+here is public. Blocks lie along the axis of heads, since the first axis of whatever a protocol gets counts texts or
+tokens. Queries that share keys lie along the axis of queries, so that keys are not repeated.
 """
 
 from __future__ import annotations
@@ -45,16 +46,17 @@ class Meeting:
         return cls(index, index, batch.mask, batch.packing, np.zeros(batch.tokens, bool))
 
     @classmethod
-    def within(cls, batch: Batch, reach: int, size: int, block: int | None = None) -> Self:
-        """Every query meets the keys that are at most `reach` tokens away. `size` is D, by which w is chosen, unless it
-        is given as `block`."""
+    def within(cls, batch: Batch, reach: int, size: int, block: int | None = None, *, causal: bool = False) -> Self:
+        """Every query meets the keys that are at most `reach` tokens away and, where it is `causal`, not behind it.
+        `size` is D, by which w is chosen, unless it is given as `block`."""
         t, b = batch.longest, batch.size
-        w = block or block_size(t, reach, size)
+        after = 0 if causal else reach
+        w = block or block_size(t, reach, size, after)
         n = -(-t // w)
-        k = min(t, w + 2 * reach)
+        k = min(t, w + reach + after)
         seen = np.pad(batch.mask.cumsum(axis=1), ((0, 0), (1, 0)))
         steps = np.arange(t)
-        near = seen[:, np.minimum(steps + reach + 1, t)] - seen[:, np.maximum(steps - reach, 0)]
+        near = seen[:, np.minimum(steps + after + 1, t)] - seen[:, np.maximum(steps - reach, 0)]
         live = batch.own & (near > 0)  # (B, T): has something to attend to
         here = np.pad(live, ((0, 0), (0, n * w - t))).reshape(b, n, w)
         # a block without a live query is a copy of one that has some, and so is, within a block, every other query:
@@ -66,47 +68,55 @@ class Meeting:
         queries = taken[..., None] * w + step
         keys = np.clip(taken * w - reach, 0, t - k)[..., None] + np.arange(k)           # (B, n, k)
         text, index = np.arange(b)[:, None, None], batch.unpacking.reshape(b, t)
-        mask = np.abs(queries[..., None] - keys[..., None, :]) <= reach
+        before = queries[..., None] - keys[..., None, :]
+        mask = (-after <= before) & (before <= reach)
         mask &= batch.mask[text, keys][..., None, :]
         places = np.flatnonzero(np.pad(batch.present, ((0, 0), (0, n * w - t))))[batch.like]
         return cls(index[text, queries], index[text, keys], mask, places, ~live[batch.present][batch.like])
 
-    def of_queries(self, x: Share, heads: int) -> Share:
-        """Queries (N, C) to (B, H n, w, D)."""
-        return _spread(x, self.queries, heads)
+    def of_queries(self, x: Share, heads: int, groups: int | None = None) -> Share:
+        """Queries (N, C) to (B, G n, R w, D). By default G = H, and R = 1."""
+        found = _spread(x, self.queries, heads)                          # (B, H n, w, D)
+        b, _, w, d = found.shape
+        if groups in (None, heads):
+            return found
+        found = found.reshape(b, groups, heads // groups, -1, w, d).transpose(0, 1, 3, 2, 4, 5)
+        return found.reshape(b, -1, heads // groups * w, d)
 
     def of_keys(self, x: Share, heads: int) -> Share:
-        """Keys or values (N, C) to (B, H n, k, D)."""
+        """Keys or values of G heads (N, G D) to (B, G n, k, D)."""
         return _spread(x, self.keys, heads)
 
-    def real(self, heads: int) -> np.ndarray:
-        """The mask that softmax takes, for scores (B, H n, w, k)."""
+    def real(self, heads: int, groups: int | None = None) -> np.ndarray:
+        """The mask that softmax takes, for scores (B, G n, R w, k)."""
         if self.mask.ndim == 2:
             return self.mask
         b, n, w, k = self.mask.shape
-        return np.broadcast_to(self.mask[:, None], (b, heads, n, w, k)).reshape(b, heads * n, w, k)
+        groups = groups or heads
+        shared = np.broadcast_to(self.mask[:, None, :, None], (b, groups, n, heads // groups, w, k))
+        return shared.reshape(b, groups * n, -1, k)
 
-    def joined(self, x: Share, heads: int) -> Share:
-        """Results (B, H n, w, D) to (N, C), each token's own."""
-        b, _, w, d = x.shape
-        x = x.reshape(b, heads, -1, w, d).transpose(0, 2, 3, 1, 4)
-        return x.reshape(-1, heads * d)[self.places]
+    def joined(self, x: Share, heads: int, groups: int | None = None) -> Share:
+        """Results (B, G n, R w, D) to (N, C), each token's own."""
+        groups, n, w = groups or heads, *self.queries.shape[1:]
+        x = x.reshape(x.shape[0], groups, n, heads // groups, w, x.shape[-1]).transpose(0, 2, 4, 1, 3, 5)
+        return x.reshape(-1, heads * x.shape[-1])[self.places]
 
 
-def block_size(longest: int, reach: int, size: int) -> int:
+def block_size(longest: int, reach: int, size: int, after: int | None = None) -> int:
     """w, at which attention within reach costs about least, for texts of `longest` tokens: large blocks have many
-    keys that a query does not need, and neighbouring small ones open the same keys and values again.
+    keys that a query does not need, and neighbouring small ones open the same keys and values again. Keys are at most `after` tokens behind a query, by default `reach`.
 
     Chosen for the power of two that bounds the length, so that the keys of a block, too, have one such bound: what a
     recipe fits for row sums is the same for all these lengths, as books have it (see `models/run/public.py`).
     """
-    most = 2 ** bits(longest)
+    most, both = 2 ** bits(longest), reach + (reach if after is None else after)
     n = np.arange(1, most + 1)
     each = -(-most // n)
-    keys = np.minimum(most, each + 2 * reach)
+    keys = np.minimum(most, each + both)
     w = int(each[np.argmin(n * (SCORE_COST * each * keys + 2 * KEY_COST * size * keys))])
     even = -(-longest // -(-longest // w))  # so that the last block is nearly full
-    same = bits(min(longest, even + 2 * reach)) == bits(min(longest, w + 2 * reach))
+    same = bits(min(longest, even + both)) == bits(min(longest, w + both))
     return even if same else min(w, longest)
 
 

@@ -19,10 +19,14 @@ from secformer.models.families.deberta_v2 import DebertaV2
 from secformer.models.families.distilbert import DistilBert
 from secformer.models.families.electra import Electra
 from secformer.models.families.heads import Head
+from secformer.models.families.llama import Llama
+from secformer.models.families.mistral import Mistral
 from secformer.models.families.modernbert import ModernBert
 from secformer.models.families.modules import Modules, read_modules
 from secformer.models.families.mpnet import MPNet
 from secformer.models.families.nomic_bert import NomicBert
+from secformer.models.families.qwen2 import Qwen2
+from secformer.models.families.qwen3 import Qwen3
 from secformer.models.families.roberta import Camembert, Roberta, XLMRoberta
 from secformer.models.families.sentence import PLACE, SentenceModel
 from secformer.mpc.errors import ModelError
@@ -35,9 +39,13 @@ FAMILIES: Mapping[str, type[Architecture]] = MappingProxyType({family.model_type
     DebertaV2,
     DistilBert,
     Electra,
+    Llama,
+    Mistral,
     ModernBert,
     MPNet,
     NomicBert,
+    Qwen2,
+    Qwen3,
     Roberta,
     XLMRoberta,
 )})

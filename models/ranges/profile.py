@@ -38,6 +38,7 @@ FORMAT = 3  # 1 lacks what LayerNorms and attention's values reach, 2 row sums a
 MARGIN = 1.25
 MOST_FACTOR = 1e6  # by which a positive range is said to be missed, at most
 SPARED = frozenset({ROW_SUM.name, MAXIMUM.name, LOG_MEAN.name})  # older files lack these: protocols take more rounds
+WORDY = (Head.MASKED, Head.CAUSAL, Head.PRETRAINING)  # a logit per token and word
 MOST_TOKENS = 1024      # per batch while ranges are measured; bounds memory
 MOST_LOGITS = 1 << 25   # the same, of models that answer with a logit per token and word
 KEYS = ("format", "model", "design", "texts", "tokens", "margin", "sites")
@@ -222,7 +223,7 @@ def measure_rows(folder: ModelFolder, rows: Sequence[Row], *, recipe: Recipe | N
     probes: dict[str, Probe] = {}
     parameters = load_weights(s, PlainTensors(layout, folder.checkpoint))
     watched = observed(design, np, probe, asking=wanted)
-    words = architecture.inputs.words if architecture.head in (Head.MASKED, Head.PRETRAINING) else 1
+    words = architecture.inputs.words if architecture.head in WORDY else 1
     for batch in _of_one_length(rows, min(MOST_TOKENS, max(1, MOST_LOGITS // words))):
         forward = Forward(batch, parameters, watched, lambda site: probes.setdefault(site, Probe(margin)))
         with np.errstate(over="ignore", invalid="ignore"):

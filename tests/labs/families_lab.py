@@ -182,6 +182,10 @@ OTHERS: dict[str, dict[str, Any]] = {
     "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8,
                    "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False},
     "distilbert": {"dim": 30, "n_layers": 2, "n_heads": 5, "hidden_dim": 21},
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), {
+        "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 5, "pad_token_id": 0,
+        "bos_token_id": 2, "eos_token_id": 3, "layer_types": ["full_attention", "sliding_attention"],
+        "use_sliding_window": True}),
     "modernbert": {"local_attention": 6, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2,
                    "sep_token_id": 3},
 }

@@ -212,8 +212,8 @@ def test_a_name_means_one_thing() -> None:
 
 def test_known_names() -> None:
     """They stand in profiles: renaming one makes every file stale."""
-    assert list(KNOWN) == ["input", "gain", "variance", "row_sum", "value", "score", "spread", "exp_sum", "log_mean",
-                           "quad_sum", "relu_sum", "maximum", "gate", "most"]
+    assert list(KNOWN) == ["input", "gain", "variance", "row_sum", "mean_square", "value", "score", "spread", "exp_sum",
+                           "log_mean", "quad_sum", "relu_sum", "maximum", "gate", "most"]
     with pytest.raises(TypeError):
         KNOWN["x"] = INPUT  # type: ignore[index]
 

@@ -1,0 +1,182 @@
+"""Llama (Touvron et al., arXiv:2302.13971) and its relatives: RMSNorm, rotary positions, heads that share keys, SwiGLU.
+
+SmolLM is a Llama. Mistral, Qwen2 and Qwen3 differ in biases, in norms of queries and keys, and in how far back a token
+looks.
+
+N tokens, packed without padding, C hidden, I intermediate, H heads of queries, G heads of keys, D entries of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from secformer.models.data.tensors import Part, Tensor, linear_layout, vector
+from secformer.models.families.activations import NAMES, activating, activation
+from secformer.models.families.attending import Attending
+from secformer.models.families.blocks import Forward, entering, linear, projecting
+from secformer.models.families.config import Config
+from secformer.models.families.decoder import Decoder, DecoderSpec
+from secformer.models.families.heads import Head
+from secformer.models.families.rotary import theta_of
+from secformer.mpc.session import Session
+from secformer.mpc.shares import Share
+from secformer.protocols.glu import GLU
+from secformer.protocols.quantities import GATE
+from secformer.protocols.rmsnorm import RMSNORM
+from secformer.protocols.rope import ROPE
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaSpec(DecoderSpec):
+    """The public facts of a checkpoint of the Llama family.
+
+    theta     the base of rotary angles
+    windows   for each layer, how many tokens a token meets, itself included; 0: all before it
+    qkv_bias, output_bias, mlp_bias  which linear layers have biases
+    head_norm queries and keys go through an RMSNorm, head by head
+    """
+
+    theta: float
+    windows: tuple[int, ...]
+    qkv_bias: bool
+    output_bias: bool
+    mlp_bias: bool
+    head_norm: bool
+
+
+def decoder_classes(stem: str) -> Mapping[str, Head]:
+    """Hugging Face's classes of a decoder that are run here."""
+    return MappingProxyType({f"{stem}Model": Head.ENCODER, f"{stem}ForCausalLM": Head.CAUSAL})
+
+
+class Llama(Decoder):
+    """A Llama, with the head that tells the next token."""
+
+    model_type = "llama"
+    classes = decoder_classes("Llama")
+    spec_type: ClassVar = LlamaSpec
+    prefix = "model."
+    buffers = ("rotary_emb.inv_freq",)
+    words = "embed_tokens.weight"
+
+    spec: LlamaSpec
+
+    @classmethod
+    def facts_of(cls, config: Config, architecture: str) -> dict[str, Any]:
+        hidden, heads, layers = (config.size(key) for key in ("hidden_size", "num_attention_heads",
+                                                              "num_hidden_layers"))
+        groups = heads if config.get("num_key_value_heads") is None else config.size("num_key_value_heads")
+        config.require("num_attention_heads", heads % groups == 0, f"a multiple of num_key_value_heads = {groups}")
+        if config.get("head_dim") is None:
+            config.require("hidden_size", hidden % heads == 0, f"a multiple of num_attention_heads = {heads}")
+        size = hidden // heads if config.get("head_dim") is None else config.size("head_dim")
+        config.require("head_dim", size % 2 == 0, "even, for rotary positions", size)
+        return {
+            "architecture": architecture, "vocab": config.size("vocab_size"), "hidden": hidden, "layers": layers,
+            "heads": heads, "groups": groups, "size": size, "intermediate": config.size("intermediate_size"),
+            "longest": config.size("max_position_embeddings"), "eps": float(config.get("rms_norm_eps")),
+            "tied": bool(config.get("tie_word_embeddings")), "act": config.named("hidden_act", NAMES),
+            "theta": theta_of(config, "rope_parameters", config.get("rope_parameters")),
+            "windows": cls.windows_of(config, layers),
+            **dict.fromkeys(("qkv_bias", "output_bias"), bool(config.get("attention_bias"))),
+            "mlp_bias": bool(config.get("mlp_bias")), "head_norm": False,
+        }
+
+    @classmethod
+    def windows_of(cls, config: Config, layers: int) -> tuple[int, ...]:
+        """How many tokens a token meets, by layer; 0: all before it."""
+        return (0,) * layers
+
+    # ---- tensors -----------------------------------------------------------------------------------------------------
+
+    def layer_layout(self, i: int) -> dict[str, Tensor]:
+        spec, here, there = self.spec, f"layer.{i}", f"layers.{i}"
+        c, inner, q, k = spec.hidden, spec.intermediate, spec.heads * spec.size, spec.groups * spec.size
+        scale = 1.0 if spec.head_norm else 1.0 / math.sqrt(spec.size)
+        rows = [(f"{there}.self_attn.{name}_proj", size, factor)
+                for name, size, factor in (("q", q, scale), ("k", k, 1.0), ("v", k, 1.0))]
+        both = [(f"{there}.mlp.{name}_proj", inner, 1.0) for name in ("gate", "up")]
+        return {
+            f"{here}.attention.norm.weight": vector(f"{there}.input_layernorm.weight", c),
+            **_joined(f"{here}.qkv", rows, c, bias=spec.qkv_bias),
+            **(self._head_norm(here, there) if spec.head_norm else {}),
+            **linear_layout(f"{here}.attention", f"{there}.self_attn.o_proj", q, c, bias=spec.output_bias),
+            f"{here}.mlp.norm.weight": vector(f"{there}.post_attention_layernorm.weight", c),
+            **_joined(f"{here}.intermediate", both, c, bias=spec.mlp_bias),
+            **linear_layout(f"{here}.output", f"{there}.mlp.down_proj", inner, c, bias=spec.mlp_bias),
+        }
+
+    def _head_norm(self, here: str, there: str) -> dict[str, Tensor]:
+        """Gains of all heads of queries, then of keys: ((H + G) D,). Those of queries have the scale of scores."""
+        query, key = (Part((f"{there}.self_attn.{name}_norm.weight",), (self.spec.size,), factor=factor)
+                      for name, factor in (("q", 1.0 / math.sqrt(self.spec.size)), ("k", 1.0)))
+        return {f"{here}.heads.norm.weight": Tensor((query,) * self.spec.heads + (key,) * self.spec.groups)}
+
+    def final_layout(self) -> dict[str, Tensor]:
+        return {"final.norm.weight": vector("norm.weight", self.spec.hidden)}
+
+    # ---- the program -------------------------------------------------------------------------------------------------
+
+    def normed(self, s: Session, x: Share, f: Forward, site: str) -> Share:
+        with s.scope("layernorm"):
+            return f.recipe.of(RMSNORM)(s, x, f.parameters.vector(f"{site}.weight"), self.spec.eps, f.at(site))
+
+    def attended(self, s: Session, x: Share, f: Forward, i: int, attending: Attending) -> Share:
+        here, window, tokens = f"layer.{i}", self.spec.windows[i], x.shape[0]
+        q, k, v = self.projected(s, x, f, here, attending)
+        context = attending(s, q, k, v, f, f.at(f"{here}.softmax"), i, window - 1 if window else None)
+        with s.scope("linear"):
+            return linear(s, context, f, f"{here}.attention", bias=self.spec.output_bias)
+
+    def projected(self, s: Session, x: Share, f: Forward, here: str,
+                  attending: Attending) -> tuple[Share, Share, Share]:
+        """Queries (N, H, D), keys and values (N, G, D) of x (N, C), queries and keys turned by their positions. All are
+        settled together, in whole words; what turns has a truncation pending then."""
+        spec, tokens = self.spec, x.shape[0]
+        turning, both = spec.heads + spec.groups, f"{here}.heads.norm"
+        with s.scope("linear"):
+            qkv = linear(s, x, f, f"{here}.qkv", bias=spec.qkv_bias, magnitude=self.projecting(s, f, here))
+            (qkv,) = s.settle(qkv)
+        qkv = qkv.reshape(tokens, turning + spec.groups, spec.size)
+        qk, v = qkv[:, :turning], qkv[:, turning:]
+        if spec.head_norm:
+            gains = f.parameters.vector(f"{both}.weight").reshape(turning, spec.size)
+            with s.scope("layernorm"):
+                qk = f.recipe.of(RMSNORM)(s, qk, gains, spec.eps, f.at(both))
+        with s.scope("linear"):
+            qk = f.recipe.of(ROPE)(s, qk, attending.positions, spec.theta, f.at(f"{here}.{ROPE.name}"))
+        return qk[:, : spec.heads], qk[:, spec.heads :], v
+
+    def projecting(self, s: Session, f: Forward, here: str) -> int:
+        """The magnitude of queries, keys and values."""
+        return projecting(s, f.at(f"{here}.softmax"))
+
+    def fed(self, s: Session, x: Share, f: Forward, i: int) -> Share:
+        """W' (act(a) * b), where a and b are the halves of W x."""
+        spec, here = self.spec, f"layer.{i}"
+        both = max(activating(s, f, here, spec.act), entering(s, f.at(f"{here}.{GLU.name}"), GATE))
+        with s.scope("linear"):
+            inner = linear(s, x, f, f"{here}.intermediate", bias=spec.mlp_bias, magnitude=both)  # (N, 2I)
+        gate, up = inner[:, : spec.intermediate], inner[:, spec.intermediate :]
+        gate = activation(s, gate, f, here, spec.act)
+        with s.scope(GLU.name):
+            inner = f.recipe.of(GLU)(s, gate, up, f.at(f"{here}.{GLU.name}"))
+        with s.scope("linear"):
+            return linear(s, inner, f, f"{here}.output", bias=spec.mlp_bias)
+
+    @property
+    def layer_sites(self) -> tuple[str, ...]:
+        heads = ("heads.norm",) if self.spec.head_norm else ()
+        return ("attention.norm", "softmax", *heads, ROPE.name, "mlp.norm", self.spec.act, GLU.name)
+
+
+def _joined(here: str, rows: list[tuple[str, int, float]], inner: int, *, bias: bool) -> dict[str, Tensor]:
+    """Linear layers of one input side by side: the checkpoint's name, the outputs and the factor of each."""
+    found = {f"{here}.weight": Tensor(tuple(Part((f"{name}.weight",), (size, inner), True, factor)
+                                            for name, size, factor in rows), standing=True)}
+    return found | ({f"{here}.bias": Tensor(tuple(Part((f"{name}.bias",), (size,), False, factor)
+                                                  for name, size, factor in rows))} if bias else {})
