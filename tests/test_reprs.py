@@ -14,6 +14,8 @@ from secformer.models.data.batch import Batch, Row
 from secformer.models.data.checkpoint import Checkpoint
 from secformer.models.data.inputs import Request
 from secformer.models.data.shares import OwnerShares, SeedShares
+from secformer.models.generation.prompts import Rendered
+from secformer.models.generation.sampling import Choice, Sampling
 from secformer.mpc.kernels.words import Dropped, Masked, Sealing
 from secformer.mpc.meter import Cost
 from secformer.mpc.ops.linear import OpenedWeight
@@ -31,6 +33,9 @@ RECORDS: dict[str, Any] = {
     "Half of a seed": Half("a", "m", LENGTHS, MASK, seed=SEED), "Half of words": Half("a", "m", LENGTHS, MASK, WORDS),
     "Answer": Answer({"logits": WORDS}, 16, Cost("total")), "Epoch": Epoch("e" * 32, {0: SEED, 1: SEED[::-1]}),
     "OpenedWeight": OpenedWeight((WORDS, WORDS)), "Dropped": Dropped(WORDS, 3),
+    "Rendered": Rendered((28123, 29456), SEED.decode()), "Choice": Choice(28123, -29456.0),
+    "Sampling": Sampling(stop=[SEED.decode()]),
+    "OpenedWeight": OpenedWeight(WORDS, WORDS), "Dropped": Dropped(WORDS, 3),
     "Masked": Masked(WORDS, WORDS, WORDS), "Sealing": Sealing(SEED, 0, WORDS, rest=WORDS),
 }
 RAW = ("bytes", "ndarray", "Array")  # types of fields that may hold a secret

@@ -72,6 +72,47 @@ class Tokenizer:
         """The text of tokens, as the tokenizer writes it; without its special tokens if `special` is False."""
         return str(self._tokenizer().decode([int(i) for i in ids], skip_special_tokens=not special))
 
+    def tokens(self, text: str, *, special: bool = True) -> list[int]:
+        """The ids of one text as it stands; without the tokens that are put around every text if `special` is False."""
+        with quiet("transformers"):
+            return [int(i) for i in self._tokenizer()(text, verbose=False, add_special_tokens=special)["input_ids"]]
+
+    def generated(self, ids: Sequence[int]) -> str:
+        """The text of generated tokens, without special ones. Spaces stay as they are, so that further tokens only add
+        to it; a character of which some bytes are missing is U+FFFD."""
+        return str(self._tokenizer().decode([int(i) for i in ids], skip_special_tokens=True,
+                                            clean_up_tokenization_spaces=False))
+
+    def special(self, text: str) -> int | None:
+        """The id of the special token that is written so, such as "<|im_end|>"; None where there is none."""
+        known = self._tokenizer().added_tokens_decoder
+        return next((int(i) for i, token in known.items() if token.special and token.content == text), None)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template, in Jinja's language, that makes one text of a conversation; None where there is none."""
+        found = self._tokenizer()
+        return None if not found.chat_template else str(found.get_chat_template())
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The text of a conversation up to where the model's answer begins, by the tokenizer's own template.
+
+        Each message has a `role` and a `content`. Raises ModelError where Jinja is not installed, and InputError for
+        messages that the template does not take.
+        """
+        with quiet("transformers"):
+            try:
+                return str(self._tokenizer().apply_chat_template([dict(m) for m in messages], tokenize=False,
+                                                                 add_generation_prompt=True))
+            except ImportError as error:
+                raise ModelError(f"messages are made a text by the tokenizer's chat template, which needs the package "
+                                 f"`jinja2`, version 3.1 or later ({error}); install it: pip install "
+                                 f"\"secformer[chat]\". Or give the prompt as one text") from error
+            except Exception as error:  # a template may raise, and do anything with what it is given
+                roles = ", ".join(repr(m["role"]) for m in messages)
+                raise InputError(f"the chat template in {self.folder} does not take messages with the roles {roles}, "
+                                 f"in this order: {type(error).__name__}: {error}") from error
+
     @property
     def mask(self) -> tuple[int, str] | None:
         """The token that stands for a word to be found: its id and its text. None for a tokenizer without one."""

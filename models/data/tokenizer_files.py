@@ -16,7 +16,7 @@ PIECES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.mod
 COMPLETE: tuple[tuple[str, ...], ...] = ((FAST,), ("vocab.txt",), ("vocab.json", "merges.txt"), *((p,) for p in PIECES))
 # what `transformers` writes for tokenizers, and reads again where it is there
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt",
-                   "special_tokens_map.json", "added_tokens.json", *PIECES)
+                   "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", *PIECES)
 FEW = 4  # words: a tokenizer without any still has up to two pieces beside its special tokens
 NEEDED = ("sentencepiece", "google.protobuf")  # the modules that read PIECES
 PACKAGES = "sentencepiece protobuf"            # those that bring them

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import MINILM, VOCAB, write_checkpoint
+from text_lab import END, TEMPLATE, byte_tokenizer
 
 from secformer.models.data.tokenizer import Tokenizer
 from secformer.models.families.folder import ModelFolder
@@ -167,3 +168,31 @@ def test_a_prompt_and_lower_case(tokenizer: Tokenizer) -> None:
     assert given.rows({"input_ids": [[2, 3]]})[0].ids.tolist() == [2, 3]
     assert given.prompt_tokens == 4  # [CLS] the dog [UNK]
     assert tokenizer.prompt_tokens == 1
+
+
+# ---- generated text --------------------------------------------------------------------------------------------------
+
+
+def test_tokens_of_a_text_and_the_text_of_tokens(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Spaces stay as they are, and special tokens have no text."""
+    assert tokenizer.tokens("the cat") == ids("[CLS]", "the", "cat", "[SEP]")
+    assert tokenizer.tokens("the cat", special=False) == ids("the", "cat")
+    assert tokenizer.generated(ids("[CLS]", "the", "cat", "[SEP]")) == "the cat"
+    found = byte_tokenizer(tmp_path)
+    for text in ("hello  world\n\n", " \u4e2d ?", ""):
+        assert found.generated(found.tokens(text)) == text
+    assert found.generated(found.tokens("\u4e2d")[:1]) == "\ufffd"
+    assert (found.special("<|end|>"), found.special("hello"), found.special("<|end|")) == (END, None, None)
+
+
+def test_chat_templates(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    found = byte_tokenizer(tmp_path)
+    assert (found.chat_template, tokenizer.chat_template) == (TEMPLATE, None)
+    assert found.chat([{"role": "system", "content": "S"}, {"role": "user", "content": "hello "}]) == (
+        "<|start|>system\nS<|end|>\n<|start|>user\nhello<|end|>\n<|start|>assistant\n")
+    with pytest.raises(InputError, match="does not take messages with the roles 'user', 'narrator', in this order"):
+        found.chat([{"role": "user", "content": "a"}, {"role": "narrator", "content": "b"}])
+    found.folder.joinpath("tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}', "utf-8")
+    found.folder.joinpath("chat_template.jinja").write_text("{{ messages[0].content }}!", "utf-8")
+    assert Tokenizer(found.folder, found.inputs).chat([{"role": "user", "content": "a"}]) == "a!"
