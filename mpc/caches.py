@@ -101,6 +101,9 @@ class Cached:
         return self.rows.frac
 
 
+Kept = Share | Cached  # a right operand that is no weight
+
+
 @dataclass(frozen=True, eq=False)
 class Entering:
     """A cache as it enters a product, with what its new rows are opened as, words (n, G, D)."""
@@ -115,3 +118,10 @@ class Entering:
     @property
     def frac(self) -> int:
         return self.rows.frac
+
+
+def whole(x: Kept) -> Share:
+    """A share that is in no cache. Raises ShapeError for a cache: its rows are not all at hand."""
+    if isinstance(x, Cached):
+        raise ShapeError(f"whole texts are needed here, got {x.cache!r}")
+    return x

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from secformer.mpc.caches import Kept
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.clip import clip
@@ -140,7 +141,7 @@ def tanh_sigmoid(s: Session, x: Share, at: Site) -> Share:
 @opens(holding_bases)
 @needs(VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM)
 @approximate
-def softmax_limit(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+def softmax_limit(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^8)^(2^8), x = scores less their row maximum: (B, H, Q, D).
 
     30 rounds with the published 10 iterations beside those of a row maximum; about 35 bytes per

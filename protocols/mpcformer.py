@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from secformer.mpc.caches import Kept
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
@@ -68,7 +69,7 @@ def gelu_quad(s: Session, x: Share, at: Site) -> Share:
 @cite("knott2021crypten", "reciprocal by Newton's iteration")
 @student("2Quad", plain=plain_2quad, quad_shift=QUAD_SHIFT)
 @needs(VALUE, SCORE, QUAD_SUM)
-def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+def softmax_2quad_newton(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real columns: (B, H, Q, D).
 
     23 rounds with the published 10 iterations; about 15 bytes per score, 13 per value, 200 per row.
@@ -86,7 +87,7 @@ def softmax_2quad_newton(s: Session, scores: Share, values: Share, mask: np.ndar
 
 @cite("li2023mpcformer", "2ReLU")
 @student("2ReLU")
-def plain_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+def plain_2relu(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
     """2ReLU in float64, in the twin only: (relu(x) + e/n) / (sum relu(x) + e) @ values over a row's n real columns."""
     def weights(x: np.ndarray) -> np.ndarray:
         real = spread_out(mask)
@@ -101,7 +102,7 @@ def plain_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: 
 @cite("knott2021crypten", "reciprocal by Newton's iteration")
 @student("2ReLU", plain=plain_2relu)
 @needs(VALUE, SCORE, RELU_SUM)
-def softmax_2relu(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+def softmax_2relu(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
     """(relu(x) + e/n) / (sum relu(x) + e) @ values over a row's n real columns: (B, H, Q, D).
 
     23 rounds with the published 10 iterations; about 11 bytes per score, 13 per value, 200 per row.

@@ -14,6 +14,7 @@ import math
 
 import numpy as np
 
+from secformer.mpc.caches import Kept
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.fidelity import approximate
@@ -93,7 +94,7 @@ def _times(x: Share, constant: float) -> Share:
 @opens(holding_bases)
 @needs(VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM)
 @approximate
-def softmax_clipped(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+def softmax_clipped(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^5)^(2^5), 0 below -14, x = scores less their row maximum: (B, H, Q, D).
 
     20 rounds beside those of a row maximum; about 33 bytes per score, 13 per value, 40 per row.

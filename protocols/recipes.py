@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from secformer.mpc.caches import Kept
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
@@ -35,7 +36,7 @@ from secformer.protocols.softmax import softmax_2quad, softmax_exact, softmax_se
 from secformer.protocols.tanh import tanh, tanh_exact
 
 Elementwise = Callable[[Session, Share, Site], Share]
-Softmax = Callable[[Session, Share, Share, np.ndarray, Site], Share]
+Softmax = Callable[[Session, Share, Kept, np.ndarray, Site], Share]
 LayerNorm = Callable[[Session, Share, Share, "Share | float", float, Site], Share]
 Further = Callable[..., Share]  # (session, one or more shares, what is public, site) -> share
 Observer = Callable[["Function", Further], Further]
@@ -150,7 +151,7 @@ def exact_tanh(s: Session, x: Share, at: Site) -> Share:
 
 @cite("vaswani2017attention", "scaled dot-product attention")
 @faithful
-def exact_softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+def exact_softmax(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values in float64, in the twin only."""
     weights = s.apply(lambda x: softmax_exact(x, mask), scores)
     return s.matmul(weights, values)

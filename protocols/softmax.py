@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from secformer.mpc.caches import Kept
 from secformer.mpc.errors import RangeError, ShapeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import HIGHEST
@@ -66,7 +67,7 @@ SERIES_TOLERANCE = 2.0**-10  # the same for reciprocals by series
 @cite("luo2024secformer", "baseline softmax; exponential from one masked opening")
 @faithful
 @needs(VALUE, SCORE, SPREAD, MAXIMUM, EXP_SUM, LOG_MEAN)
-def softmax_series(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+def softmax_series(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real columns: (B, H, Q, D).
 
     5 rounds where at["log_mean"] or at["maximum"] is narrow, 9 with thresholds, 5 + 2 ceil(log2 T) with a tree (see
@@ -156,7 +157,7 @@ def narrow_log_mean(at: Site) -> Range | None:
 
 @cite("vaswani2017attention", "scaled dot-product attention")
 def weighted_mean(
-    s: Session, weights: Share, values: Share, total: Range, at: Site, reciprocal: Reciprocal,
+    s: Session, weights: Share, values: Kept, total: Range, at: Site, reciprocal: Reciprocal,
     spare_bits: int = RECIPROCAL_BITS, width: int = WORD_BITS, tolerance: float = TOLERANCE,
 ) -> Share:
     """weights @ values / row sums of weights, which lie in `total`, by one reciprocal per row.
@@ -209,7 +210,7 @@ def promised(fixed: FixedPoint, reach: float, total_bits: int, scale_bits: int, 
 
 @cite("li2023mpcformer", "2Quad")
 @student("2Quad", quad_shift=QUAD_SHIFT)
-def plain_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+def plain_2quad(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
     """2Quad in float64, in the twin only: p @ values / row sums of p, p = (scores + 5)^2, over real columns."""
     def weights(x: np.ndarray) -> np.ndarray:
         p = (x + QUAD_SHIFT) ** 2 * spread_out(mask)
@@ -222,7 +223,7 @@ def plain_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: 
 @cite("li2023mpcformer", "2Quad")
 @student("2Quad", plain=plain_2quad, quad_shift=QUAD_SHIFT)
 @needs(VALUE, SCORE, QUAD_SUM)
-def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+def softmax_2quad(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real columns: (B, H, Q, D).
 
     iterations + 4 rounds, 17 with the paper's 13; about 16 bytes per score, 11 per value.
@@ -243,7 +244,7 @@ def softmax_2quad(s: Session, scores: Share, values: Share, mask: np.ndarray, at
 
 @cite("li2023mpcformer", "2Quad")
 def quad_mean(
-    s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site, reciprocal: Reciprocal
+    s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site, reciprocal: Reciprocal
 ) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, with the reciprocal given: 4 rounds beside the reciprocal's;
     about 16 bytes per score, 11 per value."""
@@ -279,7 +280,7 @@ def spread_out(mask: np.ndarray) -> np.ndarray:
     return mask if mask.ndim == 4 else mask[:, None, None, :]
 
 
-def real_columns(scores: Share, values: Share, mask: np.ndarray) -> np.ndarray | None:
+def real_columns(scores: Share, values: Kept, mask: np.ndarray) -> np.ndarray | None:
     """The mask as integers that broadcast to the scores, or None where every column is real. Raises ShapeError for
     shapes that do not fit, and for a mask that leaves a row without a real column."""
     mask = np.asarray(mask, dtype=bool)

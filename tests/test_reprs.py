@@ -35,7 +35,6 @@ RECORDS: dict[str, Any] = {
     "OpenedWeight": OpenedWeight((WORDS, WORDS)), "Dropped": Dropped(WORDS, 3),
     "Rendered": Rendered((28123, 29456), SEED.decode()), "Choice": Choice(28123, -29456.0),
     "Sampling": Sampling(stop=[SEED.decode()]),
-    "OpenedWeight": OpenedWeight(WORDS, WORDS), "Dropped": Dropped(WORDS, 3),
     "Masked": Masked(WORDS, WORDS, WORDS), "Sealing": Sealing(SEED, 0, WORDS, rest=WORDS),
 }
 RAW = ("bytes", "ndarray", "Array")  # types of fields that may hold a secret

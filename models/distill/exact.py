@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from secformer.mpc.caches import Kept
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.activations import RELU
@@ -46,7 +47,7 @@ def tanh(s: Session, x: Share, at: Site) -> Share:
 
 @faithful
 @needs()
-def softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+def softmax(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real columns, as `protocols/softmax` takes them."""
     hidden = torch.from_numpy(~spread_out(mask))
     weights = s.apply(lambda x: x.masked_fill(hidden.to(x.device), -torch.inf).softmax(-1), scores, on=Tensor)

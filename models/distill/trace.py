@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from secformer.models.ranges.observe import observed
 from secformer.models.ranges.profile import MARGIN
+from secformer.mpc.caches import Kept, whole
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.quantities import Quantity
@@ -66,7 +67,8 @@ def traced(recipe: Recipe, trace: Trace, hidden: Collection[str], *, dropout: fl
         return out
 
     @wraps(recipe.softmax)
-    def softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
+    def softmax(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
+        values = whole(values)
         d, t = values.shape[-1], values.shape[-2]
         if trace.maps:  # the map is what the very same protocol makes of the unit matrix
             unit = torch.eye(t, dtype=values.data.dtype, device=values.data.device)

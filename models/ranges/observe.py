@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from secformer.mpc.caches import Kept, whole
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.quantities import INPUT, Quantity, needed, real_scores
@@ -57,8 +58,8 @@ def observed(recipe: Recipe, xp: Any, meet: Meet, *, asking: Recipe | None = Non
         return recipe.layernorm(s, x, gamma, beta, eps, here)
 
     @wraps(recipe.softmax)
-    def softmax(s: Session, scores: Share, values: Share, mask: np.ndarray, at: Site) -> Share:
-        given, weighted = s.values(scores), s.values(values)
+    def softmax(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
+        given, weighted = s.values(scores), s.values(whole(values))
         real = xp.asarray(spread_out(mask), device=given.device)
         here = meet(at, asked["softmax"], real_scores(xp, given, real), weighted, real)
         return recipe.softmax(s, scores, values, mask, here)
