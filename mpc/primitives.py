@@ -57,6 +57,10 @@ class Primitives(ABC):
     def _open_weight(self, data: Any, index: int, width: int) -> Any:
         """What is kept of weight number `index`, a (K, N) matrix shared beforehand."""
 
+    @abstractmethod
+    def _held(self, weight: Weight) -> Data:
+        """Data of a weight."""
+
     def _cache(self, row: tuple[int, int], base: Weight | None) -> Any:
         """What is kept of a cache, at first. Raises SettingsError in a session that has none."""
         raise SettingsError(f"a {type(self).__name__} has no caches; run whole texts in it")

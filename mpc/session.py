@@ -84,6 +84,11 @@ class Session(Products, Thresholding):
         kept = self._open_weight(data, index, width)
         return Weight(self, index, shape, self.fixed.frac if frac is None else frac, width, kept)
 
+    def held(self, weight: Weight) -> Share:
+        """A weight as a share, for what is no product with it. Local."""
+        self._own(weight)
+        return Share(self, self._held(weight), weight.frac, weight.width, self.fixed.magnitude)
+
     def cache(self, number: int, row: tuple[int, int], base: Weight | None = None) -> Cache:
         """A cache for rows (G, D), which begins with those of a weight (P, G D), if one is given. No other cache of the
         run's caches has its number (see `mpc/caches`). Price: nothing."""

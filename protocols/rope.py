@@ -13,10 +13,11 @@ import math
 import numpy as np
 
 from secformer.mpc.errors import ShapeError
+from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.papers import cite
-from secformer.protocols.quantities import INPUT, measured, needs
+from secformer.protocols.quantities import INPUT, MOST, measured, needs
 from secformer.protocols.ranges import Range, Site, bits, roomy, with_air
 from secformer.protocols.recipes import Function
 
@@ -44,7 +45,8 @@ def rope(s: Session, x: Share, positions: np.ndarray, theta: float, at: Site) ->
     2. return (a cos - b sin, b cos + a sin)
 
     A rotation keeps the length of each pair, so no entry exceeds sqrt 2 times the range, which is what the result is
-    promised to; a guarded session checks it. Any domain. Error: (|a| + |b|) 2^-25 for ranges to 36, 2^-17 at worst.
+    promised to; a guarded session checks it. Where at["most"] says what no text exceeds, and words hold that, it is
+    promised to that and nothing is checked. Any domain. Error: (|a| + |b|) 2^-25 for ranges to 36, 2^-17 at worst.
     Takes a settled or a pending x, to which it adds these bits; the result is pending. A pending x should fill a word:
     state the magnitude `fixed.whole`. Where x has no room for `frac` bits, x is settled before: one round, 4 bytes per
     element.
@@ -55,6 +57,9 @@ def rope(s: Session, x: Share, positions: np.ndarray, theta: float, at: Site) ->
     size, half = _sizes(x.shape, positions)
     reach = math.sqrt(2.0) * with_air(measured(at, INPUT)).reach
     magnitude = max(1, bits(reach), roomy(Range(-reach, reach)) if s.guarded else 1)
+    most = bits(math.sqrt(2.0) * at[MOST.name].high) if MOST.name in at else WORD_BITS
+    if certain := most <= x.width - 2 - x.frac - MOST_BITS:
+        magnitude = max(1, most)
     x = x.promise(magnitude)
     if x.width - 2 - x.frac - magnitude < s.fixed.frac:
         (x,) = s.settle(x)
@@ -63,7 +68,8 @@ def rope(s: Session, x: Share, positions: np.ndarray, theta: float, at: Site) ->
     cos, sin = (np.rint(np.ldexp(of(t), finer)).astype(np.int64) for of in (np.cos, np.sin))     # 1
     a, b = x[..., :half], x[..., half:]
     turned = s.concatenate([a * cos - b * sin, b * cos + a * sin], -1) * 2.0**-finer             # 2
-    return s.checked(turned.promise(magnitude), -reach, reach, INPUT.name)
+    turned = turned.promise(magnitude)
+    return turned if certain else s.checked(turned, -reach, reach, INPUT.name)
 
 
 @cite("su2021roformer", "rotary position embedding, in halves")

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,23 @@ class Checkpoint:
         self._stored: dict[str, Stored] = {}
         self._used: set[str] = set()
         self.assumed: dict[str, str] = {}
+        self._held: dict[str, np.ndarray] = {}
         self._stored |= _tensors(folder) if file is None else _header(folder / file)
 
     def include(self, name: str) -> None:
         """Adds the tensors of the folder `name` inside this one, as "name/tensor". Raises ModelError as opening does.
         """
         self._stored |= {f"{name}/{tensor}": where for tensor, where in _tensors(self.folder / name).items()}
+
+    def hold(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Adds tensors that are computed and not stored, in float64."""
+        self._held |= {name: np.ascontiguousarray(values, np.float64) for name, values in tensors.items()}
+        self._stored |= {name: Stored(self.folder, 0, "F64", values.shape) for name, values in self._held.items()}
+        self._used |= self._held.keys()
+
+    def computed(self, name: str) -> bool:
+        """Whether a tensor is one that `hold` added."""
+        return name in self._held
 
     def __contains__(self, name: str) -> bool:
         return self._find(name) is not None
@@ -166,6 +177,8 @@ class Checkpoint:
                 f"{self.folder}: tensor {name!r} has shape {where.shape}; config.json asks for {tuple(shape)}"
                 f"{' (' + self.assumed[name] + ')' if name in self.assumed else ''}"
             )
+        if name in self._held:
+            return self._held[name]
         if not np.prod(where.shape):
             return np.zeros(where.shape, KINDS[where.kind])
         try:

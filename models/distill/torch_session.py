@@ -102,6 +102,10 @@ class TorchSession(Session):
     def _mul(self, pairs: list[tuple[Operand, Operand]], widths: list[int], kept: list[Operand]) -> list[Tensor]:
         return [*(a.data * b.data for a, b in pairs), *(v.data for v in kept)]
 
+    def _held(self, weight: Weight) -> Tensor:
+        found: Tensor = weight.data
+        return found
+
     def _matmul(self, pairs: list[tuple[Operand, Operand | Weight]], widths: list[int]) -> list[Tensor]:
         return [(a.data.to(self.products) @ b.data.to(self.products)).to(self.dtype) for a, b in pairs]
 

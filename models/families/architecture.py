@@ -36,7 +36,7 @@ LATER = "later"    # key of a field's metadata
 Rows = Callable[[str, tuple[int, int], np.ndarray], Any]  # looks up a table's rows, by its name, shape and places
 
 
-def later(default: str) -> Any:
+def later(default: Any) -> Any:
     """A Spec's field that older versions did not have. `Architecture.facts` leaves its default out, so that models
     that were provisioned by an older version keep their digests."""
     return field(default=default, metadata={LATER: True})

@@ -17,6 +17,7 @@ import numpy as np
 from secformer.models.data.batch import Batch
 from secformer.models.families.blocks import Forward, attending
 from secformer.models.families.local import Meeting, alone_as_mean
+from secformer.mpc.errors import InputError
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.ranges import Site
@@ -42,28 +43,37 @@ class Attending(Protocol):
         ...
 
 
+def prefix_names(i: int) -> tuple[str, str]:
+    """The names of the tensors that hold keys and values (P, G D) of a public prefix in layer i."""
+    return f"prefix.{i}.keys", f"prefix.{i}.values"
+
+
 class Causal:
-    """Attention within whole texts: each token meets itself and the attended tokens before it.
+    """Attention within whole texts: each token meets itself and the attended tokens before it, and those of a public
+    prefix of `prefix` tokens, if there is one.
 
     A token before which nothing is attended to, such as padding on the left, gets the mean of its text's values, as in
     `transformers`. Queries of R heads that share keys are rows of one product, so keys are opened once.
     """
 
-    def __init__(self, batch: Batch):
-        self.batch = batch
-        self._meetings: dict[int, Meeting] = {}
+    def __init__(self, batch: Batch, prefix: int = 0):
+        if prefix and not batch.mask[batch.own].all():
+            raise InputError("texts behind a public prefix must be attended to whole; leave padding out")
+        self.batch, self.prefix = batch, prefix
+        self._meetings: dict[int | None, Meeting] = {}
 
     @cached_property
     def positions(self) -> np.ndarray:
         """(N,)"""
-        return self.batch.positions
+        return self.batch.positions + self.prefix
 
     def __call__(self, s: Session, q: Share, k: Share, v: Share, f: Forward, at: Site, layer: int,
                  reach: int | None) -> Share:
         (n, heads, size), groups = q.shape, k.shape[1]
-        meeting = self._meeting(self.batch.longest if reach is None else reach, size)
+        meeting = self._meeting(reach, size)
         queries = meeting.of_queries(q.reshape(n, heads * size), heads, groups)      # (B, G n, R w, D)
-        keys, values = (meeting.of_keys(x.reshape(n, groups * size), groups) for x in (k, v))
+        keys, values = (meeting.of_keys(self._behind(s, x.reshape(n, groups * size), f, name), groups)
+                        for x, name in zip((k, v), prefix_names(layer), strict=True))
         with s.scope("linear"):
             scores = s.matmul(queries, keys.swapaxes(-1, -2), magnitude=attending(s, f, at))
         with s.scope("softmax"):
@@ -72,8 +82,18 @@ class Causal:
         return alone_as_mean(s, meeting.joined(context, heads, groups), repeated.reshape(n, heads * size), meeting,
                              self.batch)
 
-    def _meeting(self, reach: int, size: int) -> Meeting:
+    def _behind(self, s: Session, x: Share, f: Forward, name: str) -> Share:
+        """Keys or values (N, G D), behind those of the prefix: (P + N, G D)."""
+        if not self.prefix:
+            return x
+        if x.interval is not None:
+            (x,) = s.settle(x)  # checked here: the prefix need not lie where texts do
+        return s.concatenate([s.held(f.parameters.matrix(name)), x])
+
+    def _meeting(self, reach: int | None, size: int) -> Meeting:
         """Which keys meet in layers of this reach: found once."""
         if reach not in self._meetings:
-            self._meetings[reach] = Meeting.within(self.batch, min(reach, self.batch.longest), size, causal=True)
+            longest = self.batch.longest
+            met = Meeting.within(self.batch, longest if reach is None else min(reach, longest), size, causal=True)
+            self._meetings[reach] = met.behind(self.prefix, self.batch, reach) if self.prefix else met
         return self._meetings[reach]

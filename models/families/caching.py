@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from secformer.models.data.parameters import Parameters
+from secformer.models.families.attending import prefix_names
 from secformer.models.families.blocks import Forward, attending
 from secformer.models.families.decoder import Decoder
 from secformer.mpc.caches import Cache
@@ -81,11 +82,6 @@ def caches(s: Session, decoder: Decoder, parameters: Parameters) -> list[Pair]:
         keys, values = (parameters.matrices.get(name) for name in prefix_names(i))
         found.append((s.cache(2 * i, row, keys), s.cache(2 * i + 1, row, values)))
     return found
-
-
-def prefix_names(i: int) -> tuple[str, str]:
-    """The names of the tensors that hold keys and values (P, G D) of a public prefix in layer i."""
-    return f"prefix.{i}.keys", f"prefix.{i}.values"
 
 
 @dataclass(frozen=True, eq=False)

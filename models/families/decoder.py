@@ -12,16 +12,16 @@ V words.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from secformer.models.data.batch import Batch
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.tensors import TABLE, Layout, Part, Tensor, matrix
-from secformer.models.families.architecture import Architecture, Rows, Spec
-from secformer.models.families.attending import Attending, Causal
+from secformer.models.families.architecture import Architecture, Rows, Spec, later
+from secformer.models.families.attending import Attending, Causal, prefix_names
 from secformer.models.families.blocks import Forward, linear, look_up
 from secformer.models.families.config import Config
 from secformer.models.families.heads import Head
@@ -42,6 +42,8 @@ class DecoderSpec(Spec):
     longest  the most tokens of a text
     eps      the norms' epsilon
     tied     the head reads the word table
+    prefix   tokens that every text begins with, which are public: their keys and values are tensors of the model, and
+             no text is given them
     act      the feed-forward layers' activation, a value of `activations.NAMES`
     """
 
@@ -56,6 +58,7 @@ class DecoderSpec(Spec):
     eps: float
     tied: bool
     act: str
+    prefix: tuple[int, ...] = later(())
 
 
 class Decoder(Architecture):
@@ -91,7 +94,17 @@ class Decoder(Architecture):
         found = self.position_layout()
         for i in range(self.spec.layers):
             found |= self.layer_layout(i)
-        return found | self.final_layout() | self.head_layout()
+        return found | self.final_layout() | self.prefix_layout() | self.head_layout()
+
+    def prefix_layout(self) -> dict[str, Tensor]:
+        """Keys and values (P, G D) of the public prefix, by layer."""
+        shape, layers = (len(self.spec.prefix), self.spec.groups * self.spec.size), self.spec.layers
+        names = [name for i in range(layers) for name in prefix_names(i)] if self.spec.prefix else []
+        return {name: Tensor((Part((name,), shape),), standing=True) for name in names}
+
+    def behind(self, prefix: Sequence[int]) -> Self:
+        """The same decoder, for texts that stand behind a public prefix."""
+        return replace(self, spec=replace(self.spec, prefix=tuple(prefix)))
 
     def position_layout(self) -> dict[str, Tensor]:
         """Tensors that `placed` reads."""
@@ -123,7 +136,7 @@ class Decoder(Architecture):
 
     @cached_property
     def inputs(self) -> TokenInputs:
-        return TokenInputs(self.spec.vocab, 0, self.spec.longest, self.spec.hidden)
+        return TokenInputs(self.spec.vocab, 0, self.spec.longest - len(self.spec.prefix), self.spec.hidden)
 
     def embedding_sums(self, rows: Rows, batch: Batch) -> Any:
         """The rows of words (N, C). Positions are no part of them: `placed` adds those, if at all."""
@@ -135,7 +148,7 @@ class Decoder(Architecture):
         return look_up(s, rows, f)
 
     def answer(self, s: Session, x: Share, f: Forward) -> dict[str, Share]:
-        x = self.hidden(s, x, f, Causal(f.batch))
+        x = self.hidden(s, x, f, Causal(f.batch, len(self.spec.prefix)))
         out = {"last_hidden_state": x}
         return out | {"logits": self.logits(s, x, f)} if self.head is Head.CAUSAL else out
 

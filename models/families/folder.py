@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from secformer.models.data.tensors import TABLE, Layout, parts, table_width, ver
 from secformer.models.data.tokenizer import Tokenizer
 from secformer.models.data.tokenizer_files import has_tokenizer
 from secformer.models.families.config import read_config
+from secformer.models.families.decoder import Decoder
 from secformer.models.families.heads import Head
 from secformer.models.families.table import architecture_of
 from secformer.mpc.errors import ModelError
@@ -64,8 +67,17 @@ class ModelFolder:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the tensors that the architecture uses."""
-        return self.checkpoint.digest(p.name(self.checkpoint) for p in parts(self.architecture.layout(WORD_BITS)))
+        """SHA-256 of the stored tensors that the architecture uses, and of a public prefix."""
+        stored = self.checkpoint.digest(name for p in parts(self.architecture.layout(WORD_BITS))
+                                        if not self.checkpoint.computed(name := p.name(self.checkpoint)))
+        prefix = self.architecture.spec.prefix if isinstance(self.architecture, Decoder) else ()
+        return hashlib.sha256(f"{stored}:{prefix}".encode()).hexdigest() if prefix else stored
+
+    def begin(self, decoder: Decoder, tensors: Mapping[str, np.ndarray]) -> None:
+        """Takes a decoder behind a public prefix, whose keys and values are these tensors."""
+        self.architecture = decoder
+        self.checkpoint.hold(tensors)
+        self.__dict__.pop("digest", None)
 
     def layout(self, fixed: FixedPoint, *, private: bool) -> Layout:
         """The tensors that the owner shares: with the tables where look-ups are `private`, else without them."""

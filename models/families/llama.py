@@ -172,7 +172,11 @@ class Llama(Decoder):
 
     def certain(self, values: Values, recipe: Recipe) -> Mapping[str, float]:
         layers = [(f"layer.{i}", f"layer.{i}.attention.norm", f"layer.{i}.mlp.norm") for i in range(self.spec.layers)]
-        return gated(values, self.weights(), layers, self.spec.act)
+        found = dict(gated(values, self.weights(), layers, self.spec.act))
+        if not self.spec.head_norm:  # what turns is what the softmax's site bounds: queries and keys
+            found |= {f"{layer}.{ROPE.name}": found[f"{layer}.softmax"] for layer, _, _ in layers
+                      if f"{layer}.softmax" in found}
+        return found
 
     @property
     def reaches(self) -> frozenset[int | None]:

@@ -8,7 +8,7 @@ tokens. Queries that share keys lie along the axis of queries, so that keys are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -73,6 +73,18 @@ class Meeting:
         mask &= batch.mask[text, keys][..., None, :]
         places = np.flatnonzero(np.pad(batch.present, ((0, 0), (0, n * w - t))))[batch.like]
         return cls(index[text, queries], index[text, keys], mask, places, ~live[batch.present][batch.like])
+
+    def behind(self, prefix: int, batch: Batch, reach: int | None) -> Self:
+        """The same for texts that begin with a prefix of so many tokens, of which every query meets those that are at
+        most `reach` tokens before it; None: all. Keys are packed behind the prefix's."""
+        (b, n, _), w = self.keys.shape, self.queries.shape[2]
+        known = np.broadcast_to(np.arange(prefix), (b, n, prefix))
+        here = batch.positions[self.queries]                                            # (B, n, w)
+        before = here[..., None] + prefix - np.arange(prefix)
+        near = np.ones(before.shape, bool) if reach is None else before <= reach
+        real = np.broadcast_to(self.mask, (b, n, w, self.keys.shape[2]))
+        return replace(self, keys=np.concatenate([known, self.keys + prefix], axis=2),
+                       mask=np.concatenate([near, real], axis=3))
 
     def of_queries(self, x: Share, heads: int, groups: int | None = None) -> Share:
         """Queries (N, C) to (B, G n, R w, D). By default G = H, and R = 1."""

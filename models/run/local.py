@@ -21,6 +21,7 @@ from secformer.models.data.tensors import TABLE
 from secformer.models.data.tokenizer import Reading, Texts
 from secformer.models.families.architecture import Spec
 from secformer.models.families.blocks import Forward
+from secformer.models.families.decoder import DecoderSpec
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import Results, infer
 from secformer.models.ranges.profile import RangeProfile
@@ -60,7 +61,8 @@ class _Model(Helpers):
         self.names, self.notes, self.layout = prepared.names, list(prepared.notes), prepared.layout
         self.tokenizer, self.guard = prepared.folder.tokenizer, prepared.settings.guard
         self._turns = Turns()
-        self.prefix = 0
+        spec = self.architecture.spec
+        self.prefix = len(spec.prefix) if isinstance(spec, DecoderSpec) else 0
 
     @property
     def spec(self) -> Spec:

@@ -20,6 +20,7 @@ from secformer.models.ranges.profile import FILE, OutdatedProfile, RangeProfile,
 from secformer.models.ranges.rehearsal import rehearse, rehearse_values
 from secformer.models.ranges.trained import require, trained_for
 from secformer.models.run.options import Settings
+from secformer.models.run.prefix import begin
 from secformer.mpc.errors import ModelError, SettingsError
 from secformer.mpc.fixed import FixedPoint
 from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
@@ -70,6 +71,7 @@ def prepare(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | Range
     Raises ModelError, RangeError, SettingsError before anything is shared.
     """
     chosen = choose_recipe(recipe, folder, untrained=settings.untrained_recipe)
+    begin(folder, settings.public_prefix)
     folder.verify(settings.fixed)
     names = result_names(folder.architecture, settings)
     found, source, notes = choose_profile(profile, folder, chosen, settings.fixed)

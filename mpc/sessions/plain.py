@@ -107,6 +107,9 @@ class PlainSession(Session):
     def _open_weight(self, data: Any, index: int, width: int) -> np.ndarray:
         return self._accept(data)
 
+    def _held(self, weight: Weight) -> np.ndarray:
+        return np.asarray(weight.data)
+
     def _cache(self, row: tuple[int, int], base: Weight | None) -> Rows:
         return Rows(np.zeros((0, *row)) if base is None else base.data.reshape(-1, *row))
 

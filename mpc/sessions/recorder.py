@@ -128,6 +128,10 @@ class PlanRecorder(Session):
     def _open_weight(self, data: Any, index: int, width: int) -> None:
         self._take(WeightMask(index, tuple(np.shape(data)), width))
 
+    def _held(self, weight: Weight) -> Any:
+        self._told("held", weight)
+        return self._made(weight.shape)
+
     def _cache(self, row: tuple[int, int], base: Weight | None) -> None:
         return None
 

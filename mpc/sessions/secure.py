@@ -58,6 +58,10 @@ class SecureSession(Session):
     def _open_weight(self, data: Any, index: int, width: int) -> Any:
         return linear.open_weight(self.party, self.xp.asarray(data), index, width)
 
+    def _held(self, weight: Weight) -> Any:
+        factor, _ = weight.data.words  # W = b + d, and this is b_0 + d or b_1
+        return factor.astype(np.uint64)
+
     def _cache(self, row: tuple[int, int], base: Weight | None) -> linear.OpenedRows:
         return linear.OpenedRows()
 
