@@ -105,7 +105,7 @@ class Chooser:
         row = _row(logits)
         scores = processed(row, ids, self.sampling)
         token = self._drawn(scores) if self.sampling.do_sample else int(np.argmax(scores))
-        return Choice(token, float(_log_softmax(row)[token]))
+        return Choice(token, float(log_softmax(row)[token]))
 
     def _drawn(self, scores: np.ndarray) -> int:
         ends = np.cumsum(np.exp(scores - scores.max()))
@@ -136,12 +136,13 @@ def processed(logits: np.ndarray, ids: Sequence[int], sampling: Sampling) -> np.
         scores[scores < np.partition(scores, -kept)[-kept]] = -np.inf
     if sampling.top_p is not None and sampling.top_p < 1:                                                      # 4
         order = np.argsort(scores, kind="stable")  # from the least probable
-        below = np.cumsum(np.exp(_log_softmax(scores[order]))) <= 1 - sampling.top_p
+        below = np.cumsum(np.exp(log_softmax(scores[order]))) <= 1 - sampling.top_p
         scores[order[:-1][below[:-1]]] = -np.inf   # the most probable token stays
     return scores
 
 
-def _log_softmax(scores: np.ndarray) -> np.ndarray:
+def log_softmax(scores: np.ndarray) -> np.ndarray:
+    """Logarithms of the probabilities that logits (V,) stand for."""
     shifted = scores - scores.max()
     return np.asarray(shifted - math.log(np.exp(shifted).sum()))
 

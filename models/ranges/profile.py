@@ -265,12 +265,12 @@ def builtin_rows(folder: ModelFolder) -> list[Row]:
     """
     rows, inputs = folder.tokenizer.rows, folder.architecture.inputs
     longest = min(inputs.longest, MOST_MEASURED)
-    single = [*PROSE, *ODD, long_text(longest), *repetitions(longest)]
     try:
-        (empty,) = rows("", truncation=True)
+        frame = folder.tokenizer.tokens("")
+        single = [text for text in (*PROSE, *ODD, long_text(longest), *repetitions(longest)) if text or frame]
         pairs = rows(PAIRS, truncation=True) if folder.tokenizer.takes_pairs else []
         found = [row.cut(longest) for row in (*rows(single, truncation=True), *pairs)]
-        return [*found, *token_rows(empty, inputs.words, longest)]
+        return [*found, *token_rows(np.array(frame, np.int64), inputs.words, longest)]
     except InputError as error:
         raise ModelError(f"{folder.path}: the tokenizer does not suit the model. Of the built-in texts, which ranges "
                          f"are measured on, {error}") from error

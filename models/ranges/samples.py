@@ -85,23 +85,22 @@ def repetitions(longest: int) -> list[str]:
     return [" ".join([word] * n) for word, n in [*counts, (REPEATED[0], longest)]]
 
 
-def token_rows(empty: Row, words: int, longest: int) -> list[Row]:
+def token_rows(frame: np.ndarray, words: int, longest: int) -> list[Row]:
     """Rows of ids, for the whole vocabulary: rare tokens and special ones, each repeated and among others.
 
-    empty    the row of the empty text: the special tokens before and after a text
+    frame    the ids of the empty text: the special tokens before and after a text, if there are any
     words    the size of the vocabulary
     longest  the most tokens that a row may have
     """
-    frame, most = np.array_split(empty.ids, 2), max(0, longest - len(empty))
+    ends, most = np.array_split(frame, 2), max(0, longest - len(frame))
 
     def row(ids: np.ndarray) -> Row:
-        whole = np.concatenate([frame[0], ids[:most] % words, frame[1]]).astype(np.int64)
+        whole = np.concatenate([ends[0], ids[:most] % words, ends[1]]).astype(np.int64)
         return Row(whole, np.zeros_like(whole), np.ones_like(whole))
 
-    special, drawn = np.unique(empty.ids), drawn_ids(DRAWN, words)
-    ends = np.array([0, words - 1])
-    repeated = [row(np.full(SHORT, i)) for i in (*special, *ends, *drawn)]
-    repeated += [row(np.full(MEDIUM, i)) for i in (special[-1], *drawn[:FEW])]
+    special, drawn = np.unique(frame), drawn_ids(DRAWN, words)
+    repeated = [row(np.full(SHORT, i)) for i in (*special, 0, words - 1, *drawn)]
+    repeated += [row(np.full(MEDIUM, i)) for i in (*special[-1:], *drawn[:FEW])]
     return [*repeated, *(row(drawn_ids(n, words)) for n in (1, SHORT, MEDIUM))]
 
 

@@ -43,15 +43,34 @@ class Step:
 class Decoding(ABC):
     """A text that grows. It is public how many tokens it has, and how many come with each step."""
 
-    def __init__(self, decoder: Decoder, prefix: int):
-        self.decoder = decoder
-        self.timeline = Timeline(prefix)
+    at_once = AT_ONCE
+
+    def __init__(self, decoder: Decoder):
+        self.decoder, self.prefix = decoder, decoder.spec.prefix
+        self.timeline = Timeline(len(self.prefix))
+        self._ids = list(self.prefix)
         self._ended = False
 
     @property
     def length(self) -> int:
-        """Tokens so far."""
+        """Tokens so far, with those of the public prefix."""
         return self.timeline.length
+
+    def become(self, ids: Sequence[int]) -> Step:
+        """Makes the text be these tokens, of which it keeps those that it begins with. Returns the logits behind the
+        last one. Raises InputError as `require` and `take`."""
+        self.require(ids)
+        same = next((i for i, (a, b) in enumerate(zip(self._ids, ids, strict=False)) if a != b), len(self._ids))
+        self.back(min(same, len(ids) - 1))
+        return self.take(ids[self.length :])
+
+    def require(self, ids: Sequence[int]) -> None:
+        """Raises InputError for tokens that do not begin with the public prefix, or end within it."""
+        if tuple(ids[: len(self.prefix)]) != self.prefix or len(ids) <= len(self.prefix):
+            raise InputError(f"the prompt does not begin with the model's public prefix of {len(self.prefix)} tokens, "
+                             f"so its first tokens would be secret, and at the first token of a text, values are often "
+                             f"larger than words hold. Give messages, where the prefix is the chat template's; or load "
+                             f"the model with another public_prefix, such as the beginning of your prompts")
 
     def take(self, ids: Sequence[int], last: int = 1) -> Step:
         """Appends tokens. Returns the logits behind each of the last `last` ones of them.
@@ -61,9 +80,9 @@ class Decoding(ABC):
         if not 1 <= last <= len(ids):
             raise InputError(f"a step takes at least one token, and as many as logits are asked for; got {len(ids)} "
                              f"for {last}")
-        if self.length + len(ids) > self.decoder.inputs.longest:
+        if self.length + len(ids) > self.decoder.spec.longest:
             raise InputError(f"the text has {self.length} tokens and {len(ids)} come; this model's context holds "
-                             f"{self.decoder.inputs.longest}")
+                             f"{self.decoder.spec.longest}")
         early = (len(ids) - last) // AT_ONCE * AT_ONCE
         steps = [self._step(ids[start : start + AT_ONCE], 1) for start in range(0, early, AT_ONCE)]
         steps.append(self._step(ids[early:], last))
@@ -73,12 +92,14 @@ class Decoding(ABC):
     def back(self, length: int) -> None:
         """Forgets the tokens behind the first `length`. Raises InputError as `Timeline.back`."""
         self.timeline.back(length)
+        del self._ids[length:]
 
     def _step(self, ids: Sequence[int], last: int) -> Step:
         if self._ended:
             raise ProtocolError("a step of this text failed, so what its parties keep of it is lost; begin a new one")
         capacity = self.timeline.capacity(len(ids))
         positions = self.timeline.take(len(ids))
+        self._ids += ids
         self._ended = True  # until the step has come back
         step = self._ask(new_tokens(ids), Turn(self.decoder, self.timeline, positions, capacity, last))
         self._ended = False

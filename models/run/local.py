@@ -21,13 +21,13 @@ from secformer.models.data.tensors import TABLE
 from secformer.models.data.tokenizer import Reading, Texts
 from secformer.models.families.architecture import Spec
 from secformer.models.families.blocks import Forward
-from secformer.models.families.decoder import DecoderSpec
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import Results, infer
 from secformer.models.ranges.profile import RangeProfile
 from secformer.models.ranges.trained import plaintext
 from secformer.models.run.decoding import Decoding, decoder_of
 from secformer.models.run.gather import gather
+from secformer.models.run.generate import Generates
 from secformer.models.run.guard import named
 from secformer.models.run.helpers import Helpers
 from secformer.models.run.local_decoding import PlainDecoding, Plans, SecureDecoding
@@ -52,7 +52,7 @@ from secformer.protocols.recipes import Recipe
 PLANS = 256  # of the last batches, kept for the next of the same lengths: 0.4 MB each of a model of 12 layers
 
 
-class _Model(Helpers):
+class _Model(Helpers, Generates):
     """A prepared folder that answers texts: what the secure model and its twin have in common."""
 
     def __init__(self, prepared: Prepared):
@@ -61,8 +61,6 @@ class _Model(Helpers):
         self.names, self.notes, self.layout = prepared.names, list(prepared.notes), prepared.layout
         self.tokenizer, self.guard = prepared.folder.tokenizer, prepared.settings.guard
         self._turns = Turns()
-        spec = self.architecture.spec
-        self.prefix = len(spec.prefix) if isinstance(spec, DecoderSpec) else 0
 
     @property
     def spec(self) -> Spec:
@@ -182,7 +180,7 @@ class SecureModel(_Model):
         with self._turns.take():
             self._provisioned()
             return SecureDecoding(decoder, self._world(), self._parameters, self._forward, self._halves,
-                                  self.guard != "off", self._plans, self.prefix)
+                                  self.guard != "off", self._plans)
 
     def _noted(self) -> list[str]:
         return [*self.notes, *self._world().notes]
@@ -241,7 +239,7 @@ class PlainModel(_Model):
     def decoding(self) -> Decoding:
         """A text that grows in this model, as `SecureModel.decoding`."""
         return PlainDecoding(decoder_of(self.architecture), self.session, self._parameters, self._forward,
-                             self._request, self.guard != "off", self.prefix)
+                             self._request, self.guard != "off")
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[Results, Cost]:
         forward = self._forward(batch, self._parameters, tell)

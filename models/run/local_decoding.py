@@ -38,8 +38,8 @@ class SecureDecoding(Decoding):
     """
 
     def __init__(self, decoder: Decoder, world: World, parameters: Mapping[Session, Parameters], prepare: Prepare,
-                 halves: Callable[[Batch], tuple[Request, Request]], guarded: bool, plans: Plans, prefix: int):
-        super().__init__(decoder, prefix)
+                 halves: Callable[[Batch], tuple[Request, Request]], guarded: bool, plans: Plans):
+        super().__init__(decoder)
         self._world, self._parameters, self._prepare, self._halves = world, parameters, prepare, halves
         self._names, self._plans, self._name = (LOGITS, *((GUARD,) if guarded else ())), plans, world.fresh()
         self._caches = {s: caches(s, decoder, parameters[s]) for s in world.parties}
@@ -69,8 +69,8 @@ class PlainDecoding(Decoding):
     """A text in a `PlainModel`."""
 
     def __init__(self, decoder: Decoder, session: PlainSession, parameters: Parameters, prepare: Prepare,
-                 request: Callable[[Batch], Request], guarded: bool, prefix: int):
-        super().__init__(decoder, prefix)
+                 request: Callable[[Batch], Request], guarded: bool):
+        super().__init__(decoder)
         self._session, self._parameters, self._prepare, self._request = session, parameters, prepare, request
         self._names = LOGITS, *((GUARD,) if guarded else ())
         self._caches = caches(session, decoder, parameters)
