@@ -233,8 +233,8 @@ class Plan:
         variance = positive(at, form.moment)
         most, holds = fixed.whole, x.width - x.frac - 2
         if reach > holds:
-            raise RangeError(f"{form.name}'s input reaches {measured(at, INPUT).reach:g}, but the linear layer before it "
-                             f"holds values below 2^{holds}; raise `magnitude`")
+            raise RangeError(f"{form.name}'s input reaches {measured(at, INPUT).reach:g}, but the linear layer before "
+                             f"it holds values below 2^{holds}; raise `magnitude`")
         reach = min(holds, bits(with_air(measured(at, INPUT)).reach))
 
         def square(near: int, m: int) -> int:
@@ -257,8 +257,8 @@ class Plan:
         result, root = max(1, bits(NEAR_ONE * math.sqrt(channels) * gain)), ROOT_BITS + coarse
         if result + root > most:
             raise RangeError(f"{form.name}'s results reach 2^{result} for gains of {gain:g}, and inverse roots "
-                             f"2^{root} for the {form.moment.name} in [{variance.low:g}, {variance.high:g}]; a product of both is below "
-                             f"2^{most}. Check the model's weights, or lower `frac`")
+                             f"2^{root} for the {form.moment.name} in [{variance.low:g}, {variance.high:g}]; a product "
+                             f"of both is below 2^{most}. Check the model's weights, or lower `frac`")
         lift = min(max(0, LIFT_BITS - fine), most - result - root)
 
         def windows(m: int) -> tuple[int, ...]:

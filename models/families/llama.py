@@ -18,6 +18,7 @@ from secformer.models.data.tensors import Part, Tensor, linear_layout, vector
 from secformer.models.families.activations import NAMES, activating, activation
 from secformer.models.families.attending import Attending
 from secformer.models.families.blocks import Forward, entering, linear, projecting
+from secformer.models.families.certain import Values, gated
 from secformer.models.families.config import Config
 from secformer.models.families.decoder import Decoder, DecoderSpec
 from secformer.models.families.heads import Head
@@ -26,6 +27,7 @@ from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.glu import GLU
 from secformer.protocols.quantities import GATE
+from secformer.protocols.recipes import Recipe
 from secformer.protocols.rmsnorm import RMSNORM
 from secformer.protocols.rope import ROPE
 
@@ -126,7 +128,7 @@ class Llama(Decoder):
             return f.recipe.of(RMSNORM)(s, x, f.parameters.vector(f"{site}.weight"), self.spec.eps, f.at(site))
 
     def attended(self, s: Session, x: Share, f: Forward, i: int, attending: Attending) -> Share:
-        here, window, tokens = f"layer.{i}", self.spec.windows[i], x.shape[0]
+        here, window = f"layer.{i}", self.spec.windows[i]
         q, k, v = self.projected(s, x, f, here, attending)
         context = attending(s, q, k, v, f, f.at(f"{here}.softmax"), i, window - 1 if window else None)
         with s.scope("linear"):
@@ -167,6 +169,10 @@ class Llama(Decoder):
             inner = f.recipe.of(GLU)(s, gate, up, f.at(f"{here}.{GLU.name}"))
         with s.scope("linear"):
             return linear(s, inner, f, f"{here}.output", bias=spec.mlp_bias)
+
+    def certain(self, values: Values, recipe: Recipe) -> Mapping[str, float]:
+        layers = [(f"layer.{i}", f"layer.{i}.attention.norm", f"layer.{i}.mlp.norm") for i in range(self.spec.layers)]
+        return gated(values, self.weights(), layers, self.spec.act)
 
     @property
     def layer_sites(self) -> tuple[str, ...]:

@@ -105,7 +105,8 @@ class Meeting:
 
 def block_size(longest: int, reach: int, size: int, after: int | None = None) -> int:
     """w, at which attention within reach costs about least, for texts of `longest` tokens: large blocks have many
-    keys that a query does not need, and neighbouring small ones open the same keys and values again. Keys are at most `after` tokens behind a query, by default `reach`.
+    keys that a query does not need, and neighbouring small ones open the same keys and values again.
+    Keys are at most `after` tokens behind a query, by default `reach`.
 
     Chosen for the power of two that bounds the length, so that the keys of a block, too, have one such bound: what a
     recipe fits for row sums is the same for all these lengths, as books have it (see `models/run/public.py`).

@@ -177,15 +177,16 @@ def describes_itself(path: Path, texts: list[str]) -> None:
 
 SIZES: dict[str, Any] = {"hidden_size": 30, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 21,
                          "max_position_embeddings": 40}
+DECODER: dict[str, Any] = {  # sizes that no family takes for another; entries that a family has no use for do no harm
+    "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "bos_token_id": 2,
+    "eos_token_id": 3, "sliding_window": 5, "use_sliding_window": True,
+    "layer_types": ["full_attention", "sliding_attention"]}
 OTHERS: dict[str, dict[str, Any]] = {
     "albert": {"embedding_size": 7}, "electra": {"embedding_size": 7}, "camembert": {"type_vocab_size": 1},
     "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8,
                    "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False},
     "distilbert": {"dim": 30, "n_layers": 2, "n_heads": 5, "hidden_dim": 21},
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), {
-        "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 5, "pad_token_id": 0,
-        "bos_token_id": 2, "eos_token_id": 3, "layer_types": ["full_attention", "sliding_attention"],
-        "use_sliding_window": True}),
+    **{name: DECODER for name in ("llama", "mistral", "qwen2", "qwen3")},
     "modernbert": {"local_attention": 6, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2,
                    "sep_token_id": 3},
 }

@@ -1,0 +1,147 @@
+"""What decoders share: one that is not a Llama runs on the same base; both ways of looking words up; costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from decoders_lab import saved
+from families_lab import tokens
+
+from secformer.models.data.batch import Batch, Row
+from secformer.models.data.parameters import load_weights
+from secformer.models.data.shares import GhostTensors
+from secformer.models.data.tensors import TABLE, Tensor, linear_layout, norm_layout, vector
+from secformer.models.families.attending import Attending
+from secformer.models.families.blocks import Forward, layernorm, linear
+from secformer.models.families.config import Config
+from secformer.models.families.decoder import Decoder, DecoderSpec
+from secformer.models.families.heads import Head
+from secformer.models.families.llama import Llama, LlamaSpec
+from secformer.models.families.program import behind_embedding
+from secformer.models.run.local import SecureModel, plain_bert
+from secformer.mpc.session import Session
+from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.recorder import PlanRecorder, ghost
+from secformer.mpc.shares import Share
+from secformer.protocols.ranges import Range, Site
+from secformer.protocols.recipes import EXACT, FAITHFUL
+
+C = 128
+AT: Site = {"input": Range(-12.0, 12.0), "gate": Range(-8.0, 8.0), "gain": Range(2.0, 2.0), "score": Range(-14.0, 14.0),
+            "mean_square": Range(0.3, 6.0), "value": Range(-8.0, 8.0), "spread": Range(-28.0, 0.0),
+            "exp_sum": Range(1.0, 150.0), "log_mean": Range(0.0, 2.0)}
+
+
+def llama(layers: int, *, groups: int = 2, window: int = 0) -> Llama:
+    return Llama(LlamaSpec(
+        architecture="LlamaModel", vocab=50, hidden=C, layers=layers, heads=2, groups=groups, size=64, longest=2000,
+        intermediate=2 * C, eps=1e-5, tied=True, act="silu", theta=1e4, windows=(window,) * layers, qkv_bias=False,
+        output_bias=False, mlp_bias=False, head_norm=False))
+
+
+def price(architecture: Decoder, length: int) -> np.ndarray:
+    """Online rounds and bytes of one text."""
+    nothing, ones = np.zeros(length, np.int64), np.ones(length, np.int64)
+    batch, tensors = Batch((Row(nothing, nothing, ones),)), GhostTensors(architecture.layout(None))
+
+    def program(s: PlanRecorder, run: bool) -> None:
+        forward = Forward(batch, load_weights(s, tensors), FAITHFUL, lambda site: AT)
+        if run:
+            behind_embedding(s, architecture, ghost((length, C)), forward)
+
+    full, provisioning = (PlanRecorder().record(program, run) for run in (True, False))
+    return np.array([full.rounds - provisioning.rounds, full.bytes - provisioning.bytes])
+
+
+def test_shared_keys_and_windows_cost_less() -> None:
+    one, two = price(llama(1), 512), price(llama(2), 512)
+    assert (two - one)[0] <= 21, "rounds of a layer"
+    shared = price(llama(2, groups=1), 512) - price(llama(1, groups=1), 512)
+    near = price(llama(2, window=64), 512) - price(llama(1, window=64), 512)
+    assert shared[1] < (two - one)[1] and shared[0] == (two - one)[0]
+    assert near[1] < 0.6 * (two - one)[1]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("embedding", ["private", "client"])
+def test_both_ways_of_looking_words_up(embedding: str, tmp_path: Path) -> None:
+    folder, given = saved(tmp_path, "LlamaForCausalLM", tie_word_embeddings=True), tokens(longest=9)
+    plain = plain_bert(folder, given).logits
+    with SecureModel.from_pretrained(folder, backend="numpy", embedding=embedding) as model:
+        found = model(given).logits
+    assert plain is not None and found is not None
+    np.testing.assert_allclose(found, plain, rtol=0.0, atol=1e-3 * np.abs(plain).max())
+
+
+class Learned(Decoder):
+    """A decoder as GPT-2 is one: learned positions, LayerNorm, a feed-forward layer without a gate; H = 1."""
+
+    model_type, spec_type, words = "learned", DecoderSpec, "wte.weight"
+    classes: ClassVar = {"LearnedModel": Head.ENCODER, "LearnedLMHeadModel": Head.CAUSAL}
+
+    @classmethod
+    def facts_of(cls, config: Config, architecture: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def position_layout(self) -> dict[str, Tensor]:
+        return {"positions": vector("wpe.weight", self.spec.longest * self.spec.hidden)}
+
+    def layer_layout(self, i: int) -> dict[str, Tensor]:
+        c, here = self.spec.hidden, f"layer.{i}"
+        return {**norm_layout(f"{here}.attention.norm", "a", c), **linear_layout(f"{here}.qkv", "b", c, 3 * c),
+                **norm_layout(f"{here}.mlp.norm", "c", c), **linear_layout(f"{here}.mlp", "d", c, c)}
+
+    def final_layout(self) -> dict[str, Tensor]:
+        return norm_layout("final.norm", "e", self.spec.hidden)
+
+    def placed(self, s: Session, x: Share, f: Forward, attending: Attending) -> Share:
+        table = f.parameters.vector("positions").reshape(self.spec.longest, self.spec.hidden)
+        return x + table[attending.positions]
+
+    def normed(self, s: Session, x: Share, f: Forward, site: str) -> Share:
+        return layernorm(s, x, f, site, self.spec.eps)
+
+    def attended(self, s: Session, x: Share, f: Forward, i: int, attending: Attending) -> Share:
+        qkv = linear(s, x, f, f"layer.{i}.qkv").reshape(len(x), 3, self.spec.hidden)
+        return attending(s, *(qkv[:, j : j + 1] for j in range(3)), f, {}, i, None)
+
+    def fed(self, s: Session, x: Share, f: Forward, i: int) -> Share:
+        return linear(s, x, f, f"layer.{i}.mlp")
+
+    @property
+    def layer_sites(self) -> tuple[str, ...]:
+        return "attention.norm", "softmax", "mlp.norm"
+
+
+class Nowhere:
+    """One token that meets itself alone, at a position of its own."""
+
+    def __init__(self, position: int):
+        self.positions = np.array([position])
+
+    def __call__(self, s: Session, q: Share, k: Share, v: Share, *others: Any) -> Share:
+        return v.reshape(len(v), v.shape[1] * v.shape[2])
+
+
+def test_learned_positions_come_from_the_attending() -> None:
+    spec = DecoderSpec(architecture="LearnedLMHeadModel", vocab=9, hidden=6, layers=1, heads=1, groups=1, size=6,
+                       intermediate=6, longest=400, eps=1e-5, tied=True, act="gelu_new")
+    own, s, rng = Learned(spec), PlainSession(), np.random.default_rng(0)
+    assert own.results == {"last_hidden_state": True, "logits": True} and own.sites[-1] == "final.norm"
+    assert list(own.tables()) == [TABLE] and next(iter(own.weights())) == "positions"
+    values = {name: rng.normal(size=tensor.shape) for name, tensor in own.weights().items()}
+    parameters = load_weights(s, type("Drawn", (), {"layout": own.weights(), "get": lambda _, name: values[name]})())
+    few = np.zeros(1, np.int64)
+    forward = Forward(Batch((Row(few, few, few + 1),)), parameters, EXACT, lambda site: {})
+    table = values["positions"].reshape(400, 6)
+    x = rng.normal(size=(1, 6))
+    placed = own.placed(s, s.accept(x), forward, Nowhere(300))
+    np.testing.assert_allclose(s.values(placed), x + table[300])
+    there, elsewhere = (s.values(own.logits(s, own.hidden(s, s.accept(x), forward, Nowhere(p)), forward))
+                        for p in (300, 3))
+    assert there.shape == (1, 9) and np.abs(there - elsewhere).max() > 1e-3
+
+
