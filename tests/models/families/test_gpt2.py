@@ -16,6 +16,8 @@ from secformer.models.families.config import read_config
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.gpt2 import GPT2
 from secformer.models.families.table import architecture_of
+from secformer.models.generation.sampling import Chooser, Sampling
+from secformer.models.generation.stops import end_tokens
 from secformer.models.ranges.profile import measure
 from secformer.models.run.local import plain_bert
 from secformer.mpc.errors import ModelError
@@ -92,6 +94,22 @@ def test_the_real_sizes(sizes: dict[str, Any], tmp_path: Path) -> None:
     assert own.tables()["embedding.table"].shape == (50257, 768)
     assert sum(np.prod(tensor.shape) for name, tensor in own.weights().items() if not name.startswith("head")) + (
         50257 * 768) == {12: 124_439_808, 6: 81_912_576}[own.spec.layers]
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_greedy_tokens_are_those_of_generate(penalty: float, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    folder, ids = saved(tmp_path, sharp=2.0, tie_word_embeddings=False), [7, 9, 30]
+    model = transformers.GPT2LMHeadModel.from_pretrained(str(folder)).eval()
+    wanted = model.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False, repetition_penalty=penalty)
+    chooser, ends = Chooser(Sampling(repetition_penalty=penalty)), end_tokens(folder)
+    while len(ids) < 15 and not ends & {ids[-1]}:
+        logits = plain_bert(folder, {"input_ids": [ids]}).logits
+        assert logits is not None
+        ids.append(chooser.choose(logits[0, -1], ids).token)
+    assert ids == wanted[0].tolist() and len(set(ids[3:])) > 2
 
 
 @pytest.mark.parametrize("prefixed", [True, False])
