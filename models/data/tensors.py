@@ -30,6 +30,7 @@ class Part:
     factor     what the values are multiplied with
     rows       the first and the last but one of the stored rows that are taken, such as Q's of a matrix of Q, K and V;
                None: all
+    columns    the same of the stored columns
     """
 
     names: tuple[str, ...]
@@ -37,15 +38,20 @@ class Part:
     transpose: bool = False
     factor: float = 1.0
     rows: tuple[int, int] | None = None
+    columns: tuple[int, int] | None = None
 
     @property
     def taken(self) -> tuple[int, ...]:
         """The shape of what is taken, before it is transposed."""
-        return self.shape if self.rows is None else (self.rows[1] - self.rows[0], *self.shape[1:])
+        sizes = list(self.shape)
+        for axis, ends in ((0, self.rows), (1, self.columns)):
+            sizes[axis : axis + 1] = sizes[axis : axis + 1] if ends is None else [ends[1] - ends[0]]
+        return tuple(sizes)
 
     def of(self, values: Any) -> Any:
         """What is taken of the stored values, an array of any library, and what becomes of it."""
         values = values if self.rows is None else values[self.rows[0] : self.rows[1]]
+        values = values if self.columns is None else values[:, self.columns[0] : self.columns[1]]
         values = values.T if self.transpose else values
         return values if self.factor == 1.0 else values * self.factor
 
@@ -91,7 +97,7 @@ class Tensor:
     def blocks(self, checkpoint: Checkpoint, elements: int) -> Iterator[np.ndarray]:
         """The tensor in float64 and in blocks of rows, of about so many elements where nothing but rows is joined; else
         in one. Raises ModelError as `Checkpoint.read`."""
-        if self.axis or self.formula or any(p.transpose or p.rows or p.factor != 1.0 for p in self.parts):
+        if self.axis or self.formula or any(p.transpose or p.rows or p.columns or p.factor != 1.0 for p in self.parts):
             yield self.build(checkpoint)
             return
         for p in self.parts:

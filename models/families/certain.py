@@ -128,11 +128,18 @@ def _layer(values: Values, stored: str, heads: int, act: str, before: Normed | N
 
 def gated(values: Values, stored: Collection[str], layers: Sequence[tuple[str, str, str]],
           act: str) -> dict[str, float]:
-    """By site, the bounds of what attention and a gated layer take directly from LayerNorms. What a gated layer gives
-    is a product, of which weights say too little.
+    """The bounds of `before_halves`, and those of a gated layer. What it gives is a product, of which weights say too
+    little."""
+    found = before_halves(values, stored, layers, act)
+    return found | {f"{layer}.glu": found[f"{layer}.{act}"] for layer, _, _ in layers}
+
+
+def before_halves(values: Values, stored: Collection[str], layers: Sequence[tuple[str, str, str]],
+                  act: str) -> dict[str, float]:
+    """By site, the bounds of what attention and the feed-forward layer take directly from LayerNorms.
 
     stored  the names of all tensors: biases may be missing
-    layers  of each: the name of its sites and tensors, and of the LayerNorms before its attention and its gated layer
+    layers  of each: the name of its sites and tensors, and of the LayerNorms before its two halves
     act     the activation's name, one of LINEAR, which is also that of its site
     """
     def vector(name: str, size: int) -> np.ndarray:
@@ -146,7 +153,7 @@ def gated(values: Values, stored: Collection[str], layers: Sequence[tuple[str, s
     found: dict[str, float] = {}
     for layer, attends, feeds in layers:
         found[f"{layer}.softmax"] = linear(attends, f"{layer}.qkv")
-        found[f"{layer}.{act}"] = found[f"{layer}.glu"] = linear(feeds, f"{layer}.intermediate")
+        found[f"{layer}.{act}"] = linear(feeds, f"{layer}.intermediate")
     return found
 
 

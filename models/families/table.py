@@ -18,6 +18,7 @@ from secformer.models.families.config import Config
 from secformer.models.families.deberta_v2 import DebertaV2
 from secformer.models.families.distilbert import DistilBert
 from secformer.models.families.electra import Electra
+from secformer.models.families.gpt2 import GPT2
 from secformer.models.families.heads import Head
 from secformer.models.families.llama import Llama
 from secformer.models.families.mistral import Mistral
@@ -39,6 +40,7 @@ FAMILIES: Mapping[str, type[Architecture]] = MappingProxyType({family.model_type
     DebertaV2,
     DistilBert,
     Electra,
+    GPT2,
     Llama,
     Mistral,
     ModernBert,

@@ -81,7 +81,7 @@ def _drawn(rng: np.random.Generator, key: str, shape: tuple[int, ...], sharp: fl
             drawn[shape[0] // 2] *= outlier
         return drawn.astype(np.float32)
     queries = any(part in key for part in ("query", "key", "q_lin", "k_lin", "q_proj", "k_proj", "Wqkv", "attn.q.",
-                                             "attn.k."))
+                                             "attn.k.", "c_attn"))
     size = 0.7 if "embedding" in key else 1.0 / np.sqrt(shape[-1])
     return (rng.normal(0.0, size, shape) * (sharp if queries and "relative" not in last[0] else 1.0)).astype(np.float32)
 

@@ -67,6 +67,19 @@ def test_parts_are_transposed_scaled_and_joined(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rows.build(checkpoint), np.vstack([-2.0 * a, b]))
 
 
+def test_some_rows_and_columns_are_taken(tmp_path: Path) -> None:
+    b = numbers(4, 6)
+    checkpoint = saved(tmp_path, b=b)
+    scaled = Tensor((Part(("b",), (4, 6), factor=2.0, columns=(0, 2)), Part(("b",), (4, 6), columns=(2, 6))))
+    assert scaled.shape == (4, 6)
+    np.testing.assert_array_equal(scaled.build(checkpoint), np.hstack([2 * b[:, :2], b[:, 2:]]))
+    both = Tensor((Part(("b",), (4, 6), True, rows=(1, 4), columns=(3, 5)),))
+    assert both.shape == (2, 3)
+    np.testing.assert_array_equal(both.build(checkpoint), b[1:4, 3:5].T)
+    (block,) = Tensor((Part(("b",), (4, 6), columns=(3, 5)),), axis=0).blocks(checkpoint, 1)
+    np.testing.assert_array_equal(block, b[:, 3:5])
+
+
 @pytest.mark.parametrize(("elements", "rows"), [(99, [2, 4]), (6, [2, 2, 2]), (5, [1, 1, 1, 1, 1, 1]), (1, [1] * 6)])
 def test_joined_rows_come_in_blocks(tmp_path: Path, elements: int, rows: list[int]) -> None:
     checkpoint = saved(tmp_path, a=numbers(2, 3), b=numbers(4, 3, start=50))

@@ -106,7 +106,7 @@ def test_refused(changes: dict[str, Any], word: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("changes", "supported"), [
     ({"architectures": ["BertForMultipleChoice"]}, Bert.classes), ({"architectures": None}, Bert.classes),
-    ({"model_type": "gpt2"}, FAMILIES), ({"model_type": "roberta"}, Roberta.classes),
+    ({"model_type": "gptj"}, FAMILIES), ({"model_type": "roberta"}, Roberta.classes),
 ])
 def test_unsupported_architecture_lists_the_supported(changes: dict[str, Any], supported: Iterable[str],
                                                       tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def test_a_description_of_an_installed_family(path: Path, tmp_path: Path) -> Non
 
 def test_descriptions_that_nothing_runs(tmp_path: Path) -> None:
     facts = architecture_of(read_config(write_checkpoint(tmp_path))).facts()
-    with pytest.raises(ModelError, match=r"type 'gpt2', which no family here runs; install the package"):
-        architecture_from("gpt2", facts)
+    with pytest.raises(ModelError, match=r"type 'gptj', which no family here runs; install the package"):
+        architecture_from("gptj", facts)
     with pytest.raises(ValueError, match="'bert' does not run the architecture 'GPT2LMHeadModel'"):
         architecture_from("bert", facts | {"architecture": "GPT2LMHeadModel"})
     with pytest.raises(KeyError, match="architecture"):
@@ -91,8 +91,8 @@ def test_no_family_is_imported_but_the_one_that_is_asked_for(path: Path, tmp_pat
     points.write_text(points.read_text("utf-8") + "broken = no_such_module:Broken\n", "utf-8")
     folder = write_toy(tmp_path / "toy")
     assert isinstance(ModelFolder(folder).architecture, Toy)
-    (folder / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2Model"]}', "utf-8")
-    with pytest.raises(ModelError, match=r"'gpt2'.*'bert'.*'broken' \(an installed.*; type 'toy_mlp'"):
+    (folder / "config.json").write_text('{"model_type": "gptj", "architectures": ["GPTJModel"]}', "utf-8")
+    with pytest.raises(ModelError, match=r"'gptj'.*'bert'.*'broken' \(an installed.*; type 'toy_mlp'"):
         ModelFolder(folder)
 
 
