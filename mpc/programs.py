@@ -32,6 +32,12 @@ from secformer.mpc.recording import Recorder
 R = TypeVar("R", bound="Recorded")
 T = TypeVar("T")
 Told = Callable[[str], object]
+Which = Callable[[Any], bool]  # by a program's name
+
+
+def everything(name: Any) -> bool:
+    """All programs."""
+    return True
 
 
 class KeyTable:
@@ -102,9 +108,11 @@ class Programs(Generic[R]):
         kernels.claim_keys(kernels.xp.ones((1, ROW), dtype=np.uint64), kernels.xp.zeros(1, dtype=np.uint64))  # loads it
         kernels.xp.cuda.get_current_stream().synchronize()
 
-    def forget(self) -> None:
-        """Lets go of all recordings: what they read, such as opened weights, is about to change."""
-        self._programs.clear()
+    def forget(self, which: Which = everything) -> None:
+        """Lets go of programs, by their names: what their recordings read, such as opened weights, is about to change
+        or to go."""
+        for name in [name for name in self._programs if which(name)]:
+            del self._programs[name]
 
     def _renew(self) -> None:
         """Memory for recordings, which those that are there do not use."""

@@ -20,7 +20,7 @@ import numpy as np
 from secformer.mpc.errors import NotRecordable
 
 LINE = 256  # bytes that arrays in a block begin at multiples of
-HELD = 1 << 29  # bytes of messages of a stream that were read and are held
+HELD = 1 << 28  # bytes of messages of a stream that were read and are held: several of the longest messages
 RELAXED = 2  # the capture mode in which other threads' streams may join, and memory may be allocated meanwhile
 
 

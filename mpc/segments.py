@@ -27,7 +27,7 @@ from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.cuda.launch import CudaKernels
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.prg import Name
-from secformer.mpc.programs import KeyTable, Programs, Recorded, Told, done, later, put
+from secformer.mpc.programs import KeyTable, Programs, Recorded, Told, Which, done, everything, later, put
 from secformer.mpc.recording import Brought
 from secformer.mpc.script import Script
 from secformer.mpc.segmenting import Message, Noting, Places, Segmenting
@@ -73,8 +73,9 @@ class Runs(Protocol):
         given     its input, an array; None where it has none
         """
 
-    def forget(self) -> None:
-        """Lets go of all recordings: what they read, such as opened weights, is about to change."""
+    def forget(self, which: Which = everything) -> None:
+        """Lets go of programs, by their names: what their recordings read, such as opened weights, is about to change
+        or to go."""
 
 
 class Launches:
@@ -87,7 +88,7 @@ class Launches:
         """As in `Runs`."""
         return Ran(*play(channels, given), False)
 
-    def forget(self) -> None:
+    def forget(self, which: Which = everything) -> None:
         """There is nothing to forget."""
 
 
@@ -189,10 +190,10 @@ class Segments(Programs[Segmented]):
             self._burn(seeds, run)
             return self._run(name, record if script.name else None, repeat, lambda: Ran(*play(channels, given), False))
 
-    def forget(self) -> None:
+    def forget(self, which: Which = everything) -> None:
         """As in `Runs`."""
         with self._busy:
-            super().forget()
+            super().forget(which)
 
     def _renew(self) -> None:
         super()._renew()

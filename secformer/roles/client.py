@@ -85,7 +85,7 @@ class RemoteModel(Helpers):
             results, cost = gather(read.rows, self._settings.batch_tokens, architecture.results,
                                    [partial(self._ask, way) for way in self._ways], tell, self._hang_up, self._steps())
             return assemble(architecture, read.rows, results, cost=cost, profile_source=SOURCE, guard=self.guard,
-                            notes=[*self.public.notes, *advice(architecture, read)],
+                            notes=[*self.public.notes, *self._filling(), *advice(architecture, read)],
                             answers=answers(architecture, read, results, self.tokenizer))
 
     def __call__(self, texts: Texts, progress: bool | Progress = False) -> SecureOutput:
@@ -99,6 +99,16 @@ class RemoteModel(Helpers):
         """Lengths that texts are filled up to."""
         fill = self._settings.pad_to > 1 and self.architecture.fillable
         return Steps(self._settings.pad_to, self.public.inputs.longest) if fill else None
+
+    def _filling(self) -> list[str]:
+        """What a user who fills texts up must know."""
+        to = self._settings.pad_to
+        if to > 1 and not self.architecture.fillable:
+            return [f"pad_to = {to} does nothing: texts of this model keep their lengths"]
+        if to > 1 and GUARD in self.public.names:
+            return [f"pad_to = {to}: the parties do not know which tokens are fillers, so the guard may mark a text "
+                    f"for a filler's values; set pad_to = 1 where marks matter"]
+        return []
 
     def _ask(self, way: BothParties, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
         """One request: a half to each party, at the same time. Party 1's half is a seed."""

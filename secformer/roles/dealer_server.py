@@ -96,6 +96,8 @@ class DealerServer:
             self._dealers[epoch.name] = self._dealer(epoch, plan)
             while len(self._dealers) > EPOCHS:
                 self._dealers.popitem(last=False)
+                for _, runs in self._lanes:
+                    self._release(runs)
         self._dealers.move_to_end(epoch.name)
         return epoch, self._dealers[epoch.name]
 
@@ -147,7 +149,13 @@ class DealerServer:
                 yield runs
         finally:
             with self._lock:
+                self._release(runs)
                 self._lanes.append((lane, runs))
+
+    def _release(self, runs: Runs) -> None:
+        """Lets go of what was recorded for dealers that are not kept any more: it holds their masks."""
+        kept = list(self._dealers.values())
+        runs.forget(lambda name: name[0] not in kept)
 
     def _dealt(self, runs: Runs, dealer: Dealer, script: Script, run: str, channel: TLSChannel) -> None:
         """The dealer is part of the program's name: its recordings read the masks that it holds."""

@@ -123,8 +123,8 @@ class ClientSettings(_Checked):
         "whole", "how many requests a call sends at the same time; a call of fewer requests is cut, where it has the "
         "texts", least=1, most=MOST_SLOTS))
     pad_to: int = field(default=1, metadata=_key(
-        "whole", "texts are filled up to a multiple of so many tokens, so that parties on GPUs meet few shapes; 1: "
-        "texts keep their lengths", least=1))
+        "whole", "texts are filled up to a multiple of so many tokens, so that parties on GPUs meet few shapes, but "
+        "the guard may then mark texts for a filler's values; 1: texts keep their lengths", least=1))
     truncation: bool = field(
         default=False, metadata=_key("flag", "true: cut texts that are too long for the model; false: refuse them"))
 

@@ -328,6 +328,8 @@ def test_forgotten_recordings_are_made_anew(gpu: Any) -> None:
     trio, xs = Trio((kernels, CPU, CPU)), inputs(5)
     repeated = []
     for n, x in enumerate(xs):
+        if n == 1:
+            trio.runs[0].forget(lambda name: name != trio.script.name)  # others
         if n == 2:
             trio.runs[0].forget()
         repeated.append(trio.answer(f"live/{n}", x)[1][0])

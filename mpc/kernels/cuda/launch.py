@@ -33,7 +33,6 @@ class CudaKernels(Bundled):
     """GPU kernels; what is not here runs as CuPy array operations inherited from the reference."""
 
     name = "cuda"
-    ahead = 1 << 31
     fuses = True
     chunk = 1 << 20  # few launches; some hundred megabytes of material at most
 

@@ -41,6 +41,16 @@ def loaded(encoder: Path):
         yield model
 
 
+def test_plans_of_the_last_batches_are_kept(loaded: SecureModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "PLANS", 2)
+    loaded._scripts.clear()
+    loaded("dog")
+    ((first, script),) = loaded._scripts.items()
+    for text in ("the cat", "dog", "the cat sat"):
+        loaded(text)
+    assert len(loaded._scripts) == 2 and loaded._scripts[first] is script
+
+
 @pytest.mark.parametrize("architecture", Bert.classes)
 def test_secure_agrees_with_twin_and_reference(architecture: str, tmp_path: Path) -> None:
     path = folder_of(tmp_path, architecture, seed=3)

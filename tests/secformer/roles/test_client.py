@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from secformer.models.families.folder import ModelFolder
 from secformer.models.run.guard import SOMEWHERE, note
 from secformer.models.run.local import reference
 from secformer.mpc.errors import InputError, ModelError, ProtocolError, SettingsError, Untrusted
+from secformer.roles.settings import load_client
 from secformer.roles.trial import LocalRoles
 
 
@@ -51,6 +53,17 @@ def test_texts_that_cannot_be_trusted_are_marked_without_a_place(up: LocalRoles,
         strict.infer(texts)
     with pytest.raises(SettingsError, match="a client's guard must be 'mark', 'nan' or 'raise', got 'off'"):
         connect(up.settings("client"), guard="off")
+
+
+def test_who_fills_texts_up_is_told_of_the_guard(up: LocalRoles, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_client(up.settings("client"))
+    for to in (1, 4):
+        with connect(replace(settings, pad_to=to)) as model:
+            out = model.infer(TEXT)
+            right(out, TEXT)
+            assert [n for n in out.notes if n.startswith("pad_to = 4: the parties do not know")] == out.notes[:to > 1]
+    monkeypatch.setattr(type(model.architecture), "fillable", False)
+    assert model._filling() == ["pad_to = 4 does nothing: texts of this model keep their lengths"]
 
 
 def test_tasks_of_a_served_model(up: LocalRoles, remote: RemoteModel) -> None:

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 from links_lab import MODEL, PLAN, WEIGHTS, identity
+from roles_lab import until
 
 from secformer import __version__
 from secformer.mpc.dealer.store import SPACE
 from secformer.mpc.errors import Desync, PeerLost
 from secformer.mpc.net.tls import client_context
+from secformer.mpc.programs import everything
+from secformer.mpc.segments import Launches
+from secformer.roles import dealer_server
 from secformer.roles.dealer_server import MOST_RUNS, DealerServer
 from secformer.roles.dealing import DealerClient
 from secformer.roles.epochs import LIVE, Epoch
@@ -97,6 +101,31 @@ def test_another_epoch_is_refused(roles: Path, dealer: DealerServer) -> None:
     epoch = client.join(patience=PATIENCE)
     with pytest.raises(Desync, match=f"epoch is {epoch.name} at the dealer but old at party 1; join again"):
         dealt(client, Epoch("old", epoch.seeds))
+
+
+def test_what_was_recorded_for_a_model_goes_with_its_masks(
+    roles: Path, dealer: DealerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lanes keep the programs of models whose masks are kept, and of no others."""
+    known: list[Any] = []
+    gone: list[Any] = []
+
+    class Noted(Launches):
+        def run(self, name: Any, *rest: Any) -> Any:
+            known.append(name)
+            return super().run(name, *rest)
+
+        def forget(self, which: Any = everything) -> None:
+            gone.extend(name for name in known if which(name))
+
+    monkeypatch.setattr(dealer_server, "EPOCHS", 1)
+    monkeypatch.setattr(dealer_server, "runs_on", lambda *args: Noted())
+    first, second = party(roles, dealer), party(roles, dealer, model="cd" * 32)
+    dealt(first, first.join(patience=PATIENCE))
+    until(lambda: len(dealer._lanes) == 1)
+    assert len(known) == 1 and not gone
+    second.join(patience=PATIENCE)
+    assert gone == known
 
 
 @pytest.mark.parametrize(("note", "said"), [

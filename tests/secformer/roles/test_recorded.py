@@ -75,7 +75,7 @@ def test_recordings_are_forgotten_before_weights_are_opened(monkeypatch: pytest.
     log: list[str] = []
 
     class Noted(Launches):
-        def forget(self) -> None:
+        def forget(self, which: Any = None) -> None:
             log.append("forget")
 
     monkeypatch.setattr(engine, "runs_on", lambda *args: Noted())
