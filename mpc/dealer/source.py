@@ -12,7 +12,7 @@ from secformer.mpc.errors import Desync, ReusedRandomness
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.prg import Name, Stream
+from secformer.mpc.prg import Name, Stream, Streams
 
 
 class Source:
@@ -24,7 +24,7 @@ class Source:
     def __init__(
         self, seed: bytes, run: Name, plan: Plan, dealer: Channel | None, kernels: Kernels, meter: Meter
     ):
-        self._seed, self._run, self._plan = seed, run, plan
+        self._streams, self._plan = Streams(seed, "run", run, kernels=kernels), plan
         self._dealer, self._kernels, self._meter = dealer, kernels, meter
         self._cursor, self._lock = 0, threading.Lock()
         if dealer is not None:
@@ -46,14 +46,14 @@ class Source:
             )
 
         def stream(field: Field) -> Stream:
-            return Stream(self._seed, "run", self._run, index, field.name, kernels=self._kernels)
+            return self._streams.stream(index, field.name)
 
         dealer = self._dealer
         if dealer is None:
-            return Expansion(kind, stream, None, self._kernels, self._meter)
+            return Expansion(planned, stream, None, self._kernels, self._meter)
 
         def receive(parcel: Parcel) -> Any:
             self._meter.dealt(parcel.nbytes)
             return dealer.receive(parcel.tag(index), parcel.nbytes)
 
-        return Expansion(kind, stream, receive, self._kernels, self._meter)
+        return Expansion(planned, stream, receive, self._kernels, self._meter)

@@ -18,10 +18,25 @@ from secformer.mpc.kernels.reference import NumpyKernels
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, outcomes, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
 from secformer.mpc.kernels.threads import threaded
-from secformer.mpc.kernels.words import TERMS, Array, Factor, Guard, Key, Mask, Masked, Sealing, whole_bytes
+from secformer.mpc.kernels.words import (
+    PLANES,
+    TERMS,
+    Array,
+    Factor,
+    Guard,
+    Key,
+    Mask,
+    Masked,
+    Sealing,
+    spans,
+    whole_bytes,
+)
 from secformer.mpc.ring import mask
 
 announce(*(m.__name__ for m in (chacha, compare, guard, multiply, packing, powers, products, series, thin)))
+
+
+NONE = tuple(np.empty(0, dtype=dtype) for _, dtype in PLANES)  # planes that words do not have
 
 
 class NumbaKernels(NumpyKernels):
@@ -52,7 +67,8 @@ class NumbaKernels(NumpyKernels):
         return words
 
     def _planes(self, data: Array, count: int, bits: int, unit: int = 1) -> packing.Planes:
-        four, two, one = self.planes(data, count, bits, unit)
+        four, two, one = (self._view(data[start:end], dtype) if end > start else none
+                          for (start, end, dtype), none in zip(spans(count, bits, unit), NONE, strict=True))
         return four, two, one
 
     def turn(self, u: Array, bits: int) -> tuple[Array, Array]:
