@@ -117,7 +117,8 @@ class Meter:
     def __init__(self, name: str = "total"):
         self.cost = Cost(name)
         self._stack = [self.cost]
-        self._offline = 0
+        self._offline = 0  # blocks of offline work around this moment
+        self._apart = Offline(self)
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -130,19 +131,9 @@ class Meter:
             node.seconds += time.perf_counter() - start - (node.offline_seconds - before)
             self._stack.pop()
 
-    @contextmanager
-    def offline(self) -> Iterator[None]:
+    def offline(self) -> Offline:
         """Time, bytes and rounds in here do not depend on the input: they belong to the offline phase."""
-        self._offline += 1
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._offline -= 1
-            if not self._offline:
-                spent = time.perf_counter() - start
-                for node in self._stack:
-                    node.offline_seconds += spent
+        return self._apart
 
     def sent(self, nbytes: int) -> None:
         for node in self._stack:
@@ -166,3 +157,22 @@ class Meter:
         """Ends the count of a run that started at perf_counter time `started`. Returns its cost."""
         self.cost.seconds = time.perf_counter() - started - self.cost.offline_seconds
         return self.cost
+
+
+class Offline:
+    """Offline work of one meter, as a block; blocks may lie in each other. One for all blocks, since they are many."""
+
+    def __init__(self, meter: Meter):
+        self._meter, self._start = meter, 0.0
+
+    def __enter__(self) -> None:
+        if not self._meter._offline:
+            self._start = time.perf_counter()
+        self._meter._offline += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._meter._offline -= 1
+        if not self._meter._offline:
+            spent = time.perf_counter() - self._start
+            for node in self._meter._stack:
+                node.offline_seconds += spent

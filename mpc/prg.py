@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Self
 
 from secformer.mpc.backend import choose_backend
@@ -34,19 +35,30 @@ def derive(seed: bytes, *name: Name) -> bytes:
 
 def derive_all(seed: bytes, first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
     """The keys of all names that begin alike, in their spelling (see `spelt`): quicker than one by one."""
-    if len(seed) != SEED_BYTES:
-        raise RangeError(f"a seed has {SEED_BYTES} bytes, got {len(seed)}; take one from fresh_seed()")
-    begun = hashlib.blake2b(first, key=seed, digest_size=32)
+    begun = _begun(seed, first)
     for more in rest:
         one = begun.copy()
         one.update(more)
         yield one.digest()
 
 
+def _begun(seed: bytes, first: bytes) -> Any:
+    """The hash of a key whose name begins so."""
+    if len(seed) != SEED_BYTES:
+        raise RangeError(f"a seed has {SEED_BYTES} bytes, got {len(seed)}; take one from fresh_seed()")
+    return hashlib.blake2b(first, key=seed, digest_size=32)
+
+
 def spelt(*name: Name) -> bytes:
     """The parts of a name, each with its type and length, so that different names never read alike."""
-    parts = (f"{type(part).__name__}:{part}".encode() for part in name)
-    return b"".join(len(p).to_bytes(4, "little") + p for p in parts)
+    return b"".join(map(_spelt, name))
+
+
+@lru_cache(maxsize=1 << 14, typed=True)
+def _spelt(part: Name) -> bytes:
+    """Names are few and come again and again: a run's numbers and fields."""
+    text = f"{type(part).__name__}:{part}".encode()
+    return len(text).to_bytes(4, "little") + text
 
 
 class Stream:
@@ -59,8 +71,12 @@ class Stream:
     def under(cls, words: Any, kernels: Kernels) -> Self:
         """The stream whose key is four uniform words, which may be in device memory. It has no name: read one stream
         alone under a key."""
+        return cls._keyed(kernels.as_key(words), kernels)
+
+    @classmethod
+    def _keyed(cls, key: Key, kernels: Kernels) -> Self:
         stream = cls.__new__(cls)
-        stream._begin(kernels.as_key(words), kernels)
+        stream._begin(key, kernels)
         return stream
 
     def _begin(self, key: Key, kernels: Kernels) -> None:
@@ -122,3 +138,16 @@ class Stream:
         """Uses up the first blocks, of a stream that nothing was read from."""
         if self._advance(blocks):
             raise RangeError("this needs a stream that nothing was read from; give the stream a name of its own")
+
+
+class Streams:
+    """The streams whose names begin alike: the seed and that beginning are hashed once for all."""
+
+    def __init__(self, seed: bytes, *begin: Name, kernels: Kernels):
+        self._begun, self._kernels = _begun(seed, spelt(*begin)), kernels
+
+    def stream(self, *rest: Name) -> Stream:
+        """The stream of the beginning and `rest`, from its start."""
+        one = self._begun.copy()
+        one.update(spelt(*rest))
+        return Stream._keyed(one.digest(), self._kernels)

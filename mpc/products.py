@@ -64,7 +64,7 @@ class Products(Guarding):
 
     def _products(self, pairs: Sequence[Pair], magnitude: int | Sequence[int] | None, matmul: bool,
                   whole: bool = False, settled: Sequence[Share] = ()) -> list[Share]:
-        each = magnitude if isinstance(magnitude, Sequence) else [magnitude] * len(pairs)
+        each = [magnitude] * len(pairs) if magnitude is None or isinstance(magnitude, int) else magnitude
         magnitudes = [self.fixed.magnitude if m is None else max(1, m) for m in each]
         held = [product_width(*pair, m, self.fixed) for pair, m in zip(pairs, magnitudes, strict=True)]
         widths = [WORD_BITS if whole else w for w in held]

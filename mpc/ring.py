@@ -5,6 +5,7 @@ The exact matrix product of words is a kernel (`kernels`).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ WORD_BITS = 64
 WORD = np.uint64
 
 
+@lru_cache(maxsize=WORD_BITS + 1)
 def mask(bits: int) -> np.uint64:
     """The word with its low `bits` bits set."""
     return WORD((1 << bits) - 1)

@@ -13,6 +13,7 @@ interval   what a guarded session checks the value for when it is truncated next
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, NoReturn
 
@@ -68,7 +69,7 @@ class Share:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     def like(self, data: Any) -> Share:
         """The same scale, width and promise for other data."""

@@ -23,8 +23,7 @@ class Expansion(Material):
 
     def __init__(self, kind: Kind, expand_from: Expand, receive: Receive | None, kernels: Kernels, meter: Meter):
         self.kind = kind
-        self._fields = {f.name: f for f in kind.fields()}
-        self._parcels = {f.name: parcel for parcel in kind.parcels() for f in parcel.fields}
+        self._fields, self._parcels = dict(kind.layout.fields), kind.layout.parcel
         self._opened: dict[str, Any] = {}  # derived fields that came with another and were not drawn yet
         self._stream, self._receive = expand_from, receive
         self._kernels, self._meter = kernels, meter

@@ -11,13 +11,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.tables import STEP_BITS
-from secformer.mpc.kernels.words import Guard, Piece, whole_bytes
+from secformer.mpc.kernels.words import Guard, Mask, Piece, whole_bytes
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.ring import WORD_BITS, mask
 
@@ -47,7 +48,7 @@ class Field:
     part: int = 0
     cache: int | None = None
 
-    @property
+    @cached_property
     def piece(self) -> Piece:
         """How a share of it is drawn and travels."""
         return Piece(self.count, self.bits, self.xor and self.derived)
@@ -59,17 +60,36 @@ class Parcel:
 
     fields: tuple[Field, ...]
 
-    @property
+    @cached_property
     def pieces(self) -> list[Piece]:
         return [f.piece for f in self.fields]
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         return sum(piece.nbytes for piece in self.pieces)
 
+    @cached_property
+    def _named(self) -> tuple[str, int, int]:
+        return self.fields[0].name, max(f.bits for f in self.fields), sum(f.count for f in self.fields)
+
     def tag(self, index: int) -> Tag:
         """What the message is, in correlation number `index`: named after its first field."""
-        return Tag(index, self.fields[0].name, max(f.bits for f in self.fields), sum(f.count for f in self.fields))
+        return Tag(index, *self._named)
+
+
+class Layout(NamedTuple):
+    """The fields of a kind, as they are looked up run after run.
+
+    fields   by name
+    parcels  in the order in which they are dealt
+    parcel   of each derived field, by name
+    masks    the fields that are not derived, and how the dealer knows them
+    """
+
+    fields: Mapping[str, Field]
+    parcels: tuple[Parcel, ...]
+    parcel: Mapping[str, Parcel]
+    masks: tuple[tuple[Field, Mask], ...]
 
 
 @dataclass(frozen=True)
@@ -120,6 +140,13 @@ class Kind(ABC):
         """Law of `guard_fields`, for an opening under the mask r, or -r where `negated`: the words of
         `Kernels.guard_tables`, as bytes."""
         return (kernels.guard_tables(r, part, negated).view(np.uint8) for part in together(r.size, guards))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What `fields` and `parcels` say, worked out once."""
+        fields, parcels = tuple(self.fields()), tuple(self.parcels())
+        masks = tuple((f, Mask(f.count, f.bits, f.xor, f.carries)) for f in fields if not f.derived)
+        return Layout({f.name: f for f in fields}, parcels, {f.name: p for p in parcels for f in p.fields}, masks)
 
     @property
     def corrections(self) -> int:

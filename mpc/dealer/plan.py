@@ -46,7 +46,12 @@ class Plan:
     digest: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        text = "\n".join(map(repr, (FORMAT, CHUNK, *self.kinds, self.rounds, self.bytes, self.constants)))
+        same: dict[Kind, Kind] = {}  # equal kinds are one value, so that each is laid out and spelt once
+        kinds = tuple(same.setdefault(kind, kind) for kind in self.kinds)
+        object.__setattr__(self, "kinds", kinds)
+        spelt = {id(kind): repr(kind) for kind in same}
+        text = "\n".join((*map(repr, (FORMAT, CHUNK)), *(spelt[id(kind)] for kind in kinds),
+                          *map(repr, (self.rounds, self.bytes, self.constants))))
         object.__setattr__(self, "digest", hashlib.sha256(text.encode()).hexdigest())
 
     @property
@@ -61,7 +66,7 @@ class Plan:
     def corrections(self) -> Iterator[tuple[Tag, int]]:
         """Every message that the dealer sends to party 1, in order: its tag and its bytes."""
         for index, kind in enumerate(self.kinds):
-            for parcel in kind.parcels():
+            for parcel in kind.layout.parcels:
                 yield parcel.tag(index), parcel.nbytes
 
     def as_dict(self) -> dict[str, Any]:

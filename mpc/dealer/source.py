@@ -12,7 +12,7 @@ from secformer.mpc.errors import Desync, ProtocolError, ReusedRandomness
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.prg import Name, Stream
+from secformer.mpc.prg import Name, Stream, Streams
 
 
 class Source:
@@ -26,7 +26,7 @@ class Source:
         self, seed: bytes, run: Name, plan: Plan, dealer: Channel | None, kernels: Kernels, meter: Meter,
         cache: Name | None = None,
     ):
-        self._seed, self._run, self._plan, self._cache = seed, run, plan, cache
+        self._streams, self._plan = FieldStreams(seed, run, cache, kernels), plan
         self._dealer, self._kernels, self._meter = dealer, kernels, meter
         self._cursor, self._lock = 0, threading.Lock()
         if dealer is not None:
@@ -48,25 +48,32 @@ class Source:
             )
 
         def stream(field: Field) -> Stream:
-            return field_stream(self._seed, self._run, self._cache, index, field, self._kernels)
+            return self._streams.stream(index, field)
 
         dealer = self._dealer
         if dealer is None:
-            return Expansion(kind, stream, None, self._kernels, self._meter)
+            return Expansion(planned, stream, None, self._kernels, self._meter)
 
         def receive(parcel: Parcel) -> Any:
             self._meter.dealt(parcel.nbytes)
             return dealer.receive(parcel.tag(index), parcel.nbytes)
 
-        return Expansion(kind, stream, receive, self._kernels, self._meter)
+        return Expansion(planned, stream, receive, self._kernels, self._meter)
 
 
-def field_stream(seed: bytes, run: Name, cache: Name | None, index: int, field: Field, kernels: Kernels) -> Stream:
-    """A party's stream of a field of correlation number `index`. Raises ProtocolError for a cache in a run that names
-    none."""
-    if field.cache is None:
-        return Stream(seed, "run", run, index, field.name, kernels=kernels)
-    if cache is None:
-        raise ProtocolError(f"this run takes cache {field.cache} and names no caches; state the name of the session "
-                            f"whose caches they are")
-    return Stream(seed, "cache", cache, field.cache, kernels=kernels)
+class FieldStreams:
+    """A party's streams of the fields of one run: of its own fields, and of the caches that it takes."""
+
+    def __init__(self, seed: bytes, run: Name, cache: Name | None, kernels: Kernels):
+        self._own = Streams(seed, "run", run, kernels=kernels)
+        self._caches = None if cache is None else Streams(seed, "cache", cache, kernels=kernels)
+
+    def stream(self, index: int, field: Field) -> Stream:
+        """The stream of a field of correlation number `index`. Raises ProtocolError for a cache in a run that names
+        none."""
+        if field.cache is None:
+            return self._own.stream(index, field.name)
+        if self._caches is None:
+            raise ProtocolError(f"this run takes cache {field.cache} and names no caches; state the name of the "
+                                f"session whose caches they are")
+        return self._caches.stream(field.cache)

@@ -20,7 +20,6 @@ from secformer.mpc.kernels.bundles import Bundles
 from secformer.mpc.kernels.tables import outcome_patterns, outcomes
 from secformer.mpc.kernels.words import (
     BLOCK_BYTES,
-    PLANES,
     Array,
     Factor,
     Grid,
@@ -29,6 +28,7 @@ from secformer.mpc.kernels.words import (
     Masked,
     Sealing,
     drawn,
+    spans,
     whole_bytes,
 )
 from secformer.mpc.kernels.words import dropped as dropped_of
@@ -148,12 +148,7 @@ class Kernels(Bundles):
     def planes(self, data: Array, count: int, bits: int, unit: int = 1) -> list[Array]:
         """The planes of `count` words of fewer than eight bytes in a payload or a keystream, in which each starts at a
         multiple of `unit` bytes: of four, two and one byte per word, empty where the words have none."""
-        found, start = [], 0
-        for width, dtype in PLANES:
-            end = start + (count * width if whole_bytes(bits) & width else 0)
-            found.append(self._view(data[start:end], dtype))
-            start = -(-end // unit) * unit
-        return found
+        return [self._view(data[start:end], dtype) for start, end, dtype in spans(count, bits, unit)]
 
     def joined(self, planes: list[Array], count: int) -> Array:
         """The words that planes were cut from: (count,) uint64."""

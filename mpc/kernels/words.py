@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -173,6 +174,19 @@ def whole_bytes(bits: int) -> int:
     return -(-bits // 8)
 
 
+@lru_cache(maxsize=1 << 12)
+def spans(count: int, bits: int, unit: int) -> tuple[tuple[int, int, type], ...]:
+    """Where the planes of `count` words of fewer than eight bytes lie: first byte, the one behind the last, and type.
+    Each starts at a multiple of `unit` bytes."""
+    found, start = [], 0
+    for width, dtype in PLANES:
+        end = start + (count * width if whole_bytes(bits) & width else 0)
+        found.append((start, end, dtype))
+        start = -(-end // unit) * unit
+    return tuple(found)
+
+
+@lru_cache(maxsize=1 << 12)
 def drawn(count: int, bits: int) -> int:
     """Blocks of a stream that `count` uniform words of so many bits are drawn from: words of eight bytes, or planes as
     a payload has them, each of which starts at a block."""

@@ -11,7 +11,7 @@ from mpc_lab import examples, kernels_named, looks_uniform
 from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.words import Mask
-from secformer.mpc.prg import MAX_BLOCKS, SEED_BYTES, Stream, derive, fresh_seed
+from secformer.mpc.prg import MAX_BLOCKS, SEED_BYTES, Stream, Streams, derive, fresh_seed
 
 SEED = bytes(range(32))
 # RFC 8439, appendix A.1, test vectors 1 to 4: (last key bytes, block, keystream); the nonce is zero in all of them.
@@ -155,3 +155,12 @@ def test_fused_reads_are_their_parts() -> None:
             stream.correction(x, bits)
     with pytest.raises(RangeError, match="nothing was read from"):
         Stream.combined([(Stream(SEED, "a"), after)], [Mask(40, 24)])
+
+
+def test_streams_that_begin_alike_are_those_of_their_whole_names() -> None:
+    begun = Streams(SEED, "run", 3, kernels=kernels_named("numpy"))
+    for rest in ((0, "mask"), (1, "mask"), ("1", "mask"), (1,), (1, "mask", 2), (True, "mask")):
+        np.testing.assert_array_equal(begun.stream(*rest).words(9), Stream(SEED, "run", 3, *rest).words(9))
+    assert not np.array_equal(begun.stream(1).words(9), begun.stream("1").words(9))
+    with pytest.raises(RangeError, match="a seed has 32 bytes, got 5"):
+        Streams(b"short", "run", 3, kernels=kernels_named("numpy"))

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from secformer.mpc.kernels.cpu.packing import Planes, cut, join
+from secformer.mpc.kernels.cpu.packing import Planes, cut, join, planes
 from secformer.mpc.kernels.cpu.processor import WIDE
 
 Array = Any
@@ -178,16 +178,16 @@ def combined(a: Array, b: Array, nbytes: int, each: int, mask: int, out: Array) 
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def correction(key: Array, nbytes: int, value: Array, mask: int, out: Planes) -> None:
-    """Cuts value - the stream's words."""
-    pool, drawn = _pool(), np.empty(GROUP, np.uint64)
+def correction(key: Array, nbytes: int, value: Array, mask: int, out: Array) -> None:
+    """out = the payload of value - the stream's words."""
+    pool, drawn, to = _pool(), np.empty(GROUP, np.uint64), planes(out, value.size, nbytes)
     for start in range(0, value.size, GROUP):
         part = value[start : start + GROUP]
         left = drawn[: part.size]
         _draw(key, 0, value.size, nbytes, start, pool, left)
         for i in range(part.size):
             left[i] = part[i] - left[i]
-        cut(left, mask, start, out)
+        cut(left, mask, start, to)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]

@@ -41,19 +41,15 @@ class NumbaKernels(NumpyKernels):
         if nbytes == 8 or flat.dtype != np.uint64:
             return super().pack(words, bits)
         out = np.empty(flat.size * nbytes, dtype=np.uint8)
-        packing.pack(flat, mask(bits), self._planes(out, flat.size, bits))
+        packing.pack(flat, mask(bits), nbytes, out)
         return out
 
     def unpack(self, payload: Array, count: int, bits: int) -> Array:
-        if whole_bytes(bits) == 8:
+        if (nbytes := whole_bytes(bits)) == 8:
             return super().unpack(payload, count, bits)
         words = np.empty(count, dtype=np.uint64)
-        packing.unpack(self._planes(payload, count, bits), mask(bits), words)
+        packing.unpack(payload, nbytes, mask(bits), words)
         return words
-
-    def _planes(self, data: Array, count: int, bits: int, unit: int = 1) -> packing.Planes:
-        four, two, one = self.planes(data, count, bits, unit)
-        return four, two, one
 
     def turn(self, u: Array, bits: int) -> tuple[Array, Array]:
         cos, sin = np.empty(u.size), np.empty(u.size)
@@ -125,14 +121,14 @@ class NumbaKernels(NumpyKernels):
             chacha.correction_xor(_words(key), flat, out)
         else:
             out = np.empty(flat.size * nbytes, dtype=np.uint8)
-            chacha.correction(_words(key), nbytes, flat, mask(bits), self._planes(out, flat.size, bits))
+            chacha.correction(_words(key), nbytes, flat, mask(bits), out)
         return out
 
     def opened(self, mine: Array, payload: Array, bits: int, xor: bool = False) -> Array:
-        if xor or whole_bytes(bits) == 8:  # whole words come as they are: the payload is the peer's
+        if xor or (nbytes := whole_bytes(bits)) == 8:  # whole words come as they are: the payload is the peer's
             return super().opened(mine, payload, bits, xor)
         total = np.empty(mine.size, dtype=np.uint64)
-        packing.add(mine.reshape(-1), self._planes(payload, mine.size, bits), mask(bits), total)
+        packing.add(mine.reshape(-1), payload, nbytes, mask(bits), total)
         return total
 
     # ---- lifts ----------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Packing, opening and lifting of words, compiled: each in one pass, where the plain steps write whole arrays between.
 
-Payloads come as planes of four, two and one byte per word (see `Kernels.planes`); planes that a width
-lacks are empty. Words are joined and cut in blocks that stay in the first cache, so that every loop is a vector's.
+Payloads have planes of four, two and one byte per word (see `Kernels.planes`); planes that a width lacks are empty.
+Words are joined and cut in blocks that stay in the first cache, so that every loop is a vector's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,21 @@ from numba import njit
 Array = Any
 Planes = tuple[Array, Array, Array]
 BLOCK = 512  # words that are packed at a time: they stay in the first cache
+
+
+@njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def planes(payload: Array, count: int, nbytes: int) -> Planes:
+    """The planes of a payload of `count` words, which starts at a multiple of four bytes."""
+    four = 4 * count if nbytes & 4 else 0
+    two = four + (2 * count if nbytes & 2 else 0)
+    one = two + (count if nbytes & 1 else 0)
+    return payload[:four].view(np.uint32), payload[four:two].view(np.uint16), payload[two:one]
+
+
+@njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _aligned(payload: Array) -> Array:
+    """A payload that numbers of four bytes may be read from; part of a message may lie anywhere."""
+    return payload.copy() if payload.ctypes.data % 4 else payload
 
 
 @njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
@@ -62,28 +77,30 @@ def cut(words: Array, mask: int, start: int, planes: Planes) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def pack(words: Array, mask: int, out: Planes) -> None:
+def pack(words: Array, mask: int, nbytes: int, out: Array) -> None:
+    to = planes(out, words.size, nbytes)
     for start in range(0, words.size, BLOCK):
-        cut(words[start : start + BLOCK], mask, start, out)
+        cut(words[start : start + BLOCK], mask, start, to)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def unpack(planes: Planes, mask: int, out: Array) -> None:
+def unpack(payload: Array, nbytes: int, mask: int, out: Array) -> None:
+    given = planes(_aligned(payload), out.size, nbytes)
     for start in range(0, out.size, BLOCK):
         part = out[start : start + BLOCK]
-        join(planes, start, part)
+        join(given, start, part)
         for i in range(part.size):
             part[i] &= mask
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def add(words: Array, planes: Planes, mask: int, out: Array) -> None:
-    """out = (words + planes) & mask."""
-    other = np.empty(BLOCK, np.uint64)
+def add(words: Array, payload: Array, nbytes: int, mask: int, out: Array) -> None:
+    """out = (words + those of the payload) & mask."""
+    given, other = planes(_aligned(payload), words.size, nbytes), np.empty(BLOCK, np.uint64)
     for start in range(0, words.size, BLOCK):
         part, total = words[start : start + BLOCK], out[start : start + BLOCK]
         found = other[: part.size]
-        join(planes, start, found)
+        join(given, start, found)
         for i in range(part.size):
             total[i] = (part[i] + found[i]) & mask
 

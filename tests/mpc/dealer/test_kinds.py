@@ -479,6 +479,26 @@ def test_corrections_are_what_the_kind_says(kinds: list[Kind]) -> None:
     assert all(payload.size == tag.count * whole_bytes(tag.bits) for tag, payload in sink.fields(kinds))
 
 
+@pytest.mark.parametrize("kinds", PLANS, ids=lambda kinds: "+".join(map(repr, kinds))[:90])
+def test_layouts_say_what_the_kind_says(kinds: list[Kind]) -> None:
+    for kind in kinds:
+        fields, found = list(kind.fields()), kind.layout
+        assert found is kind.layout and list(found.fields.items()) == [(f.name, f) for f in fields]
+        assert found.parcels == tuple(kind.parcels())
+        assert [f for parcel in found.parcels for f in parcel.fields] == [f for f in fields if f.derived]
+        assert all(f in found.parcel[f.name].fields for f in fields if f.derived)
+        assert [(f.name, m.length, m.bits, m.xor, m.carries) for f, m in found.masks] == [
+            (f.name, f.count, f.bits, f.xor, f.carries) for f in fields if not f.derived]
+
+
+def test_equal_kinds_of_a_plan_are_one_value() -> None:
+    first, second, other = Lift(4, 16, 48), Lift(4, 16, 48), Lift(5, 16, 48)
+    plan = Plan((first, other, second))
+    assert plan.kinds == (first, other, second)
+    assert plan.kinds[0] is plan.kinds[2] is not plan.kinds[1]
+    assert plan.digest == Plan((second, other, first)).digest != Plan((first, second, other)).digest
+
+
 def test_fields_travel_together_but_not_chunks() -> None:
     """One message for all fields of a correlation; one for each chunk of material that is used chunk by chunk."""
     def names(kind: Kind) -> list[list[str]]:

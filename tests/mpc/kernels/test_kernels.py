@@ -350,6 +350,17 @@ def test_pack_drops_bits_above(kernels: Kernels, bits: int) -> None:
     assert carried.tolist() == [2**bits - 1] * 9
 
 
+@pytest.mark.parametrize("bits", [8, 24, 32, 40, 48, 56])
+def test_payloads_lie_anywhere_and_may_be_read_only(bits: int, kernels: Kernels) -> None:
+    x, mine = words(np.random.default_rng(bits), 2, 7)
+    payload = kernels.pack(x, bits)
+    for off in range(5):
+        moved = np.concatenate([np.zeros(off, np.uint8), payload])[off:]
+        for each in (moved, np.frombuffer(moved.tobytes(), np.uint8)):
+            np.testing.assert_array_equal(kernels.unpack(each, 7, bits), reduced(x, bits))
+            np.testing.assert_array_equal(kernels.opened(mine, each, bits), reduced(x + mine, bits))
+
+
 def test_unpack_ignores_bits_above(kernels: Kernels) -> None:
     payload = np.full(3 * 5, 255, dtype=np.uint8)
     assert kernels.unpack(payload, 5, 22).tolist() == [2**22 - 1] * 5
