@@ -89,6 +89,11 @@ class Tokenizer:
         return next((int(i) for i, token in known.items() if token.special and token.content == text), None)
 
     @property
+    def specials(self) -> frozenset[int]:
+        """The ids of all special tokens."""
+        return frozenset(int(i) for i, token in self._tokenizer().added_tokens_decoder.items() if token.special)
+
+    @property
     def chat_template(self) -> str | None:
         """The template, in Jinja's language, that makes one text of a conversation; None where there is none."""
         found = self._tokenizer()

@@ -20,13 +20,23 @@ from secformer.models.data.batch import Batch, Row, batches
 from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.parameters import load_weights
 from secformer.models.data.shares import PlainTensors
-from secformer.models.data.tokenizer import Texts
+from secformer.models.data.tokenizer import Texts, id_rows
+from secformer.models.families.attending import Causal
 from secformer.models.families.blocks import Forward
+from secformer.models.families.decoder import Decoder
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.heads import Head
-from secformer.models.families.program import behind_embedding
 from secformer.models.ranges.observe import observed
-from secformer.models.ranges.samples import MOST_MEASURED, ODD, PAIRS, PROSE, long_text, repetitions, token_rows
+from secformer.models.ranges.samples import (
+    CONVERSATIONS,
+    MOST_MEASURED,
+    ODD,
+    PAIRS,
+    PROSE,
+    long_text,
+    repetitions,
+    token_rows,
+)
 from secformer.mpc.errors import InputError, ModelError, RangeError, SettingsError
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.protocols.quantities import DISTANCE, KNOWN, LOG_MEAN, MAXIMUM, MOST, ROW_SUM, SLACK, Quantity, Widening
@@ -227,7 +237,11 @@ def measure_rows(folder: ModelFolder, rows: Sequence[Row], *, recipe: Recipe | N
     for batch in _of_one_length(rows, min(MOST_TOKENS, max(1, MOST_LOGITS // words))):
         forward = Forward(batch, parameters, watched, lambda site: probes.setdefault(site, Probe(margin)))
         with np.errstate(over="ignore", invalid="ignore"):
-            behind_embedding(s, architecture, folder.embeddings(batch), forward)
+            x = s.accept(folder.embeddings(batch))
+            if isinstance(architecture, Decoder):  # its head has no site, and takes as long as many layers
+                architecture.hidden(s, x, forward, Causal(batch, len(architecture.spec.prefix)))
+            else:
+                architecture.answer(s, x, forward)
     for site, quantities in probes.items():
         if not np.isfinite([e for r in quantities.values() for e in (r.low, r.high)]).all():
             raise RangeError(f"{folder.path}: values at {site} overflow even in float64; this model cannot be run")
@@ -270,10 +284,26 @@ def builtin_rows(folder: ModelFolder) -> list[Row]:
         single = [text for text in (*PROSE, *ODD, long_text(longest), *repetitions(longest)) if text or frame]
         pairs = rows(PAIRS, truncation=True) if folder.tokenizer.takes_pairs else []
         found = [row.cut(longest) for row in (*rows(single, truncation=True), *pairs)]
+        if isinstance(folder.architecture, Decoder):
+            return [*found, *_of_decoder(folder, folder.architecture, longest)]
         return [*found, *token_rows(np.array(frame, np.int64), inputs.words, longest)]
     except InputError as error:
         raise ModelError(f"{folder.path}: the tokenizer does not suit the model. Of the built-in texts, which ranges "
                          f"are measured on, {error}") from error
+
+
+def _of_decoder(folder: ModelFolder, decoder: Decoder, longest: int) -> list[Row]:
+    """Conversations, where the tokenizer has a template for them, and rows of ordinary tokens. Special ones stand where
+    the template has them: at others, such as the end of a document, values may be a hundred times as large."""
+    tokenizer, prefix = folder.tokenizer, decoder.spec.prefix
+    drawn = [row for row in token_rows(np.zeros(0, np.int64), decoder.inputs.words, longest)
+             if not tokenizer.specials.intersection(row.ids.tolist())]
+    if tokenizer.chat_template is None:
+        return drawn
+    asked = [list(messages) for messages in CONVERSATIONS]
+    rows = [tokenizer.tokens(tokenizer.chat(messages), special=False) for messages in asked]
+    behind = [ids[len(prefix) :] if tuple(ids[: len(prefix)]) == prefix else ids for ids in rows]
+    return [*drawn, *(row.cut(longest) for row in id_rows({"input_ids": behind}, decoder.inputs))]
 
 
 def _of_one_length(rows: Sequence[Row], most: int) -> Iterator[Batch]:

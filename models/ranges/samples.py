@@ -85,6 +85,12 @@ def repetitions(longest: int) -> list[str]:
     return [" ".join([word] * n) for word, n in [*counts, (REPEATED[0], longest)]]
 
 
+CONVERSATIONS: tuple[tuple[dict[str, str], ...], ...] = tuple(
+    tuple({"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts))
+    for texts in (PROSE[:1], PROSE[1:4], PROSE[4:9], PROSE[9:14], (PAIRS[2][0],), ("Hi!",),
+                  (ODD[6], PROSE[-1], ODD[8])))
+
+
 def token_rows(frame: np.ndarray, words: int, longest: int) -> list[Row]:
     """Rows of ids, for the whole vocabulary: rare tokens and special ones, each repeated and among others.
 
