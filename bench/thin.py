@@ -37,6 +37,8 @@ from secformer.mpc.simulate import World
 
 SHAPES = ((576, 960), (576, 1536), (1536, 576), (576, 49152), (49152, 576))
 ROWS, MANY = (1, 8), 64  # MANY rows only with the smaller weights
+PROGRAMS = ((8, 16), (576, 1536))
+READ = 1 << 25  # words that are summed
 LAYERS, HARMONICS = 30, 20
 TOLERANCE = 2.0**-8  # error of the program's result, in parts of the largest value
 SERIES = Series(6, (0.1, *(1.0 / k**2 for k in range(1, HARMONICS + 1))), (0.0,) * (HARMONICS + 1), linear=0.5)
@@ -53,7 +55,7 @@ def fastest(run: Callable[[], Any], repeat: int) -> float:
 
 def reading(repeat: int) -> dict[str, float]:
     """Gigabytes per second that summing memory reads, by one thread and by two at once."""
-    words = np.ones(1 << 25, dtype=np.uint64)
+    words = np.ones(READ, dtype=np.uint64)
     halves = np.split(words, 2)
     with ThreadPoolExecutor(2) as pool:
         both = fastest(lambda: list(pool.map(np.add.reduce, halves)), repeat)
@@ -137,7 +139,7 @@ def program(hidden: int, inner: int, repeat: int) -> dict[str, Any]:
 
 
 def measured(repeat: int) -> dict[str, Any]:
-    return {"programs": [program(*shape, 5 * repeat) for shape in ((8, 16), (576, 1536))],
+    return {"programs": [program(*shape, 5 * repeat) for shape in PROGRAMS],
             "reading_gigabytes_per_second": reading(repeat), "products": products(repeat)}
 
 
@@ -146,8 +148,8 @@ def elsewhere(checkout: Path, repeat: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out:
         subprocess.run([sys.executable, __file__, "--repeat", str(repeat), "--out", out], check=True, cwd=out,
                        env=os.environ | {"PYTHONPATH": str(checkout)}, stdout=subprocess.DEVNULL)
-        found: dict[str, Any] = json.loads((Path(out) / "thin.json").read_text("utf-8"))
-        return {key: found[key] for key in ("programs", "reading_gigabytes_per_second", "products")}
+        found: dict[str, Any] = json.loads((Path(out) / "thin.json").read_text("utf-8"))["now"]
+        return found
 
 
 def best(turns: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from secformer.mpc.dealer.plan import KINDS
 from secformer.mpc.dealer.products import Hadamard, MatMul
 from secformer.mpc.dealer.thresholds import Empty, Reached
 from secformer.mpc.functions import Exponential, Series
+from secformer.mpc.meter import Meter
 from secformer.mpc.session import CLIENT
 from secformer.mpc.shares import Share
 from secformer.mpc.simulate import World
@@ -168,3 +169,18 @@ def test_a_plan_may_be_used_again_and_costs_the_same() -> None:
     second = world.run(program, np.ones(3, dtype=np.uint64), np.ones(3, dtype=np.uint64), plan=first.plan)
     assert second.plan is first.plan
     assert (first.cost.bytes, first.cost.rounds) == (second.cost.bytes, second.cost.rounds)
+
+
+def test_offline_blocks_in_each_other_count_once() -> None:
+    meter = Meter()
+    with meter.scope("part"):
+        with meter.offline():
+            with pytest.raises(ValueError, match="inside"), meter.offline():
+                raise ValueError("inside")
+            meter.sent(3)
+            meter.round()
+        meter.sent(5)
+    part = meter.cost.child("part")
+    assert (part.offline_bytes, part.bytes, part.offline_rounds, part.rounds) == (3, 5, 1, 0)
+    assert 0.0 < part.offline_seconds == meter.cost.offline_seconds
+    assert part.seconds > 0.0
