@@ -2,8 +2,8 @@
 
 What lives here:
 
-- one file per function (`exp`, `reciprocal`, `rsqrt`, `tanh`, `gelu`, `softmax`, `layernorm`; `clip` serves several of
-  them), and the fits of the series that they evaluate (`fits`)
+- one file per function (`exp`, `reciprocal`, `rsqrt`, `tanh`, `gelu`, `softmax`, `layernorm`, `rmsnorm`; `clip` serves
+  several of them), and the fits of the series that they evaluate (`fits`)
 - the functions of the systems that the paper compares with (`mpcformer`, `puma`, `crypten`), and what those share
   (`limit`, `newton`, `octaves`)
 - what a protocol declares: its sources (`papers`), the ranges that it needs measured (`quantities`, `ranges`), and how

@@ -8,10 +8,12 @@ needs no division: the inverse root of the sum of squares is taken sqrt(C) times
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
 
+from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
@@ -22,6 +24,7 @@ from secformer.protocols.ranges import Site, bits, with_air
 from secformer.protocols.recipes import Function
 from secformer.protocols.rsqrt import rsqrt_series
 
+LEAST_UNITS = 2.0**9  # of the last place in which x is rounded, that a row's root mean square must have
 FORM = Form("RMSNorm", MEAN_SQUARE, False)
 
 
@@ -49,11 +52,16 @@ def rmsnorm(s: Session, x: Share, gamma: Share, eps: float, at: Site) -> Share:
     of the least root mean square, more where a word is too small for C times the square of what x reaches. Takes a
     pending x.
 
-    The mean square may span a ratio of 2^20, which is 1,000 between the largest row and the least. Raises RangeError
-    beyond: a row that is as large as that, such as the first token's in many decoders, belongs to a public prefix.
+    The mean square may span a ratio of 2^20: the largest row may be 1,000 times the least. Raises RangeError beyond,
+    and where words that hold the largest row's squares would round the least one by more than 2^-10 of itself.
     A guarded session checks the range of x, that v is at most its measured largest, and v r^2 = C to 2^-11.
     """
     plan = Plan.of(s.fixed, x, eps, at, s.guarded, FORM)
+    finest = math.sqrt(plan.domain.low / x.shape[-1])  # the least root mean square, times 2^near
+    if finest < LEAST_UNITS * 2.0**-s.fixed.frac:
+        raise RangeError(f"RMSNorm's input reaches {measured(at, INPUT).reach:g}; words that hold its squares round x "
+                         f"to {2.0 ** (-s.fixed.frac - plan.near):g}, which is too coarse for rows whose mean square "
+                         f"is {measured(at, MEAN_SQUARE).low:g}")
     channels, unit, most = x.shape[-1], 2.0**plan.near, 2.0**plan.input_bits
     inputs = with_air(measured(at, INPUT))
     x = (x * unit).promise(plan.input_bits)

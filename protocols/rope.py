@@ -1,14 +1,15 @@
 """Rotary position embedding: each pair of a head's entries turns by an angle that grows with the token's position.
 
 N tokens, H heads, D values per head. Positions are public, so the rotation is a public linear map, and local. A
-`Function` of one share, positions and the base of angles:
+`Function` of one share, positions and how fast pairs turn:
 
-    turned = f.recipe.of(ROPE)(s, x, positions, 10000.0, f.at("layer.0.rope"))
+    turned = f.recipe.of(ROPE)(s, x, positions, Turning(10000.0), f.at("layer.0.rope"))
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,20 +25,47 @@ from secformer.protocols.recipes import Function
 MOST_BITS = 24  # fractional bits of cosines and sines, at most
 
 
-def angles(positions: np.ndarray, size: int, theta: float) -> np.ndarray:
-    """The angle of each pair of `size` entries at positions (N,): (N, size / 2), in radians.
+@dataclass(frozen=True)
+class Turning:
+    """How fast the pairs of a head's D entries turn: pair i by theta^(-2 i / D) radians per token.
 
-    position / theta^(2 i / size), rounded to single precision at each step, as models are trained: at position 1,000 an
-    exact angle would differ by up to 1e-4.
+    theta   the base, above 1
+    factor  what frequencies are divided by, for texts that are longer than those of training
+    band    None: all frequencies are divided. Else (low, high, original), as Llama 3 has it: only those that turn fewer
+            than `low` times in `original` tokens are; those that turn more than `high` times stay, and between both
+            the division fades
     """
-    steps = np.arange(0, size, 2).astype(np.float32) / np.float32(size)
-    powers = np.power(theta, steps.astype(np.float64)).astype(np.float32)
-    return np.asarray(positions.astype(np.float32)[:, None] * (np.float32(1.0) / powers), dtype=np.float64)
+
+    theta: float
+    factor: float = 1.0
+    band: tuple[float, float, float] | None = None
+
+    def frequencies(self, size: int) -> np.ndarray:
+        """Radians per token of each pair of `size` entries: (size / 2,), rounded to single precision at each step, as
+        models are trained."""
+        single = np.float32
+        steps = np.arange(0, size, 2).astype(single) / single(size)
+        full = single(1.0) / np.power(self.theta, steps.astype(np.float64)).astype(single)
+        divided = full / single(self.factor)
+        if self.band is None:
+            return divided
+        low, high, original = self.band
+        lengths = single(2.0 * math.pi) / full  # tokens per turn
+        kept = (single(original) / lengths - single(low)) / single(high - low)
+        faded = (single(1.0) - kept) * divided + kept * full
+        between = (lengths >= original / high) & (lengths <= original / low)
+        return np.asarray(np.where(between, faded, np.where(lengths > original / low, divided, full)))
+
+
+def angles(positions: np.ndarray, size: int, turning: Turning) -> np.ndarray:
+    """The angle of each pair of `size` entries at positions (N,): (N, size / 2), in radians, as a product in single
+    precision: at position 1,000 an exact angle would differ by up to 1e-4."""
+    return np.asarray(positions.astype(np.float32)[:, None] * turning.frequencies(size), dtype=np.float64)
 
 
 @cite("su2021roformer", "rotary position embedding, in halves")
 @needs(INPUT)
-def rope(s: Session, x: Share, positions: np.ndarray, theta: float, at: Site) -> Share:
+def rope(s: Session, x: Share, positions: np.ndarray, turning: Turning, at: Site) -> Share:
     """x (N, H, D) in at["input"], each token turned by its position (N,).   No round, no byte; but see below.
 
     With (a, b) the halves of a head's D entries, and t the angles:
@@ -64,7 +92,7 @@ def rope(s: Session, x: Share, positions: np.ndarray, theta: float, at: Site) ->
     if x.width - 2 - x.frac - magnitude < s.fixed.frac:
         (x,) = s.settle(x)
     finer = min(MOST_BITS, x.width - 2 - x.frac - magnitude)
-    t = angles(positions, size, theta)[:, None, :]
+    t = angles(positions, size, turning)[:, None, :]
     cos, sin = (np.rint(np.ldexp(of(t), finer)).astype(np.int64) for of in (np.cos, np.sin))     # 1
     a, b = x[..., :half], x[..., half:]
     turned = s.concatenate([a * cos - b * sin, b * cos + a * sin], -1) * 2.0**-finer             # 2
@@ -73,10 +101,10 @@ def rope(s: Session, x: Share, positions: np.ndarray, theta: float, at: Site) ->
 
 
 @cite("su2021roformer", "rotary position embedding, in halves")
-def rope_exact(s: Session, x: Share, positions: np.ndarray, theta: float, at: Site) -> Share:
+def rope_exact(s: Session, x: Share, positions: np.ndarray, turning: Turning, at: Site) -> Share:
     """The same in float64, in the twin only."""
     size, half = _sizes(x.shape, positions)
-    t = angles(positions, size, theta)[:, None, :]
+    t = angles(positions, size, turning)[:, None, :]
 
     def turned(v: np.ndarray) -> np.ndarray:
         a, b = v[..., :half], v[..., half:]

@@ -110,3 +110,16 @@ class Cached:
             real = np.repeat(self.seen(reach), each, axis=0)[None, None]          # (1, 1, n R, T)
             context = f.recipe.softmax(s, scores, values.taking(v), real, at)
         return context.reshape(groups, n, each, size).transpose(1, 0, 2, 3).reshape(n, heads * size)
+
+
+def last_tokens(s: Session, decoder: Decoder, parameters: Parameters, tokens: int) -> Cached:
+    """Attention of the last tokens of the longest text: to record what such a step takes."""
+    timeline, pairs = Timeline(len(decoder.spec.prefix)), caches(s, decoder, parameters)
+    before = decoder.spec.longest - tokens - timeline.length
+    timeline.take(before)
+    capacity = timeline.capacity(tokens)
+    positions = timeline.take(tokens)
+    for cache in (cache for pair in pairs for cache in pair):
+        cache.filled += before
+        cache.grow(capacity)
+    return Cached(positions, pairs, lambda reach: timeline.seen(positions, capacity, reach))

@@ -1,9 +1,9 @@
-"""What the values of an encoder can reach at most, whatever its texts are: certain bounds, from its weights alone.
+"""What the values of a model can reach at most, whatever its texts are: certain bounds, from its weights alone.
 
-A row of a LayerNorm's result, before gains and biases, has the length sqrt(C) at most. So a linear layer behind a
-LayerNorm is bounded by the lengths of its columns; attention by those of its values times its output's columns, since
-a weighted mean is never longer than the longest of its values; and a feed-forward layer by its largest singular value.
-A product that holds its bound cannot wrap, however far a text leaves the range that was measured.
+A row of a LayerNorm's or an RMSNorm's result, before gains and biases, has the length sqrt(C) at most. So a linear
+layer behind one is bounded by the lengths of its columns; attention by those of its values times its output's columns,
+since a weighted mean is never longer than the longest of its values; and a feed-forward layer by its largest singular
+value. A product that holds its bound cannot wrap, however far a text leaves the range that was measured.
 
 C hidden, I intermediate, H heads, D = C / H. Weights are (in, out).
 """

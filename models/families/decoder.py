@@ -25,10 +25,13 @@ from secformer.models.families.attending import Attending, Causal, prefix_names
 from secformer.models.families.blocks import Forward, linear, look_up
 from secformer.models.families.config import Config
 from secformer.models.families.heads import Head
+from secformer.mpc.errors import RangeError
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 
+FIRST = (". Many decoders have values at position 0 that words cannot hold without a public prefix: they are thousands "
+         "of times those of all other tokens. Then make the first tokens public, such as BOS or a system prompt")
 DECODER_HEAD = "head"  # the program's name of the layer that tells the next token
 
 
@@ -161,7 +164,7 @@ class Decoder(Architecture):
             with s.scope(f"layer.{i}"):
                 x = self.layer(s, x, f, i, attending)
         with s.scope("final"):
-            return self.normed(s, x, f, "final.norm")
+            return self._normed(s, x, f, "final.norm", attending)
 
     def logits(self, s: Session, x: Share, f: Forward) -> Share:
         """A number for each word that may come next: hidden states (n, C) to (n, V)."""
@@ -184,8 +187,24 @@ class Decoder(Architecture):
     def layer(self, s: Session, x: Share, f: Forward, i: int, attending: Attending) -> Share:
         """Layer i. What is added up stays pending: only what norms take of it is ever truncated."""
         here = f"layer.{i}"
-        x = x + self.attended(s, self.normed(s, x, f, f"{here}.attention.norm"), f, i, attending)
-        return x + self.fed(s, self.normed(s, x, f, f"{here}.mlp.norm"), f, i)
+        inner = self._normed(s, x, f, f"{here}.attention.norm", attending)
+        x = _added(s, x, self.attended(s, inner, f, i, attending))
+        inner = self._normed(s, x, f, f"{here}.mlp.norm", attending)
+        return _added(s, x, self.fed(s, inner, f, i))
+
+    def norms_after(self, i: int) -> tuple[str, str]:
+        """The sites of the norms that take the sums behind layer i's attention and behind its feed-forward: what these
+        add is as wide as those need."""
+        return f"layer.{i}.mlp.norm", f"layer.{i + 1}.attention.norm" if i + 1 < self.spec.layers else "final.norm"
+
+    def _normed(self, s: Session, x: Share, f: Forward, site: str, attending: Attending) -> Share:
+        """`normed`. Raises RangeError for ranges that words do not hold, which says what helps where the first token of
+        a text is among the tokens."""
+        try:
+            return self.normed(s, x, f, site)
+        except RangeError as error:
+            place = ".".join(site.split(".")[-2:])  # scopes say the layer
+            raise RangeError(f"{place}: {error}{FIRST if (attending.positions == 0).any() else ''}") from error
 
     @abstractmethod
     def normed(self, s: Session, x: Share, f: Forward, site: str) -> Share:
@@ -216,3 +235,12 @@ class Decoder(Architecture):
     @property
     def results(self) -> Mapping[str, bool]:
         return {"last_hidden_state": True} | ({"logits": True} if self.head is Head.CAUSAL else {})
+
+
+def _added(s: Session, x: Share, y: Share) -> Share:
+    """x + y, right modulo as much as y is: x is lifted before where it is narrower, as where a layer's results are much
+    larger than all before. Price: nothing, else one round."""
+    if y.width - y.frac > x.width - x.frac:
+        holds = x.width - x.frac - 2  # which is more than the norm before has checked
+        (x,) = s.lift(x.promise(min(x.magnitude, holds)))
+    return x + y

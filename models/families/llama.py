@@ -26,10 +26,16 @@ from secformer.models.families.rotary import theta_of
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
 from secformer.protocols.glu import GLU
-from secformer.protocols.quantities import GATE
+from secformer.protocols.quantities import GATE, opened
 from secformer.protocols.recipes import Recipe
 from secformer.protocols.rmsnorm import RMSNORM
-from secformer.protocols.rope import ROPE
+from secformer.protocols.rope import ROPE, Turning
+
+# the entries that each kind of rotary positions has beside its base
+STRETCHES: Mapping[Any, tuple[str, ...]] = MappingProxyType({
+    None: (), "default": (), "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,8 @@ class LlamaSpec(DecoderSpec):
     """The public facts of a checkpoint of the Llama family.
 
     theta     the base of rotary angles
+    stretch   how angles are stretched for long texts: (), (factor,), or (factor, low, high, original), as `Turning` has
+              them
     windows   for each layer, how many tokens a token meets, itself included; 0: all before it
     qkv_bias, output_bias, mlp_bias  which linear layers have biases
     head_norm queries and keys go through an RMSNorm, head by head
@@ -48,6 +56,13 @@ class LlamaSpec(DecoderSpec):
     output_bias: bool
     mlp_bias: bool
     head_norm: bool
+    stretch: tuple[float, ...] = ()
+
+    @property
+    def turning(self) -> Turning:
+        """How fast queries and keys turn."""
+        factor, *band = self.stretch or (1.0,)
+        return Turning(self.theta, factor, (band[0], band[1], band[2]) if band else None)
 
 
 def decoder_classes(stem: str) -> Mapping[str, Head]:
@@ -82,7 +97,7 @@ class Llama(Decoder):
             "heads": heads, "groups": groups, "size": size, "intermediate": config.size("intermediate_size"),
             "longest": config.size("max_position_embeddings"), "eps": float(config.get("rms_norm_eps")),
             "tied": bool(config.get("tie_word_embeddings")), "act": config.named("hidden_act", NAMES),
-            "theta": theta_of(config, "rope_parameters", config.get("rope_parameters")),
+            **_rope(config),
             "windows": cls.windows_of(config, layers),
             **dict.fromkeys(("qkv_bias", "output_bias"), bool(config.get("attention_bias"))),
             "mlp_bias": bool(config.get("mlp_bias")), "head_norm": False,
@@ -132,7 +147,8 @@ class Llama(Decoder):
         q, k, v = self.projected(s, x, f, here, attending)
         context = attending(s, q, k, v, f, f.at(f"{here}.softmax"), i, window - 1 if window else None)
         with s.scope("linear"):
-            return linear(s, context, f, f"{here}.attention", bias=self.spec.output_bias)
+            magnitude = self.norming(s, f, self.norms_after(i)[0])
+            return linear(s, context, f, f"{here}.attention", bias=self.spec.output_bias, magnitude=magnitude)
 
     def projected(self, s: Session, x: Share, f: Forward, here: str,
                   attending: Attending) -> tuple[Share, Share, Share]:
@@ -150,7 +166,7 @@ class Llama(Decoder):
             with s.scope("layernorm"):
                 qk = f.recipe.of(RMSNORM)(s, qk, gains, spec.eps, f.at(both))
         with s.scope("linear"):
-            qk = f.recipe.of(ROPE)(s, qk, attending.positions, spec.theta, f.at(f"{here}.{ROPE.name}"))
+            qk = f.recipe.of(ROPE)(s, qk, attending.positions, spec.turning, f.at(f"{here}.{ROPE.name}"))
         return qk[:, : spec.heads], qk[:, spec.heads :], v
 
     def projecting(self, s: Session, f: Forward, here: str) -> int:
@@ -168,7 +184,13 @@ class Llama(Decoder):
         with s.scope(GLU.name):
             inner = f.recipe.of(GLU)(s, gate, up, f.at(f"{here}.{GLU.name}"))
         with s.scope("linear"):
-            return linear(s, inner, f, f"{here}.output", bias=spec.mlp_bias)
+            magnitude = self.norming(s, f, self.norms_after(i)[1])
+            return linear(s, inner, f, f"{here}.output", bias=spec.mlp_bias, magnitude=magnitude)
+
+    def norming(self, s: Session, f: Forward, site: str) -> int:
+        """The magnitude of what is added to the sum that the norm of that site takes (see `blocks.entering`)."""
+        at = f.at(site)
+        return entering(s, at, least=opened(f.recipe.of(RMSNORM), s.fixed, at))
 
     def certain(self, values: Values, recipe: Recipe) -> Mapping[str, float]:
         layers = [(f"layer.{i}", f"layer.{i}.attention.norm", f"layer.{i}.mlp.norm") for i in range(self.spec.layers)]
@@ -194,3 +216,22 @@ def _joined(here: str, rows: list[tuple[str, int, float]], inner: int, *, bias: 
                                             for name, size, factor in rows), standing=True)}
     return found | ({f"{here}.bias": Tensor(tuple(Part((f"{name}.bias",), (size,), False, factor)
                                                   for name, size, factor in rows))} if bias else {})
+
+
+def _rope(config: Config) -> dict[str, Any]:
+    """The base of rotary angles, and how they are stretched. Raises ModelError for another way of stretching."""
+    found, key = config.get("rope_parameters"), "rope_parameters"
+    found = found if isinstance(found, Mapping) else {}
+    kind = found.get("rope_type", found.get("type"))
+    names = STRETCHES.get(kind)
+    listed = ", ".join(repr(name) for name in STRETCHES if name)
+    config.require(f"rope_type of {key}", names is not None, f"one of {listed}", kind)
+    stretch = []
+    for name in names or ():
+        value = found.get(name)
+        positive = isinstance(value, int | float) and not isinstance(value, bool) and 0.0 < value < math.inf
+        config.require(f"{name} of {key}", positive, "a positive number", value)
+        stretch.append(float(value or 0.0))
+    if len(stretch) > 1:
+        config.require(f"high_freq_factor of {key}", stretch[1] < stretch[2], "above low_freq_factor", stretch[2])
+    return {"theta": theta_of(config, key, {**found, "rope_type": "default"}), "stretch": tuple(stretch)}

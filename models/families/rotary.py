@@ -25,7 +25,7 @@ from secformer.protocols.fidelity import is_declared
 from secformer.protocols.glu import GLU
 from secformer.protocols.quantities import GATE
 from secformer.protocols.recipes import Recipe
-from secformer.protocols.rope import ROPE
+from secformer.protocols.rope import ROPE, Turning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class RotaryEncoder(Encoder):
         qkv = linear(s, x, f, f"{weights}.qkv", bias=bias, magnitude=projecting(s, f.at(f"{site}.softmax")))
         (qkv,) = s.settle(qkv)
         turned = qkv[:, : 2 * c].reshape(tokens, 2 * self.spec.heads, c // self.spec.heads)
-        turned = f.recipe.of(ROPE)(s, turned, f.batch.positions, theta, turning)
+        turned = f.recipe.of(ROPE)(s, turned, f.batch.positions, Turning(theta), turning)
         turned = turned.reshape(tokens, 2 * c)
         return turned[:, :c], turned[:, c:], qkv[:, 2 * c :]
 

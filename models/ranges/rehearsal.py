@@ -14,6 +14,8 @@ from secformer.models.data.batch import Batch, blind_batch
 from secformer.models.data.parameters import load_weights
 from secformer.models.data.shares import GhostTensors, PlainTensors
 from secformer.models.families.blocks import Forward
+from secformer.models.families.caching import last_tokens
+from secformer.models.families.decoder import Decoder
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import behind_embedding
 from secformer.models.ranges.profile import RangeProfile, builtin_rows
@@ -22,22 +24,30 @@ from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.protocols.recipes import Recipe
 
+SOME = 32  # new tokens of a step, behind as many others as a text has
 EVERY = 7  # step through the built-in texts: the strict twin runs each seventh, and the longest, to save time
 
 
 def rehearse(folder: ModelFolder, recipe: Recipe, profile: RangeProfile, fixed: FixedPoint, *,
              guarded: bool = True) -> None:
-    """Records the plan of a text as long as the model takes, with its guard if it has one. Raises RangeError, with the
-    place, where a protocol does not fit the number format or a range is beyond its domain."""
+    """Records the plan of a text as long as the model takes, of a decoder the last SOME tokens of such a text, with its
+    guard if it has one. Raises RangeError, with the place, where a protocol does not fit the number format or a range is
+    beyond its domain."""
     architecture = folder.architecture
     tensors = GhostTensors(folder.layout(fixed, private=False))
     longest = architecture.inputs.longest
-    batch = blind_batch(np.array([longest]), np.ones((1, longest), dtype=bool))
+    decoder = architecture if isinstance(architecture, Decoder) else None
+    tokens = longest if decoder is None else min(longest, SOME)
+    batch = blind_batch(np.array([tokens]), np.ones((1, tokens), dtype=bool))
 
     def program(s: PlanRecorder) -> None:
         forward = Forward(batch, load_weights(s, tensors), recipe, profile)
+        x = ghost((batch.tokens, architecture.inputs.hidden))
         with s.guarding(batch.owners, batch.size) if guarded else nullcontext():
-            behind_embedding(s, architecture, ghost((batch.tokens, architecture.inputs.hidden)), forward)
+            if decoder is None:
+                behind_embedding(s, architecture, x, forward)
+            else:
+                decoder.hidden(s, s.accept(x), forward, last_tokens(s, decoder, forward.parameters, tokens))
 
     PlanRecorder(fixed).record(program)
 

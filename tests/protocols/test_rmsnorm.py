@@ -123,3 +123,19 @@ def test_a_guard_marks_rows_whose_mean_square_leaves_its_range() -> None:
 def test_the_function() -> None:
     assert needed(FAITHFUL.of(RMSNORM), ()) == (INPUT, GAIN, MEAN_SQUARE)
     assert EXACT.of(RMSNORM) is RMSNORM.exact
+
+
+@pytest.mark.parametrize("reach, fits", [(2.0**15, True), (2.0**19, True), (2.0**21, False), (2.0**25, False)])
+def test_words_that_are_too_coarse_for_the_least_row(twin: Run, reach: float, fits: bool) -> None:
+    """They hold the squares of what x reaches, and round what is small."""
+    x, at = np.full((3, 64), 4.0), {"input": Range(-reach, reach), "gain": Range(1.0, 1.0),
+                                    "mean_square": Range(8.0, 2.0**20)}
+
+    def found() -> np.ndarray:
+        return twin(program(at), x, np.ones(64), fracs=[16, 16])
+
+    if fits:
+        np.testing.assert_allclose(found(), 1.0, atol=1e-3)
+    else:
+        with pytest.raises(RangeError, match="too coarse for rows whose mean square is 8"):
+            found()

@@ -19,30 +19,30 @@ from secformer.mpc.shares import Share
 from secformer.protocols.quantities import INPUT, needed
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, FAITHFUL
-from secformer.protocols.rope import ROPE, angles, rope
+from secformer.protocols.rope import ROPE, Turning, angles, rope
 
-THETA = 10000.0
+THETA = Turning(10000.0)
 
 
 def site(reach: float) -> Site:
     return {"input": Range(-reach, reach)}
 
 
-def turned(x: np.ndarray, positions: np.ndarray, theta: float) -> np.ndarray:
+def turned(x: np.ndarray, positions: np.ndarray, turning: Turning) -> np.ndarray:
     """Each pair (a, b) as the complex number a + ib, times e^(it)."""
     half = x.shape[-1] // 2
-    z = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angles(positions, 2 * half, theta))[:, None]
+    z = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angles(positions, 2 * half, turning))[:, None]
     return np.concatenate([z.real, z.imag], axis=-1)
 
 
-@pytest.mark.parametrize("n, d, theta", [(1, 2, THETA), (9, 6, 1000.0), (33, 64, 160000.0)])
+@pytest.mark.parametrize("n, d, theta", [(1, 2, 10000.0), (9, 6, 1000.0), (33, 64, 160000.0)])
 @pytest.mark.parametrize("reach", [0.01, 9.0, 900.0])
 def test_the_formula(run: Run, n: int, d: int, theta: float, reach: float) -> None:
     """Up to the last places of what it is given, and of the result."""
     rng = np.random.default_rng(0)
     x, positions = rng.uniform(-reach, reach, (n, 3, d)), np.arange(n)[::-1].copy()
-    got = run(lambda s, x: rope(s, x, positions, theta, site(reach)), x, fracs=[PENDING])
-    assert np.abs(got - turned(x, positions, theta)).max() <= 4.0 * 2.0**-16 + 2.0 * reach * 2.0**-20
+    got = run(lambda s, x: rope(s, x, positions, Turning(theta), site(reach)), x, fracs=[PENDING])
+    assert np.abs(got - turned(x, positions, Turning(theta))).max() <= 4.0 * 2.0**-16 + 2.0 * reach * 2.0**-20
 
 
 @pytest.mark.parametrize("reach, error", [(45.0 / 1.25, 2.0**-25), (1000.0, 2.0**-18), (9000.0, 2.0**-17)])
@@ -69,7 +69,7 @@ def test_scores_depend_on_distances_alone(twin: Run, n: int, half: int, theta: f
 
     def scores(first: int) -> np.ndarray:
         def program(s: Any, x: Share) -> Share:
-            return rope(s, x, first + np.arange(n), theta, site(6.0))
+            return rope(s, x, first + np.arange(n), Turning(theta), site(6.0))
 
         return np.asarray(twin(program, q, fracs=[16])[:, 0] @ twin(program, k, fracs=[16])[:, 0].T)
 
@@ -81,9 +81,32 @@ def test_angles_are_those_of_single_precision() -> None:
     for theta, size in ((10000.0, 64), (160000.0, 64), (1000.0, 6)):
         powers = 1.0 / (theta ** (torch.arange(0, size, 2, dtype=torch.float) / size))
         wanted = (torch.arange(2000)[:, None].float() * powers).double().numpy()
-        found = angles(np.arange(2000), size, theta)
+        found = angles(np.arange(2000), size, Turning(theta))
         np.testing.assert_allclose(found, wanted, rtol=2.5e-7, atol=0.0)
         assert (found == wanted).mean() > 0.8
+
+
+@pytest.mark.parametrize("entries", [
+    {"rope_type": "linear", "factor": 2.5},
+    {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+     "original_max_position_embeddings": 8192},
+    {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.5, "high_freq_factor": 1.75,
+     "original_max_position_embeddings": 40},
+], ids=str)
+@pytest.mark.parametrize("size", [64, 6])
+def test_frequencies_of_longer_texts(entries: dict[str, Any], size: int) -> None:
+    pytest.importorskip("torch")
+    import transformers
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    config = transformers.LlamaConfig(head_dim=size, rope_parameters={"rope_theta": 500.0, **entries})
+    wanted, factor = ROPE_INIT_FUNCTIONS[entries["rope_type"]](config, "cpu")
+    band = ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    found = Turning(500.0, entries["factor"], tuple(entries[key] for key in band) if len(entries) > 2 else None)
+    assert factor == 1.0
+    np.testing.assert_allclose(found.frequencies(size), wanted.numpy(), rtol=6e-7)
+    slower = found.frequencies(size) < Turning(500.0).frequencies(size)
+    assert slower.any() == (size == 64 or entries.get("original_max_position_embeddings") != 8192)
 
 
 def cost(fixed: FixedPoint, magnitude: int | None) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from decoders_lab import saved
-from families_lab import tokens
+from families_lab import matches, tokens
 
 from secformer.models.data.batch import Batch, Row
 from secformer.models.data.parameters import load_weights
@@ -18,10 +18,13 @@ from secformer.models.families.attending import Attending
 from secformer.models.families.blocks import Forward, layernorm, linear
 from secformer.models.families.config import Config
 from secformer.models.families.decoder import Decoder, DecoderSpec
+from secformer.models.families.folder import ModelFolder
 from secformer.models.families.heads import Head
 from secformer.models.families.llama import Llama, LlamaSpec
 from secformer.models.families.program import behind_embedding
+from secformer.models.ranges.profile import measure
 from secformer.models.run.local import SecureModel, plain_bert
+from secformer.mpc.errors import RangeError
 from secformer.mpc.session import Session
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.sessions.recorder import PlanRecorder, ghost
@@ -62,7 +65,7 @@ def test_shared_keys_and_windows_cost_less() -> None:
     shared = price(llama(2, groups=1), 512) - price(llama(1, groups=1), 512)
     near = price(llama(2, window=64), 512) - price(llama(1, window=64), 512)
     assert shared[1] < (two - one)[1] and shared[0] == (two - one)[0]
-    assert near[1] < 0.6 * (two - one)[1]
+    assert near[1] < 0.75 * (two - one)[1]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -74,6 +77,42 @@ def test_both_ways_of_looking_words_up(embedding: str, tmp_path: Path) -> None:
         found = model(given).logits
     assert plain is not None and found is not None
     np.testing.assert_allclose(found, plain, rtol=0.0, atol=1e-3 * np.abs(plain).max())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_layer_that_adds_more_than_the_sessions_magnitude(tmp_path: Path) -> None:
+    """The sum is lifted, once, before it takes what narrow words would not hold."""
+    from safetensors.numpy import load_file, save_file
+
+    name, channel = "LlamaModel", 4
+    folder, given = saved(tmp_path, name, num_hidden_layers=3), tokens(longest=9)
+    found = load_file(folder / "model.safetensors")
+    found["layers.1.mlp.down_proj.weight"][channel] *= 25e3
+    for key in ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj", "mlp.gate_proj"):
+        found[f"layers.2.{key}.weight"][:, channel] /= 25e3
+    save_file(found, folder / "model.safetensors", {"format": "pt"})
+    profile = measure(ModelFolder(folder), given)
+    assert profile.sites["layer.1.mlp.norm"]["input"].reach < 2.0**10
+    assert 2.0**14 < profile.sites["layer.2.attention.norm"]["input"].reach < 2.0**19
+    matches(folder, name, given, single=True, profile=profile)
+
+
+@pytest.mark.parametrize("position", [0, 300])
+def test_values_that_words_do_not_hold(position: int) -> None:
+    """The message says what helps where the first token is among the tokens."""
+    own, length = llama(1), 5
+    tensors, nothing = GhostTensors(own.layout(None)), np.zeros(length, np.int64)
+    huge = AT | {"input": Range(-1e6, 1e6), "mean_square": Range(1.0, 1e9)}
+
+    def program(s: PlanRecorder) -> None:
+        forward = Forward(Batch((Row(nothing, nothing, nothing + 1),)), load_weights(s, tensors), FAITHFUL,
+                          lambda site: huge if site == "layer.0.mlp.norm" else AT)
+        own.hidden(s, s.accept(ghost((length, C))), forward, Nowhere(*range(position, position + length)))
+
+    message = r"layer\.0: mlp\.norm: .*RMSNorm's input reaches 1e\+06; words .* too coarse"
+    with pytest.raises(RangeError, match=message) as e:
+        PlanRecorder().record(program)
+    assert ("values at position 0 that words cannot hold without a public prefix" in str(e.value)) == (position == 0)
 
 
 class Learned(Decoder):
@@ -117,10 +156,10 @@ class Learned(Decoder):
 
 
 class Nowhere:
-    """One token that meets itself alone, at a position of its own."""
+    """Tokens that meet themselves alone, at positions of their own."""
 
-    def __init__(self, position: int):
-        self.positions = np.array([position])
+    def __init__(self, *positions: int):
+        self.positions = np.array(positions)
 
     def __call__(self, s: Session, q: Share, k: Share, v: Share, *others: Any) -> Share:
         return v.reshape(len(v), v.shape[1] * v.shape[2])

@@ -30,14 +30,17 @@ def test_every_class_against_transformers(name: str, tmp_path: Path) -> None:
 
 
 def test_outlier_channels_and_sharp_attention(tmp_path: Path) -> None:
-    folder, given = saved(tmp_path, "LlamaModel", outlier=20.0, sharp=2.0), tokens(longest=LONG)
+    folder, given = saved(tmp_path, "LlamaModel", outlier=6.0, sharp=1.5), tokens(longest=LONG)
     matches(folder, "LlamaModel", given, single=True, profile=measure(ModelFolder(folder), given))
 
 
 @pytest.mark.parametrize("entries", [
     {"tie_word_embeddings": True}, {"num_key_value_heads": 1}, {"num_key_value_heads": 6},
     {"num_key_value_heads": None, "head_dim": None, "num_attention_heads": 5}, {"hidden_act": "gelu_pytorch_tanh"},
-    {"rms_norm_eps": 0.1}, {"rope_parameters": {"rope_type": "default", "rope_theta": 99.0}},
+    {"rms_norm_eps": 0.1}, {"rope_parameters": {"rope_type": "linear", "rope_theta": 99.0, "factor": 3.0}},
+    {"rope_parameters": {"rope_type": "llama3", "rope_theta": 99.0, "factor": 8.0, "low_freq_factor": 1.0,
+                         "high_freq_factor": 4.0, "original_max_position_embeddings": 20}},
+    {"rope_parameters": {"rope_type": "default", "rope_theta": 99.0}},
 ], ids=str)
 def test_variants_in_plaintext(entries: dict[str, Any], tmp_path: Path) -> None:
     matches(saved(tmp_path, CAUSAL, **entries), CAUSAL, tokens(longest=LONG), single=True, secure=False)
@@ -111,6 +114,7 @@ def test_nothing_depends_on_later_tokens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("entries, message", [
     ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 9.0, "factor": 2.0}}, "rope_type of rope_parameters"),
+    ({"rope_parameters": {"rope_type": "linear", "rope_theta": 9.0, "factor": -1}}, "factor"),
     ({"hidden_act": "mish"}, "hidden_act must be one of 'gelu'"),
     ({"head_dim": 7}, "even rotary dimension"),
     ({"num_key_value_heads": 4}, "num_attention_heads must be a multiple of num_key_value_heads = 4"),
