@@ -31,8 +31,8 @@ EVERY = 7  # step through the built-in texts: the strict twin runs each seventh,
 def rehearse(folder: ModelFolder, recipe: Recipe, profile: RangeProfile, fixed: FixedPoint, *,
              guarded: bool = True) -> None:
     """Records the plan of a text as long as the model takes, of a decoder the last SOME tokens of such a text, with its
-    guard if it has one. Raises RangeError, with the place, where a protocol does not fit the number format or a range is
-    beyond its domain."""
+    guard if it has one. Raises RangeError, with the place, where a protocol does not fit the number format or a range
+    is beyond its domain."""
     architecture = folder.architecture
     tensors = GhostTensors(folder.layout(fixed, private=False))
     longest = architecture.inputs.longest
