@@ -1,7 +1,9 @@
-"""What all tests share: where the tree lies, and hypothesis without a clock (shared machines are uneven)."""
+"""What all tests share: where the tree lies, one thread for each matrix product, and hypothesis without a clock (shared
+machines are uneven)."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,11 @@ if TYPE_CHECKING:
     from cuda_lab import HostModules
 
     from secformer.models.run.comparison import Comparison
+
+# Before NumPy is first imported, and for the processes that tests start. The matrices here are small: threads of the
+# linear algebra library only wait for each other, and those of several workers take the cores from one another.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 
