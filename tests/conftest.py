@@ -49,12 +49,16 @@ def shared(root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def host_modules(tmp_path_factory: pytest.TempPathFactory) -> HostModules:
-    """The CUDA kernels' files, compiled for the host; skips the test where no compiler is."""
+    """The CUDA kernels' files, compiled for the host, once for all workers; skips the test where no compiler is."""
     from cuda_lab import NO_COMPILER, HostModules, compiler
 
     if compiler() is None:
         pytest.skip(NO_COMPILER)
-    return HostModules(tmp_path_factory.mktemp("cuda"))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # whose folder lies in that of the whole run
+        folder = folder.parent
+    (folder / "cuda").mkdir(exist_ok=True)
+    return HostModules(folder / "cuda")
 
 
 @pytest.fixture(scope="session")
