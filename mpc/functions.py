@@ -55,14 +55,12 @@ class Series:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The series in float64, for the twin and for measuring fits."""
-        w = 2.0 * np.pi / 2.0**self.period_bits
-        out = self.linear * x + self.cos[0]
-        for k in range(1, len(self.cos)):
-            if self.cos[k]:
-                out = out + self.cos[k] * np.cos((k * w) * x)
-            if self.sin[k]:
-                out = out + self.sin[k] * np.sin((k * w) * x)
-        return out
+        turn = np.exp((2.0j * np.pi / 2.0**self.period_bits) * x)
+        waves = np.zeros_like(turn)  # by Horner's rule: one exponential for all harmonics
+        for cos, sin in zip(self.cos[:0:-1], self.sin[:0:-1], strict=True):
+            waves += complex(cos, -sin)
+            waves *= turn
+        return np.asarray(self.linear * x + self.cos[0] + waves.real)
 
     def linear_factor(self, frac: int) -> int:
         """The slope as an integer with the fractional bits that the result has and x, with `frac` of them, lacks.

@@ -100,7 +100,7 @@ def error(series: Series, fn: Function, low: float, high: float, *, relative: bo
     x = np.concatenate([ends, np.linspace(low, high, n)])
     y = fn(x)
     noise = 3.0 * NOISE * 2.0**-series.mask_frac * math.sqrt(sum(c * c for c in (*series.cos[1:], *series.sin)))
-    wrong = np.abs(_evaluate(series, x) - y) + noise
+    wrong = np.abs(series(x) - y) + noise
     return float((wrong / np.abs(y) if relative else wrong).max())
 
 
@@ -137,7 +137,7 @@ def choose(
 def _magnitude(series: Series, low: float, high: float) -> int:
     """Bits that hold the series over its whole period, so that no value outside of the domain can wrap a window."""
     x = 2.0**series.period_bits * np.arange(8 * series.harmonics) / (8 * series.harmonics)
-    peak = np.abs(_evaluate(replace(series, linear=0.0), x)).max() + abs(series.linear) * max(abs(low), abs(high))
+    peak = np.abs(replace(series, linear=0.0)(x)).max() + abs(series.linear) * max(abs(low), abs(high))
     return max(_free(series.frac), math.floor(math.log2(max(1.0, peak))) + 1)
 
 
@@ -160,8 +160,3 @@ def _basis(x: np.ndarray, period: float, harmonics: int, cos: bool, sin: bool) -
     if sin:
         columns.append(np.sin(angles))
     return np.concatenate(columns, axis=1)
-
-
-def _evaluate(series: Series, x: np.ndarray) -> np.ndarray:
-    basis = _basis(x, 2.0**series.period_bits, series.harmonics, True, True)
-    return np.asarray(basis @ np.array([*series.cos, *series.sin[1:]]) + series.linear * x)

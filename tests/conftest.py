@@ -1,7 +1,9 @@
-"""What all tests share: where the tree lies, and hypothesis without a clock (shared machines are uneven)."""
+"""What all tests share: where the tree lies, one thread for each matrix product, and hypothesis without a clock (shared
+machines are uneven)."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,11 @@ if TYPE_CHECKING:
     from cuda_lab import HostModules
 
     from secformer.models.run.comparison import Comparison
+
+# Before NumPy is first imported, and for the processes that tests start. The matrices here are small: threads of the
+# linear algebra library only wait for each other, and those of several workers take the cores from one another.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,12 +49,16 @@ def shared(root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def host_modules(tmp_path_factory: pytest.TempPathFactory) -> HostModules:
-    """The CUDA kernels' files, compiled for the host; skips the test where no compiler is."""
+    """The CUDA kernels' files, compiled for the host, once for all workers; skips the test where no compiler is."""
     from cuda_lab import NO_COMPILER, HostModules, compiler
 
     if compiler() is None:
         pytest.skip(NO_COMPILER)
-    return HostModules(tmp_path_factory.mktemp("cuda"))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # whose folder lies in that of the whole run
+        folder = folder.parent
+    (folder / "cuda").mkdir(exist_ok=True)
+    return HostModules(folder / "cuda")
 
 
 @pytest.fixture(scope="session")

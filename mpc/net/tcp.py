@@ -49,10 +49,12 @@ class StreamChannel(Channel):
         self._stream = stream
         self._queue: deque[tuple[bytes, np.ndarray]] = deque()
         self._held = 0
-        self._sending = threading.Lock()
+        self._sending, self._reading = threading.Lock(), threading.Lock()
         self._changed = threading.Condition()
         self._broken: str | None = None
         self._closing = False
+        self._closed = "was closed by this side"  # what this side's threads are told then
+        self._drained = False
         self.ended = threading.Event()  # set once this side has closed and written all that it had to
         threading.Thread(target=self._write, name=f"to {peer}", daemon=True).start()
 
@@ -77,7 +79,7 @@ class StreamChannel(Channel):
             if not self._changed.wait_for(room, timeout=self.deadline):
                 raise self._lost(tag, f"took nothing for {self.deadline:g} s")
             if self._broken or self._closing:
-                raise self._lost(tag, self._broken or "was closed by this side")
+                raise self._lost(tag, self._broken or self._closed)
             self._queue.append((header, payload))
             self._held += payload.size
             self._changed.notify_all()
@@ -122,7 +124,7 @@ class StreamChannel(Channel):
 
     def _header(self, tag: Tag) -> tuple[int, Tag, int]:
         if self._closing:
-            raise self._lost(tag, "was closed by this side")
+            raise self._lost(tag, self._closed)
         header = np.empty(HEADER_BYTES, dtype=np.uint8)
         self._fill(header, tag)
         kind, came, size = unpack_header(header.tobytes())
@@ -134,15 +136,17 @@ class StreamChannel(Channel):
 
     def abort(self, reason: str) -> None:
         text = np.frombuffer(reason.encode()[:MAX_ABORT], dtype=np.uint8)
-        self._finish((pack_header(Tag(0, "abort", 8, text.size), text.size, ABORT), text))
+        self._finish((pack_header(Tag(0, "abort", 8, text.size), text.size, ABORT), text), reason)
 
     def close(self) -> None:
         self._finish(None)
 
-    def _finish(self, last: tuple[bytes, np.ndarray] | None) -> None:
+    def _finish(self, last: tuple[bytes, np.ndarray] | None, reason: str = "") -> None:
         with self._changed:
             if self._closing:
                 return
+            if reason:
+                self._closed += f" ({reason})"
             if last is not None:
                 self._queue.append(last)
                 self._held += last[1].size
@@ -175,13 +179,16 @@ class StreamChannel(Channel):
 
     def _leave(self) -> None:
         """Closes once the peer has read everything: unread input at the close would make the kernel drop what the
-        peer has not read yet."""
+        peer has not read yet. A thread that still receives goes first: what it waits for must not be taken from it."""
         with self._stream:
             try:
-                self._stream.shutdown(socket.SHUT_WR)
-                self._stream.settimeout(LINGER)
-                while self._stream.recv(1 << 16):
-                    pass
+                with self._sending:
+                    self._stream.shutdown(socket.SHUT_WR)
+                with self._reading:
+                    self._drained = True
+                    self._stream.settimeout(LINGER)
+                    while self._stream.recv(1 << 16):
+                        pass
             except OSError:
                 pass  # the peer left first, or never reads again
 
@@ -189,13 +196,14 @@ class StreamChannel(Channel):
         view = memoryview(buffer)  # type: ignore[arg-type]
         while view:
             try:
-                count = self._stream.recv_into(view)
+                with self._reading:
+                    count = None if self._drained else self._stream.recv_into(view)
             except TimeoutError:
                 raise self._lost(tag, f"sent nothing for {self.deadline:g} s") from None
             except OSError as error:
                 raise self._lost(tag, f"broke the connection ({error.strerror or error})") from None
             if not count:
-                raise self._lost(tag, "closed the connection")
+                raise self._lost(tag, self._closed if count is None else "closed the connection")
             view = view[count:]
 
 

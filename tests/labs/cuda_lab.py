@@ -4,6 +4,7 @@ CuPy's modules. Arguments are checked against the kernel's parameters, and memor
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import re
 import shutil
 import subprocess
@@ -55,12 +56,22 @@ def signatures(path: Path, tool: str) -> Signatures:
 
 
 def library(name: str, folder: Path, path: Path | None = None) -> tuple[ctypes.PyDLL, Signatures]:
-    """One kernel file (of the package, or at `path`) as a library with a function `launch_<kernel>` for each."""
+    """One kernel file (of the package, or at `path`) as a library with a function `launch_<kernel>` for each.
+
+    Processes that share the folder compile it once."""
     tool = compiler()
     if tool is None:
         raise FileNotFoundError(NO_COMPILER)
-    path = path or FOLDER / f"{name}.cu"
+    path, target = path or FOLDER / f"{name}.cu", folder / f"{name}.so"
     kernels = signatures(path, tool)
+    with open(folder / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            _compile(tool, path, kernels, target)
+    return ctypes.PyDLL(str(target)), kernels  # keeps the interpreter lock, so one grid runs at a time
+
+
+def _compile(tool: str, path: Path, kernels: Signatures, target: Path) -> None:
     lines = ['#include "cuda_on_host.hpp"', f'#include "{path}"']
     for kernel, parameters in kernels.items():
         declared = "".join(f"{kind}{'*' if pointer else ''} p{i}; " for i, (kind, pointer, _) in enumerate(parameters))
@@ -70,18 +81,18 @@ def library(name: str, folder: Path, path: Path | None = None) -> tuple[ctypes.P
                   f'extern "C" const char* launch_{kernel}(const unsigned* d, unsigned shared, int order, void* p) {{',
                   "    return on_host::run({d[0], d[1], d[2]}, {d[3], d[4], d[5]}, shared, order, "
                   f"{kernel}_body, p);", "}"]
-    source, target = folder / f"{name}.cpp", folder / f"{name}.so"
+    source, made = target.with_suffix(".cpp"), target.with_suffix(".made")
     source.write_text("\n".join(lines) + "\n")
     options = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w", "-fPIC", "-shared"]
-    done = subprocess.run([tool, *options, f"-I{HERE}", f"-I{FOLDER}", "-o", str(target), str(source)],
+    done = subprocess.run([tool, *options, f"-I{HERE}", f"-I{FOLDER}", "-o", str(made), str(source)],
                           capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return ctypes.PyDLL(str(target)), kernels  # keeps the interpreter lock, so one grid runs at a time
+    made.rename(target)
 
 
 class HostModules:
-    """The kernel files by name, each compiled once, in that folder. `order` is the order of a block's threads."""
+    """The kernel files by name, each compiled once in that folder. `order` is the order of a block's threads."""
 
     def __init__(self, folder: Path):
         self.order, self._folder, self._made = 0, folder, dict[str, HostModule]()

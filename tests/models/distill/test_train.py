@@ -23,23 +23,31 @@ from secformer.models.distill.finetune import finetune  # noqa: E402
 from secformer.models.distill.student import distill  # noqa: E402
 
 
-@pytest.mark.parametrize("checks", [0, 1, 2])
-def test_interrupted_training_ends_where_it_would_have(teacher: Path, tmp_path: Path, checks: int) -> None:
-    """In the first stage, at its end, and in the second: bit for bit."""
+def in_two_stages(teacher: Path, out: Path, tell: Callable[[str], None]) -> None:
     inner, logits = replace(INNER, epochs=2, dropout=0.1), replace(LOGITS, epochs=2, dropout=0.1)
+    distill(ModelFolder(teacher), SECFORMER, TASK, TRAIN.first(32), DEV.first(16), out, inner=inner, logits=logits,
+            tell=tell)
 
-    def go(out: Path, tell: Callable[[str], None]) -> None:
-        distill(ModelFolder(teacher), SECFORMER, TASK, TRAIN, DEV, out, inner=inner, logits=logits, tell=tell)
 
-    go(tmp_path / "whole", quiet)
+@pytest.fixture(scope="module")
+def whole(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student whose training nobody interrupted."""
+    out = tmp_path_factory.mktemp("whole")
+    in_two_stages(teacher, out, quiet)
+    return out
+
+
+@pytest.mark.parametrize("checks", [0, 1, 2])
+def test_interrupted_training_ends_where_it_would_have(teacher: Path, whole: Path, tmp_path: Path, checks: int) -> None:
+    """In the first stage, at its end, and in the second: bit for bit."""
     with pytest.raises(Stop):
-        go(tmp_path / "parts", interrupted_after(checks))
+        in_two_stages(teacher, tmp_path, interrupted_after(checks))
     said: list[str] = []
-    go(tmp_path / "parts", said.append)
+    in_two_stages(teacher, tmp_path, said.append)
     assert any("resumed at step" in text for text in said) == (checks != 1)
-    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
-    for name, values in whole.items():
-        np.testing.assert_array_equal(values, parts[name])
+    wanted, found = (load_file(folder / "model.safetensors") for folder in (whole, tmp_path))
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(values, found[name])
 
 
 def test_early_stopping_keeps_the_best(encoder: ModelFolder, tmp_path: Path) -> None:

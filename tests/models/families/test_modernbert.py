@@ -120,15 +120,14 @@ def test_a_pair_and_short_texts(tmp_path: Path) -> None:
 
 def test_served(tmp_path: Path) -> None:
     """Parties read their series from books, one for each class of lengths; blocks have other sizes within a class."""
-    pytest.importorskip("uvicorn")
-    from secformer import connect
-    from secformer.roles.trial import LocalRoles
+    pytest.importorskip("prometheus_client", reason="the served roles need the extra `serve`")
+    from engines_lab import Engines
 
     folder = save(tmp_path / "model", "ModernBertModel", **ODD)
     texts = ["the cat sat " * 6, "a dog ran on the mat " * 3 + "!", "dog"]
-    with LocalRoles(tmp_path / "served", folder) as roles:
-        roles.wait_ready()
-        with connect(roles.settings("client")) as model:
+    with Engines(tmp_path / "served", folder) as engines:
+        engines.ready()
+        with engines.client() as model:
             out = model.infer(texts)
     wanted = plain_bert(folder, texts).last_hidden_state
     np.testing.assert_allclose(out.last_hidden_state, wanted, rtol=0.0, atol=1e-3 * np.abs(wanted).max())

@@ -216,15 +216,14 @@ def test_layers_that_do_not_fit(tmp_path: Path) -> None:
 
 def test_served(tmp_path: Path) -> None:
     """The clients' folder has what a client needs: the limit, the prompt, and how embeddings are finished."""
-    pytest.importorskip("uvicorn")
-    from secformer import connect
-    from secformer.roles.trial import LocalRoles
+    pytest.importorskip("prometheus_client", reason="the served roles need the extra `serve`")
+    from engines_lab import Engines
 
     folder = write_sentence(tmp_path / "model", ["cls", "max"], dense=LAYERS[:1], settings=PROMPT,
                             pooling={"include_prompt": False}, limits={"max_seq_length": 20})
-    with LocalRoles(tmp_path / "served", folder) as roles:
-        roles.wait_ready()
-        with connect(roles.settings("client")) as model:
+    with Engines(tmp_path / "served", folder) as engines:
+        engines.ready()
+        with engines.client() as model:
             out = model.infer(TEXTS)
             assert model.public.inputs.longest == 20
     np.testing.assert_allclose(out.embeddings, plain_bert(folder, TEXTS).embeddings, **SECURE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from secformer.protocols.recipes import RECIPES, recipe_named
 REPEATED = ["good " * 80, "good " * 126, "film " * 126, "word " * 60, "love " * 126]
 FINE = "A wonderful film, warm and funny from start to finish."
 DOCUMENTED = 2e-3  # what a secure answer may be off, relative to the largest entry (docs/accuracy.md)
+MARKING = "faithful", "puma", "crypten"  # recipes whose answers are the exact model's wherever they are not marked
 ROLES = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
 
 
@@ -62,8 +64,8 @@ def test_the_same_texts_with_the_shipped_profile_are_right() -> None:
     assert out.trusted.all() and np.abs(out.logits - exact.logits).max() < 0.01
 
 
-@pytest.mark.parametrize("recipe", [r.name for r in RECIPES.values() if not r.exact])
-@pytest.mark.parametrize("factor", [10.0, 60.0])
+@pytest.mark.parametrize(("recipe", "factor"), [
+    *((r.name, 60.0) for r in RECIPES.values() if not r.exact), *((name, 10.0) for name in MARKING)])
 def test_a_rare_token_of_large_embedding(recipe: str, factor: float, tmp_path: Path) -> None:
     """A token that the range profile did not meet: texts with it are marked where they are wrong, others are not."""
     found = tensors(config())
@@ -74,23 +76,33 @@ def test_a_rare_token_of_large_embedding(recipe: str, factor: float, tmp_path: P
     out = secure_bert(path, texts, recipe=recipe, profile=profile(path), **ANY)
     exact = twin(path, texts, recipe="exact", untrained_recipe=True)
     assert out.trusted[[0, 2]].all()
-    if recipe in ("faithful", "puma", "crypten"):
+    if recipe in MARKING:
         assert not out.trusted[off(out, exact, "last_hidden_state") > 0.1].any()
 
 
-@examples(60)
+@pytest.fixture(scope="module")
+def claims(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """claims(seed): what `profile_of` makes of the checkpoint with these weights, measured once."""
+
+    @cache
+    def of(seed: int) -> Any:
+        return profile_of(write_checkpoint(tmp_path_factory.mktemp("before"), weights=tensors(config(), seed)),
+                          "faithful")
+
+    return of
+
+
+@examples(30)
 @given(seed=st.integers(0, 10**6), layer=st.integers(0, 1), role=st.sampled_from([*ROLES, "word_embeddings"]),
        octaves=st.floats(-2.0, 9.0))
-def test_no_unmarked_answer_is_far_off(seed: int, layer: int, role: str, octaves: float,
+def test_no_unmarked_answer_is_far_off(seed: int, layer: int, role: str, octaves: float, claims: Any,
                                        tmp_path_factory: pytest.TempPathFactory) -> None:
     """Activations of one layer are scaled until they leave what was measured: the answer is marked, or it is right."""
-    folder = tmp_path_factory.mktemp("scaled")
-    found = tensors(config(), seed % 7)
-    profile = profile_of(write_checkpoint(folder / "before", weights=found), "faithful")
+    found, profile = tensors(config(), seed % 7), claims(seed % 7)
     for name in found:
         if role in name and (f"layer.{layer}." in name or "embeddings" in name):
             found[name] = found[name] * 2.0**octaves
-    path = write_checkpoint(folder / "after", weights=found)
+    path = write_checkpoint(tmp_path_factory.mktemp("scaled"), weights=found)
     rng = np.random.default_rng(seed)
     words = ["the", "cat", "dog", "good", "bad", "film", "not", "?"]
     texts = [" ".join(rng.choice(words, size=n)) for n in (1, 4, 9, 20)]

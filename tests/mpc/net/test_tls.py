@@ -27,7 +27,7 @@ from secformer.mpc.net.tls import (
     role_of,
     server_context,
 )
-from secformer.mpc.net.wire import Tag
+from secformer.mpc.net.wire import Tag, pack_header
 from secformer.roles.certificates import init
 
 
@@ -135,6 +135,33 @@ def test_an_abort_gives_its_reason(roles: Path) -> None:
         near.abort("because")
         with pytest.raises(Desync, match="because"):
             far.hear()
+
+
+def test_an_abort_takes_nothing_from_a_thread_that_receives(roles: Path) -> None:
+    """It has the whole message, or is told why this side has closed; never half of the peer's bytes."""
+    data = np.random.default_rng(0).integers(0, 256, 20_000_000, dtype=np.uint8)
+    tag = Tag(0, "x", 8, data.size)
+    found: list[Any] = []
+
+    def receive(channel: TLSChannel) -> None:
+        try:
+            found.append(channel.receive(tag, data.size))
+        except PeerLost as error:
+            found.append(error)
+
+    with pair(roles) as (near, far):
+        receiving = threading.Thread(target=receive, args=(near,))
+        receiving.start()
+        far._stream.sendall(pack_header(tag, data.size))
+        near.abort("heron")  # the thread waits for the rest of its message
+        far._stream.sendall(data)
+        far.close()
+        receiving.join(60)
+        assert not receiving.is_alive()
+    if isinstance(found[0], PeerLost):
+        assert "dealer was closed by this side (heron)" in str(found[0])
+    else:
+        assert np.array_equal(found[0], data)
 
 
 @pytest.mark.parametrize("expected", ["party0", "party1", "client"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mpc_lab import examples
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels import NumpyKernels, kernels_for
@@ -37,6 +38,7 @@ def plain(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @given(n=st.integers(0, thin.ROWS), k=SIZES, m=SIZES, layout=st.sampled_from(sorted(LAYOUTS)), narrow=st.booleans(),
        seed=st.integers(0, 999))
+@examples(50)
 def test_equal_to_the_reference(n: int, k: int, m: int, layout: str, narrow: bool, seed: int) -> None:
     dtype = np.uint32 if narrow else np.uint64
     a, b = words(seed, n, k, dtype=dtype), words(seed + 1, k, m, dtype=dtype)

@@ -119,10 +119,11 @@ def test_few_blocks_are_cut_along_the_inner_side(
     parted.cache_clear()
 
 
-@pytest.mark.parametrize("bits", [8, 32, 40, 64])
-@pytest.mark.parametrize(("n", "k", "m"), [(1, 1, 1), (3, 70, 5), (65, 33, 66)])
+@pytest.mark.parametrize(("bits", "n", "k", "m"), [
+    *((bits, *size) for bits in (8, 32, 40, 64) for size in ((1, 1, 1), (3, 70, 5))), (40, 65, 33, 66),
+])
 def test_products_that_are_added_up(
-    ordered_cuda: CudaKernels, reference: Kernels, n: int, k: int, m: int, bits: int
+    ordered_cuda: CudaKernels, reference: Kernels, bits: int, n: int, k: int, m: int
 ) -> None:
     """onto + a b + c d at once, with right operands that are split beforehand or not."""
     rng = np.random.default_rng(n + k + m + bits)
