@@ -64,7 +64,7 @@ class InverseRoot(Protocol):
 def layernorm_series(s: Session, x: Share, gamma: Share, beta: Share | float, eps: float, at: Site) -> Share:
     """LayerNorm with 1/sqrt by series: x (N, C), gamma, beta (C,) -> (N, C), pending.
 
-    3 rounds (7 where at["variance"] spans a ratio above about 200); 6 bytes per element, 7 where x reaches farther than
+    3 rounds (7 where at["variance"] spans a ratio above about 600); 6 bytes per element, 7 where x reaches farther than
     about ten times its least standard deviation.
     Ranges as in `layernorm_by`. Error: that of `rsqrt_series`, 2e-5 relative to the result, and of rounding x at its
     place in words: 2^-17 of the least deviation, more where a word is too small for C times the reach of x (`Plan`).

@@ -39,7 +39,7 @@ def _holding_x(fixed: FixedPoint, at: Site) -> int:
 def rmsnorm(s: Session, x: Share, gamma: Share, eps: float, at: Site) -> Share:
     """x / sqrt(mean(x^2) + eps) gamma: x (N, ..., C), gamma (C,) or (..., C) -> x's shape, pending, in whole words.
 
-    3 rounds; 7 where at["mean_square"] spans a ratio above about 200. 6 bytes per element, 7 or 8 where x reaches
+    3 rounds; 7 where at["mean_square"] spans a ratio above about 600. 6 bytes per element, 7 or 8 where x reaches
     farther than about ten times its least root mean square.
     1. x^2, x gamma                                                              one round
     2. v <- sum(x^2) + C eps = C (mean square + eps)

@@ -22,8 +22,8 @@ from secformer.protocols.ranges import Range
 TOLERANCE = 2e-5            # largest relative error of a series
 PERIOD_BITS = 8             # v is moved by a power of two so that its domain fills this period
 FILL = 0.875                # fraction of the period that the domain fills
-ROW_HARMONICS = (64, 128, 256, 384, 512)
-WIDEST = 2.0**9.5           # largest ratio high/low for which one series is tried
+ROW_HARMONICS = (64, 128, 256, 384, 512, 768)
+WIDEST = 2.0**10           # largest ratio high/low for which one series is tried
 SEGMENT_BITS = 4            # a segment of a wider domain spans the ratio 2^4
 SEGMENT_SLACK = 1.25        # a value this near to a cut may be taken for the other side
 MOST_SEGMENTS = 5
@@ -42,7 +42,7 @@ PRODUCT_MAGNITUDE = 30                    # magnitude of row-wise products: with
 def rsqrt_series(s: Session, v: Share, domain: Range, *, scale_bits: int, times: float = 1.0) -> Share:
     """times 2^scale_bits / sqrt(v) for v in the domain.   1 round where one series reaches 2e-5, else 5.
 
-    One series (high/low up to 724, with a domain's ends on half octaves), 3 to 4 bytes per row:
+    One series (high/low up to 1024, with a domain's ends on half octaves), 3 to 4 bytes per row:
     1. z <- v 2^a, local, so that z fills a period of 2^8; open z mod 2^8; sum the harmonics
     Else m segments of ratio 16, about 8 m + 12 bytes per row:
     1. z likewise; below_i <- [z < h 16^-i], i = 1..m-1                         three rounds, one opening

@@ -38,6 +38,9 @@ STRETCHES: Mapping[Any, tuple[str, ...]] = MappingProxyType({
 })
 
 
+KEYS_LESS = 2.0  # what keys are divided by and queries multiplied with: scores stay, and both often fit shorter words
+
+
 @dataclass(frozen=True, kw_only=True)
 class LlamaSpec(DecoderSpec):
     """The public facts of a checkpoint of the Llama family.
@@ -113,9 +116,10 @@ class Llama(Decoder):
     def layer_layout(self, i: int) -> dict[str, Tensor]:
         spec, here, there = self.spec, f"layer.{i}", f"layers.{i}"
         c, inner, q, k = spec.hidden, spec.intermediate, spec.heads * spec.size, spec.groups * spec.size
-        scale = 1.0 if spec.head_norm else 1.0 / math.sqrt(spec.size)
+        scale = 1.0 if spec.head_norm else KEYS_LESS / math.sqrt(spec.size)
+        keys = 1.0 if spec.head_norm else 1.0 / KEYS_LESS
         rows = [(f"{there}.self_attn.{name}_proj", size, factor)
-                for name, size, factor in (("q", q, scale), ("k", k, 1.0), ("v", k, 1.0))]
+                for name, size, factor in (("q", q, scale), ("k", k, keys), ("v", k, 1.0))]
         both = [(f"{there}.mlp.{name}_proj", inner, 1.0) for name in ("gate", "up")]
         return {
             f"{here}.attention.norm.weight": vector(f"{there}.input_layernorm.weight", c),

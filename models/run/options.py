@@ -55,7 +55,7 @@ class Settings:
     guard: str = "mark"
     graph: str = "auto"
     pad_to: int = 16
-    public_prefix: str | tuple[int, ...] | None = "auto"
+    public_prefix: str | tuple[int, ...] | None = None
     untrained_recipe: bool = False
 
     def __post_init__(self) -> None:

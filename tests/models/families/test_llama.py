@@ -87,7 +87,7 @@ def test_bounds_are_what_no_text_exceeds(tmp_path: Path) -> None:
     folder = ModelFolder(saved(tmp_path, "LlamaModel", attention_bias=True))
     own, profile = folder.architecture, measure(folder, ["the cat sat", "a good film is not a bad film !"])
     bounds = own.certain(lambda name: own.weights()[name].build(folder.checkpoint), FAITHFUL)
-    assert set(bounds) == {f"layer.{i}.{name}" for i in range(2) for name in ("softmax", "silu", "glu")}
+    assert set(bounds) == {f"layer.{i}.{name}" for i in range(2) for name in ("softmax", "rope", "silu", "glu")}
     for site, most in bounds.items():
         assert profile.sites[site][MOST.name].high == most
         for name in {"value", "gate", "input"} & profile.sites[site].keys() - ({"input"} if "glu" in site else set()):
