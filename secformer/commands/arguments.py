@@ -17,7 +17,7 @@ BACKEND = "array library: auto (default), numpy or cupy"
 
 # what the owner of a served model decides, and the values that leave it to the owner
 OWNED = {"recipe": "auto", "untrained_recipe": False, "profile": None, "backend": "auto", "embedding": "private",
-         "frac": 16}
+         "frac": 16, "public_prefix": "auto"}
 SETTINGS = ".toml"  # ends the names of settings files
 
 
@@ -34,7 +34,7 @@ def check_model(args: argparse.Namespace) -> bool:
         return False
     files.readable(args.model, "MODEL", "`secformer init` writes a settings file for each role")
     for name, left in OWNED.items():
-        if getattr(args, name) != left:
+        if getattr(args, name, left) != left:
             args.usage(f"--{name.replace('_', '-')} is decided where the model is served; leave it out, or give a "
                        f"model's folder")
     return True
