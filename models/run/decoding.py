@@ -53,7 +53,7 @@ class Decoding(ABC):
         self.decoder, self.prefix = decoder, decoder.spec.prefix
         self.timeline = Timeline(len(self.prefix))
         self._ids = list(self.prefix)
-        self._ended = False
+        self._ended = ""  # why there are no more steps
         self.tell: Progress = silent
 
     @property
@@ -102,23 +102,22 @@ class Decoding(ABC):
     @property
     def ended(self) -> bool:
         """Whether it takes no more tokens: it was closed, or a step of it failed."""
-        return self._ended
-
-    def close(self) -> None:
-        """Ends the text: what its parties keep of it is lost. Closing twice is allowed."""
-        self._ended = True
+        return self._ended != ""
 
     def _step(self, ids: Sequence[int], last: int) -> Step:
         if self._ended:
-            raise ProtocolError("this text was closed, or a step of it failed, so what its parties kept of it is lost; "
-                                "begin a new one")
+            raise ProtocolError(f"{self._ended}, so what its parties kept of it is lost; begin a new one")
         capacity = self.timeline.capacity(len(ids))
         positions = self.timeline.take(len(ids))
         self._ids += ids
-        self._ended = True  # until the step has come back
+        self._ended = "a step of this text failed"  # until it has come back
         step = self._ask(new_tokens(ids), Turn(self.decoder, self.timeline, positions, capacity, last))
-        self._ended = False
+        self._ended = ""
         return step
+
+    def close(self) -> None:
+        """Lets go of what the parties keep. Closing twice is allowed."""
+        self._ended = self._ended or "this text was closed"
 
     @abstractmethod
     def _ask(self, batch: Batch, turn: Turn) -> Step:

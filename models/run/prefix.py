@@ -21,7 +21,7 @@ from secformer.models.families.folder import ModelFolder
 from secformer.models.families.heads import Head
 from secformer.models.generation.prompts import common_start, public_start
 from secformer.models.run.decoding import new_tokens
-from secformer.mpc.errors import SettingsError
+from secformer.mpc.errors import ModelError, SettingsError
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.protocols.recipes import EXACT
 
@@ -56,7 +56,12 @@ def _ids(folder: ModelFolder, prefix: Prefix) -> tuple[int, ...]:
         return ()
     if not isinstance(prefix, str):
         return tuple(int(i) for i in prefix)
-    return public_start(folder.tokenizer, prefix, chat=True) if prefix != AUTO else common_start(folder.tokenizer)
+    if prefix != AUTO:
+        return public_start(folder.tokenizer, prefix, chat=True)
+    try:
+        return common_start(folder.tokenizer)
+    except ModelError:  # no tokenizer: prompts are token ids, of which nothing is known
+        return ()
 
 
 def tensors_of(folder: ModelFolder, decoder: Decoder, ids: Sequence[int]) -> Mapping[str, np.ndarray]:

@@ -141,8 +141,8 @@ def choose_profile(
         raise ModelError(f"the range profile ({source}) was measured with {profile.design!r} functions, but this "
                          f"recipe needs {design!r}; leave `profile` out to have one measured at load")
     if profile.model != folder.digest:
-        raise ModelError(f"the range profile ({source}) was measured on other weights than those in {folder.path}; "
-                         f"measure a new one with: secformer profile")
+        raise ModelError(f"the range profile ({source}) was measured on other weights than those in {folder.path}, "
+                         f"or behind another public prefix; measure a new one with: secformer profile")
     return profile, source, []
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import secformer
+from secformer.commands import arguments
 from secformer.commands.compiling import Compiling
 from secformer.models.data.tokenizer import Tokenizer
 from secformer.models.families.folder import ModelFolder
@@ -40,12 +41,12 @@ def generating(args: argparse.Namespace, *, served: bool,
         folder = ModelFolder(args.model)
         decoder_of(folder.architecture)
         check(folder.tokenizer)
-        prefix = {"auto": "auto", "none": None, "system": getattr(args, "system", None)}[args.public_prefix]
         with shown(args.progress) as tell:
             tell("sharing the weights", 0, 1)
             loaded = secformer.SecureModel.from_pretrained(
                 args.model, recipe=args.recipe, backend=args.backend, profile=args.profile, embedding=args.embedding,
-                guard=args.guard, untrained_recipe=args.untrained_recipe, frac=args.frac, public_prefix=prefix)
+                guard=args.guard, untrained_recipe=args.untrained_recipe, frac=args.frac,
+                public_prefix=arguments.public_prefix(args))
         with loaded:
             yield loaded, compiling
 

@@ -145,8 +145,7 @@ def _told(lines: Iterable[str]) -> None:
 
 def _checked(args: argparse.Namespace) -> bool:
     """Whether MODEL is a client's settings file."""
-    if args.public_prefix == "system" and getattr(args, "system", None) is None:
-        args.usage("--public-prefix system makes the system prompt public; give it with --system")
+    arguments.public_prefix(args)
     served = arguments.check_model(args)
     arguments.check_profile(args)
     return served
@@ -211,13 +210,11 @@ def add(commands: Commands) -> None:
     p.add_argument("prompt", metavar="PROMPT", help=f"the prompt; `{READ}` reads standard input")
     p.add_argument("--continue", action="store_true", dest="continued",
                    help="continue the prompt as it stands, although the model has a chat template")
-    _system(p)
     _tokens(p)
     _model(p)
 
     p = commands.add("chat", chat, "hold a conversation with a model", _CHAT, json=False)
     arguments.model(p, or_settings=True)
-    _system(p)
     _tokens(p)
     _model(p)
 
@@ -226,10 +223,6 @@ def add(commands: Commands) -> None:
     p.add_argument("texts", nargs="*", metavar="TEXT",
                    help="texts; `-` reads standard input, one text per line (empty lines are left out)")
     _model(p)
-
-
-def _system(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--system", metavar="TEXT", help="system prompt; secret, unless --public-prefix says otherwise")
 
 
 def _tokens(p: argparse.ArgumentParser) -> None:
@@ -251,9 +244,7 @@ def _tokens(p: argparse.ArgumentParser) -> None:
 
 
 def _model(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--public-prefix", choices=("auto", "none", "system"), default="auto",
-                   help="first tokens that the parties may know: auto: those of every prompt, such as the chat "
-                        "template's first ones, or BOS (default); none; system: the system prompt, too")
+    arguments.prefix(p)
     arguments.profile(p)
     arguments.running(p)
     arguments.guard(p)

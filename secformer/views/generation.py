@@ -18,8 +18,9 @@ from secformer.views.costs import cost_json, cost_table
 def cost_line(found: Generated) -> str:
     """Tokens and why they ended; what a token behind the first one cost on average; what the prompt cost."""
     each, prompt = found.per_token, found.prompt_cost
+    seconds = 0.0 if each is None else each["seconds"] + each["offline_seconds"]
     speed = "" if each is None else (
-        f"{1.0 / (each['seconds'] + each['offline_seconds']):.2f} tokens per second; per token "
+        f"{1.0 / seconds if seconds else math.inf:.2f} tokens per second; per token "
         f"{each['bytes'] / 1e6:.2f} MB online, {each['rounds']:.0f} rounds, {each['dealer_bytes'] / 1e6:.2f} MB of the "
         f"dealer; ")
     return (f"{len(found.tokens)} tokens ({found.end.value}); {speed}prompt of {len(found.prompt)} tokens: "
