@@ -21,17 +21,20 @@ def test_every_part_of_a_folder(bench: Callable[[str], Any], tmp_path: Path, mon
     pytest.importorskip("jinja2")
     text = tmp_path / "text.txt"
     text.write_text("hello world, hello " * 3, "utf-8")
-    run(bench("generate"), monkeypatch, str(measured_chat(tmp_path / "chat")), "--text", str(text), "--prompts", "2",
-        "--tokens", "3", "--prompt-tokens", "12", "--late", "70", "--out", str(tmp_path))
+    run(bench("generate"), monkeypatch, str(measured_chat(tmp_path / "chat")), "--text", str(text), "--prompts", "1",
+        "--tokens", "3", "--prompt-tokens", "12", "--late", "30", "--out", str(tmp_path))
     (facts,) = json.loads((tmp_path / "generate.json").read_text("utf-8"))["models"].values()
     assert facts["logits"]["error_to_twin"] < 0.01 > facts["logits"]["error_to_transformers"]
-    assert facts["agreement"]["same_as_plain"] + facts["agreement"]["ties_with_plain"] == 2
-    assert facts["agreement"]["same_as_transformers"] + facts["agreement"]["ties_with_transformers"] == 2
+    assert facts["agreement"]["same_as_plain"] + facts["agreement"]["ties_with_plain"] == 1
+    assert facts["agreement"]["same_as_transformers"] + facts["agreement"]["ties_with_transformers"] == 1
     assert facts["perplexity"]["ratio"] == pytest.approx(1, abs=2e-3) and facts["perplexity"]["tokens"] > 9
     assert facts["cost"]["rounds"] == facts["cost"]["prompt_rounds"] > 0 < facts["cost"]["dealer_bytes"]
-    assert list(facts["growth"]["rows"]) == ["18", "70"] and facts["growth"]["ratio"] > 0
+    assert list(facts["growth"]["rows"]) == ["18", "30"] and facts["growth"]["ratio"] > 0
     assert facts["drafted"]["same_rounds"] and facts["drafted"]["rows"]["8"]["bytes"] > facts["drafted"]["rows"]["1"][
         "bytes"]
+    shown = bench("tables").generate({"mine": facts, "bare": {"logits": {"error_to_twin": 0.25}}})
+    assert f"| mine | 12 | {facts['cost']['prompt_seconds']:.1f} |" in shown and "1 of 1 | 1 of 1" in shown
+    assert "| bare | - |" in shown and "| bare | 2.5e-01 | - | - | - | - |" in shown
 
 
 def test_a_shape_without_a_checkpoint(bench: Callable[[str], Any], tmp_path: Path,

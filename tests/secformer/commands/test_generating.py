@@ -49,6 +49,7 @@ def test_a_profile_belongs_to_a_public_prefix(folder: Path, tmp_path: Path,
     assert found.model == RangeProfile.load(folder / FILE).model
     assert main(["profile", str(folder), "--texts", str(texts), "--out", str(out), "--public-prefix", "none"]) == 0
     assert RangeProfile.load(out).model != found.model
+    capsys.readouterr()
     assert "behind another public prefix" in complaint(capsys, "score", str(folder), "x", "--profile", str(out))
 
 
