@@ -118,6 +118,29 @@ def families(rows: Rows) -> str:
     ))
 
 
+def generate(models: Rows) -> str:
+    """What generation costs, and how close it is to plaintext, for each model of bench/generate.py."""
+    costs, errors = [], []
+    for name, parts in models.items():
+        c, near = parts.get("cost"), parts["logits"]
+        costs.append([name, *([str(c["prompt_tokens"]), f"{c['prompt_seconds']:.1f}", f"{c['seconds_per_token']:.2f}",
+                               str(c["rounds"]), f"{c['online_bytes'] / 1e6:.1f}", f"{c['dealer_bytes'] / 1e6:.1f}",
+                               f"{c['peak_memory_bytes'] / 1e9:.1f}"] if c else ["-"] * 7),
+                      *(f"{parts[part]['ratio']:.2f}" if part in parts else "-" for part in ("growth", "drafted"))])
+        agreed, likely = parts.get("agreement", {}), parts.get("perplexity")
+        errors.append([name, f"{near['error_to_twin']:.1e}",
+                       f"{near['error_to_transformers']:.1e}" if "error_to_transformers" in near else "-",
+                       *(f"{agreed[f'same_as_{other}'] + agreed[f'ties_with_{other}']} of {agreed['prompts']}"
+                         if f"same_as_{other}" in agreed else "-" for other in ("plain", "transformers")),
+                       f"{likely['secure']:.3f} / {likely['plain']:.3f}" if likely else "-"])
+    return "\n\n".join([
+        table(["model", "tokens of the prompt", "seconds of the prompt", "seconds per token", "rounds", "online MB",
+               "dealer MB", "peak memory, GB", "token 500 / token 10", "step of 8 / step of 1"], costs),
+        table(["model", "largest error of a logit, to the twin", "to transformers",
+               "prompts with the same tokens as plaintext", "as transformers", "perplexity, secure / plaintext"],
+              errors)])
+
+
 def real() -> str:
     """Every result of bench/real.py."""
     lines = []
@@ -210,6 +233,8 @@ def tables(path: Path) -> str:
     facts = json.loads(path.read_text("utf-8"))
     if facts["bench"].startswith("revisions"):
         return revisions(facts)
+    if facts["bench"] == "generate":
+        return generate(facts["models"])
     if facts["bench"].startswith("families"):
         return families(facts["rows"])
     if "tasks" in facts:

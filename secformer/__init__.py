@@ -6,8 +6,9 @@ The public interface. A name is loaded when it is first used, so importing the p
     out = secure_model("path/to/model-folder", ["a sentence", "another"])
 
 `SecureModel` keeps a provisioned model for repeated calls, and `PlainModel` is its plaintext twin. Both have a method
-per task: `embed`, `rerank`, `classify`, `entities`, `fill_mask` and `answer`. `plain_model` runs the float64 plaintext
-model. `secure_bert` and `plain_bert` are other names of `secure_model` and `plain_model`.
+per task: `embed`, `rerank`, `classify`, `entities`, `fill_mask`, `answer`, `generate` and `score`. `plain_model` runs
+the float64 plaintext model. `secure_bert` and `plain_bert` are other names of `secure_model` and `plain_model`.
+`secure_generate` and `plain_generate` continue or answer a prompt, and a `Conversation` goes on.
 `FAITHFUL`, `SECFORMER`, `MPCFORMER`, `MPCFORMER_2RELU`, `PUMA` and `CRYPTEN` are recipes, values of `Recipe`. Every
 error derives from `SecformerError`.
 
@@ -23,12 +24,18 @@ from typing import TYPE_CHECKING, Any
 from secformer.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from secformer.models.run.conversation import Conversation as Conversation
+    from secformer.models.run.generate import Generated as Generated
+    from secformer.models.run.generate import Generation as Generation
+    from secformer.models.run.generate import Scored as Scored
     from secformer.models.run.local import PlainModel as PlainModel
     from secformer.models.run.local import SecureModel as SecureModel
     from secformer.models.run.local import plain_bert as plain_bert
     from secformer.models.run.local import plain_model as plain_model
     from secformer.models.run.local import secure_bert as secure_bert
     from secformer.models.run.local import secure_model as secure_model
+    from secformer.models.run.local_generate import plain_generate as plain_generate
+    from secformer.models.run.local_generate import secure_generate as secure_generate
     from secformer.models.run.output import SecureOutput as SecureOutput
     from secformer.mpc.errors import SecformerError as SecformerError
     from secformer.protocols.recipes import CRYPTEN as CRYPTEN
@@ -47,6 +54,12 @@ _HOMES = {
     "plain_model": "secformer.models.run.local",
     "secure_bert": "secformer.models.run.local",
     "plain_bert": "secformer.models.run.local",
+    "secure_generate": "secformer.models.run.local_generate",
+    "plain_generate": "secformer.models.run.local_generate",
+    "Conversation": "secformer.models.run.conversation",
+    "Generated": "secformer.models.run.generate",
+    "Generation": "secformer.models.run.generate",
+    "Scored": "secformer.models.run.generate",
     "SecureModel": "secformer.models.run.local",
     "PlainModel": "secformer.models.run.local",
     "SecureOutput": "secformer.models.run.output",
@@ -70,9 +83,13 @@ __all__ = [
     "MPCFORMER_2RELU",
     "PUMA",
     "SECFORMER",
+    "Conversation",
+    "Generated",
+    "Generation",
     "PlainModel",
     "Recipe",
     "RemoteModel",
+    "Scored",
     "SecformerError",
     "SecureModel",
     "SecureOutput",
@@ -80,8 +97,10 @@ __all__ = [
     "connect",
     "demo_model",
     "plain_bert",
+    "plain_generate",
     "plain_model",
     "secure_bert",
+    "secure_generate",
     "secure_model",
 ]
 

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Sequence
 
 from secformer import __version__
-from secformer.commands import certify, inference, query, serving, tasks, training
+from secformer.commands import certify, generation, inference, query, serving, tasks, training
 from secformer.commands.common import Commands
 from secformer.memory import keep_memory
 from secformer.mpc.errors import SecformerError
@@ -56,9 +56,9 @@ def _complain(message: str, debug: bool) -> None:
 # ---- the parser ------------------------------------------------------------------------------------------------------
 
 _ABOUT = """\
-Runs Transformer encoders on secret texts with secret weights. Two servers compute on additive shares; a dealer, which
+Runs Transformer models on secret texts with secret weights. Two servers compute on additive shares; a dealer, which
 sees no data, supplies randomness. With the recipe `faithful`, the answers match the plaintext model's up to a small
-error of approximation and rounding. The commands `init` to `query` are for separate servers, and `embed` to `answer`
+error of approximation and rounding. The commands `init` to `query` are for separate servers, and `embed` to `score`
 can ask such servers. Wherever another command computes securely, it runs the three roles in this process, each with its
 own data, and prints the cost of the protocol.
 """
@@ -67,6 +67,7 @@ start here:
   secformer demo                                  the shipped sentiment model on three sentences
   secformer infer ./my-bert "A sentence."         any local Hugging Face folder of an encoder
   secformer embed ./my-model "A sentence."        a task; so are rerank, classify, entities, fill-mask and answer
+  secformer chat ./my-chat-model                  a conversation; `generate` answers one prompt, `score` rates texts
   secformer check ./my-bert "A sentence."         does this text stay within the model's measured ranges?
   secformer compare ./my-bert "A sentence."       what does each recipe answer, and at what cost?
   secformer distill --help                        how to train a model for secure inference from yours
@@ -84,6 +85,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"secformer {__version__}")
     commands = Commands(parser)
-    for group in (inference, tasks, training, certify, serving, query):
+    for group in (inference, tasks, generation, training, certify, serving, query):
         group.add(commands)
     return parser

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from checkpoints import write_checkpoint
+from tiny_chat_lab import measured_chat
 from tree import ROOT, modules
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 MANUAL = ROOT / "docs/using.md"
-EXAMPLES = ROOT / "README.md", MANUAL
+EXAMPLES = ROOT / "README.md", MANUAL, ROOT / "docs/generation.md"
+CHAT = "my-chat-model"
 LONGEST_README = 800  # words
 THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "my-encoder": ("BertModel", {}), "my-reranker": ("BertForSequenceClassification", {"labels": 1}),
@@ -88,6 +90,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("source", [block for page in EXAMPLES for block in blocks(page, "python")])
 def test_examples_run(source: str, models: Path, capsys: pytest.CaptureFixture[str],
                       monkeypatch: pytest.MonkeyPatch) -> None:
+    if CHAT in source and not (models / CHAT).exists():
+        pytest.importorskip("jinja2")
+        measured_chat(models / CHAT)
     monkeypatch.chdir(models)
     exec(compile(source, "an example", "exec"), {"__name__": "example"})
     assert capsys.readouterr().out

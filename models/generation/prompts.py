@@ -119,6 +119,19 @@ def public_start(tokenizer: Tokenizer, system: str | None = None, *, chat: bool)
     return tuple(found[0][: min(_common(found[0], other) for other in found)])
 
 
+def common_start(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The first tokens that every prompt has, also conversations with a system prompt of their own; of a tokenizer
+    without a chat template, those that it puts before every text."""
+    if tokenizer.chat_template is None:
+        return public_start(tokenizer, chat=False)
+    start = public_start(tokenizer, chat=True)
+    try:
+        own = [public_start(tokenizer, probe, chat=True) for probe in PROBES[:2]]
+    except InputError:  # templates may take no system prompt
+        return start
+    return start[: min(_common(start, other) for other in own)]
+
+
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
     """How many first entries are equal."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -27,6 +27,7 @@ class End(Enum):
     TOKEN = "end token"
     STOP = "stop text"
     LENGTH = "length"
+    CLOSED = "closed"  # by its user, by an error or by an interrupt
 
 
 class Decoding(Protocol):
@@ -76,9 +77,9 @@ class TextStream:
             return self._closed(End.STOP, whole[:place])
         return self._given(whole[: len(whole) - self._held(whole)])
 
-    def finish(self) -> str:
-        """Ends the generation at its length, and gives the piece that was held back. Nothing, if it has ended."""
-        return "" if self.end is not None else self._closed(End.LENGTH, self._decoded(self._ids))
+    def finish(self, end: End = End.LENGTH) -> str:
+        """Ends the generation here, and gives the piece that was held back. Nothing, if it has ended."""
+        return "" if self.end is not None else self._closed(end, self._decoded(self._ids))
 
     def _closed(self, end: End, whole: str) -> str:
         place = self._stopped(whole)  # in bytes that are no character, if at all

@@ -16,6 +16,7 @@ from secformer.models.ranges.trained import suits, trained_for
 from secformer.models.run.local import SecureModel, plain_model
 from secformer.models.run.options import settings_of
 from secformer.models.run.output import SecureOutput
+from secformer.models.run.prefix import begin
 from secformer.models.run.prepare import choose_profile
 from secformer.models.run.progress import Progress, part, shown, silent
 from secformer.mpc.errors import SecformerError, SettingsError
@@ -75,8 +76,8 @@ def compare(model: PathLike, texts: Texts, recipes: Sequence[Recipe] | None = No
     if runs < 1:
         raise SettingsError(f"runs must be at least 1, got {runs}")
     chosen = [r for r in RECIPES.values() if r is not EXACT] if recipes is None else list(recipes)
-    settings_of(settings)
     folder = ModelFolder(model)
+    begin(folder, settings_of(settings).public_prefix)
     plain = plain_model(model, texts, **settings)
     rows = []
     with shown(progress) as tell:

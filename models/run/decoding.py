@@ -18,6 +18,7 @@ from secformer.models.families.caching import Cached, Pair, Timeline
 from secformer.models.families.decoder import Decoder
 from secformer.models.families.heads import Head
 from secformer.models.families.program import Answer
+from secformer.models.run.progress import Progress, silent
 from secformer.mpc.errors import InputError, ModelError, ProtocolError
 from secformer.mpc.meter import Cost
 from secformer.mpc.session import Session
@@ -41,7 +42,10 @@ class Step:
 
 
 class Decoding(ABC):
-    """A text that grows. It is public how many tokens it has, and how many come with each step."""
+    """A text that grows. It is public how many tokens it has, and how many come with each step.
+
+    tell  is told of a step's progress
+    """
 
     at_once = AT_ONCE
 
@@ -49,7 +53,8 @@ class Decoding(ABC):
         self.decoder, self.prefix = decoder, decoder.spec.prefix
         self.timeline = Timeline(len(self.prefix))
         self._ids = list(self.prefix)
-        self._ended = False
+        self._ended = ""  # why there are no more steps
+        self.tell: Progress = silent
 
     @property
     def length(self) -> int:
@@ -69,8 +74,8 @@ class Decoding(ABC):
         if tuple(ids[: len(self.prefix)]) != self.prefix or len(ids) <= len(self.prefix):
             raise InputError(f"the prompt does not begin with the model's public prefix of {len(self.prefix)} tokens, "
                              f"so its first tokens would be secret, and at the first token of a text, values are often "
-                             f"larger than words hold. Give messages, where the prefix is the chat template's; or load "
-                             f"the model with another public_prefix, such as the beginning of your prompts")
+                             f"larger than words hold. Give messages, if the model has a chat template. Or load the "
+                             f"model with another public_prefix: the beginning of your prompts, or None for none")
 
     def take(self, ids: Sequence[int], last: int = 1) -> Step:
         """Appends tokens. Returns the logits behind each of the last `last` ones of them.
@@ -94,16 +99,25 @@ class Decoding(ABC):
         self.timeline.back(length)
         del self._ids[length:]
 
+    @property
+    def ended(self) -> bool:
+        """Whether it takes no more tokens: it was closed, or a step of it failed."""
+        return self._ended != ""
+
     def _step(self, ids: Sequence[int], last: int) -> Step:
         if self._ended:
-            raise ProtocolError("a step of this text failed, so what its parties keep of it is lost; begin a new one")
+            raise ProtocolError(f"{self._ended}, so what its parties kept of it is lost; begin a new one")
         capacity = self.timeline.capacity(len(ids))
         positions = self.timeline.take(len(ids))
         self._ids += ids
-        self._ended = True  # until the step has come back
+        self._ended = "a step of this text failed"  # until it has come back
         step = self._ask(new_tokens(ids), Turn(self.decoder, self.timeline, positions, capacity, last))
-        self._ended = False
+        self._ended = ""
         return step
+
+    def close(self) -> None:
+        """Lets go of what the parties keep. Closing twice is allowed."""
+        self._ended = self._ended or "this text was closed"
 
     @abstractmethod
     def _ask(self, batch: Batch, turn: Turn) -> Step:

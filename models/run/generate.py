@@ -5,10 +5,13 @@ The choice of tokens is the client's own arithmetic (`models/generation`). Parti
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
-from typing import Any
+from types import TracebackType
+from typing import Any, Literal, Self, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -17,13 +20,26 @@ from secformer.models.generation.drafting import Drafter, LookUp, accepted
 from secformer.models.generation.prompts import Prompt, Rendered, render
 from secformer.models.generation.sampling import Chooser, Sampling, log_softmax
 from secformer.models.generation.stops import End, TextStream, end_tokens
-from secformer.models.run.decoding import Decoding
+from secformer.models.run.decoding import Decoding, Step
 from secformer.models.run.drafts import Drafts
 from secformer.models.run.guard import note
+from secformer.models.run.progress import Progress, shown, silent
 from secformer.mpc.errors import InputError, SettingsError, Untrusted
-from secformer.mpc.meter import Cost
+from secformer.mpc.meter import COUNTERS, Cost
 
-ONE_BY_ONE = "off"
+Draft = Drafter | Literal["auto"] | None
+
+
+class Options(TypedDict, total=False):
+    """The fields of `Sampling`, as keyword arguments."""
+
+    max_new_tokens: int
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    repetition_penalty: float
+    stop: str | Sequence[str]
+    seed: int | None
 
 
 @dataclass(frozen=True)
@@ -36,16 +52,17 @@ class TokenCost:
 
 @dataclass(frozen=True)
 class Generated:
-    """A finished generation. `repr` shows no text.
+    """What was generated. `repr` shows no text.
 
-    text          what was generated, up to where it ended
+    text          up to where it ended
     tokens        ids, the token that ended it included
-    logprobs      the logarithm of each token's probability, by the model's own logits
+    logprobs      the natural logarithm of each token's probability, by the model's own logits
     end           why it ended
     prompt        the prompt's ids
-    prompt_cost   what the prompt cost
-    steps         what the steps behind it cost
+    prompt_cost   what the prompt cost; it gives the first token
+    steps         what each step behind it cost
     breaches      where values left the ranges that the model was measured for; nothing, where it can be trusted
+    notes         what the user should know
     """
 
     text: str = field(repr=False)
@@ -53,8 +70,8 @@ class Generated:
     logprobs: tuple[float, ...] = field(repr=False)
     end: End
     prompt: tuple[int, ...] = field(repr=False)
-    prompt_cost: Cost
-    steps: tuple[TokenCost, ...]
+    prompt_cost: Cost = field(repr=False)
+    steps: tuple[TokenCost, ...] = field(repr=False)
     breaches: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -68,24 +85,33 @@ class Generated:
         return sum((step.cost for step in self.steps), self.prompt_cost)
 
     @property
-    def token_cost(self) -> Cost | None:
-        """Of all steps behind the prompt; divide by the tokens that they gave. None where there was no step."""
-        costs = [step.cost for step in self.steps]
-        return sum(costs[1:], costs[0]) if costs else None
+    def per_token(self) -> dict[str, float] | None:
+        """What a token behind the first one cost on average, by the names of `Cost`'s figures, such as "rounds"; None
+        where there was none."""
+        tokens = sum(step.tokens for step in self.steps)
+        return {name: sum(getattr(step.cost, name) for step in self.steps) / tokens
+                for name in COUNTERS} if tokens else None
 
 
 @dataclass(frozen=True)
 class Scored:
-    """How likely a text is, token by token. The first token behind the public prefix has no prediction, and does not
-    count.
+    """How likely a text is, token by token. Its first token has no prediction, and does not count.
 
-    log_likelihood  the sum of the logarithms of the tokens' probabilities
+    log_likelihood  the sum of the natural logarithms of the tokens' probabilities; NaN for a text that cannot be
+                    trusted, where the guard is "nan"
     tokens          how many count
+    breaches, notes as in `Generated`
     """
 
     log_likelihood: float
     tokens: int
+    cost: Cost = field(repr=False)
     breaches: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def trusted(self) -> bool:
+        return not self.breaches
 
     @property
     def perplexity(self) -> float:
@@ -94,17 +120,19 @@ class Scored:
 
 
 class Generation(Iterator[str]):
-    """A generation that runs: an iterator of pieces of text, which ends when the text does.
+    """A generation that runs: an iterator of pieces of text, which ends when the text does. Also a context manager.
 
-    `result` is complete then. Closing it earlier ends it: what was generated stays.
+    `result` is complete then. `close`, an error or an interrupt ends it earlier: what was generated until then stays.
+
+    leaving  what is done when it has ended, such as to close a model that nobody else has
     """
 
     def __init__(self, decoding: Decoding, rendered: Rendered, tokenizer: Tokenizer, sampling: Sampling,
-                 drafter: Drafter | None, guard: str, notes: Sequence[str] = ()):
+                 drafter: Drafter | None, guard: str, notes: Sequence[str] = (), progress: bool | Progress = False):
         self._decoding, self._rendered, self._sampling, self._guard = decoding, rendered, sampling, guard
-        self._chooser, self._drafts = Chooser(sampling), Drafts(drafter if not sampling.do_sample else None)
+        self._chooser, self._drafts = Chooser(sampling), Drafts(None if sampling.do_sample else drafter)
         self._stream = TextStream(tokenizer, rendered.ids, stop=sampling.stops, ends=end_tokens(tokenizer.folder))
-        self._notes = list(notes)
+        self._notes, self._progress, self.leaving = tuple(notes), progress, ExitStack()
         self._logprobs: list[float] = []
         self._steps: list[TokenCost] = []
         self._breaches: dict[str, None] = {}
@@ -115,45 +143,68 @@ class Generation(Iterator[str]):
         if self._stream.end is not None:
             raise StopIteration
         try:
-            return self._advanced()
+            piece = self._prompted() if self._prompt_cost is None else self._stepped()
         except BaseException:
             self.close()
             raise
+        if self._stream.end is not None:
+            self.leaving.close()
+        return piece
 
-    def _advanced(self) -> str:
+    def _prompted(self) -> str:
+        """The prompt, and the first token behind it."""
+        ids = list(self._rendered.ids)
+        with shown(self._progress) as tell:
+            self._decoding.tell = tell
+            try:
+                step = self._decoding.become(ids)
+            finally:
+                self._decoding.tell = silent
+        self._prompt_cost = step.cost
+        return self._chosen(step, ids, [])[1]
+
+    def _stepped(self) -> str:
+        """A step behind the prompt.
+
+        1. Draft tokens that may follow
+        2. Take the last token and the drafted ones
+        3. Choose tokens, as far as the draft agrees with them
+        4. Forget the drafted tokens that were wrong
+        """
         known = [*self._rendered.ids, *self._stream.ids]
         room = self._sampling.max_new_tokens - len(self._stream.ids)
-        drafted = self._drafts.draft(known, room - 1) if self._prompt_cost is not None else []
-        if self._prompt_cost is None:
-            step = self._decoding.become(known)
-            self._prompt_cost = step.cost
-        else:
-            step = self._decoding.take([known[-1], *drafted], last=1 + len(drafted))
-        self._trust(step.breaches)
-        choices = accepted(self._chooser, step.logits, known, drafted)
-        self._drafts.learn(drafted, len(choices) - 1)
-        if len(choices) <= len(drafted):
-            self._decoding.back(self._decoding.length - (len(drafted) + 1 - len(choices)))
-        pieces = []
+        drafted = self._drafts.draft(known, room - 1)                                                       # 1
+        step = self._decoding.take([known[-1], *drafted], last=1 + len(drafted))                            # 2
+        right, piece = self._chosen(step, known, drafted)                                                   # 3
+        self._drafts.learn(drafted, right)
+        if right < len(drafted):
+            self._decoding.back(self._decoding.length - (len(drafted) - right))                             # 4
+        self._steps.append(TokenCost(len(self._rendered.ids) + len(self._stream.ids) - len(known), step.cost))
+        return piece
+
+    def _chosen(self, step: Step, known: Sequence[int], drafted: Sequence[int]) -> tuple[int, str]:
+        """How many of the drafted tokens are right, and the piece that the chosen ones complete."""
+        self._breaches |= dict.fromkeys(step.breaches)
+        if step.breaches and self._guard == "raise":
+            raise Untrusted(note(None, step.breaches))
+        choices, pieces = accepted(self._chooser, step.logits, known, drafted), []
         for choice in choices:
             if self._stream.end is None:
                 self._logprobs.append(choice.logprob)
                 pieces.append(self._stream.take(choice.token))
-        if len(known) > len(self._rendered.ids):
-            self._steps.append(TokenCost(len(pieces), step.cost))
         if self._stream.end is None and len(self._stream.ids) >= self._sampling.max_new_tokens:
             pieces.append(self._stream.finish())
-        return "".join(pieces)
+        return len(choices) - 1, "".join(pieces)
 
-    def _trust(self, breaches: Sequence[str]) -> None:
-        new = [each for each in breaches if each not in self._breaches]
-        self._breaches |= dict.fromkeys(new)
-        if breaches and self._guard == "raise":
-            raise Untrusted(note(0, tuple(breaches)))
+    @property
+    def text(self) -> str:
+        """What was generated so far."""
+        return self._stream.text
 
-    def close(self) -> None:
-        """Ends the generation here."""
-        self._stream.finish()
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The ids of what was generated so far."""
+        return self._stream.ids
 
     @property
     def result(self) -> Generated:
@@ -161,15 +212,27 @@ class Generation(Iterator[str]):
         if self._prompt_cost is None:
             raise InputError("nothing was generated yet; take a piece first")
         breaches = tuple(self._breaches)
-        notes = [*self._notes, *([note(0, breaches)] if breaches else [])]
-        return Generated(self._stream.text, self._stream.ids, tuple(self._logprobs), self._stream.end or End.LENGTH,
-                         self._rendered.ids, self._prompt_cost, tuple(self._steps), breaches, tuple(notes))
+        notes = *self._notes, *([note(None, breaches)] if breaches else [])
+        return Generated(self.text, self.tokens, tuple(self._logprobs), self._stream.end or End.CLOSED,
+                         self._rendered.ids, self._prompt_cost, tuple(self._steps), breaches, notes)
 
     def run(self) -> Generated:
         """All of it."""
         for _ in self:
             pass
         return self.result
+
+    def close(self) -> None:
+        """Ends the generation here. Closing twice is allowed."""
+        self._stream.finish(End.CLOSED)
+        self.leaving.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
 
 
 class Generates(ABC):
@@ -179,65 +242,104 @@ class Generates(ABC):
     guard: str
 
     @abstractmethod
-    def decoding(self) -> Decoding: ...
+    def decoding(self) -> Decoding:
+        """A text that grows, empty but for a public prefix. Raises ModelError where the model does not tell the next
+        token."""
 
     @abstractmethod
     def _noted(self) -> list[str]:
         """What the user should know about the model as it was loaded."""
 
-    def generate(self, prompt: Prompt, *, stream: bool = False, draft: Drafter | str | None = "auto",
-                 text: Decoding | None = None, **sampling: Any) -> Any:
+    @overload
+    def generate(self, prompt: Prompt, *, stream: Literal[False] = False, draft: Draft = "auto",
+                 text: Decoding | None = None, progress: bool | Progress = False,
+                 **sampling: Unpack[Options]) -> Generated: ...
+    @overload
+    def generate(self, prompt: Prompt, *, stream: Literal[True], draft: Draft = "auto", text: Decoding | None = None,
+                 progress: bool | Progress = False, **sampling: Unpack[Options]) -> Generation: ...
+    @overload
+    def generate(self, prompt: Prompt, *, stream: bool, draft: Draft = "auto", text: Decoding | None = None,
+                 progress: bool | Progress = False, **sampling: Unpack[Options]) -> Generated | Generation: ...
+    def generate(self, prompt: Prompt, *, stream: bool = False, draft: Draft = "auto", text: Decoding | None = None,
+                 progress: bool | Progress = False, **sampling: Unpack[Options]) -> Generated | Generation:
         """Continues a text, or answers messages.
 
         prompt    a text; messages, each with a `role` and a `content`, by the tokenizer's chat template; or a dict of
-                  token ids
+                  token ids. It begins with the model's public prefix, if there is one
         stream    False: `Generated`; True: a `Generation`, an iterator of pieces of text
         draft     "auto": where decoding is greedy, tokens are guessed from the text so far and verified, several in one
                   step; a `Drafter` guesses instead; None: one token in each step. The tokens are the same
-        text      a text of this model that was generated in before: what it has in common with the prompt is kept
-        sampling  fields of `Sampling`, such as max_new_tokens, temperature, top_k, top_p, stop, seed
+        text      a text of this model that was generated in before: only what the prompt does not have in common with
+                  it is computed; it stays open. None: a new one, which ends with the generation
+        progress  while the prompt runs: True for a bar on stderr, or a callback (what, done, total)
+        sampling  fields of `Sampling`: max_new_tokens, temperature, top_k, top_p, repetition_penalty, stop, seed
 
         Raises InputError for a prompt that the model cannot take, SettingsError, ModelError, and with the guard "raise"
-        Untrusted. All of this is checked before anything is shared.
+        Untrusted. Prompt and settings are checked before anything of the prompt is shared.
         """
         chosen = sampling_of(sampling)
+        drafter = drafter_of(draft)
         rendered = render(self.tokenizer, prompt, chosen.max_new_tokens)
-        drafter = LookUp() if draft == "auto" else draft
-        if isinstance(drafter, str):
-            raise SettingsError(f"draft must be 'auto', None or a Drafter, got {draft!r}")
-        decoding = text or self.decoding()
-        decoding.require(rendered.ids)
-        running = Generation(decoding, rendered, self.tokenizer, chosen, drafter, self.guard, self._noted())
+        with ExitStack() as opened:
+            decoding = text
+            if decoding is None:
+                decoding = self.decoding()
+                opened.callback(decoding.close)
+            decoding.require(rendered.ids)
+            running = Generation(decoding, rendered, self.tokenizer, chosen, drafter, self.guard, self._noted(),
+                                 progress)
+            running.leaving = opened.pop_all()
         return running if stream else running.run()
 
-    def score(self, texts: str | Sequence[str]) -> Any:
-        """How likely texts are behind the public prefix: a `Scored` for one text, a list for a list.
+    @overload
+    def score(self, texts: str) -> Scored: ...
+    @overload
+    def score(self, texts: list[str] | tuple[str, ...]) -> list[Scored]: ...
+    def score(self, texts: str | list[str] | tuple[str, ...]) -> Scored | list[Scored]:
+        """How likely texts are behind the model's public prefix, if there is one: a `Scored` for one text, a list for a
+        list. A text that begins with the prefix is not put behind another.
 
-        Raises InputError as a call of the model.
+        Raises InputError as a call of the model, and with the guard "raise" Untrusted.
         """
-        rows = self.tokenizer.rows(texts)
-        found = [self._scored(row.ids.tolist()) for row in rows]
+        rows = [row.ids.tolist() for row in self.tokenizer.rows(texts)]
+        found = [self._scored(ids, None if isinstance(texts, str) else i) for i, ids in enumerate(rows)]
         return found[0] if isinstance(texts, str) else found
 
-    def _scored(self, ids: list[int]) -> Scored:
-        decoding = self.decoding()
-        if tuple(ids[: decoding.length]) == decoding.prefix:
-            ids = ids[decoding.length :]
-        total, breaches = 0.0, dict[str, None]()
-        for start in range(0, len(ids), decoding.at_once):
-            part = ids[start : start + decoding.at_once]
-            step = decoding.take(part, last=len(part))
-            following = ids[start + 1 : start + 1 + len(part)]
-            total += sum(float(log_softmax(row)[i]) for row, i in zip(step.logits, following, strict=False))
-            breaches |= dict.fromkeys(step.breaches)
+    def _scored(self, ids: list[int], number: int | None) -> Scored:
+        decoding, steps, total = self.decoding(), list[Step](), 0.0
+        try:
+            if len(ids) > decoding.length and tuple(ids[: decoding.length]) == decoding.prefix:
+                ids = ids[decoding.length :]
+            for start in range(0, len(ids), decoding.at_once):
+                part = ids[start : start + decoding.at_once]
+                steps.append(decoding.take(part, last=len(part)))
+                following = ids[start + 1 : start + 1 + len(part)]
+                total += sum(float(log_softmax(row)[i]) for row, i in zip(steps[-1].logits, following, strict=False))
+        finally:
+            decoding.close()
+        breaches = tuple(dict.fromkeys(breach for step in steps for breach in step.breaches))
         if breaches and self.guard == "raise":
-            raise Untrusted(note(0, tuple(breaches)))
-        return Scored(total, max(0, len(ids) - 1), tuple(breaches))
+            raise Untrusted(note(number, breaches))
+        likely = float("nan") if breaches and self.guard == "nan" else total
+        notes = *self._noted(), *([note(number, breaches)] if breaches else [])
+        return Scored(likely, len(ids) - 1, sum((step.cost for step in steps[1:]), steps[0].cost), breaches, notes)
+
+
+def drafter_of(draft: Draft) -> Drafter | None:
+    """What guesses tokens ahead. Raises SettingsError for anything but "auto", None or a Drafter."""
+    if draft is None or (not isinstance(draft, str) and callable(getattr(draft, "draft", None))):
+        return draft
+    if draft == "auto":
+        return LookUp()
+    raise SettingsError(f"draft must be 'auto', None for one token in each step, or a Drafter; got {draft!r}")
 
 
 def sampling_of(given: Mapping[str, Any]) -> Sampling:
-    """`Sampling` from keyword arguments. Raises SettingsError for an unknown one."""
-    known = {f.name for f in fields(Sampling)}
-    if odd := sorted(set(given) - known):
-        raise SettingsError(f"unknown setting {odd[0]!r} of a generation; the settings are {', '.join(sorted(known))}")
+    """`Sampling` from keyword arguments. Raises SettingsError for an unknown one, with the nearest known one."""
+    known = [each.name for each in fields(Sampling)]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise SettingsError(f"unknown setting {name!r} of a generation: {hint}The settings are {', '.join(known)}")
     return Sampling(**given)

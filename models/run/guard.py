@@ -34,13 +34,13 @@ def named(answers: Mapping[str, np.ndarray], places: Sequence[str] = ()) -> dict
     return found
 
 
-def note(number: int, breaches: Breaches) -> str:
-    """What a user is told of a text; `number` counts from 0."""
-    more = len(breaches) - SHOWN
+def note(number: int | None, breaches: Breaches) -> str:
+    """What a user is told of a text; `number` counts from 0, and is None where there is only one."""
+    text, more = "the text" if number is None else f"text {number}", len(breaches) - SHOWN
     shown = ", ".join(breaches[:SHOWN]) + (f" and {more} more" if more > 0 else "")
     if breaches == (SOMEWHERE,):
-        return f"text {number} cannot be trusted: {TELL}"
-    return f"text {number} cannot be trusted ({shown}): {ADVICE}"
+        return f"{text} cannot be trusted: {TELL}"
+    return f"{text} cannot be trusted ({shown}): {ADVICE}"
 
 
 def refuse(left: Sequence[Breaches]) -> None:

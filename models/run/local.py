@@ -179,7 +179,7 @@ class SecureModel(_Model):
         decoder = decoder_of(self.architecture)
         with self._turns.take():
             self._provisioned()
-            return SecureDecoding(decoder, self._world(), self._parameters, self._forward, self._halves,
+            return SecureDecoding(decoder, self._world, self._turns, self._parameters, self._forward, self._halves,
                                   self.guard != "off", self._plans)
 
     def _noted(self) -> list[str]:
@@ -238,7 +238,7 @@ class PlainModel(_Model):
 
     def decoding(self) -> Decoding:
         """A text that grows in this model, as `SecureModel.decoding`."""
-        return PlainDecoding(decoder_of(self.architecture), self.session, self._parameters, self._forward,
+        return PlainDecoding(decoder_of(self.architecture), self.session, self._turns, self._parameters, self._forward,
                              self._request, self.guard != "off")
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[Results, Cost]:
@@ -272,15 +272,21 @@ def secure_model(model: PathLike | SecureModel, texts: Texts, *, recipe: Recipe 
     before anything is shared.
     """
     if isinstance(model, SecureModel):
-        if settings or (recipe, backend, profile) != ("auto", "auto", None):
-            raise SettingsError("a loaded SecureModel already has its recipe, backend, profile and settings; give them "
-                                "to SecureModel.from_pretrained instead")
+        require_left_out(recipe, backend, profile, settings)
         return model(texts, progress)
     chosen = settings_of(settings)
     folder = ModelFolder(model)
     folder.tokenizer.rows(texts, truncation=chosen.truncation)
     with SecureModel(folder, recipe, profile, chosen, backend) as loaded:
         return loaded(texts, progress)
+
+
+def require_left_out(recipe: Recipe | str, backend: str, profile: PathLike | RangeProfile | None,
+                     settings: Mapping[str, Any]) -> None:
+    """Raises SettingsError where a call of a loaded model says how to load it."""
+    if settings or (recipe, backend, profile) != ("auto", "auto", None):
+        raise SettingsError("a loaded SecureModel already has its recipe, backend, profile and settings; give them "
+                            "to SecureModel.from_pretrained instead")
 
 
 def plain_model(model: PathLike, texts: Texts, **settings: Any) -> SecureOutput:

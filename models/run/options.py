@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -38,9 +38,10 @@ class Settings:
     graph         "auto": on a GPU, texts of a length that came before run as one CUDA graph; "off": never
     pad_to        where graphs are in use, texts are filled up to a multiple of so many tokens, so that texts of similar
                   lengths share a graph; the fillers' results are left out. 1: texts keep their lengths
-    public_prefix  of a causal language model: ids of tokens that every text begins with, which the parties may know;
-                  "auto": the chat template's first tokens, or BOS; None: none. Prompts must begin with them; other
-                  texts are taken to follow them
+    public_prefix  of a causal language model: what every prompt begins with, which the parties may know. "auto": the
+                  tokens that all prompts have in common, those of the chat template, or BOS; another text: that system
+                  prompt, with what the chat template puts around it; ids of tokens; None: nothing. Prompts must begin
+                  with it; other texts are taken to follow it
     untrained_recipe  allow a recipe whose functions the checkpoint was not trained for, such as 2Quad on an ordinary
                   checkpoint, to measure cost only; the answers are meaningless
     """
@@ -55,7 +56,7 @@ class Settings:
     guard: str = "mark"
     graph: str = "auto"
     pad_to: int = 16
-    public_prefix: str | tuple[int, ...] | None = None
+    public_prefix: str | Sequence[int] | None = None
     untrained_recipe: bool = False
 
     def __post_init__(self) -> None:
@@ -70,8 +71,10 @@ class Settings:
             _require(name, isinstance(value, int) and not isinstance(value, bool) and value > 0, value,
                      "a positive whole number")
         ids = self.public_prefix
-        _require("public_prefix", ids is None or ids == "auto" or (not isinstance(ids, str) and all(
-            isinstance(i, int) and not isinstance(i, bool) for i in ids)), ids, "'auto', None or ids of tokens")
+        _require("public_prefix", ids is None or (isinstance(ids, str) and ids != "") or (
+            isinstance(ids, Sequence) and not isinstance(ids, str) and all(
+                isinstance(i, int) and not isinstance(i, bool) for i in ids)),
+            ids, "'auto', a system prompt, ids of tokens, or None")
         _require("deadline", is_duration(self.deadline), self.deadline, DURATION)
         _require("frac", LEAST_FRAC <= self.frac <= MOST_FRAC, self.frac, OFFERED)
         _ = self.fixed  # raises where frac and magnitude do not fit one word

@@ -19,9 +19,9 @@ from secformer.models.families.caching import Cached, Timeline, caches
 from secformer.models.families.decoder import Decoder
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.heads import Head
-from secformer.models.generation.prompts import public_start
+from secformer.models.generation.prompts import common_start, public_start
 from secformer.models.run.decoding import new_tokens
-from secformer.mpc.errors import SettingsError
+from secformer.mpc.errors import ModelError, SettingsError
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.protocols.recipes import EXACT
 
@@ -32,10 +32,10 @@ AUTO = "auto"
 def begin(folder: ModelFolder, prefix: Prefix) -> None:
     """Gives a folder's decoder its public prefix, unless it has one. Other models have none.
 
-    prefix  ids of tokens; AUTO: the first tokens that every prompt has, those of the chat template, if there is one,
-            else BOS; None: none
+    prefix  as `public_prefix` in `Settings`
 
-    Raises SettingsError for ids that the model does not have, or as many as its context.
+    Raises SettingsError for ids that the model does not have, or as many as its context; and InputError for a system
+    prompt that the chat template does not take.
     """
     decoder = folder.architecture
     if not isinstance(decoder, Decoder) or decoder.head is not Head.CAUSAL:
@@ -54,9 +54,14 @@ def begin(folder: ModelFolder, prefix: Prefix) -> None:
 def _ids(folder: ModelFolder, prefix: Prefix) -> tuple[int, ...]:
     if prefix is None:
         return ()
-    if prefix != AUTO:
+    if not isinstance(prefix, str):
         return tuple(int(i) for i in prefix)
-    return public_start(folder.tokenizer, chat=folder.tokenizer.chat_template is not None)
+    if prefix != AUTO:
+        return public_start(folder.tokenizer, prefix, chat=True)
+    try:
+        return common_start(folder.tokenizer)
+    except ModelError:  # no tokenizer: prompts are token ids, of which nothing is known
+        return ()
 
 
 def tensors_of(folder: ModelFolder, decoder: Decoder, ids: Sequence[int]) -> Mapping[str, np.ndarray]:

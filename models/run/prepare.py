@@ -14,6 +14,7 @@ from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.tensors import TABLE, Layout
 from secformer.models.families.architecture import HIDDEN, Architecture
+from secformer.models.families.decoder import Decoder
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import GUARD
 from secformer.models.ranges.profile import FILE, OutdatedProfile, RangeProfile, builtin_rows, design_of, measure_rows
@@ -28,6 +29,8 @@ from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
 UNMEASURED = ("there is no range profile for this recipe beside the checkpoint, so one was measured at load from "
               "built-in texts; if your texts differ from those, write a profile with: secformer profile")
 MANY = 65_000  # words of a vocabulary, beyond which a note says what a private look-up costs
+ELSEWHERE = ("the range profile beside the checkpoint was measured behind another public prefix, or on other weights, so "
+             "one was measured at load from built-in texts; write another with: secformer profile")
 OUTDATED = ("the range profile beside the checkpoint is of an earlier version, so one was measured at load from "
             "built-in texts; write a new one with: secformer profile")
 
@@ -131,7 +134,7 @@ def choose_profile(
     elif given is not None:
         profile, source = RangeProfile.load(given), str(given)
     else:
-        found, note = _beside(beside, design, recipe)
+        found, note = _beside(folder, beside, design, recipe)
         if found is None:
             profile = measure_rows(folder, [*builtin_rows(folder), *rows], recipe=recipe)
             rehearse_values(folder, recipe, profile, fixed)
@@ -141,12 +144,12 @@ def choose_profile(
         raise ModelError(f"the range profile ({source}) was measured with {profile.design!r} functions, but this "
                          f"recipe needs {design!r}; leave `profile` out to have one measured at load")
     if profile.model != folder.digest:
-        raise ModelError(f"the range profile ({source}) was measured on other weights than those in {folder.path}; "
-                         f"measure a new one with: secformer profile")
+        raise ModelError(f"the range profile ({source}) was measured on other weights than those in {folder.path}, "
+                         f"or behind another public prefix; measure a new one with: secformer profile")
     return profile, source, []
 
 
-def _beside(file: Path, design: str, recipe: Recipe) -> tuple[RangeProfile | None, str]:
+def _beside(folder: ModelFolder, file: Path, design: str, recipe: Recipe) -> tuple[RangeProfile | None, str]:
     """The profile beside a checkpoint, or None and a note that says why none was found there for the recipe."""
     if not file.is_file():
         return None, UNMEASURED
@@ -154,6 +157,8 @@ def _beside(file: Path, design: str, recipe: Recipe) -> tuple[RangeProfile | Non
         profile = RangeProfile.load(file)
     except OutdatedProfile:
         return None, OUTDATED
+    if isinstance(folder.architecture, Decoder) and profile.model != folder.digest:
+        return None, ELSEWHERE
     return (profile, "") if profile.design == design and profile.holds(recipe.needs) else (None, UNMEASURED)
 
 

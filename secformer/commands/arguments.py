@@ -17,7 +17,7 @@ BACKEND = "array library: auto (default), numpy or cupy"
 
 # what the owner of a served model decides, and the values that leave it to the owner
 OWNED = {"recipe": "auto", "untrained_recipe": False, "profile": None, "backend": "auto", "embedding": "private",
-         "frac": 16}
+         "frac": 16, "public_prefix": "auto"}
 SETTINGS = ".toml"  # ends the names of settings files
 
 
@@ -34,7 +34,7 @@ def check_model(args: argparse.Namespace) -> bool:
         return False
     files.readable(args.model, "MODEL", "`secformer init` writes a settings file for each role")
     for name, left in OWNED.items():
-        if getattr(args, name) != left:
+        if getattr(args, name, left) != left:
             args.usage(f"--{name.replace('_', '-')} is decided where the model is served; leave it out, or give a "
                        f"model's folder")
     return True
@@ -90,6 +90,23 @@ def recipe(p: argparse.ArgumentParser, *, purpose: str = "", untrained: bool = T
 
 def backend(p: argparse.ArgumentParser) -> None:
     p.add_argument("--backend", default="auto", metavar="B", help=BACKEND)
+
+
+def prefix(p: argparse.ArgumentParser) -> None:
+    """The public prefix of a model that generates text, and the system prompt that may be in it."""
+    p.add_argument("--system", metavar="TEXT", help="system prompt; secret, unless --public-prefix says otherwise")
+    p.add_argument("--public-prefix", choices=("auto", "none", "system"), default="auto",
+                   help="first tokens of every text that the parties may know: auto: those that all prompts have, such "
+                        "as the chat template's first ones, or BOS (default); none; system: up to the end of the "
+                        "system prompt")
+
+
+def public_prefix(args: argparse.Namespace) -> str | None:
+    """The `public_prefix` of `Settings` that the options name. `system` without a system prompt is a usage error."""
+    if args.public_prefix == "system" and args.system is None:
+        args.usage("--public-prefix system makes the system prompt public; give it with --system")
+    chosen: dict[str, str | None] = {"auto": "auto", "none": None, "system": args.system}
+    return chosen[args.public_prefix]
 
 
 def frac(p: argparse.ArgumentParser) -> None:

@@ -96,12 +96,15 @@ def compare(args: argparse.Namespace) -> None:
 def profile(args: argparse.Namespace) -> None:
     texts = lines(args.texts, "--texts")
     writable(args.out, "--out")
+    public = arguments.public_prefix(args)
     from secformer.models.families.folder import ModelFolder
     from secformer.models.ranges.profile import FILE, measure
+    from secformer.models.run.prefix import begin
     from secformer.models.run.prepare import choose_recipe
     from secformer.views import ranges
 
     folder = ModelFolder(args.model)
+    begin(folder, public)
     measured = measure(folder, texts, recipe=choose_recipe(args.recipe, folder, untrained=True), truncation=True)
     path = Path(args.out) if args.out else folder.path / FILE
     measured.save(path)
@@ -209,6 +212,7 @@ def add(commands: Commands) -> None:
     p.add_argument("--texts", required=True, metavar="FILE", help="UTF-8 text file, one text per line")
     arguments.recipe(p, purpose="measure for this recipe. ", untrained=False)
     p.add_argument("--out", metavar="FILE", help="file to write (default: beside the checkpoint)")
+    arguments.prefix(p)
 
     commands.add("papers", papers, "list the papers behind the protocols", _PAPERS)
 

@@ -21,13 +21,14 @@ import secformer
 from secformer.cli import main
 
 COMMANDS = ("demo", "infer", "check", "compare", "profile", "papers", "embed", "rerank", "classify", "entities",
-            "fill-mask", "answer", "finetune", "distill", "evaluate", "init",
+            "fill-mask", "answer", "generate", "chat", "score", "finetune", "distill", "evaluate", "init",
             "certify", "provision", "dealer", "party", "deal", "up", "query")
 WRONG: tuple[list[str], ...] = (
     [], ["nothing"], ["infer"], ["infer", "folder"], ["profile", "folder"],
     ["infer", "folder", "a text", "--pairs", "file"], ["demo", "--recpie", "x"],
     ["embed", "folder"], ["rerank", "folder", "a query"], ["answer", "folder", "a question"], ["answer", "folder"],
-    ["classify", "folder", "text", "--top-k", "few"],
+    ["classify", "folder", "text", "--top-k", "few"], ["generate", "folder"], ["score", "folder"],
+    ["chat", "folder", "--public-prefix", "system"], ["generate", "folder", "text", "--temperature", "hot"],
     ["infer", "folder", "text", "--embedding", "public"], ["distill", "m", "--design", "puma", "--out", "o"],
 )
 

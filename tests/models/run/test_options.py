@@ -53,7 +53,8 @@ def test_errors_are_units_of_the_formats_last_place(frac: int, seed: int, tmp_pa
 
 
 def test_settings_have_the_documented_defaults() -> None:
-    assert settings_of({}) == Settings(False, "private", "auto", 1024, 16, 14, 60.0, "mark", "auto", 16, False)
+    assert settings_of({}) == Settings(False, "private", "auto", 1024, 16, 14, 60.0, "mark", "auto", 16, "auto",
+                                       False)
 
 
 @pytest.mark.parametrize(("key", "values", "wanted"), [
@@ -65,6 +66,7 @@ def test_settings_have_the_documented_defaults() -> None:
     ("batch_tokens", [0, -1, True, 2.0, "8"], "a positive whole number"),
     ("graph", ["on", "", True, None], "'auto' or 'off'"),
     ("pad_to", [0, -16, True, 16.0, None], "a positive whole number"),
+    ("public_prefix", ["", False, 7, [1, "2"], [True], {1: 2}], "'auto', a system prompt, ids of tokens, or None"),
     ("frac", [0, False, 16.0], "a positive whole number"),
     ("magnitude", [-3, True, None], "a positive whole number"),
     ("deadline", [0, 0.0, -1, True, "60", None, float("nan"), float("inf"), -float("inf"), 1e300, 10**400, LONGEST + 1,
@@ -79,12 +81,15 @@ def test_every_setting_says_what_it_takes(key: str, values: list[Any], wanted: s
 
 def test_good_values_are_kept() -> None:
     given = {"truncation": True, "embedding": "client", "output": "head", "batch_tokens": 1, "frac": 12, "magnitude": 9,
-             "deadline": 2.5, "guard": "raise", "graph": "off", "pad_to": 1, "untrained_recipe": True}
+             "deadline": 2.5, "guard": "raise", "graph": "off", "pad_to": 1, "public_prefix": (1, 2),
+             "untrained_recipe": True}
     assert set(given) == {f.name for f in fields(Settings)}, "a new setting wants a line here"
     settings = settings_of(given)
     assert asdict(settings) == given
     assert (settings.fixed.frac, settings.fixed.magnitude) == (12, 9)
     assert settings_of({"deadline": 3}).deadline == 3
+    assert settings_of({"public_prefix": None}).public_prefix is None
+    assert settings_of({"public_prefix": "Be kind."}).public_prefix == "Be kind."
     for longest in (LONGEST, float(LONGEST), 1e-3):
         assert settings_of({"deadline": longest}).deadline == longest
 
