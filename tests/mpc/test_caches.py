@@ -45,10 +45,13 @@ class Attention:
     def fresh(self, s: Any) -> tuple[Cache, Cache]:
         return s.cache(0, (G, D), self.base.get(s)), s.cache(1, (G, D), self.base.get(s))
 
-    def program(self, capacity: int, magnitude: int = LARGEST, bound: float | None = None) -> Any:
+    def program(self, capacity: int, magnitude: int = LARGEST, bound: float | None = None,
+                pending: bool = False) -> Any:
         def program(s: Any, given: Any) -> Any:
             keys, values = self.caches[s] if s in self.caches else self.fresh(s)
             q, k, p, v = (s.accept(x) for x in given)
+            if pending:
+                k, v = k * 0.75, v * 0.75
             if bound is not None:
                 k = s.checked(k, -bound, bound, "key")
             for cache in (keys, values):
@@ -92,6 +95,16 @@ def test_steps_are_those_of_the_twin(kernels: str, prefix: int) -> None:
         assert out.cost.rounds == 4  # two products, and the results' truncations
     keys, values = run.caches[run.world.parties[0]]
     assert keys.filled == values.filled == live and keys.capacity == prefix + 7
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_rows_with_a_truncation_pending(kernels: str) -> None:
+    """As a model's are: they lose their low bits where they are opened."""
+    run = Attention(World(kernels=kernels_named(kernels)))
+    pending = run.program(8, pending=True)
+    for n, live in ((3, 3), (1, 4), (2, 6)):
+        _, (scores, means) = run.step(8, *run.drawn(n, 8, live), program=pending)
+        assert live_columns(scores, live).max() < 40 * ULP and means.max() < 40 * ULP
 
 
 def test_a_step_opens_its_own_rows_alone() -> None:
