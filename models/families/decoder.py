@@ -136,7 +136,8 @@ class Decoder(Architecture):
 
     @cached_property
     def inputs(self) -> TokenInputs:
-        return TokenInputs(self.spec.vocab, 0, self.spec.longest - len(self.spec.prefix), self.spec.hidden)
+        return TokenInputs(self.spec.vocab, 0, self.spec.longest - len(self.spec.prefix), self.spec.hidden,
+                           before=self.spec.prefix)
 
     def embedding_sums(self, rows: Rows, batch: Batch) -> Any:
         """The rows of words (N, C). Positions are no part of them: `placed` adds those, if at all."""

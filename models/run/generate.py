@@ -40,7 +40,8 @@ class Generated:
 
     text          what was generated, up to where it ended
     tokens        ids, the token that ended it included
-    logprobs      the logarithm of each token's probability, by the model's own logits
+    logprobs      the logarithm of each token's probability, by the model's own logits; with the guard "nan", NaN where
+                  the step left the ranges
     end           why it ended
     prompt        the prompt's ids
     prompt_cost   what the prompt cost
@@ -53,8 +54,8 @@ class Generated:
     logprobs: tuple[float, ...] = field(repr=False)
     end: End
     prompt: tuple[int, ...] = field(repr=False)
-    prompt_cost: Cost
-    steps: tuple[TokenCost, ...]
+    prompt_cost: Cost = field(repr=False)
+    steps: tuple[TokenCost, ...] = field(repr=False)
     breaches: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -130,6 +131,7 @@ class Generation(Iterator[str]):
         else:
             step = self._decoding.take([known[-1], *drafted], last=1 + len(drafted))
         self._trust(step.breaches)
+        spoilt = bool(step.breaches) and self._guard == "nan"
         choices = accepted(self._chooser, step.logits, known, drafted)
         self._drafts.learn(drafted, len(choices) - 1)
         if len(choices) <= len(drafted):
@@ -137,7 +139,7 @@ class Generation(Iterator[str]):
         pieces = []
         for choice in choices:
             if self._stream.end is None:
-                self._logprobs.append(choice.logprob)
+                self._logprobs.append(float("nan") if spoilt else choice.logprob)
                 pieces.append(self._stream.take(choice.token))
         if len(known) > len(self._rendered.ids):
             self._steps.append(TokenCost(len(pieces), step.cost))
@@ -221,8 +223,6 @@ class Generates(ABC):
 
     def _scored(self, ids: list[int]) -> Scored:
         decoding = self.decoding()
-        if tuple(ids[: decoding.length]) == decoding.prefix:
-            ids = ids[decoding.length :]
         total, breaches = 0.0, dict[str, None]()
         for start in range(0, len(ids), decoding.at_once):
             part = ids[start : start + decoding.at_once]
@@ -232,7 +232,7 @@ class Generates(ABC):
             breaches |= dict.fromkeys(step.breaches)
         if breaches and self.guard == "raise":
             raise Untrusted(note(0, tuple(breaches)))
-        return Scored(total, max(0, len(ids) - 1), tuple(breaches))
+        return Scored(float("nan") if breaches and self.guard == "nan" else total, max(0, len(ids) - 1), tuple(breaches))
 
 
 def sampling_of(given: Mapping[str, Any]) -> Sampling:

@@ -179,8 +179,8 @@ class SecureModel(_Model):
         decoder = decoder_of(self.architecture)
         with self._turns.take():
             self._provisioned()
-            return SecureDecoding(decoder, self._world(), self._parameters, self._forward, self._halves,
-                                  self.guard != "off", self._plans)
+            return SecureDecoding(decoder, self._world, self._parameters, self._forward, self._halves,
+                                  self.guard != "off", self._plans, self._turns)
 
     def _noted(self) -> list[str]:
         return [*self.notes, *self._world().notes]
@@ -239,7 +239,7 @@ class PlainModel(_Model):
     def decoding(self) -> Decoding:
         """A text that grows in this model, as `SecureModel.decoding`."""
         return PlainDecoding(decoder_of(self.architecture), self.session, self._parameters, self._forward,
-                             self._request, self.guard != "off")
+                             self._request, self.guard != "off", self._turns)
 
     def _ask(self, batch: Batch, tell: Progress) -> tuple[Results, Cost]:
         forward = self._forward(batch, self._parameters, tell)

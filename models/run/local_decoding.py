@@ -17,6 +17,7 @@ from secformer.models.families.decoder import Decoder
 from secformer.models.families.program import GUARD, Results, infer
 from secformer.models.run.decoding import LOGITS, Decoding, Step, Turn
 from secformer.models.run.guard import named
+from secformer.models.run.turns import Turns
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.fixed import decode
 from secformer.mpc.guarding import Guarded
@@ -33,19 +34,27 @@ Prepare = Callable[[Batch, Parameters], Forward]
 class SecureDecoding(Decoding):
     """A text in a `SecureModel`. Steps of one shape have one plan, which all texts of a model share.
 
+    world    the model's world; raises SettingsError where the model is closed
     prepare  the context of a forward pass
     halves   both parties' shares of new tokens
+    turns    the model's: a step takes one
     """
 
-    def __init__(self, decoder: Decoder, world: World, parameters: Mapping[Session, Parameters], prepare: Prepare,
-                 halves: Callable[[Batch], tuple[Request, Request]], guarded: bool, plans: Plans):
+    def __init__(self, decoder: Decoder, world: Callable[[], World], parameters: Mapping[Session, Parameters],
+                 prepare: Prepare, halves: Callable[[Batch], tuple[Request, Request]], guarded: bool, plans: Plans,
+                 turns: Turns):
         super().__init__(decoder)
         self._world, self._parameters, self._prepare, self._halves = world, parameters, prepare, halves
-        self._names, self._plans, self._name = (LOGITS, *((GUARD,) if guarded else ())), plans, world.fresh()
-        self._caches = {s: caches(s, decoder, parameters[s]) for s in world.parties}
+        self._names, self._plans, self._turns = (LOGITS, *((GUARD,) if guarded else ())), plans, turns
+        self._name = world().fresh()
+        self._caches = {s: caches(s, decoder, parameters[s]) for s in world().parties}
 
     def _ask(self, batch: Batch, turn: Turn) -> Step:
-        world, halves = self._world, self._halves(batch)
+        with self._turns.take():
+            return self._asked(self._world(), batch, turn)
+
+    def _asked(self, world: World, batch: Batch, turn: Turn) -> Step:
+        halves = self._halves(batch)
         guards = {s: Guarded(apart=True) for s in (*world.parties, world.recorder)}
 
         def program(s: Session, request: Request) -> Results:
@@ -69,15 +78,16 @@ class PlainDecoding(Decoding):
     """A text in a `PlainModel`."""
 
     def __init__(self, decoder: Decoder, session: PlainSession, parameters: Parameters, prepare: Prepare,
-                 request: Callable[[Batch], Request], guarded: bool):
+                 request: Callable[[Batch], Request], guarded: bool, turns: Turns):
         super().__init__(decoder)
+        self._turns = turns
         self._session, self._parameters, self._prepare, self._request = session, parameters, prepare, request
         self._names = LOGITS, *((GUARD,) if guarded else ())
         self._caches = caches(session, decoder, parameters)
 
     def _ask(self, batch: Batch, turn: Turn) -> Step:
         guard = Guarded(apart=True)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with self._turns.take(), np.errstate(over="ignore", invalid="ignore"):
             found = infer(self._session, self.decoder, self._request(batch), self._prepare(batch, self._parameters),
                           self._names, guard, turn.answer(self._caches))
         return step_of(found, guard.places, Cost())
