@@ -70,7 +70,7 @@ class Settings:
             _require(name, isinstance(value, int) and not isinstance(value, bool) and value > 0, value,
                      "a positive whole number")
         ids = self.public_prefix
-        _require("public_prefix", ids is None or ids == "auto" or (not isinstance(ids, str) and all(
+        _require("public_prefix", ids is None or ids == "auto" or (isinstance(ids, list | tuple) and all(
             isinstance(i, int) and not isinstance(i, bool) for i in ids)), ids, "'auto', None or ids of tokens")
         _require("deadline", is_duration(self.deadline), self.deadline, DURATION)
         _require("frac", LEAST_FRAC <= self.frac <= MOST_FRAC, self.frac, OFFERED)
