@@ -232,7 +232,8 @@ class Generates(ABC):
             breaches |= dict.fromkeys(step.breaches)
         if breaches and self.guard == "raise":
             raise Untrusted(note(0, tuple(breaches)))
-        return Scored(float("nan") if breaches and self.guard == "nan" else total, max(0, len(ids) - 1), tuple(breaches))
+        total = float("nan") if breaches and self.guard == "nan" else total
+        return Scored(total, max(0, len(ids) - 1), tuple(breaches))
 
 
 def sampling_of(given: Mapping[str, Any]) -> Sampling:

@@ -170,8 +170,8 @@ def _see(party: Party, kind: Bilinear, material: Material, operands: Sequence[Ri
 
 
 def matmul(party: Party, pairs: Sequence[tuple[Operand, Right]], widths: Sequence[int]) -> list[Any]:
-    """Matrix products. One round; width bits for each element of each distinct operand that is not a weight; of a cache,
-    all the bits that its new rows are right in."""
+    """Matrix products. One round; width bits for each element of each distinct operand that is not a weight. Of a cache
+    only new rows are opened, in all the bits that they are right in."""
     kind, operands = bilinear(MatMul, pairs, widths)
     material, multiply = party.take(kind), party.kernels.matmul
     live = [(i, v) for i, v in enumerate(operands) if isinstance(v, Operand)]

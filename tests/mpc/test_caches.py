@@ -115,7 +115,7 @@ def test_a_step_opens_its_own_rows_alone() -> None:
         costs.append(out.cost.bytes)
         assert out.plan.bytes == out.cost.bytes
     assert len(set(costs)) == 1
-    # q and p in words of 40 bits, which hold 2^6 with 32 fractional bits; k and v in whole words, which they are right in
+    # q and p in words of 40 bits, which hold 2^6 with 32 fractional bits; k and v in all that they are right in
     one = 5 * (G * D + G * 8) + 8 * 2 * G * D
     truncated = 3 * (G * 8 + G * D)
     assert costs[0] == 2 * (one + truncated)

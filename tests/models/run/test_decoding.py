@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from families_lab import save
 from generation_lab import CONTEXT, Scripted, decoder_folder
-from pathlib import Path
 
 from secformer.models.families.folder import ModelFolder
 from secformer.models.run import decoding
@@ -61,7 +62,7 @@ def test_long_prompts_come_in_parts(count: int, last: int, parts: list[int], mon
     monkeypatch.setattr(decoding, "AT_ONCE", 4)
     text = Scripted(SCRIPT, breaches=("here",))
     step = text.take(SCRIPT[:count], last)
-    assert [len(ids) for ids in text.given] == parts and sum(text.given, []) == SCRIPT[:count]
+    assert [len(ids) for ids in text.given] == parts and [i for ids in text.given for i in ids] == SCRIPT[:count]
     assert step.logits.argmax(axis=1).tolist() == SCRIPT[count - last + 1 : count + 1]
     assert step.cost.rounds == len(parts) and step.breaches == ("here",)
 

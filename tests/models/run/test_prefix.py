@@ -12,12 +12,12 @@ from families_lab import save
 from generation_lab import CONTEXT, FAMILIES, IDS, decoder_folder, ranges
 from text_lab import START, WORDS, write_byte_tokenizer
 
+from secformer.models.data.parameters import load_weights
+from secformer.models.data.shares import PlainTensors
 from secformer.models.families.attending import Causal, prefix_names
 from secformer.models.families.blocks import Forward
 from secformer.models.families.decoder import Decoder
 from secformer.models.families.folder import ModelFolder
-from secformer.models.data.parameters import load_weights
-from secformer.models.data.shares import PlainTensors
 from secformer.models.run.decoding import new_tokens
 from secformer.models.run.local import PlainModel, SecureModel
 from secformer.models.run.options import Settings
@@ -144,8 +144,8 @@ def test_whole_texts_behind_a_prefix(family: str, tmp_path: Path) -> None:
 
 
 def test_a_first_token_with_huge_values(tmp_path: Path) -> None:
-    """One word makes values thousands of times as large as all others do: as a secret, it is refused, and the error says
-    what helps; as a public prefix, it never appears on shares."""
+    """One word makes values thousands of times as large as all others do. As a secret, it is refused, and the error
+    says what helps; as a public prefix, it never appears on shares."""
     from safetensors.numpy import load_file, save_file
 
     path = decoder_folder(tmp_path, "llama")
