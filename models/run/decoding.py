@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Step:
     breaches  where values left their ranges; nothing, where they can be trusted
     """
 
-    logits: np.ndarray
+    logits: np.ndarray = field(repr=False)
     breaches: tuple[str, ...]
     cost: Cost
 
@@ -117,7 +117,7 @@ class Turn:
 
     decoder: Decoder
     timeline: Timeline
-    positions: np.ndarray
+    positions: np.ndarray = field(repr=False)
     capacity: int
     last: int
 
