@@ -95,7 +95,8 @@ class Products(Guarding):
         self._own(*shares.values())
         early = {k: x for k, x in shares.items() if not lifts and (x.width - self._shift_of(x) < wanted[k] or (
             k in rows and x.interval is not None))}  # a mask that stands has no tables that would check it
-        done = dict(zip(early, self._settled(list(early.values()), [wanted[k] for k in early]), strict=True))
+        least = [WORD_BITS if k in rows else wanted[k] for k in early]  # a later product of a cache may be wider
+        done = dict(zip(early, self._settled(list(early.values()), least), strict=True))
         return {k: self._operand_of(done.get(k, x), wanted[k], lifts, checked=k not in done)
                 for k, x in shares.items()}
 

@@ -83,6 +83,7 @@ OTHERS: dict[str, str] = {
     "test_mirror.py": "the tests themselves",
     "test_packaging.py": "builds and installs",
     "test_reprs.py": "what the package's records show when they are printed",
+    "models/run/test_generating_models.py": "generation with real tiny models of every family",
     "secformer/roles/test_recorded.py": "engines and the dealer on models of a GPU",
     "secformer/roles/test_served.py": "all roles together, as users meet them",
     "secformer/roles/test_served_faults.py": "all roles together, when something breaks",

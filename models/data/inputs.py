@@ -60,6 +60,7 @@ class TokenInputs:
     lower     texts are put into lower case
     pad       id of the padding token in models that count positions without it: there, it must stand where the
               attention mask is 0, and nowhere else; None: the mask alone says what is padding
+    before    tokens of a public prefix, behind which every text stands: no text has them, and `longest` leaves them out
     """
 
     words: int
@@ -69,6 +70,12 @@ class TokenInputs:
     prompt: str = ""
     lower: bool = False
     pad: int | None = None
+    before: tuple[int, ...] = ()
+
+    @property
+    def context(self) -> int:
+        """The most tokens of a text and the public prefix together."""
+        return len(self.before) + self.longest
 
     @property
     def columns(self) -> int:

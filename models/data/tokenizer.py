@@ -66,7 +66,8 @@ class Tokenizer:
         """
         rows, places = (id_rows(texts, self.inputs), None) if isinstance(texts, Mapping) else self._read(
             text_list(texts), truncation)
-        return Reading([self._fitted(i, row, truncation) for i, row in enumerate(rows)], places)
+        behind = [self._behind(i, row) for i, row in enumerate(rows)]
+        return Reading([self._fitted(i, row, truncation) for i, row in enumerate(behind)], places)
 
     def words(self, ids: Sequence[int], *, special: bool = True) -> str:
         """The text of tokens, as the tokenizer writes it; without its special tokens if `special` is False."""
@@ -162,7 +163,7 @@ class Tokenizer:
         with quiet("transformers"):
             out = tokenizer(
                 first, *second, verbose=False, padding=False, truncation=truncation,
-                max_length=self.inputs.longest if truncation else None, return_attention_mask=True,
+                max_length=self.inputs.context if truncation else None, return_attention_mask=True,
                 return_special_tokens_mask=True, return_offsets_mapping=tokenizer.is_fast,
             )
         kept = KEYS if self.inputs.segments else KEYS[:2]  # a family without segments takes a pair as one text
@@ -191,6 +192,16 @@ class Tokenizer:
         except InputError:
             return False
         return True
+
+    def _behind(self, i: int, row: Row) -> Row:
+        """A text that begins with the public prefix without it: the model has that already."""
+        before = self.inputs.before
+        if not before or tuple(row.ids[: len(before)].tolist()) != before or not row.mask[: len(before)].all():
+            return row
+        if len(row) == len(before):
+            raise InputError(f"text {i} is the model's public prefix of {len(before)} tokens and nothing else; give at "
+                             f"least one token that follows it")
+        return Row(row.ids[len(before) :], row.segments[len(before) :], row.mask[len(before) :])
 
     def _fitted(self, i: int, row: Row, truncation: bool) -> Row:
         most = self.inputs.longest

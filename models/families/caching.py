@@ -9,7 +9,7 @@ n new tokens, H heads of queries, G heads of keys, R = H / G, D entries of a hea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -93,9 +93,9 @@ class Cached:
     seen       by reach, the slots that each token meets, (n, T)
     """
 
-    positions: np.ndarray
+    positions: np.ndarray = field(repr=False)
     caches: Sequence[Pair]
-    seen: Callable[[int | None], np.ndarray]
+    seen: Callable[[int | None], np.ndarray] = field(repr=False)
 
     def __call__(self, s: Session, q: Share, k: Share, v: Share, f: Forward, at: Site, layer: int,
                  reach: int | None) -> Share:

@@ -139,7 +139,8 @@ class Decoder(Architecture):
 
     @cached_property
     def inputs(self) -> TokenInputs:
-        return TokenInputs(self.spec.vocab, 0, self.spec.longest - len(self.spec.prefix), self.spec.hidden)
+        return TokenInputs(self.spec.vocab, 0, self.spec.longest - len(self.spec.prefix), self.spec.hidden,
+                           before=self.spec.prefix)
 
     def embedding_sums(self, rows: Rows, batch: Batch) -> Any:
         """The rows of words (N, C). Positions are no part of them: `placed` adds those, if at all."""
@@ -204,7 +205,7 @@ class Decoder(Architecture):
             return self.normed(s, x, f, site)
         except RangeError as error:
             place = ".".join(site.split(".")[-2:])  # scopes say the layer
-            raise RangeError(f"{place}: {error}{FIRST if (attending.positions == 0).any() else ''}") from error
+            raise RangeError(f"{place}: {error}{'' if self.spec.prefix else FIRST}") from error
 
     @abstractmethod
     def normed(self, s: Session, x: Share, f: Forward, site: str) -> Share:

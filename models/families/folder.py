@@ -76,6 +76,7 @@ class ModelFolder:
     def begin(self, decoder: Decoder, tensors: Mapping[str, np.ndarray]) -> None:
         """Takes a decoder behind a public prefix, whose keys and values are these tensors."""
         self.architecture = decoder
+        self.tokenizer.inputs = decoder.inputs
         self.checkpoint.hold(tensors)
         self.__dict__.pop("digest", None)
 

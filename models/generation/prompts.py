@@ -56,9 +56,9 @@ def render(tokenizer: Tokenizer, prompt: Prompt, new: int) -> Rendered:
     if not ids:
         raise InputError("the prompt is empty, so there is nothing to continue; give at least one token of text")
     (row,) = id_rows({"input_ids": ids}, tokenizer.inputs)
-    if len(row) + new > tokenizer.inputs.longest:
+    if len(row) + new > tokenizer.inputs.context:
         raise InputError(f"the prompt has {len(row)} tokens and max_new_tokens is {new}, together {len(row) + new}; "
-                         f"this model's context holds {tokenizer.inputs.longest}. Shorten the prompt, or generate "
+                         f"this model's context holds {tokenizer.inputs.context}. Shorten the prompt, or generate "
                          f"fewer tokens")
     return Rendered(tuple(row.ids.tolist()), text)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Step:
     breaches  where values left their ranges; nothing, where they can be trusted
     """
 
-    logits: np.ndarray
+    logits: np.ndarray = field(repr=False)
     breaches: tuple[str, ...]
     cost: Cost
 
@@ -131,7 +131,7 @@ class Turn:
 
     decoder: Decoder
     timeline: Timeline
-    positions: np.ndarray
+    positions: np.ndarray = field(repr=False)
     capacity: int
     last: int
 

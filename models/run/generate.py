@@ -56,7 +56,8 @@ class Generated:
 
     text          up to where it ended
     tokens        ids, the token that ended it included
-    logprobs      the natural logarithm of each token's probability, by the model's own logits
+    logprobs      the natural logarithm of each token's probability, by the model's own logits; with the guard "nan",
+                  NaN where the step left the ranges
     end           why it ended
     prompt        the prompt's ids
     prompt_cost   what the prompt cost; it gives the first token
@@ -188,9 +189,10 @@ class Generation(Iterator[str]):
         if step.breaches and self._guard == "raise":
             raise Untrusted(note(None, step.breaches))
         choices, pieces = accepted(self._chooser, step.logits, known, drafted), []
+        spoilt = bool(step.breaches) and self._guard == "nan"
         for choice in choices:
             if self._stream.end is None:
-                self._logprobs.append(choice.logprob)
+                self._logprobs.append(float("nan") if spoilt else choice.logprob)
                 pieces.append(self._stream.take(choice.token))
         if self._stream.end is None and len(self._stream.ids) >= self._sampling.max_new_tokens:
             pieces.append(self._stream.finish())

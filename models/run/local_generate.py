@@ -47,7 +47,8 @@ def secure_generate(model: PathLike | SecureModel, prompt: Prompt, *, stream: bo
               None: one token in each step. The tokens are the same
     recipe, backend, profile, progress   as for `secure_model`
     options   fields of `Sampling`, named as in `generate` of `transformers`: max_new_tokens (20), temperature, top_k,
-              top_p, repetition_penalty, stop, seed; and fields of `Settings`, such as public_prefix, which is "auto" here
+              top_p, repetition_penalty, stop, seed; and fields of `Settings`, such as public_prefix, which is
+              "auto" here
 
     Raises ModelError, InputError, SettingsError, RangeError, BackendUnavailable, ProtocolError. Prompt and options are
     checked before anything is shared.

@@ -29,8 +29,8 @@ from secformer.protocols.recipes import EXACT, FAITHFUL, Recipe, recipe_named
 UNMEASURED = ("there is no range profile for this recipe beside the checkpoint, so one was measured at load from "
               "built-in texts; if your texts differ from those, write a profile with: secformer profile")
 MANY = 65_000  # words of a vocabulary, beyond which a note says what a private look-up costs
-ELSEWHERE = ("the range profile beside the checkpoint was measured behind another public prefix, or on other weights, so "
-             "one was measured at load from built-in texts; write another with: secformer profile")
+ELSEWHERE = ("the range profile beside the checkpoint was measured behind another public prefix, or on other weights, "
+             "so one was measured at load from built-in texts; write another with: secformer profile")
 OUTDATED = ("the range profile beside the checkpoint is of an earlier version, so one was measured at load from "
             "built-in texts; write a new one with: secformer profile")
 

@@ -111,6 +111,9 @@ def bilinear(
         i, j = index[id(x)], index[id(y)]
         bits[i], bits[j] = max(bits[i], width), max(bits[j], width)
         triples.append((i, j, width))
+    for i, v in enumerate(operands):
+        if isinstance(v, Entering):  # in all that they are right in: a later product may be wider than this one
+            bits[i] = v.rows.share.width
     shapes = tuple(tuple(v.shape) for v in operands)
     weights = tuple(v.index if isinstance(v, Weight) else None for v in operands)
     guards = tuple(plain(v.check) if isinstance(v, Operand) else () for v in operands)
@@ -167,8 +170,8 @@ def _see(party: Party, kind: Bilinear, material: Material, operands: Sequence[Ri
 
 
 def matmul(party: Party, pairs: Sequence[tuple[Operand, Right]], widths: Sequence[int]) -> list[Any]:
-    """Matrix products. One round; width bits for each element of each distinct operand that is not a weight, of a cache
-    for each of its new rows."""
+    """Matrix products. One round; width bits for each element of each distinct operand that is not a weight. Of a cache
+    only new rows are opened, in all the bits that they are right in."""
     kind, operands = bilinear(MatMul, pairs, widths)
     material, multiply = party.take(kind), party.kernels.matmul
     live = [(i, v) for i, v in enumerate(operands) if isinstance(v, Operand)]

@@ -64,7 +64,15 @@ def save(folder: Path, name: str, *, seed: int = 0, sharp: float = 1.0, outlier:
         facts |= {"tokenizer_class": "PreTrainedTokenizerFast",
                   "model_input_names": ["input_ids", *(["token_type_ids"] if segments else []), "attention_mask"]}
         file.write_text(json.dumps(facts), "utf-8")
+        if "CausalLM" in name or "LMHead" in name:
+            bare(folder)
     return folder
+
+
+def bare(folder: Path) -> None:
+    """The folder's tokenizer puts nothing around a text, as those of most decoders: no token is then public."""
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"post_processor": None}), "utf-8")
 
 
 def longest(config: Any) -> int:

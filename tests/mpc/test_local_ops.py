@@ -391,3 +391,17 @@ def test_factors_above_one_move_the_promise(c: float) -> None:
     x = np.array([-1.0, 1.0, 0.5])
     got = compute(lambda s, x: s.less(x, [0.0], bound=4.0)[0] * c, x)
     assert np.abs(got - (x < 0) * c).max() <= 2.0**-8
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_weight_as_a_share(name: str) -> None:
+    """The value that was opened under the mask, not the mask; no round, no byte online."""
+    w, x = np.random.default_rng(3).uniform(-4, 4, (2, 3, 5))
+
+    def program(s: Any, w: Share, x: Share) -> list[Share]:
+        held = s.held(s.open_weight(w.data))
+        return [held, s.concatenate([held, x])]
+
+    (held, joined), outcome = run(program, w, x, world=World(kernels=kernels_named(name)))
+    assert np.abs(held - w).max() < ULP and np.abs(joined - np.concatenate([w, x])).max() < ULP
+    assert outcome.cost.rounds == 0

@@ -162,3 +162,14 @@ def test_bad_ranges(at: Site, message: str) -> None:
     x = s.matmul(s.accept(np.ones((2, 1, 4))), s.accept(np.ones((2, 4, 4))), magnitude=30)
     with pytest.raises(RangeError, match=message):
         s.settle(rope(s, x, np.arange(2), THETA, at))
+
+
+@pytest.mark.parametrize("most, certain", [(2.0, True), (2.0**20, False)])
+def test_what_no_text_exceeds_is_not_checked(most: float, certain: bool) -> None:
+    """Where words hold it beside the factors' bits; else the range is checked."""
+    s: Any = PlainSession()
+    with s.guarding({2: np.arange(2)}, 2):
+        x = s.matmul(s.accept(np.full((2, 1, 4), 2.0)), s.accept(np.full((2, 4, 4), 0.5)), magnitude=30)
+        y = rope(s, x, np.arange(2), THETA, site(4.0) | {"most": Range(most, most)})
+        assert (y.interval is None) == certain
+        assert not certain or y.magnitude == 2, "sqrt 2 times 2"

@@ -208,3 +208,19 @@ def test_a_folder_inside_is_included(tmp_path: Path) -> None:
     checkpoint.include("2_Dense")
     np.testing.assert_array_equal(checkpoint.read("2_Dense/linear.bias", (3,)), np.arange(3.0))
     assert checkpoint.unused() == ["a"]
+
+
+def test_tensors_that_are_computed(tmp_path: Path) -> None:
+    """Read as stored ones, in float64; they count as used, and take no part in files."""
+    checkpoint = save(tmp_path, {"a": np.ones(2, np.float32)})
+    values = np.arange(6.0).reshape(2, 3).T / 3.0  # not contiguous
+    checkpoint.hold({"prefix.0.keys": values})
+    np.testing.assert_array_equal(checkpoint.read("prefix.0.keys", (3, 2)), values)
+    np.testing.assert_array_equal(checkpoint.rows("prefix.0.keys", (3, 2), np.array([2, 0])), values[[2, 0]])
+    assert checkpoint.computed("prefix.0.keys") and not checkpoint.computed("a")
+    assert checkpoint.unused() == ["a"] and "prefix.0.keys" in checkpoint
+    with pytest.raises(ModelError, match="has shape"):
+        checkpoint.read("prefix.0.keys", (2, 3))
+    checkpoint.hold({"bad": np.array([np.nan])})
+    with pytest.raises(ModelError, match="'bad' holds 1 value"):
+        checkpoint.read("bad", (1,))

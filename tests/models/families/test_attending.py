@@ -17,11 +17,12 @@ from mpc_lab import examples
 from secformer.models.data.batch import Batch, Row
 from secformer.models.data.parameters import load_weights
 from secformer.models.data.shares import PlainTensors
-from secformer.models.families.attending import Causal
+from secformer.models.families.attending import Causal, prefix_names
 from secformer.models.families.blocks import Forward
 from secformer.models.families.decoder import Decoder
 from secformer.models.families.folder import ModelFolder
 from secformer.models.run.local import plain_bert
+from secformer.mpc.errors import InputError
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.shares import Share
 from secformer.protocols.ranges import Site
@@ -115,3 +116,30 @@ def test_token_by_token_with_kept_keys(name: str, entries: dict[str, Any], tmp_p
         kept.positions = np.arange(start, stop)
         x = own.hidden(s, s.accept(folder.embeddings(batch)), forward, kept)
         np.testing.assert_allclose(s.values(own.logits(s, x[-1:], forward)), logits[0, stop - 1 : stop], atol=1e-9)
+
+
+@given(st.integers(1, 5), st.lists(st.integers(1, 9), min_size=1, max_size=3), st.one_of(st.none(), st.integers(0, 12)),
+       st.integers(0, 9))
+@examples(40)
+def test_texts_behind_a_public_prefix(prefix: int, lengths: list[int], reach: int | None, seed: int) -> None:
+    """What whole texts give that begin with it, each of them, within windows too."""
+    rng, s = np.random.default_rng(seed), PlainSession()
+    batch, heads = batch_of([[True] * n for n in lengths]), (4, 2, 2)
+    qkv = [rng.normal(size=(batch.tokens, n, D)) for n in heads]
+    known = [rng.normal(size=(prefix, 2, D)) for _ in range(2)]
+    weights = {name: s.open_weight(x.reshape(prefix, -1)) for name, x in zip(prefix_names(3), known, strict=True)}
+    f: Any = SimpleNamespace(recipe=EXACT, parameters=SimpleNamespace(matrix=weights.get))
+    causal = Causal(batch, prefix)
+    found = s.values(causal(s, *map(s.accept, qkv), f, {}, 3, reach))
+    for start, n in zip(batch.starts, lengths, strict=True):
+        here, one = slice(start, start + n), batch_of([[True] * (prefix + n)])
+        q, k, v = (np.concatenate([before, x[here]]) for before, x in zip(
+            [np.zeros((prefix, 4, D)), *known], qkv, strict=True))
+        np.testing.assert_allclose(found[here], wanted(one, q, k, v, reach)[prefix:], atol=1e-12)
+        np.testing.assert_array_equal(causal.positions[here], np.arange(prefix, prefix + n))
+
+
+def test_padding_behind_a_public_prefix() -> None:
+    with pytest.raises(InputError, match="must be attended to whole; leave padding out"):
+        Causal(batch_of([[True, True], [False, True]]), 2)
+    Causal(batch_of([[True, True], [True]]), 2)

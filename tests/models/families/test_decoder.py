@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from secformer.models.families.program import behind_embedding
 from secformer.models.ranges.profile import measure
 from secformer.models.run.local import SecureModel, plain_bert
 from secformer.mpc.errors import RangeError
+from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.sessions.recorder import PlanRecorder, ghost
@@ -184,3 +186,25 @@ def test_learned_positions_come_from_the_attending() -> None:
     assert there.shape == (1, 9) and np.abs(there - elsewhere).max() > 1e-3
 
 
+def causal(**facts: Any) -> Llama:
+    own = llama(2)
+    spec = replace(own.spec, architecture="LlamaForCausalLM", **facts)
+    return Llama(spec)
+
+
+def test_a_tied_head_is_the_shared_table() -> None:
+    """Only where the table is shared, and then in whole words; a head of its own stays."""
+    tied, own = causal(), causal(tied=False)
+    assert "head.weight" not in tied.layout(32) and tied.layout(32)[TABLE].width == WORD_BITS
+    assert "head.weight" in tied.layout(None) and TABLE not in tied.layout(None)
+    assert "head.weight" in own.layout(32) and own.layout(32)[TABLE].width == 32
+
+
+def test_a_decoder_behind_a_prefix() -> None:
+    """Keys and values are tensors, by layer; texts have fewer tokens."""
+    known = causal().behind([5, 6, 7])
+    assert known.spec.prefix == (5, 6, 7) and causal().spec.prefix == () and not causal().prefix_layout()
+    layout = known.prefix_layout()
+    assert list(layout) == ["prefix.0.keys", "prefix.0.values", "prefix.1.keys", "prefix.1.values"]
+    assert {tensor.shape for tensor in layout.values()} == {(3, 128)} and layout.keys() <= known.weights().keys()
+    assert (known.inputs.longest, known.inputs.context, known.inputs.before) == (1997, 2000, (5, 6, 7))

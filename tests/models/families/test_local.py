@@ -157,3 +157,19 @@ def test_fillers_stand_where_their_first_token_does() -> None:
     assert not filler[meeting.queries].any() and not filler[meeting.keys][meeting.mask.any(axis=2)].any()
     np.testing.assert_array_equal(meeting.places[filler], meeting.places[first[filler]])
     assert len(set(meeting.places[~filler].tolist())) == 29
+
+
+@pytest.mark.parametrize("reach", [None, 0, 2, 4])
+def test_keys_behind_a_prefix(reach: int | None) -> None:
+    """Each query meets those of the prefix's tokens that are within reach, and its own text's as before."""
+    batch = batch_of([[True] * 7, [True] * 3])
+    alone = Meeting.within(batch, 7 if reach is None else reach, D, block=4, causal=True)
+    found = alone.behind(3, batch, reach)
+    (b, n, w), k = alone.queries.shape, alone.keys.shape[2]
+    assert found.keys.shape == (b, n, 3 + k) and found.mask.shape == (b, n, w, 3 + k)
+    assert (found.keys[..., :3] == np.arange(3)).all()
+    np.testing.assert_array_equal(found.keys[..., 3:], alone.keys + 3)
+    np.testing.assert_array_equal(found.mask[..., 3:], np.broadcast_to(alone.mask, (b, n, w, k)))
+    places = batch.positions[alone.queries]
+    wanted = [[3 + place - i <= (99 if reach is None else reach) for i in range(3)] for place in places.reshape(-1)]
+    np.testing.assert_array_equal(found.mask[..., :3].reshape(-1, 3), wanted)

@@ -53,7 +53,7 @@ def test_errors_are_units_of_the_formats_last_place(frac: int, seed: int, tmp_pa
 
 
 def test_settings_have_the_documented_defaults() -> None:
-    assert settings_of({}) == Settings(False, "private", "auto", 1024, 16, 14, 60.0, "mark", "auto", 16, "auto",
+    assert settings_of({}) == Settings(False, "private", "auto", 1024, 16, 14, 60.0, "mark", "auto", 16, None,
                                        False)
 
 
