@@ -9,6 +9,7 @@ N tokens, H heads, D values per head. Positions are public, so the rotation is a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from secformer.protocols.ranges import Range, Site, bits, roomy, with_air
 from secformer.protocols.recipes import Function
 
 MOST_BITS = 24  # fractional bits of cosines and sines, at most
+AT_ONCE = 1024  # positions: bounds memory
 
 
 def angles(positions: np.ndarray, size: int, theta: float) -> np.ndarray:
@@ -33,6 +35,21 @@ def angles(positions: np.ndarray, size: int, theta: float) -> np.ndarray:
     steps = np.arange(0, size, 2).astype(np.float32) / np.float32(size)
     powers = np.power(theta, steps.astype(np.float64)).astype(np.float32)
     return np.asarray(positions.astype(np.float32)[:, None] * (np.float32(1.0) / powers), dtype=np.float64)
+
+
+def turning(positions: np.ndarray, size: int, theta: float, frac: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of the angles at positions (N,), as whole numbers of 2^-frac: (N, size / 2) each."""
+    t = angles(positions, size, theta)
+    cos, sin = (np.rint(np.ldexp(of(t), frac)).astype(np.int64) for of in (np.cos, np.sin))
+    return cos, sin
+
+
+def turnings(longest: int, size: int, theta: float, frac: int) -> Iterator[np.ndarray]:
+    """All that `turning` may answer in a model of `longest` positions whose numbers have `frac` fractional bits."""
+    for start in range(0, longest, AT_ONCE):
+        positions = np.arange(start, min(longest, start + AT_ONCE))
+        for bits in range(min(frac, MOST_BITS), MOST_BITS + 1):
+            yield from turning(positions, size, theta, bits)
 
 
 @cite("su2021roformer", "rotary position embedding, in halves")
@@ -51,7 +68,8 @@ def rope(s: Session, x: Share, positions: np.ndarray, theta: float, at: Site) ->
     state the magnitude `fixed.whole`. Where x has no room for `frac` bits, x is settled before: one round, 4 bytes per
     element.
 
-    Both parties compute the angles. The plan's digest holds them, so parties that differ in a bit do not start.
+    Both parties compute the angles. The plan's digest holds them, so parties that differ in a bit do not start; for
+    texts that grow, parties compare `turnings`.
     Raises ShapeError for an odd D, or positions of another length.
     """
     size, half = _sizes(x.shape, positions)
@@ -64,8 +82,7 @@ def rope(s: Session, x: Share, positions: np.ndarray, theta: float, at: Site) ->
     if x.width - 2 - x.frac - magnitude < s.fixed.frac:
         (x,) = s.settle(x)
     finer = min(MOST_BITS, x.width - 2 - x.frac - magnitude)
-    t = angles(positions, size, theta)[:, None, :]
-    cos, sin = (np.rint(np.ldexp(of(t), finer)).astype(np.int64) for of in (np.cos, np.sin))     # 1
+    cos, sin = (of[:, None, :] for of in turning(positions, size, theta, finer))                 # 1
     a, b = x[..., :half], x[..., half:]
     turned = s.concatenate([a * cos - b * sin, b * cos + a * sin], -1) * 2.0**-finer             # 2
     turned = turned.promise(magnitude)

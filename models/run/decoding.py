@@ -49,7 +49,7 @@ class Decoding(ABC):
         self.decoder, self.prefix = decoder, decoder.spec.prefix
         self.timeline = Timeline(len(self.prefix))
         self._ids = list(self.prefix)
-        self._ended = False
+        self._ended = ""  # why there are no more steps
 
     @property
     def length(self) -> int:
@@ -96,14 +96,18 @@ class Decoding(ABC):
 
     def _step(self, ids: Sequence[int], last: int) -> Step:
         if self._ended:
-            raise ProtocolError("a step of this text failed, so what its parties keep of it is lost; begin a new one")
+            raise ProtocolError(f"{self._ended}, so what its parties kept of it is lost; begin a new one")
         capacity = self.timeline.capacity(len(ids))
         positions = self.timeline.take(len(ids))
         self._ids += ids
-        self._ended = True  # until the step has come back
+        self._ended = "a step of this text failed"  # until it has come back
         step = self._ask(new_tokens(ids), Turn(self.decoder, self.timeline, positions, capacity, last))
-        self._ended = False
+        self._ended = ""
         return step
+
+    def close(self) -> None:
+        """Lets go of what the parties keep. Closing twice is allowed."""
+        self._ended = self._ended or "this text was closed"
 
     @abstractmethod
     def _ask(self, batch: Batch, turn: Turn) -> Step:

@@ -100,11 +100,11 @@ class Generation(Iterator[str]):
     """
 
     def __init__(self, decoding: Decoding, rendered: Rendered, tokenizer: Tokenizer, sampling: Sampling,
-                 drafter: Drafter | None, guard: str, notes: Sequence[str] = ()):
+                 drafter: Drafter | None, guard: str, notes: Sequence[str] = (), owner: bool = False):
         self._decoding, self._rendered, self._sampling, self._guard = decoding, rendered, sampling, guard
         self._chooser, self._drafts = Chooser(sampling), Drafts(drafter if not sampling.do_sample else None)
         self._stream = TextStream(tokenizer, rendered.ids, stop=sampling.stops, ends=end_tokens(tokenizer.folder))
-        self._notes = list(notes)
+        self._notes, self._owner = list(notes), owner
         self._logprobs: list[float] = []
         self._steps: list[TokenCost] = []
         self._breaches: dict[str, None] = {}
@@ -115,10 +115,13 @@ class Generation(Iterator[str]):
         if self._stream.end is not None:
             raise StopIteration
         try:
-            return self._advanced()
+            piece = self._advanced()
         except BaseException:
             self.close()
             raise
+        if self._stream.end is not None:
+            self.close()
+        return piece
 
     def _advanced(self) -> str:
         known = [*self._rendered.ids, *self._stream.ids]
@@ -152,8 +155,10 @@ class Generation(Iterator[str]):
             raise Untrusted(note(0, tuple(breaches)))
 
     def close(self) -> None:
-        """Ends the generation here."""
+        """Ends the generation here, and its text, unless that was given by the caller."""
         self._stream.finish()
+        if self._owner:
+            self._decoding.close()
 
     @property
     def result(self) -> Generated:
@@ -207,7 +212,8 @@ class Generates(ABC):
             raise SettingsError(f"draft must be 'auto', None or a Drafter, got {draft!r}")
         decoding = text or self.decoding()
         decoding.require(rendered.ids)
-        running = Generation(decoding, rendered, self.tokenizer, chosen, drafter, self.guard, self._noted())
+        running = Generation(decoding, rendered, self.tokenizer, chosen, drafter, self.guard, self._noted(),
+                             owner=text is None)
         return running if stream else running.run()
 
     def score(self, texts: str | Sequence[str]) -> Any:
@@ -221,6 +227,12 @@ class Generates(ABC):
 
     def _scored(self, ids: list[int]) -> Scored:
         decoding = self.decoding()
+        try:
+            return self._scored_in(decoding, ids)
+        finally:
+            decoding.close()
+
+    def _scored_in(self, decoding: Decoding, ids: list[int]) -> Scored:
         if tuple(ids[: decoding.length]) == decoding.prefix:
             ids = ids[decoding.length :]
         total, breaches = 0.0, dict[str, None]()
