@@ -48,8 +48,8 @@ def turnings(longest: int, size: int, theta: float, frac: int) -> Iterator[np.nd
     """All that `turning` may answer in a model of `longest` positions whose numbers have `frac` fractional bits."""
     for start in range(0, longest, AT_ONCE):
         positions = np.arange(start, min(longest, start + AT_ONCE))
-        for bits in range(min(frac, MOST_BITS), MOST_BITS + 1):
-            yield from turning(positions, size, theta, bits)
+        for finer in range(min(frac, MOST_BITS), MOST_BITS + 1):
+            yield from turning(positions, size, theta, finer)
 
 
 @cite("su2021roformer", "rotary position embedding, in halves")

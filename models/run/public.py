@@ -14,8 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from secformer.models.data.batch import Batch
 from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.inputs import Request, TokenInputs
@@ -23,8 +21,10 @@ from secformer.models.data.tensors import Layout
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.decoder import Decoder
 from secformer.models.families.heads import Head
+from secformer.models.families.program import GUARD
 from secformer.models.families.table import architecture_from
 from secformer.models.ranges.profile import RangeProfile
+from secformer.models.run.decoding import LOGITS
 from secformer.mpc.errors import InputError, ModelError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Series
@@ -47,8 +47,8 @@ class PublicModel:
 
     width   bits per word of what a client shares of a token: the embedding table's, or WORD_BITS for embedding sums
     names   names of the results that clients receive
-    books   one book (see `mpc/ops/book`) per length class of a request's longest text, public prefix included: the fitted series that the
-            parties use, in the program's order
+    books   one book (see `mpc/ops/book`) per length class of a request's longest text, public prefix included: the
+            fitted series that the parties use, in the program's order
     salt    random bytes in hexadecimal; because of them, the digest says nothing about the weights
     steps   books of the steps of texts that grow, by the class of their capacity; nothing in models that generate none
     private True: clients share one-hot rows, and the parties hold the embedding tables as shares; False: clients hold
@@ -123,6 +123,11 @@ class PublicModel:
         return own if isinstance(own, Decoder) and own.head is Head.CAUSAL else None
 
     @property
+    def step_names(self) -> tuple[str, ...]:
+        """Names of the results of a step."""
+        return (LOGITS, *((GUARD,) if GUARD in self.names else ()))
+
+    @property
     def prefixed(self) -> int:
         """Tokens of the public prefix, that every text begins with."""
         return len(self.decoder.spec.prefix) if self.decoder is not None else 0
@@ -134,7 +139,7 @@ class PublicModel:
             return ""
         h = hashlib.sha256()
         for each in self.decoder.numbers(self.fixed.frac):
-            h.update(np.ascontiguousarray(each))
+            h.update(each.tobytes())
         return h.hexdigest()
 
     def _facts(self) -> dict[str, Any]:
@@ -142,8 +147,8 @@ class PublicModel:
         books, steps = ({str(size): [each.index(f) for f in book] for size, book in found.items()}
                         for found in (self.books, self.steps))
         named = self.architecture.model_type != UNNAMED
-        later = ({"family": self.architecture.model_type} if named else {}) | ({} if self.private else CLIENT)
-        later |= {"steps": steps} if steps else {}
+        later: dict[str, Any] = {"family": self.architecture.model_type} if named else {}
+        later |= ({} if self.private else CLIENT) | ({"steps": steps} if steps else {})
         return later | {
             "format": FORMAT, "spec": self.architecture.facts(), "recipe": self.recipe.name,
             "profile": self.profile.as_dict(), "frac": self.fixed.frac, "magnitude": self.fixed.magnitude,

@@ -15,8 +15,8 @@ from secformer.models.data.parameters import Parameters
 from secformer.models.families.blocks import Forward
 from secformer.models.families.caching import Pair, Timeline, caches
 from secformer.models.families.decoder import Decoder
-from secformer.models.families.program import GUARD, Results, infer
-from secformer.models.run.decoding import LOGITS, Turn, decoder_of
+from secformer.models.families.program import Results, infer
+from secformer.models.run.decoding import Turn, decoder_of
 from secformer.models.run.public import PublicModel
 from secformer.mpc.errors import InputError
 from secformer.mpc.session import Session
@@ -70,8 +70,8 @@ def step(public: PublicModel, s: Session, parameters: Parameters, turn: Turn, pa
     """A step in a session, on its share of the new tokens; None: on shapes alone."""
     batch = new_batch(len(turn.positions))
     forward = Forward(batch, parameters, public.recipe, public.profile)
-    names = LOGITS, *((GUARD,) if GUARD in public.names else ())
-    return infer(s, turn.decoder, request_of(public, batch, words), forward, names, None, turn.answer(pairs))
+    return infer(s, turn.decoder, request_of(public, batch, words), forward, public.step_names, None,
+                 turn.answer(pairs))
 
 
 def first_step(public: PublicModel, s: Session, parameters: Parameters, shape: Shape) -> Results:
