@@ -215,7 +215,7 @@ def _entering(party: Party, kind: MatMul, i: int, material: Material, v: Enterin
     cache = v.cached.cache
     cache.data.grow(party, cache, kind.bits[i], lambda: material.draw(f"mask{i}"))
     mask = cache.data.factor[v.cached.first : v.cached.first + len(v.rows.share)]
-    return (v.rows.data - mask).reshape(-1)
+    return party.kernels.plain(v.rows.data) - mask.reshape(-1)
 
 
 def open_weight(party: Party, words: Any, index: int, width: int) -> OpenedWeight:
