@@ -126,8 +126,8 @@ class DealerServer:
                 if known.name != epoch:
                     raise Desync(f"the model's epoch is {known.name} at the dealer but {epoch} at party 1; join again")
                 first = max(self._state.serials.last(epoch, space), after) + 1
+                cache = _cache(ask, first)
                 self._state.serials.burn(epoch, space, first + count - 1)
-            cache = _cache(ask, first)
             channel.tell({"serial": first})
             with self._computing() as runs:
                 script = Script(plan, plan.dealt if cache is None else "")  # a recording knows no caches
