@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,7 +50,7 @@ SPARE = 4  # slots of a text's caches, for each token of the longest text: those
 def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto",
                  profile: PathLike | RangeProfile | None = None, seed_rank: int = 1, output: str = "auto",
                  frac: int = 16, magnitude: int = 14, untrained_recipe: bool = False, guard: bool = True,
-                 embedding: str = "private", public_prefix: str | tuple[int, ...] | None = "auto",
+                 embedding: str = "private", public_prefix: str | Sequence[int] | None = "auto",
                  tell: Progress = silent) -> PublicModel:
     """Writes `out`/party0.safetensors, `out`/party1.safetensors and `out`/client/ from a Hugging Face folder.
 
@@ -60,7 +60,7 @@ def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto
     guard   whether values are checked, so that clients learn which answers cannot be trusted
     embedding  "private": the parties hold the embedding tables as shares, and look token ids up in secret; "client":
             every client gets the tables, which are part of the weights, and shares embedding sums
-    public_prefix  of a causal language model: ids of tokens that every text begins with, as in `Settings`
+    public_prefix  of a causal language model: what every text begins with, as in `Settings`
     untrained_recipe  allow a recipe with other functions than the checkpoint was trained for, to measure cost only
 
     Raises ModelError, RangeError, SettingsError before anything is written, and OSError where a file cannot be written.
@@ -72,7 +72,8 @@ def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto
         raise SettingsError(f"{out} is not empty; give a new folder, so that the shares of two models are not "
                             f"mixed")
     settings = Settings(frac=frac, magnitude=magnitude, output=output, untrained_recipe=untrained_recipe,
-                        guard="mark" if guard else "off", embedding=embedding, public_prefix=public_prefix)
+                        guard="mark" if guard else "off", embedding=embedding,
+                        public_prefix=_frozen(public_prefix))
     folder = ModelFolder(model)
     tell("checking the model", 0, 3)
     public = describe(folder, recipe, profile, settings)
@@ -93,6 +94,10 @@ def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto
             shutil.copyfile(folder.path / name, client / name)
     tell("writing the clients' folder", 3, 3)
     return public
+
+
+def _frozen(prefix: str | Sequence[int] | None) -> str | tuple[int, ...] | None:
+    return prefix if prefix is None or isinstance(prefix, str) else tuple(prefix)
 
 
 def describe(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,

@@ -92,6 +92,23 @@ def backend(p: argparse.ArgumentParser) -> None:
     p.add_argument("--backend", default="auto", metavar="B", help=BACKEND)
 
 
+def prefix(p: argparse.ArgumentParser) -> None:
+    """The public prefix of a model that generates text, and the system prompt that may be in it."""
+    p.add_argument("--system", metavar="TEXT", help="system prompt; secret, unless --public-prefix says otherwise")
+    p.add_argument("--public-prefix", choices=("auto", "none", "system"), default="auto",
+                   help="first tokens of every text that the parties may know: auto: those that all prompts have, such "
+                        "as the chat template's first ones, or BOS (default); none; system: up to the end of the "
+                        "system prompt")
+
+
+def public_prefix(args: argparse.Namespace) -> str | None:
+    """The `public_prefix` of `Settings` that the options name. `system` without a system prompt is a usage error."""
+    if args.public_prefix == "system" and args.system is None:
+        args.usage("--public-prefix system makes the system prompt public; give it with --system")
+    chosen: dict[str, str | None] = {"auto": "auto", "none": None, "system": args.system}
+    return chosen[args.public_prefix]
+
+
 def frac(p: argparse.ArgumentParser) -> None:
     p.add_argument("--frac", type=int, default=16, metavar="F",
                    help="fractional bits of numbers: 16 (default), or 12 to 15. 12 is the fast format: products in "

@@ -193,6 +193,31 @@ def test_bytes_are_limited(up: Engines, monkeypatch: pytest.MonkeyPatch) -> None
             client.decoding().take([40])
 
 
+def test_parties_that_keep_something_else_do_not_compute(up: Engines) -> None:
+    """Of the same shape, but a token stands elsewhere: the masks would differ, and so would the answer."""
+    with up.client() as client:
+        text = client.decoding()
+        text.take([40, 41, 42])
+        (session,) = up.engines[0].sessions._open.values()
+        session.text.timeline._positions[-1] = 1
+        with pytest.raises(ProtocolError, match="party 0: the parties do not keep the same of this session"):
+            text.take([43])
+        assert [engine.sessions.count() for engine in up.engines] == [0, 0]
+        client.decoding().take([43])
+
+
+def test_parties_whose_angles_differ_do_not_link(up: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY", (0.05, 0.1))
+    numbers = up.engines[0].public.__dict__
+    numbers["numbers"], own = "others", up.engines[0].public.numbers
+    try:
+        up.engines[0]._end_link("only a test")
+        until(lambda: "numbers of positions: 'others' here" in up.reports[0].reason, 60)
+    finally:
+        numbers["numbers"] = own
+    up.ready()
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_party_that_vanishes_in_the_middle(up: Engines, rank: int, twin: PlainModel,
                                              monkeypatch: pytest.MonkeyPatch) -> None:
