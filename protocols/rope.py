@@ -9,6 +9,7 @@ N tokens, H heads, D values per head. Positions are public, so the rotation is a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ from secformer.protocols.ranges import Range, Site, bits, roomy, with_air
 from secformer.protocols.recipes import Function
 
 MOST_BITS = 24  # fractional bits of cosines and sines, at most
+AT_ONCE = 1024  # positions: bounds memory
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,21 @@ def angles(positions: np.ndarray, size: int, turning: Turning) -> np.ndarray:
     return np.asarray(positions.astype(np.float32)[:, None] * turning.frequencies(size), dtype=np.float64)
 
 
+def rotations(positions: np.ndarray, size: int, turning: Turning, frac: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of the angles at positions (N,), as whole numbers of 2^-frac: (N, size / 2) each."""
+    t = angles(positions, size, turning)
+    cos, sin = (np.rint(np.ldexp(of(t), frac)).astype(np.int64) for of in (np.cos, np.sin))
+    return cos, sin
+
+
+def all_rotations(longest: int, size: int, turning: Turning, frac: int) -> Iterator[np.ndarray]:
+    """All that `rotations` may answer in a model of `longest` positions whose numbers have `frac` fractional bits."""
+    for start in range(0, longest, AT_ONCE):
+        positions = np.arange(start, min(longest, start + AT_ONCE))
+        for finer in range(min(frac, MOST_BITS), MOST_BITS + 1):
+            yield from rotations(positions, size, turning, finer)
+
+
 @cite("su2021roformer", "rotary position embedding, in halves")
 @needs(INPUT)
 def rope(s: Session, x: Share, positions: np.ndarray, turning: Turning, at: Site) -> Share:
@@ -79,7 +96,8 @@ def rope(s: Session, x: Share, positions: np.ndarray, turning: Turning, at: Site
     state the magnitude `fixed.whole`. Where x has no room for `frac` bits, x is settled before: one round, 4 bytes per
     element.
 
-    Both parties compute the angles. The plan's digest holds them, so parties that differ in a bit do not start.
+    Both parties compute the angles. The plan's digest holds them, so parties that differ in a bit do not start; for
+    texts that grow, parties compare `all_rotations`.
     Raises ShapeError for an odd D, or positions of another length.
     """
     size, half = _sizes(x.shape, positions)
@@ -92,8 +110,7 @@ def rope(s: Session, x: Share, positions: np.ndarray, turning: Turning, at: Site
     if x.width - 2 - x.frac - magnitude < s.fixed.frac:
         (x,) = s.settle(x)
     finer = min(MOST_BITS, x.width - 2 - x.frac - magnitude)
-    t = angles(positions, size, turning)[:, None, :]
-    cos, sin = (np.rint(np.ldexp(of(t), finer)).astype(np.int64) for of in (np.cos, np.sin))     # 1
+    cos, sin = (of[:, None, :] for of in rotations(positions, size, turning, finer))             # 1
     a, b = x[..., :half], x[..., half:]
     turned = s.concatenate([a * cos - b * sin, b * cos + a * sin], -1) * 2.0**-finer             # 2
     turned = turned.promise(magnitude)

@@ -128,8 +128,7 @@ def shifted(
     if logs is not None:
         constant = logs.high - above
         keys = scores.shape[-1] if columns is None else columns.sum(axis=-1, keepdims=True)
-        # log(keys), on a grid, so that two machines have the same
-        x = masked(scores, columns, math.floor(score.low)) - (constant + np.round(np.log(keys) * GRID) / GRID)  # 1
+        x = masked(scores, columns, math.floor(score.low)) - (constant + log_keys(keys))         # 1
         deepest = score.low - constant - math.log(2.0) * bits(scores.shape[-1]) - 1.0
         return x, Range(deepest, above), Range(LEAST_SUM * math.exp(logs.low - constant), math.exp(above))
     # lengths that have their power of two in common share a book of fits (see `models/run/public`)
@@ -145,6 +144,11 @@ def shifted(
     if is_cut(s, domain):
         (m,) = s.lift(m)  # x will be compared in words that are longer than those that a maximum needs
     return scores - m, domain, total(delta)
+
+
+def log_keys(keys: int | np.ndarray) -> np.ndarray:
+    """The logarithm of a number of keys, on a grid, so that two machines have the same."""
+    return np.asarray(np.round(np.log(keys) * GRID) / GRID)
 
 
 def narrow_log_mean(at: Site) -> Range | None:

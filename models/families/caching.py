@@ -8,6 +8,7 @@ n new tokens, H heads of queries, G heads of keys, R = H / G, D entries of a hea
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -41,6 +42,12 @@ class Timeline:
     def used(self) -> int:
         """Slots that are used up."""
         return len(self._positions)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of where everything stands."""
+        facts = f"{self.first}:{self.length}:".encode() + self._positions.astype("<i8").tobytes()
+        return hashlib.sha256(facts).hexdigest()
 
     def capacity(self, new: int) -> int:
         """Slots that a step of so many new tokens takes part with: always more than are used, so that every step has

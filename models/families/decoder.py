@@ -12,10 +12,12 @@ V words.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
+
+import numpy as np
 
 from secformer.models.data.batch import Batch
 from secformer.models.data.inputs import TokenInputs
@@ -29,6 +31,7 @@ from secformer.mpc.errors import RangeError
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
+from secformer.protocols.softmax import log_keys
 
 FIRST = (". Many decoders have values at position 0 that words cannot hold without a public prefix: they are thousands "
          "of times those of all other tokens. Then make the first tokens public, such as BOS or a system prompt")
@@ -180,6 +183,11 @@ class Decoder(Architecture):
     def reaches(self) -> frozenset[int | None]:
         """How many tokens before its own a token meets in attention: all that layers have."""
         return frozenset({None})
+
+    def numbers(self, frac: int) -> Iterator[np.ndarray]:
+        """The public numbers that a step's program takes from where its tokens stand, for all places, where numbers
+        have `frac` fractional bits. Two parties compute them for themselves, and must have the same."""
+        yield log_keys(np.arange(1, self.spec.longest + 1))
 
     def placed(self, s: Session, x: Share, f: Forward, attending: Attending) -> Share:
         """Rows of words (N, C) with what their positions add."""

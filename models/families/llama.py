@@ -9,10 +9,12 @@ N tokens, packed without padding, C hidden, I intermediate, H heads of queries, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
+
+import numpy as np
 
 from secformer.models.data.tensors import Part, Tensor, linear_layout, vector
 from secformer.models.families.activations import NAMES, activating, activation
@@ -29,7 +31,7 @@ from secformer.protocols.glu import GLU
 from secformer.protocols.quantities import GATE, opened
 from secformer.protocols.recipes import Recipe
 from secformer.protocols.rmsnorm import RMSNORM
-from secformer.protocols.rope import ROPE, Turning
+from secformer.protocols.rope import ROPE, Turning, all_rotations
 
 # the entries that each kind of rotary positions has beside its base
 STRETCHES: Mapping[Any, tuple[str, ...]] = MappingProxyType({
@@ -141,6 +143,10 @@ class Llama(Decoder):
         return {"final.norm.weight": vector("norm.weight", self.spec.hidden)}
 
     # ---- the program -------------------------------------------------------------------------------------------------
+
+    def numbers(self, frac: int) -> Iterator[np.ndarray]:
+        yield from super().numbers(frac)
+        yield from all_rotations(self.spec.longest, self.spec.size, self.spec.turning, frac)
 
     def normed(self, s: Session, x: Share, f: Forward, site: str) -> Share:
         with s.scope("layernorm"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,14 +23,17 @@ from secformer.models.data.shares import GhostTensors, OwnerShares
 from secformer.models.data.tensors import TABLE
 from secformer.models.data.tokenizer_files import TOKENIZER_FILES
 from secformer.models.families.blocks import Forward
+from secformer.models.families.caching import SLOTS, Timeline
 from secformer.models.families.config import FILE as CONFIG
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import behind_embedding
+from secformer.models.generation.stops import FILE as GENERATION
 from secformer.models.ranges.profile import RangeProfile
 from secformer.models.run.options import Settings
 from secformer.models.run.prepare import choose_recipe, prepare
 from secformer.models.run.progress import Progress, silent
 from secformer.models.run.public import CLIENT_FOLDER, FORMAT, PUBLIC, PublicModel, length_class
+from secformer.models.run.served_steps import first_step
 from secformer.models.run.share_file import share_file
 from secformer.models.run.tables import write_tables
 from secformer.mpc.errors import SettingsError
@@ -41,11 +44,14 @@ from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.protocols.recipes import EXACT, RECIPES, Recipe
 
+SPARE = 4  # slots of a text's caches, for each token of the longest text: those that it goes back from keep theirs
+
 
 def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto",
                  profile: PathLike | RangeProfile | None = None, seed_rank: int = 1, output: str = "auto",
                  frac: int = 16, magnitude: int = 14, untrained_recipe: bool = False, guard: bool = True,
-                 embedding: str = "private", tell: Progress = silent) -> PublicModel:
+                 embedding: str = "private", public_prefix: str | Sequence[int] | None = "auto",
+                 tell: Progress = silent) -> PublicModel:
     """Writes `out`/party0.safetensors, `out`/party1.safetensors and `out`/client/ from a Hugging Face folder.
 
     seed_rank  the party whose share file holds a seed of 32 bytes: 0 or 1
@@ -54,6 +60,7 @@ def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto
     guard   whether values are checked, so that clients learn which answers cannot be trusted
     embedding  "private": the parties hold the embedding tables as shares, and look token ids up in secret; "client":
             every client gets the tables, which are part of the weights, and shares embedding sums
+    public_prefix  of a causal language model: what every text begins with, as in `Settings`
     untrained_recipe  allow a recipe with other functions than the checkpoint was trained for, to measure cost only
 
     Raises ModelError, RangeError, SettingsError before anything is written, and OSError where a file cannot be written.
@@ -65,7 +72,8 @@ def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto
         raise SettingsError(f"{out} is not empty; give a new folder, so that the shares of two models are not "
                             f"mixed")
     settings = Settings(frac=frac, magnitude=magnitude, output=output, untrained_recipe=untrained_recipe,
-                        guard="mark" if guard else "off", embedding=embedding)
+                        guard="mark" if guard else "off", embedding=embedding,
+                        public_prefix=_frozen(public_prefix))
     folder = ModelFolder(model)
     tell("checking the model", 0, 3)
     public = describe(folder, recipe, profile, settings)
@@ -81,11 +89,15 @@ def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto
     (client / PUBLIC).write_text(public.to_json() + "\n", "utf-8")
     if not public.private:
         write_tables(client, folder, public)
-    for name in (CONFIG, *TOKENIZER_FILES):
+    for name in (CONFIG, GENERATION, *TOKENIZER_FILES):
         if (folder.path / name).is_file():
             shutil.copyfile(folder.path / name, client / name)
     tell("writing the clients' folder", 3, 3)
     return public
+
+
+def _frozen(prefix: str | Sequence[int] | None) -> str | tuple[int, ...] | None:
+    return prefix if prefix is None or isinstance(prefix, str) else tuple(prefix)
 
 
 def describe(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | RangeProfile | None,
@@ -104,9 +116,10 @@ def describe(folder: ModelFolder, recipe: Recipe | str, profile: PathLike | Rang
     notes = tuple(note.replace(here, "the model's folder") for note in prepared.notes)
     public = PublicModel(folder.architecture, chosen, ranges, settings.fixed, width, prepared.names, {}, salt, notes,
                          private)
-    most = public.inputs.longest
-    longest = sorted({min(2**k, most) for k in range(length_class(most) + 1)})
-    return replace(public, books={length_class(n): _fitted(public, n) for n in longest})
+    most, before = public.prefixed + public.inputs.longest, public.prefixed
+    longest = sorted({min(2**k, most) for k in range(length_class(before + 1), length_class(most) + 1)})
+    public = replace(public, books={length_class(n): _fitted(public, n - before) for n in longest})
+    return replace(public, steps=_fitted_steps(public))
 
 
 def _fitted(public: PublicModel, longest: int) -> tuple[Series, ...]:
@@ -119,6 +132,26 @@ def _fitted(public: PublicModel, longest: int) -> tuple[Series, ...]:
         forward = Forward(batch, load_weights(s, tensors), public.recipe, public.profile)
         with s.agreeing(written):
             behind_embedding(s, public.architecture, ghost((longest, public.inputs.hidden)), forward)
+
+    PlanRecorder(public.fixed).record(program)
+    return tuple(written.series)
+
+
+def _fitted_steps(public: PublicModel) -> dict[int, tuple[Series, ...]]:
+    """The series that a step of a text evaluates, by the class of its capacity. They depend on nothing else of it."""
+    if public.decoder is None:
+        return {}
+    least, most = Timeline(public.prefixed).capacity(1), SPARE * max(public.decoder.spec.longest, SLOTS)
+    return {size: _fitted_step(public, 2**size) for size in range(length_class(least), length_class(most) + 1)}
+
+
+def _fitted_step(public: PublicModel, capacity: int) -> tuple[Series, ...]:
+    tensors, written = GhostTensors(public.layout), Writer()
+
+    def program(s: PlanRecorder) -> None:
+        parameters = load_weights(s, tensors)
+        with s.agreeing(written):
+            first_step(public, s, parameters, (1, capacity, 1))
 
     PlanRecorder(public.fixed).record(program)
     return tuple(written.series)

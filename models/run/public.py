@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -19,9 +19,13 @@ from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.inputs import Request, TokenInputs
 from secformer.models.data.tensors import Layout
 from secformer.models.families.architecture import Architecture
+from secformer.models.families.decoder import Decoder
+from secformer.models.families.heads import Head
+from secformer.models.families.program import GUARD
 from secformer.models.families.table import architecture_from
 from secformer.models.ranges.profile import RangeProfile
-from secformer.mpc.errors import ModelError
+from secformer.models.run.decoding import LOGITS
+from secformer.mpc.errors import InputError, ModelError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Series
 from secformer.mpc.kernels import Kernels
@@ -43,9 +47,10 @@ class PublicModel:
 
     width   bits per word of what a client shares of a token: the embedding table's, or WORD_BITS for embedding sums
     names   names of the results that clients receive
-    books   one book (see `mpc/ops/book`) per length class of a request's longest text: the fitted series that the
-            parties use, in the program's order
+    books   one book (see `mpc/ops/book`) per length class of a request's longest text, public prefix included: the
+            fitted series that the parties use, in the program's order
     salt    random bytes in hexadecimal; because of them, the digest says nothing about the weights
+    steps   books of the steps of texts that grow, by the class of their capacity; nothing in models that generate none
     private True: clients share one-hot rows, and the parties hold the embedding tables as shares; False: clients hold
             the tables and share embedding sums, and the share files have no tables
     """
@@ -60,6 +65,7 @@ class PublicModel:
     salt: str
     notes: tuple[str, ...] = ()
     private: bool = True
+    steps: Mapping[int, tuple[Series, ...]] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
@@ -96,13 +102,53 @@ class PublicModel:
 
     def series(self, longest: int) -> tuple[Series, ...]:
         """The book of a request whose longest text has `longest` tokens."""
-        return self.books[length_class(longest)]
+        return self.books[length_class(self.prefixed + longest)]
+
+    def step_series(self, capacity: int) -> tuple[Series, ...]:
+        """The book of a step over so many slots. Raises InputError where a text may not have as many."""
+        if length_class(capacity) not in self.steps:
+            raise InputError(f"this text needs {capacity} slots of its caches, and it may have {self.slots}; tokens "
+                             f"that it went back from keep theirs, so begin a new one")
+        return self.steps[length_class(capacity)]
+
+    @property
+    def slots(self) -> int:
+        """The most slots that the caches of a text may have; 0 in models that generate no text."""
+        return 2 ** max(self.steps) if self.steps else 0
+
+    @property
+    def decoder(self) -> Decoder | None:
+        """The architecture, where it tells the next token."""
+        own = self.architecture
+        return own if isinstance(own, Decoder) and own.head is Head.CAUSAL else None
+
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        """Names of the results of a step."""
+        return (LOGITS, *((GUARD,) if GUARD in self.names else ()))
+
+    @property
+    def prefixed(self) -> int:
+        """Tokens of the public prefix, that every text begins with."""
+        return len(self.decoder.spec.prefix) if self.decoder is not None else 0
+
+    @cached_property
+    def numbers(self) -> str:
+        """A digest of the numbers that this machine computes for texts that grow; "" in models that generate none."""
+        if self.decoder is None:
+            return ""
+        h = hashlib.sha256()
+        for each in self.decoder.numbers(self.fixed.frac):
+            h.update(each.tobytes())
+        return h.hexdigest()
 
     def _facts(self) -> dict[str, Any]:
-        each = list(dict.fromkeys(f for book in self.books.values() for f in book))
-        books = {str(size): [each.index(f) for f in book] for size, book in self.books.items()}
+        each = list(dict.fromkeys(f for books in (self.books, self.steps) for book in books.values() for f in book))
+        books, steps = ({str(size): [each.index(f) for f in book] for size, book in found.items()}
+                        for found in (self.books, self.steps))
         named = self.architecture.model_type != UNNAMED
-        later = ({"family": self.architecture.model_type} if named else {}) | ({} if self.private else CLIENT)
+        later: dict[str, Any] = {"family": self.architecture.model_type} if named else {}
+        later |= ({} if self.private else CLIENT) | ({"steps": steps} if steps else {})
         return later | {
             "format": FORMAT, "spec": self.architecture.facts(), "recipe": self.recipe.name,
             "profile": self.profile.as_dict(), "frac": self.fixed.frac, "magnitude": self.fixed.magnitude,
@@ -126,12 +172,13 @@ class PublicModel:
             if (embedding := facts.get("embedding")) not in (None, *CLIENT.values()):
                 raise ValueError(f"its embedding is {embedding!r}, but this version reads 'client' or none")
             series = series_from_list(facts["series"])
+            books = {name: {int(size): tuple(series[i] for i in book) for size, book in facts.get(name, {}).items()}
+                     for name in ("books", "steps")}
             public = cls(
                 architecture_from(str(facts.get("family", UNNAMED)), facts["spec"]),
                 recipe_named(facts["recipe"]), RangeProfile.of(facts["profile"], where),
                 FixedPoint(facts["frac"], facts["magnitude"]), int(facts["width"]), tuple(facts["names"]),
-                {int(size): tuple(series[i] for i in book) for size, book in facts["books"].items()},
-                str(facts["salt"]), tuple(facts["notes"]), embedding is None,
+                books["books"], str(facts["salt"]), tuple(facts["notes"]), embedding is None, books["steps"],
             )
             if public.digest != facts["digest"]:
                 raise ValueError("its digest does not match its content")

@@ -13,7 +13,9 @@ from secformer.models.data.parameters import Parameters, load_weights
 from secformer.models.data.shares import GhostTensors, Tensors
 from secformer.models.families.blocks import Forward
 from secformer.models.families.program import Results, infer
+from secformer.models.run.decoding import Turn, decoder_of
 from secformer.models.run.public import PublicModel
+from secformer.models.run.served_steps import PartyText, Shape, first_step, request_of, step
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.ops.book import Reader
 from secformer.mpc.script import Script
@@ -36,6 +38,7 @@ class PartyModel:
         self.public, self._sessions, self._traced = public, sessions, traced
         self._recorder = PlanRecorder(public.fixed, chunk=sessions[0].party.chunk)
         self._scripts: OrderedDict[bytes, Script] = OrderedDict()
+        self._steps: OrderedDict[Shape, Plan] = OrderedDict()
         self._planning = threading.Lock()
         self._parameters: dict[Session, Parameters] = {}
 
@@ -70,7 +73,7 @@ class PartyModel:
             return self._scripts[key]
 
     def _script(self, batch: Batch) -> Script:
-        ghost = self._request(batch, np.zeros(0, dtype=np.uint64)).ghost()
+        ghost = request_of(self.public, batch, None)
 
         def program(s: PlanRecorder) -> None:
             self._infer(s, ghost, batch)
@@ -80,13 +83,40 @@ class PartyModel:
     def answer(self, batch: Batch, words: np.ndarray, number: int = 0) -> Results:
         """This party's half of the answer, by result name. The session of that number must be in a run of the batch's
         plan."""
-        return self._infer(self._sessions[number], self._request(batch, words), batch)
+        return self._infer(self._sessions[number], request_of(self.public, batch, words), batch)
+
+    # ---- texts that grow ------------------------------------------------------------------------------------------
+
+    def text(self) -> PartyText:
+        """A new text. Raises ModelError where the model does not tell the next token."""
+        first = self._sessions[0]
+        return PartyText(first, decoder_of(self.public.architecture), self._parameters[first])
+
+    def step_plan(self, shape: Shape) -> Plan:
+        """The plan of all steps of that shape. Raises InputError for more slots than texts may have."""
+        book = self.public.step_series(shape[1])
+
+        def program(s: PlanRecorder) -> None:
+            with s.agreeing(Reader(book)):
+                first_step(self.public, s, self._parameters[s], shape)
+
+        with self._planning:
+            if shape not in self._steps:
+                self._steps[shape] = self._recorder.record(program)
+                if len(self._steps) > PLANS:
+                    self._steps.popitem(last=False)
+            self._steps.move_to_end(shape)
+            return self._steps[shape]
+
+    def step(self, text: PartyText, turn: Turn, words: np.ndarray, number: int = 0) -> Results:
+        """This party's half of a step's answer. The session of that number must be in a run of the plan of the turn's
+        shape, and of the text's caches."""
+        s = self._sessions[number]
+        with s.agreeing(Reader(self.public.step_series(turn.capacity))):
+            return step(self.public, s, self._parameters[s], turn, text.taken(s), words)
 
     def _infer(self, s: Session, request: Request, batch: Batch) -> Results:
         public = self.public
         forward = Forward(batch, self._parameters[s], public.recipe, public.profile)
         with s.agreeing(Reader(public.series(batch.longest))):
             return infer(s, public.architecture, request, forward, public.names)
-
-    def _request(self, batch: Batch, words: np.ndarray) -> Request:
-        return self.public.request(batch, lambda: words)

@@ -25,6 +25,9 @@ def _need_servers() -> None:
 
 def provision(args: argparse.Namespace) -> None:
     arguments.check_profile(args)
+    prefix = arguments.public_prefix(args)
+    if args.system is not None and args.public_prefix != "system":
+        args.usage("--system is the public prefix's, with --public-prefix system; secret prompts are the clients' own")
     new_folder(args.out, "--out")
     from secformer.models.run.progress import shown
     from secformer.models.run.provisioning import write_shares
@@ -33,7 +36,7 @@ def provision(args: argparse.Namespace) -> None:
     with shown(args.progress) as tell:
         public = write_shares(args.model, args.out, recipe=args.recipe, profile=args.profile, seed_rank=args.seed_rank,
                               output=args.output, untrained_recipe=args.untrained_recipe, guard=not args.no_guard,
-                              embedding=args.embedding, frac=args.frac, tell=tell)
+                              embedding=args.embedding, frac=args.frac, public_prefix=prefix, tell=tell)
     show(args, serving.provision_json(public, Path(args.out)), serving.provision(public, Path(args.out)))
 
 
@@ -116,6 +119,7 @@ anything about the weights; send each to its own machine. One of the files holds
 examples:
   secformer provision ./my-bert --out shares
   secformer provision ./my-bert --out shares --recipe secformer --seed-rank 0
+  secformer provision ./my-chat-model --out shares --public-prefix system --system "You answer briefly."
   secformer provision ./my-bert --out shares --embedding client      every client gets the embedding tables
 """
 _DEALER = """\
@@ -170,6 +174,7 @@ def add(commands: Commands) -> None:
     p.add_argument("--no-guard", action="store_true",
                    help="check nothing: clients will not learn that values left the ranges that the computation is "
                         "right in")
+    arguments.prefix(p)
     arguments.frac(p)
     arguments.progress(p)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, TypeVar
 
@@ -48,6 +48,17 @@ class PartyConnection:
         """The party's half of the answer. Raises ProtocolError, PeerLost, InputError."""
         _, body = self._exchange("POST", "/v1/infer", pack_half(half))
         return unpack_answer(body, half.request)
+
+    def end(self, session: str) -> None:
+        """Ends a session of this client, if there is one: on a connection of its own, and without patience. Raises as
+        `infer`."""
+        patience, self._deadline = self._deadline, 0.0
+        try:
+            self.close()
+            self._exchange("DELETE", f"/v1/sessions/{session}", b"")
+        finally:
+            self._deadline = patience
+            self.close()
 
     def hang_up(self) -> None:
         """Ends a request that runs in another thread. Until `resume`, the next requests end at once."""
@@ -134,6 +145,16 @@ class BothParties:
             running = [self._threads.submit(question, party, rank) for rank, party in enumerate(self.parties)]
         except RuntimeError as closed:
             raise Left("this client was closed while another thread used it") from closed
+        try:
+            return self._answers(running)
+        except SecformerError:
+            raise
+        except BaseException:  # such as Ctrl-C
+            self.hang_up()
+            wait(running, GRACE)  # so that none of them tries again after `resume`
+            raise
+
+    def _answers(self, running: Sequence[Future[T]]) -> tuple[T, T]:
         problems: list[SecformerError] = []
         for future in as_completed(running):
             error = future.exception()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +14,9 @@ import numpy as np
 from secformer.models.data.batch import Batch, Steps
 from secformer.models.data.tokenizer import Reading, Texts, Tokenizer
 from secformer.models.families.program import GUARD
+from secformer.models.run.decoding import Decoding, decoder_of
 from secformer.models.run.gather import gather
+from secformer.models.run.generate import Generates
 from secformer.models.run.guard import named
 from secformer.models.run.helpers import Helpers
 from secformer.models.run.options import GUARDS
@@ -22,13 +26,13 @@ from secformer.models.run.public import PublicModel
 from secformer.models.run.tables import Tables
 from secformer.models.run.tasks import advice, answers
 from secformer.models.run.turns import Turns
-from secformer.mpc.errors import ProtocolError, SettingsError
-from secformer.mpc.fixed import decode
+from secformer.mpc.errors import ModelError, ProtocolError, SecformerError, SettingsError
 from secformer.mpc.meter import Cost
 from secformer.mpc.net.tls import client_context
-from secformer.mpc.prg import fresh_seed
 from secformer.roles.asking import BothParties
-from secformer.roles.messages import ID_DIGITS, Half
+from secformer.roles.decoding import RemoteDecoding
+from secformer.roles.halves import fresh_id, halves_of, joined
+from secformer.roles.messages import StepRequest
 from secformer.roles.settings import ClientSettings, load_client
 
 SOURCE = "the provisioned model's own"
@@ -45,7 +49,7 @@ def connect(settings: str | Path | ClientSettings, *, guard: str = "mark") -> Re
     return RemoteModel(settings if isinstance(settings, ClientSettings) else load_client(settings), guard=guard)
 
 
-class RemoteModel(Helpers):
+class RemoteModel(Helpers, Generates):
     """A model that two served parties hold. Use it as a context manager, or call `close`.
 
     A call sends up to `in_flight` requests at the same time. Several threads may call it: their calls are made one
@@ -67,6 +71,7 @@ class RemoteModel(Helpers):
         context = client_context(settings.tls)
         self._ways = [BothParties((settings.party0, settings.party1), context, settings.deadline)
                       for _ in range(settings.in_flight)]
+        self._sessions: set[str] = set()
         self._compared = self._closed = False
         self._turns = Turns()
 
@@ -113,26 +118,48 @@ class RemoteModel(Helpers):
     def _ask(self, way: BothParties, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
         """One request: a half to each party, at the same time. Party 1's half is a seed."""
         tell("asking the parties", 0, 1)
-        public, seed, request = self.public, fresh_seed(), fresh_seed().hex()[:ID_DIGITS]
-        if self._tables is None:
-            mine, _ = public.inputs.private_halves(batch, public.width, seed)
-        else:
-            mine, _ = public.inputs.client_halves(batch, self._tables.sums(batch), public.fixed.frac, seed)
-        halves = (Half(request, public.digest, batch.lengths, batch.mask, words=mine.words()),
-                  Half(request, public.digest, batch.lengths, batch.mask, seed=seed))
-        first, second = way.ask(lambda party, rank: party.infer(halves[rank]))
-        for names in (set(first.words), set(second.words)):
-            if names != set(public.names):
-                raise ProtocolError(f"a party answered with {sorted(names)}, but the model has {sorted(public.names)}; "
-                                    f"do all roles run the same version?")
-        answers = {}
-        for name, words in first.words.items():
-            if words.shape != second.words[name].shape:
-                raise ProtocolError(f"the halves of {name} have shapes {words.shape} and {second.words[name].shape}; "
-                                    f"do all roles run the same version?")
-            answers[name] = decode(words + second.words[name], public.fixed.frac)
+        found, cost = self._answered(way, batch, self.public.names, fresh_id())
         tell("asking the parties", 1, 1)
-        return named(answers), first.cost.merged(second.cost, parallel=True)
+        return named(found), cost
+
+    def _answered(self, way: BothParties, batch: Batch, names: Sequence[str],
+                  request: str, step: StepRequest | None = None) -> tuple[dict[str, np.ndarray], Cost]:
+        """The values of the results of these names, and what they cost."""
+        halves = halves_of(self.public, self._tables, batch, request, step)
+        answers = way.ask(lambda party, rank: party.infer(halves[rank]))
+        cost = answers[0].cost.merged(answers[1].cost, parallel=True)
+        return joined(answers, names, self.public.fixed.frac), cost
+
+    def decoding(self) -> Decoding:
+        """A text that grows at the parties, empty but for a public prefix. Nothing is sent before its first tokens.
+
+        Raises ModelError where the model does not tell the next token.
+        """
+        decoder = decoder_of(self.architecture)
+        if not self.public.steps:
+            raise ModelError("this model was provisioned by a version that did not generate text; ask its owner to "
+                             "provision it again")
+        return RemoteDecoding(decoder, self._step, self._end)
+
+    def _step(self, batch: Batch, request: str, step: StepRequest) -> tuple[dict[str, np.ndarray], Cost]:
+        with self._turns.take():
+            self._ways[0].resume()
+            self._compare()
+            self._sessions.add(step.session)
+            return self._answered(self._ways[0], batch, self.public.step_names, request, step)
+
+    def _end(self, session: str) -> None:
+        """Ends a session at the parties that can be reached. They end it by themselves after a while."""
+        with self._turns.take():
+            if session not in self._sessions:
+                return
+            self._sessions.remove(session)
+            self._ways[0].resume()
+            with suppress(SecformerError):
+                self._ways[0].ask(lambda party, rank: party.end(session))
+
+    def _noted(self) -> list[str]:
+        return list(self.public.notes)
 
     def _compare(self) -> None:
         """Checks once that both parties hold the model that this client knows."""
@@ -151,9 +178,12 @@ class RemoteModel(Helpers):
             way.hang_up()
 
     def close(self) -> None:
-        """Hangs up; a request that another thread makes ends with a ProtocolError. Closing twice is allowed."""
+        """Hangs up; a request that another thread makes ends with a ProtocolError. Sessions end. Closing twice is
+        allowed."""
         self._closed = True
         self._hang_up()
+        for session in tuple(self._sessions):
+            self._end(session)
         for way in self._ways:
             way.close()
 

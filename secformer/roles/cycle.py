@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from secformer.mpc.dealer.ahead import read_ahead
 from secformer.mpc.dealer.plan import Plan
@@ -12,15 +12,41 @@ from secformer.mpc.errors import Desync, ProtocolError, SecformerError
 from secformer.mpc.net.tls import TLSChannel
 from secformer.roles.jobs import Job, Jobs
 from secformer.roles.link import HEARTBEAT, LATE_HALF, OFFERED, Offer, Taken, hear_offer, hear_taken
+from secformer.roles.sessions import Stepping
 from secformer.roles.slots import Slots, Work, answering
 from secformer.roles.supply import Supply
+
+
+class Needs(NamedTuple):
+    """What a request needs: correlations and, where it continues a text, the session's next step."""
+
+    plan: Plan
+    stepping: Stepping | None = None
+
+    @property
+    def state(self) -> str:
+        return self.stepping.state if self.stepping is not None else ""
+
+    @property
+    def cache(self) -> str | None:
+        """The name of the caches that it takes; "" for that of its own run, None where it takes none."""
+        return self.stepping.session.run if self.stepping is not None else None
 
 
 class Computer(Protocol):
     """What the cycle needs of the party's engine."""
 
-    def plan(self, job: Job) -> Plan:
-        """The correlations that a request needs."""
+    def needs(self, job: Job) -> Needs:
+        """What a request needs. Raises SecformerError for one that cannot run."""
+
+    def begin(self, work: Work) -> None:
+        """Both parties have agreed to run this, and it starts next."""
+
+    def refused(self, job: Job, problem: str) -> None:
+        """The request will not run."""
+
+    def rest(self) -> None:
+        """Does what is due while nothing waits."""
 
     def report_material(self) -> None:
         """Reports what the store holds."""
@@ -49,17 +75,19 @@ class Cycle:
             Offer(tuple(ids), self._supply.last(), slot).tell(link)
             taken = hear_taken(link)
             if taken is None:
+                self._computer.rest()
                 continue
             if slot is None:
                 raise Desync(f"{link.peer} takes a request that was not offered; do both sides run the same version?")
             job = self._jobs.take(taken.request)
             with answering(job):
-                problem = self._objection(job, taken)
-                link.tell({"go": not problem, "error": problem})
-                if job is not None and problem:
-                    job.done.set_exception(ProtocolError(problem))
+                work, problem = self._checked(job, taken)
+                link.tell({"go": work is not None, "error": problem})
+                if work is not None:
+                    self._computer.begin(work)
+                    slots.start(slot, work)
                 elif job is not None:
-                    slots.start(slot, Work(job, taken, self._computer.plan(job)))
+                    self._refuse(job, problem)
 
     def follow(self, link: TLSChannel, slots: Slots[Any]) -> None:
         """Party 1: takes the first offered request that waits here too, and brings its corrections."""
@@ -70,7 +98,7 @@ class Cycle:
             if job is None or offer.slot is None:
                 self._jobs.candidates(0)  # ends requests past their deadline
                 if not offer.requests:
-                    self._computer.report_material()  # `secformer deal` may have added some
+                    self._computer.rest()
                 link.tell({"take": None})
                 continue
             with answering(job):
@@ -88,38 +116,46 @@ class Cycle:
             taken.tell(link)
             answer = link.hear()
             if answer.get("go") is True and work is not None:
+                self._computer.begin(work)
                 slots.start(slot, work)
                 started = True
             else:
-                job.done.set_exception(ProtocolError(str(answer.get("error"))))
+                self._refuse(job, str(answer.get("error")))
         finally:
             if work is not None and work.corrections is not None and not started:
                 work.corrections.close()
         return taken
 
-    def _objection(self, job: Job | None, taken: Taken) -> str:
-        """Why a taken request may not run, or "" if it may; then its serial is burnt."""
+    def _refuse(self, job: Job, problem: str) -> None:
+        self._computer.refused(job, problem)
+        job.done.set_exception(ProtocolError(problem))
+
+    def _checked(self, job: Job | None, taken: Taken) -> tuple[Work | None, str]:
+        """Party 0: a taken request, whose serial is then burnt; or why it may not run."""
         if job is None:
-            return "its client has left, or it no longer waits at party 0"
+            return None, "its client has left, or it no longer waits at party 0"
         if taken.error:
-            return f"party 1: {taken.error}"
-        for what, mine, theirs in (("shape", job.half.shape_digest, taken.shape),
-                                   ("plan", self._computer.plan(job).digest, taken.plan)):
-            if mine != theirs:
-                return f"the halves of the request differ: {what} {mine} at party 0, {theirs} at party 1"
+            return None, f"party 1: {taken.error}"
         try:
+            needs = self._computer.needs(job)
+            for what, mine, theirs in (("shape", job.half.shape_digest, taken.shape),
+                                       ("plan", needs.plan.digest, taken.plan)):
+                if mine != theirs:
+                    return None, f"the halves of the request differ: {what} {mine} at party 0, {theirs} at party 1"
+            if needs.state != taken.state:
+                raise Desync("the parties do not keep the same of this session; begin a new one")
             self._supply.burn(taken.space, taken.serial)
         except SecformerError as error:
-            return f"party 0: {error}"
-        return ""
+            return None, f"party 0: {error}"
+        return Work(job, taken, needs.plan, stepping=needs.stepping), ""
 
     def _supplied(self, job: Job, last: Mapping[str, int]) -> tuple[Work | None, Taken]:
         """A taken request with its corrections, or with the reason why there are none."""
         request = job.half.request
         try:
-            plan = self._computer.plan(job)
-            space, serial, corrections = self._supply.take(plan, last)
-            taken = Taken(request, job.half.shape_digest, plan.digest, space, serial)
-            return Work(job, taken, plan, read_ahead(corrections, plan)), taken
+            needs = self._computer.needs(job)
+            space, serial, corrections = self._supply.take(needs.plan, last, needs.cache)
+            taken = Taken(request, job.half.shape_digest, needs.plan.digest, space, serial, state=needs.state)
+            return Work(job, taken, needs.plan, read_ahead(corrections, needs.plan), needs.stepping), taken
         except (SecformerError, OSError) as error:
             return None, Taken(request, error=str(error))

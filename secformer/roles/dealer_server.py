@@ -126,12 +126,13 @@ class DealerServer:
                 if known.name != epoch:
                     raise Desync(f"the model's epoch is {known.name} at the dealer but {epoch} at party 1; join again")
                 first = max(self._state.serials.last(epoch, space), after) + 1
+                cache = _cache(ask, first)
                 self._state.serials.burn(epoch, space, first + count - 1)
             channel.tell({"serial": first})
             with self._computing() as runs:
-                script = Script(plan, plan.dealt)
-                for serial in range(first, first + count):
-                    self._dealt(runs, dealer, script, f"{space}/{serial}", channel)
+                script = Script(plan, plan.dealt if cache is None else "")  # a recording knows no caches
+                for run in (f"{space}/{serial}" for serial in range(first, first + count)):
+                    self._dealt(runs, dealer, script, run, channel, run if cache == "" else cache)
         finally:
             self._dealing.release()
         log.info("dealt", extra={"fields": {"epoch": epoch, "space": space, "serial": first, "count": count,
@@ -157,10 +158,11 @@ class DealerServer:
         kept = list(self._dealers.values())
         runs.forget(lambda name: name[0] not in kept)
 
-    def _dealt(self, runs: Runs, dealer: Dealer, script: Script, run: str, channel: TLSChannel) -> None:
+    def _dealt(self, runs: Runs, dealer: Dealer, script: Script, run: str, channel: TLSChannel,
+               cache: str | None) -> None:
         """The dealer is part of the program's name: its recordings read the masks that it holds."""
         def play(channels: Channels, _: Any) -> tuple[None, None]:
-            dealer.deal(script.plan, run, channels["party1"])
+            dealer.deal(script.plan, run, channels["party1"], cache)
             return None, None
 
         runs.run((dealer, script.name), script, dealer.seeds, run, {"party1": channel}, None, play)
@@ -178,6 +180,19 @@ class _Nobody(Channel):
     def abort(self, reason: str) -> None: ...
 
     def close(self) -> None: ...
+
+
+def _cache(ask: Mapping[str, Any], first: int) -> str | None:
+    """The name of the caches that runs from serial `first` on take. Raises Desync for one that no run before has."""
+    cache = ask.get("cache")
+    if cache is None or cache == "":
+        return cache
+    space, _, serial = str(cache).partition("/")
+    if space != LIVE or not (serial.isascii() and serial.isdigit()) or cache != f"{LIVE}/{int(serial)}" \
+            or int(serial) >= first:
+        raise Desync(f"caches are named by the run that opened them, {LIVE}/0 to {LIVE}/{first - 1}; party1 asks for "
+                     f"{str(cache)[:40]!r}")
+    return str(cache)
 
 
 def _field(note: Mapping[str, Any], name: str, kind: type) -> Any:

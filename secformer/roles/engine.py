@@ -19,6 +19,7 @@ from secformer.models.data.batch import Batch, blind_batch
 from secformer.models.families.program import Results
 from secformer.models.run.public import PublicModel
 from secformer.models.run.served import PartyModel
+from secformer.models.run.served_steps import slot_bytes
 from secformer.models.run.share_file import ShareFile
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.plan import Plan
@@ -29,15 +30,17 @@ from secformer.mpc.meter import Cost, Meter
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.tls import Listener, TLSChannel, client_context, server_context
 from secformer.mpc.party import Party
+from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, runs_on
 from secformer.mpc.sessions.secure import SecureSession
-from secformer.roles.cycle import Cycle
+from secformer.roles.cycle import Cycle, Needs
 from secformer.roles.dealing import WEIGHTS
 from secformer.roles.jobs import Job, Jobs
 from secformer.roles.link import HEARTBEAT, compare, hello
 from secformer.roles.linking import Link, Meeting, connect_link
 from secformer.roles.logs import not_recorded
 from secformer.roles.messages import Answer
+from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
 from secformer.roles.slots import Slots, Work
 from secformer.roles.supply import Supply
@@ -74,6 +77,8 @@ class Engine:
         self._model = PartyModel(share.public, *map(SecureSession, self._parties),
                                  traced=any(runs.recording for runs in self._runs))
         self._supply = Supply(settings, share.public.digest, self._model.provisioning, self._kernels.backend.buffer)
+        decoder = share.public.decoder
+        self.sessions = Sessions(settings, self._model.text, 1 if decoder is None else slot_bytes(decoder))
         self._opened = ""  # the epoch in which the weights were opened
         self._stop = threading.Event()
         self._jobs = jobs
@@ -148,7 +153,9 @@ class Engine:
         log.warning("connection refused or lost", extra={"fields": {"from": where, "problem": problem}})
 
     def _end_link(self, reason: str) -> None:
-        """Makes all connections of the link fail. Any thread may call this, and more than once."""
+        """Makes all connections of the link fail, and ends all sessions. Any thread may call this, and more than
+        once."""
+        self.sessions.end_all(f"the link of the two parties was lost: {reason}")
         link, self._link = self._link, None
         if link is not None:
             link.abort(reason)
@@ -158,7 +165,7 @@ class Engine:
         """Compares what must be the same at both parties, and opens the weights unless both still hold them opened."""
         epoch, control = self._supply.epoch.name, link.control
         mine = hello(self._public, self._model.provisioning, epoch, rank=self._rank, opened=self._opened == epoch,
-                     in_flight=self._settings.in_flight)
+                     in_flight=self._settings.in_flight, numbers=self._public.numbers)
         control.tell(mine)
         theirs = control.hear()
         compare(mine, theirs, control.peer)
@@ -180,8 +187,9 @@ class Engine:
         log.info("weights opened", extra={"fields": {"seconds": round(time.perf_counter() - started, 3),
                                                      "bytes": cost.offline_bytes}})
 
-    def _begin(self, slot: int, peer: Channel, run: str, plan: Plan, corrections: Channel | None, meter: Meter) -> None:
-        source = Source(self._supply.seed, run, plan, corrections, self._kernels, meter)
+    def _begin(self, slot: int, peer: Channel, run: str, plan: Plan, corrections: Channel | None, meter: Meter,
+               cache: str | None = None) -> None:
+        source = Source(self._supply.seed, run, plan, corrections, self._kernels, meter, cache)
         self._parties[slot].begin(peer, source, meter)
 
     @contextmanager
@@ -191,9 +199,27 @@ class Engine:
 
     # ---- requests -------------------------------------------------------------------------------------------------
 
-    def plan(self, job: Job) -> Plan:
-        """The correlations that a request needs."""
-        return self._model.plan(blind_batch(job.half.lengths, job.half.mask))
+    def needs(self, job: Job) -> Needs:
+        """The correlations that a request needs, and the step of a session, if it is one."""
+        if job.half.step is None:
+            return Needs(self._model.plan(blind_batch(job.half.lengths, job.half.mask)))
+        stepping = self.sessions.asked(job.half, job.client)
+        return Needs(self._model.step_plan(stepping.shape), stepping)
+
+    def begin(self, work: Work) -> None:
+        """Both parties have agreed to run this, and it starts next."""
+        if work.stepping is not None:
+            self.sessions.begin(work.stepping, work.taken.run)
+
+    def refused(self, job: Job, problem: str) -> None:
+        """The request will not run. A session whose step does not run is ended, here and at the other party."""
+        if job.half.step is not None:
+            self.sessions.end(job.client, job.half.step.session, f"a step was refused: {problem}")
+
+    def rest(self) -> None:
+        """Does what is due while nothing waits."""
+        self.sessions.expire()
+        self.report_material()  # `secformer deal` may have added some
 
     def _compute(self, slot: int, peer: TLSChannel, work: Work) -> None:
         """Runs the program of a request with the other party, and gives the job this party's half of the answer."""
@@ -202,21 +228,29 @@ class Engine:
         channels = {"peer": peer} if work.corrections is None else {"peer": peer, "dealer": work.corrections}
         started = time.perf_counter()
 
+        session = work.stepping.session if work.stepping is not None else None
+
         def play(channels: Channels, words: Any) -> tuple[Results, Cost]:
             started, meter = time.perf_counter(), Meter()
-            self._begin(slot, channels["peer"], taken.run, work.plan, channels.get("dealer"), meter)
+            self._begin(slot, channels["peer"], taken.run, work.plan, channels.get("dealer"), meter,
+                        session.run if session is not None else None)
+            if session is not None and session.turn is not None:
+                return self._model.step(session.text, session.turn, words, slot), meter.close(started)
             return self._model.answer(batch, words, slot), meter.close(started)
 
         with self._computing(slot):
-            script = self._model.script(batch)
+            script = self._model.script(batch) if session is None else Script(work.plan)
             ran = self._runs[slot].run((self._opened, script.name), script, (self._supply.seed,), taken.run, channels,
                                        self._words(job, batch), play)
         cost = ran.facts.lasting(time.perf_counter() - started) if ran.repeated else ran.facts
+        if session is not None:
+            self.sessions.done(session)
         job.done.set_result(Answer(ran.results, self._public.fixed.frac, cost))
         self._reports.answered(cost)
         log.info("answered", extra={"fields": {"request": taken.request, "client": job.client, "run": taken.run,
                                                "slot": slot, "tokens": batch.tokens, "seconds": round(cost.seconds, 3),
-                                               "bytes": cost.bytes, "rounds": cost.rounds}})
+                                               "bytes": cost.bytes, "rounds": cost.rounds,
+                                               **({"session": session.run} if session is not None else {})}})
 
     def _words(self, job: Job, batch: Batch) -> Any:
         if job.half.words is not None:

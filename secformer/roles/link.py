@@ -4,7 +4,7 @@
 2. unless both parties still hold the opened weights: the run that opens them
 3. party 0: offer {"requests": ids in fair order, "slot": a free one, "last": {"live": its last used serial}}; without
    ids it is a sign of life
-4. party 1: {"take": id, "shape", "plan", "space", "serial"}, or {"take": id, "error"}, or {"take": null}
+4. party 1: {"take": id, "shape", "plan", "space", "serial", "state"}, or {"take": id, "error"}, or {"take": null}
 5. party 0: {"go": true}, and both run the program in that slot; or {"go": false, "error"}
 
 The conversation goes on while requests run: it has a connection of its own (see `linking`).
@@ -28,12 +28,15 @@ HEARTBEAT = 5.0   # seconds between offers if no request waits
 LATE_HALF = 0.05  # seconds that party 1 waits for its half of an offered request to arrive
 
 
-def hello(public: PublicModel, plan: Plan, epoch: str, *, rank: int, opened: bool, in_flight: int) -> dict[str, Any]:
-    """What a party is and runs. `opened`: it holds weights that were opened in this epoch."""
+def hello(public: PublicModel, plan: Plan, epoch: str, *, rank: int, opened: bool, in_flight: int,
+          numbers: str = "") -> dict[str, Any]:
+    """What a party is and runs. `opened`: it holds weights that were opened in this epoch. `numbers`: a digest of those
+    that it computes for texts that grow."""
     return {
         "same": {"version": __version__, "ring": WORD_BITS, "fractional bits": public.fixed.frac,
                  "magnitude": public.fixed.magnitude, "recipe": public.recipe.name, "model": public.digest,
-                 "plan": plan.digest, "epoch": epoch, "in_flight": in_flight},
+                 "plan": plan.digest, "epoch": epoch, "in_flight": in_flight,
+                 "numbers of positions": numbers},
         "rank": rank, "opened": opened,
     }
 
@@ -53,7 +56,10 @@ def compare(mine: Mapping[str, Any], theirs: Mapping[str, Any], peer: str) -> No
 
 @dataclass(frozen=True)
 class Taken:
-    """Party 1's answer to an offer: which request runs, and under which run's streams; or why it cannot run."""
+    """Party 1's answer to an offer: which request runs, and under which run's streams; or why it cannot run.
+
+    state  of the session that the request continues
+    """
 
     request: str
     shape: str = ""
@@ -61,6 +67,7 @@ class Taken:
     space: str = ""
     serial: int = -1
     error: str = ""
+    state: str = ""
 
     @property
     def run(self) -> str:
@@ -69,7 +76,7 @@ class Taken:
 
     def tell(self, channel: StreamChannel) -> None:
         channel.tell({"take": self.request, "shape": self.shape, "plan": self.plan, "space": self.space,
-                      "serial": self.serial, "error": self.error})
+                      "serial": self.serial, "error": self.error, "state": self.state})
 
 
 def hear_taken(channel: StreamChannel) -> Taken | None:
@@ -79,7 +86,7 @@ def hear_taken(channel: StreamChannel) -> Taken | None:
         return None
     try:
         return Taken(str(note["take"]), str(note["shape"]), str(note["plan"]), str(note["space"]), int(note["serial"]),
-                     str(note["error"]))
+                     str(note["error"]), str(note["state"]))
     except (KeyError, TypeError, ValueError) as error:
         raise Desync(f"{channel.peer} answered an offer with a note that cannot be read (keys {sorted(note)}); do both "
                      f"sides run the same version?") from error

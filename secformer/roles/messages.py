@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -24,12 +24,26 @@ MAX_HEADER = 1 << 20  # bytes of the header of a body
 ID_DIGITS = 32        # hexadecimal digits of a request id, 128 random bits
 
 
+@dataclass(frozen=True)
+class StepRequest:
+    """What a request says that continues a text (see `sessions`).
+
+    session  id of the session: that of the request which opens it
+    keep     the tokens of the text that stay, those of a public prefix included
+    last     of how many of the new tokens the logits are wanted
+    """
+
+    session: str
+    keep: int
+    last: int
+
+
 @dataclass(frozen=True, eq=False)
 class Half:
     """One party's half of a request. Lengths (B,) and mask (B, T) are public and must be the same in both halves.
 
     A half holds either words, this party's share of the one-hot rows (N, V + S) or of the embedding sums (N, C), or the
-    seed of that share.
+    seed of that share. A half with a `step` holds new tokens of one text.
     """
 
     request: str
@@ -38,12 +52,15 @@ class Half:
     mask: np.ndarray
     words: np.ndarray | None = field(default=None, repr=False)
     seed: bytes | None = field(default=None, repr=False)
+    step: StepRequest | None = None
 
     @cached_property
     def shape_digest(self) -> str:
         """A digest of everything that must be the same in both halves."""
         h = hashlib.sha256(f"{self.model}:{self.mask.shape}:".encode())
         h.update(np.ascontiguousarray(self.lengths, dtype="<i8").tobytes() + np.packbits(self.mask).tobytes())
+        if self.step is not None:
+            h.update(f"{self.step.session}:{self.step.keep}:{self.step.last}".encode())
         return h.hexdigest()
 
 
@@ -65,7 +82,10 @@ def pack_half(half: Half) -> bytes:
         tensors["words"] = np.ascontiguousarray(half.words)
     else:
         tensors["seed"] = np.frombuffer(half.seed or b"", dtype=np.uint8)
-    return bytes(save(tensors, metadata={"format": REQUEST, "request": half.request, "model": half.model}))
+    metadata = {"format": REQUEST, "request": half.request, "model": half.model}
+    if half.step is not None:
+        metadata |= {name: str(value) for name, value in asdict(half.step).items()}
+    return bytes(save(tensors, metadata=metadata))
 
 
 def unpack_half(body: bytes, *, columns: int, width: int, longest: int, max_tokens: int) -> Half:
@@ -76,8 +96,7 @@ def unpack_half(body: bytes, *, columns: int, width: int, longest: int, max_toke
     """
     tensors, metadata = _unpack(body, REQUEST, InputError)
     request, model = metadata.get("request", ""), metadata.get("model", "")
-    if len(request) != ID_DIGITS or set(request) - set("0123456789abcdef"):
-        raise InputError(f"a request id must have {ID_DIGITS} hexadecimal digits, got {request[:64]!r}")
+    _require_id("request", request)
     if set(tensors) not in ({"lengths", "mask", "words"}, {"lengths", "mask", "seed"}):
         raise InputError(f"a request must hold lengths, mask, and words or seed; got {sorted(tensors)}")
     lengths, mask = tensors["lengths"], tensors["mask"]
@@ -95,16 +114,37 @@ def unpack_half(body: bytes, *, columns: int, width: int, longest: int, max_toke
     attend = mask.astype(bool)
     if (attend & ~present).any() or not attend.any(axis=1).all():
         raise InputError("the mask must attend to at least one token of each text, and to none beyond its end")
+    step = _step(metadata, lengths, attend)
     if "seed" in tensors:
         seed = tensors["seed"]
         if seed.dtype != np.uint8 or seed.shape != (SEED_BYTES,):
             raise InputError(f"a seed must have {SEED_BYTES} bytes, got {seed.dtype} {seed.shape}")
-        return Half(request, model, lengths, attend, seed=seed.tobytes())
+        return Half(request, model, lengths, attend, seed=seed.tobytes(), step=step)
     words, shape = tensors["words"], (int(lengths.sum()), columns)
     dtype = np.dtype(word_type(width))
     if words.dtype != dtype or words.shape != shape:
         raise InputError(f"words must be {dtype} of shape {shape}, got {words.dtype} {words.shape}")
-    return Half(request, model, lengths, attend, words=words)
+    return Half(request, model, lengths, attend, words=words, step=step)
+
+
+def _step(metadata: Mapping[str, str], lengths: np.ndarray, attend: np.ndarray) -> StepRequest | None:
+    """What the request says of a text that it continues. Raises InputError."""
+    if "session" not in metadata:
+        return None
+    session, keep, last = metadata["session"], metadata.get("keep", ""), metadata.get("last", "")
+    _require_id("session", session)
+    if not all(number.isascii() and number.isdigit() and len(number) < ID_DIGITS for number in (keep, last)):
+        raise InputError(f"a step says in whole numbers how many tokens it keeps, and of how many it wants the logits; "
+                         f"got {keep[:64]!r} and {last[:64]!r}")
+    if lengths.size != 1 or not attend.all() or not 1 <= int(last) <= int(lengths[0]):
+        raise InputError(f"a step holds new tokens of one text, all of them attended to, and as many as logits are "
+                         f"wanted; got {lengths.size} texts and {last} logits")
+    return StepRequest(session, int(keep), int(last))
+
+
+def _require_id(what: str, given: str) -> None:
+    if len(given) != ID_DIGITS or set(given) - set("0123456789abcdef"):
+        raise InputError(f"a {what} id must have {ID_DIGITS} hexadecimal digits, got {given[:64]!r}")
 
 
 def pack_answer(answer: Answer, request: str) -> bytes:

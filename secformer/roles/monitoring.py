@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -53,6 +53,10 @@ class Metrics:
         Gauge("secformer_waiting_requests", "Requests that wait", registry=registry).set_function(jobs.waiting)
         Gauge("secformer_ready", "1 when requests are answered", registry=registry).set_function(
             lambda: float(not status.reason))
+
+    def count_sessions(self, count: Callable[[], int]) -> None:
+        """Shows how many sessions are open."""
+        Gauge("secformer_sessions", "Texts that are being generated", registry=self._registry).set_function(count)
 
     def ended(self, outcome: str, seconds: float) -> None:
         """Counts a request that ended after this many seconds."""

@@ -43,10 +43,11 @@ def run_party(settings: PartySettings) -> None:
     jobs, status = Jobs(settings.queue), Status()
     metrics = Metrics(status, jobs)
     engine = Engine(settings, jobs, Reports(status, metrics))
+    metrics.count_sessions(engine.sessions.count)
     thread = threading.Thread(target=engine.run, name="engine", daemon=True)
     thread.start()
     try:
-        serve(settings, Web(settings, engine.public, jobs, status, metrics))
+        serve(settings, Web(settings, engine.public, jobs, status, metrics, engine.sessions))
     finally:
         engine.stop()
         thread.join(ENDING)

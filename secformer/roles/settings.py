@@ -76,6 +76,14 @@ class PartySettings(_Checked):
         "whole", "how many requests run at the same time; must be the same at both parties", least=1, most=MOST_SLOTS))
     queue: int = field(
         default=1000, metadata=_key("whole", "how many requests may wait; further ones are refused", least=1))
+    sessions: int = field(default=32, metadata=_key(
+        "whole", "how many texts that clients generate may be open here at the same time", least=1))
+    session_idle: float = field(default=600.0, metadata=_key(
+        "seconds", "after how many seconds without a request such a text is ended"))
+    session_age: float = field(default=86400.0, metadata=_key(
+        "seconds", "after how many seconds such a text is ended, however much it is used"))
+    session_mb: int = field(default=4096, metadata=_key(
+        "whole", "how much memory such texts may take together, in MB", least=1))
     max_body_mb: int = field(default=256, metadata=_key("whole", "largest size of a request's body, in MB", least=1))
     max_tokens: int = field(default=4096, metadata=_key(
         "whole", "most positions in one request: the number of texts times the tokens of the longest text", least=1))

@@ -18,18 +18,21 @@ from secformer.mpc.errors import Desync, ProtocolError, SecformerError
 from secformer.mpc.net.channel import Channel
 from secformer.roles.jobs import Job
 from secformer.roles.link import Taken
+from secformer.roles.sessions import Stepping
 
 C = TypeVar("C")
 
 
 @dataclass(frozen=True)
 class Work:
-    """A request that both parties have agreed to run. `corrections` are closed when it has ended."""
+    """A request that both parties have agreed to run. `corrections` are closed when it has ended; `stepping` is the
+    step of a session, if it is one."""
 
     job: Job
     taken: Taken
     plan: Plan
     corrections: Channel | None = None
+    stepping: Stepping | None = None
 
 
 class Slots(Generic[C]):

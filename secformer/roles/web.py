@@ -22,8 +22,9 @@ from secformer.mpc.net.tcp import listening
 from secformer.mpc.net.tls import server_context
 from secformer.roles.connections import PEER, PatientLoop, client_protocol, refused
 from secformer.roles.jobs import DuplicateRequest, Expired, Jobs, QueueFull
-from secformer.roles.messages import Answer, Half, pack_answer, unpack_half
+from secformer.roles.messages import ID_DIGITS, Answer, Half, pack_answer, unpack_half
 from secformer.roles.monitoring import Metrics, Status
+from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
 
 BODY = "application/octet-stream"
@@ -45,15 +46,17 @@ class Refusal(Exception):
 class Web:
     """What clients see of a party: it takes halves of requests and returns halves of answers."""
 
-    def __init__(self, settings: PartySettings, public: PublicModel, jobs: Jobs, status: Status, metrics: Metrics):
+    def __init__(self, settings: PartySettings, public: PublicModel, jobs: Jobs, status: Status, metrics: Metrics,
+                 sessions: Sessions):
         self._settings, self._public = settings, public
-        self._jobs, self._status, self._metrics = jobs, status, metrics
+        self._jobs, self._status, self._metrics, self._sessions = jobs, status, metrics, sessions
         self._description = public.to_json().encode()
 
     def app(self) -> Starlette:
         """The application for clients."""
         return Starlette(routes=[Route("/v1/infer", self._infer, methods=["POST"]),
-                                 Route("/v1/model", self._model, methods=["GET"])])
+                                 Route("/v1/model", self._model, methods=["GET"]),
+                                 Route("/v1/sessions/{session}", self._end, methods=["DELETE"])])
 
     def health(self) -> Starlette:
         """The application for operators."""
@@ -72,6 +75,14 @@ class Web:
 
     async def _model(self, request: Request) -> Response:
         return Response(self._description, media_type="application/json")
+
+    async def _end(self, request: Request) -> Response:
+        """Ends a session of the client, if it has this one; it does not learn which."""
+        role, name = request.scope[PEER]
+        if role != "client":
+            return _error(Refusal(403, "role", f"sessions are clients', but this certificate is {role}'s"), None)
+        self._sessions.end(name, request.path_params["session"][:ID_DIGITS], "its client ended it")
+        return JSONResponse({})
 
     async def _infer(self, request: Request) -> Response:
         started, half, outcome = time.monotonic(), None, "failed"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -19,7 +20,7 @@ from secformer.roles.client import RemoteModel
 from secformer.roles.dealer_server import DealerServer
 from secformer.roles.engine import Engine
 from secformer.roles.jobs import Jobs
-from secformer.roles.messages import Answer
+from secformer.roles.messages import Answer, Half
 from secformer.roles.settings import load_client, load_dealer, load_party
 from secformer.roles.trial import LocalRoles
 
@@ -47,8 +48,10 @@ class Reports:
 class Engines:
     """Entering starts the three roles; leaving ends them, and checks that their threads have ended."""
 
-    def __init__(self, folder: Path, model: Any = None, **settings: Any):
-        self.roles = LocalRoles(folder, demo_model() if model is None else model, settings=PARTIES | settings)
+    def __init__(self, folder: Path, model: Any = None, provisioning: Mapping[str, Any] | None = None,
+                 **settings: Any):
+        self.roles = LocalRoles(folder, demo_model() if model is None else model, settings=PARTIES | settings,
+                                **provisioning or {})
         self.jobs, self.reports = (Jobs(99), Jobs(99)), (Reports(), Reports())
 
     def __enter__(self) -> Self:
@@ -71,10 +74,10 @@ class Engines:
         assert link is not None
         return link.slots[slot]
 
-    def client(self, **settings: Any) -> RemoteModel:
-        """A client of these engines, without HTTP between."""
+    def client(self, name: str = "client", **settings: Any) -> RemoteModel:
+        """A client of that name of these engines, without HTTP between."""
         model = RemoteModel(replace(load_client(self.roles.settings("client")), **settings))
-        ways: Any = [_Directly(self) for _ in model._ways]
+        ways: Any = [_Directly(self, name) for _ in model._ways]
         model._ways, model._compared = ways, True
         return model
 
@@ -96,9 +99,9 @@ def _slots() -> list[threading.Thread]:
 class _Directly:
     """Stands for `BothParties`: a half goes into the queue of its party."""
 
-    def __init__(self, engines: Engines):
-        self._parties = [SimpleNamespace(infer=lambda half, jobs=jobs: jobs.submit(half, "client", 120.0))
-                         for jobs in engines.jobs]
+    def __init__(self, engines: Engines, client: str):
+        self._parties = [SimpleNamespace(infer=partial(_submitted, jobs, client), end=partial(_ended, engine, client))
+                         for jobs, engine in zip(engines.jobs, engines.engines, strict=True)]
 
     def ask(self, question: Callable[[Any, int], Future[Answer]]) -> tuple[Answer, ...]:
         futures = [question(party, rank) for rank, party in enumerate(self._parties)]
@@ -109,6 +112,16 @@ class _Directly:
     def hang_up(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+def _submitted(jobs: Jobs, client: str, half: Half) -> Future[Answer]:
+    return jobs.submit(half, client, 120.0)
+
+
+def _ended(engine: Engine, client: str, session: str) -> Future[Any]:
+    done: Future[Any] = Future()
+    done.set_result(engine.sessions.end(client, session, "its client ended it"))
+    return done
 
 
 class Gate:

@@ -42,6 +42,17 @@ def test_provision_with_tables_for_clients(tmp_path: Path, capsys: pytest.Captur
     assert "embedding tables, which are part of the weights: give it to clients only, and to no party" in out
 
 
+@pytest.mark.parametrize(("options", "says"), [
+    (("--public-prefix", "system"), "makes the system prompt public; give it with --system"),
+    (("--system", "Be brief."), "--system is the public prefix's, with --public-prefix system"),
+    (("--public-prefix", "bos"), "invalid choice: 'bos'")])
+def test_a_public_prefix_is_said_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...],
+                                         says: str) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["provision", str(tmp_path), "--out", str(tmp_path / "shares"), *options])
+    assert left.value.code == 2 and says in capsys.readouterr().err
+
+
 def test_provision_in_the_fast_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The public description carries the format: parties that hold another one refuse each other."""
     model = write_checkpoint(tmp_path / "model", "BertForSequenceClassification")

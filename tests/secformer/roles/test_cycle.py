@@ -17,7 +17,7 @@ from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync, PeerLost, ProtocolError
 from secformer.mpc.meter import Cost
 from secformer.roles import cycle as module
-from secformer.roles.cycle import Cycle
+from secformer.roles.cycle import Cycle, Needs
 from secformer.roles.jobs import Job, Jobs
 from secformer.roles.messages import Answer, Half
 from secformer.roles.slots import Slots, Work
@@ -47,7 +47,7 @@ class Supply:
     def last(self) -> dict[str, int]:
         return {"live": max((serial for _, serial in self.burnt), default=-1)}
 
-    def take(self, plan: Plan, others: dict[str, int]) -> tuple[str, int, Corrections]:
+    def take(self, plan: Plan, others: dict[str, int], cache: str | None = None) -> tuple[str, int, Corrections]:
         if self.problem is not None:
             raise self.problem
         self.given.append(Corrections())
@@ -70,12 +70,20 @@ class Computer:
 
     def __init__(self) -> None:
         self.needed, self.ran, self.reported = PLAN, list[tuple[str, str]](), 0
+        self.rested = threading.Event()
         self.slots: dict[str, int] = {}
         self.held: dict[str, threading.Event] = {}
         self.problem: Exception | None = None
 
-    def plan(self, job: Job) -> Plan:
-        return self.needed
+    def needs(self, job: Job) -> Needs:
+        return Needs(self.needed)
+
+    def begin(self, work: Work) -> None: ...
+
+    def refused(self, job: Job, problem: str) -> None: ...
+
+    def rest(self) -> None:
+        self.rested.set()
 
     def compute(self, slot: int, channel: str, work: Work) -> None:
         if self.problem is not None:
@@ -186,10 +194,10 @@ def test_no_two_runs_have_a_name_in_common(order: list[str], seed: int) -> None:
         leader, follower = parties = tuple(Party(rank, link) for rank, link in enumerate(notes_pair()))
         real = follower.supply.take
 
-        def take(plan: Plan, others: dict[str, int]) -> Any:
+        def take(plan: Plan, others: dict[str, int], cache: str | None = None) -> Any:
             if "fail to supply" in order and rng.random() < 0.3:
                 raise PeerLost("no material")
-            return real(plan, others)
+            return real(plan, others, cache)
 
         follower.supply.take = take  # type: ignore[method-assign]
         futures = []
@@ -216,11 +224,8 @@ def test_a_half_alone_waits_and_holds_nobody_up(parties: tuple[Party, Party]) ->
     assert follower.ask("alone").result(30) and alone.result(30)
 
 
-def test_material_is_reported_while_nothing_waits(parties: tuple[Party, Party]) -> None:
-    leader, follower = parties
-    reported = threading.Event()
-    follower.computer.report_material = reported.set  # type: ignore[method-assign]
-    assert reported.wait(30) and leader.computer.reported == 0
+def test_what_is_due_is_done_while_nothing_waits(parties: tuple[Party, Party]) -> None:
+    assert all(party.computer.rested.wait(30) for party in parties) and not parties[0].computer.reported
 
 
 @pytest.mark.parametrize("differ", ["shape", "plan"])

@@ -68,6 +68,16 @@ def dealt(client: DealerClient, epoch: Epoch, **changes: Any) -> int:
     return serial
 
 
+@pytest.mark.parametrize("cache", ["live/3", "live/03", "live/-1", "live/x", "stored/0", "live", 0, "weights"])
+def test_caches_have_the_name_of_a_run_that_came_before(roles: Path, dealer: DealerServer, cache: Any) -> None:
+    client = party(roles, dealer)
+    epoch = client.join(patience=PATIENCE)
+    assert [dealt(client, epoch, cache=name) for name in ("", "live/0", "live/1")] == [0, 1, 2]
+    with pytest.raises(Desync, match="caches are named by the run that opened them, live/0 to live/2"):
+        dealt(client, epoch, cache=cache)
+    assert dealt(client, epoch) == 3, "what was refused used no serial"
+
+
 def test_serials_ascend_above_what_either_has_used(roles: Path, dealer: DealerServer) -> None:
     client = party(roles, dealer)
     epoch = client.join(patience=PATIENCE)

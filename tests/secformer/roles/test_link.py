@@ -41,7 +41,7 @@ def test_no_hello_at_all() -> None:
         compare(greeting(0), {"take": None}, "party 1")
 
 
-@pytest.mark.parametrize("taken", [Taken("id", "shape", "plan", "live", 7), Taken("id", error="no material")])
+@pytest.mark.parametrize("taken", [Taken("id", "s", "plan", "live", 7, state="x"), Taken("id", error="no material")])
 def test_what_is_taken_comes_over(taken: Taken) -> None:
     near, far = notes_pair()
     taken.tell(far)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,16 @@ from safetensors.numpy import save
 
 from secformer.mpc.errors import InputError, ProtocolError
 from secformer.mpc.meter import Cost
-from secformer.roles.messages import ANSWER, Answer, Half, pack_answer, pack_half, unpack_answer, unpack_half
+from secformer.roles.messages import (
+    ANSWER,
+    Answer,
+    Half,
+    StepRequest,
+    pack_answer,
+    pack_half,
+    unpack_answer,
+    unpack_half,
+)
 
 ID = "0123456789abcdef" * 2
 ROWS, LIMITS = 7, {"columns": 7, "width": 24, "longest": 9, "max_tokens": 40}
@@ -49,6 +59,16 @@ def test_halves_agree_on_their_shape_alone() -> None:
     assert a.shape_digest != Half(ID, a.model, a.lengths, masked, seed=bytes(32)).shape_digest
 
 
+@given(keep=st.integers(0, 10**9), last=st.integers(1, 3))
+def test_a_step_comes_back(keep: int, last: int) -> None:
+    plain = a_half([3], False)
+    sent = replace(plain, step=StepRequest("ab" * 16, keep, last))
+    came = unpack_half(pack_half(sent), **LIMITS)
+    assert came.step == sent.step and came.shape_digest == sent.shape_digest != plain.shape_digest
+    for change in ({"session": "cd" * 16}, {"keep": keep + 1}, {"last": last + 1}):
+        assert replace(sent, step=replace(sent.step, **change)).shape_digest != sent.shape_digest
+
+
 def body(tensors: dict[str, Any] | None = None, metadata: dict[str, str] | None = None, without: str = "") -> bytes:
     good = {"lengths": np.array([3, 4]), "mask": (np.arange(4) < np.array([[3], [4]])).astype(np.uint8),
             "words": np.zeros((7, ROWS), np.uint32)}
@@ -69,6 +89,10 @@ def body(tensors: dict[str, Any] | None = None, metadata: dict[str, str] | None 
     (body({"words": np.zeros((7, ROWS), np.uint64)}), "words must be"),
     (body({"words": np.zeros((6, ROWS), np.uint32)}), "words must be"),
     (body({"seed": np.zeros(31, np.uint8)}, without="words"), "seed must have"), (b"", "safetensors"),
+    (body(metadata={"session": "x"}), "session id"), (body(metadata={"session": ID}), "in whole numbers"),
+    (body(metadata={"session": ID, "keep": "-1", "last": "1"}), "in whole numbers"),
+    (body(metadata={"session": ID, "keep": "1", "last": "9" * 99}), "in whole numbers"),
+    (body(metadata={"session": ID, "keep": "1", "last": "1"}), "one text, .* got 2 texts and 1 logits"),
     (b"\0" * 8, "safetensors"), (b"\xff" * 64, "safetensors"), (body()[:-1], "safetensors"),
     (body() + b"x", "safetensors"),
     ((8).to_bytes(8, "little") + b"[1, 2]  ", "safetensors"),

@@ -27,6 +27,7 @@ import pytest
 from roles_lab import LONG, TEXT, Asking, ask, in_the_middle, logged, no_serial_twice, right, serials, until
 
 from secformer import __version__, connect, demo_model
+from secformer.models.run.decoding import new_tokens
 from secformer.models.run.provisioning import write_shares
 from secformer.models.run.share_file import share_file
 from secformer.mpc.errors import InputError, ProtocolError
@@ -34,7 +35,7 @@ from secformer.mpc.net.tls import Identity, client_context, host_name
 from secformer.mpc.net.wire import HEADER_BYTES
 from secformer.roles import certificates
 from secformer.roles.certificates import init, issue
-from secformer.roles.messages import Half, pack_half
+from secformer.roles.messages import Half, StepRequest, pack_half
 from secformer.roles.settings import load_client
 from secformer.roles.trial import LocalRoles
 
@@ -278,10 +279,29 @@ def test_a_half_whose_other_half_never_comes_ends_with_its_client(up: LocalRoles
 
 def test_one_id_is_answered_once(up: LocalRoles) -> None:
     client = load_client(up.settings("client"))
-    with connect(client) as model, mock.patch("secformer.roles.client.fresh_seed", lambda: bytes(32)):
+    with connect(client) as model, mock.patch("secformer.roles.halves.fresh_seed", lambda: bytes(32)):
         right(model.infer(TEXT))
         with pytest.raises(ProtocolError, match="sent before"):
             model.infer(TEXT)
+    all_well(up)
+
+
+def test_sessions_over_https(up: LocalRoles) -> None:
+    """This model generates no text. A session that its client has ended stays ended."""
+    first, second, batch = os.urandom(16).hex(), os.urandom(16).hex(), new_tokens([7])
+    with connect(up.settings("client")) as model:
+        with pytest.raises(ProtocolError, match="BertForSequenceClassification does not tell the next token"):
+            model._step(batch, first, StepRequest(first, 0, 1))
+        model._sessions.add(second)
+        model._end(second)
+        for name, why in ((first, "a step was refused"), (second, "its client ended it")):
+            with pytest.raises(ProtocolError, match=rf"the session has ended \({why}"):
+                model._step(batch, os.urandom(16).hex(), StepRequest(name, 0, 1))
+    connection = HTTPConnection("127.0.0.1", timeout=20)
+    connection.sock = connected(up, "dealer", "party0", "party0")
+    connection.request("DELETE", f"/v1/sessions/{first}")
+    assert connection.getresponse().status == 403
+    connection.close()
     all_well(up)
 
 

@@ -198,7 +198,8 @@ DURATIONS = [(cls, f.name) for cls, f in KEYS if f.metadata["kind"] == "seconds"
 
 
 def test_all_durations_are_here() -> None:
-    assert sorted({name for _, name in DURATIONS}) == ["deadline", "dealer_wait", "header_deadline", "request_deadline"]
+    assert sorted({name for _, name in DURATIONS}) == [
+        "deadline", "dealer_wait", "header_deadline", "request_deadline", "session_age", "session_idle"]
     assert {cls for cls, _ in DURATIONS} == set(LOADERS)
 
 

@@ -44,8 +44,9 @@ class Dealer:
             raise PeerLost("the dealer does not answer")
         return self.epoch
 
-    def deal(self, epoch: Epoch, space: str, after: int, plan: Any, *, patience: float) -> tuple[int, Corrections]:
-        self.asked = epoch, space, after, plan
+    def deal(self, epoch: Epoch, space: str, after: int, plan: Any, *, patience: float,
+             cache: str | None) -> tuple[int, Corrections]:
+        self.asked, self.cache = (epoch, space, after, plan), cache
         if self.epoch is None:
             raise PeerLost("the dealer does not answer")
         return self.serial, self.corrections
@@ -139,8 +140,15 @@ def test_what_is_stored_is_taken_first(supply: Supply, dealer: Dealer, monkeypat
     monkeypatch.setattr(module.Store, "take", lambda self, plan: stored.pop(0))
     space, serial, _ = supply.take(PLAN, {})
     assert (space, serial) == (SPACE, 4) and not hasattr(dealer, "asked")
-    assert supply.take(PLAN, {})[0] == LIVE
+    assert supply.take(PLAN, {})[0] == LIVE and dealer.cache is None
     assert supply.left() == {}
+
+
+@pytest.mark.parametrize("cache", ["", "live/3"])
+def test_what_takes_a_cache_never_comes_from_the_store(supply: Supply, dealer: Dealer, monkeypatch: pytest.MonkeyPatch,
+                                                       cache: str) -> None:
+    monkeypatch.setattr(module.Store, "take", lambda self, plan: (4, Corrections()))
+    assert supply.take(PLAN, {}, cache)[0] == LIVE and dealer.cache == cache
 
 
 def test_stored_serials_come_in_any_order_live_ones_ascend(supply: Supply) -> None:
