@@ -101,8 +101,9 @@ def test_a_layer_that_adds_more_than_the_sessions_magnitude(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("position", [0, 300])
 def test_values_that_words_do_not_hold(position: int) -> None:
-    """The message says what helps where the first token is among the tokens."""
+    """The message says what helps: a public prefix, where there is none."""
     own, length = llama(1), 5
+    own = own.behind((1,)) if position else own
     tensors, nothing = GhostTensors(own.layout(None)), np.zeros(length, np.int64)
     huge = AT | {"input": Range(-1e6, 1e6), "mean_square": Range(1.0, 1e9)}
 

@@ -32,6 +32,8 @@ READ = [  # an option whose file is read, in a command that is otherwise right; 
     *((name, MODEL, "--pairs", "{}") for name in ("embed", "classify", "entities", "fill-mask", "answer")),
     *((name, MODEL, "text", "text", "--profile", "{}")
       for name in ("embed", "rerank", "classify", "entities", "fill-mask", "answer")),
+    ("generate", MODEL, "text", "--profile", "{}"), ("chat", MODEL, "--profile", "{}"),
+    ("score", MODEL, "text", "--profile", "{}"),
 ]
 FOLDERS = [  # an option whose folder is read
     ("finetune", MODEL, "--out", "new", "--task", "sst2", "--data", "{}"),
