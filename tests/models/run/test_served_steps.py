@@ -31,7 +31,7 @@ from secformer.mpc.sessions.secure import SecureSession
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> PublicModel:
     path, profile = speaker(tmp_path_factory.mktemp("speaker"))
-    return describe(ModelFolder(path), "auto", profile, Settings())
+    return describe(ModelFolder(path), "auto", profile, Settings(public_prefix="auto"))
 
 
 @pytest.fixture(scope="module")
