@@ -88,8 +88,8 @@ class Decoding(ABC):
         if self.length + len(ids) > self.decoder.spec.longest:
             raise InputError(f"the text has {self.length} tokens and {len(ids)} come; this model's context holds "
                              f"{self.decoder.spec.longest}")
-        early = (len(ids) - last) // AT_ONCE * AT_ONCE
-        steps = [self._step(ids[start : start + AT_ONCE], 1) for start in range(0, early, AT_ONCE)]
+        early = (len(ids) - 1) // AT_ONCE * AT_ONCE if last == 1 else len(ids) - last  # a guard checks one row, or all
+        steps = [self._step(ids[start : min(early, start + AT_ONCE)], 1) for start in range(0, early, AT_ONCE)]
         steps.append(self._step(ids[early:], last))
         breaches = dict.fromkeys(breach for step in steps for breach in step.breaches)
         return Step(steps[-1].logits, tuple(breaches), sum((step.cost for step in steps[1:]), steps[0].cost))

@@ -40,9 +40,10 @@ class PartyText:
         """The shape of a step of so many new tokens behind the first `keep`. Raises InputError where the text cannot go
         back so far, or would have more tokens than the model's context."""
         first, length, longest = self.timeline.first, self.timeline.length, self.decoder.spec.longest
-        if not first <= keep <= length or not 1 <= last <= new or keep + new > longest:
-            raise InputError(f"a step takes 1 or more tokens, and as many as logits are asked for, behind {first} to "
-                             f"{length} tokens here, to at most {longest} tokens; got {new} for {last} behind {keep}")
+        if not first <= keep <= length or new < 1 or last not in (1, new) or keep + new > longest:
+            raise InputError(f"a step takes 1 or more tokens, and gives the logits of the last one or of all, behind "
+                             f"{first} to {length} tokens here, to at most {longest} tokens; got {new} for {last} "
+                             f"behind {keep}")
         return new, self.timeline.capacity(new), last
 
     def begun(self, shape: Shape, keep: int) -> Turn:

@@ -30,7 +30,7 @@ class StepRequest:
 
     session  id of the session: that of the request which opens it
     keep     the tokens of the text that stay, those of a public prefix included
-    last     of how many of the new tokens the logits are wanted
+    last     of how many of the new tokens the logits are wanted: of the last one, or of all
     """
 
     session: str
@@ -136,9 +136,9 @@ def _step(metadata: Mapping[str, str], lengths: np.ndarray, attend: np.ndarray) 
     if not all(number.isascii() and number.isdigit() and len(number) < ID_DIGITS for number in (keep, last)):
         raise InputError(f"a step says in whole numbers how many tokens it keeps, and of how many it wants the logits; "
                          f"got {keep[:64]!r} and {last[:64]!r}")
-    if lengths.size != 1 or not attend.all() or not 1 <= int(last) <= int(lengths[0]):
-        raise InputError(f"a step holds new tokens of one text, all of them attended to, and as many as logits are "
-                         f"wanted; got {lengths.size} texts and {last} logits")
+    if lengths.size != 1 or not attend.all() or int(last) not in (1, int(lengths[0])):
+        raise InputError(f"a step holds new tokens of one text, all of them attended to, and wants the logits of the "
+                         f"last one or of all; got {lengths.size} texts and {last} logits")
     return StepRequest(session, int(keep), int(last))
 
 

@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 
 from sessions_lab import LONGEST, speaker
 
+from secformer.models.data.batch import blind_batch
 from secformer.models.data.parameters import Parameters
 from secformer.models.families.folder import ModelFolder
 from secformer.models.run.options import Settings
@@ -30,7 +31,7 @@ from secformer.mpc.sessions.secure import SecureSession
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> PublicModel:
     path, profile = speaker(tmp_path_factory.mktemp("speaker"))
-    return describe(ModelFolder(path), "auto", profile, Settings())
+    return describe(ModelFolder(path), "auto", profile, Settings(public_prefix="auto"))
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +48,16 @@ def text(public: PublicModel) -> PartyText:
 def test_a_text_counts_as_its_client_does(public: PublicModel) -> None:
     grown = text(public)
     before = grown.timeline.digest
-    assert grown.shape(70, 1, 2) == (70, 128, 2) and grown.timeline.digest == before, "a shape changes nothing"
-    turn = grown.begun((70, 128, 2), 1)
-    assert turn.shape == (70, 128, 2) and turn.positions.tolist() == list(range(1, 71))
+    assert grown.shape(70, 1, 1) == (70, 128, 1) and grown.timeline.digest == before, "a shape changes nothing"
+    turn = grown.begun((70, 128, 1), 1)
+    assert turn.shape == (70, 128, 1) and turn.positions.tolist() == list(range(1, 71))
     after = grown.timeline.digest
     assert after != before
     assert grown.begun(grown.shape(1, 5, 1), 5).positions.tolist() == [5]
     assert grown.timeline.length == 6 and grown.timeline.used == 72 and grown.timeline.digest != after
 
 
-@pytest.mark.parametrize(("new", "keep", "last"), [(1, 0, 1), (1, 2, 1), (0, 1, 0), (2, 1, 3), (2, 1, 0),
+@pytest.mark.parametrize(("new", "keep", "last"), [(1, 0, 1), (1, 2, 1), (0, 1, 0), (2, 1, 3), (3, 1, 2), (2, 1, 0),
                                                    (LONGEST, 1, 1)])
 def test_steps_that_cannot_be(public: PublicModel, new: int, keep: int, last: int) -> None:
     with pytest.raises(InputError, match=f"behind 1 to 1 tokens here, to at most {LONGEST} tokens; got {new} for"):
@@ -71,6 +72,15 @@ def test_a_shape_has_one_plan_and_slots_have_an_end(public: PublicModel, model: 
     assert public.slots >= SPARE * LONGEST and model.step_plan((1, public.slots, 1)).kinds
     with pytest.raises(InputError, match=f"needs {public.slots + 64} slots of its caches, and it may have"):
         model.step_plan((1, public.slots + 64, 1))
+
+
+def test_books_hold_what_programs_evaluate(public: PublicModel, model: PartyModel) -> None:
+    """Around each power of two: of slots, and of a text's tokens with the prefix. A reader refuses another series."""
+    for capacity in (64, 128, 192, 256, 320, public.slots):
+        assert model.step_plan((1, capacity, 1)).kinds
+    for tokens in (1, 2, 31, 32, 63, 64, LONGEST - 1):
+        assert model.plan(blind_batch(np.array([tokens]), np.ones((1, tokens), bool))).kinds
+    assert public.books.keys() == {1, 2, 3, 4, 5, 6, 7} and public.steps.keys() == {6, 7, 8, 9}
 
 
 def test_numbers_of_positions_tell_machines_apart(public: PublicModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_halves_agree_on_their_shape_alone() -> None:
     assert a.shape_digest != Half(ID, a.model, a.lengths, masked, seed=bytes(32)).shape_digest
 
 
-@given(keep=st.integers(0, 10**9), last=st.integers(1, 3))
+@given(keep=st.integers(0, 10**9), last=st.sampled_from([1, 3]))
 def test_a_step_comes_back(keep: int, last: int) -> None:
     plain = a_half([3], False)
     sent = replace(plain, step=StepRequest("ab" * 16, keep, last))

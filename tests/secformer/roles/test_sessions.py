@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def twin(made: Any) -> PlainModel:
-    return PlainModel.from_pretrained(made[0], profile=made[1])
+    return PlainModel.from_pretrained(made[0], profile=made[1], public_prefix="auto")
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +53,26 @@ def up(engines: Engines) -> Iterator[Engines]:
         engine.sessions.end_all("the test has ended")
 
 
+def prices(found: Any) -> list[tuple[int, int, int]]:
+    """Rounds and bytes of each step."""
+    return [(step.cost.rounds, step.cost.bytes, step.cost.dealer_bytes) for step in found.steps]
+
+
 def test_tokens_are_those_of_one_process_and_of_the_twin(up: Engines, made: Any, twin: PlainModel) -> None:
     wanted = twin.generate(PROMPT, **NEW)
-    with SecureModel.from_pretrained(made[0], profile=made[1], backend="numpy") as model:
+    with SecureModel.from_pretrained(made[0], profile=made[1], backend="numpy",
+                                     public_prefix="auto") as model:
         here = model.generate(PROMPT, **NEW)
     with up.client() as client:
         found = client.generate(PROMPT, **NEW)
         drafted = client.generate(PROMPT, max_new_tokens=5)
         assert not [engine.sessions.count() for engine in up.engines if engine.sessions.count()], "texts are closed"
-        scored = client.score(PROMPT)
+        scored, whole = client.score(PROMPT), client(PROMPT)
     assert found.tokens == here.tokens == wanted.tokens == drafted.tokens and len(found.tokens) == 5
     assert found.trusted and np.allclose(found.logprobs, wanted.logprobs, atol=5e-3)
     assert scored.log_likelihood == pytest.approx(twin.score(PROMPT).log_likelihood, abs=0.05)
-    assert found.token_cost.rounds == here.token_cost.rounds and found.token_cost.bytes == here.token_cost.bytes
+    close(whole, twin(PROMPT))
+    assert [prices(each) for each in (found, here)] == [prices(found)] * 2 and len(prices(found)) == 4
 
 
 def close(a: Any, b: Any) -> None:
@@ -100,8 +107,9 @@ def test_going_back_takes_new_slots(up: Engines, twin: PlainModel, monkeypatch: 
                 each.back(keep)
             close(text.take(new, last=len(new)), plain.take(new, last=len(new)))
         assert text.length == 3 and text.timeline.used == 10
+        close(text.take([70, 71, 72], last=2), plain.take([70, 71, 72], last=2))
     slots = [place[:3] for place in taken]
-    assert len(set(slots)) == len(slots) == 9 * 2 * 4, "each slot of each cache of both parties is opened once"
+    assert len(set(slots)) == len(slots) == 12 * 2 * 4, "each slot of each cache of both parties is opened once"
 
 
 def test_a_step_may_not_run_beyond_the_context_or_behind_what_is_there(up: Engines) -> None:
