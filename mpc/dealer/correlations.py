@@ -52,6 +52,8 @@ class Correlations(Protocol):
     Weights  The mask of `WeightMask` number i stands for as long as the weight is open: later kinds that name weight i,
              in this run or another, mean this mask. A second `WeightMask` with the same number, asked for after
              `forget_weights` or after a failed run, is a new correlation: its mask is fresh, and replaces the old one.
+    Caches   The mask of a field with `cache` number i stands, too: it begins alike in all correlations of all runs that
+             name the same caches, and has nothing in common with those of other names.
     """
 
     def take(self, kind: Kind) -> Material:
