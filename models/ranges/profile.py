@@ -282,7 +282,7 @@ def builtin_rows(folder: ModelFolder) -> list[Row]:
     try:
         frame = folder.tokenizer.tokens("")
         single = [text for text in (*PROSE, *ODD, long_text(longest), *repetitions(longest))
-                  if text or len(frame) > len(inputs.before)]
+                  if len(folder.tokenizer.tokens(text)) > len(inputs.before)]
         pairs = rows(PAIRS, truncation=True) if folder.tokenizer.takes_pairs else []
         found = [row.cut(longest) for row in (*rows(single, truncation=True), *pairs)]
         if isinstance(folder.architecture, Decoder):

@@ -11,6 +11,7 @@ from families_lab import describes_itself, matches, tokens
 
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.mistral import Mistral
+from secformer.models.ranges.profile import measure
 from secformer.mpc.errors import ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.mark.parametrize("name", Mistral.classes)
 def test_every_class_against_transformers(name: str, tmp_path: Path) -> None:
-    matches(saved(tmp_path, name, sliding_window=4), name, tokens(longest=LONG), single=True)
+    folder, given = saved(tmp_path, name, sliding_window=4), tokens(longest=LONG)
+    matches(folder, name, given, single=True, profile=measure(ModelFolder(folder), given))
 
 
 @pytest.mark.parametrize("window", [1, 2, LONG - 1, LONG, 1000])

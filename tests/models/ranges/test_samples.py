@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from secformer.models.data.batch import Row
 from secformer.models.ranges.samples import (
     BUILTIN_TEXTS,
     MEDIUM,
@@ -46,7 +45,7 @@ def test_words_are_repeated_at_several_lengths_up_to_the_longest() -> None:
     assert {text.split()[0] for text in texts} == set(REPEATED)
 
 
-EMPTY = Row(np.array([2, 3]), np.zeros(2, np.int64), np.ones(2, np.int64))
+EMPTY = np.array([2, 3])
 
 
 @pytest.mark.parametrize("words, longest", [(30522, 512), (39, 32), (4900, 128), (5, 3), (5, 2)])
