@@ -71,7 +71,7 @@ def softmax_series(s: Session, scores: Share, values: Kept, mask: np.ndarray, at
     """softmax(scores) @ values over real columns: (B, H, Q, D).
 
     5 rounds where at["log_mean"] or at["maximum"] is narrow, 9 with thresholds, 5 + 2 ceil(log2 T) with a tree (see
-    `row_maximum`); one more where row sums may span a ratio above about 215, five above about 225. About 12 bytes per
+    `row_maximum`); one more where row sums may span a ratio above about 215, five above about 640. About 12 bytes per
     score (11 where log sums span 2.6 or less), 14 with thresholds or a tree; 8 to 11 per value. Guarded, up to two
     bytes per score and one per value more.
     1. x <- scores - m, m a public constant or a coarse row maximum              see `shifted`

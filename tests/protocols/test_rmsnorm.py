@@ -85,8 +85,8 @@ def test_rows_that_differ_too_much() -> None:
 def test_the_price(guarded: bool) -> None:
     """The docstring's; the last three rounds of a guarded block are its own."""
     n, c = 64, 128
-    for high, rounds in ((3.0, 3), (600.0, 7)):
-        at = {"input": Range(-4.0, 4.0), "gain": Range(1.0, 1.0), "mean_square": Range(0.3, high)}
+    for low, high, rounds in ((0.3, 3.0, 3), (0.1, 600.0, 7)):
+        at = {"input": Range(-4.0, 4.0), "gain": Range(1.0, 1.0), "mean_square": Range(low, high)}
 
         def whole(s: Any, at: Site = at) -> None:
             with s.guarding({n: np.arange(n)}, n) if guarded else nullcontext():
