@@ -80,7 +80,7 @@ class Cached:
 
     def placed(self, rows: Any) -> Any:
         """Rows (T, G, D) as this operand."""
-        return rows.transpose(1, 2, 0)[None] if self.swapped else rows.transpose(1, 0, 2)[None]
+        return as_operand(rows, self.swapped)
 
     @property
     def session(self) -> Operators:
@@ -99,6 +99,11 @@ class Cached:
     def frac(self) -> int:
         """Fractional bits of the rows that came."""
         return self.rows.frac
+
+
+def as_operand(rows: Any, swapped: bool) -> Any:
+    """Rows (T, G, D) as an operand (1, G, T, D), or (1, G, D, T)."""
+    return rows.transpose(1, 2, 0)[None] if swapped else rows.transpose(1, 0, 2)[None]
 
 
 Kept = Share | Cached  # a right operand that is no weight

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,20 +87,6 @@ def _conversation(tokenizer: Tokenizer, messages: Sequence[Any]) -> str:
             raise InputError(f"the chat template in {tokenizer.folder} leaves message {i} out, which has the role "
                              f"{message['role']!r}; the model would never see it. Put its content into another message")
     return text
-
-
-def public_prefix(ids: Sequence[int], public: Sequence[int], cuts: Iterable[int] = ()) -> int:
-    """How many of a prompt's first tokens are taken from a public beginning, whose keys and values parties have.
-
-    ids     the prompt
-    public  the public beginning
-    cuts    lengths at which a prompt may leave it, such as that of the template's own first tokens
-
-    All of it or nothing, apart from `cuts`: parties see this number, and how far a secret text agrees with a public one
-    is secret. The last token of a prompt is never taken, because the logits that follow it are asked for.
-    """
-    same = _common(public, ids[:-1])
-    return max((length for length in (*cuts, len(public)) if length <= same), default=0)
 
 
 def public_start(tokenizer: Tokenizer, system: str | None = None, *, chat: bool) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from secformer.mpc.caches import as_operand
 from secformer.mpc.dealer.kinds import Array, Field, Guards, Kind, Shape, Standing, Values
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.words import whole_bytes
@@ -47,7 +48,7 @@ class Slots(NamedTuple):
 
     def placed(self, rows: Array) -> Array:
         """Rows (T, G, D) as the operand."""
-        return rows.transpose(1, 2, 0)[None] if self.swapped else rows.transpose(1, 0, 2)[None]
+        return as_operand(rows, bool(self.swapped))
 
 
 @dataclass(frozen=True)
