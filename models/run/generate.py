@@ -5,11 +5,10 @@ The choice of tokens is the client's own arithmetic (`models/generation`). Parti
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, Unpack, overload
 
@@ -23,6 +22,7 @@ from secformer.models.generation.stops import End, TextStream, end_tokens
 from secformer.models.run.decoding import Decoding, Step
 from secformer.models.run.drafts import Drafts
 from secformer.models.run.guard import note
+from secformer.models.run.options import require_known
 from secformer.models.run.progress import Progress, shown, silent
 from secformer.mpc.errors import InputError, SettingsError, Untrusted
 from secformer.mpc.meter import COUNTERS, Cost
@@ -338,10 +338,5 @@ def drafter_of(draft: Draft) -> Drafter | None:
 
 def sampling_of(given: Mapping[str, Any]) -> Sampling:
     """`Sampling` from keyword arguments. Raises SettingsError for an unknown one, with the nearest known one."""
-    known = [each.name for each in fields(Sampling)]
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise SettingsError(f"unknown setting {name!r} of a generation: {hint}The settings are {', '.join(known)}")
+    require_known(given, Sampling, " of a generation")
     return Sampling(**given)

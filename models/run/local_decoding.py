@@ -39,7 +39,6 @@ class SecureDecoding(Decoding):
     turns    the model's: other texts and calls wait while a step runs
     prepare  the context of a forward pass
     halves   both parties' shares of new tokens
-    turns    the model's: a step takes one
     """
 
     def __init__(self, decoder: Decoder, world: Callable[[], World], turns: Turns,

@@ -91,13 +91,19 @@ def is_duration(value: object) -> bool:
 
 def settings_of(given: Mapping[str, Any]) -> Settings:
     """Settings from keyword arguments. Raises SettingsError for an unknown key, with the nearest known one."""
-    known = [f.name for f in fields(Settings)]
+    require_known(given, Settings, "")
+    return Settings(**given)
+
+
+def require_known(given: Mapping[str, Any], of: type[Any], what: str) -> None:
+    """Raises SettingsError for a key that is no field of the dataclass, with the nearest one; `what` says of what
+    these are settings."""
+    known = [f.name for f in fields(of)]
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise SettingsError(f"unknown setting {key!r}: {hint}The settings are {', '.join(known)}")
-    return Settings(**given)
+            raise SettingsError(f"unknown setting {key!r}{what}: {hint}The settings are {', '.join(known)}")
 
 
 def _require(name: str, holds: bool, came: object, wanted: str) -> None:

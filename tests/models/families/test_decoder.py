@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from decoders_lab import saved
 from families_lab import matches, tokens
+from price_lab import price
 
 from secformer.models.data.batch import Batch, Row
 from secformer.models.data.parameters import load_weights
@@ -22,7 +23,6 @@ from secformer.models.families.decoder import Decoder, DecoderSpec
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.heads import Head
 from secformer.models.families.llama import Llama, LlamaSpec
-from secformer.models.families.program import behind_embedding
 from secformer.models.ranges.profile import measure
 from secformer.models.run.local import SecureModel, plain_bert
 from secformer.mpc.errors import RangeError
@@ -47,25 +47,11 @@ def llama(layers: int, *, groups: int = 2, window: int = 0) -> Llama:
         output_bias=False, mlp_bias=False, head_norm=False))
 
 
-def price(architecture: Decoder, length: int) -> np.ndarray:
-    """Online rounds and bytes of one text."""
-    nothing, ones = np.zeros(length, np.int64), np.ones(length, np.int64)
-    batch, tensors = Batch((Row(nothing, nothing, ones),)), GhostTensors(architecture.layout(None))
-
-    def program(s: PlanRecorder, run: bool) -> None:
-        forward = Forward(batch, load_weights(s, tensors), FAITHFUL, lambda site: AT)
-        if run:
-            behind_embedding(s, architecture, ghost((length, C)), forward)
-
-    full, provisioning = (PlanRecorder().record(program, run) for run in (True, False))
-    return np.array([full.rounds - provisioning.rounds, full.bytes - provisioning.bytes])
-
-
 def test_shared_keys_and_windows_cost_less() -> None:
-    one, two = price(llama(1), 512), price(llama(2), 512)
+    one, two = price(llama(1), AT, 512), price(llama(2), AT, 512)
     assert (two - one)[0] <= 21, "rounds of a layer"
-    shared = price(llama(2, groups=1), 512) - price(llama(1, groups=1), 512)
-    near = price(llama(2, window=64), 512) - price(llama(1, window=64), 512)
+    shared = price(llama(2, groups=1), AT, 512) - price(llama(1, groups=1), AT, 512)
+    near = price(llama(2, window=64), AT, 512) - price(llama(1, window=64), AT, 512)
     assert shared[1] < (two - one)[1] and shared[0] == (two - one)[0]
     assert near[1] < 0.75 * (two - one)[1]
 

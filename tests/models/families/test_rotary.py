@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from price_lab import price
 
 from secformer.models.data.batch import Batch, Row
 from secformer.models.data.parameters import load_weights
 from secformer.models.data.shares import GhostTensors
-from secformer.models.families.architecture import Architecture
 from secformer.models.families.bert import Bert
 from secformer.models.families.blocks import Forward
 from secformer.models.families.config import Config
@@ -51,34 +51,20 @@ def modern(*local: bool) -> ModernBert:
         decoder_bias=True, pooling="cls", head_act="gelu", **SIZES))
 
 
-def price(architecture: Architecture, length: int) -> np.ndarray:
-    """Online rounds and bytes of one text."""
-    nothing, ones = np.zeros(length, np.int64), np.ones(length, np.int64)
-    batch, tensors = Batch((Row(nothing, nothing, ones),)), GhostTensors(architecture.layout(None))
-
-    def program(s: PlanRecorder, run: bool) -> None:
-        forward = Forward(batch, load_weights(s, tensors), FAITHFUL, lambda site: AT)
-        if run:
-            behind_embedding(s, architecture, ghost((length, C)), forward)
-
-    full, provisioning = (PlanRecorder().record(program, run) for run in (True, False))
-    return np.array([full.rounds - provisioning.rounds, full.bytes - provisioning.bytes])
-
-
 def test_turning_costs_no_round() -> None:
     """A layer of NomicBERT takes as many rounds as BERT's: the product with the gate also truncates what the activation
     gives, which takes BERT a round."""
-    theirs, ours = (price(family(2), 33) - price(family(1), 33) for family in (bert, nomic))
+    theirs, ours = (price(family(2), AT, 33) - price(family(1), AT, 33) for family in (bert, nomic))
     assert ours[0] == theirs[0]
 
 
 def test_local_attention_makes_long_texts_cheap() -> None:
     """At 1,024 tokens, a layer of local attention to 128 tokens costs less than 0.6 of one that sees all; short texts
     cost the same, since one block is all that they need."""
-    one, everywhere, near = (price(modern(*local), 1024) for local in ((False,), (False, False), (False, True)))
+    one, everywhere, near = (price(modern(*local), AT, 1024) for local in ((False,), (False, False), (False, True)))
     assert (near - one)[1] < 0.6 * (everywhere - one)[1] and (near - one)[0] < (everywhere - one)[0]
-    assert (price(modern(False, True), 64) == price(modern(False, False), 64)).all()
-    assert (near - one)[1] < (price(bert(2), 1024) - price(bert(1), 1024))[1]
+    assert (price(modern(False, True), AT, 64) == price(modern(False, False), AT, 64)).all()
+    assert (near - one)[1] < (price(bert(2), AT, 1024) - price(bert(1), AT, 1024))[1]
 
 
 def fitted(length: int) -> list[Any]:
