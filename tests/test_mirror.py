@@ -99,6 +99,7 @@ OTHERS: dict[str, str] = {
     "mpc/test_share_misuse.py": "what shares refuse, in every session",
     "mpc/test_views.py": "what each party sees of a run",
     "mpc/test_worlds.py": "whole programs over channels, kernels, formats and seeds",
+    "mpc/dealer/test_known_words.py": "known answers: what every kind is cut into",
     "mpc/dealer/test_own_dealer.py": "a dealer that is not ours",
     "mpc/dealer/test_plan_json.py": "what roles tell each other as JSON",
     "mpc/kernels/test_kernels.py": "every backend against the reference, bit for bit",

@@ -50,7 +50,7 @@ class Shelf:
     size: int
     epoch: str
     plan: str
-    nonce: bytes
+    nonce: bytes = field(repr=False)
 
     @property
     def end(self) -> int:

@@ -56,8 +56,12 @@ class DealerServer:
         self._lock = threading.Lock()
         self._dealing = threading.BoundedSemaphore(settings.max_streams)
         self._patience = settings.deadline
-        self._listener = Listener(settings.listen, ("party0", "party1"), server_context(settings.tls), self._serve,
-                                  self._report, deadline=settings.deadline)
+        try:
+            self._listener = Listener(settings.listen, ("party0", "party1"), server_context(settings.tls), self._serve,
+                                      self._report, deadline=settings.deadline)
+        except BaseException:
+            self._state.close()
+            raise
         self.port = self._listener.port
         log.info("listening", extra={"fields": {"port": self.port}})
 

@@ -88,8 +88,12 @@ class Engine:
         self._link: Link | None = None
         self._listener: Listener | None = None
         if self._rank == 0:
-            self._listener = Listener(settings.link, ("party1",), server_context(settings.tls), self._meeting.came,
-                                      self._refused, deadline=settings.deadline)
+            try:
+                self._listener = Listener(settings.link, ("party1",), server_context(settings.tls), self._meeting.came,
+                                          self._refused, deadline=settings.deadline)
+            except BaseException:
+                self._supply.close()
+                raise
 
     @property
     def public(self) -> PublicModel:

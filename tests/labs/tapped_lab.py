@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -55,6 +56,10 @@ class TappedRoles(LocalRoles):
         """All that was noted so far at party 0: what party 1 has opened."""
         path = self._taps("party0")
         return path.read_text().splitlines() if path.exists() else []
+
+    def stop(self, role: str, how: int = signal.SIGKILL) -> None:
+        """At once, as a machine does that is set back."""
+        super().stop(role, how)
 
     def stop_all(self) -> None:
         for role in ROLES:
