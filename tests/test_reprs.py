@@ -123,7 +123,8 @@ def raw_fields() -> Iterator[tuple[str, bool]]:
                 if (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
                         and names_in(field.annotation) & raw[module]):
                     value = ast.unparse(field.value) if field.value is not None else ""
-                    yield f"{cls.name}.{field.target.id}", "repr=False" not in value
+                    own = any(isinstance(f, ast.FunctionDef) and f.name == "__repr__" for f in cls.body)
+                    yield f"{cls.name}.{field.target.id}", "repr=False" not in value and not own
 
 
 def test_every_record_of_raw_data_hides_it_or_says_why_not() -> None:
