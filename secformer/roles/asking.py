@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from typing import Any, TypeVar
 
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
@@ -95,7 +95,10 @@ class PartyConnection:
                 raise ConnectionAbortedError
             connection.request(method, path, body, {"Content-Type": BODY})
             response = connection.getresponse()
-            content = response.read((most if response.status == 200 else MAX_ERROR) + 1)
+            limit = most if response.status == 200 else MAX_ERROR
+            content = response.read(limit + 1)
+            if response.length and len(content) <= limit:
+                raise IncompleteRead(content, response.length)
         except (OSError, HTTPException, AttributeError, ValueError) as error:
             self.close()
             if self._left:

@@ -160,6 +160,7 @@ class State:
         """Closes the journal of used serials, and lets another process have the folder."""
         with suppress(OSError):  # the next process does it
             self.erase()
+        self._known.clear()  # another process may have the folder now: nothing is written any more
         self.serials.close()
         self._lock.close()
 

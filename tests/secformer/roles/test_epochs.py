@@ -155,3 +155,19 @@ def test_a_replaced_file_is_its_owners_alone(tmp_path: Path) -> None:
     for content in ("first", "second, longer"):
         replace(path, content)
         assert path.read_text() == content and stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_nothing_is_written_once_another_process_may_have_the_folder(state: State) -> None:
+    """A thread that still deals while its process ends must not put back what the next process has erased."""
+    epoch = state.fresh(MODEL, PLAN)
+    state.burn(epoch, LIVE, 0)
+    state.close()
+    with closing(State(state.folder)) as later:
+        known = later.epoch(MODEL, PLAN)
+        assert known is not None
+        later.burn(known, LIVE, 5)
+        later.erase()
+        state._used.add(epoch.name)
+        state.erase()
+        (file,) = state.folder.glob("epoch-*")
+        assert epoch_of(json.loads(file.read_text())).left(LIVE)[0][0] == 6
