@@ -140,9 +140,10 @@ def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_
     _write_key(target / f"{name}.key", key)
     path = target / f"{name}.pem"
     _write(path, certificate.public_bytes(serialization.Encoding.PEM))
+    if not (folder / AUTHORITY / REVOKED).exists():  # an authority of an older version
+        _write_list(folder, authority, signer, {})
     for each in ("authority.pem", REVOKED):
-        if (folder / AUTHORITY / each).exists():  # an authority of an older version has no list yet
-            _copy(folder / AUTHORITY / each, target / each)
+        _write(target / each, (folder / AUTHORITY / each).read_bytes())
     with (folder / AUTHORITY / ISSUED).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"name": name, "role": role, "serial": f"{certificate.serial_number:x}",
                                "until": until.isoformat(timespec="seconds")}) + "\n")
@@ -284,10 +285,6 @@ def _write(path: Path, data: bytes) -> None:
     part = path.with_suffix(".part")
     part.write_bytes(data)
     part.replace(path)
-
-
-def _copy(source: Path, target: Path) -> None:
-    _write(target, source.read_bytes())
 
 
 def _write_settings(folder: Path, role: str, cls: type, values: Mapping[str, Any]) -> None:

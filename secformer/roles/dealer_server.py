@@ -213,7 +213,7 @@ def run_dealer(settings: DealerSettings) -> None:
     share_the_interpreter()
     server = DealerServer(settings)
     try:
-        wait_for_signal(lambda: server.credentials.renew(now=True))
+        wait_for_signal(server.credentials.renew)
     finally:
         server.close()
         log.info("ended")

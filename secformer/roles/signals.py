@@ -16,9 +16,10 @@ def share_the_interpreter() -> None:
     sys.setswitchinterval(SWITCH)
 
 
-def wait_for_signal(hang_up: Callable[[], None] = lambda: None) -> None:
-    """Returns when SIGINT or SIGTERM comes; SIGHUP calls `hang_up`. Main thread only."""
-    asked, renew = threading.Event(), threading.Event()
+def wait_for_signal(tend: Callable[[], None] = lambda: None) -> None:
+    """Returns when SIGINT or SIGTERM comes. Until then, calls `tend` twice a second; SIGHUP asks for no more than
+    that. Main thread only."""
+    asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
         asked.set()
@@ -26,11 +27,9 @@ def wait_for_signal(hang_up: Callable[[], None] = lambda: None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)
     if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda number, frame: renew.set())
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
     while not asked.wait(0.5):  # on some systems a signal does not interrupt an endless wait
-        if renew.is_set():
-            renew.clear()
-            hang_up()
+        tend()
 
 
 def term_is_interrupt() -> None:

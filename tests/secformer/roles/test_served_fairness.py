@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -277,18 +279,20 @@ def answers(up: LocalRoles) -> bool:
     return True
 
 
-def test_a_list_that_cannot_be_read_stops_a_start(up: LocalRoles, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("role", "command"), [("dealer", ["dealer"]), ("party0", ["party"]),
+                                               ("client", ["query", TEXT])])
+def test_a_list_that_cannot_be_read_stops_a_start(up: LocalRoles, role: str, command: list[str]) -> None:
+    folder = up.role_folder(role)
+    (folder / "bad.pem").write_bytes((folder / REVOKED).read_bytes()[:100])
+    (folder / "bad.toml").write_text(up.settings(role).read_text("utf-8").replace(f'"{REVOKED}"', '"bad.pem"'), "utf-8")
+    done = subprocess.run([sys.executable, "-m", "secformer", *command, "--settings", str(folder / "bad.toml")],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "it must be a list of revoked certificates as a PEM file" in done.stderr
+
+
+def test_a_list_that_cannot_be_read_changes_nothing_while_roles_run(up: LocalRoles, tmp_path: Path) -> None:
     path = up.role_folder("dealer") / REVOKED
     whole = path.read_bytes()
-    up.stop("dealer")
-    path.write_bytes(whole[:100])
-    up.start("dealer")
-    assert up.processes["dealer"].wait(60) == 1
-    assert "it must be a list of revoked certificates as a PEM file" in up.log("dealer").read_text()
-    path.write_bytes(whole)
-    up.processes.pop("dealer")
-    up.start("dealer")
-    until(lambda: answers(up), 60)
     init(tmp_path / "foreign")
     shutil.copy(tmp_path / "foreign" / "dealer" / REVOKED, path)
     logged(up, "dealer", lambda line: line["event"] == "revoked certificates not read" and "not signed by"
