@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from secformer.mpc.dealer.ahead import read_ahead
@@ -135,18 +136,17 @@ class Cycle:
                 continue
             with answering(job):
                 slots.wait_free(offer.slot, self._patience)
-                taken = self._agreed(link, job, offer, slots, here)
+                taken = self._agreed(link, job, offer, slots, Reply(None, here, renew))
             self._computer.report_material()
             if taken.error and self._supply.outdated():
                 raise Desync("the dealer has begun a new epoch; both parties join it")
 
-    def _agreed(self, link: TLSChannel, job: Job, offer: Offer, slots: Slots[Any],
-                here: tuple[str, ...] | None) -> Taken:
+    def _agreed(self, link: TLSChannel, job: Job, offer: Offer, slots: Slots[Any], reply: Reply) -> Taken:
         """Party 1: takes a request and, if party 0 agrees, starts it. Then the slot closes its corrections."""
         work, taken = self._supplied(job, offer)
         started = False
         try:
-            Reply(taken, here).tell(link)
+            replace(reply, taken=taken).tell(link)
             answer = link.hear()
             if answer.get("go") is True and work is not None and offer.slot is not None:
                 self._computer.begin(work)

@@ -111,7 +111,7 @@ class Party:
     """One side of the cycle, in a thread of its own."""
 
     def __init__(self, rank: int, link: Any):
-        self.jobs, self.supply, self.computer, self.stop = Jobs(99, ALONE), Supply(), Computer(), threading.Event()
+        self.jobs, self.supply, self.computer, self.stop = Jobs(999, ALONE), Supply(), Computer(), threading.Event()
         cycle = Cycle(self.jobs, self.supply, self.computer, self.stop, 30.0)  # type: ignore[arg-type]
         self._work, self._link = (cycle.follow if rank else cycle.lead), link
         self.error: Exception | None = None
@@ -317,6 +317,19 @@ def test_a_link_is_renewed_when_nothing_runs(parties: tuple[Party, Party], rank:
         party._thread.join(30)
         assert isinstance(party.error, Renewed) and not party.ended, "whoever uses the slots ends the link"
     assert not any(future.done() for future in waiting) and [party.jobs.waiting() for party in parties] == [1, 1]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_link_is_renewed_under_a_steady_load(parties: tuple[Party, Party], rank: int) -> None:
+    """There is always a request that waits, so party 1 takes one with every answer."""
+    for number in range(400):
+        for party in parties:
+            party.ask(f"r{number}")
+    parties[rank].computer.renewing = True
+    for party in parties:
+        party._thread.join(30)
+        assert isinstance(party.error, Renewed)
+    assert parties[0].jobs.waiting() == parties[1].jobs.waiting() > 0
 
 
 @pytest.mark.parametrize("rank", [0, 1])
