@@ -10,7 +10,8 @@ from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.store import Store, reading
 from secformer.mpc.errors import PeerLost, ProtocolError, ReusedRandomness, SecformerError, StoreError
 from secformer.mpc.net.channel import Buffer, Channel
-from secformer.mpc.net.tls import client_context
+from secformer.mpc.net.credentials import Credentials
+from secformer.mpc.net.tls import Context
 from secformer.roles.dealing import JOIN_PATIENCE, DealerClient
 from secformer.roles.epochs import Epoch, State, space_of
 from secformer.roles.settings import PartySettings
@@ -34,9 +35,11 @@ class Supply:
     model    the model's digest
     weights  the plan of provisioning
     buffer   makes what corrections are received into, where the party has memory of its own for that
+    context  for connections to the dealer; by default, of the settings' certificate
     """
 
-    def __init__(self, settings: PartySettings, model: str, weights: Plan, buffer: Buffer | None = None):
+    def __init__(self, settings: PartySettings, model: str, weights: Plan, buffer: Buffer | None = None,
+                 context: Context | None = None):
         """Raises StoreError while another process has the state or the store."""
         self._buffer = buffer
         self._rank, self._folder, self._patience = settings.rank, settings.store, settings.dealer_wait
@@ -47,7 +50,7 @@ class Supply:
         except BaseException:
             self._state.close()
             raise
-        self._dealer = DealerClient(settings.dealer, client_context(settings.tls), model, weights,
+        self._dealer = DealerClient(settings.dealer, context or Credentials(settings.tls).client(), model, weights,
                                     deadline=settings.deadline)
         self._epoch: Epoch | None = None
 
