@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync
+from secformer.mpc.net.tcp import StreamChannel
 from secformer.mpc.net.tls import Context, TLSChannel, connect
 from secformer.roles.epochs import Epoch, epoch_of
 from secformer.version import __version__
@@ -52,7 +53,7 @@ class DealerClient:
         channel = self._ask({"ask": "deal", "epoch": epoch.name, "space": space, "after": after, "count": count,
                              "plan": plan.as_dict(), "cache": cache}, patience)
         try:
-            return _read(channel, lambda note: int(note["serial"])), channel
+            return serial_of(channel), channel
         except BaseException:
             channel.close()
             raise
@@ -63,7 +64,12 @@ class DealerClient:
         return channel
 
 
-def _read(channel: TLSChannel, read: Callable[[dict[str, Any]], T]) -> T:
+def serial_of(channel: StreamChannel) -> int:
+    """The dealer's answer: the first serial. Raises Desync, PeerLost."""
+    return _read(channel, lambda note: int(note["serial"]))
+
+
+def _read(channel: StreamChannel, read: Callable[[dict[str, Any]], T]) -> T:
     note = channel.hear()
     try:
         return read(note)
