@@ -1,7 +1,7 @@
 """Fuzzes one target in this process, by `atheris`: python -m fuzz.one NAME FINDINGS [libFuzzer's arguments].
 
-An input that breaks the contract is kept in the folder FINDINGS, one for each place that fails, and the fuzzing goes on.
-A hang or too much memory ends the process.
+An input that breaks the contract is kept in the folder FINDINGS, one for each place that fails, and the fuzzing goes
+on. A hang or too much memory ends the process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Findings:
             self._known.add(name)
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / name).write_bytes(data)
-            (self._folder / f"{name}.txt").write_text("".join(traceback.format_exception(error))[-6000:])
+            story = "".join(traceback.format_exception(error))[-6000:]
+            (self._folder / f"{name}.txt").write_text(story, "utf-8", "backslashreplace")
 
 
 def main(arguments: list[str]) -> None:

@@ -24,11 +24,13 @@ from secformer.models.run.public import CLIENT_FOLDER, PublicModel
 from secformer.models.run.served import PartyModel
 from secformer.models.run.tables import FILE
 from secformer.mpc.backend import choose_backend
+from secformer.mpc.dealer.names import NONCE_BYTES
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.meter import Cost
 from secformer.mpc.net.wire import NOTE, Tag, pack_header
 from secformer.mpc.party import Party
+from secformer.mpc.prg import FORMAT
 from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.certificates import init
 from secformer.roles.epochs import Epoch, as_note
@@ -38,7 +40,10 @@ from secformer.version import __version__
 
 HEX = "ab" * 16
 CLIENT = Path(__file__).parent / "targets" / "client"
-EPOCH = Epoch("ef" * 16, {0: bytes(32), 1: bytes(range(32))})
+LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "vocab_size": 9,
+         "num_attention_heads": 2, "num_hidden_layers": 1, "num_key_value_heads": 1, "intermediate_size": 8,
+         "max_position_embeddings": 16, "rms_norm_eps": 1e-5, "eos_token_id": 2}
+NONCE = bytes(range(NONCE_BYTES))
 
 
 def put(name: str, *examples: bytes | Any) -> None:
@@ -60,11 +65,14 @@ def notes() -> None:
     frame = pack_header(Tag(7, "product", 48, 3), len(data)) + data
     put("header", pack_header(Tag(7, "product", 48, 3), 18), pack_header(Tag(0, "note", 8, 2), 2, NOTE))
     put("frames", frame, frame + channels.noted(b'{"go": true, "error": ""}') + frame)
-    put("offers", heard(Offer((HEX, HEX[::-1]), {"live": 4, "stored": -1}, 1)), heard(Offer((), {"live": 4})))
-    put("takes", heard(Taken(HEX, "s", "p", "live", 5, "", "x")), heard(Taken(HEX, error="no")), {"take": None})
+    put("offers", heard(Offer((HEX, HEX[::-1]), {"live": 4, "stored": -1}, 1, NONCE)),
+        heard(Offer((), {"live": 4}, nonce=NONCE)))
+    put("takes", heard(Taken(HEX, "s", "p", "live", 5, "", "x", NONCE)), heard(Taken(HEX, error="no")), {"take": None})
     put("hellos", {"same": channels.SAME, "rank": 1, "opened": False})
     put("places", {"link": HEX, "place": 0, "places": 3})
-    put("joins", as_note(EPOCH, 0), as_note(EPOCH))
+    epoch = Epoch.fresh()
+    epoch.runs["live"][0].drop(0, 3)
+    put("joins", as_note(epoch, 0), as_note(epoch), as_note(epoch, 1, runs=False))
     put("serial", {"serial": 7})
 
 
@@ -111,16 +119,14 @@ def of_model(folder: Path) -> None:
     pooling = {"word_embedding_dimension": 4, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
     modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
                for i, (path, kind) in enumerate((("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")))]
-    dense = {"in_features": 4, "out_features": 3, "bias": True, "activation_function": "torch.nn.modules.activation.Tanh"}
+    dense = {"in_features": 4, "out_features": 3, "bias": True,
+             "activation_function": "torch.nn.modules.activation.Tanh"}
     put("folder", {"config.json": config, "generation_config.json": {"eos_token_id": [1, 2]}},
         {"config.json": config, "modules.json": modules, "1_Pooling/config.json": pooling, "2_Dense/config.json": dense,
          "sentence_bert_config.json": {"max_seq_length": 6, "do_lower_case": False},
          "tokenizer_config.json": {"model_max_length": 8},
          "config_sentence_transformers.json": {"prompts": {"query": "q: "}, "default_prompt_name": "query"}},
-        {"config.json": {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "vocab_size": 9,
-                         "num_attention_heads": 2, "num_hidden_layers": 1, "num_key_value_heads": 1,
-                         "intermediate_size": 8, "max_position_embeddings": 16, "rms_norm_eps": 1e-5, "eos_token_id": 2},
-         "model.safetensors.index.json": {"weight_map": {"a": "model-1.safetensors"}}})
+        {"config.json": LLAMA, "model.safetensors.index.json": {"weight_map": {"a": "model-1.safetensors"}}})
 
 
 def _plans(public: PublicModel) -> None:
@@ -131,10 +137,11 @@ def _plans(public: PublicModel) -> None:
     plan = Plan(tuple(kinds.values()), whole.rounds, whole.bytes, whole.constants)
     weights = Plan(model.provisioning.kinds[:2])
     put("plan", plan.as_dict(), state.STORED.as_dict(), weights.as_dict())
-    own = {"version": __version__, "model": "ab" * 32, "weights": weights.as_dict()}
-    deal = {"ask": "deal", "epoch": EPOCH.name, "space": "live", "after": -1, "count": 1}
-    put("dealer", own | {"ask": "join"}, own | deal | {"plan": state.STORED.as_dict(), "cache": None},
-        own | deal | {"plan": state.STORED.as_dict(), "cache": "live/0", "space": "stored"})
+    own = {"version": __version__, "streams": FORMAT, "model": "ab" * 32, "weights": weights.as_dict()}
+    deal = {"ask": "deal", "epoch": "ef" * 16, "space": "live", "after": -1, "count": 1, "kept": [],
+            "nonces": [NONCE.hex(), NONCE.hex()]}
+    put("dealer", own | {"ask": "join", "runs": True}, own | deal | {"plan": state.STORED.as_dict(), "cache": None},
+        own | deal | {"plan": state.STORED.as_dict(), "cache": None, "space": "stored", "nonces": ["", NONCE.hex()]})
 
 
 def _ports(public: PublicModel) -> None:
@@ -163,7 +170,7 @@ def _without_comments(lines: Iterable[str]) -> bytes:
 
 
 def of_state(folder: Path) -> None:
-    put("epoch", as_note(EPOCH), as_note(EPOCH, 1))
+    put("epoch", state.epoch_file(folder / "state"))
     journal = b"%s live 4\n%s stored =5\n%s stored =7-9\n" % ((b"ef" * 16,) * 3)
     put("journal", journal, journal + b"cut")
     file = state.sealed(folder)

@@ -1,4 +1,4 @@
-"""JSON from outside, read so that it cannot mean two things, and so that a bad text is a ValueError and nothing else."""
+"""JSON from outside, read strictly: it cannot mean two things, and a bad text is a ValueError and nothing else."""
 
 from __future__ import annotations
 

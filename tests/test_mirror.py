@@ -85,6 +85,8 @@ OTHERS: dict[str, str] = {
     "test_reprs.py": "what the package's records show when they are printed",
     "models/run/test_generating_models.py": "generation with real tiny models of every family",
     "secformer/roles/test_recorded.py": "engines and the dealer on models of a GPU",
+    "secformer/roles/test_rollback.py": "all roles together, when their state was restored, cloned or set back",
+    "secformer/roles/test_theft.py": "what a thief of all roles' files reads",
     "secformer/roles/test_served.py": "all roles together, as users meet them",
     "secformer/roles/test_served_faults.py": "all roles together, when something breaks",
     "mpc/test_device_messages.py": "messages of GPU arrays, between channels and streams",

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,8 @@ def _same(public: PublicModel) -> None:
     require(back == public and back.digest == public.digest, "a description has one meaning")
     for use in (lambda: public.layout, lambda: public.columns, lambda: public.inputs, lambda: public.slots,
                 lambda: public.series(4)):
-        try:
+        with suppress(SecformerError, LookupError):  # a length class that no book is for
             use()
-        except (SecformerError, LookupError):  # a length class that no book is for
-            pass
 
 
 def descriptions(data: bytes) -> None:
@@ -148,7 +146,7 @@ def _put(place: Path, name: str, content: Any) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8", "surrogatepass")
-    except OSError:  # no name of a file
+    except (OSError, UnicodeError):  # no name of a file
         pass
 
 

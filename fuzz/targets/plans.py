@@ -7,7 +7,7 @@ from typing import Any
 
 from fuzz.mutators import json_text
 from fuzz.target import Target, require, stateless
-from secformer.mpc.dealer.plan import KINDS, Plan
+from secformer.mpc.dealer.plan import FORMAT, KINDS, Plan
 from secformer.mpc.strict_json import read_own
 
 
@@ -15,7 +15,8 @@ def signed(facts: Any) -> Any:
     """The facts of a plan, with the digest that fits them, wherever in a note they are."""
     if isinstance(facts, dict) and "kinds" in facts:
         kinds = tuple(KINDS[name](*map(_frozen, values)) for name, *values in facts["kinds"])
-        return facts | {"digest": Plan(kinds, facts["rounds"], facts["bytes"], facts["constants"]).digest}
+        digest = Plan(kinds, facts["rounds"], facts["bytes"], facts["constants"]).digest
+        return facts | {"format": FORMAT, "digest": digest}
     return {key: signed(value) for key, value in facts.items()} if isinstance(facts, dict) else facts
 
 

@@ -39,9 +39,10 @@ ALLOWED = {200, 400, 404, 405, 409, 413, 429, 499, 503}  # what a party may answ
 CERTIFICATE = {"subject": ((("commonName", "alice"),),), "subjectAltName": (("DNS", "client.secformer"),)}
 PATIENCE = 5.0
 _BODY = tensors()
-_HEAD = lines("Content-Length:", "Transfer-Encoding: chunked", "Expect: 100-continue", "Connection: close", "GET", "PUT",
-              "Upgrade: websocket", "HTTP/1.0", "HTTP/2.0", "/v1/model", "/v1/infer", "/v1/sessions/x", "/metrics", "/readyz",
-              "Content-Encoding: gzip", "Host:", "Content-Length: 99999999999999999999", "Content-Length: +5", "\r")
+_HEAD = lines("Content-Length:", "Transfer-Encoding: chunked", "Expect: 100-continue", "Connection: close", "GET",
+              "PUT", "Upgrade: websocket", "HTTP/1.0", "HTTP/2.0", "/v1/model", "/v1/infer", "/v1/sessions/x",
+              "/metrics", "/readyz", "Content-Encoding: gzip", "Host:", "Content-Length: 99999999999999999999",
+              "Content-Length: +5", "\r")
 
 
 class Prompt(Jobs):

@@ -12,8 +12,16 @@ from fuzz.mutators import lines
 from fuzz.target import Read, Target, require
 from secformer.mpc.net.tls import Identity, client_context, server_context
 from secformer.roles.certificates import AUTHORITY, init, issue
-from secformer.roles.settings import TLS, ClientSettings, DealerSettings, PartySettings, load_client, load_dealer
-from secformer.roles.settings import load_party, template
+from secformer.roles.settings import (
+    TLS,
+    ClientSettings,
+    DealerSettings,
+    PartySettings,
+    load_client,
+    load_dealer,
+    load_party,
+    template,
+)
 
 KEYS = [f"{f.name} =" for cls in (PartySettings, DealerSettings, ClientSettings) for f in fields(cls)]
 WORDS = (*KEYS, "[tls]", "[[tls]]", "{}", "inf", "nan", "0x10", "1_000", "1979-05-27", '"[::1]:1"', '"a:99999"', '"":',
@@ -47,12 +55,12 @@ def _odd(text: str) -> bool:
 
 
 def patched(valid: bytes, data: bytes) -> bytes:
-    """Valid bytes, changed where the input says: an operation, a place of two bytes, a byte. Keys are made anew each time,
-    so that none stands in the corpus."""
+    """Valid bytes, changed where the input says: an operation, a place of two bytes, a byte. Keys are made anew each
+    time, so that none stands in the corpus."""
     found = bytearray(valid)
     for at in range(0, len(data) - 3, 4):
-        operation, place, byte = data[at] % 3, int.from_bytes(data[at + 1 : at + 3], "big") % (len(found) + 1), data[at + 3]
-        found[place : place + (operation != 0)] = bytes([byte]) if operation < 2 else b""
+        operation, place = data[at] % 3, int.from_bytes(data[at + 1 : at + 3], "big") % (len(found) + 1)
+        found[place : place + (operation != 0)] = data[at + 3 : at + 4] if operation < 2 else b""
     return bytes(found)
 
 

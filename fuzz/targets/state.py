@@ -10,12 +10,13 @@ from pathlib import Path
 
 from fuzz.mutators import json_text, lines, raw
 from fuzz.target import Broken, Read, Target, require
+from secformer.mpc.dealer.names import NONCE_BYTES
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.products import Hadamard
 from secformer.mpc.dealer.serials import Serials
 from secformer.mpc.dealer.store import Store
 from secformer.mpc.errors import ReusedRandomness
-from secformer.roles.epochs import State, as_note
+from secformer.roles.epochs import JOURNAL, Epoch, State, as_note
 
 MODEL, PLAN = "ab" * 32, "cd" * 32
 SEED, EPOCH = bytes(range(32)), "ef" * 16
@@ -25,24 +26,35 @@ STORED = Plan((Hadamard(((3,),), (48,), ((0, 0, 48),), (None,)),), 1, 100)
 @contextmanager
 def epochs(folder: Path) -> Iterator[Read]:
     """An epoch that is read is kept as the same."""
-    state = State(folder)
-    (seed,) = [state.keep(MODEL, PLAN, epoch) or path for epoch in [state.fresh(MODEL, PLAN)]
-               for path in folder.glob("epoch-*.json")]
+    epoch_file(folder)
+    (file,) = folder.glob("epoch-*.json")
 
     def read(data: bytes) -> None:
-        seed.write_bytes(data)
-        epoch = state.epoch(MODEL, PLAN)
-        require(epoch is not None, "an epoch that is there is found")
-        if epoch is not None:
-            facts = json.loads(data)
-            require(all(facts[key] == value for key, value in as_note(epoch).items()), "an epoch has one spelling")
-            state.keep(MODEL, PLAN, epoch)
-            require(state.epoch(MODEL, PLAN) == epoch, "an epoch has one meaning")
+        file.write_bytes(data)
+        (folder / JOURNAL).unlink(missing_ok=True)
+        state = State(folder)
+        try:
+            epoch = state.epoch(MODEL, PLAN)
+            require(epoch is not None, "an epoch that is there is found")
+            if epoch is not None:
+                facts, written = json.loads(data), as_note(epoch)
+                require({key: facts[key] for key in written} == written, "an epoch has one spelling")
+                state.keep(MODEL, PLAN, epoch)
+        finally:
+            state.close()
 
+    yield read
+
+
+def epoch_file(folder: Path) -> bytes:
+    """A valid file of an epoch, as the dealer keeps it."""
+    state = State(folder)
     try:
-        yield read
+        state.keep(MODEL, PLAN, Epoch("ef" * 16, {0: bytes(32), 1: SEED}, Epoch.fresh().runs))
     finally:
         state.close()
+    (file,) = folder.glob("epoch-*.json")
+    return file.read_bytes()
 
 
 @contextmanager
@@ -55,7 +67,7 @@ def journals(folder: Path) -> Iterator[Read]:
         for _ in range(2):
             journal = Serials(path)
             try:
-                for line in data.decode("ascii").split("\n")[:-1][:64]:
+                for line in path.read_text("ascii").split("\n")[:-1][:64]:
                     epoch, space, named = line.split(" ")
                     first, _, last = named.removeprefix("=").partition("-")
                     for serial in {int(first), int(last or first)}:
@@ -93,7 +105,7 @@ def stores(folder: Path) -> Iterator[Read]:
             taken = store.take(STORED)
             if taken is None:
                 return
-            serial, channel = taken
+            serial, channel = taken.serial, taken.corrections
             require(serial not in given and (not cursor or serial >= int(cursor)), "a serial is given out once")
             given.add(serial)
             try:
@@ -110,7 +122,7 @@ def sealed(folder: Path) -> bytes:
     import numpy as np
 
     store = Store(folder, SEED, EPOCH)
-    store.write(STORED, 5, 2, lambda serial: lambda tag, nbytes: np.full(nbytes, serial, np.uint8))
+    store.write(STORED, 5, 2, bytes(NONCE_BYTES), lambda serial: lambda tag, nbytes: np.full(nbytes, serial, np.uint8))
     (path,) = folder.glob("*.store")
     return path.read_bytes()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -10,12 +9,15 @@ from typing import Any, TypeVar
 
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
 from secformer.mpc.net.tls import CertificateRefused, Context, hang_up, host_name
+from secformer.mpc.strict_json import read_own
 from secformer.roles.messages import Answer, Half, pack_half, unpack_answer
 
 T = TypeVar("T")
 GRACE = 10.0  # seconds after the deadline in which a party may still report that the deadline has passed
 BODY = "application/octet-stream"
 MAX_ERROR = 1 << 16  # bytes: longer descriptions of errors are cut
+MAX_TOKEN = 1 << 22  # bytes of an answer for each position of a request: more than any vocabulary's logits take
+MAX_COST = 1 << 20   # bytes of the rest of an answer
 
 
 class Busy(ProtocolError):
@@ -39,14 +41,14 @@ class PartyConnection:
         """The digest of the model that the party holds."""
         _, body = self._exchange("GET", "/v1/model", b"")
         try:
-            return str(json.loads(body)["digest"])
+            return str(read_own(body)["digest"])
         except (ValueError, KeyError, TypeError) as error:
             raise ProtocolError(f"{self._role} sent a description of its model that cannot be read ({error}); does it "
                                 f"run the same version?") from error
 
     def infer(self, half: Half) -> Answer:
         """The party's half of the answer. Raises ProtocolError, PeerLost, InputError."""
-        _, body = self._exchange("POST", "/v1/infer", pack_half(half))
+        _, body = self._exchange("POST", "/v1/infer", pack_half(half), MAX_COST + half.mask.size * MAX_TOKEN)
         return unpack_answer(body, half.request)
 
     def end(self, session: str) -> None:
@@ -76,23 +78,24 @@ class PartyConnection:
         if connection is not None:
             connection.close()
 
-    def _exchange(self, method: str, path: str, body: bytes) -> tuple[HTTPResponse, bytes]:
+    def _exchange(self, method: str, path: str, body: bytes, most: int = MAX_COST) -> tuple[HTTPResponse, bytes]:
+        """What the party answers, at most `most` bytes."""
         kept = self._connection is not None
         try:
-            return self._once(method, path, body)
+            return self._once(method, path, body, most)
         except PeerLost:
             if not kept or self._left:
                 raise
-        return self._once(method, path, body)  # the party had closed the connection since the last request
+        return self._once(method, path, body, most)  # the party had closed the connection since the last request
 
-    def _once(self, method: str, path: str, body: bytes) -> tuple[HTTPResponse, bytes]:
+    def _once(self, method: str, path: str, body: bytes, most: int) -> tuple[HTTPResponse, bytes]:
         try:
             connection = self._connection = self._connection or self._connect()
             if self._left:
                 raise ConnectionAbortedError
             connection.request(method, path, body, {"Content-Type": BODY})
             response = connection.getresponse()
-            content = response.read()
+            content = response.read((most if response.status == 200 else MAX_ERROR) + 1)
         except (OSError, HTTPException, AttributeError, ValueError) as error:
             self.close()
             if self._left:
@@ -106,7 +109,12 @@ class PartyConnection:
             raise PeerLost(f"{self._role} at {self._shown} does not answer or hung up ({error}); check that it is "
                            f"running and, in its log, that it accepts this client's certificate") from error
         if response.status != 200:
+            if len(content) > MAX_ERROR:
+                self.close()  # the rest was not read
             raise self._problem(response.status, content[:MAX_ERROR])
+        if len(content) > most:
+            self.close()
+            raise ProtocolError(f"{self._role} sent more than the {most} bytes that an answer may have")
         return response, content
 
     def _connect(self) -> HTTPConnection:
@@ -117,7 +125,7 @@ class PartyConnection:
 
     def _problem(self, status: int, content: bytes) -> SecformerError:
         try:
-            facts: Any = json.loads(content)["error"]
+            facts: Any = read_own(content)["error"]
             message = str(facts["message"])
         except (ValueError, KeyError, TypeError):
             message = content.decode("utf-8", "replace").strip()[:200] or "no reason given"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
 from secformer.mpc.dealer.ahead import read_ahead
@@ -39,6 +39,9 @@ class Computer(Protocol):
     def needs(self, job: Job) -> Needs:
         """What a request needs. Raises SecformerError for one that cannot run."""
 
+    def kept(self) -> Collection[str]:
+        """The names of the caches of all sessions that go on."""
+
     def begin(self, work: Work) -> None:
         """Both parties have agreed to run this, and it starts next."""
 
@@ -72,7 +75,8 @@ class Cycle:
             most, patience = (OFFERED, HEARTBEAT) if slot is not None else (0, 0.0)
             ids = self._jobs.candidates(most, patience, lambda: slots.failed)
             slots.check()
-            Offer(tuple(ids), self._supply.last(), slot).tell(link)
+            offer = Offer(tuple(ids), self._supply.last(), slot)
+            offer.tell(link)
             taken = hear_taken(link)
             if taken is None:
                 self._computer.rest()
@@ -81,13 +85,14 @@ class Cycle:
                 raise Desync(f"{link.peer} takes a request that was not offered; do both sides run the same version?")
             job = self._jobs.take(taken.request)
             with answering(job):
-                work, problem = self._checked(job, taken)
+                work, problem = self._checked(job, offer, taken)
                 link.tell({"go": work is not None, "error": problem})
                 if work is not None:
                     self._computer.begin(work)
                     slots.start(slot, work)
                 elif job is not None:
                     self._refuse(job, problem)
+            self._supply.erase()  # while the slot computes
 
     def follow(self, link: TLSChannel, slots: Slots[Any]) -> None:
         """Party 1: takes the first offered request that waits here too, and brings its corrections."""
@@ -103,14 +108,15 @@ class Cycle:
                 continue
             with answering(job):
                 slots.wait_free(offer.slot, self._patience)
-                taken = self._agreed(link, job, offer.slot, offer.last, slots)
+                taken = self._agreed(link, job, offer, offer.slot, slots)
+            self._supply.erase()  # while the slot computes
             self._computer.report_material()
             if taken.error and self._supply.outdated():
                 raise Desync("the dealer has begun a new epoch; both parties join it")
 
-    def _agreed(self, link: TLSChannel, job: Job, slot: int, last: Mapping[str, int], slots: Slots[Any]) -> Taken:
+    def _agreed(self, link: TLSChannel, job: Job, offer: Offer, slot: int, slots: Slots[Any]) -> Taken:
         """Party 1: takes a request and, if party 0 agrees, starts it. Then the slot closes its corrections."""
-        work, taken = self._supplied(job, last)
+        work, taken = self._supplied(job, offer)
         started = False
         try:
             taken.tell(link)
@@ -130,8 +136,9 @@ class Cycle:
         self._computer.refused(job, problem)
         job.done.set_exception(ProtocolError(problem))
 
-    def _checked(self, job: Job | None, taken: Taken) -> tuple[Work | None, str]:
-        """Party 0: a taken request, whose serial is then burnt; or why it may not run."""
+    def _checked(self, job: Job | None, offer: Offer, taken: Taken) -> tuple[Work | None, str]:
+        """Party 0: a taken request, whose serial is then burnt; or why it may not run. Its own nonce, which was drawn
+        for this offer, enters the run's name: so no answer of party 1 leads to masks that were used before."""
         if job is None:
             return None, "its client has left, or it no longer waits at party 0"
         if taken.error:
@@ -144,18 +151,20 @@ class Cycle:
                     return None, f"the halves of the request differ: {what} {mine} at party 0, {theirs} at party 1"
             if needs.state != taken.state:
                 raise Desync("the parties do not keep the same of this session; begin a new one")
-            self._supply.burn(taken.space, taken.serial)
+            key = self._supply.burn(taken.space, taken.serial, (offer.nonce, taken.nonce), needs.plan)
         except SecformerError as error:
             return None, f"party 0: {error}"
-        return Work(job, taken, needs.plan, stepping=needs.stepping), ""
+        return Work(job, taken, needs.plan, key, stepping=needs.stepping), ""
 
-    def _supplied(self, job: Job, last: Mapping[str, int]) -> tuple[Work | None, Taken]:
+    def _supplied(self, job: Job, offer: Offer) -> tuple[Work | None, Taken]:
         """A taken request with its corrections, or with the reason why there are none."""
         request = job.half.request
         try:
             needs = self._computer.needs(job)
-            space, serial, corrections = self._supply.take(needs.plan, last, needs.cache)
-            taken = Taken(request, job.half.shape_digest, needs.plan.digest, space, serial, state=needs.state)
-            return Work(job, taken, needs.plan, read_ahead(corrections, needs.plan), needs.stepping), taken
+            found = self._supply.take(needs.plan, offer.last, offer.nonce, needs.cache, self._computer.kept())
+            taken = Taken(request, job.half.shape_digest, needs.plan.digest, found.space, found.serial,
+                          state=needs.state, nonce=found.nonce)
+            return Work(job, taken, needs.plan, found.key, read_ahead(found.corrections, needs.plan),
+                        needs.stepping), taken
         except (SecformerError, OSError) as error:
             return None, Taken(request, error=str(error))

@@ -20,7 +20,7 @@ from secformer.models.run.public import PublicModel
 from secformer.mpc.errors import InputError, SecformerError
 from secformer.mpc.net.tcp import listening
 from secformer.mpc.net.tls import server_context
-from secformer.roles.connections import PEER, PatientLoop, client_protocol, refused
+from secformer.roles.connections import PEER, OrderlyProtocol, PatientLoop, client_protocol, refused
 from secformer.roles.jobs import DuplicateRequest, Expired, Jobs, QueueFull
 from secformer.roles.messages import ID_DIGITS, Answer, Half, pack_answer, unpack_half
 from secformer.roles.monitoring import Metrics, Status
@@ -188,7 +188,7 @@ def serve(settings: PartySettings, web: Web) -> None:
         limit_concurrency=settings.queue + SPARE, **common))  # type: ignore[arg-type]
     parts = [(clients, listening(settings.clients))]
     if settings.metrics is not None:
-        parts.append((_Quiet(Config(web.health(), limit_concurrency=SPARE, **common)),  # type: ignore[arg-type]
+        parts.append((_Quiet(Config(web.health(), http=OrderlyProtocol, limit_concurrency=SPARE, **common)),  # type: ignore[arg-type]
                       listening(settings.metrics)))
 
     async def both() -> None:

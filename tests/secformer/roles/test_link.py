@@ -10,7 +10,7 @@ from links_lab import PLAN, notes_pair, said
 
 from secformer.mpc.errors import Desync
 from secformer.mpc.fixed import FixedPoint
-from secformer.roles.link import Offer, Taken, compare, hear_offer, hear_taken, hello
+from secformer.roles.link import Offer, Taken, compare, hear_offer, hear_taken, hello, stored_of
 
 
 def greeting(rank: int, **changes: Any) -> dict[str, Any]:
@@ -41,14 +41,15 @@ def test_no_hello_at_all() -> None:
         compare(greeting(0), {"take": None}, "party 1")
 
 
-@pytest.mark.parametrize("taken", [Taken("id", "s", "plan", "live", 7, state="x"), Taken("id", error="no material")])
+@pytest.mark.parametrize("taken", [Taken("id", "s", "plan", "live", 7, state="x", nonce=bytes(range(16))),
+                                   Taken("id", error="no material")])
 def test_what_is_taken_comes_over(taken: Taken) -> None:
     near, far = notes_pair()
     taken.tell(far)  # type: ignore[arg-type]
     assert hear_taken(near) == taken  # type: ignore[arg-type]
 
 
-def test_a_run_is_named_by_space_and_serial() -> None:
+def test_logs_call_a_run_by_space_and_serial() -> None:
     assert Taken("id", "shape", "plan", "live", 7).run == "live/7"
 
 
@@ -56,8 +57,14 @@ def test_nothing_taken() -> None:
     assert hear_taken(said({"take": None})) is None
 
 
-@pytest.mark.parametrize("note", [{"take": "id"}, {"take": "id", "shape": "", "plan": "", "space": "", "serial": "x",
-                                                    "error": ""}])
+TAKES = {"take": "id", "shape": "s", "plan": "p", "space": "live", "serial": 7, "error": "", "state": "",
+         "nonce": "00" * 16}
+
+
+@pytest.mark.parametrize("note", [{"take": "id"}, *({**TAKES, **odd} for odd in (
+    {"serial": "x"}, {"serial": "7"}, {"serial": 7.0}, {"serial": True}, {"serial": -2}, {"nonce": ""},
+    {"nonce": "00" * 15}, {"nonce": " " + "0" * 31}, {"nonce": "0_" * 16}, {"nonce": None}, {"space": 1},
+    {"error": None}, {"take": 3}, {"state": []}))])
 def test_an_answer_that_cannot_be_read(note: dict[str, Any]) -> None:
     with pytest.raises(Desync, match="party1 answered an offer with a note that cannot be read"):
         hear_taken(said(note))
@@ -70,7 +77,26 @@ def test_an_offer_comes_over(offer: Offer) -> None:
     assert hear_offer(near) == offer  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("note", [{}, {"requests": [1], "last": {}, "slot": 0}, {"requests": 3, "last": {}, "slot": 0},
+def test_each_offer_has_a_nonce_of_its_own() -> None:
+    assert len({Offer((), {}).nonce for _ in range(99)}) == 99
+
+
+def test_what_is_stored_comes_over() -> None:
+    note = {"stored": [[0, 4], [7, 1 << 40]]}
+    assert stored_of(note, "party 0") == [(0, 4), (7, 1 << 40)]
+
+
+@pytest.mark.parametrize("odd", [{}, {"stored": 3}, {"stored": [[0]]}, {"stored": [["0", 1]]}, {"stored": [[-1, 1]]},
+                                 {"stored": [[0.0, 1]]}])
+def test_what_is_stored_that_cannot_be_read(odd: dict[str, Any]) -> None:
+    with pytest.raises(Desync, match="party 0 does not say which stored runs it has the seeds of"):
+        stored_of(odd, "party 0")
+
+
+@pytest.mark.parametrize("note", [{}, *({"requests": ["a"], "last": {"live": 1}, "slot": 0, "nonce": "00" * 16} | odd
+                                        for odd in ({"nonce": ""}, {"nonce": "0 " * 16}, {"nonce": 5}, {"slot": "0"},
+                                                    {"slot": True}, {"last": {"live": "1_0"}}, {"last": {"live": -2}})),
+                                  {"requests": [1], "last": {}, "slot": 0}, {"requests": 3, "last": {}, "slot": 0},
                                   {"requests": [], "last": [1], "slot": 0}, {"requests": ["a"], "last": {}},
                                   {"requests": [], "last": {"live": "x"}, "slot": 0},
                                   {"requests": ["a"], "last": {}, "slot": None}])
