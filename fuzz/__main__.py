@@ -33,15 +33,16 @@ STATISTICS = {"inputs": "number_of_executed_units", "slowest_seconds": "slowest_
 
 def main(arguments: list[str]) -> int:
     args = _settings().parse_args(arguments)
-    chosen = [each for each in TARGETS if not args.target or each.name in args.target]
+    known = {each.name: each for each in TARGETS}
+    chosen = [known[name] for name in args.target or known]
     rows: dict[str, Any] = {}
     for target in chosen:
         rows[target.name] = row = fuzzed(target, args.work / target.name, args.runs, args.seconds)
         print(f"{target.name}: {row}", flush=True)
+        if args.record is not None:
+            record(args.record, rows)
         if args.keep and not row["findings"]:
             keep(target, args.work / target.name)
-    if args.record is not None:
-        record(args.record, rows)
     return int(any(row["findings"] for row in rows.values()))
 
 
@@ -53,8 +54,9 @@ def _settings() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=int, default=0, help="at most so many for each target (default: no limit)")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "secformer-fuzz",
                         help="folder of working corpora and findings")
-    parser.add_argument("--keep", action="store_true", help="put the smallest inputs with the same coverage into corpus/")
-    parser.add_argument("--record", type=Path, help="JSON file for what was run")
+    parser.add_argument("--keep", action="store_true",
+                        help="put the smallest inputs with the same coverage into the corpus")
+    parser.add_argument("--record", type=Path, help="JSON file for what was run; other targets stay in it")
     return parser
 
 
@@ -92,6 +94,9 @@ def keep(target: Target, work: Path) -> None:
 
 
 def record(path: Path, rows: dict[str, Any]) -> None:
+    """Writes what was run; targets that were not run now keep what the file says of them."""
+    before = json.loads(path.read_text("utf-8"))["targets"] if path.is_file() else {}
+    rows = {each.name: (before | rows)[each.name] for each in TARGETS if each.name in before | rows}
     facts = {"machine": {"python": platform.python_version(), "atheris": version("atheris"),
                          "processor": platform.machine()},
              "inputs": sum(row["inputs"] for row in rows.values()),
@@ -100,7 +105,8 @@ def record(path: Path, rows: dict[str, Any]) -> None:
 
 
 def _child(target: Target, work: Path, arguments: list[str]) -> str:
-    done = subprocess.run([sys.executable, "-m", "fuzz.one", target.name, str(work / "findings"), *arguments],
+    done = subprocess.run([sys.executable, "-m", "fuzz.one", target.name, str(work / "findings"),
+                           ",".join(target.modules), *arguments],
                           capture_output=True, cwd=Path(__file__).parents[1], check=False)
     said = done.stdout.decode("utf-8", "replace") + done.stderr.decode("utf-8", "replace")
     if "INFO: seed corpus" not in said and "MERGE-OUTER" not in said:

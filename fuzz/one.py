@@ -1,4 +1,6 @@
-"""Fuzzes one target in this process, by `atheris`: python -m fuzz.one NAME FINDINGS [libFuzzer's arguments].
+"""Fuzzes one target in this process, by `atheris`: python -m fuzz.one NAME FINDINGS MODULES ARGUMENTS.
+
+MODULES, with commas between them, are those whose branches count; ARGUMENTS are libFuzzer's.
 
 An input that breaks the contract is kept in the folder FINDINGS, one for each place that fails, and the fuzzing goes
 on. A hang or too much memory ends the process.
@@ -15,7 +17,6 @@ from random import Random
 
 import atheris
 
-INSTRUMENTED = ["secformer", "h11", "uvicorn", "tomllib"]
 ROOM = 1 << 29  # bytes of address space that inputs may take beyond what the process has after its first inputs
 
 
@@ -38,7 +39,7 @@ class Findings:
 
 
 def main(arguments: list[str]) -> None:
-    with atheris.instrument_imports(include=INSTRUMENTED, enable_loader_override=False):
+    with atheris.instrument_imports(include=arguments[3].split(","), enable_loader_override=False):
         from fuzz.target import accepted, scratch
         from fuzz.targets import TARGETS
     target = {each.name: each for each in TARGETS}[arguments[1]]
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> None:
         for data in target.inputs():  # what the reader loads once must be there before memory is limited
             one(data)
         _limit_memory()
-        atheris.Setup([arguments[0], *arguments[3:], f"-max_len={target.longest}"], one, custom_mutator=mutate)
+        atheris.Setup([arguments[0], *arguments[4:], f"-max_len={target.longest}"], one, custom_mutator=mutate)
         atheris.Fuzz()  # ends the process
 
 

@@ -33,6 +33,7 @@ class Target:
     open    makes the reader, in an empty folder of its own
     mutate  changes an input, so that it is still nearly valid
     longest the longest input, in bytes
+    below   libraries whose branches count, too
     """
 
     name: str
@@ -40,6 +41,13 @@ class Target:
     open: Open
     mutate: Mutate = raw
     longest: int = 1 << 14
+    below: tuple[str, ...] = ()
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules of `reads`, and of the libraries below them, whose branches guide the fuzzing."""
+        own = (name.removesuffix(".py").replace("/", ".") for name in self.reads)
+        return (*(name if name.startswith("secformer.") else f"secformer.{name}" for name in own), *self.below)
 
     @property
     def corpus(self) -> Path:

@@ -71,4 +71,4 @@ def _words(facts: Any) -> int:
 
 
 TARGETS = (Target("dealer", ("secformer/roles/dealer_server.py", "secformer/roles/dealing.py"), dealers,
-                  json_text(signed)),)
+                  json_text(signed), below=("secformer.mpc.dealer.plan",)),)

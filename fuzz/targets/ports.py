@@ -227,7 +227,8 @@ def http(data: bytes, most: int, chance: Random) -> bytes:
 
 TARGETS = (
     Target("clients-port", ("secformer/roles/connections.py", "secformer/roles/web.py", "secformer/roles/messages.py"),
-           clients_port, http),
-    Target("health-port", ("secformer/roles/web.py", "secformer/roles/monitoring.py"), health_port, http, 1 << 12),
+           clients_port, http, below=("h11", "uvicorn")),
+    Target("health-port", ("secformer/roles/web.py", "secformer/roles/monitoring.py"), health_port, http,
+           1 << 12, ("h11", "uvicorn")),
     Target("parties-answers", ("secformer/roles/asking.py", "secformer/roles/messages.py"), parties_answers, http),
 )

@@ -96,9 +96,9 @@ def authorities(folder: Path) -> Iterator[Read]:
 
 READS = ("secformer/roles/settings.py",)
 TARGETS = (
-    Target("party-settings", READS, settings(load_party), lines(*WORDS)),
-    Target("dealer-settings", READS, settings(load_dealer), lines(*WORDS)),
-    Target("client-settings", READS, settings(load_client), lines(*WORDS)),
+    Target("party-settings", READS, settings(load_party), lines(*WORDS), below=("tomllib",)),
+    Target("dealer-settings", READS, settings(load_dealer), lines(*WORDS), below=("tomllib",)),
+    Target("client-settings", READS, settings(load_client), lines(*WORDS), below=("tomllib",)),
     Target("identity", ("mpc/net/tls.py",), identities, longest=256),
     Target("authority", ("secformer/roles/certificates.py",), authorities, longest=256),
 )

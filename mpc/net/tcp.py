@@ -136,7 +136,7 @@ class StreamChannel(Channel):
         return kind, came, size
 
     def abort(self, reason: str) -> None:
-        text = np.frombuffer(reason.encode()[:MAX_ABORT], dtype=np.uint8)
+        text = np.frombuffer(reason.encode("utf-8", "replace")[:MAX_ABORT], dtype=np.uint8)
         self._finish((pack_header(Tag(0, "abort", 8, text.size), text.size, ABORT), text), reason)
 
     def close(self) -> None:

@@ -116,7 +116,8 @@ def test_sharded_index_with_a_missing_part(tmp_path: Path) -> None:
         ModelFolder(tmp_path)
 
 
-@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": "../b.safetensors"}}'])
+@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": "../b.safetensors"}}',
+                                   '{"weight_map": {"a": 3}}', "[" * 100_000])
 def test_bad_index(index: str, tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     (tmp_path / "model.safetensors").unlink()

@@ -226,3 +226,11 @@ def test_durations_are_checked_in_python_too(cls: type, name: str) -> None:
 def test_other_values_are_checked_in_python_too(cls: type, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         cls(**MADE[cls] | changes, tls=IDENTITY)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "{b=" * 5000, "rank = " + "9" * 5000, "rank = \xff"])
+def test_toml_that_python_cannot_hold_is_a_settings_error(tmp_path: Path, text: str) -> None:
+    """Found by fuzzing: deep nesting, and numbers of thousands of digits."""
+    (tmp_path / "x.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(SettingsError, match="is not a TOML file"):
+        load_party(tmp_path / "x.toml")
