@@ -38,8 +38,7 @@ class Serials:
             text = path.read_text("ascii") if path.exists() else ""
         except (OSError, ValueError) as error:
             raise self._unreadable(str(error)) from error
-        whole, _, cut = text.rpartition("\n")
-        lines = whole.split("\n") if whole else []
+        *lines, cut = text.split("\n")
         for line in lines:
             self._read(line)
         return lines, cut

@@ -16,8 +16,9 @@ from fuzz.target import accepted
 from fuzz.targets import TARGETS
 
 # What reads: functions by these names, or methods of anything.
-READING = {"read_own", "read_foreign", "json.loads", "json.load", "tomllib.load", "tomllib.loads", "read_text", "read_bytes",
-           "safe_open", "np.memmap", "_HEADER.unpack", "load_file", "recv_into", "recv", "load_pem_private_key"}
+READING = {"read_own", "read_foreign", "json.loads", "json.load", "tomllib.load", "tomllib.loads", "read_text",
+           "read_bytes", "safe_open", "np.memmap", "_HEADER.unpack", "load_file", "recv_into", "recv",
+           "load_pem_private_key"}
 # Files that call one of these, and need no target of their own.
 NONE = {
     "mpc/strict_json.py": "what the readers of JSON call",

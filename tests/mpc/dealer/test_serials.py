@@ -217,7 +217,7 @@ def test_ranges_that_end_alike_are_all_remembered(path: Path) -> None:
     journal.burn_alone(EPOCH, "stored", 2)
 
 
-@pytest.mark.parametrize("serial", ["=9-5", "9" * 5000, "=" + "9" * 5000])
+@pytest.mark.parametrize("serial", ["=9-5", "\n", "9" * 5000, "=" + "9" * 5000])
 def test_a_line_that_names_no_serials_is_refused(path: Path, serial: str) -> None:
     path.parent.mkdir()
     path.write_text(f"{EPOCH} live {serial}\n", "ascii")
