@@ -188,7 +188,8 @@ class Checkpoint:
 
 
 def _to_float(raw: np.ndarray, kind: str) -> np.ndarray:
-    return np.asarray(_widened(raw) if kind == "BF16" else raw).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN; `read` refuses every NaN
+        return np.asarray(_widened(raw) if kind == "BF16" else raw).astype(np.float64)
 
 
 def _widened(raw: np.ndarray) -> np.ndarray:

@@ -225,3 +225,12 @@ def test_tensors_that_are_computed(tmp_path: Path) -> None:
     checkpoint.hold({"bad": np.array([np.nan])})
     with pytest.raises(ModelError, match="'bad' holds 1 value"):
         checkpoint.read("bad", (1,))
+
+
+def test_a_signalling_nan_is_refused_like_any_other(tmp_path: Path) -> None:
+    """Found by fuzzing: NumPy warned of the cast first."""
+    values = np.array([1.0, 2.0], np.float32)
+    values.view(np.uint32)[1] = 0x7F800001
+    save_file({"a": values}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match="1 value.s. that are NaN or infinite"):
+        Checkpoint(tmp_path).read("a", (2,))
