@@ -232,5 +232,5 @@ def test_a_signalling_nan_is_refused_like_any_other(tmp_path: Path) -> None:
     values = np.array([1.0, 2.0], np.float32)
     values.view(np.uint32)[1] = 0x7F800001
     save_file({"a": values}, tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match="1 value.s. that are NaN or infinite"):
+    with pytest.raises(ModelError, match=r"1 value.s. that are NaN or infinite"):
         Checkpoint(tmp_path).read("a", (2,))
