@@ -100,7 +100,8 @@ def record(path: Path, rows: dict[str, Any]) -> None:
     facts = {"machine": {"python": platform.python_version(), "atheris": version("atheris"),
                          "processor": platform.machine()},
              "inputs": sum(row["inputs"] for row in rows.values()),
-             "findings": sum(len(row["findings"]) for row in rows.values()), "mended": (Path(__file__).parent / "mended.txt").read_text("utf-8").splitlines(), "targets": rows}
+             "findings": sum(len(row["findings"]) for row in rows.values()),
+             "mended": (Path(__file__).parent / "mended.txt").read_text("utf-8").splitlines(), "targets": rows}
     path.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
 
 
