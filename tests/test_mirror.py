@@ -83,6 +83,8 @@ OTHERS: dict[str, str] = {
     "test_mirror.py": "the tests themselves",
     "test_packaging.py": "builds and installs",
     "test_reprs.py": "what the package's records show when they are printed",
+    "fuzz/test_corpus.py": "the kept inputs of every target of fuzzing",
+    "fuzz/test_targets.py": "whether what reads has a target of fuzzing",
     "models/run/test_generating_models.py": "generation with real tiny models of every family",
     "secformer/roles/test_recorded.py": "engines and the dealer on models of a GPU",
     "secformer/roles/test_rollback.py": "all roles together, when their state was restored, cloned or set back",

@@ -32,6 +32,7 @@ from secformer.mpc.kernels import Kernels
 from secformer.mpc.ops.book import series_from_list, series_to_list
 from secformer.mpc.prg import FORMAT as STREAMS
 from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.strict_json import read_own
 from secformer.protocols.ranges import bits
 from secformer.protocols.recipes import Recipe, recipe_named
 
@@ -167,7 +168,7 @@ class PublicModel:
         Raises ModelError for anything that is not a whole description of this version.
         """
         try:
-            facts = json.loads(text)
+            facts = read_own(text)
             if facts["format"] != FORMAT:
                 raise ValueError(f"the format is {facts['format']!r}, but this version reads {FORMAT!r}")
             if (embedding := facts.get("embedding")) not in (None, *CLIENT.values()):
@@ -183,7 +184,7 @@ class PublicModel:
             )
             if public.digest != facts["digest"]:
                 raise ValueError("its digest does not match its content")
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise ModelError(f"{where} does not describe a provisioned model ({type(error).__name__}: {error}); "
                              f"make it with: secformer provision") from error
         return public

@@ -38,8 +38,7 @@ class Serials:
             text = path.read_text("ascii") if path.exists() else ""
         except (OSError, ValueError) as error:
             raise self._unreadable(str(error)) from error
-        whole, _, cut = text.rpartition("\n")
-        lines = whole.split("\n") if whole else []
+        *lines, cut = text.split("\n")
         for line in lines:
             self._read(line)
         return lines, cut
@@ -85,7 +84,8 @@ class Serials:
 
     def _mark(self, epoch: str, space: str, first: int, last: int) -> None:
         alone = self._alone.setdefault((epoch, space), {})
-        alone[last + 1] = alone.pop(first, first)  # joins the range that ended here, so that few are kept
+        # joins the range that ended here, so that few are kept; of two that end alike, the longer one counts
+        alone[last + 1] = min(alone.pop(first, first), alone.get(last + 1, first))
 
     def _write(self, line: str) -> None:
         self._file.write(line + "\n")
@@ -93,7 +93,7 @@ class Serials:
         os.fsync(self._file.fileno())
 
     def _read(self, line: str) -> None:
-        if not (found := _LINE.fullmatch(line)) or (found[5] and not found[3]):
+        if not (found := _LINE.fullmatch(line)) or (found[5] and not (found[3] and int(found[4]) <= int(found[5]))):
             raise self._unreadable(f"the line {line[:80]!r} is not a used serial")
         epoch, space, alone, first, last = found.groups()
         if alone:

@@ -137,6 +137,9 @@ class Store:
         for path, shelf in self._shelves():
             if shelf.plan != plan.digest:
                 continue
+            if shelf.size != run_bytes(plan):
+                raise StoreError(f"{path} has runs of {shelf.size} bytes, but those of its plan have {run_bytes(plan)};"
+                                 f" remove it and deal again")
             serial, end = self._next(path, shelf), shelf.end
             if serial >= end:  # a crash came between the burning and the removal of its last run
                 self._remove(path)

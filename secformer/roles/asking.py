@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
 from secformer.mpc.net.tls import CertificateRefused, Context, hang_up, host_name
+from secformer.mpc.strict_json import read_own
 from secformer.roles.messages import Answer, Half, pack_half, unpack_answer
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class PartyConnection:
         """The digest of the model that the party holds."""
         _, body = self._exchange("GET", "/v1/model", b"")
         try:
-            return str(json.loads(body)["digest"])
+            return str(read_own(body)["digest"])
         except (ValueError, KeyError, TypeError) as error:
             raise ProtocolError(f"{self._role} sent a description of its model that cannot be read ({error}); does it "
                                 f"run the same version?") from error
@@ -157,7 +157,7 @@ class PartyConnection:
     def _problem(self, response: HTTPResponse, content: bytes) -> SecformerError:
         status = response.status
         try:
-            facts: Any = json.loads(content)["error"]
+            facts: Any = read_own(content)["error"]
             message = str(facts["message"])
         except (ValueError, KeyError, TypeError):
             message = content.decode("utf-8", "replace").strip()[:200] or "no reason given"

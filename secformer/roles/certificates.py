@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -254,8 +255,9 @@ def _make_authority(folder: Path) -> None:
 def _load_authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     try:
         certificate = x509.load_pem_x509_certificate((folder / "authority.pem").read_bytes())
+        _ = certificate.subject  # is read when it is first asked for
         key = serialization.load_pem_private_key((folder / "authority.key").read_bytes(), password=None)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise SettingsError(f"{folder} does not hold a readable authority (authority.pem and authority.key): {error}; "
                             f"`secformer init` makes one") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):

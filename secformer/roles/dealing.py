@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync
 from secformer.mpc.net.notes import whole
+from secformer.mpc.net.tcp import StreamChannel
 from secformer.mpc.net.tls import Context, TLSChannel, connect
 from secformer.mpc.prg import FORMAT
 from secformer.roles.epochs import Epoch, epoch_of
@@ -60,7 +61,7 @@ class DealerClient:
                              "plan": plan.as_dict(), "nonces": [nonce.hex() for nonce in nonces], "cache": cache,
                              "kept": sorted(kept)}, patience)
         try:
-            return _read(channel, lambda note: whole(note["serial"])), channel
+            return serial_of(channel), channel
         except BaseException:
             channel.close()
             raise
@@ -71,7 +72,12 @@ class DealerClient:
         return channel
 
 
-def _read(channel: TLSChannel, read: Callable[[dict[str, Any]], T]) -> T:
+def serial_of(channel: StreamChannel) -> int:
+    """The dealer's answer: the first serial. Raises Desync, PeerLost."""
+    return _read(channel, lambda note: whole(note["serial"]))
+
+
+def _read(channel: StreamChannel, read: Callable[[dict[str, Any]], T]) -> T:
     note = channel.hear()
     try:
         return read(note)

@@ -25,6 +25,7 @@ from secformer.mpc.dealer.serials import Serials, sync_folder
 from secformer.mpc.errors import Desync, StoreError
 from secformer.mpc.net.notes import hexadecimal, text, whole
 from secformer.mpc.prg import SEED_BYTES, fresh_seed
+from secformer.mpc.strict_json import read_own
 
 FORMAT = "secformer epoch 2"
 NAME_BYTES = 16
@@ -81,7 +82,7 @@ class State:
         path = self._path(model, plan)
         if path not in self._known:
             try:
-                facts = json.loads(path.read_text("utf-8"))
+                facts = read_own(path.read_bytes())
                 self._check(path, facts, model, plan)
                 epoch = epoch_of(facts)
                 if set(epoch.runs) != set(SPACES):

@@ -54,12 +54,17 @@ def compare(mine: Mapping[str, Any], theirs: Mapping[str, Any], peer: str) -> No
     same, other = mine["same"], theirs.get("same")
     if not isinstance(other, Mapping):
         raise Desync(f"{peer} did not say hello first; do both sides run the same version?")
-    odd = [f"{name}: {same[name]!r} here, {other.get(name)!r} at {peer}" for name in same
-           if same[name] != other.get(name)]
-    if theirs.get("rank") != 1 - int(mine["rank"]):
+    odd = [f"{name}: {same.get(name)!r} here, {other.get(name)!r} at {peer}" for name in {**same, **other}
+           if not _equal(same.get(name), other.get(name))]
+    if not _equal(theirs.get("rank"), 1 - int(mine["rank"])):
         odd.append(f"rank: {mine['rank']} here, {theirs.get('rank')!r} at {peer}; one must be 0, the other 1")
     if odd:
         raise Desync(f"the parties cannot compute together because they differ: {'; '.join(odd)}")
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """JSON's true and 1.0 are not 1."""
+    return type(one) is type(other) and bool(one == other)
 
 
 def stored_of(note: Mapping[str, Any], peer: str) -> list[tuple[int, int]]:

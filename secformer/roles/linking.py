@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from secformer.mpc.errors import Desync
 from secformer.mpc.net.notes import hexadecimal, whole
+from secformer.mpc.net.tcp import StreamChannel
 from secformer.mpc.net.tls import Context, TLSChannel, connect
 from secformer.mpc.prg import fresh_seed
 
@@ -62,7 +63,7 @@ class Meeting:
     def came(self, channel: TLSChannel) -> None:
         """Takes a new connection of party 1, and returns once it has ended. Connections of an older link are ended,
         because party 1 makes one link at a time. Raises Desync, PeerLost."""
-        name, place, places = _place(channel)
+        name, place, places = place_of(channel)
         with self._changed:
             old: list[TLSChannel] = []
             if name != self._name:
@@ -87,7 +88,9 @@ class Meeting:
             return link
 
 
-def _place(channel: TLSChannel) -> tuple[str, int, int]:
+def place_of(channel: StreamChannel) -> tuple[str, int, int]:
+    """What a new connection of party 1 says: the link's name, the place there, and how many there are. Raises Desync,
+    PeerLost."""
     note = channel.hear()
     try:
         places = whole(note["places"], 1, MOST_SLOTS + 1)

@@ -19,6 +19,7 @@ from secformer.mpc.meter import Cost
 from secformer.mpc.net.notes import decimal
 from secformer.mpc.prg import SEED_BYTES
 from secformer.mpc.ring import word_type
+from secformer.mpc.strict_json import read_own
 
 REQUEST, ANSWER = "secformer request 1", "secformer answer 1"
 MAX_HEADER = 1 << 20  # bytes of the header of a body
@@ -165,7 +166,7 @@ def unpack_answer(body: bytes, request: str) -> Answer:
             raise ValueError(f"it answers request {metadata['request']}")
         if odd := [name for name, words in tensors.items() if words.dtype != np.uint64]:
             raise ValueError(f"{odd[0]} holds {tensors[odd[0]].dtype}, but shares are uint64")
-        return Answer(tensors, decimal(metadata["frac"]), Cost.from_dict(json.loads(metadata["cost"])))
+        return Answer(tensors, decimal(metadata["frac"]), Cost.from_dict(read_own(metadata["cost"])))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ProtocolError(f"the party's answer cannot be read ({type(error).__name__}: {error}); do all roles run "
                             f"the same version?") from error
@@ -179,10 +180,10 @@ def _unpack(body: bytes, form: str, problem: type[InputError] | type[ProtocolErr
     if len(body) < 8 or not 2 <= (size := int.from_bytes(body[:8], "little")) <= min(MAX_HEADER, len(body) - 8):
         raise problem("the body is not a safetensors file")
     try:
-        header: Any = json.loads(body[8 : 8 + size])
+        header: Any = read_own(body[8 : 8 + size])
         tensors: dict[str, np.ndarray] = load(body)
         metadata = header.get("__metadata__", {})
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise problem(f"the body is not a safetensors file ({error})") from error
     if not isinstance(metadata, dict) or metadata.get("format") != form:
         raise problem(f"the body is not of the form {form!r}; do the client and the parties run the same version?")

@@ -201,7 +201,7 @@ def _load(cls: type[S], path: Path) -> S:
     except OSError as error:
         raise SettingsError(f"cannot read the settings file {path}: {error.strerror}; `secformer init` writes "
                             f"one") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, and of whole numbers with too many digits
         raise SettingsError(f"{path} is not a TOML file: {error}") from error
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     _refuse_unknown(path, "", given, list(known))

@@ -22,7 +22,7 @@ from secformer.mpc.errors import InputError, SecformerError
 from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.tcp import listening
 from secformer.roles.budgets import BudgetSpent, Ledger, Reservation
-from secformer.roles.connections import PEER, Clients, PatientLoop, Peer, client_protocol, refused
+from secformer.roles.connections import PEER, Clients, OrderlyProtocol, PatientLoop, Peer, client_protocol, refused
 from secformer.roles.jobs import Alone, DuplicateRequest, Expired, Jobs, QueueFull
 from secformer.roles.messages import ID_DIGITS, Answer, Half, pack_answer, unpack_half
 from secformer.roles.monitoring import Metrics, Status
@@ -250,7 +250,7 @@ def serve(settings: PartySettings, web: Web, credentials: Credentials) -> None:
         limit_concurrency=settings.queue + SPARE, **common))  # type: ignore[arg-type]
     parts = [(clients, listening(settings.clients))]
     if settings.metrics is not None:
-        parts.append((_Quiet(Config(web.health(), limit_concurrency=SPARE, **common)),  # type: ignore[arg-type]
+        parts.append((_Quiet(Config(web.health(), http=OrderlyProtocol, limit_concurrency=SPARE, **common)),  # type: ignore[arg-type]
                       listening(settings.metrics)))
 
     async def both() -> None:

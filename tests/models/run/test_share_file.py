@@ -28,6 +28,8 @@ def test_odd_share_files_are_refused(provisioned: Path, tmp_path: Path) -> None:
     seed = np.zeros(32, np.uint8)
     refused({"seed": seed}, None, "not a share file")
     refused({"seed": seed}, good | {"rank": "2"}, "rank")
+    refused({"seed": seed}, {"format": FORMAT, "rank": "0"}, "does not describe a provisioned model")
+    refused({"seed": seed}, good | {"public": "[" * 100_000}, "nests too deeply")
     refused({"seed": seed[:31]}, good, "32 bytes")
     refused({"seed": seed, "more": seed}, good, "does not hold the tensors of its model .missing or extra: ")
     tensors = load_file(provisioned / share_file(0))

@@ -7,6 +7,7 @@ import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -431,3 +432,11 @@ def test_a_cursor_is_ascii_digits(folder: Path, text: str) -> None:
     path.with_suffix(".cursor").write_text(text, "utf-8")
     with pytest.raises(StoreError, match="cannot be read"):
         store(folder).left()
+
+
+def test_a_header_that_promises_runs_of_another_size_is_refused(tmp_path: Path) -> None:
+    """An empty file can promise any number of runs without bytes."""
+    path = filled(tmp_path)
+    path.write_bytes(replace(Shelf.read(path), count=2**40, size=0).packed())
+    with pytest.raises(StoreError, match="has runs of 0 bytes, but those of its plan have"):
+        store(tmp_path).take(PLAN)

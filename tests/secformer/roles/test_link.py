@@ -109,3 +109,18 @@ OFFERS = {"requests": {"a": "b"}, "last": {"live": 1}, "slot": 0, "nonce": "00" 
 def test_an_offer_that_cannot_be_read(note: dict[str, Any]) -> None:
     with pytest.raises(Desync, match="party1 made an offer that cannot be read"):
         hear_offer(said(note))
+
+
+@pytest.mark.parametrize(("name", "value"), [("in_flight", 2.0), ("ring", "64"), ("in_flight", True)])
+def test_values_of_another_type_are_not_the_same(name: str, value: Any) -> None:
+    """Found by fuzzing: in Python, 1, 1.0 and True are equal."""
+    mine = greeting(0, **({"in_flight": 1} if value is True else {}))
+    with pytest.raises(Desync, match=f"{name}: .* here"):
+        compare(mine, greeting(1, **{name: value}), "party 1")
+    with pytest.raises(Desync, match="rank: 0 here, True"):
+        compare(greeting(0), greeting(1) | {"rank": True}, "party 1")
+
+
+def test_a_value_that_only_the_other_party_states_is_a_difference() -> None:
+    with pytest.raises(Desync, match="later: None here, 1 at party 1"):
+        compare(greeting(0), greeting(1, later=1), "party 1")
