@@ -34,7 +34,7 @@ from secformer.mpc.prg import FORMAT
 from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.certificates import init
 from secformer.roles.epochs import Epoch, as_note
-from secformer.roles.link import Offer, Taken
+from secformer.roles.link import Offer, Reply, Taken
 from secformer.roles.messages import Answer, Half, StepRequest, pack_answer, pack_half
 from secformer.version import __version__
 
@@ -65,9 +65,10 @@ def notes() -> None:
     frame = pack_header(Tag(7, "product", 48, 3), len(data)) + data
     put("header", pack_header(Tag(7, "product", 48, 3), 18), pack_header(Tag(0, "note", 8, 2), 2, NOTE))
     put("frames", frame, frame + channels.noted(b'{"go": true, "error": ""}') + frame)
-    put("offers", heard(Offer((HEX, HEX[::-1]), {"live": 4, "stored": -1}, 1, NONCE)),
-        heard(Offer((), {"live": 4}, nonce=NONCE)))
-    put("takes", heard(Taken(HEX, "s", "p", "live", 5, "", "x", NONCE)), heard(Taken(HEX, error="no")), {"take": None})
+    put("offers", heard(Offer({HEX: "alice", HEX[::-1]: "bob"}, {"live": 4, "stored": -1}, 1, here=(HEX,), nonce=NONCE)),
+        heard(Offer({}, {"live": 4}, renew=True, nonce=NONCE)))
+    put("takes", heard(Reply(Taken(HEX, "s", "p", "live", 5, "", "x", client="alice", nonce=NONCE), (HEX,))),
+        heard(Reply(Taken(HEX, error="no"))), heard(Reply(renew=True)))
     put("hellos", {"same": channels.SAME, "rank": 1, "opened": False})
     put("places", {"link": HEX, "place": 0, "places": 3})
     epoch = Epoch.fresh()

@@ -12,7 +12,7 @@ from secformer.mpc.net.tcp import StreamChannel
 from secformer.mpc.net.wire import HEADER_BYTES, NOTE, Tag, pack_header, unpack_header
 from secformer.roles.dealing import serial_of
 from secformer.roles.epochs import as_note, epoch_of
-from secformer.roles.link import compare, hear_offer, hear_taken
+from secformer.roles.link import compare, hear_offer, hear_reply
 from secformer.roles.linking import place_of
 
 MOST = 1 << 16  # bytes of messages that a program may expect here
@@ -116,10 +116,9 @@ def offers(channel: StreamChannel) -> None:
 
 
 def takes(channel: StreamChannel) -> None:
-    taken = hear_taken(channel)
-    if taken is not None:
-        require(len(taken.run) < 1000, "a run's name is short")
-        again(taken, hear_taken)
+    reply = hear_reply(channel)
+    require(reply.taken is None or len(reply.taken.run) < 1000, "a run's name is short")
+    again(reply, hear_reply)
 
 
 def hellos(channel: StreamChannel) -> None:
