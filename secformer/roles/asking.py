@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, TypeVar
 
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
-from secformer.mpc.net.tls import CertificateRefused, Context, hang_up, host_name
+from secformer.mpc.net.tls import HUNG_UP, RETRY, CertificateRefused, Context, hang_up, host_name
 from secformer.roles.messages import Answer, Half, pack_half, unpack_answer
 
 T = TypeVar("T")
+KNOCKING = 20.0  # seconds for which a client that was hung up on tries to get in
 GRACE = 10.0  # seconds after the deadline in which a party may still report that the deadline has passed
 BODY = "application/octet-stream"
 MAX_ERROR = 1 << 16  # bytes: longer descriptions of errors are cut
@@ -87,12 +89,15 @@ class PartyConnection:
 
     def _once(self, method: str, path: str, body: bytes) -> tuple[HTTPResponse, bytes]:
         try:
-            connection = self._connection = self._connection or self._connect()
+            connection = self._connection or self._connect()
             if self._left:
                 raise ConnectionAbortedError
             connection.request(method, path, body, {"Content-Type": BODY})
             response = connection.getresponse()
             content = response.read()
+        except SecformerError:  # the party's answer to a knock
+            self.close()
+            raise
         except (OSError, HTTPException, AttributeError, ValueError) as error:
             self.close()
             if self._left:
@@ -110,9 +115,28 @@ class PartyConnection:
         return response, content
 
     def _connect(self) -> HTTPConnection:
-        connection = HTTPConnection(*self._address, timeout=self._deadline + GRACE)
+        """A connection on which the party has answered a first, small question: this client is let in. If strangers
+        were in the way, it is tried again for `KNOCKING` seconds; a request itself is never sent twice for that."""
+        end, pause = time.monotonic() + min(KNOCKING, self._deadline), RETRY[0]
+        while True:
+            try:
+                return self._knock()
+            except HUNG_UP:
+                self.close()
+                if self._left or time.monotonic() + pause > end:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, RETRY[1])
+
+    def _knock(self) -> HTTPConnection:
+        connection = self._connection = HTTPConnection(*self._address, timeout=self._deadline + GRACE)
         connection.connect()
         connection.sock = self._context.wrap_socket(connection.sock, server_hostname=host_name(self._role))
+        connection.request("GET", "/v1/model")
+        response = connection.getresponse()
+        content = response.read()
+        if response.status != 200:
+            raise self._problem(response.status, content[:MAX_ERROR])
         return connection
 
     def _problem(self, status: int, content: bytes) -> SecformerError:
@@ -122,7 +146,7 @@ class PartyConnection:
         except (ValueError, KeyError, TypeError):
             message = content.decode("utf-8", "replace").strip()[:200] or "no reason given"
         text = f"{self._role} answered {status}: {message}"
-        return InputError(text) if status in (400, 413) else Busy(text) if status == 503 else ProtocolError(text)
+        return InputError(text) if status in (400, 413) else Busy(text) if status in (429, 503) else ProtocolError(text)
 
     @property
     def _shown(self) -> str:

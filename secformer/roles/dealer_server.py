@@ -21,13 +21,15 @@ from secformer.mpc.dealer.store import SPACE
 from secformer.mpc.errors import AuthError, Desync
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.net.tls import Listener, TLSChannel, server_context
+from secformer.mpc.net.listener import Listener
+from secformer.mpc.net.tls import TLSChannel, server_context
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, Runs, runs_on
 from secformer.roles.dealing import MAX_PLAN, WEIGHTS
+from secformer.roles.descriptors import dealer_room, raise_limit
 from secformer.roles.epochs import LIVE, Epoch, State, as_note
-from secformer.roles.logs import not_recorded
+from secformer.roles.logs import not_recorded, refusals
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
 from secformer.version import __version__
@@ -52,7 +54,8 @@ class DealerServer:
         self._dealing = threading.BoundedSemaphore(settings.max_streams)
         self._patience = settings.deadline
         self._listener = Listener(settings.listen, ("party0", "party1"), server_context(settings.tls), self._serve,
-                                  self._report, deadline=settings.deadline)
+                                  refusals("dealer"), deadline=settings.deadline,
+                                  strangers=dealer_room(raise_limit()).strangers)
         self.port = self._listener.port
         log.info("listening", extra={"fields": {"port": self.port}})
 
@@ -61,9 +64,6 @@ class DealerServer:
         self._listener.close()
         with self._lock:
             self._state.close()
-
-    def _report(self, where: str, problem: str) -> None:
-        log.warning("connection refused or lost", extra={"fields": {"from": where, "problem": problem}})
 
     def _serve(self, channel: TLSChannel) -> None:
         ask = channel.hear(most=MAX_PLAN)

@@ -28,17 +28,19 @@ from secformer.mpc.errors import Desync, PeerLost, SecformerError, SettingsError
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.meter import Cost, Meter
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.net.tls import Listener, TLSChannel, client_context, server_context
+from secformer.mpc.net.listener import Listener
+from secformer.mpc.net.tls import TLSChannel, client_context, server_context
 from secformer.mpc.party import Party
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, runs_on
 from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.cycle import Cycle, Needs
 from secformer.roles.dealing import WEIGHTS
+from secformer.roles.descriptors import party_room, raise_limit
 from secformer.roles.jobs import Job, Jobs
 from secformer.roles.link import HEARTBEAT, compare, hello
 from secformer.roles.linking import Link, Meeting, connect_link
-from secformer.roles.logs import not_recorded
+from secformer.roles.logs import not_recorded, refusals
 from secformer.roles.messages import Answer
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
@@ -57,6 +59,7 @@ class Reports(Protocol):
     def not_ready(self, reason: str) -> None: ...
     def answered(self, cost: Cost) -> None: ...
     def material(self, left: dict[str, int]) -> None: ...
+    def refused(self, port: str, why: str) -> None: ...
 
 
 class Engine:
@@ -88,7 +91,8 @@ class Engine:
         self._listener: Listener | None = None
         if self._rank == 0:
             self._listener = Listener(settings.link, ("party1",), server_context(settings.tls), self._meeting.came,
-                                      self._refused, deadline=settings.deadline)
+                                      refusals("link", reports.refused), deadline=settings.deadline,
+                                      strangers=party_room(settings, raise_limit()).strangers)
 
     @property
     def public(self) -> PublicModel:
@@ -149,13 +153,10 @@ class Engine:
                 return link
         raise PeerLost("this party is shutting down")
 
-    def _refused(self, where: str, problem: str) -> None:
-        log.warning("connection refused or lost", extra={"fields": {"from": where, "problem": problem}})
-
     def _end_link(self, reason: str) -> None:
         """Makes all connections of the link fail, and ends all sessions. Any thread may call this, and more than
         once."""
-        self.sessions.end_all(f"the link of the two parties was lost: {reason}")
+        self.sessions.end_all("the link of the two parties was lost")
         link, self._link = self._link, None
         if link is not None:
             link.abort(reason)

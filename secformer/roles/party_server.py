@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import asdict
 
 from secformer.mpc.meter import Cost
+from secformer.roles.descriptors import party_room, raise_limit
 from secformer.roles.engine import Engine
 from secformer.roles.jobs import Jobs
 from secformer.roles.monitoring import Metrics, Status
@@ -36,10 +38,15 @@ class Reports:
     def material(self, left: dict[str, int]) -> None:
         self._metrics.material(left)
 
+    def refused(self, port: str, why: str) -> None:
+        self._metrics.refused(port, why)
+
 
 def run_party(settings: PartySettings) -> None:
     """Serves until SIGINT or SIGTERM. Raises ModelError, SettingsError, BackendUnavailable at the start."""
     share_the_interpreter()
+    room = party_room(settings, raise_limit())
+    log.info("room", extra={"fields": asdict(room)})
     jobs, status = Jobs(settings.queue), Status()
     metrics = Metrics(status, jobs)
     engine = Engine(settings, jobs, Reports(status, metrics))
@@ -47,7 +54,7 @@ def run_party(settings: PartySettings) -> None:
     thread = threading.Thread(target=engine.run, name="engine", daemon=True)
     thread.start()
     try:
-        serve(settings, Web(settings, engine.public, jobs, status, metrics, engine.sessions))
+        serve(settings, Web(settings, engine.public, jobs, status, metrics, engine.sessions), room)
     finally:
         engine.stop()
         thread.join(ENDING)

@@ -76,6 +76,8 @@ class PartySettings(_Checked):
         "whole", "how many requests run at the same time; must be the same at both parties", least=1, most=MOST_SLOTS))
     queue: int = field(
         default=1000, metadata=_key("whole", "how many requests may wait; further ones are refused", least=1))
+    client_connections: int = field(default=64, metadata=_key(
+        "whole", "how many connections one client may have; its idle ones give way to new ones", least=1))
     sessions: int = field(default=32, metadata=_key(
         "whole", "how many texts that clients generate may be open here at the same time", least=1))
     session_idle: float = field(default=600.0, metadata=_key(
