@@ -31,14 +31,12 @@ log = logging.getLogger(__name__)
 
 
 class PatientProtocol(H11Protocol):
-    """uvicorn's protocol. If a request has not arrived completely within `patience` seconds, or its answer is not taken
-    within that time, the connection is dropped."""
+    """uvicorn's protocol. If a request has not arrived completely within `patience` seconds, the connection is dropped."""
 
     def __init__(self, *, patience: float, **served: Any):
         super().__init__(**served)
         self.gone: asyncio.Future[None] = self.loop.create_future()
-        self._coming = _Deadline(self.loop, patience, lambda: self._drop("no complete request", patience))
-        self._going = _Deadline(self.loop, patience, lambda: self._drop("no answer was taken", patience))
+        self._coming = _Deadline(self.loop, patience, lambda: self._drop(patience))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -56,24 +54,15 @@ class PatientProtocol(H11Protocol):
         elif self.conn.their_state is not h11.IDLE:  # the request is complete, or refused
             self._coming.stop()
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._going.start()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._going.stop()
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._coming.stop()
-        self._going.stop()
         super().connection_lost(exc)
         if not self.gone.done():
             self.gone.set_result(None)
 
-    def _drop(self, what: str, patience: float) -> None:
+    def _drop(self, patience: float) -> None:
         log.warning("connection dropped", extra={"fields": {
-            "from": str(self.client), "problem": f"{what} within {patience:g} s"}})
+            "from": str(self.client), "problem": f"no complete request within {patience:g} s"}})
         self.transport.abort()
 
 
@@ -182,6 +171,9 @@ class DoorServer(Server):
         meet, opens = (self._plain, opens_http) if self._context is None else (self._secured(self._context), opens_tls)
         self.servers = [Door(self._sock, self._strangers, opens, meet, self._told)]  # type: ignore[list-item]
         self.started = True
+
+    async def shutdown(self, sockets: list[Socket] | None = None) -> None:
+        await super().shutdown([self._sock])
 
     def _protocol(self) -> PatientProtocol:
         return self._made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
