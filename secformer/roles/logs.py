@@ -43,16 +43,16 @@ class Thinned(logging.StreamHandler[TextIO]):
 
     def __init__(self, stream: TextIO):
         super().__init__(stream)
-        self._windows: dict[tuple[str, str], _Window] = {}
+        self._windows: dict[tuple[str, str, str], _Window] = {}
 
     def handle(self, record: logging.LogRecord) -> bool:
         return bool(super().handle(record)) if record.levelno < logging.WARNING or self._admits(record) else False
 
     def _admits(self, record: logging.LogRecord) -> bool:
-        event = (record.name, str(record.msg))
+        event = (record.name, str(record.msg), str(getattr(record, "fields", {}).get("why")))
         with self._lock:
             if event not in self._windows and len(self._windows) >= EVENTS:
-                event = ("", "")  # all further ones together
+                event = ("", "", "")  # all further ones together
             window = self._windows.get(event)
             if window is None or record.created - window.began >= WINDOW:
                 if window is not None:
