@@ -21,6 +21,7 @@ from secformer.mpc.net.tls import HANDSHAKE
 TICK = 0.02         # seconds in which a door does a limited amount of work for strangers
 ACCEPTED = 60       # connections that are accepted in a tick; more wait in the system's short queue
 BEGUN = 12          # of those, how many may begin to prove who they are: a TLS handshake costs a third of a millisecond
+RECORD, LONGEST_RECORD = 5, 1 << 14  # bytes of a TLS record's header, and of the rest
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 EXHAUSTED_PAUSE = 0.5  # seconds in which nobody is accepted if the system gives no descriptor
 
@@ -44,14 +45,17 @@ Report = Callable[[Refused], None]
 Meet = Callable[[socket.socket, str], Awaitable[None]]
 
 
-def opens_tls(data: bytes) -> bool:
-    """Whether these may be the first bytes of a TLS client's: a handshake record of version 3."""
-    return data[:1] == b"\x16" and data[1:2] in (b"", b"\x03")
+def opens_tls(data: bytes) -> int:
+    """How many bytes a TLS client's first record has, or 5 until that is known; 0 if these do not begin one."""
+    if data[:1] != b"\x16" or data[1:2] not in (b"", b"\x03"):
+        return 0
+    size = int.from_bytes(data[3:5], "big") if len(data) >= RECORD else 0
+    return RECORD + size if size <= LONGEST_RECORD else 0
 
 
-def opens_http(data: bytes) -> bool:
-    """Whether these may be the first bytes of an HTTP request: a method's name."""
-    return data[:1].isalpha() and data[:1].isupper()
+def opens_http(data: bytes) -> int:
+    """1 if these may be the first bytes of an HTTP request, which begins with a method's name; else 0."""
+    return int(data[:1].isalpha() and data[:1].isupper())
 
 
 class Door:
@@ -59,7 +63,8 @@ class Door:
 
     1. The system's queue is emptied quickly, so that known peers do not wait behind a flood. Each stranger takes one of
        the `strangers` places, and the place's rules say who gives way.
-    2. A stranger that has said nothing costs a descriptor. Whoever does not begin as `opens` demands is hung up on.
+    2. A stranger that has not said as many bytes as `opens` asks for costs a descriptor: the system wakes nobody before
+       they are there. Whoever begins otherwise is hung up on.
     3. `meet` proves who the others are: those of known addresses first, then whoever came last. Under a flood, who
        came last is likeliest to be a peer that still waits.
     4. All this takes at most `patience` seconds for each connection, from its acceptance.
@@ -68,7 +73,7 @@ class Door:
     refused  is told of every connection that was not let in
     """
 
-    def __init__(self, listener: socket.socket, strangers: Places, opens: Callable[[bytes], bool], meet: Meet,
+    def __init__(self, listener: socket.socket, strangers: Places, opens: Callable[[bytes], int], meet: Meet,
                  refused: Report, patience: float = HANDSHAKE):
         listener.setblocking(False)
         self._loop = asyncio.get_running_loop()
@@ -165,18 +170,24 @@ class Door:
 
     def _hear(self, stranger: _Stranger) -> None:
         """The stranger has said something, or left."""
-        self._loop.remove_reader(stranger.connection.fileno())
+        connection = stranger.connection
+        self._loop.remove_reader(connection.fileno())
         try:
-            data = stranger.connection.recv(8, socket.MSG_PEEK)
+            data = connection.recv(RECORD + LONGEST_RECORD, socket.MSG_PEEK)
+            needed = self._opens(data)
+            waits = 0 < len(data) < needed and stranger.needed < needed
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, needed if waits else 1)
         except (BlockingIOError, InterruptedError):
-            self._loop.add_reader(stranger.connection.fileno(), self._hear, stranger)
-            return
+            waits, needed, data = True, stranger.needed, b""
         except OSError:
-            data = b""
-        if not data:
-            self._hang_up(stranger, LEFT, "it left without a word")
-        elif not self._opens(data):
-            self._hang_up(stranger, JUNK, f"it speaks another protocol: it began with {data!r}")
+            waits, needed, data = False, 0, b""
+        if waits:
+            stranger.needed = needed
+            self._loop.add_reader(connection.fileno(), self._hear, stranger)
+        elif not data or 0 < len(data) < needed:
+            self._hang_up(stranger, LEFT, "it left before it had said enough")
+        elif not needed:
+            self._hang_up(stranger, JUNK, f"it speaks another protocol: it began with {data[:8]!r}")
         else:
             self._spoke[stranger] = None
             self._start_ticking()
@@ -242,9 +253,10 @@ class Door:
 class _Stranger:
     """A connection whose peer has not proved who it is."""
 
-    __slots__ = ("connection", "place", "site", "task", "until", "where")
+    __slots__ = ("connection", "needed", "place", "site", "task", "until", "where")
 
     def __init__(self, connection: socket.socket, where: str, site: str, until: float):
         self.connection, self.where, self.site, self.until = connection, where, site, until
+        self.needed = 1  # bytes that the system waits for before it wakes this process
         self.place: Place | None = None
         self.task: asyncio.Task[None] | None = None

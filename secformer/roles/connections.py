@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class PatientProtocol(H11Protocol):
-    """uvicorn's protocol. If a request has not arrived completely within `patience` seconds, the connection is dropped."""
+    """uvicorn's protocol. A connection is dropped if a request has not arrived completely within `patience` seconds."""
 
     def __init__(self, *, patience: float, **served: Any):
         super().__init__(**served)

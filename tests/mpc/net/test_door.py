@@ -27,7 +27,7 @@ from secformer.mpc.net.door import (
 )
 from secformer.mpc.net.places import Places
 
-HELLO = b"\x16\x03\x01\x02\x00"
+HELLO = b"\x16\x03\x01\x00\x01h"  # the shortest record
 
 
 class Entrance:
@@ -295,6 +295,30 @@ def test_a_closed_door_hangs_up_on_all() -> None:
 
 
 def test_first_bytes() -> None:
-    assert opens_tls(b"\x16") and opens_tls(b"\x16\x03\x01") and not opens_tls(b"\x16\x04") and not opens_tls(b"G")
-    assert opens_http(b"GET /") and opens_http(b"P") and not opens_http(b"get") and not opens_http(b"\x16\x03")
-    assert not opens_http(b"\xc3\x84") and not opens_http(b"")
+    assert [opens_tls(data) for data in (b"\x16", b"\x16\x03\x01", b"\x16\x03\x01\x02\x00", HELLO)] == [5, 5, 517, 6]
+    assert [opens_tls(data) for data in (b"\x16\x04", b"G", b"\x16\x03\x01\xff\xff", b"")] == [0] * 4
+    assert [opens_http(data) for data in (b"GET /", b"P", b"get", b"\x16\x03", b"\xc3\x84", b"")] == [1, 1, 0, 0, 0, 0]
+
+
+def test_who_drips_is_not_met_before_it_has_said_enough() -> None:
+    async def story(entrance: Entrance) -> None:
+        knocker = await entrance.knock()
+        for byte in HELLO[:-1]:
+            await asyncio.get_running_loop().sock_sendall(knocker, bytes([byte]))
+            await asyncio.sleep(0.03)
+        assert not entrance.met
+        await asyncio.get_running_loop().sock_sendall(knocker, HELLO[-1:])
+        await entrance.until(lambda: entrance.met)
+        knocker.close()
+
+    assert not at_a_door(story).refused
+
+
+@pytest.mark.parametrize("said", [HELLO[:1], HELLO[:5]])
+def test_who_leaves_before_it_has_said_enough(said: bytes) -> None:
+    async def story(entrance: Entrance) -> None:
+        (await entrance.knock(said)).close()
+        await entrance.until(lambda: entrance.refused)
+        assert not len(entrance.places)
+
+    assert whys(at_a_door(story)) == [LEFT]

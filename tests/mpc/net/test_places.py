@@ -107,8 +107,10 @@ def test_leaving_twice_frees_one_place() -> None:
     assert len(crowd.places) == 1 == crowd.places.held("a")
 
 
-@given(st.integers(1, 5), st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["enter", "busy", "rest", "leave"])),
-                                   max_size=60))
+STEPS = st.tuples(st.sampled_from("abc"), st.sampled_from(["enter", "busy", "rest", "leave"]))
+
+
+@given(st.integers(1, 5), st.lists(STEPS, max_size=60))
 def test_the_rule_holds_whatever_happens(most: int, steps: list[tuple[str, str]]) -> None:
     """Never more than there are; nobody busy is asked to leave; who leaves had at least as many as anybody idle."""
     places, here = Places(most), list[Any]()

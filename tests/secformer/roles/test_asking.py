@@ -102,7 +102,8 @@ def test_a_description_that_cannot_be_read(server: Server, party: PartyConnectio
         party.model()
 
 
-@pytest.mark.parametrize(("status", "kind"), [(400, InputError), (413, InputError), (503, Busy), (429, Busy), (500, ProtocolError),
+@pytest.mark.parametrize(("status", "kind"), [(400, InputError), (413, InputError), (503, Busy), (429, Busy),
+                                              (500, ProtocolError),
                                               (409, ProtocolError), (504, ProtocolError)])
 def test_a_refusal_says_what_the_party_said(server: Server, party: PartyConnection, status: int,
                                             kind: type[SecformerError]) -> None:

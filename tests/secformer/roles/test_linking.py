@@ -27,7 +27,7 @@ class Place:
     def __init__(self, roles: Path):
         self.meeting, self.problems = Meeting(), list[str]()
         self._listener = Listener(("127.0.0.1", 0), ("party1",), server_context(identity(roles, "party0")),
-                                  self.meeting.came, lambda refused: self.problems.append(refused.problem), deadline=10.0)
+                                  self.meeting.came, lambda told: self.problems.append(told.problem), deadline=10.0)
         self.address, self.context = ("127.0.0.1", self._listener.port), client_context(identity(roles, "party1"))
 
     def connect(self, slots: int) -> Link:
