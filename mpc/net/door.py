@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from secformer.mpc.errors import AuthError, SecformerError
 from secformer.mpc.net.places import Place, Places, site
-from secformer.mpc.net.tcp import reset
+from secformer.mpc.net.tcp import reset, reset_when_closed
 from secformer.mpc.net.tls import HANDSHAKE
 
 TICK = 0.02         # seconds in which a door does a limited amount of work for strangers
@@ -240,7 +240,8 @@ class Door:
             self._loop.remove_reader(stranger.connection.fileno())
             reset(stranger.connection)
         else:  # the descriptor is the task's until it has ended
-            stranger.task.add_done_callback(lambda _: reset(stranger.connection))
+            reset_when_closed(stranger.connection)
+            stranger.task.add_done_callback(lambda _: stranger.connection.close())
             stranger.task.cancel()
 
     def _forget(self, stranger: _Stranger) -> None:

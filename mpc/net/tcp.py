@@ -255,9 +255,14 @@ def listening(address: tuple[str, int]) -> socket.socket:
 
 def reset(connection: socket.socket) -> None:
     """Closes a connection at once: the system keeps nothing of it, and the peer learns that it was cut."""
+    reset_when_closed(connection)
+    connection.close()
+
+
+def reset_when_closed(connection: socket.socket) -> None:
+    """Makes whoever closes the connection do as `reset` does."""
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
 
 
 def free_ports(count: int) -> list[int]:

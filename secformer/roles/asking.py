@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, RemoteDisconnected
 from typing import Any, TypeVar
 
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
@@ -121,8 +121,10 @@ class PartyConnection:
         while True:
             try:
                 return self._knock()
-            except HUNG_UP:
+            except HUNG_UP as error:
                 self.close()
+                if isinstance(error, RemoteDisconnected):  # hung up in order, as on whose certificate was refused
+                    raise
                 if self._left or time.monotonic() + pause > end:
                     raise
             time.sleep(pause)
