@@ -65,7 +65,8 @@ def notes() -> None:
     frame = pack_header(Tag(7, "product", 48, 3), len(data)) + data
     put("header", pack_header(Tag(7, "product", 48, 3), 18), pack_header(Tag(0, "note", 8, 2), 2, NOTE))
     put("frames", frame, frame + channels.noted(b'{"go": true, "error": ""}') + frame)
-    put("offers", heard(Offer({HEX: "alice", HEX[::-1]: "bob"}, {"live": 4, "stored": -1}, 1, here=(HEX,), nonce=NONCE)),
+    put("offers",
+        heard(Offer({HEX: "alice", HEX[::-1]: "bob"}, {"live": 4, "stored": -1}, 1, here=(HEX,), nonce=NONCE)),
         heard(Offer({}, {"live": 4}, renew=True, nonce=NONCE)))
     put("takes", heard(Reply(Taken(HEX, "s", "p", "live", 5, "", "x", client="alice", nonce=NONCE), (HEX,))),
         heard(Reply(Taken(HEX, error="no"))), heard(Reply(renew=True)))

@@ -69,7 +69,7 @@ PLACES = [
     ("CuPy", r"\bimport cupy\b|\bfrom cupy\b", ("mpc/backend.py", "mpc/kernels/cuda/")),
     ("numba", r"\bimport (numba|llvmlite)\b|\bfrom (numba|llvmlite)\b", ("mpc/kernels/cpu/",)),
     ("a party's rank", r"\brank == 0\b", ("mpc/ops/", "mpc/dealer/", "mpc/sessions/secure.py", "secformer/roles/")),
-    ("sockets", r"\bimport (socket|ssl)\b|\bfrom (socket|ssl)\b", ("mpc/net/tcp.py", "mpc/net/tls.py")),
+    ("sockets", r"\bimport (socket|ssl)\b|\bfrom (socket|ssl)\b", ("mpc/net/",)),
     ("the system's randomness", r"\burandom\b|\b(import|from) (secrets|random)\b",
      ("mpc/prg.py", "models/distill/")),
     ("NumPy's generators", r"\b(np|numpy|xp)\.random\b", ("models/distill/", "models/generation/sampling.py")),

@@ -6,15 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 from typing import Any, TypeVar
 
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
-from secformer.mpc.net.tls import CertificateRefused, Context, hang_up, host_name
+from secformer.mpc.net.tls import HUNG_UP, RETRY, CertificateRefused, Context, hang_up, host_name
 from secformer.mpc.strict_json import read_own
 from secformer.roles.messages import Answer, Half, pack_half, unpack_answer
 
 T = TypeVar("T")
+KNOCKING = 20.0  # seconds for which a client that was hung up on tries to get in
 GRACE = 10.0  # seconds after the deadline in which a party may still report that the deadline has passed
 BODY = "application/octet-stream"
 REQUEST_ID = "X-Request-Id"  # tells a party, before the body has arrived, which half comes
@@ -36,6 +37,14 @@ class Busy(ProtocolError):
 
 class Left(ProtocolError):
     """This client hung up because the other party failed."""
+
+
+def _body(response: HTTPResponse, most: int) -> bytes:
+    """The body of an answer: at most one byte more than `most`. Raises HTTPException for one that is cut off."""
+    content = response.read(most + 1)
+    if response.length and len(content) <= most:
+        raise IncompleteRead(content, response.length)
+    return content
 
 
 class PartyConnection:
@@ -113,15 +122,15 @@ class PartyConnection:
     def _once(self, method: str, path: str, body: bytes, headers: Mapping[str, str],
               most: int) -> tuple[HTTPResponse, bytes]:
         try:
-            connection = self._connection = self._connection or self._connect()
+            connection = self._connection or self._connect()
             if self._left:
                 raise ConnectionAbortedError
             connection.request(method, path, body, {"Content-Type": BODY, **headers})
             response = connection.getresponse()
-            limit = most if response.status == 200 else MAX_ERROR
-            content = response.read(limit + 1)
-            if response.length and len(content) <= limit:
-                raise IncompleteRead(content, response.length)
+            content = _body(response, most if response.status == 200 else MAX_ERROR)
+        except SecformerError:  # the party's answer to a knock
+            self.close()
+            raise
         except (OSError, HTTPException, AttributeError, ValueError) as error:
             self.close()
             if self._left:
@@ -144,14 +153,34 @@ class PartyConnection:
         return response, content
 
     def _connect(self) -> HTTPConnection:
-        connection = HTTPConnection(*self._address, timeout=self._deadline + GRACE)
+        """A connection on which the party has answered a first, small question: this client is let in. If strangers
+        were in the way, it is tried again for `KNOCKING` seconds; a request itself is never sent twice for that."""
+        end, pause = time.monotonic() + min(KNOCKING, self._deadline), RETRY[0]
+        while True:
+            try:
+                return self._knock()
+            except HUNG_UP as error:
+                self.close()
+                if isinstance(error, RemoteDisconnected):  # hung up in order, as on whose certificate was refused
+                    raise
+                if self._left or time.monotonic() + pause > end:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, RETRY[1])
+
+    def _knock(self) -> HTTPConnection:
+        connection = self._connection = HTTPConnection(*self._address, timeout=self._deadline + GRACE)
         connection.connect()
         context = self._context.successor()
         secured = context.wrap_socket(connection.sock, server_hostname=host_name(self._role))
         connection.sock = secured
         if problem := context.objection(secured.getpeercert()):
-            connection.close()
             raise ProtocolError(f"the certificate of {self._role} at {self._shown} {problem}; ask its operator")
+        connection.request("GET", "/v1/model")
+        response = connection.getresponse()
+        content = _body(response, MAX_COST)
+        if response.status != 200:
+            raise self._problem(response, content[:MAX_ERROR])
         return connection
 
     def _problem(self, response: HTTPResponse, content: bytes) -> SecformerError:

@@ -22,15 +22,17 @@ from secformer.mpc.errors import AuthError, Desync
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.credentials import Credentials
+from secformer.mpc.net.listener import Listener
 from secformer.mpc.net.notes import hexadecimal
-from secformer.mpc.net.tls import Listener, TLSChannel
+from secformer.mpc.net.tls import TLSChannel
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.prg import FORMAT
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, Runs, runs_on
 from secformer.roles.dealing import MAX_PLAN, WEIGHTS
+from secformer.roles.descriptors import dealer_room, raise_limit
 from secformer.roles.epochs import Epoch, State, as_note, space_of
-from secformer.roles.logs import certificates_read, not_recorded
+from secformer.roles.logs import certificates_read, not_recorded, refusals
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
 from secformer.version import __version__
@@ -60,7 +62,8 @@ class DealerServer:
         self._patience = settings.deadline
         try:
             self._listener = Listener(settings.listen, ("party0", "party1"), self.credentials.server(), self._serve,
-                                      self._report, deadline=settings.deadline)
+                                      refusals("dealer"), deadline=settings.deadline,
+                                      strangers=dealer_room(raise_limit()).strangers)
         except BaseException:
             self._state.close()
             raise
@@ -72,9 +75,6 @@ class DealerServer:
         self._listener.close()
         with self._lock:
             self._state.close()
-
-    def _report(self, where: str, problem: str) -> None:
-        log.warning("connection refused or lost", extra={"fields": {"from": where, "problem": problem}})
 
     def _serve(self, channel: TLSChannel) -> None:
         ask = channel.hear(most=MAX_PLAN)

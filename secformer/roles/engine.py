@@ -30,17 +30,19 @@ from secformer.mpc.kernels import kernels_for
 from secformer.mpc.meter import Cost, Meter
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.credentials import Credentials
-from secformer.mpc.net.tls import Listener, TLSChannel
+from secformer.mpc.net.listener import Listener
+from secformer.mpc.net.tls import TLSChannel
 from secformer.mpc.party import Party
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, runs_on
 from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.cycle import Cycle, Needs
 from secformer.roles.dealing import WEIGHTS
+from secformer.roles.descriptors import party_room, raise_limit
 from secformer.roles.jobs import Job, Jobs
 from secformer.roles.link import HEARTBEAT, compare, hello, stored_of
 from secformer.roles.linking import Link, Meeting, connect_link
-from secformer.roles.logs import certificates_read, not_recorded
+from secformer.roles.logs import certificates_read, not_recorded, refusals
 from secformer.roles.messages import Answer
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
@@ -59,6 +61,7 @@ class Reports(Protocol):
     def not_ready(self, reason: str) -> None: ...
     def answered(self, cost: Cost) -> None: ...
     def material(self, left: dict[str, int]) -> None: ...
+    def refused(self, port: str, why: str) -> None: ...
 
 
 class Engine:
@@ -95,7 +98,8 @@ class Engine:
         if self._rank == 0:
             try:
                 self._listener = Listener(settings.link, ("party1",), self.credentials.server(), self._meeting.came,
-                                          self._refused, deadline=settings.deadline)
+                                          refusals("link", reports.refused), deadline=settings.deadline,
+                                          strangers=party_room(settings, raise_limit()).strangers)
             except BaseException:
                 self._supply.close()
                 raise
@@ -165,13 +169,10 @@ class Engine:
                 return link
         raise PeerLost("this party is shutting down")
 
-    def _refused(self, where: str, problem: str) -> None:
-        log.warning("connection refused or lost", extra={"fields": {"from": where, "problem": problem}})
-
     def _end_link(self, reason: str) -> None:
         """Makes all connections of the link fail, and ends all sessions. Any thread may call this, and more than
         once."""
-        self.sessions.end_all(f"the link of the two parties was lost: {reason}")
+        self.sessions.end_all("the link of the two parties was lost")
         self._close_link(reason)
 
     def _close_link(self, reason: str) -> None:

@@ -48,6 +48,8 @@ class Metrics:
         self._bytes = Counter("secformer_sent_bytes", "Bytes sent to the other party online", registry=registry)
         self._rounds = Counter("secformer_rounds", "Message exchanges with the other party", registry=registry)
         self._dealer = Counter("secformer_dealer_bytes", "Bytes of corrections received or read", registry=registry)
+        self._refused = Counter("secformer_refused_connections", "Connections that were not let in, or that failed",
+                                ["port", "why"], registry=registry)
         self._material = Gauge("secformer_material_left", "Requests that the store has material for", ["plan"],
                                registry=registry)
         self._plans: set[str] = set()
@@ -79,6 +81,10 @@ class Metrics:
         """Counts a request that ended after this many seconds."""
         self._requests.labels(outcome).inc()
         self._seconds.observe(seconds)
+
+    def refused(self, port: str, why: str) -> None:
+        """Counts a connection that was not let in, or that failed."""
+        self._refused.labels(port, why).inc()
 
     def answered(self, cost: Cost) -> None:
         """Adds what an answer cost this party."""

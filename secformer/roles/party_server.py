@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import asdict
 
 from secformer.mpc.meter import Cost
 from secformer.roles.budgets import JOURNAL, Ledger
+from secformer.roles.descriptors import party_room, raise_limit
 from secformer.roles.engine import Engine
 from secformer.roles.jobs import Jobs
 from secformer.roles.monitoring import Metrics, Status
@@ -37,10 +39,15 @@ class Reports:
     def material(self, left: dict[str, int]) -> None:
         self._metrics.material(left)
 
+    def refused(self, port: str, why: str) -> None:
+        self._metrics.refused(port, why)
+
 
 def run_party(settings: PartySettings) -> None:
     """Serves until SIGINT or SIGTERM. Raises ModelError, SettingsError, BackendUnavailable at the start."""
     share_the_interpreter()
+    room = party_room(settings, raise_limit())
+    log.info("room", extra={"fields": asdict(room)})
     jobs, status = Jobs(settings.queue, settings.half_deadline), Status()
     ledger = Ledger(settings.budgets, settings.state / JOURNAL)
     metrics = Metrics(status, jobs)
@@ -51,7 +58,7 @@ def run_party(settings: PartySettings) -> None:
     thread.start()
     try:
         web = Web(settings, engine.public, jobs, status, metrics, engine.sessions, ledger)
-        serve(settings, web, engine.credentials)
+        serve(settings, web, engine.credentials, room)
     finally:
         engine.stop()
         thread.join(ENDING)

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from uvicorn import Config, Server
+from uvicorn import Config
 
 from secformer.models.run.public import PublicModel
 from secformer.mpc.errors import InputError, SecformerError
 from secformer.mpc.net.credentials import Credentials
+from secformer.mpc.net.door import Report
+from secformer.mpc.net.places import Places
 from secformer.mpc.net.tcp import listening
+from secformer.mpc.net.tls import HANDSHAKE
 from secformer.roles.budgets import BudgetSpent, Ledger, Reservation
-from secformer.roles.connections import PEER, Clients, OrderlyProtocol, PatientLoop, Peer, client_protocol, refused
+from secformer.roles.connections import (
+    LONGEST_HEADER,
+    PEER,
+    ClientProtocol,
+    Clients,
+    DoorServer,
+    PatientProtocol,
+    Peer,
+)
+from secformer.roles.descriptors import MONITORING, TOLD, Room
+from secformer.roles.failures import for_client
 from secformer.roles.jobs import Alone, DuplicateRequest, Expired, Jobs, QueueFull
+from secformer.roles.logs import refusals
 from secformer.roles.messages import ID_DIGITS, Answer, Half, pack_answer, unpack_half
 from secformer.roles.monitoring import Metrics, Status
 from secformer.roles.quotas import MEGABYTE, Crowded, OverQuota, Place, Quotas
@@ -32,10 +48,12 @@ from secformer.roles.settings import PartySettings
 
 BODY = "application/octet-stream"
 GRACE = 5          # seconds in which running requests may end when the server stops
-SPARE = 64         # connections in addition to those of waiting requests
+KEEP_ALIVE = 60    # seconds for which an idle connection of a client is kept: under a flood, it need not come back
 PACKERS = 2        # threads that pack and unpack bodies; more would take cores from the engine
 RETRY_AFTER = 2.0  # seconds after which a client may try again if the party is not ready, or has no room for it
 WATCH = 1.0        # seconds between looks at the certificates of connected clients
+
+log = logging.getLogger(__name__)
 
 
 class Refusal(Exception):
@@ -69,6 +87,10 @@ class Web:
         """The application for operators."""
         return Starlette(routes=[
             Route("/healthz", self._alive), Route("/readyz", self._ready), Route("/metrics", self._counts)])
+
+    def refused(self, port: str) -> Report:
+        """What logs and counts connections to this port that are not let in."""
+        return refusals(port, self._metrics.refused)
 
     async def _alive(self, request: Request) -> Response:
         return PlainTextResponse("alive\n")
@@ -120,7 +142,7 @@ class Web:
                 raise Refusal(403, "certificate", problem)
             return await asyncio.to_thread(_paid, reserved, answer, half.request)
         except SecformerError as error:
-            raise Refusal(500, type(error).__name__, str(error)) from error
+            raise Refusal(500, type(error).__name__, for_client(error, half.request, peer.name)) from error
         finally:
             reserved.release()
 
@@ -129,8 +151,8 @@ class Web:
         peer: Peer = request.scope[PEER]
         if peer.role != "client":
             raise Refusal(403, "role", f"requests come from clients, but this certificate is {peer.role}'s")
-        if reason := self._status.reason:
-            raise Refusal(503, "not ready", f"this party is not ready: {reason}", RETRY_AFTER)
+        if self._status.reason:  # which is for operators, who see it at the metrics port
+            raise Refusal(503, "not ready", "this party is not ready; try again later", RETRY_AFTER)
         most = self._settings.max_body_mb * MEGABYTE
         body, public = bytearray(), self._public
         with self._jobs.arriving(request.headers.get("x-request-id", "")[:ID_DIGITS]):
@@ -182,7 +204,8 @@ class Web:
             raise Refusal(503, "shutting down", "this party is shutting down; send the request again",
                           RETRY_AFTER) from error
         except SecformerError as error:
-            raise Refusal(500, type(error).__name__, str(error)) from error
+            told = for_client(error, half.request, request.scope[PEER].name)
+            raise Refusal(500, type(error).__name__, told) from error
         finally:
             leaving.cancel()
             self._jobs.cancel(half.request)
@@ -231,42 +254,42 @@ def _error(refusal: Refusal, half: Half | None) -> Response:
                         headers | ({"X-Request-Id": request} if request else {}))
 
 
-class _Quiet(Server):
-    """A server that handles no signals, since two of them run in one process."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def serve(settings: PartySettings, web: Web, credentials: Credentials) -> None:
+def serve(settings: PartySettings, web: Web, credentials: Credentials, room: Room) -> None:
     """Serves until SIGINT or SIGTERM; SIGHUP reads the certificates again. Main thread only. Raises SettingsError if an
     address is taken."""
-    context, connected = credentials.server(refused), Clients()
     common = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none", "server_header": False,
-              "timeout_graceful_shutdown": GRACE}
-    clients = _Quiet(Config(
-        web.app(), http=client_protocol(settings.header_deadline, connected), ssl_context_factory=lambda *_: context,
-        limit_concurrency=settings.queue + SPARE, **common))  # type: ignore[arg-type]
-    parts = [(clients, listening(settings.clients))]
+              "timeout_graceful_shutdown": GRACE, "h11_max_incomplete_event_size": LONGEST_HEADER}
+    connected = Clients()
+    clients = partial(ClientProtocol, patience=settings.header_deadline, connected=connected, too_many=Places(TOLD),
+                      clients=Places(room.clients, settings.client_connections))
+    parts = [DoorServer(Config(web.app(), timeout_keep_alive=KEEP_ALIVE, **common),  # type: ignore[arg-type]
+                        clients, listening(settings.clients), Places(room.strangers), web.refused("clients"),
+                        credentials.server())]
     if settings.metrics is not None:
-        parts.append((_Quiet(Config(web.health(), http=OrderlyProtocol, limit_concurrency=SPARE, **common)),  # type: ignore[arg-type]
-                      listening(settings.metrics)))
+        parts.append(DoorServer(Config(web.health(), **common),  # type: ignore[arg-type]
+                                partial(PatientProtocol, patience=HANDSHAKE), listening(settings.metrics),
+                                Places(MONITORING), web.refused("metrics")))
 
     async def both() -> None:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_unexpected)
         loop.set_default_executor(ThreadPoolExecutor(PACKERS, thread_name_prefix="bodies"))
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, _end, [server for server, _ in parts])
+            loop.add_signal_handler(number, _end, parts)
         loop.add_signal_handler(signal.SIGHUP, lambda: credentials.renew(now=True))
         watching = loop.create_task(web.watch(connected))
-        await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in parts))
+        await asyncio.gather(*(server.serve() for server in parts))
         watching.cancel()
 
-    with asyncio.Runner(loop_factory=PatientLoop) as runner:
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         runner.run(both())
 
 
-def _end(servers: Sequence[Server]) -> None:
+def _unexpected(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """Logs what asyncio reports, under one name, so that it cannot fill the log (see `logs`)."""
+    log.error("unexpected", exc_info=context.get("exception"), extra={"fields": {"problem": context["message"]}})
+
+
+def _end(servers: Sequence[DoorServer]) -> None:
     for server in servers:
         server.should_exit = True

@@ -172,7 +172,7 @@ def test_material_made_ahead_serves_without_the_dealer(up: LocalRoles, capsys: p
         up.wait_ready()
         right(ask(up))
         right(ask(up, "Dull"), "Dull")  # 3 tokens: dealt before, used after
-        with pytest.raises(ProtocolError, match=r"dealer .* does not answer"):
+        with pytest.raises(ProtocolError, match="the dealer does not answer"):
             ask(up)
     finally:
         up.start("dealer")
