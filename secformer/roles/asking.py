@@ -22,6 +22,8 @@ REQUEST_ID = "X-Request-Id"  # tells a party, before the body has arrived, which
 MAX_ERROR = 1 << 16  # bytes: longer descriptions of errors are cut
 MAX_TOKEN = 1 << 22  # bytes of an answer for each position of a request: more than any vocabulary's logits take
 MAX_COST = 1 << 20   # bytes of the rest of an answer
+MAX_MODEL = 1 << 28  # bytes of a model's description
+HELLO = "/v1/hello"  # the small question that a party answers on a new connection
 
 
 class Busy(ProtocolError):
@@ -58,7 +60,7 @@ class PartyConnection:
 
     def model(self) -> str:
         """The digest of the model that the party holds."""
-        _, body = self._exchange("GET", "/v1/model", b"")
+        _, body = self._exchange("GET", "/v1/model", b"", most=MAX_MODEL)
         try:
             return str(read_own(body)["digest"])
         except (ValueError, KeyError, TypeError) as error:
@@ -176,7 +178,7 @@ class PartyConnection:
         connection.sock = secured
         if problem := context.objection(secured.getpeercert()):
             raise ProtocolError(f"the certificate of {self._role} at {self._shown} {problem}; ask its operator")
-        connection.request("GET", "/v1/model")
+        connection.request("GET", HELLO)
         response = connection.getresponse()
         content = _body(response, MAX_COST)
         if response.status != 200:

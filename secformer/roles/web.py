@@ -26,6 +26,7 @@ from secformer.mpc.net.door import Report
 from secformer.mpc.net.places import Places
 from secformer.mpc.net.tcp import listening
 from secformer.mpc.net.tls import HANDSHAKE
+from secformer.roles.asking import HELLO
 from secformer.roles.budgets import BudgetSpent, Ledger, Reservation
 from secformer.roles.connections import (
     LONGEST_HEADER,
@@ -79,7 +80,8 @@ class Web:
 
     def app(self) -> Starlette:
         """The application for clients."""
-        return Starlette(routes=[Route("/v1/infer", self._infer, methods=["POST"]),
+        return Starlette(routes=[Route(HELLO, self._hello, methods=["GET"]),
+                                 Route("/v1/infer", self._infer, methods=["POST"]),
                                  Route("/v1/model", self._model, methods=["GET"]),
                                  Route("/v1/sessions/{session}", self._end, methods=["DELETE"])])
 
@@ -101,6 +103,10 @@ class Web:
 
     async def _counts(self, request: Request) -> Response:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def _hello(self, request: Request) -> Response:
+        """Tells a client that it is let in."""
+        return JSONResponse({})
 
     async def _model(self, request: Request) -> Response:
         return Response(self._description, media_type="application/json")
