@@ -14,16 +14,7 @@ import numpy as np
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels.blocks import blocks
-from secformer.mpc.kernels.points import (
-    BLOCK,
-    LEAF,
-    LEAF_COUNTER,
-    RIGHT,
-    SALT_WORDS,
-    SEED_WORDS,
-    PointKeys,
-    depth,
-)
+from secformer.mpc.kernels.points import BLOCK, LEAF, LEAF_COUNTER, RIGHT, SALT_WORDS, SEED_WORDS, PointKeys, depth
 from secformer.mpc.prg import Stream
 
 ONE = np.uint32(1)
@@ -44,7 +35,7 @@ def keys_of(points: np.ndarray, columns: int, seed: bytes) -> tuple[PointKeys, P
     Raises RangeError for a point outside of the row.
     """
     points, n = np.asarray(points, dtype=np.int64), len(points)
-    if columns < 1 or (n and not (0 <= points.min() and points.max() < columns)):
+    if columns < 1 or (n and (points.min() < 0 or points.max() >= columns)):
         raise RangeError(f"points lie in a row of {columns} words, 0 to {columns - 1}; got "
                          f"{f'{points.min()} to {points.max()}' if n else 'a row without words'}")
     drawn = Stream(seed, "points").read(4 * (SALT_WORDS + 2 * SEED_WORDS * n)).view(np.uint32)           # 1
@@ -72,7 +63,8 @@ def keys_of(points: np.ndarray, columns: int, seed: bytes) -> tuple[PointKeys, P
         bits = np.where(right, right_bits, left_bits) ^ bits * np.where(right, right_turn, left_turn)
     words = np.stack([made(seeds, LEAF_COUNTER + b) for b in range(LEAF // BLOCK)])                      # 3
     leaf = np.ascontiguousarray(words.transpose(2, 3, 0, 1)).reshape(2, n, -1).view(np.uint64)  # (2, N, LEAF)
-    unit = (np.arange(LEAF) == points[:, None] % LEAF).astype(np.uint64)
+    unit = (points[:, None] % LEAF == np.arange(LEAF)).astype(np.uint64)
     finals = unit - leaf[0] + leaf[1]
     finals = np.where(bits[0][:, None] == ONE, finals, np.uint64(0) - finals)
-    return tuple(PointKeys(rank, salt, roots[rank], corrections, turns, finals) for rank in (0, 1))  # type: ignore[return-value]
+    first, second = (PointKeys(rank, salt, roots[rank], corrections, turns, finals) for rank in (0, 1))
+    return first, second

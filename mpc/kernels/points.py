@@ -26,7 +26,7 @@ LEAF = 16                 # words of a leaf: two blocks; more make longer keys, 
 BLOCK = 8                 # words of 64 bits in a block
 LEAF_COUNTER = 1 << 31    # counters below are the tree's levels
 SEED_WORDS, SALT_WORDS = 4, 2
-RIGHT = 2                 # the bit of `turns` that corrects the right child's bit; 1 corrects the left child's
+RIGHT, MOST_TURN = 2, 3   # `turns`: bit 0 corrects the left child's bit, bit 1 the right child's
 
 
 @dataclass(frozen=True, eq=False)

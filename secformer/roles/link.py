@@ -21,6 +21,7 @@ from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync
 from secformer.mpc.net.tcp import StreamChannel
 from secformer.mpc.ring import WORD_BITS
+from secformer.roles.messages import REQUEST
 from secformer.version import __version__
 
 OFFERED = 32      # requests named in one offer
@@ -36,7 +37,7 @@ def hello(public: PublicModel, plan: Plan, epoch: str, *, rank: int, opened: boo
         "same": {"version": __version__, "ring": WORD_BITS, "fractional bits": public.fixed.frac,
                  "magnitude": public.fixed.magnitude, "recipe": public.recipe.name, "model": public.digest,
                  "plan": plan.digest, "epoch": epoch, "in_flight": in_flight,
-                 "numbers of positions": numbers},
+                 "numbers of positions": numbers, "requests": REQUEST},
         "rank": rank, "opened": opened,
     }
 

@@ -22,7 +22,7 @@ from secformer.mpc.net.tcp import listening
 from secformer.mpc.net.tls import server_context
 from secformer.roles.connections import PEER, PatientLoop, client_protocol, refused
 from secformer.roles.jobs import DuplicateRequest, Expired, Jobs, QueueFull
-from secformer.roles.messages import ID_DIGITS, Answer, Half, pack_answer, unpack_half
+from secformer.roles.messages import ID_DIGITS, Answer, Half, most_bytes, pack_answer, unpack_half
 from secformer.roles.monitoring import Metrics, Status
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
@@ -108,17 +108,17 @@ class Web:
             raise Refusal(403, "role", f"requests come from clients, but this certificate is {role}'s")
         if reason := self._status.reason:
             raise Refusal(503, "not ready", f"this party is not ready: {reason}")
-        most = self._settings.max_body_mb * MEGABYTE
+        public, limit = self._public, self._settings.max_tokens
+        most = min(self._settings.max_body_mb * MEGABYTE, most_bytes(public.inputs, public.private, limit))
         body = bytearray()
         async for piece in request.stream():
             body += piece
             if len(body) > most:
-                raise Refusal(413, "too large", f"a body may have at most {self._settings.max_body_mb} MB here; send "
+                raise Refusal(413, "too large", f"a body may have at most {most / MEGABYTE:.3g} MB here; send "
                                                 f"fewer texts per request")
-        public = self._public
         try:
-            half = await asyncio.to_thread(unpack_half, bytes(body), columns=public.columns, width=public.width,
-                                           longest=public.inputs.longest, max_tokens=self._settings.max_tokens)
+            half = await asyncio.to_thread(unpack_half, bytes(body), inputs=public.inputs, private=public.private,
+                                           rank=self._settings.rank, max_tokens=limit)
         except InputError as error:
             raise Refusal(400, "bad request", str(error)) from error
         if half.model != self._public.digest:
@@ -149,6 +149,8 @@ class Web:
             raise Refusal(504, "deadline", str(error)) from error
         except asyncio.CancelledError as error:
             raise Refusal(503, "shutting down", "this party is shutting down; send the request again") from error
+        except InputError as error:
+            raise Refusal(400, "bad request", str(error)) from error
         except SecformerError as error:
             raise Refusal(500, type(error).__name__, str(error)) from error
         finally:
