@@ -35,9 +35,9 @@ def keys_of(points: np.ndarray, columns: int, seed: bytes) -> tuple[PointKeys, P
     Raises RangeError for a point outside of the row.
     """
     points, n = np.asarray(points, dtype=np.int64), len(points)
-    if columns < 1 or (n and (points.min() < 0 or points.max() >= columns)):
-        raise RangeError(f"points lie in a row of {columns} words, 0 to {columns - 1}; got "
-                         f"{f'{points.min()} to {points.max()}' if n else 'a row without words'}")
+    if not n or points.min() < 0 or points.max() >= columns:
+        given = f"{points.min()} to {points.max()}" if n else "none"
+        raise RangeError(f"one or more points lie in a row of {columns} words, 0 to {columns - 1}; got {given}")
     drawn = Stream(seed, "points").read(4 * (SALT_WORDS + 2 * SEED_WORDS * n)).view(np.uint32)           # 1
     salt, roots = drawn[:SALT_WORDS], drawn[SALT_WORDS:].reshape(2, n, SEED_WORDS)
     nonce = np.empty((3, 2, n), dtype=np.uint32)

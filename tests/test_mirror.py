@@ -65,6 +65,7 @@ HELD: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("mpc/ops/linear.py", ("mpc/ops/test_products.py",), "by its verbs"),
     ("mpc/ops/series.py", ("mpc/ops/test_series_verb.py",), "by its verb"),
     ("mpc/ops/truncate.py", ("mpc/ops/test_truncation.py",), "by its verbs"),
+    ("mpc/ops/unit_rows.py", ("mpc/test_unit_rows.py",), "by its verb"),
     ("mpc/sessions/plain.py", ("mpc/sessions/test_twin_and_recorder.py",), "the twin beside the recorder"),
     ("mpc/sessions/recorder.py", ("mpc/sessions/test_twin_and_recorder.py",), "the recorder beside the twin"),
     ("mpc/sessions/secure.py", ("mpc/test_worlds.py", "mpc/test_views.py"), "one end of a world"),
