@@ -23,6 +23,7 @@ from secformer.mpc.functions import LEAST_BITS, Exponential, Opening, Series, op
 from secformer.mpc.guarding import BEYOND
 from secformer.mpc.guards import RING, TIGHT, Check, part
 from secformer.mpc.ops.book import Agree, as_fitted
+from secformer.mpc.products import Products
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.scales import comparison_window, positive
 from secformer.mpc.shares import Share, Weight
@@ -36,7 +37,7 @@ ONE_PART = 1.0 + 2.0**-7  # the same, and no more than needed
 BIT_WIDTH = 8   # of narrow bits: one byte, the least that an opening takes
 
 
-class Session(UnitRows, Thresholding):
+class Session(UnitRows, Products, Thresholding):
     """The verbs: they cost rounds and bytes, and each one's docstring states its price. Local operators are free."""
 
     numbers: ClassVar[type | None] = None  # the array type of plain values, in sessions that have them

@@ -45,7 +45,8 @@ def _answers(s: Session, architecture: Architecture, request: Request, f: Forwar
     with s.scope("embedding"):
         words, check = request.words(), {}
         if request.spans:
-            check = {CHECK: s.unit_rows(s.accept(words, frac=0, operand=True), request.spans)}
+            with s.scope("rows"):
+                check = {CHECK: s.unit_rows(s.accept(words, frac=0, operand=True), request.spans)}
         x = s.accept(words, frac=0 if request.private else None, width=request.width, operand=request.private)
         if request.private:
             x = architecture.embed(s, x, f)
