@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc.kernels",),
     ("secformer.mpc.fixed", "secformer.mpc.prg"),
     ("secformer.mpc.points",),
-    ("secformer.mpc.guards",),
+    ("secformer.mpc.guards", "secformer.mpc.rounds"),
     ("secformer.mpc.functions", "secformer.mpc.shares"),
     ("secformer.mpc.scales",),
     ("secformer.mpc.caches",),
