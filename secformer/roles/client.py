@@ -28,7 +28,7 @@ from secformer.models.run.tasks import advice, answers
 from secformer.models.run.turns import Turns
 from secformer.mpc.errors import ModelError, ProtocolError, SecformerError, SettingsError
 from secformer.mpc.meter import Cost
-from secformer.mpc.net.tls import client_context
+from secformer.mpc.net.credentials import Credentials
 from secformer.roles.asking import BothParties
 from secformer.roles.decoding import RemoteDecoding
 from secformer.roles.halves import fresh_id, halves_of, joined
@@ -68,7 +68,7 @@ class RemoteModel(Helpers, Generates):
                                 f"nothing is checked; leave the guard at 'mark', or ask the model's owner for another")
         self._tables = None if self.public.private else Tables(settings.model, self.public)
         self.tokenizer = Tokenizer(settings.model, self.public.inputs)
-        context = client_context(settings.tls)
+        context = Credentials(settings.tls).client()
         self._ways = [BothParties((settings.party0, settings.party1), context, settings.deadline)
                       for _ in range(settings.in_flight)]
         self._sessions: set[str] = set()
@@ -118,7 +118,8 @@ class RemoteModel(Helpers, Generates):
     def _ask(self, way: BothParties, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
         """One request: a half to each party, at the same time. Party 1's half is a seed."""
         tell("asking the parties", 0, 1)
-        found, cost = self._answered(way, batch, self.public.names, fresh_id())
+        found, cost = way.patiently(lambda: self._answered(way, batch, self.public.names, fresh_id()),
+                                    self._settings.deadline)
         tell("asking the parties", 1, 1)
         return named(found), cost
 

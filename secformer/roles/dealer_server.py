@@ -21,13 +21,14 @@ from secformer.mpc.dealer.store import SPACE
 from secformer.mpc.errors import AuthError, Desync
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.net.tls import Listener, TLSChannel, server_context
+from secformer.mpc.net.credentials import Credentials
+from secformer.mpc.net.tls import Listener, TLSChannel
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, Runs, runs_on
 from secformer.roles.dealing import MAX_PLAN, WEIGHTS
 from secformer.roles.epochs import LIVE, Epoch, State, as_note
-from secformer.roles.logs import not_recorded
+from secformer.roles.logs import certificates_read, not_recorded
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
 from secformer.version import __version__
@@ -44,6 +45,7 @@ class DealerServer:
 
     def __init__(self, settings: DealerSettings):
         self._kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
+        self.credentials = Credentials(settings.tls, certificates_read)
         self._state = State(settings.state)
         self._dealers: OrderedDict[str, Dealer] = OrderedDict()
         self._graph = settings.graph
@@ -51,7 +53,7 @@ class DealerServer:
         self._lock = threading.Lock()
         self._dealing = threading.BoundedSemaphore(settings.max_streams)
         self._patience = settings.deadline
-        self._listener = Listener(settings.listen, ("party0", "party1"), server_context(settings.tls), self._serve,
+        self._listener = Listener(settings.listen, ("party0", "party1"), self.credentials.server(), self._serve,
                                   self._report, deadline=settings.deadline)
         self.port = self._listener.port
         log.info("listening", extra={"fields": {"port": self.port}})
@@ -67,6 +69,7 @@ class DealerServer:
 
     def _serve(self, channel: TLSChannel) -> None:
         ask = channel.hear(most=MAX_PLAN)
+        channel.check()  # the ask may have come long after the handshake
         if ask.get("version") != __version__:
             raise Desync(f"the dealer runs version {__version__}, {channel.role} runs {ask.get('version')!r}; install "
                          f"the same version everywhere")
@@ -132,6 +135,7 @@ class DealerServer:
             with self._computing() as runs:
                 script = Script(plan, plan.dealt if cache is None else "")  # a recording knows no caches
                 for run in (f"{space}/{serial}" for serial in range(first, first + count)):
+                    channel.check()
                     self._dealt(runs, dealer, script, run, channel, run if cache == "" else cache)
         finally:
             self._dealing.release()
@@ -204,11 +208,12 @@ def _field(note: Mapping[str, Any], name: str, kind: type) -> Any:
 
 
 def run_dealer(settings: DealerSettings) -> None:
-    """Serves until SIGINT or SIGTERM. Raises SettingsError, StoreError, BackendUnavailable at the start."""
+    """Serves until SIGINT or SIGTERM; SIGHUP reads the certificates again. Raises SettingsError,
+    StoreError, BackendUnavailable at the start."""
     share_the_interpreter()
     server = DealerServer(settings)
     try:
-        wait_for_signal()
+        wait_for_signal(server.credentials.renew)
     finally:
         server.close()
         log.info("ended")

@@ -6,6 +6,7 @@ import logging
 import threading
 
 from secformer.mpc.meter import Cost
+from secformer.roles.budgets import JOURNAL, Ledger
 from secformer.roles.engine import Engine
 from secformer.roles.jobs import Jobs
 from secformer.roles.monitoring import Metrics, Status
@@ -40,15 +41,19 @@ class Reports:
 def run_party(settings: PartySettings) -> None:
     """Serves until SIGINT or SIGTERM. Raises ModelError, SettingsError, BackendUnavailable at the start."""
     share_the_interpreter()
-    jobs, status = Jobs(settings.queue), Status()
+    jobs, status = Jobs(settings.queue, settings.half_deadline), Status()
+    ledger = Ledger(settings.budgets, settings.state / JOURNAL)
     metrics = Metrics(status, jobs)
     engine = Engine(settings, jobs, Reports(status, metrics))
     metrics.count_sessions(engine.sessions.count)
+    metrics.certificate(engine.credentials.until)
     thread = threading.Thread(target=engine.run, name="engine", daemon=True)
     thread.start()
     try:
-        serve(settings, Web(settings, engine.public, jobs, status, metrics, engine.sessions))
+        web = Web(settings, engine.public, jobs, status, metrics, engine.sessions, ledger)
+        serve(settings, web, engine.credentials)
     finally:
         engine.stop()
         thread.join(ENDING)
+        ledger.close()
         log.info("ended")

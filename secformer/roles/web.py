@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -18,38 +19,44 @@ from uvicorn import Config, Server
 
 from secformer.models.run.public import PublicModel
 from secformer.mpc.errors import InputError, SecformerError
+from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.tcp import listening
-from secformer.mpc.net.tls import server_context
-from secformer.roles.connections import PEER, PatientLoop, client_protocol, refused
-from secformer.roles.jobs import DuplicateRequest, Expired, Jobs, QueueFull
+from secformer.roles.budgets import BudgetSpent, Ledger, Reservation
+from secformer.roles.connections import PEER, Clients, PatientLoop, Peer, client_protocol, refused
+from secformer.roles.jobs import Alone, DuplicateRequest, Expired, Jobs, QueueFull
 from secformer.roles.messages import ID_DIGITS, Answer, Half, most_bytes, pack_answer, unpack_half
 from secformer.roles.monitoring import Metrics, Status
-from secformer.roles.sessions import Sessions
+from secformer.roles.quotas import MEGABYTE, Crowded, OverQuota, Place, Quotas
+from secformer.roles.sessions import Sessions, TooManySessions
 from secformer.roles.settings import PartySettings
 
 BODY = "application/octet-stream"
 GRACE = 5          # seconds in which running requests may end when the server stops
 SPARE = 64         # connections in addition to those of waiting requests
 PACKERS = 2        # threads that pack and unpack bodies; more would take cores from the engine
-RETRY_AFTER = "2"  # seconds after which a client may try again if the party is not ready
-MEGABYTE = 1 << 20
+RETRY_AFTER = 2.0  # seconds after which a client may try again if the party is not ready, or has no room for it
+WATCH = 1.0        # seconds between looks at the certificates of connected clients
 
 
 class Refusal(Exception):
-    """A request that is refused, with an HTTP status and a kind for clients and metrics."""
+    """A request that is refused, with an HTTP status and a kind for clients and metrics. `after`: seconds after which
+    it may be sent again."""
 
-    def __init__(self, status: int, kind: str, message: str):
+    def __init__(self, status: int, kind: str, message: str, after: float | None = None):
         super().__init__(message)
-        self.status, self.kind = status, kind
+        self.status, self.kind, self.after = status, kind, after
 
 
 class Web:
     """What clients see of a party: it takes halves of requests and returns halves of answers."""
 
     def __init__(self, settings: PartySettings, public: PublicModel, jobs: Jobs, status: Status, metrics: Metrics,
-                 sessions: Sessions):
+                 sessions: Sessions, ledger: Ledger):
         self._settings, self._public = settings, public
         self._jobs, self._status, self._metrics, self._sessions = jobs, status, metrics, sessions
+        self._quotas, self._ledger = Quotas(requests=(settings.client_requests, settings.queue + settings.in_flight),
+                                            mb=(settings.client_mb, settings.held_mb)), ledger
+        metrics.count_fairness(lambda: self._quotas.held, jobs.alone, ledger.share, ledger.spent)
         self._description = public.to_json().encode()
 
     def app(self) -> Starlette:
@@ -78,7 +85,8 @@ class Web:
 
     async def _end(self, request: Request) -> Response:
         """Ends a session of the client, if it has this one; it does not learn which."""
-        role, name = request.scope[PEER]
+        peer: Peer = request.scope[PEER]
+        role, name = peer.role, peer.name
         if role != "client":
             return _error(Refusal(403, "role", f"sessions are clients', but this certificate is {role}'s"), None)
         self._sessions.end(name, request.path_params["session"][:ID_DIGITS], "its client ended it")
@@ -87,9 +95,9 @@ class Web:
     async def _infer(self, request: Request) -> Response:
         started, half, outcome = time.monotonic(), None, "failed"
         try:
-            half = await self._half(request)
-            answer = await self._answer(request, half)
-            body = await asyncio.to_thread(pack_answer, answer, half.request)
+            with _refusals(), self._quotas.enter(request.scope[PEER].name) as place:
+                half = await self._half(request, place)
+                body = await self._answered(request, half, place)
             outcome = "answered"
             return Response(body, media_type=BODY, headers={"X-Request-Id": half.request})
         except ClientDisconnect:
@@ -101,41 +109,62 @@ class Web:
         finally:
             self._metrics.ended(outcome, time.monotonic() - started)
 
-    async def _half(self, request: Request) -> Half:
-        """The half of a request, after all checks. Raises Refusal."""
-        role, _ = request.scope[PEER]
-        if role != "client":
-            raise Refusal(403, "role", f"requests come from clients, but this certificate is {role}'s")
-        if reason := self._status.reason:
-            raise Refusal(503, "not ready", f"this party is not ready: {reason}")
-        public, limit = self._public, self._settings.max_tokens
-        most = min(self._settings.max_body_mb * MEGABYTE, most_bytes(public.inputs, public.private, limit))
-        body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > most:
-                raise Refusal(413, "too large", f"a body may have at most {most / MEGABYTE:.3g} MB here; send "
-                                                f"fewer texts per request")
+    async def _answered(self, request: Request, half: Half, place: Place) -> bytes:
+        """This party's half of the answer, as a body, once the client's budget has paid for it. Raises Refusal,
+        BudgetSpent, ClientDisconnect."""
+        peer: Peer = request.scope[PEER]
+        reserved = self._ledger.reserve(peer.name, half.lengths.size if half.step is None else half.step.last)
         try:
-            half = await asyncio.to_thread(unpack_half, bytes(body), inputs=public.inputs, private=public.private,
-                                           rank=self._settings.rank, max_tokens=limit)
+            answer = await self._answer(request, half, place)
+            if problem := peer.objection():  # it may have been revoked since the request came
+                raise Refusal(403, "certificate", problem)
+            return await asyncio.to_thread(_paid, reserved, answer, half.request)
+        except SecformerError as error:
+            raise Refusal(500, type(error).__name__, str(error)) from error
+        finally:
+            reserved.release()
+
+    async def _half(self, request: Request, place: Place) -> Half:
+        """The half of a request, after all checks. Raises Refusal, OverQuota, Crowded."""
+        peer: Peer = request.scope[PEER]
+        if peer.role != "client":
+            raise Refusal(403, "role", f"requests come from clients, but this certificate is {peer.role}'s")
+        if reason := self._status.reason:
+            raise Refusal(503, "not ready", f"this party is not ready: {reason}", RETRY_AFTER)
+        body, public, limit = bytearray(), self._public, self._settings.max_tokens
+        most = min(self._settings.max_body_mb * MEGABYTE, most_bytes(public.inputs, public.private, limit))
+        with self._jobs.arriving(request.headers.get("x-request-id", "")[:ID_DIGITS]):
+            async for piece in request.stream():
+                if len(body) + len(piece) > most:
+                    raise Refusal(413, "too large", f"a body may have at most {most / MEGABYTE:.3g} MB here; send "
+                                                     f"fewer texts per request")
+                place.hold(len(piece))
+                body += piece
+        try:
+            half = await asyncio.to_thread(lambda: unpack_half(
+                bytes(body), inputs=public.inputs, private=public.private, rank=self._settings.rank,
+                max_tokens=limit))
         except InputError as error:
             raise Refusal(400, "bad request", str(error)) from error
         if half.model != self._public.digest:
             raise Refusal(409, "other model", f"this party holds model {self._public.digest}, but the request is for "
                                               f"{half.model}; use the clients' folder of the same provisioning")
+        if half.step is not None and half.step.session == half.request:
+            self._sessions.admit(peer.name)
         return half
 
-    async def _answer(self, request: Request, half: Half) -> Answer:
+    async def _answer(self, request: Request, half: Half, place: Place) -> Answer:
         """Waits until the half is answered, its deadline passes, or its client leaves. Raises Refusal,
         ClientDisconnect."""
-        patience, (_, name) = self._settings.request_deadline, request.scope[PEER]
+        patience, peer = self._settings.request_deadline, request.scope[PEER]
         try:
-            running = asyncio.wrap_future(self._jobs.submit(half, name, patience))
+            job = self._jobs.submit(half, peer.name, patience)
+            place.until(job)
+            running = asyncio.wrap_future(job)
         except DuplicateRequest as error:
             raise Refusal(409, "duplicate", str(error)) from error
         except QueueFull as error:
-            raise Refusal(503, "queue full", str(error)) from error
+            raise Refusal(503, "queue full", str(error), RETRY_AFTER) from error
         leaving = asyncio.ensure_future(_left(request))
         either: set[asyncio.Future[Any]] = {running, leaving}
         try:
@@ -145,10 +174,13 @@ class Web:
             if leaving.done():
                 raise ClientDisconnect
             raise Refusal(504, "deadline", f"the request was not answered within {patience:g} s; send it again later")
+        except Alone as error:
+            raise Refusal(504, "alone", str(error)) from error
         except Expired as error:
             raise Refusal(504, "deadline", str(error)) from error
         except asyncio.CancelledError as error:
-            raise Refusal(503, "shutting down", "this party is shutting down; send the request again") from error
+            raise Refusal(503, "shutting down", "this party is shutting down; send the request again",
+                          RETRY_AFTER) from error
         except InputError as error:
             raise Refusal(400, "bad request", str(error)) from error
         except SecformerError as error:
@@ -159,15 +191,44 @@ class Web:
             if running.done() and not running.cancelled():
                 running.exception()  # reads it, so that asyncio does not report it as never retrieved
 
+    async def watch(self, connected: Clients) -> None:
+        """Ends connections, and sessions, of clients whose certificates do not hold any more; until it is cancelled."""
+        while True:
+            await asyncio.sleep(WATCH)
+            for name, problem in connected.end_invalid().items():
+                self._sessions.end_of(name, problem)
+
 
 async def _left(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What one client may not have, as refusals of its requests."""
+    try:
+        yield
+    except OverQuota as error:
+        raise Refusal(429, "over quota", str(error), RETRY_AFTER) from error
+    except TooManySessions as error:
+        raise Refusal(429, "too many sessions", str(error), RETRY_AFTER) from error
+    except BudgetSpent as error:
+        raise Refusal(429, "budget spent", str(error), error.renews) from error
+    except Crowded as error:
+        raise Refusal(503, "crowded", str(error), RETRY_AFTER) from error
+
+
+def _paid(reserved: Reservation, answer: Answer, request: str) -> bytes:
+    """An answer as a body. It is counted before anybody gets it."""
+    body = pack_answer(answer, request)
+    reserved.spend()
+    return body
+
+
 def _error(refusal: Refusal, half: Half | None) -> Response:
     request = half.request if half is not None else None
-    headers = {"Retry-After": RETRY_AFTER} if refusal.status == 503 else {}
+    headers = {"Retry-After": str(math.ceil(refusal.after))} if refusal.after is not None else {}
     return JSONResponse({"error": {"kind": refusal.kind, "message": str(refusal), "request": request}}, refusal.status,
                         headers | ({"X-Request-Id": request} if request else {}))
 
@@ -180,13 +241,14 @@ class _Quiet(Server):
         yield
 
 
-def serve(settings: PartySettings, web: Web) -> None:
-    """Serves until SIGINT or SIGTERM. Main thread only. Raises SettingsError if an address is taken."""
-    context = server_context(settings.tls, refused)
+def serve(settings: PartySettings, web: Web, credentials: Credentials) -> None:
+    """Serves until SIGINT or SIGTERM; SIGHUP reads the certificates again. Main thread only. Raises SettingsError if an
+    address is taken."""
+    context, connected = credentials.server(refused), Clients()
     common = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none", "server_header": False,
               "timeout_graceful_shutdown": GRACE}
     clients = _Quiet(Config(
-        web.app(), http=client_protocol(settings.header_deadline), ssl_context_factory=lambda *_: context,
+        web.app(), http=client_protocol(settings.header_deadline, connected), ssl_context_factory=lambda *_: context,
         limit_concurrency=settings.queue + SPARE, **common))  # type: ignore[arg-type]
     parts = [(clients, listening(settings.clients))]
     if settings.metrics is not None:
@@ -198,7 +260,10 @@ def serve(settings: PartySettings, web: Web) -> None:
         loop.set_default_executor(ThreadPoolExecutor(PACKERS, thread_name_prefix="bodies"))
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, _end, [server for server, _ in parts])
+        loop.add_signal_handler(signal.SIGHUP, lambda: credentials.renew(now=True))
+        watching = loop.create_task(web.watch(connected))
         await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in parts))
+        watching.cancel()
 
     with asyncio.Runner(loop_factory=PatientLoop) as runner:
         runner.run(both())

@@ -24,7 +24,19 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from roles_lab import LONG, TEXT, Asking, ask, in_the_middle, logged, no_serial_twice, right, serials, until
+from roles_lab import (
+    LONG,
+    TEXT,
+    Asking,
+    ask,
+    blank_keys,
+    in_the_middle,
+    logged,
+    no_serial_twice,
+    right,
+    serials,
+    until,
+)
 
 from secformer import __version__, connect, demo_model
 from secformer.models.run.decoding import new_tokens
@@ -34,7 +46,7 @@ from secformer.mpc.errors import InputError, ProtocolError
 from secformer.mpc.net.tls import Identity, client_context, host_name
 from secformer.mpc.net.wire import HEADER_BYTES
 from secformer.roles import certificates
-from secformer.roles.certificates import init, issue
+from secformer.roles.certificates import REVOKED, init, issue
 from secformer.roles.messages import Half, StepRequest, pack_half
 from secformer.roles.settings import load_client
 from secformer.roles.trial import LocalRoles
@@ -139,7 +151,7 @@ def test_a_foreign_authority_is_refused(up: LocalRoles, tmp_path: Path) -> None:
           connect(settings) as model,
           pytest.raises(ProtocolError, match="certificate")):
         model.infer(TEXT)
-    with (identity(up, authority=there / "authority.pem") as settings,
+    with (identity(up, authority=there / "authority.pem", revoked=there / REVOKED) as settings,
           connect(settings) as model,
           pytest.raises(ProtocolError, match="is not party")):  # and this client refuses the parties
         model.infer(TEXT)
@@ -243,7 +255,9 @@ def posted(up: LocalRoles, body: bytes, headers: dict[str, str] | None = None, p
 def half(up: LocalRoles, **changes: object) -> bytes:
     public = up.public
     facts = {"request": os.urandom(16).hex(), "model": public.digest, "lengths": np.array([4]),
-             "mask": np.ones((1, 4), bool), "seed": bytes(32)}
+             "mask": np.ones((1, 4), bool)}
+    if not changes.keys() & {"seed", "words"}:
+        facts["keys"] = blank_keys(public.inputs, 4)
     return pack_half(Half(**facts | changes))  # type: ignore[arg-type]
 
 
