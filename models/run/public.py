@@ -29,11 +29,12 @@ from secformer.mpc.errors import InputError, ModelError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Series
 from secformer.mpc.ops.book import series_from_list, series_to_list
+from secformer.mpc.prg import FORMAT as STREAMS
 from secformer.mpc.ring import WORD_BITS
 from secformer.protocols.ranges import bits
 from secformer.protocols.recipes import Recipe, recipe_named
 
-FORMAT = "secformer model 1"
+FORMAT = f"secformer model 1, {STREAMS}"  # one share file is a seed: it says how that is expanded
 PUBLIC = "public.json"
 CLIENT_FOLDER = "client"  # of what the owner writes
 UNNAMED = "bert"          # the family of descriptions that name none

@@ -21,6 +21,7 @@ from secformer.mpc.dealer.kinds import (
 from secformer.mpc.dealer.products import Hadamard, MatMul
 from secformer.mpc.dealer.thresholds import Empty, Reached
 from secformer.mpc.errors import Desync
+from secformer.mpc.net.notes import text, whole
 from secformer.mpc.net.wire import Tag
 
 FORMAT = "secformer plan 7"  # raise it when a kind's fields, their order or their messages change
@@ -50,13 +51,18 @@ class Plan:
         kinds = tuple(same.setdefault(kind, kind) for kind in self.kinds)
         object.__setattr__(self, "kinds", kinds)
         spelt = {id(kind): repr(kind) for kind in same}
-        text = "\n".join((*map(repr, (FORMAT, CHUNK)), *(spelt[id(kind)] for kind in kinds),
-                          *map(repr, (self.rounds, self.bytes, self.constants))))
-        object.__setattr__(self, "digest", hashlib.sha256(text.encode()).hexdigest())
+        stated = "\n".join((*map(repr, (FORMAT, CHUNK)), *(spelt[id(kind)] for kind in kinds),
+                            *map(repr, (self.rounds, self.bytes, self.constants))))
+        object.__setattr__(self, "digest", hashlib.sha256(stated.encode()).hexdigest())
 
     @property
     def dealer_bytes(self) -> int:
         return sum(kind.corrections for kind in self.kinds)
+
+    @property
+    def standing(self) -> bool:
+        """Whether it has masks that serve more than once: those of weights, which provisioning alone may take."""
+        return any(isinstance(kind, WeightMask) for kind in self.kinds)
 
     @property
     def dealt(self) -> str:
@@ -81,8 +87,8 @@ class Plan:
     def from_dict(cls, facts: Mapping[str, Any]) -> Self:
         """Raises Desync for anything that is not a plan of this version, whole and unaltered: the digest tells."""
         try:
-            plan = cls(tuple(_kind(*row) for row in facts["kinds"]), int(facts["rounds"]), int(facts["bytes"]),
-                       str(facts["constants"]))
+            plan = cls(tuple(_kind(*row) for row in facts["kinds"]), whole(facts["rounds"]), whole(facts["bytes"]),
+                       text(facts["constants"]))
             stated, version = facts["digest"], facts["format"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise Desync(f"this is not a plan ({type(error).__name__}: {error}); do both sides run the same "

@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass
 
 from secformer.mpc.errors import Desync
+from secformer.mpc.net.notes import hexadecimal, whole
 from secformer.mpc.net.tls import Context, TLSChannel, connect
 from secformer.mpc.prg import fresh_seed
 
@@ -89,10 +90,8 @@ class Meeting:
 def _place(channel: TLSChannel) -> tuple[str, int, int]:
     note = channel.hear()
     try:
-        name, place, places = str(note["link"]), int(note["place"]), int(note["places"])
-        if len(bytes.fromhex(name)) != NAME_BYTES or not 0 <= place < places <= MOST_SLOTS + 1:
-            raise ValueError("it names no place of a link")
-        return name, place, places
-    except (KeyError, TypeError, ValueError) as error:
+        places = whole(note["places"], 1, MOST_SLOTS + 1)
+        return hexadecimal(note["link"], NAME_BYTES).hex(), whole(note["place"], 0, places - 1), places
+    except (KeyError, ValueError) as error:
         raise Desync(f"{channel.peer} connected with a note that cannot be read (keys {sorted(note)}); do both sides "
                      f"run the same version?") from error

@@ -18,6 +18,7 @@ from secformer.models.data.inputs import RowKeys, TokenInputs
 from secformer.mpc.errors import InputError, ProtocolError
 from secformer.mpc.kernels.points import LEAF, MOST_TURN, SALT_WORDS, SEED_WORDS, PointKeys, depth
 from secformer.mpc.meter import Cost
+from secformer.mpc.net.notes import decimal
 from secformer.mpc.prg import SEED_BYTES
 
 REQUEST, ANSWER = "secformer request 2", "secformer answer 1"
@@ -207,7 +208,7 @@ def unpack_answer(body: bytes, request: str) -> Answer:
             raise ValueError(f"it answers request {metadata['request']}")
         if odd := [name for name, words in tensors.items() if words.dtype != np.uint64]:
             raise ValueError(f"{odd[0]} holds {tensors[odd[0]].dtype}, but shares are uint64")
-        return Answer(tensors, int(metadata["frac"]), Cost.from_dict(json.loads(metadata["cost"])))
+        return Answer(tensors, decimal(metadata["frac"]), Cost.from_dict(json.loads(metadata["cost"])))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ProtocolError(f"the party's answer cannot be read ({type(error).__name__}: {error}); do all roles run "
                             f"the same version?") from error

@@ -58,13 +58,15 @@ class LocalRoles:
 
     def start(self, role: str) -> None:
         """Starts one role's process; its output is appended to its log."""
-        command = ["dealer"] if role == "dealer" else ["party", "--rank", role[-1]]
         output = self.log(role).open("ab")
         self._logs.append(output)
-        self.processes[role] = subprocess.Popen(
-            [sys.executable, "-m", "secformer", *command, "--settings", str(self.settings(role))],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-        )
+        self.processes[role] = subprocess.Popen(self.command(role), stdin=subprocess.DEVNULL, stdout=output,
+                                                stderr=output, start_new_session=True)
+
+    def command(self, role: str) -> list[str]:
+        """What starts a role's process."""
+        command = ["dealer"] if role == "dealer" else ["party", "--rank", role[-1]]
+        return [sys.executable, "-m", "secformer", *command, "--settings", str(self.settings(role))]
 
     def wait_ready(self, seconds: float = START, told: Callable[[str], None] = lambda reason: None) -> None:
         """Waits until both parties answer requests. Raises ProtocolError with the reason if they do not."""
