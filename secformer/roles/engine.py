@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from secformer.models.data.batch import Batch, blind_batch
-from secformer.models.families.program import Results
+from secformer.models.families.program import CHECK, Results
 from secformer.models.run.public import PublicModel
 from secformer.models.run.served import PartyModel
 from secformer.models.run.served_steps import slot_bytes
@@ -25,7 +25,7 @@ from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.names import RunKey
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.source import Source
-from secformer.mpc.errors import Desync, PeerLost, SecformerError, SettingsError, StoreError
+from secformer.mpc.errors import Desync, InputError, PeerLost, SecformerError, SettingsError, StoreError
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.meter import Cost, Meter
 from secformer.mpc.net.channel import Channel
@@ -283,17 +283,31 @@ class Engine:
         cost = ran.facts.lasting(time.perf_counter() - started) if ran.repeated else ran.facts
         if session is not None:
             self.sessions.done(session)
-        job.done.set_result(Answer(ran.results, self._public.fixed.frac, cost))
+        results = dict(ran.results)
+        if np.any(results.pop(CHECK, 0)):  # both parties have opened the same words
+            return self._reject(work)
+        job.done.set_result(Answer(results, self._public.fixed.frac, cost))
         self._reports.answered(cost)
         log.info("answered", extra={"fields": {"request": taken.request, "client": job.client, "run": taken.run,
                                                "slot": slot, "tokens": batch.tokens, "seconds": round(cost.seconds, 3),
                                                "bytes": cost.bytes, "rounds": cost.rounds,
                                                **({"session": session.run} if session is not None else {})}})
 
+    def _reject(self, work: Work) -> None:
+        """Gives no answer to rows that are not one-hot. The link stays: only the client is at fault."""
+        job, problem = work.job, "the rows of this request are not one-hot, or its halves do not belong together"
+        log.warning("rows refused", extra={"fields": {"request": work.taken.request, "client": job.client,
+                                                      "run": work.taken.run}})
+        self.refused(job, problem)
+        job.done.set_exception(InputError(f"{problem}; share token ids with this version's client"))
+
     def _words(self, job: Job, batch: Batch) -> Any:
-        if job.half.words is not None:
-            return np.asarray(job.half.words)
-        return self._public.expanded(batch, job.half.seed or b"", self._kernels)
+        half = job.half
+        if half.keys is not None:
+            return self._public.inputs.rows(half.keys, self._kernels)
+        if half.words is not None:
+            return np.asarray(half.words)
+        return self._public.inputs.expanded_sums(batch, half.seed or b"")
 
     def report_material(self) -> None:
         """Reports what the store holds: requests use it up, and `secformer deal` adds to it at any time."""

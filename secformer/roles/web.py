@@ -41,7 +41,7 @@ from secformer.roles.descriptors import MONITORING, TOLD, Room
 from secformer.roles.failures import for_client
 from secformer.roles.jobs import Alone, DuplicateRequest, Expired, Jobs, QueueFull
 from secformer.roles.logs import refusals
-from secformer.roles.messages import ID_DIGITS, Answer, Half, pack_answer, unpack_half
+from secformer.roles.messages import ID_DIGITS, Answer, Half, most_bytes, pack_answer, unpack_half
 from secformer.roles.monitoring import Metrics, Status
 from secformer.roles.quotas import MEGABYTE, Crowded, OverQuota, Place, Quotas
 from secformer.roles.sessions import Sessions, TooManySessions
@@ -159,19 +159,19 @@ class Web:
             raise Refusal(403, "role", f"requests come from clients, but this certificate is {peer.role}'s")
         if self._status.reason:  # which is for operators, who see it at the metrics port
             raise Refusal(503, "not ready", "this party is not ready; try again later", RETRY_AFTER)
-        most = self._settings.max_body_mb * MEGABYTE
-        body, public = bytearray(), self._public
+        body, public, limit = bytearray(), self._public, self._settings.max_tokens
+        most = min(self._settings.max_body_mb * MEGABYTE, most_bytes(public.inputs, public.private, limit))
         with self._jobs.arriving(request.headers.get("x-request-id", "")[:ID_DIGITS]):
             async for piece in request.stream():
                 if len(body) + len(piece) > most:
-                    raise Refusal(413, "too large", f"a body may have at most {self._settings.max_body_mb} MB here; "
-                                                    f"send fewer texts per request")
+                    raise Refusal(413, "too large", f"a body may have at most {most / MEGABYTE:.3g} MB here; send "
+                                                     f"fewer texts per request")
                 place.hold(len(piece))
                 body += piece
         try:
             half = await asyncio.to_thread(lambda: unpack_half(
-                bytes(body), columns=public.columns, width=public.width, longest=public.inputs.longest,
-                max_tokens=self._settings.max_tokens))
+                bytes(body), inputs=public.inputs, private=public.private, rank=self._settings.rank,
+                max_tokens=limit))
         except InputError as error:
             raise Refusal(400, "bad request", str(error)) from error
         if half.model != self._public.digest:
@@ -209,6 +209,8 @@ class Web:
         except asyncio.CancelledError as error:
             raise Refusal(503, "shutting down", "this party is shutting down; send the request again",
                           RETRY_AFTER) from error
+        except InputError as error:
+            raise Refusal(400, "bad request", str(error)) from error
         except SecformerError as error:
             told = for_client(error, half.request, request.scope[PEER].name)
             raise Refusal(500, type(error).__name__, told) from error
