@@ -1,7 +1,7 @@
 """The form of an audit log: JSON lines, each with the hash of the line before it, in files that go on from each other.
 
-A line is {"number", "previous", "chain", "role", "time", "event", ...}. Numbers rise by one from 1 on. "previous" is the
-SHA-256 of the bytes of the line before, without its end, or zeros in the first line. "chain" is a random name. A file
+A line is {"number", "previous", "chain", "role", "time", "event", ...}. Numbers rise by one from 1 on. "previous" is
+the SHA-256 of the bytes of the line before, without its end, or zeros in the first line. "chain" is a random name. A file
 is named by the number of its first line. Some lines carry a signature over the line before: every start, every end in
 order, and "anchor" lines between.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -44,7 +44,8 @@ class Head:
     def read(cls, text: str) -> Head:
         """The inverse of `shown`. Raises InputError."""
         number, _, digest = text.partition(":")
-        if not (number.isascii() and number.isdigit() and len(digest) == 64 and not set(digest) - set("0123456789abcdef")):
+        if not (number.isascii() and number.isdigit() and len(digest) == 64
+                and not set(digest) - set("0123456789abcdef")):
             raise InputError(f"a head is NUMBER:HASH, the hash as 64 hexadecimal digits; got {text[:100]!r}")
         return cls(int(number), digest)
 
@@ -109,6 +110,12 @@ def read(line: bytes) -> dict[str, Any]:
         if not isinstance(facts.get(name), kind) or isinstance(facts[name], bool):
             raise ValueError(f"{name!r} is missing or of another type")
     return facts
+
+
+def transcript(facts: Mapping[str, Any]) -> str:
+    """The digest of what a request's line binds: the body of the half as it came and of the answer as it went, the
+    model, shape, plan, epoch and run, and the numbers of bytes and rounds on the link. Not the messages themselves."""
+    return digest(json.dumps(facts, separators=(",", ":"), sort_keys=True).encode("ascii"))
 
 
 def file_name(number: int) -> str:

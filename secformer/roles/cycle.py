@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -153,9 +154,10 @@ class Cycle:
         """A taken request with its corrections, or with the reason why there are none."""
         request = job.half.request
         try:
-            needs = self._computer.needs(job)
-            space, serial, corrections = self._supply.take(needs.plan, last, needs.cache)
+            needs, started = self._computer.needs(job), time.monotonic()
+            space, serial, corrections = self._supply.take(needs.plan, last, needs.cache, request)
             taken = Taken(request, job.half.shape_digest, needs.plan.digest, space, serial, state=needs.state)
-            return Work(job, taken, needs.plan, read_ahead(corrections, needs.plan), needs.stepping), taken
+            return Work(job, taken, needs.plan, read_ahead(corrections, needs.plan), needs.stepping,
+                        time.monotonic() - started), taken
         except (SecformerError, OSError) as error:
             return None, Taken(request, error=str(error))

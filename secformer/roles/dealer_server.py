@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -25,9 +26,12 @@ from secformer.mpc.net.tls import Listener, TLSChannel, server_context
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, Runs, runs_on
+from secformer.roles.audit import Auditing, Unaudited, opened
+from secformer.roles.chain import DEALT
 from secformer.roles.dealing import MAX_PLAN, WEIGHTS
 from secformer.roles.epochs import LIVE, Epoch, State, as_note
 from secformer.roles.logs import not_recorded
+from secformer.roles.messages import ID_DIGITS
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
 from secformer.version import __version__
@@ -42,7 +46,8 @@ log = logging.getLogger(__name__)
 class DealerServer:
     """Listens from its construction until `close`."""
 
-    def __init__(self, settings: DealerSettings):
+    def __init__(self, settings: DealerSettings, audit: Auditing | None = None):
+        self._audit = audit or Unaudited()
         self._kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
         self._state = State(settings.state)
         self._dealers: OrderedDict[str, Dealer] = OrderedDict()
@@ -118,6 +123,12 @@ class DealerServer:
         if space not in (LIVE, SPACE) or not 1 <= count <= MOST_RUNS or after < -1:
             raise Desync(f"party1 asks for {count} run(s) of {space!r} after {after}; the dealer gives 1 to "
                          f"{MOST_RUNS} runs of {LIVE} or {SPACE} after -1 or more")
+        request = str(ask.get("request", ""))[:ID_DIGITS]
+        if problem := self._audit.problem:
+            raise Desync(f"the dealer may deal nothing now: {problem}")
+        facts = {"request": request, "model": str(ask.get("model"))[:64], "plan": plan.digest, "epoch": epoch,
+                 "space": space, "count": count}
+        outcome, started = "failed", time.monotonic()
         if not self._dealing.acquire(timeout=self._patience):
             raise Desync("the dealer already serves as many requests as it may; try again later")
         try:
@@ -128,16 +139,19 @@ class DealerServer:
                 first = max(self._state.serials.last(epoch, space), after) + 1
                 cache = _cache(ask, first)
                 self._state.serials.burn(epoch, space, first + count - 1)
+            facts |= {"serial": first, "bytes": count * plan.dealer_bytes}
             channel.tell({"serial": first})
             with self._computing() as runs:
                 script = Script(plan, plan.dealt if cache is None else "")  # a recording knows no caches
                 for run in (f"{space}/{serial}" for serial in range(first, first + count)):
                     self._dealt(runs, dealer, script, run, channel, run if cache == "" else cache)
+            outcome = "dealt"
         finally:
             self._dealing.release()
-        log.info("dealt", extra={"fields": {"epoch": epoch, "space": space, "serial": first, "count": count,
-                                            "bytes": count * plan.dealer_bytes}})
-
+            self._audit.append(DEALT, facts | {"outcome": outcome, "seconds": round(time.monotonic() - started, 3)})
+        log.info("dealt", extra={"fields": {"request": request, "epoch": epoch, "space": space, "serial": first,
+                                            "count": count, "bytes": count * plan.dealer_bytes,
+                                            "seconds": round(time.monotonic() - started, 3)}})
 
     @contextmanager
     def _computing(self) -> Iterator[Runs]:
@@ -206,9 +220,11 @@ def _field(note: Mapping[str, Any], name: str, kind: type) -> Any:
 def run_dealer(settings: DealerSettings) -> None:
     """Serves until SIGINT or SIGTERM. Raises SettingsError, StoreError, BackendUnavailable at the start."""
     share_the_interpreter()
-    server = DealerServer(settings)
+    audit = opened(settings.audit, settings.audit_folder, "dealer", settings.tls, settings.audit_mb)
+    server = DealerServer(settings, audit)
     try:
         wait_for_signal()
     finally:
         server.close()
+        audit.close()
         log.info("ended")

@@ -3,10 +3,10 @@
 A connection starts with the party's note {"version", "ask"}:
 
 - "join" {"model", "weights": the plan of provisioning} -> {"epoch", "seeds": the party's own}
-- "deal" {"model", "weights", "epoch", "space", "after", "count", "plan", "cache"} -> {"serial": the first}, then the
-  corrections of `count` runs, in order. Party 1 only. The dealer chooses serials above `after` and burns them before it
+- "deal" {"model", "weights", "epoch", "space", "after", "count", "plan", "cache", "request"} -> {"serial": the first},
+  then the corrections of `count` runs, in order. Party 1 only. The dealer chooses serials above `after` and burns them before it
   sends anything. "cache" names the caches that the runs take, by the run that opened them: "" for each run itself, null
-  where they take none.
+  where they take none. "request" is the id of the request that they are for, for the dealer's logs; "" for a store.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class DealerClient:
             channel.close()
 
     def deal(self, epoch: Epoch, space: str, after: int, plan: Plan, *, count: int = 1,
-             patience: float, cache: str | None = None) -> tuple[int, TLSChannel]:
+             patience: float, cache: str | None = None, request: str = "") -> tuple[int, TLSChannel]:
         """The first serial of `count` runs, and the channel of their corrections. The caller closes the channel."""
         channel = self._ask({"ask": "deal", "epoch": epoch.name, "space": space, "after": after, "count": count,
-                             "plan": plan.as_dict(), "cache": cache}, patience)
+                             "plan": plan.as_dict(), "cache": cache, "request": request}, patience)
         try:
             return _read(channel, lambda note: int(note["serial"])), channel
         except BaseException:

@@ -35,6 +35,7 @@ class Job:
     client: str
     expires: float  # time.monotonic
     done: Future[Answer] = field(default_factory=Future)
+    came: float = field(default_factory=time.monotonic)
 
 
 class Jobs:

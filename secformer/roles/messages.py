@@ -16,7 +16,7 @@ import numpy as np
 
 from secformer.mpc.errors import InputError, ProtocolError
 from secformer.mpc.meter import Cost
-from secformer.mpc.prg import SEED_BYTES
+from secformer.mpc.prg import SEED_BYTES, fresh_seed
 from secformer.mpc.ring import word_type
 
 REQUEST, ANSWER = "secformer request 1", "secformer answer 1"
@@ -43,7 +43,7 @@ class Half:
     """One party's half of a request. Lengths (B,) and mask (B, T) are public and must be the same in both halves.
 
     A half holds either words, this party's share of the one-hot rows (N, V + S) or of the embedding sums (N, C), or the
-    seed of that share. A half with a `step` holds new tokens of one text.
+    seed of that share. A half with a `step` holds new tokens of one text. `digest` is that of the body that it came in.
     """
 
     request: str
@@ -53,6 +53,7 @@ class Half:
     words: np.ndarray | None = field(default=None, repr=False)
     seed: bytes | None = field(default=None, repr=False)
     step: StepRequest | None = None
+    digest: str = ""
 
     @cached_property
     def shape_digest(self) -> str:
@@ -64,13 +65,28 @@ class Half:
         return h.hexdigest()
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What a party can say of a run, all of it public: its epoch, its name, its plan's digest, and the seconds that the
+    request waited, got its material and was computed."""
+
+    epoch: str
+    run: str
+    plan: str
+    waiting: float
+    material: float
+    computing: float
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """One party's half of an answer: words by result name, with `frac` fractional bits, and the cost."""
+    """One party's half of an answer: words by result name, with `frac` fractional bits, and the cost. A party knows how
+    it `ran`."""
 
     words: Mapping[str, np.ndarray] = field(repr=False)
     frac: int
     cost: Cost
+    ran: Ran | None = None
 
 
 def pack_half(half: Half) -> bytes:
@@ -82,10 +98,21 @@ def pack_half(half: Half) -> bytes:
         tensors["words"] = np.ascontiguousarray(half.words)
     else:
         tensors["seed"] = np.frombuffer(half.seed or b"", dtype=np.uint8)
-    metadata = {"format": REQUEST, "request": half.request, "model": half.model}
+    metadata = {"format": REQUEST, "request": half.request, "model": half.model, "salt": _salt()}
     if half.step is not None:
         metadata |= {name: str(value) for name, value in asdict(half.step).items()}
     return bytes(save(tensors, metadata=metadata))
+
+
+def _salt() -> str:
+    """Makes the digest of a body hide it. Without a salt, whoever has the other half and the digest could test guesses
+    of the text."""
+    return fresh_seed().hex()
+
+
+def body_digest(body: bytes) -> str:
+    """The digest of a body, as audit logs hold it."""
+    return hashlib.sha256(body).hexdigest()
 
 
 def unpack_half(body: bytes, *, columns: int, width: int, longest: int, max_tokens: int) -> Half:
@@ -119,12 +146,12 @@ def unpack_half(body: bytes, *, columns: int, width: int, longest: int, max_toke
         seed = tensors["seed"]
         if seed.dtype != np.uint8 or seed.shape != (SEED_BYTES,):
             raise InputError(f"a seed must have {SEED_BYTES} bytes, got {seed.dtype} {seed.shape}")
-        return Half(request, model, lengths, attend, seed=seed.tobytes(), step=step)
+        return Half(request, model, lengths, attend, seed=seed.tobytes(), step=step, digest=body_digest(body))
     words, shape = tensors["words"], (int(lengths.sum()), columns)
     dtype = np.dtype(word_type(width))
     if words.dtype != dtype or words.shape != shape:
         raise InputError(f"words must be {dtype} of shape {shape}, got {words.dtype} {words.shape}")
-    return Half(request, model, lengths, attend, words=words, step=step)
+    return Half(request, model, lengths, attend, words=words, step=step, digest=body_digest(body))
 
 
 def _step(metadata: Mapping[str, str], lengths: np.ndarray, attend: np.ndarray) -> StepRequest | None:
@@ -152,7 +179,7 @@ def pack_answer(answer: Answer, request: str) -> bytes:
     from safetensors.numpy import save
 
     cost = json.dumps(answer.cost.as_dict())
-    metadata = {"format": ANSWER, "request": request, "frac": str(answer.frac), "cost": cost}
+    metadata = {"format": ANSWER, "request": request, "frac": str(answer.frac), "cost": cost, "salt": _salt()}
     return bytes(save({name: np.ascontiguousarray(w) for name, w in answer.words.items()}, metadata=metadata))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from secformer.mpc.meter import Cost
+from secformer.roles.audit import Auditing
 from secformer.roles.jobs import Jobs
 
 SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 180.0, 600.0)  # upper bounds of the histogram's bins
@@ -53,6 +54,15 @@ class Metrics:
         Gauge("secformer_waiting_requests", "Requests that wait", registry=registry).set_function(jobs.waiting)
         Gauge("secformer_ready", "1 when requests are answered", registry=registry).set_function(
             lambda: float(not status.reason))
+
+    def show_audit(self, audit: Auditing) -> None:
+        """Shows how the audit log does."""
+        for name, about in (("failing", "1 while the audit log cannot be written"),
+                            ("lines", "Number of the last line of the audit log"),
+                            ("lost", "Lines of the audit log that found no room"),
+                            ("unwritten", "Lines of the audit log that wait for the disk")):
+            Gauge(f"secformer_audit_{name}", about, registry=self._registry).set_function(
+                lambda name=name: audit.figures[name])
 
     def count_sessions(self, count: Callable[[], int]) -> None:
         """Shows how many sessions are open."""

@@ -6,6 +6,7 @@ import logging
 import threading
 
 from secformer.mpc.meter import Cost
+from secformer.roles.audit import opened
 from secformer.roles.engine import Engine
 from secformer.roles.jobs import Jobs
 from secformer.roles.monitoring import Metrics, Status
@@ -40,15 +41,18 @@ class Reports:
 def run_party(settings: PartySettings) -> None:
     """Serves until SIGINT or SIGTERM. Raises ModelError, SettingsError, BackendUnavailable at the start."""
     share_the_interpreter()
+    audit = opened(settings.audit, settings.audit_folder, f"party{settings.rank}", settings.tls, settings.audit_mb)
     jobs, status = Jobs(settings.queue), Status()
     metrics = Metrics(status, jobs)
     engine = Engine(settings, jobs, Reports(status, metrics))
+    metrics.show_audit(audit)
     metrics.count_sessions(engine.sessions.count)
     thread = threading.Thread(target=engine.run, name="engine", daemon=True)
     thread.start()
     try:
-        serve(settings, Web(settings, engine.public, jobs, status, metrics, engine.sessions))
+        serve(settings, Web(settings, engine.public, jobs, status, metrics, engine.sessions, audit))
     finally:
         engine.stop()
         thread.join(ENDING)
+        audit.close()
         log.info("ended")

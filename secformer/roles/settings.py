@@ -38,6 +38,10 @@ BACKEND = _key("choice", "array library that computes", choices=BACKENDS)
 THREADS = _key("whole", "how many cores compute; 0 means half of the machine's cores", least=0)
 GRAPH = _key("choice", "on a GPU, whether requests of a shape that comes again are recorded as CUDA graphs",
              choices=GRAPHS)
+AUDIT = _key("choice", "the audit log; required: nothing is served while it cannot be written; best effort: serving "
+             "goes on, and metrics tell; off: there is none", choices=("required", "best effort", "off"))
+AUDIT_FOLDER = _key("path", "folder of the audit log, for this role alone")
+AUDIT_MB = _key("whole", "size at which a file of the audit log ends and the next one goes on, in MB", least=1)
 LOG_LEVEL = _key("choice", "lowest severity that is logged", choices=LEVELS)
 
 
@@ -90,6 +94,9 @@ class PartySettings(_Checked):
     backend: str = field(default="auto", metadata=BACKEND)
     threads: int = field(default=0, metadata=THREADS)
     graph: str = field(default="auto", metadata=GRAPH)
+    audit: str = field(default="required", metadata=AUDIT)
+    audit_folder: Path = field(default=Path("audit"), metadata=AUDIT_FOLDER)
+    audit_mb: int = field(default=64, metadata=AUDIT_MB)
     log_level: str = field(default="info", metadata=LOG_LEVEL)
 
     def __post_init__(self) -> None:
@@ -113,6 +120,9 @@ class DealerSettings(_Checked):
     backend: str = field(default="auto", metadata=BACKEND)
     threads: int = field(default=0, metadata=THREADS)
     graph: str = field(default="auto", metadata=GRAPH)
+    audit: str = field(default="required", metadata=AUDIT)
+    audit_folder: Path = field(default=Path("audit"), metadata=AUDIT_FOLDER)
+    audit_mb: int = field(default=64, metadata=AUDIT_MB)
     log_level: str = field(default="info", metadata=LOG_LEVEL)
 
 

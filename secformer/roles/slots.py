@@ -26,13 +26,14 @@ C = TypeVar("C")
 @dataclass(frozen=True)
 class Work:
     """A request that both parties have agreed to run. `corrections` are closed when it has ended; `stepping` is the
-    step of a session, if it is one."""
+    step of a session, if it is one; `material` is how many seconds it took until the corrections began to come."""
 
     job: Job
     taken: Taken
     plan: Plan
     corrections: Channel | None = None
     stepping: Stepping | None = None
+    material: float = 0.0
 
 
 class Slots(Generic[C]):

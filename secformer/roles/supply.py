@@ -72,18 +72,20 @@ class Supply:
         """The last used serial of live runs, by space."""
         return {LIVE: self._state.serials.last(self.epoch.name, LIVE)}
 
-    def take(self, plan: Plan, others: Mapping[str, int], cache: str | None = None) -> tuple[str, int, Channel]:
+    def take(self, plan: Plan, others: Mapping[str, int], cache: str | None = None,
+             request: str = "") -> tuple[str, int, Channel]:
         """Material for one run of a plan: its space, its serial, which is now burnt, and the channel of corrections.
         It comes from the store or else from the dealer; `others` is what the other party's `last` returned. What takes
         a `cache`, by the run that opened it or "" for the run itself, always comes from the dealer: a store's runs were
-        dealt before there was one.
+        dealt before there was one. The dealer learns the id of the request, for its logs.
 
         Raises PeerLost, Desync, StoreError, ReusedRandomness, OSError.
         """
         space, found = SPACE, self._store().take(plan) if cache is None else None
         if found is None:
             space, after = LIVE, max(others.get(LIVE, -1), self.last()[LIVE])
-            found = self._dealer.deal(self.epoch, LIVE, after, plan, patience=self._patience, cache=cache)
+            found = self._dealer.deal(self.epoch, LIVE, after, plan, patience=self._patience, cache=cache,
+                                      request=request)
         serial, corrections = found
         if self._buffer is not None:
             corrections.buffer = self._buffer

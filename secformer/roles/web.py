@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -20,9 +21,11 @@ from secformer.models.run.public import PublicModel
 from secformer.mpc.errors import InputError, SecformerError
 from secformer.mpc.net.tcp import listening
 from secformer.mpc.net.tls import server_context
+from secformer.roles.audit import Auditing, Unaudited
+from secformer.roles.chain import REQUEST, transcript
 from secformer.roles.connections import PEER, PatientLoop, client_protocol, refused
 from secformer.roles.jobs import DuplicateRequest, Expired, Jobs, QueueFull
-from secformer.roles.messages import ID_DIGITS, Answer, Half, pack_answer, unpack_half
+from secformer.roles.messages import ID_DIGITS, Answer, Half, body_digest, pack_answer, unpack_half
 from secformer.roles.monitoring import Metrics, Status
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
@@ -33,6 +36,8 @@ SPARE = 64         # connections in addition to those of waiting requests
 PACKERS = 2        # threads that pack and unpack bodies; more would take cores from the engine
 RETRY_AFTER = "2"  # seconds after which a client may try again if the party is not ready
 MEGABYTE = 1 << 20
+
+log = logging.getLogger(__name__)
 
 
 class Refusal(Exception):
@@ -47,9 +52,10 @@ class Web:
     """What clients see of a party: it takes halves of requests and returns halves of answers."""
 
     def __init__(self, settings: PartySettings, public: PublicModel, jobs: Jobs, status: Status, metrics: Metrics,
-                 sessions: Sessions):
+                 sessions: Sessions, audit: Auditing | None = None):
         self._settings, self._public = settings, public
         self._jobs, self._status, self._metrics, self._sessions = jobs, status, metrics, sessions
+        self._audit = audit or Unaudited()
         self._description = public.to_json().encode()
 
     def app(self) -> Starlette:
@@ -67,7 +73,7 @@ class Web:
         return PlainTextResponse("alive\n")
 
     async def _ready(self, request: Request) -> Response:
-        reason = self._status.reason
+        reason = self._status.reason or self._audit.problem
         return PlainTextResponse(reason or "ready\n", 503 if reason else 200)
 
     async def _counts(self, request: Request) -> Response:
@@ -85,12 +91,13 @@ class Web:
         return JSONResponse({})
 
     async def _infer(self, request: Request) -> Response:
-        started, half, outcome = time.monotonic(), None, "failed"
+        started, half, answer, outcome = time.monotonic(), None, None, "failed"
+        sent = ""
         try:
             half = await self._half(request)
             answer = await self._answer(request, half)
             body = await asyncio.to_thread(pack_answer, answer, half.request)
-            outcome = "answered"
+            sent, outcome = await asyncio.to_thread(body_digest, body), "answered"
             return Response(body, media_type=BODY, headers={"X-Request-Id": half.request})
         except ClientDisconnect:
             outcome = "client left"
@@ -100,13 +107,32 @@ class Web:
             return _error(refusal, half)
         finally:
             self._metrics.ended(outcome, time.monotonic() - started)
+            self._noted(request, half, answer, outcome, time.monotonic() - started, sent)
+
+    def _noted(self, request: Request, half: Half | None, answer: Answer | None, outcome: str, seconds: float,
+               sent: str) -> None:
+        """Writes an ended request into the audit log, and into the role's log: public facts, and digests."""
+        facts = {"client": request.scope[PEER][1], "request": half.request if half is not None else None,
+                 "outcome": outcome, "seconds": round(seconds, 3)}
+        noted: dict[str, Any] = {"model": self._public.digest}
+        if half is not None:
+            noted["shape"] = {"texts": len(half.lengths), "tokens": int(half.lengths.sum()),
+                              "digest": half.shape_digest}
+            noted["half"] = half.digest
+        if answer is not None and answer.ran is not None:
+            ran = answer.ran
+            noted |= {"epoch": ran.epoch, "run": ran.run, "plan": ran.plan, "answer": sent,
+                      "bytes": answer.cost.bytes, "rounds": answer.cost.rounds}
+            facts["packing"] = round(seconds - ran.waiting - ran.material - ran.computing, 3)
+        head = self._audit.append(REQUEST, {**facts, **noted, "transcript": transcript(noted)})
+        log.info("request ended", extra={"fields": facts | ({"audit": head.number} if head is not None else {})})
 
     async def _half(self, request: Request) -> Half:
         """The half of a request, after all checks. Raises Refusal."""
         role, _ = request.scope[PEER]
         if role != "client":
             raise Refusal(403, "role", f"requests come from clients, but this certificate is {role}'s")
-        if reason := self._status.reason:
+        if reason := self._status.reason or self._audit.problem:
             raise Refusal(503, "not ready", f"this party is not ready: {reason}")
         most = self._settings.max_body_mb * MEGABYTE
         body = bytearray()

@@ -69,7 +69,7 @@ def test_a_log_holds_and_says_what_is_in_it(begin: Callable[..., Audit], folder:
 
 
 def test_files_go_on_from_each_other(begin: Callable[..., Audit], folder: Path, roles: Path) -> None:
-    audit = begin(file_bytes=1000)
+    audit = begin(file_bytes=500)
     for _ in range(4):
         noted(audit, 3)
         until(lambda: audit.figures["unwritten"] == 0)

@@ -47,7 +47,8 @@ class Supply:
     def last(self) -> dict[str, int]:
         return {"live": max((serial for _, serial in self.burnt), default=-1)}
 
-    def take(self, plan: Plan, others: dict[str, int], cache: str | None = None) -> tuple[str, int, Corrections]:
+    def take(self, plan: Plan, others: dict[str, int], cache: str | None = None,
+             request: str = "") -> tuple[str, int, Corrections]:
         if self.problem is not None:
             raise self.problem
         self.given.append(Corrections())
@@ -194,10 +195,10 @@ def test_no_two_runs_have_a_name_in_common(order: list[str], seed: int) -> None:
         leader, follower = parties = tuple(Party(rank, link) for rank, link in enumerate(notes_pair()))
         real = follower.supply.take
 
-        def take(plan: Plan, others: dict[str, int], cache: str | None = None) -> Any:
+        def take(plan: Plan, others: dict[str, int], cache: str | None = None, request: str = "") -> Any:
             if "fail to supply" in order and rng.random() < 0.3:
                 raise PeerLost("no material")
-            return real(plan, others, cache)
+            return real(plan, others, cache, request)
 
         follower.supply.take = take  # type: ignore[method-assign]
         futures = []

@@ -1,0 +1,42 @@
+"""What `secformer audit verify` found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from secformer.roles.chain import Verdict
+
+
+def verified_json(verdict: Verdict) -> dict[str, Any]:
+    facts = asdict(verdict)
+    return {**facts, "head": verdict.head.shown, "bad": facts["bad"], "holds": verdict.bad is None}
+
+
+def verified(verdict: Verdict) -> RenderableType:
+    table = Table("fact", "value")
+    for name, value in (("role", verdict.role), ("chain", verdict.chain), ("files", str(verdict.files)),
+                        ("lines", f"{verdict.first} to {verdict.head.number}"), ("head", verdict.head.shown),
+                        ("events", _counts(verdict.events)), ("outcomes", _counts(verdict.outcomes)),
+                        ("signatures", f"{verdict.anchors}, over the lines up to {verdict.anchored}; "
+                         + ("certificates of this authority" if verdict.trusted else "certificates not checked: give "
+                            "--authority"))):
+        table.add_row(name, value)
+    if verdict.bad is not None:
+        end = f"Does not hold from {verdict.bad.file}, line {verdict.bad.line} on: {verdict.bad.problem}."
+    elif verdict.ended:
+        end = "Every line holds. The role ended in order."
+    else:
+        end = ("Every line holds. The log has no orderly end: the role still runs, or crashed, or the end was removed. "
+               "Only a head that was noted elsewhere tells (--head).")
+    cut = [Text(f"{verdict.cut} bytes at the end are not a whole line.")] if verdict.cut else []
+    return Group(table, *cut, Text(end))
+
+
+def _counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
