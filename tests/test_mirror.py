@@ -24,6 +24,7 @@ HELD: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("secformer/version.py", ("test_packaging.py",), "one word, compared with the package's"),
     ("secformer/roles/", ("secformer/roles/test_served.py", "secformer/roles/test_served_faults.py"),
      "servers and their clients, as processes that talk to each other"),
+    ("secformer/roles/audit_files.py", ("secformer/roles/test_audit.py",), "what the log writes, crashes included"),
     ("secformer/roles/signing.py", ("secformer/roles/test_audit.py", "secformer/roles/test_chain.py"),
      "signatures of anchors, that hold and that do not"),
     ("secformer/views/audited.py", ("secformer/commands/test_auditing.py",), "one table, printed by its command"),

@@ -6,9 +6,7 @@ no request waits for the disk. A crash loses the lines of that time; the next st
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -17,24 +15,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from secformer.mpc.dealer.serials import sync_folder
 from secformer.mpc.errors import StoreError
 from secformer.mpc.net.tls import Identity
 from secformer.mpc.prg import fresh_seed
+from secformer.roles.audit_files import AuditFiles
 from secformer.roles.chain import (
     ANCHOR,
     BEGAN,
     ENDED,
     LOST,
     RESUMED,
-    SUFFIX,
     UNSYNCED,
     Head,
     anchored_text,
-    cut_facts,
     digest,
-    file_name,
-    read,
     written,
 )
 from secformer.roles.signing import Signer
@@ -104,7 +98,7 @@ class Audit:
         self._held = deque[tuple[Head, bytes]]()  # lines for the disk that its thread has not taken yet
         self._bytes, self._lost, self._reason = 0, 0, ""
         try:
-            self._files = _Files(folder, role, file_bytes)
+            self._files = AuditFiles(folder, role, file_bytes)
         except OSError as error:
             raise StoreError(f"the audit log in {folder} cannot be opened: {error.strerror or error}; give another "
                              f"folder as audit_folder, or make room") from error
@@ -239,116 +233,8 @@ class Audit:
         self._files.close()
 
 
-class _Files:
-    """The files of a chain in a folder, the newest of which is appended to. Not thread-safe.
-
-    head   the last line in the files
-    chain  its name; "" where there is none yet
-    ended  whether the role ended in order after the last line that was found
-    cut    what a resumed line must say of bytes that a crash left; None if there are none
-    """
-
-    def __init__(self, folder: Path, role: str, most: int):
-        """Raises OSError, StoreError."""
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._folder, self._most = folder, most
-        self._lock = _locked(folder)
-        self._handle = -1
-        self._rest: bytes | None = None  # of the first line that waits, where a part of it is written
-        self._prefix = b""
-        self.head, self.chain, self.ended, self.cut = Head(), "", False, None
-        if files := sorted(folder.glob(f"*{SUFFIX}")):
-            try:
-                self._resume(files, role)
-            except BaseException:
-                os.close(self._lock)
-                raise
-
-    def _resume(self, files: list[Path], role: str) -> None:
-        *earlier, last = files
-        lines, region, self._prefix = _ending(last)
-        if not lines and earlier:
-            lines, torn, prefix = _ending(earlier[-1])
-            if torn or prefix:
-                raise StoreError(f"{earlier[-1]} is cut, and {last} follows it; check the log with `secformer audit "
-                                 f"verify`, keep it elsewhere, and begin a new one in an empty folder")
-        if lines:
-            facts = read(lines)
-            if facts["role"] != role:
-                raise StoreError(f"{last} is the audit log of {facts['role']}, but this is {role}; give each role a "
-                                 f"folder of its own as audit_folder")
-            self.head, self.chain = Head(facts["number"], digest(lines)), facts["chain"]
-            self.ended = not region and facts["event"] == ENDED
-        self.cut = cut_facts(region) if region else None
-        self._handle = os.open(last, os.O_WRONLY | os.O_APPEND)
-        self._size = last.stat().st_size
-
-    def write(self, lines: deque[tuple[Head, bytes]]) -> None:
-        """Appends lines, and takes each away that is in the file. Raises OSError; then it can be called again."""
-        while lines:
-            head, line = lines[0]
-            if self._rest is None:
-                if self._handle < 0:
-                    self._begin(head.number)
-                self._rest, self._prefix = self._prefix + line, b""
-            while self._rest:
-                count = os.write(self._handle, self._rest)
-                self._rest, self._size = self._rest[count:], self._size + count
-            self._rest, self.head = None, head
-            lines.popleft()
-
-    def sync(self) -> None:
-        """Makes what was written last. Ends a file that is large enough. Raises OSError."""
-        if self._handle >= 0:
-            os.fsync(self._handle)
-            if self._size >= self._most and self._rest is None:
-                os.close(self._handle)
-                self._handle = -1
-
-    def _begin(self, number: int) -> None:
-        path = self._folder / file_name(number)
-        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-        self._size = 0
-        sync_folder(self._folder)
-
-    def close(self) -> None:
-        for handle in (self._handle, self._lock):
-            if handle >= 0:
-                os.close(handle)
-        self._handle = self._lock = -1
-
-
 def opened(choice: str, folder: Path, role: str, identity: Identity, megabytes: int) -> Auditing:
     """The log that a role's settings ask for. Raises StoreError, SettingsError."""
     if choice == OFF:
         return Unaudited()
     return Audit(folder, role, Signer(identity), required=choice == REQUIRED, file_bytes=megabytes << 20)
-
-
-def _locked(folder: Path) -> int:
-    """Keeps the folder for this process. Raises StoreError where another process has it."""
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise StoreError(f"another process writes the audit log in {folder}; give each role a folder of its own, and "
-                         f"start it once") from None
-    return handle
-
-
-def _ending(path: Path) -> tuple[bytes, bytes, bytes]:
-    """The last line of a file that can be read, the bytes that a crash left behind it, and what must be written before
-    the next line."""
-    pieces = path.read_bytes().split(b"\n")
-    for place in range(len(pieces) - 1, -1, -1):
-        try:
-            read(pieces[place])
-        except ValueError:
-            continue
-        if place == len(pieces) - 1:
-            return pieces[place], b"", b"\n"  # whole, but for its end
-        region = b"\n".join(pieces[place + 1:])
-        return pieces[place], region, b"\n" if region else b""
-    region = b"\n".join(pieces)
-    return b"", region, b"\n" if region else b""

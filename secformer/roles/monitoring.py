@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -12,6 +13,10 @@ from secformer.roles.audit import Auditing
 from secformer.roles.jobs import Jobs
 
 SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 180.0, 600.0)  # upper bounds of the histogram's bins
+
+
+def _figure(audit: Auditing, name: str) -> float:
+    return audit.figures[name]
 
 
 class Status:
@@ -62,7 +67,7 @@ class Metrics:
                             ("lost", "Lines of the audit log that found no room"),
                             ("unwritten", "Lines of the audit log that wait for the disk")):
             Gauge(f"secformer_audit_{name}", about, registry=self._registry).set_function(
-                lambda name=name: audit.figures[name])
+                partial(_figure, audit, name))
 
     def count_sessions(self, count: Callable[[], int]) -> None:
         """Shows how many sessions are open."""

@@ -14,6 +14,7 @@ from roles_lab import until
 from secformer.mpc.errors import InputError, StoreError
 from secformer.mpc.net.tls import Identity
 from secformer.roles import audit as audit_module
+from secformer.roles import audit_files
 from secformer.roles.audit import Audit
 from secformer.roles.chain import Head, Verdict, digest, verify
 from secformer.roles.signing import Authority, Signer
@@ -142,7 +143,7 @@ def test_a_disk_that_fails(begin: Callable[..., Audit], folder: Path, roles: Pat
             return real(handle, data[0][:50])  # type: ignore[no-any-return]
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(audit_module.os, broken, failing)
+    monkeypatch.setattr(audit_files.os, broken, failing)
     noted(audit, 3)
     until(lambda: audit.figures["failing"] == 1)
     assert bool(audit.problem) is required and ("No space" in audit.problem or not required)
@@ -163,7 +164,7 @@ def test_lines_that_find_no_room_are_counted(begin: Callable[..., Audit], folder
         def failing(*_: object) -> int:
             raise OSError(errno.EIO, "broken")
 
-        patch.setattr(audit_module.os, "write", failing)
+        patch.setattr(audit_files.os, "write", failing)
         assert 0 < len(noted(audit, 50)) < 50 and audit.figures["lost"] > 0
         until(lambda: audit.figures["failing"] == 1)
     until(lambda: audit.figures["failing"] == 0 and audit.figures["unwritten"] == 0)
