@@ -2,7 +2,8 @@
 
 A line is {"number", "previous", "chain", "role", "time", "event", ...}. Numbers rise by one from 1 on. "previous" is
 the SHA-256 of the bytes of the line before, without its end, or zeros in the first line. "chain" is a random name. A
-file is named by the number of its first line. Some lines carry a signature over the line before: every start, every end in
+file is named by the number of its first line. Some lines carry a signature over the line before: every start, every
+end in
 order, and "anchor" lines between.
 """
 

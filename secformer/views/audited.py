@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -14,8 +13,11 @@ from secformer.roles.chain import Verdict
 
 
 def verified_json(verdict: Verdict) -> dict[str, Any]:
-    facts = asdict(verdict)
-    return {**facts, "head": verdict.head.shown, "bad": facts["bad"], "holds": verdict.bad is None}
+    return {"holds": verdict.bad is None, "bad": vars(verdict.bad) if verdict.bad is not None else None,
+            "role": verdict.role, "chain": verdict.chain, "files": verdict.files, "first": verdict.first,
+            "head": verdict.head.shown, "signatures": verdict.anchors, "signed_up_to": verdict.anchored,
+            "trusted": verdict.trusted, "ended": verdict.ended, "cut": verdict.cut, "events": dict(verdict.events),
+            "outcomes": dict(verdict.outcomes)}
 
 
 def verified(verdict: Verdict) -> RenderableType:
