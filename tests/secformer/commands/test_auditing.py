@@ -10,8 +10,10 @@ import pytest
 from secformer.cli import main
 from secformer.mpc.net.tls import Identity
 from secformer.roles.audit import Audit
+from secformer.roles.chain import Bad, Verdict
 from secformer.roles.certificates import init
 from secformer.roles.signing import Signer
+from secformer.views.audited import verified_json
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +53,9 @@ def test_usage(args: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(args)
     assert left.value.code == 2
+
+
+def test_json_says_what_is_bad_and_what_is_cut() -> None:
+    found = verified_json(Verdict(role="dealer", cut=7, bad=Bad("a file", 3, "a problem")))
+    assert (found["holds"], found["cut"], found["role"]) == (False, 7, "dealer")
+    assert found["bad"] == {"file": "a file", "line": 3, "problem": "a problem"}
