@@ -10,8 +10,8 @@ import pytest
 from secformer.cli import main
 from secformer.mpc.net.tls import Identity
 from secformer.roles.audit import Audit
-from secformer.roles.chain import Bad, Verdict
 from secformer.roles.certificates import init
+from secformer.roles.chain import Bad, Verdict
 from secformer.roles.signing import Signer
 from secformer.views.audited import verified_json
 
