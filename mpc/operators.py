@@ -100,9 +100,12 @@ class LocalOperators(Operators, Primitives):
     # ---- scales ---------------------------------------------------------------------------------------------------
 
     def _own(self, *xs: Share | Weight | Cached) -> None:
+        """Raises ShapeError for what belongs to another session. Here what was put off and is needed now runs."""
         for x in xs:
             if x.session is not self:
                 raise ShapeError("a share of another session was given; bring the value into this session first")
+            if isinstance(x, Share):
+                _ = x.data
 
     def _wrap(self, data: Any, frac: int, width: int = WORD_BITS) -> Share:
         return Share(self, data, frac, width, self.fixed.magnitude)

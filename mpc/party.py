@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Protocol
 
 from secformer.mpc.dealer.correlations import Correlations, Material
@@ -15,6 +15,8 @@ from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.prg import Stream, fresh_seed
+
+Opens = Generator[tuple[str, Sequence[Item]], list[Any], list[Any]]  # a verb: gives what it opens, then its results
 
 
 class Watcher(Protocol):
@@ -66,6 +68,21 @@ class Party:
         mine = self.kernels.seal(items)
         with self.kernels.backend.reading(self._exchange(verb, items, mine)) as theirs:
             return self.kernels.unseal(items, mine, theirs, xor)
+
+    def play(self, *verbs: Opens) -> list[list[Any]]:
+        """The results of verbs that open what they open in one round."""
+        wanted = [next(verb) for verb in verbs]
+        opened = iter(self.open("+".join(dict.fromkeys(name for name, _ in wanted)),
+                                [item for _, items in wanted for item in items]))
+        results = []
+        for verb, (_, items) in zip(verbs, wanted, strict=True):
+            try:
+                verb.send([next(opened) for _ in items])
+            except StopIteration as end:
+                results.append(end.value)
+            else:
+                raise ProtocolError("a verb that shares its round opens once")
+        return results
 
     def _exchange(self, verb: str, items: Sequence[Item], payload: Any) -> Any:
         tag = Tag(self._next(), verb, max(bits for _, bits in items), sum(w.size for w, _ in items))

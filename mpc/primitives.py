@@ -6,6 +6,7 @@ Which scale, width and magnitude the data have is decided by `Session`, which wr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts
+from secformer.mpc.rounds import Job
 from secformer.mpc.scales import Truncation
 from secformer.mpc.shares import Share, Weight
 
@@ -131,6 +133,10 @@ class Primitives(ABC):
         return a.transpose(*axes)
 
     # ---- verbs
+
+    def _together(self, jobs: Sequence[Job]) -> list[list[Data]]:
+        """What each of these gives: calls of `_mul`, `_matmul` and `_series`. One round."""
+        return [job() for job in jobs]
 
     @abstractmethod
     def _truncate(self, jobs: list[Truncation]) -> list[Data]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
 
 from secformer.mpc.caches import Cached, Entering
-from secformer.mpc.errors import ShapeError
+from secformer.mpc.errors import SettingsError, ShapeError
 from secformer.mpc.guarding import Guarding
 from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.rounds import Job, Round, Shape
 from secformer.mpc.scales import Operand, distinct, lifted_window, product_width
 from secformer.mpc.shares import Share, Weight
 
@@ -16,7 +22,34 @@ Pair = tuple[Share, "Share | Weight | Cached"]
 
 
 class Products(Guarding):
-    """Element-wise and matrix products, several in one round."""
+    """Element-wise and matrix products, several in one round, and verbs that share a round with them."""
+
+    _round: Round | None = None
+
+    @contextmanager
+    def one_round(self) -> Iterator[None]:
+        """Inside, products and series are put off, and open what they open in one round. It comes when the block ends,
+        or when something asks for a result: then what follows may share another.
+
+            with s.one_round():
+                context = s.matmul(weights, values)
+                (inverse,) = s.series(sums, [reciprocal])
+
+        Whatever operands need before, such as a truncation, is done where they are given. Price: that of the dearest.
+        """
+        if self._round is not None:
+            raise SettingsError("verbs are put off in one block at a time; a block in a block would add nothing")
+        self._round = Round(self._together)
+        try:
+            yield
+            self._round.run()
+        finally:
+            self._round = None
+
+    def _given(self, job: Job, shapes: Sequence[Shape]) -> list[Any]:
+        """The data, of these shapes, that a job of one round gives; within `one_round`, what they will be."""
+        found: list[Any] = job() if self._round is None else self._round.put_off(job, shapes)
+        return found
 
     def mul(self, x: Share, y: Share, *, magnitude: int | None = None, whole: bool = False) -> Share:
         """Element-wise product, broadcasting. `magnitude` bounds the result and what is summed from it. `whole` makes
@@ -72,7 +105,9 @@ class Products(Guarding):
         enters = operands | {id(y): Entering(y, operands[id(y)]) for _, y in pairs if isinstance(y, Cached)}
         given = [(operands[id(x)], y if isinstance(y, Weight) else enters[id(y)]) for x, y in pairs]
         kept = [operands[id(x)] for x in settled]
-        products = self._matmul(given, widths) if matmul else self._mul(given, widths, kept)
+        shapes = [(*x.shape[:-1], y.shape[-1]) if matmul else np.broadcast_shapes(x.shape, y.shape) for x, y in pairs]
+        job = partial(self._matmul, given, widths) if matmul else partial(self._mul, given, widths, kept)
+        products = self._given(job, [*shapes, *(v.shape for v in kept)])
         found = [Share(self, data, x.frac + y.frac, w, min(m, h - 2 - x.frac - y.frac))
                  for data, (x, y), w, h, m in zip(products, given, widths, held, magnitudes, strict=False)]
         wide = {id(v): max(w for pair, w in zip(given, widths, strict=True) if v in pair) for v in kept}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -164,7 +165,7 @@ class Session(Products, Thresholding):
         x = self._modulo(x, period, *(f.needed_width(self.fixed, x.frac) for f in functions))
         width = max(self._window(f) for f in functions)
         opening, check = self._opening(x, period, domain, "input")
-        found = self._series(x, functions, opening, width, check)
+        found = self._given(partial(self._series, x, functions, opening, width, check), [x.shape] * len(functions))
         return [self._evaluated(data, f) for data, f in zip(found, functions, strict=True)]
 
     def exponential(self, x: Share, function: Exponential, *, cut: bool = False, high: float | None = None) -> Share:

@@ -21,6 +21,7 @@ import numpy as np
 
 from secformer.mpc.errors import ShapeError
 from secformer.mpc.guards import Interval
+from secformer.mpc.rounds import Later
 
 Public = float | int | np.ndarray
 Standing = int | tuple[int, ...]  # a weight's number; or that, a range of its columns, and 1 where they are transposed
@@ -50,18 +51,25 @@ class Operators(ABC):
 class Share:
     """A shared array. Operators are free (local); everything that talks is a verb of the session."""
 
-    __slots__ = ("data", "frac", "held", "interval", "magnitude", "session", "width")
+    __slots__ = ("_data", "frac", "held", "interval", "magnitude", "session", "width")
     __array_ufunc__ = None  # numpy arrays on the left defer to our reflected operators
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, session: Operators, data: Any, frac: int, width: int, magnitude: int,
                  interval: Interval | None = None, held: bool = False):
-        self.session, self.data, self.frac, self.width, self.magnitude = session, data, frac, width, magnitude
+        self.session, self._data, self.frac, self.width, self.magnitude = session, data, frac, width, magnitude
         self.interval, self.held = interval, held
 
     @property
+    def data(self) -> Any:
+        """The data. If the round that gives them was put off, it runs now (see `rounds`)."""
+        if isinstance(self._data, Later):
+            self._data = self._data.found()
+        return self._data
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.data.shape)
+        return tuple(self._data.shape)
 
     @property
     def ndim(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -164,6 +165,7 @@ def cheapest(columns: int, maximum: Range, score: Range, most: float, following:
     return min(found, key=lambda each: by_thresholds(columns, each).total(columns, following(each.delta)), default=None)
 
 
+@lru_cache(maxsize=4096)  # asked by every layer of every step of a text
 def steps(maximum: Range, score: Range, most: float = HIGHEST) -> Steps | None:
     """The fewest thresholds that tell maxima in their range to less than `most`, for scores in theirs; the shortest
     opening goes first. None where no opening suffices, or more thresholds would be needed than a verb takes."""
@@ -195,6 +197,7 @@ def _steps(maximum: Range, score: Range, most: float) -> Iterator[Steps]:
             yield found._replace(window=window_of(low, score.high, units, precision, True))
 
 
+@lru_cache(maxsize=1024)
 def deepest(spread: Range) -> float:
     """How far above a maximum's place the domain of exp may end without a larger table of exp than is needed anyway."""
     def period(delta: float) -> int | None:

@@ -97,12 +97,12 @@ def _times(x: Share, constant: float) -> Share:
 def softmax_clipped(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
     """e @ values / row sums of e, e = (1 + x/2^5)^(2^5), 0 below -14, x = scores less their row maximum: (B, H, Q, D).
 
-    20 rounds beside those of a row maximum; about 33 bytes per score, 13 per value, 40 per row.
+    19 rounds beside those of a row maximum; about 33 bytes per score, 13 per value, 40 per row.
     1. x <- scores - m, m a coarse row maximum                                   see `shifted`
     2. keep <- [x >= -14], where the range goes below                            three rounds, one opening of 2 bytes
     3. e <- keep (1 + x/2^5)^(2^5), masked columns times 0                       seven rounds (six without keep)
     4. c <- e @ values; z <- row sums of e                                       one round
-    5. return c / z by `reciprocal_octaves`, one per row                         nine rounds
+    5. return c / z by `reciprocal_octaves`, one per row                         nine rounds, the first with that
 
     Ranges: at["value"], at["score"], at["spread"], at["exp_sum"]. Error of a weight against softmax: 3e-2 of the row's
     largest at most (x^2/64 relative, largest near x = -2); against its formula with the same m: 5e-4. m lies up to 2^-1

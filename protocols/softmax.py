@@ -70,14 +70,14 @@ SERIES_TOLERANCE = 2.0**-10  # the same for reciprocals by series
 def softmax_series(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
     """softmax(scores) @ values over real columns: (B, H, Q, D).
 
-    5 rounds where at["log_mean"] or at["maximum"] is narrow, 9 with thresholds, 5 + 2 ceil(log2 T) with a tree (see
+    4 rounds where at["log_mean"] or at["maximum"] is narrow, 8 with thresholds, 4 + 2 ceil(log2 T) with a tree (see
     `row_maximum`); one more where row sums may span a ratio above about 215, five above about 640. About 12 bytes per
     score (11 where log sums span 2.6 or less), 14 with thresholds or a tree; 8 to 11 per value. Guarded, up to two
     bytes per score and one per value more.
     1. x <- scores - m, m a public constant or a coarse row maximum              see `shifted`
     2. e <- exp(x), masked columns times 0                                       two rounds
-    3. c <- e @ values; z <- row sums of e                                       one round
-    4. return c / z, by one reciprocal per row                                   two rounds
+    3. c <- e @ values; z <- row sums of e; n <- 1 / z                           one round
+    4. return c n                                                                one round
 
     Ranges: at["value"], at["score"], at["spread"] (score minus row maximum), at["maximum"], at["exp_sum"] and
     at["log_mean"] of real columns.
@@ -166,7 +166,7 @@ def weighted_mean(
 ) -> Share:
     """weights @ values / row sums of weights, which lie in `total`, by one reciprocal per row.
 
-    2 rounds beside the reciprocal's, 3 for pending weights; 8 or 9 bytes per weight, and 8 to 11 per value.
+    1 round beside the reciprocal's, 2 for pending weights; 8 or 9 bytes per weight, and 8 to 11 per value.
     1. c <- weights @ values;  z <- row sums of the weights
     2. return c / z
     No product wraps while |values| stays below twice the reach of at["value"] and sums below the end of `total`.
@@ -185,9 +185,11 @@ def weighted_mean(
                           room=apart(at, r) if s.guarded else 0)
     magnitude = max(total_bits + value_bits, down + 1)  # c has `down` bits to drop beside its own
     (weights,) = s.settle(weights, width=max(width, s.fixed.window(2 * s.fixed.frac, magnitude)))
-    context = s.matmul(weights, values, magnitude=magnitude) * 2.0**-down                        # 1
     sums = weights.sum(-1, keepdims=True).promise(total_bits)
-    inverse = reciprocal(s, sums, total, scale_bits=scale_bits)                                  # 2
+    with s.one_round():  # the first of a reciprocal's rounds needs no product
+        context = s.matmul(weights, values, magnitude=magnitude)                                 # 1
+        inverse = reciprocal(s, sums, total, scale_bits=scale_bits)                              # 2
+    context = context * 2.0**-down
     products = [(context, inverse), (sums, inverse)][: 2 if s.guarded else 1]
     mean, *ones = s.mul_many(products, magnitude=[value_bits + scale_bits - down, s.fixed.whole][: len(products)],
                              whole=True)
@@ -230,9 +232,9 @@ def plain_2quad(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: S
 def softmax_2quad(s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site) -> Share:
     """p @ values / row sums of p, p = (scores + 5)^2, over real columns: (B, H, Q, D).
 
-    iterations + 4 rounds, 17 with the paper's 13; about 16 bytes per score, 11 per value.
+    iterations + 3 rounds, 16 with the paper's 13; about 16 bytes per score, 11 per value.
     1. p <- (scores + 5)^2, masked columns times 0                               one round
-    2. c <- p @ values; q <- row sums of p                                       two rounds
+    2. c <- p @ values; q <- row sums of p                                       two rounds, the last one with
     3. n <- 1 / q by Goldschmidt, one per row: eta = 5000, 13 iterations where at["quad_sum"] allows
     4. return c n                                                                one round
 
@@ -250,7 +252,7 @@ def softmax_2quad(s: Session, scores: Share, values: Kept, mask: np.ndarray, at:
 def quad_mean(
     s: Session, scores: Share, values: Kept, mask: np.ndarray, at: Site, reciprocal: Reciprocal
 ) -> Share:
-    """p @ values / row sums of p, p = (scores + 5)^2, with the reciprocal given: 4 rounds beside the reciprocal's;
+    """p @ values / row sums of p, p = (scores + 5)^2, with the reciprocal given: 3 rounds beside the reciprocal's;
     about 16 bytes per score, 11 per value."""
     columns = real_columns(scores, values, mask)
     total = positive(at, QUAD_SUM)

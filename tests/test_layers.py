@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc.kernels.cpu", "secformer.mpc.kernels.cuda"),
     ("secformer.mpc.kernels",),
     ("secformer.mpc.fixed", "secformer.mpc.prg"),
-    ("secformer.mpc.guards",),
+    ("secformer.mpc.guards", "secformer.mpc.rounds"),
     ("secformer.mpc.functions", "secformer.mpc.shares"),
     ("secformer.mpc.scales",),
     ("secformer.mpc.caches",),

@@ -17,7 +17,7 @@ from secformer.mpc.errors import AuthError, PeerLost, SecformerError, SettingsEr
 from secformer.mpc.net.channel import DEADLINE
 from secformer.mpc.net.tcp import StreamChannel, connect_socket, listening, prompt
 
-Context = ssl.SSLContext
+Certificate = Mapping[str, Any]  # as `getpeercert` gives it
 CertificateRefused = ssl.SSLCertVerificationError
 ROLES = ("party0", "party1", "dealer", "client")
 DOMAIN = "secformer"
@@ -28,14 +28,35 @@ PIECE = 1 << 18        # bytes that are encrypted, or taken from the socket, at 
 
 @dataclass(frozen=True)
 class Identity:
-    """Files (PEM) of one role: the private authority's certificate, its own certificate, its own key."""
+    """Files (PEM) of one role: the private authority's certificate, its own certificate, its own key; and the
+    authority's list of revoked certificates, if any (see `credentials`)."""
 
     authority: Path
     certificate: Path
     key: Path
+    revoked: Path | None = None
 
 
-def server_context(identity: Identity, refused: Callable[[str], None] | None = None) -> ssl.SSLContext:
+class Context(ssl.SSLContext):
+    """Settings of connections that last, while certificates expire or are replaced.
+
+    objection  why a certificate that was verified does not hold any more; "" if it does
+    successor  the context for the next connection
+    """
+
+    def __init__(self, protocol: int):
+        self.objection: Callable[[Certificate | None], str] = expired
+        self.successor: Callable[[], Context] = lambda: self
+
+
+def expired(certificate: Certificate | None, now: float | None = None) -> str:
+    """When a certificate expired, in words; "" while it is valid. `now` as `time.time` gives it."""
+    until = str((certificate or {}).get("notAfter", ""))
+    late = until and (time.time() if now is None else now) > ssl.cert_time_to_seconds(until)
+    return f"expired on {until}" if late else ""
+
+
+def server_context(identity: Identity, refused: Callable[[str], None] | None = None) -> Context:
     """For the side that accepts: TLS 1.3, and no connection without a certificate of the authority.
 
     refused  hears why a handshake failed, for servers (asyncio's) that tell nobody
@@ -62,16 +83,16 @@ def _telling(refused: Callable[[str], None]) -> type[ssl.SSLObject]:
     return Telling
 
 
-def client_context(identity: Identity) -> ssl.SSLContext:
+def client_context(identity: Identity) -> Context:
     """For the side that connects: TLS 1.3, the authority and the name are checked, the own certificate is shown."""
     return _context(ssl.PROTOCOL_TLS_CLIENT, identity)
 
 
-def _context(protocol: int, identity: Identity) -> ssl.SSLContext:
+def _context(protocol: int, identity: Identity) -> Context:
     for what, file in (("authority", identity.authority), ("certificate", identity.certificate), ("key", identity.key)):
         if not file.is_file():
             raise SettingsError(f"the {what} file {file} does not exist; `secformer init` makes a set")
-    context = ssl.SSLContext(protocol)
+    context = Context(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
         context.load_verify_locations(identity.authority)
@@ -110,7 +131,7 @@ class TLSStream:
     socket outside of it.
     """
 
-    def __init__(self, connection: socket.socket, context: ssl.SSLContext, *, server: bool, expected: str | None = None,
+    def __init__(self, connection: socket.socket, context: Context, *, server: bool, expected: str | None = None,
                  deadline: float = HANDSHAKE):
         """Shakes hands. `expected` is the role that the accepting side must prove. Raises AuthError, OSError."""
         self._socket = prompt(connection)
@@ -149,8 +170,12 @@ class TLSStream:
             self._socket.sendall(self._outgoing.read())  # the alert that tells the peer why
 
     @property
-    def certificate(self) -> Mapping[str, Any] | None:
+    def certificate(self) -> Certificate | None:
         return self._tls.getpeercert()
+
+    @property
+    def context(self) -> Context:
+        return self._tls.context  # type: ignore[return-value]
 
     def sendall(self, data: Any, /) -> None:
         view = memoryview(data).cast("B")
@@ -223,16 +248,23 @@ class TLSChannel(StreamChannel):
 
     def __init__(self, stream: TLSStream, deadline: float = DEADLINE):
         self.role, self.name = role_of(stream.certificate), name_of(stream.certificate)
+        self._certificate, self._context = stream.certificate, stream.context
         super().__init__(stream, self.role, deadline)
 
+    def check(self) -> None:
+        """Ends the channel and raises AuthError where the peer's certificate has expired or was revoked."""
+        if problem := self._context.objection(self._certificate):
+            self.abort(told := f"the certificate of {self.role} ({self.name}) {problem}; renew it: `secformer certify`")
+            raise AuthError(told)
 
-def connect(address: tuple[str, int], expected: str, context: ssl.SSLContext, *, patience: float,
+
+def connect(address: tuple[str, int], expected: str, context: Context, *, patience: float,
             deadline: float = DEADLINE) -> TLSChannel:
     """Connects to a role, trying for `patience` seconds. Raises PeerLost where nobody answers, AuthError where the
     wrong one does."""
     connection = connect_socket(*address, expected, deadline=patience)
     try:
-        return TLSChannel(TLSStream(connection, context, server=False, expected=expected), deadline)
+        channel = TLSChannel(TLSStream(connection, context.successor(), server=False, expected=expected), deadline)
     except OSError as error:
         connection.close()
         if isinstance(error, AuthError):
@@ -242,6 +274,8 @@ def connect(address: tuple[str, int], expected: str, context: ssl.SSLContext, *,
     except BaseException:
         connection.close()
         raise
+    channel.check()
+    return channel
 
 
 def hang_up(connection: socket.socket) -> None:
@@ -261,7 +295,7 @@ class Listener:
     most   connections that are served at once; more are hung up on
     """
 
-    def __init__(self, address: tuple[str, int], allowed: Collection[str], context: ssl.SSLContext, serve: Serve,
+    def __init__(self, address: tuple[str, int], allowed: Collection[str], context: Context, serve: Serve,
                  report: Report, *, deadline: float = DEADLINE, most: int = MOST_HANDSHAKES):
         self._socket = listening(address)
         self.port: int = self._socket.getsockname()[1]
@@ -293,6 +327,7 @@ class Listener:
                 if channel.role not in self._allowed:
                     raise AuthError(f"{channel.role} ({channel.name}) is not allowed to connect here; only "
                                     f"{' or '.join(self._allowed)} may")
+                channel.check()
                 self._serve(channel)
             except SecformerError as error:
                 channel.abort(str(error))

@@ -18,7 +18,7 @@ An element-wise product also takes an operand that is right modulo 2^k only (see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -29,10 +29,11 @@ from secformer.mpc.dealer.correlations import Material
 from secformer.mpc.dealer.kinds import WeightMask
 from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul, Slots
 from secformer.mpc.errors import Desync
+from secformer.mpc.kernels.bundles import Item
 from secformer.mpc.kernels.standing import Standing
 from secformer.mpc.kernels.words import Factor
 from secformer.mpc.ops.guard import plain
-from secformer.mpc.party import Party
+from secformer.mpc.party import Opens, Party
 from secformer.mpc.ring import word_type
 from secformer.mpc.scales import Operand, distinct
 from secformer.mpc.shares import Weight
@@ -131,12 +132,12 @@ def _slots(v: Entering) -> tuple[int, ...]:
 
 
 def hadamard(party: Party, pairs: Sequence[tuple[Operand, Operand]], widths: Sequence[int],
-             kept: Sequence[Operand] = ()) -> list[Any]:
+             kept: Sequence[Operand] = ()) -> Opens:
     """Element-wise products, broadcasting, and behind them the operands in `kept` as they were opened. One round; for
     each element of each distinct operand its window where it is lifted, else the width in bits."""
     kind, operands = bilinear(Hadamard, pairs, widths)
     material, results = party.take(kind), []
-    factors = _opened(party, kind, material, operands)                                                # 1
+    factors = yield from _opened(party, kind, material, operands)                                     # 1
     for p, (i, j, _) in enumerate(kind.pairs):                                                        # 2
         terms = {name: material.draw(f"{name}{p}") for name, _ in kind.terms(p)}
         results.append(party.kernels.multiplied(factors[i], factors[j], terms, party.rank == 0))
@@ -144,7 +145,8 @@ def hadamard(party: Party, pairs: Sequence[tuple[Operand, Operand]], widths: Seq
     return [*results, *(party.kernels.share(own[id(v)], party.rank == 0) for v in kept)]
 
 
-def _opened(party: Party, kind: Hadamard, material: Material, operands: Sequence[Any]) -> list[Factor]:
+def _opened(party: Party, kind: Hadamard, material: Material,
+            operands: Sequence[Any]) -> Generator[tuple[str, Sequence[Item]], list[Any], list[Factor]]:
     """Opens the operands of element-wise products."""
     first, masked = party.rank == 0, []
     for i, v in enumerate(operands):
@@ -152,7 +154,7 @@ def _opened(party: Party, kind: Hadamard, material: Material, operands: Sequence
             masked.append(material.masked(f"mask{i}", v.data, 1 << (window - 2) if first else 0, keeps=True))
         else:
             masked.append(material.subtracted(f"mask{i}", v.data))
-    opened = party.open("product", [(m, kind.window(i) or kind.bits[i]) for i, m in enumerate(masked)])
+    opened = yield "product", [(m, kind.window(i) or kind.bits[i]) for i, m in enumerate(masked)]
     _see(party, kind, material, operands, opened)
     factors = []
     for i, (v, m, u) in enumerate(zip(operands, masked, opened, strict=True)):
@@ -169,7 +171,7 @@ def _see(party: Party, kind: Bilinear, material: Material, operands: Sequence[Ri
         party.see(material, u, kind.guards_of(i), v.shape, f"guard{i}.")
 
 
-def matmul(party: Party, pairs: Sequence[tuple[Operand, Right]], widths: Sequence[int]) -> list[Any]:
+def matmul(party: Party, pairs: Sequence[tuple[Operand, Right]], widths: Sequence[int]) -> Opens:
     """Matrix products. One round; width bits for each element of each distinct operand that is not a weight. Of a cache
     only new rows are opened, in all the bits that they are right in."""
     kind, operands = bilinear(MatMul, pairs, widths)
@@ -178,7 +180,7 @@ def matmul(party: Party, pairs: Sequence[tuple[Operand, Right]], widths: Sequenc
     grown = [(i, v) for i, v in enumerate(operands) if isinstance(v, Entering)]
     masked = {i: material.subtracted(f"mask{i}", v.data) for i, v in live}
     rows = {i: _entering(party, kind, i, material, v) for i, v in grown}
-    *opened, = party.open("product", [(m, kind.bits[i]) for i, m in (masked | rows).items()])         # 1
+    opened = yield "product", [(m, kind.bits[i]) for i, m in (masked | rows).items()]                 # 1
     masks = {i: masked[i].rest.reshape(v.shape) for i, v in live}
     _see(party, kind, material, operands, opened[: len(live)])
     for (_, v), d in zip(grown, opened[len(live) :], strict=True):

@@ -11,7 +11,6 @@ Error of a result with coefficients c: below 2^-mask_frac times the sum of |c|, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from secformer.mpc.functions import Opening, Series
 from secformer.mpc.guards import Check
 from secformer.mpc.kernels.words import Dropped
 from secformer.mpc.ops.guard import plain
-from secformer.mpc.party import Party
+from secformer.mpc.party import Opens, Party
 from secformer.mpc.ring import mask
 from secformer.mpc.shares import Share
 
@@ -33,12 +32,12 @@ def kind_of(count: int, opening: Opening, functions: Sequence[Series], width: in
 
 
 def series(party: Party, x: Share, functions: Sequence[Series], opening: Opening, width: int,
-           check: Check | None = None) -> list[Any]:
+           check: Check | None = None) -> Opens:
     """Shares of f(x), with its `frac` fractional bits, mod 2^width. One round."""
     kind = kind_of(x.size, opening, functions, width, party.chunk, check)
     material = party.take(kind)
     words = Dropped(x.data, x.frac - opening.keep)  # exact mod the period, up to one unit
-    (u,) = party.open("series", [(material.masked("mask", words), opening.bits)])                      # 1
+    (u,) = yield "series", [(material.masked("mask", words), opening.bits)]                            # 1
     party.see(material, u, kind.guards, x.shape)
     bits = opening.bits - opening.spare
     u = u & mask(bits) if opening.spare else u

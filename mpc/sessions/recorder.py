@@ -21,6 +21,7 @@ from secformer.mpc.guards import Check, Texts
 from secformer.mpc.ops import exponential, guard, linear, series, thresholds, truncate
 from secformer.mpc.prg import SEED_BYTES
 from secformer.mpc.primitives import Levels, Threshold
+from secformer.mpc.rounds import Job
 from secformer.mpc.scales import Truncation
 from secformer.mpc.script import Script, Trace, placed, standing
 from secformer.mpc.session import CLIENT, Session
@@ -47,6 +48,7 @@ class PlanRecorder(Session):
         self._constants = hashlib.sha256()
         self._count = 0
         self._trace: Trace | None = None
+        self._sharing: list[int] | None = None  # the rounds of verbs that share one
 
     def script(self, program: Callable[..., Any], *inputs: Any) -> Script:
         """As `record`, with all that the program does (see `Script`). Takes longer."""
@@ -108,7 +110,11 @@ class PlanRecorder(Session):
         """Correlations that one verb uses side by side."""
         self._told("take", kinds)
         self._kinds.extend(kinds)
-        self._rounds += max(kind.rounds for kind in kinds)
+        rounds = max(kind.rounds for kind in kinds)
+        if self._sharing is None:
+            self._rounds += rounds
+        else:
+            self._sharing.append(rounds)
         self._bytes += 2 * sum(kind.opened for kind in kinds)
 
     def _message(self, count: int) -> None:
@@ -193,6 +199,17 @@ class PlanRecorder(Session):
     def _broadcast(self, a: Any, shape: tuple[int, ...]) -> Any:
         self._told("broadcast", a, shape)
         return self._made(shape)
+
+    def _together(self, jobs: Sequence[Job]) -> list[list[Any]]:
+        self._told("together", len(jobs))
+        rounds: list[int] = []
+        self._sharing = rounds
+        try:
+            found = super()._together(jobs)
+        finally:
+            self._sharing = None
+        self._rounds += max(rounds)
+        return found
 
     def _truncate(self, jobs: list[Truncation]) -> list[Any]:
         self._told("truncate", jobs)

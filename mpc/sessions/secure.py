@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +14,9 @@ from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts
 from secformer.mpc.kernels.words import Dropped
 from secformer.mpc.ops import compare, exponential, guard, linear, series, thresholds, truncate
-from secformer.mpc.party import Party
+from secformer.mpc.party import Opens, Party
 from secformer.mpc.primitives import Levels, Threshold
+from secformer.mpc.rounds import Job
 from secformer.mpc.scales import Truncation
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share, Weight
@@ -29,6 +30,7 @@ class SecureSession(Session):
         self.party = party
         self.xp = party.kernels.xp
         self._watcher: guard.Watch | None = None
+        self._sharing: list[Opens] | None = None  # verbs that will share a round
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -126,18 +128,34 @@ class SecureSession(Session):
 
     # ---- verbs ----------------------------------------------------------------------------------------------------
 
+    def _together(self, jobs: Sequence[Job]) -> list[list[Any]]:
+        steps: list[Opens] = []
+        self._sharing = steps
+        try:
+            super()._together(jobs)
+        finally:
+            self._sharing = None
+        return self.party.play(*steps)
+
+    def _played(self, steps: Opens) -> list[Any]:
+        """What a verb gives; nothing yet where it shares its round."""
+        if self._sharing is None:
+            return self.party.play(steps)[0]
+        self._sharing.append(steps)
+        return []
+
     def _truncate(self, jobs: list[Truncation]) -> list[Any]:
         return truncate.truncate(self.party, jobs)
 
     def _mul(self, pairs: list[Any], widths: list[int], kept: list[Any]) -> list[Any]:
-        return linear.hadamard(self.party, pairs, widths, kept)
+        return self._played(linear.hadamard(self.party, pairs, widths, kept))
 
     def _matmul(self, pairs: list[Any], widths: list[int]) -> list[Any]:
-        return linear.matmul(self.party, pairs, widths)
+        return self._played(linear.matmul(self.party, pairs, widths))
 
     def _series(self, x: Share, functions: list[Series], opening: Opening, width: int,
                 check: Check | None) -> list[Any]:
-        return series.series(self.party, x, functions, opening, width, check)
+        return self._played(series.series(self.party, x, functions, opening, width, check))
 
     def _exponential(self, x: Share, function: Exponential, opening: Opening, check: Check | None) -> Any:
         return exponential.exponential(self.party, x, function, opening, check)

@@ -1,4 +1,4 @@
-"""Commands for certificates: init, certify."""
+"""Commands for certificates: init, certify, revoke."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from secformer.commands.common import Commands, show
 from secformer.commands.files import folder, new_folder
+from secformer.mpc.errors import InputError
 
 
 def init(args: argparse.Namespace) -> None:
@@ -27,8 +28,25 @@ def certify(args: argparse.Namespace) -> None:
     from secformer.views.issued import issued, issued_json
 
     made = [issue(Path(args.folder), args.role, name=args.name, days=args.days)]
-    show(args, issued_json(made), issued(made, "Copy the certificate and its key to the machine of the role, and "
-                                               "restart the role. The old certificate stays valid until it expires."))
+    show(args, issued_json(made), issued(made, "Copy the certificate and its key to the machine of the role. A "
+                                               "running role uses them within seconds. The old certificate stays valid "
+                                               "until it expires; `secformer revoke --old` ends it."))
+
+
+def revoke(args: argparse.Namespace) -> None:
+    folder(args.folder, "DIR", "give the folder that `secformer init` made")
+    try:
+        serial = None if args.serial is None else int(args.serial.replace(":", ""), 16)
+    except ValueError:
+        raise InputError(f"--serial must be a serial number in hexadecimal digits, as `openssl x509 -noout -serial` "
+                         f"prints it, got {args.serial!r}") from None
+    from secformer.roles.certificates import AUTHORITY, REVOKED
+    from secformer.roles.certificates import revoke as make
+    from secformer.views.issued import revoked, revoked_json
+
+    made, path = make(Path(args.folder), args.name, serial=serial, old=args.old), Path(args.folder, AUTHORITY, REVOKED)
+    show(args, revoked_json(made, path), revoked(made, f"Copy {path} to every role's folder, over the file of the same "
+                                                       f"name. Running roles read it within seconds."))
 
 
 # ---- how they are called ---------------------------------------------------------------------------------------------
@@ -49,6 +67,15 @@ examples:
   secformer certify certs party0
   secformer certify certs client --name alice --days 30
 """
+_REVOKE = """\
+Revokes certificates before they expire. Adds them to the authority's list of revoked certificates, which every role
+reads. A role or client whose certificate is on the list is refused, and its open connections end.
+
+examples:
+  secformer revoke certs alice                 all certificates of this client
+  secformer revoke certs party0 --old          all but the newest, after it was renewed
+  secformer revoke certs alice --serial 3F:A2:07
+"""
 
 
 def add(commands: Commands) -> None:
@@ -64,3 +91,11 @@ def add(commands: Commands) -> None:
     p.add_argument("role", choices=("party0", "party1", "dealer", "client"), help="role that the certificate is for")
     p.add_argument("--name", metavar="N", help="name of an additional client (role `client` only)")
     p.add_argument("--days", type=int, default=398, metavar="D", help="days that it is valid (default 398)")
+
+    p = commands.add("revoke", revoke, "revoke certificates of a role or a client", _REVOKE)
+    p.add_argument("folder", metavar="DIR", help="the folder that `secformer init` made")
+    p.add_argument("name", metavar="NAME", help="role, or name of the client")
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--old", action="store_true", help="revoke all but the newest certificate of this name")
+    which.add_argument("--serial", metavar="S", help="revoke only the certificate with this serial number, in "
+                       "hexadecimal digits")

@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from dataclasses import replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, TypeVar
 
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
 from secformer.mpc.net.tls import CertificateRefused, Context, hang_up, host_name
-from secformer.roles.messages import Answer, Half, pack_half, unpack_answer
+from secformer.roles.messages import Answer, Exchanged, Half, body_digest, pack_half, unpack_answer
+from secformer.roles.receipts import HEADER as RECEIPT
 
 T = TypeVar("T")
 GRACE = 10.0  # seconds after the deadline in which a party may still report that the deadline has passed
 BODY = "application/octet-stream"
+REQUEST_ID = "X-Request-Id"  # tells a party, before the body has arrived, which half comes
 MAX_ERROR = 1 << 16  # bytes: longer descriptions of errors are cut
 
 
 class Busy(ProtocolError):
-    """A party is not ready, or too many requests wait there. Try again later."""
+    """A party is not ready, or has no room for the request. Try again later.
+
+    after  seconds after which this client's own limit there may allow it; None where the party names no limit
+    """
+
+    def __init__(self, message: str, after: float | None = None):
+        super().__init__(message)
+        self.after = after
 
 
 class Left(ProtocolError):
     """This client hung up because the other party failed."""
+
+
+class Body:
+    """The body of a request, and its digest once that was computed."""
+
+    def __init__(self, content: bytes = b""):
+        self.content, self.digest = content, ""
+
+    def hash(self) -> None:
+        """Computes the digest, if that was not done."""
+        self.digest = self.digest or body_digest(self.content)
 
 
 class PartyConnection:
@@ -37,7 +60,7 @@ class PartyConnection:
 
     def model(self) -> str:
         """The digest of the model that the party holds."""
-        _, body = self._exchange("GET", "/v1/model", b"")
+        _, body = self._exchange("GET", "/v1/model", Body())
         try:
             return str(json.loads(body)["digest"])
         except (ValueError, KeyError, TypeError) as error:
@@ -46,8 +69,10 @@ class PartyConnection:
 
     def infer(self, half: Half) -> Answer:
         """The party's half of the answer. Raises ProtocolError, PeerLost, InputError."""
-        _, body = self._exchange("POST", "/v1/infer", pack_half(half))
-        return unpack_answer(body, half.request)
+        body = Body(pack_half(half))
+        response, content = self._exchange("POST", "/v1/infer", body, {REQUEST_ID: half.request})
+        return replace(unpack_answer(content, half.request), exchanged=Exchanged(
+            body.digest, body_digest(content), response.headers.get(RECEIPT)))
 
     def end(self, session: str) -> None:
         """Ends a session of this client, if there is one: on a connection of its own, and without patience. Raises as
@@ -55,7 +80,7 @@ class PartyConnection:
         patience, self._deadline = self._deadline, 0.0
         try:
             self.close()
-            self._exchange("DELETE", f"/v1/sessions/{session}", b"")
+            self._exchange("DELETE", f"/v1/sessions/{session}", Body())
         finally:
             self._deadline = patience
             self.close()
@@ -76,21 +101,33 @@ class PartyConnection:
         if connection is not None:
             connection.close()
 
-    def _exchange(self, method: str, path: str, body: bytes) -> tuple[HTTPResponse, bytes]:
+    def _exchange(self, method: str, path: str, body: Body,
+                  headers: Mapping[str, str] | None = None) -> tuple[HTTPResponse, bytes]:
+        if self._outdated():
+            self.close()
         kept = self._connection is not None
         try:
-            return self._once(method, path, body)
+            return self._once(method, path, body, headers or {})
         except PeerLost:
             if not kept or self._left:
                 raise
-        return self._once(method, path, body)  # the party had closed the connection since the last request
+        return self._once(method, path, body, headers or {})  # the party had closed the connection since the last one
 
-    def _once(self, method: str, path: str, body: bytes) -> tuple[HTTPResponse, bytes]:
+    def _outdated(self) -> bool:
+        """Whether the kept connection was made with a certificate that this client has replaced since, or that does
+        not hold any more at the party."""
+        if self._connection is None or self._connection.sock is None:
+            return False
+        sock: Any = self._connection.sock
+        return sock.context is not self._context.successor() or bool(self._context.objection(sock.getpeercert()))
+
+    def _once(self, method: str, path: str, body: Body, headers: Mapping[str, str]) -> tuple[HTTPResponse, bytes]:
         try:
             connection = self._connection = self._connection or self._connect()
             if self._left:
                 raise ConnectionAbortedError
-            connection.request(method, path, body, {"Content-Type": BODY})
+            connection.request(method, path, body.content, {"Content-Type": BODY, **headers})
+            body.hash()  # while the party computes
             response = connection.getresponse()
             content = response.read()
         except (OSError, HTTPException, AttributeError, ValueError) as error:
@@ -106,22 +143,31 @@ class PartyConnection:
             raise PeerLost(f"{self._role} at {self._shown} does not answer or hung up ({error}); check that it is "
                            f"running and, in its log, that it accepts this client's certificate") from error
         if response.status != 200:
-            raise self._problem(response.status, content[:MAX_ERROR])
+            raise self._problem(response, content[:MAX_ERROR])
         return response, content
 
     def _connect(self) -> HTTPConnection:
         connection = HTTPConnection(*self._address, timeout=self._deadline + GRACE)
         connection.connect()
-        connection.sock = self._context.wrap_socket(connection.sock, server_hostname=host_name(self._role))
+        context = self._context.successor()
+        secured = context.wrap_socket(connection.sock, server_hostname=host_name(self._role))
+        connection.sock = secured
+        if problem := context.objection(secured.getpeercert()):
+            connection.close()
+            raise ProtocolError(f"the certificate of {self._role} at {self._shown} {problem}; ask its operator")
         return connection
 
-    def _problem(self, status: int, content: bytes) -> SecformerError:
+    def _problem(self, response: HTTPResponse, content: bytes) -> SecformerError:
+        status = response.status
         try:
             facts: Any = json.loads(content)["error"]
             message = str(facts["message"])
         except (ValueError, KeyError, TypeError):
             message = content.decode("utf-8", "replace").strip()[:200] or "no reason given"
         text = f"{self._role} answered {status}: {message}"
+        if status == 429:
+            after = response.headers.get("Retry-After", "")
+            return Busy(text, float(after) if after.isascii() and after.isdigit() else None)
         return InputError(text) if status in (400, 413) else Busy(text) if status == 503 else ProtocolError(text)
 
     @property
@@ -135,6 +181,7 @@ class BothParties:
     def __init__(self, addresses: Sequence[tuple[str, int]], context: Context, deadline: float):
         self.parties = [PartyConnection(rank, address, context, deadline) for rank, address in enumerate(addresses)]
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="to a party")
+        self._gone = threading.Event()
 
     def ask(self, question: Callable[[PartyConnection, int], T]) -> tuple[T, T]:
         """Both parties' answers to (connection, rank). If one party fails, this does not wait for the other.
@@ -154,6 +201,21 @@ class BothParties:
             wait(running, GRACE)  # so that none of them tries again after `resume`
             raise
 
+    def patiently(self, attempt: Callable[[], T], patience: float) -> T:
+        """What an attempt gives. While a party says that this client is at a limit, it is tried again, for up to
+        `patience` seconds. Each attempt must ask under a new id. Raises as `ask`, and Busy."""
+        end = time.monotonic() + patience
+        while True:
+            try:
+                return attempt()
+            except Busy as busy:
+                if busy.after is None or time.monotonic() + busy.after > end or self._gone.wait(busy.after):
+                    raise
+                for party in self.parties:
+                    party.resume()
+                if self._gone.is_set():
+                    self.hang_up()
+
     def _answers(self, running: Sequence[Future[T]]) -> tuple[T, T]:
         problems: list[SecformerError] = []
         for future in as_completed(running):
@@ -167,16 +229,19 @@ class BothParties:
                 problems.append(error)
         told = [p for p in problems if not isinstance(p, Left)] or problems
         if told:
-            raise type(told[0])("; ".join(dict.fromkeys(map(str, told)))) from told[0]
+            first, text = told[0], "; ".join(dict.fromkeys(map(str, told)))
+            raise (Busy(text, first.after) if isinstance(first, Busy) else type(first)(text)) from first
         return running[0].result(), running[1].result()
 
     def hang_up(self) -> None:
         """Ends a request that runs in another thread. Until `resume`, the next requests end at once."""
+        self._gone.set()
         for party in self.parties:
             party.hang_up()
 
     def resume(self) -> None:
         """Allows requests again after `hang_up`, or after a request in which a party failed."""
+        self._gone.clear()
         for party in self.parties:
             party.resume()
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from secformer.mpc.errors import StoreError
-from secformer.mpc.net.tls import Identity
 from secformer.mpc.prg import fresh_seed
 from secformer.roles.audit_files import AuditFiles
 from secformer.roles.chain import (
@@ -233,8 +232,8 @@ class Audit:
         self._files.close()
 
 
-def opened(choice: str, folder: Path, role: str, identity: Identity, megabytes: int) -> Auditing:
-    """The log that a role's settings ask for. Raises StoreError, SettingsError."""
+def opened(choice: str, folder: Path, role: str, signer: Signer, megabytes: int) -> Auditing:
+    """The log that a role's settings ask for. Raises StoreError."""
     if choice == OFF:
         return Unaudited()
-    return Audit(folder, role, Signer(identity), required=choice == REQUIRED, file_bytes=megabytes << 20)
+    return Audit(folder, role, signer, required=choice == REQUIRED, file_bytes=megabytes << 20)

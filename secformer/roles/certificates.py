@@ -1,4 +1,4 @@
-"""`secformer init` and `secformer certify`: a private authority, a certificate for each role, and settings files.
+"""`secformer init`, `certify` and `revoke`: a private authority, a certificate for each role, and settings files.
 
 Keys are on the curve P-256. A certificate names exactly one role, as a DNS name (see `mpc/net/tls`).
 """
@@ -6,9 +6,9 @@ Keys are on the curve P-256. A certificate names exactly one role, as a DNS name
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +25,8 @@ from secformer.mpc.net.tls import ROLES, host_name
 from secformer.roles.settings import ClientSettings, DealerSettings, PartySettings, load_client, template
 
 AUTHORITY = "authority"
+REVOKED = "revoked.pem"  # the authority's list of revoked certificates; each role has a copy
+ISSUED = "issued.jsonl"  # what the authority has issued, one JSON object per line
 AUTHORITY_DAYS, ROLE_DAYS = 3650, 398
 SKEW = timedelta(days=1)  # certificates are valid from a day before they are made, for clocks that are behind
 PORTS = {"dealer": 8440, "link": 8441, "party0": 8442, "party1": 8443, "metrics0": 9442, "metrics1": 9443}
@@ -46,6 +48,14 @@ class Issued:
     name: str
     certificate: Path
     until: datetime
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """A certificate that was revoked now, by its serial number."""
+
+    name: str
+    serial: int
 
 
 def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping[str, int] | None = None,
@@ -129,12 +139,80 @@ def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_
     target.mkdir(exist_ok=True, mode=0o700)
     _write_key(target / f"{name}.key", key)
     path = target / f"{name}.pem"
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    shutil.copyfile(folder / AUTHORITY / "authority.pem", target / "authority.pem")
+    _write(path, certificate.public_bytes(serialization.Encoding.PEM))
+    if not (folder / AUTHORITY / REVOKED).exists():  # an authority of an older version
+        _write_list(folder, authority, signer, {})
+    for each in ("authority.pem", REVOKED):
+        _write(target / each, (folder / AUTHORITY / each).read_bytes())
+    with (folder / AUTHORITY / ISSUED).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"name": name, "role": role, "serial": f"{certificate.serial_number:x}",
+                               "until": until.isoformat(timespec="seconds")}) + "\n")
     if first is not None and not (target / f"{name}.toml").exists():
         _write_settings(folder, name, ClientSettings,
                         {"party0": first.party0, "party1": first.party1, "model": CLIENT_MODEL})
     return Issued(role, name, path, until)
+
+
+def revoke(folder: Path, name: str, *, serial: int | None = None, old: bool = False) -> list[Revoked]:
+    """Revokes certificates that the authority in `folder` has issued to a role or a client: all of them, only the one
+    with this serial number, or with `old` all but the newest. Those that have expired need no revoking.
+
+    The list is written into the authority's folder and to each role's folder that is still beside it. Raises
+    SettingsError where no such certificate is known, or nothing is left to revoke.
+    """
+    authority, signer = _load_authority(folder / AUTHORITY)
+    now = datetime.now(UTC)
+    known = [row for row in _issued(folder / AUTHORITY / ISSUED) if row["name"] == name]
+    if serial is None and not known:
+        raise SettingsError(f"the authority in {folder / AUTHORITY} has no record of a certificate of {name!r}; check "
+                            f"the name, or give the serial number (`openssl x509 -in FILE -noout -serial`)")
+    serials = [int(row["serial"], 16) for row in known if datetime.fromisoformat(row["until"]) > now]
+    wanted = [serial] if serial is not None else serials[:-1] if old else serials
+    before = _revoked(folder / AUTHORITY / REVOKED)
+    made = [Revoked(name, each) for each in dict.fromkeys(wanted) if each not in before]
+    if not made:
+        raise SettingsError(f"no certificate of {name!r} is left to revoke: {len(serials)} have not expired, "
+                            f"{sum(each in before for each in serials)} of these are revoked"
+                            + (", and the newest is to stay" if old else ""))
+    _write_list(folder, authority, signer, before | {each.serial: now for each in made})
+    return made
+
+
+def _issued(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    try:
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        return [{key: str(row[key]) for key in ("name", "serial", "until")} for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(f"{path}, the record of issued certificates, cannot be read ({type(error).__name__}: "
+                            f"{error}); mend or remove it, and revoke by serial number") from error
+
+
+def _revoked(path: Path) -> dict[int, datetime]:
+    if not path.exists():
+        return {}
+    try:
+        return {each.serial_number: each.revocation_date_utc for each in x509.load_pem_x509_crl(path.read_bytes())}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}, the list of revoked certificates, cannot be read ({error}); put back a copy that "
+                            f"a role has, so that no certificate on it becomes valid again") from error
+
+
+def _write_list(folder: Path, authority: x509.Certificate, signer: ec.EllipticCurvePrivateKey,
+                revoked: Mapping[int, datetime]) -> None:
+    """Signs the list, and puts it beside the certificates in `folder`. It stays in force as long as the authority."""
+    now = datetime.now(UTC)
+    builder = (x509.CertificateRevocationListBuilder().issuer_name(authority.subject).last_update(now)
+               .next_update(max(authority.not_valid_after_utc, now + timedelta(days=1))))
+    for number, when in revoked.items():
+        builder = builder.add_revoked_certificate(
+            x509.RevokedCertificateBuilder().serial_number(number).revocation_date(when).build())
+    pem = builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    _write(folder / AUTHORITY / REVOKED, pem)
+    for certificate in folder.glob("*/authority.pem"):
+        if certificate.parent.name != AUTHORITY:
+            _write(certificate.with_name(REVOKED), pem)
 
 
 def _check_days(days: int) -> None:
@@ -169,7 +247,8 @@ def _make_authority(folder: Path) -> None:
         .sign(key, hashes.SHA256())
     )
     _write_key(folder / "authority.key", key)
-    (folder / "authority.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    _write(folder / "authority.pem", certificate.public_bytes(serialization.Encoding.PEM))
+    _write_list(folder.parent, certificate, key, {})
 
 
 def _load_authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -201,6 +280,15 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     part.replace(path)
 
 
+def _write(path: Path, data: bytes) -> None:
+    """Replaces a public file at once: a role that reads it meanwhile reads all of the old one or all of the new one."""
+    part = path.with_suffix(".part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
 def _write_settings(folder: Path, role: str, cls: type, values: Mapping[str, Any]) -> None:
     tls = {"authority": "authority.pem", "certificate": f"{role}.pem", "key": f"{role}.key"}
+    if (folder / role / REVOKED).exists():
+        tls["revoked"] = REVOKED
     (folder / role / f"{role}.toml").write_text(template(cls, values, tls), "utf-8")

@@ -3,8 +3,7 @@
 A line is {"number", "previous", "chain", "role", "time", "event", ...}. Numbers rise by one from 1 on. "previous" is
 the SHA-256 of the bytes of the line before, without its end, or zeros in the first line. "chain" is a random name. A
 file is named by the number of its first line. Some lines carry a signature over the line before: every start, every
-end in
-order, and "anchor" lines between.
+end in order, and "anchor" lines between.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -70,6 +69,7 @@ class Verdict:
     resumed       starts after an end without order, such as a crash
     cut           bytes after the last whole line: a role is writing, or crashed and was not started again
     ended         the role ended in order after the last line
+    kept          of the lines that were asked for, by number: the hash and the facts
     trusted       anchors' certificates were checked against an authority
     """
 
@@ -85,6 +85,7 @@ class Verdict:
     cut: int = 0
     ended: bool = False
     trusted: bool = False
+    kept: dict[int, tuple[str, dict[str, Any]]] = field(default_factory=dict)
     bad: Bad | None = None
 
 
@@ -183,8 +184,9 @@ def cut_facts(region: bytes) -> dict[str, Any]:
 class _Reader:
     """Reads a log line by line, and raises _Problem at the first that does not hold."""
 
-    def __init__(self, verdict: Verdict, after: Head, authority: Authority | None, wanted: dict[int, str]):
-        self.verdict, self._authority, self._wanted = verdict, authority, wanted
+    def __init__(self, verdict: Verdict, after: Head, authority: Authority | None, wanted: dict[int, str],
+                 kept: Collection[int]):
+        self.verdict, self._authority, self._wanted, self._kept = verdict, authority, wanted, kept
         verdict.head = after
         self._torn: _Torn | None = None
         self._file: Path | None = None
@@ -228,6 +230,8 @@ class _Reader:
             self._anchor(facts)
         v.chain, v.role = facts["chain"], facts["role"]
         v.head = Head(facts["number"], digest(raw))
+        if v.head.number in self._kept:
+            v.kept[v.head.number] = v.head.digest, facts
         v.first = v.first or v.head.number
         v.events[facts["event"]] += 1
         v.ended = facts["event"] == ENDED
@@ -265,12 +269,13 @@ class _Reader:
 
 
 def verify(paths: Sequence[Path], *, after: Head | None = None, heads: Sequence[Head] = (),
-           authority: Authority | None = None) -> Verdict:
+           authority: Authority | None = None, kept: Collection[int] = ()) -> Verdict:
     """Checks a log: its files, or its folder.
 
     after      the last line before these files, where older files are kept elsewhere; default: the log begins with 1
     heads      lines that were noted elsewhere, and that the log must have with these hashes
     authority  whose certificates the anchors must have; without it, only their signatures are checked
+    kept       numbers of lines whose hashes and facts the verdict shall hold
 
     Raises InputError where there is no such file, OSError where one cannot be read.
     """
@@ -279,7 +284,7 @@ def verify(paths: Sequence[Path], *, after: Head | None = None, heads: Sequence[
     for head in heads:
         if wanted.setdefault(head.number, head.digest) != head.digest:
             raise InputError(f"two hashes are given for line {head.number}; a log has one")
-    reader = _Reader(verdict, after or Head(), authority, wanted)
+    reader = _Reader(verdict, after or Head(), authority, wanted, kept)
     file, number = files[0], 0
     try:
         for file, number, raw, whole in lines_of(files):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import h11
+from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from secformer.mpc.errors import AuthError
-from secformer.mpc.net.tls import HANDSHAKE, name_of, role_of
+from secformer.mpc.net.tls import HANDSHAKE, Certificate, Context, name_of, role_of
 
 App = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
-PEER = "secformer.peer"  # a request's scope holds (role, name) under this key
+PEER = "secformer.peer"  # a request's scope holds its Peer under this key
 
 log = logging.getLogger(__name__)
 
@@ -28,30 +30,78 @@ class PatientLoop(asyncio.SelectorEventLoop):
         return await super().create_server(*args, **settings)
 
 
+@dataclass(frozen=True, eq=False)
+class Peer:
+    """Who is at the other end of a connection, as its certificate proved in the handshake."""
+
+    role: str
+    name: str
+    certificate: Certificate | None = field(default=None, repr=False)
+    context: Context | None = field(default=None, repr=False)
+
+    def objection(self) -> str:
+        """Why the certificate does not hold any more, in words for its owner; "" if it does."""
+        problem = self.context.objection(self.certificate) if self.context is not None else ""
+        return f"the certificate {self.name!r} {problem}; ask the operator for a new one" if problem else ""
+
+
+class Clients:
+    """The connections that are open, and the certificate that each client has shown last. For the loop's thread."""
+
+    def __init__(self) -> None:
+        self._open: set[Any] = set()
+        self._last: dict[str, Peer] = {}
+
+    def came(self, connection: Any) -> None:
+        self._open.add(connection)
+
+    def left(self, connection: Any) -> None:
+        self._open.discard(connection)
+
+    def asked(self, peer: Peer) -> None:
+        """This client sends a request."""
+        self._last[peer.name] = peer
+
+    def end_invalid(self) -> dict[str, str]:
+        """Closes idle connections whose certificates do not hold any more; a running request notices it itself. Names
+        clients that have shown no other certificate since, with the reason."""
+        for each in [each for each in self._open if each.peer.objection() and each.idle()]:
+            each.transport.abort()
+        gone = {name: problem for name, peer in self._last.items() if (problem := peer.objection())}
+        for name in gone:
+            del self._last[name]
+        return gone
+
+
 def refused(problem: str) -> None:
     """Logs that a TLS handshake failed. asyncio does not tell the client's address."""
     log.warning("connection refused", extra={"fields": {"problem": f"handshake failed: {problem}"}})
 
 
-def client_protocol(patience: float) -> type[H11Protocol]:
-    """uvicorn's protocol, with the role that the peer has proven in the scope of its requests. If a request has not
-    arrived completely within `patience` seconds, the connection is dropped."""
+def client_protocol(patience: float, clients: Clients) -> type[H11Protocol]:
+    """uvicorn's protocol, with the peer in the scope of its requests; `clients` holds its connections. If a request has
+    not arrived completely within `patience` seconds, the connection is dropped."""
 
     class ClientProtocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
+        peer: Peer
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             connection = transport.get_extra_info("ssl_object")
             certificate = connection.getpeercert() if connection is not None else None
             try:
-                peer = role_of(certificate), name_of(certificate)
+                self.peer = Peer(role_of(certificate), name_of(certificate), certificate, connection.context)
             except AuthError as error:
                 log.warning("connection refused", extra={"fields": {"from": str(self.client), "problem": str(error)}})
                 transport.abort()
                 return
-            self.app = _with_peer(self.app, peer)
+            self.app = _with_peer(self.app, self.peer, clients)
+            clients.came(self)
             self._arm()
+
+        def idle(self) -> bool:
+            return self.cycle is None or self.cycle.response_complete
 
         def data_received(self, data: bytes) -> None:
             self._arm()
@@ -61,6 +111,7 @@ def client_protocol(patience: float) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()
+            clients.left(self)
             super().connection_lost(exc)
 
         def _arm(self) -> None:
@@ -81,8 +132,14 @@ def client_protocol(patience: float) -> type[H11Protocol]:
     return ClientProtocol
 
 
-def _with_peer(app: Any, peer: tuple[str, str]) -> App:
+def _with_peer(app: Any, peer: Peer, clients: Clients) -> App:
     async def identified(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        if problem := peer.objection():
+            log.warning("connection refused", extra={"fields": {"client": peer.name, "problem": problem}})
+            answer = JSONResponse({"error": {"kind": "certificate", "message": problem, "request": None}}, 403)
+            await answer(scope, receive, send)
+            return
+        clients.asked(peer)
         await app({**scope, PEER: peer}, receive, send)
 
     return identified

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from secformer.mpc.dealer.ahead import read_ahead
@@ -12,10 +13,14 @@ from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync, ProtocolError, SecformerError
 from secformer.mpc.net.tls import TLSChannel
 from secformer.roles.jobs import Job, Jobs
-from secformer.roles.link import HEARTBEAT, LATE_HALF, OFFERED, Offer, Taken, hear_offer, hear_taken
+from secformer.roles.link import HEARTBEAT, LATE_HALF, OFFERED, Offer, Reply, Taken, hear_offer, hear_reply
 from secformer.roles.sessions import Stepping
-from secformer.roles.slots import Slots, Work, answering
+from secformer.roles.slots import Renewed, Slots, Work, answering
 from secformer.roles.supply import Supply
+
+TWO_CLIENTS = "the halves of the request come from two clients, but one client must send both: use one certificate"
+
+log = logging.getLogger(__name__)
 
 
 class Needs(NamedTuple):
@@ -46,6 +51,10 @@ class Computer(Protocol):
     def refused(self, job: Job, problem: str) -> None:
         """The request will not run."""
 
+    def renewal(self) -> bool:
+        """Whether the link is to be made again once nothing runs, because this party shows another certificate now.
+        Raises AuthError where the other party's certificate does not hold any more."""
+
     def rest(self) -> None:
         """Does what is due while nothing waits."""
 
@@ -60,21 +69,36 @@ class Cycle:
     themselves run in slots.
 
     patience  seconds that party 1 waits for the slot that party 0 offers
+    compared  seconds after which the parties compare again which halves they have
     """
 
-    def __init__(self, jobs: Jobs, supply: Supply, computer: Computer, stop: threading.Event, patience: float):
+    def __init__(self, jobs: Jobs, supply: Supply, computer: Computer, stop: threading.Event, patience: float,
+                 compared: float = HEARTBEAT):
         self._jobs, self._supply, self._computer, self._stop = jobs, supply, computer, stop
-        self._patience = patience
+        self._patience, self._compared = patience, compared
 
     def lead(self, link: TLSChannel, slots: Slots[Any]) -> None:
-        """Party 0: offers the requests that wait here while a slot is free, and checks what party 1 takes."""
+        """Party 0: offers the requests that wait here while a slot is free, and checks what party 1 takes. Raises
+        Renewed."""
+        self._jobs.linked()
+        due, asked = time.monotonic(), False
         while not self._stop.is_set():
-            slot = slots.free(HEARTBEAT)
-            most, patience = (OFFERED, HEARTBEAT) if slot is not None else (0, 0.0)
+            beat = min(HEARTBEAT, self._compared)
+            renew = self._computer.renewal() or asked
+            if renew and slots.idle(beat):
+                Offer({}, self._supply.last(), renew=True).tell(link)
+                raise Renewed
+            slot = slots.free(beat) if not renew else None
+            most, patience = (OFFERED, beat) if slot is not None else (0, 0.0)
             ids = self._jobs.candidates(most, patience, lambda: slots.failed)
             slots.check()
-            Offer(tuple(ids), self._supply.last(), slot).tell(link)
-            taken = hear_taken(link)
+            here = tuple(self._jobs.here()) if time.monotonic() >= due else None
+            Offer(self._jobs.clients(ids), self._supply.last(), slot, here).tell(link)
+            reply = hear_reply(link)
+            taken, asked = reply.taken, asked or reply.renew
+            if here is not None and reply.here is not None:
+                due = time.monotonic() + beat
+                self._jobs.compare(reply.here)
             if taken is None:
                 self._computer.rest()
                 continue
@@ -91,34 +115,42 @@ class Cycle:
                     self._refuse(job, problem)
 
     def follow(self, link: TLSChannel, slots: Slots[Any]) -> None:
-        """Party 1: takes the first offered request that waits here too, and brings its corrections."""
+        """Party 1: takes the first offered request that waits here too, and brings its corrections. Raises Renewed."""
+        self._jobs.linked()
         while not self._stop.is_set():
             offer = hear_offer(link)
+            renew, here = self._computer.renewal(), None
+            if offer.renew:
+                slots.idle(self._patience)
+                raise Renewed
+            if offer.here is not None:
+                self._jobs.compare(offer.here)
+                here = tuple(self._jobs.here())
             request = self._jobs.first_of(offer.requests, LATE_HALF)
             job = self._jobs.take(request) if request is not None else None
             if job is None or offer.slot is None:
                 self._jobs.candidates(0)  # ends requests past their deadline
                 if not offer.requests:
                     self._computer.rest()
-                link.tell({"take": None})
+                Reply(None, here, renew).tell(link)
                 continue
             with answering(job):
                 slots.wait_free(offer.slot, self._patience)
-                taken = self._agreed(link, job, offer.slot, offer.last, slots)
+                taken = self._agreed(link, job, offer, slots, Reply(None, here, renew))
             self._computer.report_material()
             if taken.error and self._supply.outdated():
                 raise Desync("the dealer has begun a new epoch; both parties join it")
 
-    def _agreed(self, link: TLSChannel, job: Job, slot: int, last: Mapping[str, int], slots: Slots[Any]) -> Taken:
+    def _agreed(self, link: TLSChannel, job: Job, offer: Offer, slots: Slots[Any], reply: Reply) -> Taken:
         """Party 1: takes a request and, if party 0 agrees, starts it. Then the slot closes its corrections."""
-        work, taken = self._supplied(job, last)
+        work, taken = self._supplied(job, offer)
         started = False
         try:
-            taken.tell(link)
+            replace(reply, taken=taken).tell(link)
             answer = link.hear()
-            if answer.get("go") is True and work is not None:
+            if answer.get("go") is True and work is not None and offer.slot is not None:
                 self._computer.begin(work)
-                slots.start(slot, work)
+                slots.start(offer.slot, work)
                 started = True
             else:
                 self._refuse(job, str(answer.get("error")))
@@ -137,6 +169,9 @@ class Cycle:
             return None, "its client has left, or it no longer waits at party 0"
         if taken.error:
             return None, f"party 1: {taken.error}"
+        if taken.client != job.client:
+            self._report(job, taken.client)
+            return None, TWO_CLIENTS
         try:
             needs = self._computer.needs(job)
             for what, mine, theirs in (("shape", job.half.shape_digest, taken.shape),
@@ -150,14 +185,23 @@ class Cycle:
             return None, f"party 0: {error}"
         return Work(job, taken, needs.plan, stepping=needs.stepping), ""
 
-    def _supplied(self, job: Job, last: Mapping[str, int]) -> tuple[Work | None, Taken]:
+    def _report(self, job: Job, other: str) -> None:
+        """Logs the names of two clients, which neither of them is told."""
+        log.warning("halves of two clients", extra={"fields": {
+            "request": job.half.request, "client": job.client, "client at the other party": other[:64]}})
+
+    def _supplied(self, job: Job, offer: Offer) -> tuple[Work | None, Taken]:
         """A taken request with its corrections, or with the reason why there are none."""
         request = job.half.request
+        if offer.requests[request] != job.client:
+            self._report(job, offer.requests[request])
+            return None, Taken(request, error=TWO_CLIENTS, client=job.client)
         try:
             needs, started = self._computer.needs(job), time.monotonic()
-            space, serial, corrections = self._supply.take(needs.plan, last, needs.cache, request)
-            taken = Taken(request, job.half.shape_digest, needs.plan.digest, space, serial, state=needs.state)
+            space, serial, corrections = self._supply.take(needs.plan, offer.last, needs.cache, request)
+            taken = Taken(request, job.half.shape_digest, needs.plan.digest, space, serial, state=needs.state,
+                          client=job.client)
             return Work(job, taken, needs.plan, read_ahead(corrections, needs.plan), needs.stepping,
                         time.monotonic() - started), taken
         except (SecformerError, OSError) as error:
-            return None, Taken(request, error=str(error))
+            return None, Taken(request, error=str(error), client=job.client)

@@ -22,7 +22,8 @@ from secformer.mpc.dealer.store import SPACE
 from secformer.mpc.errors import AuthError, Desync
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.net.tls import Listener, TLSChannel, server_context
+from secformer.mpc.net.credentials import Credentials
+from secformer.mpc.net.tls import Listener, TLSChannel
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, Runs, runs_on
@@ -30,10 +31,11 @@ from secformer.roles.audit import Auditing, Unaudited, opened
 from secformer.roles.chain import DEALT
 from secformer.roles.dealing import MAX_PLAN, WEIGHTS
 from secformer.roles.epochs import LIVE, Epoch, State, as_note
-from secformer.roles.logs import not_recorded
-from secformer.roles.messages import ID_DIGITS
+from secformer.roles.logs import certificates_read, not_recorded
+from secformer.roles.messages import ID_DIGITS, is_id
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
+from secformer.roles.signing import Signer
 from secformer.version import __version__
 
 MOST_RUNS = 1 << 20  # runs that may be asked for at once
@@ -49,6 +51,7 @@ class DealerServer:
     def __init__(self, settings: DealerSettings, audit: Auditing | None = None):
         self._audit = audit or Unaudited()
         self._kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
+        self.credentials = Credentials(settings.tls, certificates_read)
         self._state = State(settings.state)
         self._dealers: OrderedDict[str, Dealer] = OrderedDict()
         self._graph = settings.graph
@@ -56,7 +59,7 @@ class DealerServer:
         self._lock = threading.Lock()
         self._dealing = threading.BoundedSemaphore(settings.max_streams)
         self._patience = settings.deadline
-        self._listener = Listener(settings.listen, ("party0", "party1"), server_context(settings.tls), self._serve,
+        self._listener = Listener(settings.listen, ("party0", "party1"), self.credentials.server(), self._serve,
                                   self._report, deadline=settings.deadline)
         self.port = self._listener.port
         log.info("listening", extra={"fields": {"port": self.port}})
@@ -72,6 +75,7 @@ class DealerServer:
 
     def _serve(self, channel: TLSChannel) -> None:
         ask = channel.hear(most=MAX_PLAN)
+        channel.check()  # the ask may have come long after the handshake
         if ask.get("version") != __version__:
             raise Desync(f"the dealer runs version {__version__}, {channel.role} runs {ask.get('version')!r}; install "
                          f"the same version everywhere")
@@ -123,7 +127,10 @@ class DealerServer:
         if space not in (LIVE, SPACE) or not 1 <= count <= MOST_RUNS or after < -1:
             raise Desync(f"party1 asks for {count} run(s) of {space!r} after {after}; the dealer gives 1 to "
                          f"{MOST_RUNS} runs of {LIVE} or {SPACE} after -1 or more")
-        request = str(ask.get("request", ""))[:ID_DIGITS]
+        request = _field(ask, "request", str)
+        if request and not is_id(request):
+            raise Desync(f"a request's id has {ID_DIGITS} hexadecimal digits, and a store's runs have none; party1 "
+                         f"names {request[:64]!r}")
         if problem := self._audit.problem:
             raise Desync(f"the dealer may deal nothing now: {problem}")
         facts = {"request": request, "model": str(ask.get("model"))[:64], "plan": plan.digest, "epoch": epoch,
@@ -144,6 +151,7 @@ class DealerServer:
             with self._computing() as runs:
                 script = Script(plan, plan.dealt if cache is None else "")  # a recording knows no caches
                 for run in (f"{space}/{serial}" for serial in range(first, first + count)):
+                    channel.check()
                     self._dealt(runs, dealer, script, run, channel, run if cache == "" else cache)
             outcome = "dealt"
         finally:
@@ -218,12 +226,13 @@ def _field(note: Mapping[str, Any], name: str, kind: type) -> Any:
 
 
 def run_dealer(settings: DealerSettings) -> None:
-    """Serves until SIGINT or SIGTERM. Raises SettingsError, StoreError, BackendUnavailable at the start."""
+    """Serves until SIGINT or SIGTERM; SIGHUP reads the certificates again. Raises SettingsError,
+    StoreError, BackendUnavailable at the start."""
     share_the_interpreter()
-    audit = opened(settings.audit, settings.audit_folder, "dealer", settings.tls, settings.audit_mb)
+    audit = opened(settings.audit, settings.audit_folder, "dealer", Signer(settings.tls), settings.audit_mb)
     server = DealerServer(settings, audit)
     try:
-        wait_for_signal()
+        wait_for_signal(server.credentials.renew)
     finally:
         server.close()
         audit.close()

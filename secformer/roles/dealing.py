@@ -4,10 +4,10 @@ A connection starts with the party's note {"version", "ask"}:
 
 - "join" {"model", "weights": the plan of provisioning} -> {"epoch", "seeds": the party's own}
 - "deal" {"model", "weights", "epoch", "space", "after", "count", "plan", "cache", "request"} -> {"serial": first},
-  then the corrections of `count` runs, in order. Party 1 only. The dealer chooses serials above `after` and burns
-them before it
-  sends anything. "cache" names the caches that the runs take, by the run that opened them: "" for each run itself, null
-  where they take none. "request" is the id of the request that they are for, for the dealer's logs; "" for a store.
+  then the corrections of `count` runs, in order. Party 1 only. The dealer chooses serials above `after` and burns them
+  before it sends anything. "cache" names the caches that the runs take, by the run that opened them: "" for each run
+  itself, null where they take none. "request" is the id of the request that they are for, for the dealer's logs; "" for
+  a store.
 """
 
 from __future__ import annotations

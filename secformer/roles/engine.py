@@ -28,7 +28,8 @@ from secformer.mpc.errors import Desync, PeerLost, SecformerError, SettingsError
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.meter import Cost, Meter
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.net.tls import Listener, TLSChannel, client_context, server_context
+from secformer.mpc.net.credentials import Credentials
+from secformer.mpc.net.tls import Listener, TLSChannel
 from secformer.mpc.party import Party
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, runs_on
@@ -38,11 +39,11 @@ from secformer.roles.dealing import WEIGHTS
 from secformer.roles.jobs import Job, Jobs
 from secformer.roles.link import HEARTBEAT, compare, hello
 from secformer.roles.linking import Link, Meeting, connect_link
-from secformer.roles.logs import not_recorded
+from secformer.roles.logs import certificates_read, not_recorded
 from secformer.roles.messages import Answer, Ran
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
-from secformer.roles.slots import Slots, Work
+from secformer.roles.slots import Renewed, Slots, Work
 from secformer.roles.supply import Supply
 
 RETRY = 0.2, 5.0  # seconds between attempts to link: at first, at most
@@ -69,6 +70,7 @@ class Engine:
             raise SettingsError(f"{settings.model} is party {share.rank}'s share file, but these are the settings of "
                                 f"party {settings.rank}; each party needs its own share file")
         self._settings, self._reports = settings, reports
+        self.credentials = Credentials(settings.tls, certificates_read)
         self._rank, self._public, self._shares = share.rank, share.public, share.shares
         self._kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
         self._parties = [Party(self._rank, share.public.fixed, self._kernels) for _ in range(settings.in_flight)]
@@ -76,18 +78,21 @@ class Engine:
         self._runs = [runs_on(self._kernels, settings.graph, not_recorded) for _ in self._parties]
         self._model = PartyModel(share.public, *map(SecureSession, self._parties),
                                  traced=any(runs.recording for runs in self._runs))
-        self._supply = Supply(settings, share.public.digest, self._model.provisioning, self._kernels.backend.buffer)
+        self._supply = Supply(settings, share.public.digest, self._model.provisioning, self._kernels.backend.buffer,
+                              self.credentials.client())
         decoder = share.public.decoder
         self.sessions = Sessions(settings, self._model.text, 1 if decoder is None else slot_bytes(decoder))
         self._opened = ""  # the epoch in which the weights were opened
         self._stop = threading.Event()
         self._jobs = jobs
-        self._cycle = Cycle(jobs, self._supply, self, self._stop, settings.deadline - settings.dealer_wait)
+        self._cycle = Cycle(jobs, self._supply, self, self._stop, settings.deadline - settings.dealer_wait,
+                            settings.half_deadline / 4)
         self._meeting = Meeting()
         self._link: Link | None = None
+        self._generation = 0  # of the certificate that the link was made with
         self._listener: Listener | None = None
         if self._rank == 0:
-            self._listener = Listener(settings.link, ("party1",), server_context(settings.tls), self._meeting.came,
+            self._listener = Listener(settings.link, ("party1",), self.credentials.server(), self._meeting.came,
                                       self._refused, deadline=settings.deadline)
 
     @property
@@ -103,13 +108,15 @@ class Engine:
             self._supply.close()
 
     def _run(self) -> None:
-        pause = RETRY[0]
+        pause, renewed = RETRY[0], False
         while not self._stop.is_set():
             try:
-                self._reports.not_ready("waiting for the dealer or a known epoch")
-                self._supply.join()
-                self.report_material()
-                self._reports.not_ready("waiting for the other party")
+                if not renewed:
+                    self._reports.not_ready("waiting for the dealer or a known epoch")
+                    self._supply.join()
+                    self.report_material()
+                    self._reports.not_ready("waiting for the other party")
+                self._generation, renewed = self.credentials.generation, False
                 self._link = link = self._meet()
                 self._greet(link)
                 log.info("linked", extra={"fields": {"epoch": self._opened}})
@@ -117,6 +124,10 @@ class Engine:
                 self._reports.ready()
                 with Slots(link.slots, self._compute, self._end_link) as slots:
                     (self._cycle.lead if self._rank == 0 else self._cycle.follow)(link.control, slots)
+            except Renewed:
+                log.info("link renewed")
+                self._close_link("a new link is made")
+                renewed = True
             except (SecformerError, OSError) as error:
                 self._end_link(str(error))
                 if not self._stop.is_set():
@@ -142,7 +153,7 @@ class Engine:
 
     def _meet(self) -> Link:
         if self._rank == 1:
-            return connect_link(self._settings.link, client_context(self._settings.tls), self._settings.in_flight,
+            return connect_link(self._settings.link, self.credentials.client(), self._settings.in_flight,
                                 patience=HEARTBEAT, deadline=self._settings.deadline)
         while not self._stop.is_set():
             if (link := self._meeting.wait(HEARTBEAT / 10)) is not None:
@@ -156,6 +167,9 @@ class Engine:
         """Makes all connections of the link fail, and ends all sessions. Any thread may call this, and more than
         once."""
         self.sessions.end_all(f"the link of the two parties was lost: {reason}")
+        self._close_link(reason)
+
+    def _close_link(self, reason: str) -> None:
         link, self._link = self._link, None
         if link is not None:
             link.abort(reason)
@@ -215,6 +229,13 @@ class Engine:
         """The request will not run. A session whose step does not run is ended, here and at the other party."""
         if job.half.step is not None:
             self.sessions.end(job.client, job.half.step.session, f"a step was refused: {problem}")
+
+    def renewal(self) -> bool:
+        """Whether this party shows another certificate than when the link was made. Raises AuthError where one of the
+        other party's does not hold any more."""
+        if (link := self._link) is not None:
+            link.check()
+        return self.credentials.generation != self._generation
 
     def rest(self) -> None:
         """Does what is due while nothing waits."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from secformer.mpc.errors import SecformerError
@@ -27,25 +29,33 @@ class Expired(SecformerError):
     """A request was not answered within its deadline."""
 
 
+class Alone(Expired):
+    """The other party does not have its half of a request."""
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """One party's half of a request, waiting or running."""
 
     half: Half
     client: str
-    expires: float  # time.monotonic
+    expires: float     # time.monotonic
+    came: float = 0.0  # the same
     done: Future[Answer] = field(default_factory=Future)
-    came: float = field(default_factory=time.monotonic)
 
 
 class Jobs:
     """A queue. `candidates` lists the requests in fair order; `take` starts one. Thread-safe.
 
     most   requests that may wait; more are refused
+    alone  seconds that a half may wait while the other party has no half of the same request
     """
 
-    def __init__(self, most: int):
-        self._most = most
+    def __init__(self, most: int, alone: float = math.inf, clock: Callable[[], float] = time.monotonic):
+        self._most, self._alone, self._clock = most, alone, clock
+        self._linked = clock()
+        self._met: set[str] = set()                  # waiting ones that the other party has, too
+        self._arriving: Counter[str] = Counter()     # those whose bodies are not whole yet
         self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()  # by client; it is the first one's turn
         self._known: OrderedDict[str, None] = OrderedDict()
         self._changed = threading.Condition()
@@ -53,7 +63,8 @@ class Jobs:
     def submit(self, half: Half, client: str, deadline: float) -> Future[Answer]:
         """Queues a half that must be answered within `deadline` seconds. The future holds its answer, or the error that
         ended it. Raises QueueFull, DuplicateRequest."""
-        job = Job(half, client, time.monotonic() + deadline)
+        now = self._clock()
+        job = Job(half, client, now + deadline, now)
         with self._changed:
             if half.request in self._known:
                 raise DuplicateRequest(f"request {half.request} was sent before, and each request is answered once; "
@@ -90,6 +101,58 @@ class Jobs:
             job.done.set_exception(Expired("the request waited until its deadline: the parties were busy, or the other "
                                            "party did not receive its half; send it again"))
         return ids
+
+    def clients(self, ids: Collection[str]) -> dict[str, str]:
+        """Those of these ids that wait here, in the same order, with the clients that sent them."""
+        with self._changed:
+            sent = {job.half.request: job.client for jobs in self._waiting.values() for job in jobs}
+        return {request: sent[request] for request in ids if request in sent}
+
+    # ---- halves without their other half ------------------------------------------------------------------------
+
+    @contextmanager
+    def arriving(self, request: str) -> Iterator[None]:
+        """The body of this request arrives: the other party may wait for it."""
+        with self._changed:
+            self._arriving[request] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._arriving[request] -= 1
+                if not self._arriving[request]:
+                    del self._arriving[request]
+
+    def here(self) -> list[str]:
+        """All ids of which this party has a half that waits or arrives."""
+        with self._changed:
+            return [*(job.half.request for job in self._in_turn()), *self._arriving]
+
+    def linked(self) -> None:
+        """The parties begin to tell each other what they have: so far, nobody could know who lacks a half."""
+        with self._changed:
+            self._met, self._linked = set(), self._clock()
+
+    def compare(self, theirs: Collection[str]) -> None:
+        """Learns of which requests the other party has a half, and ends those that have waited alone for too long."""
+        have, now = frozenset(theirs), self._clock()
+        with self._changed:
+            waiting = [job for jobs in self._waiting.values() for job in jobs]
+            self._met = {job.half.request for job in waiting if job.half.request in have}
+            alone = [job for job in waiting if job.half.request not in have
+                     and now - max(job.came, self._linked) >= self._alone]
+            for job in alone:
+                self._remove(job.half.request)
+        for job in alone:
+            if job.done.set_running_or_notify_cancel():
+                job.done.set_exception(Alone(
+                    f"the other party did not get its half of the request within {self._alone:g} s; send both halves "
+                    f"again, at the same time and under a new id"))
+
+    def alone(self) -> int:
+        """How many halves wait of which the other party has no other half, as far as this party knows."""
+        with self._changed:
+            return self._count() - len(self._met)
 
     def wake(self) -> None:
         """Makes those who wait for candidates ask again whether it is enough."""
@@ -128,13 +191,14 @@ class Jobs:
             for job in jobs:
                 if job.half.request == request:
                     jobs.remove(job)
+                    self._met.discard(request)
                     if not jobs:
                         del self._waiting[client]
                     return job
         return None
 
     def _expire(self) -> list[Job]:
-        now = time.monotonic()
+        now = self._clock()
         late = [job for jobs in self._waiting.values() for job in jobs if job.expires <= now]
         for job in late:
             self._remove(job.half.request)

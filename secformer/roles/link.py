@@ -2,10 +2,15 @@
 
 1. both: hello, with everything that must be the same
 2. unless both parties still hold the opened weights: the run that opens them
-3. party 0: offer {"requests": ids in fair order, "slot": a free one, "last": {"live": its last used serial}}; without
-   ids it is a sign of life
-4. party 1: {"take": id, "shape", "plan", "space", "serial", "state"}, or {"take": id, "error"}, or {"take": null}
+3. party 0: offer {"requests": {id: client's name} in fair order, "slot": a free one, "last": {"live": its last used
+   serial}, "here", "renew"}; without ids it is a sign of life
+4. party 1: {"take": id, "client", "shape", "plan", "space", "serial", "state"}, or {"take": id, "error"}, or
+   {"take": null, "renew"}; and "here"
 5. party 0: {"go": true}, and both run the program in that slot; or {"go": false, "error"}
+
+Every now and then, "here" lists all ids of which a party has a half, so that the other knows which of its own wait in
+vain; otherwise it is null. "renew" asks for a new link, such as under new certificates, once nothing runs: party 1 asks
+for it, and party 0 says when.
 
 The conversation goes on while requests run: it has a connection of its own (see `linking`).
 """
@@ -58,7 +63,8 @@ def compare(mine: Mapping[str, Any], theirs: Mapping[str, Any], peer: str) -> No
 class Taken:
     """Party 1's answer to an offer: which request runs, and under which run's streams; or why it cannot run.
 
-    state  of the session that the request continues
+    state   of the session that the request continues
+    client  who sent party 1's half
     """
 
     request: str
@@ -68,25 +74,40 @@ class Taken:
     serial: int = -1
     error: str = ""
     state: str = ""
+    client: str = ""
 
     @property
     def run(self) -> str:
         """The name of the run."""
         return f"{self.space}/{self.serial}"
 
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Party 1's answer to an offer: what it takes, if anything; the ids of which it has a half, where it was asked; and
+    whether it asks for a new link."""
+
+    taken: Taken | None = None
+    here: tuple[str, ...] | None = None
+    renew: bool = False
+
     def tell(self, channel: StreamChannel) -> None:
-        channel.tell({"take": self.request, "shape": self.shape, "plan": self.plan, "space": self.space,
-                      "serial": self.serial, "error": self.error, "state": self.state})
+        taken = self.taken
+        note = {"take": None} if taken is None else {
+            "take": taken.request, "shape": taken.shape, "plan": taken.plan, "space": taken.space,
+            "serial": taken.serial, "error": taken.error, "state": taken.state, "client": taken.client}
+        channel.tell(note | _rare(self.here, self.renew))
 
 
-def hear_taken(channel: StreamChannel) -> Taken | None:
-    """What the other party takes of an offer, or None if it takes nothing. Raises Desync."""
+def hear_reply(channel: StreamChannel) -> Reply:
+    """The other party's answer to an offer. Raises Desync."""
     note = channel.hear()
-    if note.get("take") is None:
-        return None
     try:
-        return Taken(str(note["take"]), str(note["shape"]), str(note["plan"]), str(note["space"]), int(note["serial"]),
-                     str(note["error"]), str(note["state"]))
+        taken = None if note.get("take") is None else Taken(
+            str(note["take"]), str(note["shape"]), str(note["plan"]), str(note["space"]), int(note["serial"]),
+            str(note["error"]), str(note["state"]), str(note["client"]))
+        return Reply(taken, _here(note), note.get("renew") is True)
     except (KeyError, TypeError, ValueError) as error:
         raise Desync(f"{channel.peer} answered an offer with a note that cannot be read (keys {sorted(note)}); do both "
                      f"sides run the same version?") from error
@@ -94,25 +115,47 @@ def hear_taken(channel: StreamChannel) -> Taken | None:
 
 @dataclass(frozen=True)
 class Offer:
-    """Party 0's offer: request ids in fair order, the slot for the one that is taken, and party 0's last used serials
-    by space. Without ids there is no slot."""
+    """Party 0's offer: request ids in fair order, with the clients that sent them; the slot for the one that is taken;
+    and party 0's last used serials by space. Without ids there is no slot.
 
-    requests: tuple[str, ...]
+    here   the ids of which party 0 has a half, where this offer tells
+    renew  party 0 ends the link now, and both make a new one
+    """
+
+    requests: Mapping[str, str]
     last: Mapping[str, int]
     slot: int | None = None
+    here: tuple[str, ...] | None = None
+    renew: bool = False
 
     def tell(self, channel: StreamChannel) -> None:
-        channel.tell({"requests": list(self.requests), "last": dict(self.last), "slot": self.slot})
+        channel.tell({"requests": dict(self.requests), "last": dict(self.last), "slot": self.slot}
+                     | _rare(self.here, self.renew))
 
 
 def hear_offer(channel: StreamChannel) -> Offer:
     """The other party's offer. Raises Desync."""
     note = channel.hear()
     try:
-        ids, last, slot = note["requests"], {str(k): int(v) for k, v in note["last"].items()}, note["slot"]
-        if not all(isinstance(i, str) for i in ids):
-            raise TypeError("ids are strings")
-        return Offer(tuple(ids), last, int(slot) if ids else None)
+        ids, slot = dict(note["requests"].items()), note["slot"]
+        last = {str(k): int(v) for k, v in note["last"].items()}
+        if not all(isinstance(client, str) for client in ids.values()):
+            raise TypeError("names are strings")
+        return Offer(ids, last, int(slot) if ids else None, _here(note), note.get("renew") is True)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Desync(f"{channel.peer} made an offer that cannot be read (keys {sorted(note)}); do both sides run the "
                      f"same version?") from error
+
+
+def _rare(here: tuple[str, ...] | None, renew: bool) -> dict[str, Any]:
+    """What few notes carry, so that the others stay short."""
+    return ({} if here is None else {"here": list(here)}) | ({"renew": True} if renew else {})
+
+
+def _here(note: Mapping[str, Any]) -> tuple[str, ...] | None:
+    here = note.get("here")
+    if here is None:
+        return None
+    if not (isinstance(here, list) and all(isinstance(each, str) for each in here)):
+        raise TypeError("ids are strings")
+    return tuple(here)

@@ -24,6 +24,11 @@ class Link:
     control: TLSChannel
     slots: tuple[TLSChannel, ...]
 
+    def check(self) -> None:
+        """Raises AuthError where a certificate of the other party does not hold any more."""
+        for channel in (self.control, *self.slots):
+            channel.check()
+
     def abort(self, reason: str) -> None:
         """Tells the other party on every connection that this side gives up, and why; then closes them."""
         for channel in (self.control, *self.slots):

@@ -37,3 +37,11 @@ def log_to_stderr(role: str, level: str) -> None:
 def not_recorded(why: str) -> None:
     """Logs that requests of a shape run launch by launch on a GPU, and why."""
     logging.getLogger(__name__).warning("not recorded", extra={"fields": {"problem": why}})
+
+
+def certificates_read(event: str, problem: str) -> None:
+    """Logs that the files of a role's certificates were read again, or why they cannot be used."""
+    if problem:
+        logging.getLogger(__name__).error(event, extra={"fields": {"problem": problem}})
+    else:
+        logging.getLogger(__name__).info(event)

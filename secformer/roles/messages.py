@@ -78,15 +78,26 @@ class Ran:
     computing: float
 
 
+@dataclass(frozen=True)
+class Exchanged:
+    """What a client knows of an exchange with a party: the digests of the bodies that it sent and received, and the
+    receipt in the answer's header, None if there was none."""
+
+    half: str
+    answer: str
+    receipt: str | None = field(default=None, repr=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """One party's half of an answer: words by result name, with `frac` fractional bits, and the cost. A party knows how
-    it `ran`."""
+    it `ran`, and a client what was `exchanged`."""
 
     words: Mapping[str, np.ndarray] = field(repr=False)
     frac: int
     cost: Cost
     ran: Ran | None = None
+    exchanged: Exchanged | None = None
 
 
 def pack_half(half: Half) -> bytes:
@@ -169,8 +180,13 @@ def _step(metadata: Mapping[str, str], lengths: np.ndarray, attend: np.ndarray) 
     return StepRequest(session, int(keep), int(last))
 
 
+def is_id(given: str) -> bool:
+    """Whether this has the form of the id of a request or a session."""
+    return len(given) == ID_DIGITS and not set(given) - set("0123456789abcdef")
+
+
 def _require_id(what: str, given: str) -> None:
-    if len(given) != ID_DIGITS or set(given) - set("0123456789abcdef"):
+    if not is_id(given):
         raise InputError(f"a {what} id must have {ID_DIGITS} hexadecimal digits, got {given[:64]!r}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -72,6 +73,22 @@ class Metrics:
     def count_sessions(self, count: Callable[[], int]) -> None:
         """Shows how many sessions are open."""
         Gauge("secformer_sessions", "Texts that are being generated", registry=self._registry).set_function(count)
+
+    def count_fairness(self, held: Callable[[], float], alone: Callable[[], float], share: Callable[[], float],
+                       spent: Callable[[], float]) -> None:
+        """Shows what requests hold, and how far clients have come with their budgets; clients have no labels, since
+        there may be many."""
+        for name, about, count in (
+                ("secformer_held_bytes", "Memory that the bodies of requests take", held),
+                ("secformer_halves_alone", "Waiting halves whose other half the other party has not got", alone),
+                ("secformer_budget_share", "Largest part of its budget that a client has spent today", share),
+                ("secformer_budgets_spent", "Clients that were refused today for their budget", spent)):
+            Gauge(name, about, registry=self._registry).set_function(count)
+
+    def certificate(self, until: Callable[[], datetime]) -> None:
+        """Shows when this party's certificate expires."""
+        Gauge("secformer_certificate_expires_seconds", "When the certificate in use expires, in seconds since 1970",
+              registry=self._registry).set_function(lambda: until().timestamp())
 
     def ended(self, outcome: str, seconds: float) -> None:
         """Counts a request that ended after this many seconds."""

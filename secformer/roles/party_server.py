@@ -7,11 +7,13 @@ import threading
 
 from secformer.mpc.meter import Cost
 from secformer.roles.audit import opened
+from secformer.roles.budgets import JOURNAL, Ledger
 from secformer.roles.engine import Engine
 from secformer.roles.jobs import Jobs
 from secformer.roles.monitoring import Metrics, Status
 from secformer.roles.settings import PartySettings
 from secformer.roles.signals import share_the_interpreter
+from secformer.roles.signing import Signer
 from secformer.roles.web import Web, serve
 
 ENDING = 10.0  # seconds in which the engine must end
@@ -41,18 +43,24 @@ class Reports:
 def run_party(settings: PartySettings) -> None:
     """Serves until SIGINT or SIGTERM. Raises ModelError, SettingsError, BackendUnavailable at the start."""
     share_the_interpreter()
-    audit = opened(settings.audit, settings.audit_folder, f"party{settings.rank}", settings.tls, settings.audit_mb)
-    jobs, status = Jobs(settings.queue), Status()
+    signer = Signer(settings.tls)
+    audit = opened(settings.audit, settings.audit_folder, f"party{settings.rank}", signer, settings.audit_mb)
+    jobs, status = Jobs(settings.queue, settings.half_deadline), Status()
+    ledger = Ledger(settings.budgets, settings.state / JOURNAL)
     metrics = Metrics(status, jobs)
     engine = Engine(settings, jobs, Reports(status, metrics))
     metrics.show_audit(audit)
     metrics.count_sessions(engine.sessions.count)
+    metrics.certificate(engine.credentials.until)
     thread = threading.Thread(target=engine.run, name="engine", daemon=True)
     thread.start()
     try:
-        serve(settings, Web(settings, engine.public, jobs, status, metrics, engine.sessions, audit))
+        web = Web(settings, engine.public, jobs, status, metrics, engine.sessions, ledger, audit,
+                  signer if settings.receipts else None)
+        serve(settings, web, engine.credentials)
     finally:
         engine.stop()
         thread.join(ENDING)
+        ledger.close()
         audit.close()
         log.info("ended")

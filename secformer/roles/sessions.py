@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from secformer.models.run.decoding import Turn
@@ -25,6 +25,10 @@ MEGABYTE = 1 << 20
 Key = tuple[str, str]  # client and id: a stranger's session is not found
 
 log = logging.getLogger(__name__)
+
+
+class TooManySessions(ProtocolError):
+    """Every session that this client may have is open, and a step of each is running."""
 
 
 class SessionEnded(ProtocolError):
@@ -104,6 +108,14 @@ class Sessions:
             self._make_room(session, shape)
             return Stepping(session, shape, half.step.keep)
 
+    def admit(self, client: str) -> None:
+        """Raises TooManySessions where a client may not open another session, because none of its own is idle."""
+        with self._lock:
+            mine = [session for key, session in self._open.items() if key[0] == client]
+            if len(mine) >= self._settings.client_sessions and all(session.turn is not None for session in mine):
+                raise TooManySessions(f"one client may have {self._settings.client_sessions} sessions open here, and "
+                                      f"all of this one's are running a step; begin the session when one has ended")
+
     def begin(self, stepping: Stepping, run: str) -> None:
         """Both parties have agreed to run the step, in the run of that name: its slots are used up from now on."""
         session = stepping.session
@@ -131,6 +143,13 @@ class Sessions:
                 self._ended.popitem(last=False)
         if session is not None:
             log.info("session ended", extra={"fields": {"session": session.run, "client": client, "reason": reason}})
+
+    def end_of(self, client: str, reason: str) -> None:
+        """Ends every session of a client."""
+        with self._lock:
+            for owner, name in list(self._open):
+                if owner == client:
+                    self.end(client, name, reason)
 
     def end_all(self, reason: str) -> None:
         """Ends every session: the parties' link has ended, so they may not agree on what they keep."""
@@ -161,16 +180,28 @@ class Sessions:
     def _make_room(self, session: TextSession, shape: Shape) -> None:
         """Ends the oldest idle sessions of the same client, until there is room. Raises ProtocolError where that is not
         enough."""
-        most, room = self._settings.sessions, self._settings.session_mb * MEGABYTE // self._slot_bytes
-        if shape[1] > room:
+        settings, client = self._settings, session.key[0]
+        most, room = settings.sessions, settings.session_mb * MEGABYTE // self._slot_bytes
+        my_most, my_room = settings.client_sessions, settings.client_session_mb * MEGABYTE // self._slot_bytes
+        if shape[1] > min(room, my_room):
             raise ProtocolError(f"a text of {shape[1]} slots takes {shape[1] * self._slot_bytes / MEGABYTE:.0f} MB "
-                                f"here, more than session_mb allows; send a shorter one")
+                                f"here, more than {'session_mb' if shape[1] > room else 'client_session_mb'} allows; "
+                                f"send a shorter one")
         while True:
             others = [each for each in self._open.values() if each is not session]
-            if len(others) < most and sum(each.slots for each in others) + shape[1] <= room:
+            mine = [each for each in others if each.key[0] == client]
+            mine_fit = len(mine) < my_most and _slots(mine) + shape[1] <= my_room
+            if mine_fit and len(others) < most and _slots(others) + shape[1] <= room:
                 return
-            mine = next((each for each in others if each.key[0] == session.key[0] and each.turn is None), None)
-            if mine is None:
+            idle = next((each for each in mine if each.turn is None), None)
+            if idle is None and not mine_fit:
+                raise TooManySessions(f"one client may have {my_most} sessions of {settings.client_session_mb} MB here,"
+                                      f" and all of this one's are running a step; try again when one has ended")
+            if idle is None:
                 raise ProtocolError(f"{len(others)} sessions are open here, and there is no room for one more; try "
                                     f"again later")
-            self.end(*mine.key, "another session of the same client needed its room")
+            self.end(*idle.key, "another session of the same client needed its room")
+
+
+def _slots(sessions: Iterable[TextSession]) -> int:
+    return sum(each.slots for each in sessions)

@@ -19,12 +19,14 @@ from secformer.mpc.capture import GRAPHS
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.tcp import split_address
 from secformer.mpc.net.tls import Identity
+from secformer.roles.budgets import Budgets
 from secformer.roles.linking import MOST_SLOTS
 
 Address = tuple[str, int]
 S = TypeVar("S")
 LEVELS = ("debug", "info", "warning", "error")
-TLS = "tls"
+TLS, BUDGETS = "tls", "budgets"
+MOST_WAITING = 1 << 14  # the ids of all requests that wait fit a note between the parties
 OFF = ""  # the address of something that is turned off
 
 
@@ -78,8 +80,16 @@ class PartySettings(_Checked):
         default=30.0, metadata=_key("seconds", "how many seconds a client may take to send a request"))
     in_flight: int = field(default=2, metadata=_key(
         "whole", "how many requests run at the same time; must be the same at both parties", least=1, most=MOST_SLOTS))
-    queue: int = field(
-        default=1000, metadata=_key("whole", "how many requests may wait; further ones are refused", least=1))
+    queue: int = field(default=1000, metadata=_key(
+        "whole", "how many requests may wait; further ones are refused", least=1, most=MOST_WAITING))
+    half_deadline: float = field(default=10.0, metadata=_key(
+        "seconds", "how many seconds half a request may wait while the other party does not have the other half"))
+    client_requests: int = field(default=64, metadata=_key(
+        "whole", "how many requests of one client may be here at the same time, waiting or running", least=1))
+    held_mb: int = field(default=2048, metadata=_key(
+        "whole", "how much memory the bodies of all requests here may take together, in MB", least=2))
+    client_mb: int = field(default=512, metadata=_key(
+        "whole", "how much of that one client's requests may take, in MB; at most half of it", least=1))
     sessions: int = field(default=32, metadata=_key(
         "whole", "how many texts that clients generate may be open here at the same time", least=1))
     session_idle: float = field(default=600.0, metadata=_key(
@@ -88,6 +98,10 @@ class PartySettings(_Checked):
         "seconds", "after how many seconds such a text is ended, however much it is used"))
     session_mb: int = field(default=4096, metadata=_key(
         "whole", "how much memory such texts may take together, in MB", least=1))
+    client_sessions: int = field(default=16, metadata=_key(
+        "whole", "how many such texts one client may have open here at the same time", least=1))
+    client_session_mb: int = field(default=2048, metadata=_key(
+        "whole", "how much memory the texts of one client may take together, in MB", least=1))
     max_body_mb: int = field(default=256, metadata=_key("whole", "largest size of a request's body, in MB", least=1))
     max_tokens: int = field(default=4096, metadata=_key(
         "whole", "most positions in one request: the number of texts times the tokens of the longest text", least=1))
@@ -97,10 +111,17 @@ class PartySettings(_Checked):
     audit: str = field(default="required", metadata=AUDIT)
     audit_folder: Path = field(default=Path("audit"), metadata=AUDIT_FOLDER)
     audit_mb: int = field(default=64, metadata=AUDIT_MB)
+    receipts: bool = field(default=True, metadata=_key(
+        "flag", "true: clients get signed receipts of their requests; false: they get none"))
     log_level: str = field(default="info", metadata=LOG_LEVEL)
+    budgets: Budgets = field(default=Budgets(), metadata=_key(BUDGETS, "how much each client may ask per day"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.max_body_mb <= self.client_mb <= self.held_mb // 2:
+            raise SettingsError(f"max_body_mb must be at most client_mb, and client_mb at most half of held_mb, so "
+                                f"that one client's requests fit; got {self.max_body_mb}, {self.client_mb} and "
+                                f"{self.held_mb} MB")
         if self.dealer_wait >= self.deadline:  # else the other party ends the link first
             raise SettingsError(f"dealer_wait must be below deadline, got {self.dealer_wait:g} and {self.deadline:g} "
                                 f"seconds")
@@ -168,7 +189,7 @@ def template(cls: type, values: Mapping[str, Any], tls: Mapping[str, str]) -> st
     lines = [f"# Settings of secformer: {(cls.__doc__ or '').strip().rstrip('.').lower()}. Paths are relative to this "
              f"file.", ""]
     for f in fields(cls):
-        if f.name == TLS:
+        if f.name in (TLS, BUDGETS):
             continue
         choices = f": {', '.join(f.metadata['choices'])}" if f.metadata["kind"] == "choice" else ""
         lines.append(f"# {f.metadata['about']}{choices}")
@@ -177,8 +198,11 @@ def template(cls: type, values: Mapping[str, Any], tls: Mapping[str, str]) -> st
         else:
             lines.append(f"# {f.name} = {_toml(f.default)}")
         lines.append("")
-    lines += ["[tls]", "# PEM files: the private authority's certificate, this role's certificate, this role's key"]
-    lines += [f"{f.name} = {_toml(tls[f.name])}" for f in fields(Identity)]
+    lines += ["[tls]", "# PEM files: the private authority's certificate, this role's certificate, this role's key;",
+              "# the authority's list of revoked certificates. A running role reads them again when they change."]
+    lines += [f"{f.name} = {_toml(tls[f.name])}" for f in fields(Identity) if f.name in tls]
+    if any(f.name == BUDGETS for f in fields(cls)):
+        lines += ["", *Budgets.TEMPLATE]
     return "\n".join(lines) + "\n"
 
 
@@ -238,6 +262,11 @@ def _read(path: Path, name: str, value: Any, limits: Mapping[str, Any]) -> Any:
     kind = limits["kind"]
     if kind == TLS:
         return _identity(path, value)
+    if kind == BUDGETS:
+        try:
+            return Budgets.read(value)
+        except SettingsError as error:
+            raise SettingsError(f"{path}: {error}") from None
     if kind in ("flag", "whole", "seconds", "choice"):
         try:
             _require(name, value, limits)
@@ -263,6 +292,7 @@ def _identity(path: Path, given: Any) -> Identity:
     if not isinstance(given, dict):
         raise SettingsError(f"{path}: [tls] must be a table with the keys {', '.join(names)}")
     _refuse_unknown(path, "tls.", given, names)
+    names = [f.name for f in fields(Identity) if f.name in given or f.default is MISSING]
     for name in names:
         if not isinstance(given.get(name), str) or not given[name]:
             raise SettingsError(f"{path}: tls.{name} must be the path of a PEM file, got {given.get(name)!r}")

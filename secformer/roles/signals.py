@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 SWITCH = 5e-4  # seconds that a thread may hold the interpreter while others wait; Python's default is 5e-3
@@ -15,8 +16,9 @@ def share_the_interpreter() -> None:
     sys.setswitchinterval(SWITCH)
 
 
-def wait_for_signal() -> None:
-    """Returns when SIGINT or SIGTERM comes. Main thread only."""
+def wait_for_signal(tend: Callable[[], None] = lambda: None) -> None:
+    """Returns when SIGINT or SIGTERM comes. Until then, calls `tend` twice a second; SIGHUP asks for no more than
+    that. Main thread only."""
     asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -24,8 +26,10 @@ def wait_for_signal() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
     while not asked.wait(0.5):  # on some systems a signal does not interrupt an endless wait
-        pass
+        tend()
 
 
 def term_is_interrupt() -> None:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 
 from secformer.mpc.errors import AuthError, SettingsError
-from secformer.mpc.net.tls import Identity, role_of
+from secformer.mpc.net.tls import Certificate, Identity, role_of
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 HASH = hashes.SHA256()
@@ -118,6 +118,14 @@ def role_in(certificate: str) -> str:
     except (x509.ExtensionNotFound, ValueError):
         found = []
     return role_of({"subjectAltName": tuple(("DNS", name) for name in found)})
+
+
+def shown(certificate: str) -> Certificate:
+    """Of a certificate (PEM), what tells whether it has expired or was revoked, as `getpeercert` gives it. Raises
+    AuthError."""
+    leaf = _parsed(certificate)
+    until = leaf.not_valid_after_utc
+    return {"serialNumber": f"{leaf.serial_number:X}", "notAfter": f"{until:%b} {until.day:2d} {until:%H:%M:%S %Y} GMT"}
 
 
 def name_in(path: Path) -> str:

@@ -36,6 +36,10 @@ class Work:
     material: float = 0.0
 
 
+class Renewed(Exception):
+    """Both parties have ended the link while nothing ran, to make a new one."""
+
+
 class Slots(Generic[C]):
     """The slots of one link. Use them as a context manager: entering starts the threads; leaving ends the link and
     waits for the threads.
@@ -72,6 +76,13 @@ class Slots(Generic[C]):
             self._changed.wait_for(lambda: self.failed or self._free, timeout=patience)
             self.check()
             return self._free[0] if self._free else None
+
+    def idle(self, patience: float) -> bool:
+        """Whether nothing runs. Waits up to `patience` seconds for that. Raises as `check` does."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.failed or not any(self._work), timeout=patience)
+            self.check()
+            return not any(self._work)
 
     def wait_free(self, slot: int, patience: float) -> None:
         """Returns once this slot is free: the other party may be the first to end a run. Raises Desync for a slot that
@@ -136,7 +147,8 @@ class Slots(Generic[C]):
         with self._changed:
             self._ending = True
             self._changed.notify_all()
-        self._end_link("this party is shutting down" if error is None else reason(error))
+        if not isinstance(error, Renewed):  # then nothing runs, and both parties end the link by themselves
+            self._end_link("this party is shutting down" if error is None else reason(error))
         for thread in self._threads:
             thread.join()
         if self._error is not None and self._error is not error:

@@ -15,7 +15,7 @@ from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.store import SPACE, Receive, Store, run_bytes
 from secformer.mpc.errors import InputError, SettingsError
 from secformer.mpc.kernels import NumpyKernels
-from secformer.mpc.net.tls import client_context
+from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.party import Party
 from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.dealing import DealerClient
@@ -50,7 +50,7 @@ def stock(settings: PartySettings, lengths: Sequence[int], count: int, tell: Pro
     model = PartyModel(share.public, SecureSession(Party(1, share.public.fixed, kernels)))
     sizes = np.array(lengths)
     plan = model.plan(blind_batch(sizes, np.arange(sizes.max()) < sizes[:, None]))
-    dealer = DealerClient(settings.dealer, client_context(settings.tls), share.public.digest, model.provisioning,
+    dealer = DealerClient(settings.dealer, Credentials(settings.tls).client(), share.public.digest, model.provisioning,
                           deadline=settings.deadline)
     epoch = dealer.join(patience=settings.dealer_wait)
     store = Store(settings.store, epoch.seeds[1], epoch.name)

@@ -8,7 +8,8 @@ from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.store import SPACE, Store
 from secformer.mpc.errors import Desync, PeerLost, ProtocolError, SecformerError
 from secformer.mpc.net.channel import Buffer, Channel
-from secformer.mpc.net.tls import client_context
+from secformer.mpc.net.credentials import Credentials
+from secformer.mpc.net.tls import Context
 from secformer.roles.dealing import JOIN_PATIENCE, DealerClient
 from secformer.roles.epochs import LIVE, Epoch, State
 from secformer.roles.settings import PartySettings
@@ -20,14 +21,16 @@ class Supply:
     model    the model's digest
     weights  the plan of provisioning
     buffer   makes what corrections are received into, where the party has memory of its own for that
+    context  for connections to the dealer; by default, of the settings' certificate
     """
 
-    def __init__(self, settings: PartySettings, model: str, weights: Plan, buffer: Buffer | None = None):
+    def __init__(self, settings: PartySettings, model: str, weights: Plan, buffer: Buffer | None = None,
+                 context: Context | None = None):
         self._buffer = buffer
         self._rank, self._folder, self._patience = settings.rank, settings.store, settings.dealer_wait
         self._model, self._weights = model, weights.digest
         self._state = State(settings.state)
-        self._dealer = DealerClient(settings.dealer, client_context(settings.tls), model, weights,
+        self._dealer = DealerClient(settings.dealer, context or Credentials(settings.tls).client(), model, weights,
                                     deadline=settings.deadline)
         self._epoch: Epoch | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -19,43 +19,50 @@ from uvicorn import Config, Server
 
 from secformer.models.run.public import PublicModel
 from secformer.mpc.errors import InputError, SecformerError
+from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.tcp import listening
-from secformer.mpc.net.tls import server_context
-from secformer.roles.audit import Auditing, Unaudited
-from secformer.roles.chain import REQUEST, transcript
-from secformer.roles.connections import PEER, PatientLoop, client_protocol, refused
-from secformer.roles.jobs import DuplicateRequest, Expired, Jobs, QueueFull
-from secformer.roles.messages import ID_DIGITS, Answer, Half, body_digest, pack_answer, unpack_half
+from secformer.roles.audit import Auditing
+from secformer.roles.budgets import BudgetSpent, Ledger, Reservation
+from secformer.roles.connections import PEER, Clients, PatientLoop, Peer, client_protocol, refused
+from secformer.roles.entries import Entries, Entry
+from secformer.roles.jobs import Alone, DuplicateRequest, Expired, Jobs, QueueFull
+from secformer.roles.messages import ID_DIGITS, Answer, Half, pack_answer, unpack_half
 from secformer.roles.monitoring import Metrics, Status
-from secformer.roles.sessions import Sessions
+from secformer.roles.quotas import MEGABYTE, Crowded, OverQuota, Place, Quotas
+from secformer.roles.sessions import Sessions, TooManySessions
 from secformer.roles.settings import PartySettings
+from secformer.roles.signing import Signer
 
 BODY = "application/octet-stream"
 GRACE = 5          # seconds in which running requests may end when the server stops
 SPARE = 64         # connections in addition to those of waiting requests
 PACKERS = 2        # threads that pack and unpack bodies; more would take cores from the engine
-RETRY_AFTER = "2"  # seconds after which a client may try again if the party is not ready
-MEGABYTE = 1 << 20
-
-log = logging.getLogger(__name__)
+RETRY_AFTER = 2.0  # seconds after which a client may try again if the party is not ready, or has no room for it
+WATCH = 1.0        # seconds between looks at the certificates of connected clients
 
 
 class Refusal(Exception):
-    """A request that is refused, with an HTTP status and a kind for clients and metrics."""
+    """A request that is refused, with an HTTP status and a kind for clients and metrics. `after`: seconds after which
+    it may be sent again."""
 
-    def __init__(self, status: int, kind: str, message: str):
+    def __init__(self, status: int, kind: str, message: str, after: float | None = None):
         super().__init__(message)
-        self.status, self.kind = status, kind
+        self.status, self.kind, self.after = status, kind, after
 
 
 class Web:
     """What clients see of a party: it takes halves of requests and returns halves of answers."""
 
     def __init__(self, settings: PartySettings, public: PublicModel, jobs: Jobs, status: Status, metrics: Metrics,
-                 sessions: Sessions, audit: Auditing | None = None):
+                 sessions: Sessions, ledger: Ledger, audit: Auditing, signer: Signer | None = None):
+        """`signer` signs receipts; None: there are none."""
         self._settings, self._public = settings, public
         self._jobs, self._status, self._metrics, self._sessions = jobs, status, metrics, sessions
-        self._audit = audit or Unaudited()
+        self._quotas, self._ledger = Quotas(requests=(settings.client_requests, settings.queue + settings.in_flight),
+                                            mb=(settings.client_mb, settings.held_mb)), ledger
+        metrics.count_fairness(lambda: self._quotas.held, jobs.alone, ledger.share, ledger.spent)
+        self._audit = audit
+        self._entries = Entries(f"party{settings.rank}", public.digest, audit, signer)
         self._description = public.to_json().encode()
 
     def app(self) -> Starlette:
@@ -84,21 +91,22 @@ class Web:
 
     async def _end(self, request: Request) -> Response:
         """Ends a session of the client, if it has this one; it does not learn which."""
-        role, name = request.scope[PEER]
+        peer: Peer = request.scope[PEER]
+        role, name = peer.role, peer.name
         if role != "client":
             return _error(Refusal(403, "role", f"sessions are clients', but this certificate is {role}'s"), None)
         self._sessions.end(name, request.path_params["session"][:ID_DIGITS], "its client ended it")
         return JSONResponse({})
 
     async def _infer(self, request: Request) -> Response:
-        started, half, answer, outcome = time.monotonic(), None, None, "failed"
-        sent = ""
+        started, half, outcome = time.monotonic(), None, "failed"
+        entry = self._entries.begin(request.scope[PEER].name)
         try:
-            half = await self._half(request)
-            answer = await self._answer(request, half)
-            body = await asyncio.to_thread(pack_answer, answer, half.request)
-            sent, outcome = await asyncio.to_thread(body_digest, body), "answered"
-            return Response(body, media_type=BODY, headers={"X-Request-Id": half.request})
+            with _refusals(), self._quotas.enter(entry.client) as place:
+                entry.half = half = await self._half(request, place)
+                body, headers = await self._answered(request, half, place, entry)
+            outcome = "answered"
+            return Response(body, media_type=BODY, headers={"X-Request-Id": half.request, **headers})
         except ClientDisconnect:
             outcome = "client left"
             return Response(status_code=499)  # the client has left, so nobody reads this
@@ -107,61 +115,64 @@ class Web:
             return _error(refusal, half)
         finally:
             self._metrics.ended(outcome, time.monotonic() - started)
-            self._noted(request, half, answer, outcome, time.monotonic() - started, sent)
+            entry.end(outcome)
 
-    def _noted(self, request: Request, half: Half | None, answer: Answer | None, outcome: str, seconds: float,
-               sent: str) -> None:
-        """Writes an ended request into the audit log, and into the role's log: public facts, and digests."""
-        facts = {"client": request.scope[PEER][1], "request": half.request if half is not None else None,
-                 "outcome": outcome, "seconds": round(seconds, 3)}
-        noted: dict[str, Any] = {"model": self._public.digest}
-        if half is not None:
-            noted["shape"] = {"texts": len(half.lengths), "tokens": int(half.lengths.sum()),
-                              "digest": half.shape_digest}
-            noted["half"] = half.digest
-        if answer is not None and answer.ran is not None:
-            ran = answer.ran
-            noted |= {"epoch": ran.epoch, "run": ran.run, "plan": ran.plan, "answer": sent,
-                      "bytes": answer.cost.bytes, "rounds": answer.cost.rounds}
-            facts["packing"] = round(seconds - ran.waiting - ran.material - ran.computing, 3)
-        head = self._audit.append(REQUEST, {**facts, **noted, "transcript": transcript(noted)})
-        log.info("request ended", extra={"fields": facts | ({"audit": head.number} if head is not None else {})})
-
-    async def _half(self, request: Request) -> Half:
-        """The half of a request, after all checks. Raises Refusal."""
-        role, _ = request.scope[PEER]
-        if role != "client":
-            raise Refusal(403, "role", f"requests come from clients, but this certificate is {role}'s")
-        if reason := self._status.reason or self._audit.problem:
-            raise Refusal(503, "not ready", f"this party is not ready: {reason}")
-        most = self._settings.max_body_mb * MEGABYTE
-        body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > most:
-                raise Refusal(413, "too large", f"a body may have at most {self._settings.max_body_mb} MB here; send "
-                                                f"fewer texts per request")
-        public = self._public
+    async def _answered(self, request: Request, half: Half, place: Place, entry: Entry) -> tuple[bytes, dict[str, str]]:
+        """This party's half of the answer, as a body and headers, once the client's budget has paid for it. Raises
+        Refusal, BudgetSpent, ClientDisconnect."""
+        peer: Peer = request.scope[PEER]
+        reserved = self._ledger.reserve(peer.name, half.lengths.size if half.step is None else half.step.last)
         try:
-            half = await asyncio.to_thread(unpack_half, bytes(body), columns=public.columns, width=public.width,
-                                           longest=public.inputs.longest, max_tokens=self._settings.max_tokens)
+            answer = await self._answer(request, half, place)
+            if problem := peer.objection():  # it may have been revoked since the request came
+                raise Refusal(403, "certificate", problem)
+            return await asyncio.to_thread(_paid, reserved, answer, entry, half.request)
+        except SecformerError as error:
+            raise Refusal(500, type(error).__name__, str(error)) from error
+        finally:
+            reserved.release()
+
+    async def _half(self, request: Request, place: Place) -> Half:
+        """The half of a request, after all checks. Raises Refusal, OverQuota, Crowded."""
+        peer: Peer = request.scope[PEER]
+        if peer.role != "client":
+            raise Refusal(403, "role", f"requests come from clients, but this certificate is {peer.role}'s")
+        if reason := self._status.reason or self._audit.problem:
+            raise Refusal(503, "not ready", f"this party is not ready: {reason}", RETRY_AFTER)
+        most = self._settings.max_body_mb * MEGABYTE
+        body, public = bytearray(), self._public
+        with self._jobs.arriving(request.headers.get("x-request-id", "")[:ID_DIGITS]):
+            async for piece in request.stream():
+                if len(body) + len(piece) > most:
+                    raise Refusal(413, "too large", f"a body may have at most {self._settings.max_body_mb} MB here; "
+                                                    f"send fewer texts per request")
+                place.hold(len(piece))
+                body += piece
+        try:
+            half = await asyncio.to_thread(lambda: unpack_half(
+                bytes(body), columns=public.columns, width=public.width, longest=public.inputs.longest,
+                max_tokens=self._settings.max_tokens))
         except InputError as error:
             raise Refusal(400, "bad request", str(error)) from error
         if half.model != self._public.digest:
             raise Refusal(409, "other model", f"this party holds model {self._public.digest}, but the request is for "
                                               f"{half.model}; use the clients' folder of the same provisioning")
+        if half.step is not None and half.step.session == half.request:
+            self._sessions.admit(peer.name)
         return half
 
-    async def _answer(self, request: Request, half: Half) -> Answer:
+    async def _answer(self, request: Request, half: Half, place: Place) -> Answer:
         """Waits until the half is answered, its deadline passes, or its client leaves. Raises Refusal,
         ClientDisconnect."""
-        patience, (_, name) = self._settings.request_deadline, request.scope[PEER]
+        patience, peer = self._settings.request_deadline, request.scope[PEER]
         try:
-            running = asyncio.wrap_future(self._jobs.submit(half, name, patience))
+            job = self._jobs.submit(half, peer.name, patience)
+            place.until(job)
+            running = asyncio.wrap_future(job)
         except DuplicateRequest as error:
             raise Refusal(409, "duplicate", str(error)) from error
         except QueueFull as error:
-            raise Refusal(503, "queue full", str(error)) from error
+            raise Refusal(503, "queue full", str(error), RETRY_AFTER) from error
         leaving = asyncio.ensure_future(_left(request))
         either: set[asyncio.Future[Any]] = {running, leaving}
         try:
@@ -171,10 +182,13 @@ class Web:
             if leaving.done():
                 raise ClientDisconnect
             raise Refusal(504, "deadline", f"the request was not answered within {patience:g} s; send it again later")
+        except Alone as error:
+            raise Refusal(504, "alone", str(error)) from error
         except Expired as error:
             raise Refusal(504, "deadline", str(error)) from error
         except asyncio.CancelledError as error:
-            raise Refusal(503, "shutting down", "this party is shutting down; send the request again") from error
+            raise Refusal(503, "shutting down", "this party is shutting down; send the request again",
+                          RETRY_AFTER) from error
         except SecformerError as error:
             raise Refusal(500, type(error).__name__, str(error)) from error
         finally:
@@ -183,15 +197,44 @@ class Web:
             if running.done() and not running.cancelled():
                 running.exception()  # reads it, so that asyncio does not report it as never retrieved
 
+    async def watch(self, connected: Clients) -> None:
+        """Ends connections, and sessions, of clients whose certificates do not hold any more; until it is cancelled."""
+        while True:
+            await asyncio.sleep(WATCH)
+            for name, problem in connected.end_invalid().items():
+                self._sessions.end_of(name, problem)
+
 
 async def _left(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What one client may not have, as refusals of its requests."""
+    try:
+        yield
+    except OverQuota as error:
+        raise Refusal(429, "over quota", str(error), RETRY_AFTER) from error
+    except TooManySessions as error:
+        raise Refusal(429, "too many sessions", str(error), RETRY_AFTER) from error
+    except BudgetSpent as error:
+        raise Refusal(429, "budget spent", str(error), error.renews) from error
+    except Crowded as error:
+        raise Refusal(503, "crowded", str(error), RETRY_AFTER) from error
+
+
+def _paid(reserved: Reservation, answer: Answer, entry: Entry, request: str) -> tuple[bytes, dict[str, str]]:
+    """An answer as a body, and headers. It is counted and written down before anybody gets it."""
+    body = pack_answer(answer, request)
+    reserved.spend()
+    return body, entry.answered(answer, body)
+
+
 def _error(refusal: Refusal, half: Half | None) -> Response:
     request = half.request if half is not None else None
-    headers = {"Retry-After": RETRY_AFTER} if refusal.status == 503 else {}
+    headers = {"Retry-After": str(math.ceil(refusal.after))} if refusal.after is not None else {}
     return JSONResponse({"error": {"kind": refusal.kind, "message": str(refusal), "request": request}}, refusal.status,
                         headers | ({"X-Request-Id": request} if request else {}))
 
@@ -204,13 +247,14 @@ class _Quiet(Server):
         yield
 
 
-def serve(settings: PartySettings, web: Web) -> None:
-    """Serves until SIGINT or SIGTERM. Main thread only. Raises SettingsError if an address is taken."""
-    context = server_context(settings.tls, refused)
+def serve(settings: PartySettings, web: Web, credentials: Credentials) -> None:
+    """Serves until SIGINT or SIGTERM; SIGHUP reads the certificates again. Main thread only. Raises SettingsError if an
+    address is taken."""
+    context, connected = credentials.server(refused), Clients()
     common = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none", "server_header": False,
               "timeout_graceful_shutdown": GRACE}
     clients = _Quiet(Config(
-        web.app(), http=client_protocol(settings.header_deadline), ssl_context_factory=lambda *_: context,
+        web.app(), http=client_protocol(settings.header_deadline, connected), ssl_context_factory=lambda *_: context,
         limit_concurrency=settings.queue + SPARE, **common))  # type: ignore[arg-type]
     parts = [(clients, listening(settings.clients))]
     if settings.metrics is not None:
@@ -222,7 +266,10 @@ def serve(settings: PartySettings, web: Web) -> None:
         loop.set_default_executor(ThreadPoolExecutor(PACKERS, thread_name_prefix="bodies"))
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, _end, [server for server, _ in parts])
+        loop.add_signal_handler(signal.SIGHUP, lambda: credentials.renew(now=True))
+        watching = loop.create_task(web.watch(connected))
         await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in parts))
+        watching.cancel()
 
     with asyncio.Runner(loop_factory=PatientLoop) as runner:
         runner.run(both())

@@ -1,4 +1,4 @@
-"""What `secformer audit verify` found."""
+"""What `secformer audit` found: in a log, and in receipts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from secformer.roles.chain import Verdict
+from secformer.roles.kept_receipts import Verdict as Receipts
 
 
 def verified_json(verdict: Verdict) -> dict[str, Any]:
@@ -42,3 +43,22 @@ def verified(verdict: Verdict) -> RenderableType:
 
 def _counts(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
+
+
+def receipts_json(verdict: Receipts) -> dict[str, Any]:
+    return {"holds": verdict.bad is None, "bad": vars(verdict.bad) if verdict.bad is not None else None,
+            "receipts": verdict.receipts, "in_logs": verdict.found, "trusted": verdict.trusted}
+
+
+def receipts(verdict: Receipts) -> RenderableType:
+    table = Table("fact", "value")
+    logs = ", ".join(f"{count} in {party}'s log" for party, count in sorted(verdict.found.items()))
+    for name, value in (("requests with two receipts that hold", str(verdict.receipts)),
+                        ("lines of audit logs", logs or "not checked: give --log"),
+                        ("certificates", "of this authority" if verdict.trusted else "not checked: give --authority")):
+        table.add_row(name, value)
+    if verdict.bad is not None:
+        end = f"Does not hold: {verdict.bad.file}, line {verdict.bad.line}: {verdict.bad.problem}."
+    else:
+        end = "Every receipt holds."
+    return Group(table, Text(end))

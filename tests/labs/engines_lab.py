@@ -107,6 +107,9 @@ class _Directly:
         futures = [question(party, rank) for rank, party in enumerate(self._parties)]
         return tuple(future.result(120) for future in futures)
 
+    def patiently(self, attempt: Callable[[], Any], patience: float) -> Any:
+        return attempt()
+
     def resume(self) -> None: ...
 
     def hang_up(self) -> None: ...

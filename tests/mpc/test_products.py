@@ -92,19 +92,18 @@ def multiplied(pairs: Sequence[tuple[Chosen, Chosen]], widths: Sequence[int], ke
         fields[0][field.name], fields[1][field.name] = mine, reduced(value - mine, field.bits)
     masked: list[list[Any]] = [[], []]
     results = []
-    for rank, opens in ((0, False), (1, False), (0, True), (1, True)):
-        def open_(verb: str, items: Any, rank: int = rank, opens: bool = opens) -> Any:
-            if not opens:
-                masked[rank] = [m.words if isinstance(m, Masked) else m for m, _ in items]
-                raise StopIteration
-            return [reduced(a + b, bits) for a, b, (_, bits) in zip(*masked, items, strict=True)]
-
+    steps = []
+    for rank in (0, 1):
         party: Any = SimpleNamespace(rank=rank, kernels=kernels, take=lambda kind, rank=rank: Given(fields[rank]),
-                                     open=open_, see=lambda *_: None)
-        try:
-            results.append(linear.hadamard(party, given[rank], list(widths)))
-        except StopIteration:
-            continue
+                                     see=lambda *_: None)
+        steps.append(linear.hadamard(party, given[rank], list(widths)))
+        _, items = next(steps[rank])
+        masked[rank] = [m.words if isinstance(m, Masked) else m for m, _ in items]
+    opened = [reduced(a + b, bits) for a, b, (_, bits) in zip(*masked, items, strict=True)]
+    for each in steps:
+        with pytest.raises(StopIteration) as end:
+            each.send(opened)
+        results.append(end.value.value)
     return [reduced(a + b, width) for a, b, width in zip(*results, widths, strict=True)]
 
 

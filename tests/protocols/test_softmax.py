@@ -249,10 +249,10 @@ WAYS = {
 
 @pytest.mark.parametrize("guarded", [False, True])
 @pytest.mark.parametrize("way, t, rounds, score, value", [
-    ("log_mean", 8, 5, 12, 9), ("log_mean", 128, 5, 12, 9), ("log_mean", 512, 5, 12, 9),
-    ("maximum", 128, 5, 12, 10), ("maximum", 512, 5, 12, 10),
-    ("thresholds", 8, 9, 14, 10), ("thresholds", 128, 9, 14, 10), ("thresholds", 512, 9, 14, 10),
-    ("tree", 8, 11, 14, 9), ("tree", 128, 19, 14, 10), ("wide", 128, 10, 15, 11), ("wide", 512, 14, 15, 11),
+    ("log_mean", 8, 4, 12, 9), ("log_mean", 128, 4, 12, 9), ("log_mean", 512, 4, 12, 9),
+    ("maximum", 128, 4, 12, 10), ("maximum", 512, 4, 12, 10),
+    ("thresholds", 8, 8, 14, 10), ("thresholds", 128, 8, 14, 10), ("thresholds", 512, 8, 14, 10),
+    ("tree", 8, 10, 14, 9), ("tree", 128, 18, 14, 10), ("wide", 128, 9, 15, 11), ("wide", 512, 13, 15, 11),
 ])
 def test_prices(way: str, t: int, rounds: int, score: int, value: int, guarded: bool) -> None:
     """The docstring's, by what a plan sends for T scores in each of T rows, and for twice as many values. A guard's

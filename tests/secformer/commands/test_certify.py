@@ -38,3 +38,29 @@ def test_init_and_certify_say_what_they_made_as_json(tmp_path: Path, capsys: pyt
     assert "not an empty folder" in caught.err and not caught.out
     assert main(["certify", str(folder), "client", "--name", "authority"]) == 1
     assert "taken" in capsys.readouterr().err
+
+
+def test_revoke_says_what_it_revoked_and_where_the_list_goes(tmp_path: Path,
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "certs"
+    main(["init", str(folder)])
+    for _ in range(2):
+        main(["certify", str(folder), "client", "--name", "alice"])
+    capsys.readouterr()
+    assert main(["revoke", str(folder), "alice", "--old", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    listed = x509.load_pem_x509_crl(Path(said["list"]).read_bytes())
+    assert [f"{each.serial_number:x}" for each in listed] == [each["serial"] for each in said["revoked"]]
+    assert [each["name"] for each in said["revoked"]] == ["alice"]
+    number = x509.load_pem_x509_certificate((folder / "alice" / "alice.pem").read_bytes()).serial_number
+    colons = ":".join(f"{number:040X}"[i : i + 2] for i in range(0, 40, 2))
+    assert main(["revoke", str(folder), "alice", "--serial", colons]) == 0
+    told = capsys.readouterr().out
+    assert f"{number:x}" in told and "revoked.pem" in told and "Running roles read it" in told
+    for wrong, said_ in ((["bob"], "no record of a certificate of 'bob'"), (["alice"], "is left to revoke"),
+                         (["alice", "--serial", "xyz"], "must be a serial number in hexadecimal digits")):
+        assert main(["revoke", str(folder), *wrong]) == 1
+        assert said_ in capsys.readouterr().err.replace("\n", " ")
+    assert main(["revoke", str(tmp_path / "none"), "alice"]) == 1
+    with pytest.raises(SystemExit):
+        main(["revoke", str(folder), "alice", "--old", "--serial", "1"])

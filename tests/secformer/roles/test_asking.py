@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 from links_lab import identity
+from roles_lab import until
 
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
 from secformer.mpc.meter import Cost
+from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.tls import client_context, server_context
 from secformer.roles import asking
 from secformer.roles.asking import BothParties, Busy, Left, PartyConnection
+from secformer.roles.certificates import REVOKED, issue, revoke
 from secformer.roles.messages import Answer, Half, pack_answer
 
 ID = "0123456789abcdef" * 2
@@ -32,6 +37,8 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, roles: Path, role: str) -> None:
         self.reply: Callable[[], tuple[int, bytes]] = lambda: (200, b"")
+        self.headers: dict[str, str] = {}  # of every answer
+        self.asked: list[str] = []         # ids of requests, as headers say
         self.closing = False  # whether a connection ends after its answer, without a word
         self.connections = 0
         super().__init__(("127.0.0.1", 0), Handler)
@@ -52,9 +59,12 @@ class Handler(BaseHTTPRequestHandler):
         super().setup()
 
     def do_GET(self) -> None:
+        self.server.asked.append(self.headers.get("X-Request-Id", ""))
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         status, body = self.server.reply()
         self.send_response(status)
+        for header in self.server.headers.items():
+            self.send_header(*header)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -97,7 +107,8 @@ def test_a_description_that_cannot_be_read(server: Server, party: PartyConnectio
         party.model()
 
 
-@pytest.mark.parametrize(("status", "kind"), [(400, InputError), (413, InputError), (503, Busy), (500, ProtocolError),
+@pytest.mark.parametrize(("status", "kind"), [(400, InputError), (413, InputError), (503, Busy), (429, Busy),
+                                              (500, ProtocolError),
                                               (409, ProtocolError), (504, ProtocolError)])
 def test_a_refusal_says_what_the_party_said(server: Server, party: PartyConnection, status: int,
                                             kind: type[SecformerError]) -> None:
@@ -189,6 +200,51 @@ def test_hanging_up_lasts_until_it_is_resumed(server: Server, party: PartyConnec
     assert party.model() == "abc"
 
 
+def test_a_party_learns_the_id_before_the_body(server: Server, party: PartyConnection) -> None:
+    server.reply = lambda: (200, pack_answer(Answer({}, 16, Cost("total")), ID))
+    party.infer(HALF)
+    assert server.asked == [ID]
+
+
+@pytest.mark.parametrize(("status", "header", "after"), [(429, "7", 7.0), (429, None, None), (429, "soon", None),
+                                                         (429, "-1", None), (503, "7", None)])
+def test_a_limit_says_when_to_ask_again(server: Server, party: PartyConnection, status: int, header: str | None,
+                                        after: float | None) -> None:
+    server.reply, server.headers = lambda: (status, b"full"), {} if header is None else {"Retry-After": header}
+    with pytest.raises(Busy) as caught:
+        party.infer(HALF)
+    assert caught.value.after == after
+
+
+def test_a_renewed_certificate_is_shown_on_the_next_connection(roles: Path, server: Server, tmp_path: Path) -> None:
+    """A kept connection is made anew for it, between two requests."""
+    folder = Path(shutil.copytree(roles, tmp_path / "roles"))
+    mine = Credentials(identity(folder, "client"))
+    party = PartyConnection(0, server.server_address, mine.client(), 20.0)  # type: ignore[arg-type]
+    server.reply = lambda: (200, b'{"digest": "abc"}')
+    assert [party.model() for _ in range(2)] == ["abc"] * 2 and server.connections == 1
+    issue(folder, "client")
+    mine.renew(now=True)
+    assert [party.model() for _ in range(2)] == ["abc"] * 2 and server.connections == 2
+    party.close()
+
+
+def test_a_party_whose_certificate_was_revoked_is_not_asked(roles: Path, server: Server, tmp_path: Path) -> None:
+    """Neither on a kept connection nor on a new one."""
+    folder = Path(shutil.copytree(roles, tmp_path / "roles"))
+    files = identity(folder, "client")
+    mine = Credentials(replace(files, revoked=folder / "client" / REVOKED))
+    party = PartyConnection(0, server.server_address, mine.client(), 20.0)  # type: ignore[arg-type]
+    server.reply = lambda: (200, b'{"digest": "abc"}')
+    assert party.model() == "abc"
+    revoke(folder, "party0")
+    mine.renew(now=True)
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match=r"the certificate of party0 at .* was revoked on .*; ask its operator"):
+            party.model()
+    assert len(server.asked) == 1
+
+
 # ---- both parties ----------------------------------------------------------------------------------------------------
 
 
@@ -259,3 +315,46 @@ def test_after_closing_nobody_is_asked(both: tuple[list[Server], BothParties]) -
     parties.close()
     with pytest.raises(Left, match="this client was closed while another thread used it"):
         parties.ask(model)
+
+
+# ---- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_at_a_limit_it_is_tried_again_within_patience(both: tuple[list[Server], BothParties]) -> None:
+    servers, parties = both
+    replies = [(429, b"full"), (429, b"full"), (200, b'{"digest": "abc"}')]
+    for server in servers:
+        server.reply, server.headers = lambda: (200, b'{"digest": "abc"}'), {"Retry-After": "0"}
+    servers[0].reply = lambda: replies.pop(0)
+    assert parties.patiently(lambda: parties.ask(model), 20.0) == ("abc", "abc") and not replies
+
+
+@pytest.mark.parametrize("headers", [{"Retry-After": "3600"}, {}])
+def test_a_limit_beyond_patience_is_said_at_once(both: tuple[list[Server], BothParties],
+                                                 headers: dict[str, str]) -> None:
+    servers, parties = both
+    for server in servers:
+        server.reply, server.headers = lambda: (429, b"this client may ask 3 texts per day"), headers
+    with pytest.raises(Busy, match="answered 429: this client may ask 3 texts per day"):
+        parties.patiently(lambda: parties.ask(model), 20.0)
+    assert all(len(server.asked) == 1 for server in servers)
+
+
+def test_hanging_up_ends_the_waiting_for_a_limit(both: tuple[list[Server], BothParties]) -> None:
+    servers, parties = both
+    for server in servers:
+        server.reply, server.headers = lambda: (429, b"full"), {"Retry-After": "60"}
+    errors: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            parties.patiently(lambda: parties.ask(model), 600.0)
+        except SecformerError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    until(lambda: all(server.asked for server in servers))
+    parties.hang_up()
+    thread.join(20)
+    assert not thread.is_alive() and isinstance(errors[0], ProtocolError)

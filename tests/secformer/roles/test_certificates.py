@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.tls import ROLES, Identity, client_context, host_name, server_context
 from secformer.roles import certificates
-from secformer.roles.certificates import PORTS, init, issue
+from secformer.roles.certificates import ISSUED, PORTS, REVOKED, init, issue, revoke
 from secformer.roles.settings import PartySettings, load_client, load_dealer, load_party
 
 
@@ -132,7 +132,8 @@ def test_certify_replaces_key_and_certificate_and_keeps_the_authority(authority:
     before = {p: p.read_bytes() for p in authority.rglob("*") if p.is_file()}
     made = issue(authority, "party1", days=30)
     changed = {p for p, raw in before.items() if p.read_bytes() != raw}
-    assert changed == {authority / "party1" / "party1.key", authority / "party1" / "party1.pem"}
+    assert changed == {authority / "party1" / "party1.key", authority / "party1" / "party1.pem",
+                       authority / "authority" / ISSUED}
     assert certificate(made.certificate).not_valid_after_utc == made.until.replace(microsecond=0)
     assert timedelta(days=29, hours=23) < made.until - datetime.now(UTC) <= timedelta(days=30)
     assert stat.S_IMODE((authority / "party1" / "party1.key").stat().st_mode) == 0o600
@@ -154,7 +155,7 @@ def test_one_more_client_gets_settings_that_work_and_keeps_them(made: Path, tmp_
     alone = Path(shutil.move(folder / "bob", tmp_path / "bob"))  # as it is on the client's machine
     settings, first = load_client(alone / "bob.toml"), load_client(folder / "client" / "client.toml")
     assert (settings.party0, settings.party1) == (first.party0, first.party1)
-    assert settings.tls == Identity(alone / "authority.pem", alone / "bob.pem", alone / "bob.key")
+    assert settings.tls == Identity(alone / "authority.pem", alone / "bob.pem", alone / "bob.key", alone / REVOKED)
     assert settings.model == alone / "model"
     client_context(settings.tls)
     shutil.move(alone, folder / "bob")
@@ -173,7 +174,7 @@ def test_one_more_client_of_an_authority_alone_or_of_broken_settings(made: Path,
     issue(folder, "client")  # which needs no address
     shutil.rmtree(folder / "client")
     issue(folder, "client", name="bob")
-    assert sorted(p.name for p in (folder / "bob").iterdir()) == ["authority.pem", "bob.key", "bob.pem"]
+    assert sorted(p.name for p in (folder / "bob").iterdir()) == ["authority.pem", "bob.key", "bob.pem", REVOKED]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "a/b", ".", "a.b", "é", "x" * 65, "a\n"])
@@ -225,3 +226,67 @@ def test_an_expired_authority_signs_nothing(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.undo()
     with pytest.raises(SettingsError, match=r"expired on .*secformer init"):
         issue(tmp_path, "party0")
+
+
+# ---- revoking --------------------------------------------------------------------------------------------------------
+
+
+def listed(path: Path) -> set[int]:
+    return {each.serial_number for each in x509.load_pem_x509_crl(path.read_bytes())}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    init(folder := tmp_path / "certs")
+    return folder
+
+
+def test_a_new_authority_has_revoked_nothing_and_roles_have_its_list(folder: Path) -> None:
+    found = x509.load_pem_x509_crl((folder / "authority" / REVOKED).read_bytes())
+    authority = certificate(folder / "authority" / "authority.pem")
+    assert found.is_signature_valid(authority.public_key()) and not list(found)  # type: ignore[arg-type]
+    assert found.next_update_utc == authority.not_valid_after_utc, "it stays in force"
+    for role in ROLES:
+        assert (folder / role / REVOKED).read_bytes() == (folder / "authority" / REVOKED).read_bytes()
+
+
+def test_revoking_lists_serial_numbers_everywhere(folder: Path) -> None:
+    first = certificate(issue(folder, "client", name="alice").certificate).serial_number
+    second = certificate(issue(folder, "client", name="alice").certificate).serial_number
+    shutil.rmtree(folder / "alice")  # it is on the client's machine
+    assert [(each.name, each.serial) for each in revoke(folder, "alice", old=True)] == [("alice", first)]
+    assert listed(folder / "authority" / REVOKED) == listed(folder / "party0" / REVOKED) == {first}
+    assert [each.serial for each in revoke(folder, "alice")] == [second]
+    mine = certificate(folder / "party1" / "party1.pem").serial_number
+    assert [each.serial for each in revoke(folder, "party1", serial=mine)] == [mine]
+    assert listed(folder / "dealer" / REVOKED) == {first, second, mine}, "and those before stay revoked"
+    issue(folder, "client", name="alice")
+    assert listed(folder / "alice" / REVOKED) == {first, second, mine}, "a new client gets the list as it is"
+
+
+def test_what_revoke_refuses(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no record of a certificate of 'alice'; check the name, or give the seri"):
+        revoke(folder, "alice")
+    with pytest.raises(SettingsError, match="no certificate of 'client' is left to revoke: 1 have not expired, 0 of "
+                                            "these are revoked, and the newest is to stay"):
+        revoke(folder, "client", old=True)
+    revoke(folder, "client")
+    with pytest.raises(SettingsError, match=r"1 have not expired, 1 of these are revoked$"):
+        revoke(folder, "client")
+    with pytest.raises(SettingsError, match="does not hold a readable authority"):
+        revoke(tmp_path, "client")
+    assert len(revoke(folder, "lost", serial=77)) == 1, "a certificate that was issued before there was a record"
+    (folder / "authority" / REVOKED).write_text("cut")
+    with pytest.raises(SettingsError, match=r"the list of revoked certificates, cannot be read .* put back a copy"):
+        revoke(folder, "party0")
+    for junk in ("{", "[]", '{"name": "party0"}'):
+        (folder / "authority" / ISSUED).write_text(junk + "\n")
+        with pytest.raises(SettingsError, match="the record of issued certificates, cannot be read"):
+            revoke(folder, "party0")
+
+
+def test_certificates_that_have_expired_need_no_revoking(folder: Path) -> None:
+    record = folder / "authority" / ISSUED
+    record.write_text(record.read_text().replace(str(datetime.now(UTC).year + 1), "2001"))
+    with pytest.raises(SettingsError, match="0 have not expired"):
+        revoke(folder, "client")

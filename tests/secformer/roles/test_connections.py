@@ -7,13 +7,14 @@ import contextlib
 import logging
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from secformer.mpc.net.tls import Identity, client_context, host_name, server_context
 from secformer.roles import connections
 from secformer.roles.certificates import init
-from secformer.roles.connections import PatientLoop, refused
+from secformer.roles.connections import Clients, PatientLoop, Peer, refused
 
 
 def identity(folder: Path, role: str) -> Identity:
@@ -90,3 +91,43 @@ def test_a_good_handshake_is_not_logged(roles: Path, caplog: pytest.LogCaptureFi
     with asyncio.Runner(loop_factory=PatientLoop) as runner:
         assert runner.run(served()) == b"hello"
     assert not [r for r in caplog.records if r.name.startswith("secformer")]
+
+
+class Connection:
+    """Stands for a client's connection."""
+
+    def __init__(self, peer: Peer, idle: bool):
+        self.peer, self.idle, self.closed = peer, lambda: idle, False
+        self.transport = self
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+class Objecting:
+    """Stands for a context that objects to certificates of these serial numbers."""
+
+    def __init__(self) -> None:
+        self.revoked: set[str] = set()
+
+    def objection(self, certificate: Any) -> str:
+        return "was revoked on 2026-01-01" if certificate["serialNumber"] in self.revoked else ""
+
+
+def test_connections_of_revoked_certificates_end_and_clients_are_named_once() -> None:
+    """A client that has shown another certificate since is not named: its sessions go on."""
+    context, clients = Objecting(), Clients()
+    old, new, other = (Peer("client", name, {"serialNumber": number}, context)  # type: ignore[arg-type]
+                       for name, number in (("alice", "1"), ("alice", "2"), ("bob", "3")))
+    connections = [Connection(old, True), Connection(old, False), Connection(new, True), Connection(other, True)]
+    for connection in connections:
+        clients.came(connection)
+        clients.asked(connection.peer)
+    assert clients.end_invalid() == {} and not any(connection.closed for connection in connections)
+    context.revoked = {"1", "3"}
+    assert clients.end_invalid() == {"bob": other.objection()} and "bob" in other.objection()
+    assert [connection.closed for connection in connections] == [True, False, False, True]
+    assert clients.end_invalid() == {}
+    for connection in connections:
+        clients.left(connection)
+    clients.left(connections[0])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -14,16 +16,17 @@ from links_lab import PLAN, notes_pair
 from roles_lab import until
 
 from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.errors import Desync, PeerLost, ProtocolError
+from secformer.mpc.errors import AuthError, Desync, PeerLost, ProtocolError
 from secformer.mpc.meter import Cost
 from secformer.roles import cycle as module
 from secformer.roles.cycle import Cycle, Needs
-from secformer.roles.jobs import Job, Jobs
+from secformer.roles.jobs import Alone, Job, Jobs
 from secformer.roles.messages import Answer, Half
-from secformer.roles.slots import Slots, Work
+from secformer.roles.slots import Renewed, Slots, Work
 
 LET_GO = threading.Event()
 LET_GO.set()
+ALONE = 1.0  # seconds that a half may wait alone
 OTHER_PLAN = Plan(PLAN.kinds, 2, 100)
 
 
@@ -75,6 +78,7 @@ class Computer:
         self.slots: dict[str, int] = {}
         self.held: dict[str, threading.Event] = {}
         self.problem: Exception | None = None
+        self.renewing = self.invalid = False
 
     def needs(self, job: Job) -> Needs:
         return Needs(self.needed)
@@ -82,6 +86,11 @@ class Computer:
     def begin(self, work: Work) -> None: ...
 
     def refused(self, job: Job, problem: str) -> None: ...
+
+    def renewal(self) -> bool:
+        if self.invalid:
+            raise AuthError("the certificate of the other party was revoked")
+        return self.renewing
 
     def rest(self) -> None:
         self.rested.set()
@@ -103,10 +112,11 @@ class Party:
     """One side of the cycle, in a thread of its own."""
 
     def __init__(self, rank: int, link: Any):
-        self.jobs, self.supply, self.computer, self.stop = Jobs(99), Supply(), Computer(), threading.Event()
+        self.jobs, self.supply, self.computer, self.stop = Jobs(999, ALONE), Supply(), Computer(), threading.Event()
         cycle = Cycle(self.jobs, self.supply, self.computer, self.stop, 30.0)  # type: ignore[arg-type]
         self._work, self._link = (cycle.follow if rank else cycle.lead), link
         self.error: Exception | None = None
+        self.ended = ""
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -118,12 +128,13 @@ class Party:
             self.error = error
 
     def _end_link(self, why: str) -> None:
+        self.ended = why
         self._link.hang_up()
         self.jobs.wake()
 
-    def ask(self, request: str, tokens: int = 1) -> Future[Answer]:
+    def ask(self, request: str, tokens: int = 1, client: str = "client") -> Future[Answer]:
         half = Half(request, "model", np.array([tokens]), np.ones((1, tokens), bool), seed=bytes(32))
-        return self.jobs.submit(half, "client", 60.0)
+        return self.jobs.submit(half, client, 60.0)
 
     def end(self) -> None:
         self.stop.set()
@@ -241,6 +252,92 @@ def test_halves_that_differ_do_not_run(parties: tuple[Party, Party], differ: str
     leader.ask("b")
     follower.computer.needed = PLAN
     assert follower.ask("b").result(30), "the link goes on"
+
+
+@pytest.mark.parametrize("checked", ["both parties", "party 0 alone"])
+def test_halves_of_two_clients_are_refused_at_both_parties(parties: tuple[Party, Party], checked: str,
+                                                           monkeypatch: pytest.MonkeyPatch,
+                                                           caplog: pytest.LogCaptureFixture) -> None:
+    """Neither client learns the other's name. Even if party 1 does not look, party 0 does."""
+    leader, follower = parties
+    if checked == "party 0 alone":
+        monkeypatch.setattr(leader.jobs, "clients", lambda ids: dict.fromkeys(ids, "mallory"))
+    with caplog.at_level(logging.WARNING, "secformer"):
+        futures = [leader.ask("a", client="alice"), follower.ask("a", client="mallory")]
+        for future in futures:
+            error = future.exception(30)
+            assert isinstance(error, ProtocolError) and "come from two clients" in str(error)
+            assert "alice" not in str(error) and "mallory" not in str(error)
+    assert not leader.computer.ran and not follower.computer.ran and not leader.supply.burnt
+    told = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "halves of two clients"]
+    assert told and {"alice", "mallory"} == {told[0]["client"], told[0]["client at the other party"]}
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(module, "read_ahead", lambda corrections, plan: corrections)
+    assert leader.ask("b", client="mallory") and follower.ask("b", client="mallory").result(30), "the link goes on"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_half_alone_is_dropped_soon_and_a_whole_request_waits(parties: tuple[Party, Party], rank: int) -> None:
+    """Both slots are busy for longer than a half may wait alone: what both parties have waits on."""
+    for party in parties:
+        party.computer.held = {"a": threading.Event(), "b": threading.Event()}
+    running = [party.ask(request) for request in "ab" for party in parties]
+    until(lambda: all(len(party.computer.ran) == 2 for party in parties))
+    alone, waiting = parties[rank].ask("alone"), [party.ask("c") for party in parties]
+    with parties[1 - rank].jobs.arriving("slow"):  # its other half is under way, over a thin line
+        slow = parties[rank].ask("slow")
+        error = alone.exception(30)
+        assert isinstance(error, Alone) and "did not get its half of the request within 1 s" in str(error)
+        assert not slow.done() and not any(future.done() for future in waiting)
+    assert isinstance(slow.exception(30), Alone) and not any(future.done() for future in waiting + running)
+    for party in parties:
+        for event in party.computer.held.values():
+            event.set()
+    assert all(future.result(30) for future in running + waiting)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_link_is_renewed_when_nothing_runs(parties: tuple[Party, Party], rank: int) -> None:
+    """Whichever party asks for it; no request is lost, and none begins meanwhile."""
+    leader, follower = parties
+    for party in parties:
+        party.computer.held = {"a": threading.Event()}
+    running = [party.ask("a") for party in parties]
+    until(lambda: all(len(party.computer.ran) == 1 for party in parties))
+    parties[rank].computer.renewing = True
+    until(lambda: leader.computer.rested.is_set())
+    time.sleep(0.2)  # until party 0 has heard of it
+    waiting = [party.ask("b") for party in parties]
+    time.sleep(0.2)
+    assert leader.error is None and follower.error is None and not any(future.done() for future in running + waiting)
+    for party in parties:
+        party.computer.held["a"].set()
+    assert all(future.result(30) for future in running)
+    for party in parties:
+        party._thread.join(30)
+        assert isinstance(party.error, Renewed) and not party.ended, "whoever uses the slots ends the link"
+    assert not any(future.done() for future in waiting) and [party.jobs.waiting() for party in parties] == [1, 1]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_link_is_renewed_under_a_steady_load(parties: tuple[Party, Party], rank: int) -> None:
+    """There is always a request that waits, so party 1 takes one with every answer."""
+    for number in range(400):
+        for party in parties:
+            party.ask(f"r{number}")
+    parties[rank].computer.renewing = True
+    for party in parties:
+        party._thread.join(30)
+        assert isinstance(party.error, Renewed)
+    assert parties[0].jobs.waiting() == parties[1].jobs.waiting() > 0
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_link_ends_when_the_other_partys_certificate_does_not_hold(parties: tuple[Party, Party], rank: int) -> None:
+    parties[rank].computer.invalid = True
+    parties[rank]._thread.join(30)
+    assert isinstance(parties[rank].error, AuthError) and "revoked" in str(parties[rank].error)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secformer.roles.jobs import DuplicateRequest, Expired, Jobs, QueueFull
+from secformer.roles.jobs import Alone, DuplicateRequest, Expired, Jobs, QueueFull
 from secformer.roles.messages import Half
 
 
@@ -131,3 +131,59 @@ def test_who_waits_for_candidates_may_be_told_that_it_is_enough() -> None:
     jobs.wake()
     waiting.join(30)
     assert not waiting.is_alive() and found == [[]]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_half_whose_other_half_is_unseen_ends_soon() -> None:
+    clock = Clock()
+    jobs = Jobs(9, 10.0, clock)
+    lone, both = jobs.submit(half("x"), "a", 600.0), jobs.submit(half("y"), "a", 600.0)
+    clock.now = 9.9
+    jobs.compare(["y", "of others"])
+    assert not lone.done() and jobs.alone() == 1 and jobs.here() == ["x", "y"]
+    clock.now = 10.0
+    late = jobs.submit(half("z"), "b", 600.0)
+    jobs.compare(["y"])
+    error = lone.exception(timeout=1)
+    assert isinstance(error, Alone) and "did not get its half of the request within 10 s; send both" in str(error)
+    assert not both.done() and not late.done() and jobs.candidates(9) == ["y", "z"] and jobs.alone() == 1
+    clock.now = 599.0
+    jobs.compare(["y"])
+    assert not both.done() and isinstance(late.exception(timeout=1), Alone)
+    jobs.compare([])  # its other half has gone
+    assert isinstance(both.exception(timeout=1), Alone) and jobs.waiting() == jobs.alone() == 0
+
+
+def test_without_a_link_nobody_can_know_what_is_alone() -> None:
+    clock = Clock()
+    jobs = Jobs(9, 10.0, clock)
+    lone = jobs.submit(half("x"), "a", 600.0)
+    clock.now = 100.0
+    jobs.linked()
+    jobs.compare([])
+    assert not lone.done()
+    clock.now = 110.0
+    jobs.compare([])
+    assert isinstance(lone.exception(timeout=1), Alone)
+
+
+def test_halves_that_arrive_are_here_but_cannot_be_taken() -> None:
+    jobs = Jobs(9)
+    with jobs.arriving("x"), jobs.arriving("x"), jobs.arriving("y"):
+        assert sorted(jobs.here()) == ["x", "y"] and jobs.candidates(9) == [] and jobs.take("x") is None
+    assert jobs.here() == []
+
+
+def test_who_sent_what() -> None:
+    jobs = Jobs(9)
+    for request, client in (("x", "a"), ("y", "b"), ("z", "a")):
+        jobs.submit(half(request), client, 60.0)
+    assert list(jobs.clients(jobs.candidates(9)).items()) == [("x", "a"), ("y", "b"), ("z", "a")]
+    jobs.cancel("y")
+    assert jobs.clients(["y", "z"]) == {"z": "a"}

@@ -10,7 +10,7 @@ from links_lab import PLAN, notes_pair, said
 
 from secformer.mpc.errors import Desync
 from secformer.mpc.fixed import FixedPoint
-from secformer.roles.link import Offer, Taken, compare, hear_offer, hear_taken, hello
+from secformer.roles.link import Offer, Reply, Taken, compare, hear_offer, hear_reply, hello
 
 
 def greeting(rank: int, **changes: Any) -> dict[str, Any]:
@@ -41,11 +41,13 @@ def test_no_hello_at_all() -> None:
         compare(greeting(0), {"take": None}, "party 1")
 
 
-@pytest.mark.parametrize("taken", [Taken("id", "s", "plan", "live", 7, state="x"), Taken("id", error="no material")])
-def test_what_is_taken_comes_over(taken: Taken) -> None:
+@pytest.mark.parametrize("reply", [
+    Reply(Taken("id", "s", "plan", "live", 7, state="x", client="alice")), Reply(Taken("id", error="no material")),
+    Reply(), Reply(here=(), renew=True), Reply(Taken("id"), ("id", "other"))])
+def test_what_is_taken_comes_over(reply: Reply) -> None:
     near, far = notes_pair()
-    taken.tell(far)  # type: ignore[arg-type]
-    assert hear_taken(near) == taken  # type: ignore[arg-type]
+    reply.tell(far)  # type: ignore[arg-type]
+    assert hear_reply(near) == reply  # type: ignore[arg-type]
 
 
 def test_a_run_is_named_by_space_and_serial() -> None:
@@ -53,27 +55,32 @@ def test_a_run_is_named_by_space_and_serial() -> None:
 
 
 def test_nothing_taken() -> None:
-    assert hear_taken(said({"take": None})) is None
+    assert hear_reply(said({"take": None})) == Reply()
 
 
-@pytest.mark.parametrize("note", [{"take": "id"}, {"take": "id", "shape": "", "plan": "", "space": "", "serial": "x",
-                                                    "error": ""}])
+@pytest.mark.parametrize("note", [{"take": "id"}, {"take": None, "here": "id"}, {"take": None, "here": [1]},
+                                  {"take": "id", "shape": "", "plan": "", "space": "", "serial": "x", "error": ""}])
 def test_an_answer_that_cannot_be_read(note: dict[str, Any]) -> None:
     with pytest.raises(Desync, match="party1 answered an offer with a note that cannot be read"):
-        hear_taken(said(note))
+        hear_reply(said(note))
 
 
-@pytest.mark.parametrize("offer", [Offer(("a", "b"), {"live": 3}, 1), Offer((), {"live": -1}), Offer(("a",), {}, 0)])
+@pytest.mark.parametrize("offer", [
+    Offer({"b": "alice", "a": "bob"}, {"live": 3}, 1), Offer({}, {"live": -1}), Offer({"a": "bob"}, {}, 0),
+    Offer({}, {}, here=("a",)), Offer({}, {}, renew=True)])
 def test_an_offer_comes_over(offer: Offer) -> None:
     near, far = notes_pair()
     offer.tell(far)  # type: ignore[arg-type]
-    assert hear_offer(near) == offer  # type: ignore[arg-type]
+    came = hear_offer(near)  # type: ignore[arg-type]
+    assert came == offer and list(came.requests) == list(offer.requests), "in fair order"
 
 
-@pytest.mark.parametrize("note", [{}, {"requests": [1], "last": {}, "slot": 0}, {"requests": 3, "last": {}, "slot": 0},
-                                  {"requests": [], "last": [1], "slot": 0}, {"requests": ["a"], "last": {}},
-                                  {"requests": [], "last": {"live": "x"}, "slot": 0},
-                                  {"requests": ["a"], "last": {}, "slot": None}])
+@pytest.mark.parametrize("note", [{}, {"requests": ["a"], "last": {}, "slot": 0},
+                                  {"requests": {"a": 1}, "last": {}, "slot": 0}, {"requests": 3, "last": {}, "slot": 0},
+                                  {"requests": {}, "last": [1], "slot": 0}, {"requests": {"a": "b"}, "last": {}},
+                                  {"requests": {}, "last": {"live": "x"}, "slot": 0},
+                                  {"requests": {}, "last": {}, "slot": None, "here": {"a": 1}},
+                                  {"requests": {"a": "b"}, "last": {}, "slot": None}])
 def test_an_offer_that_cannot_be_read(note: dict[str, Any]) -> None:
     with pytest.raises(Desync, match="party1 made an offer that cannot be read"):
         hear_offer(said(note))

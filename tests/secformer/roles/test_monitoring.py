@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from secformer.mpc.meter import Meter
 from secformer.roles.jobs import Jobs
 from secformer.roles.monitoring import Metrics, Status
@@ -47,3 +49,13 @@ def test_outcomes_seconds_and_costs_add_up() -> None:
     assert now["secformer_request_seconds_count"] == 3 and now["secformer_request_seconds_sum"] == 3.2
     assert now['secformer_request_seconds_bucket{le="0.25"}'] == 2
     assert now["secformer_waiting_requests"] == 0
+
+
+def test_limits_of_clients_are_numbers_without_names() -> None:
+    metrics = Metrics(Status(), Jobs(3))
+    metrics.count_fairness(lambda: 7.0, lambda: 2.0, lambda: 0.5, lambda: 1.0)
+    metrics.certificate(lambda: datetime.fromtimestamp(1000, UTC))
+    now = values(metrics)
+    assert (now["secformer_held_bytes"], now["secformer_halves_alone"]) == (7.0, 2.0)
+    assert (now["secformer_budget_share"], now["secformer_budgets_spent"]) == (0.5, 1.0)
+    assert now["secformer_certificate_expires_seconds"] == 1000

@@ -34,7 +34,7 @@ from secformer.mpc.errors import InputError, ProtocolError
 from secformer.mpc.net.tls import Identity, client_context, host_name
 from secformer.mpc.net.wire import HEADER_BYTES
 from secformer.roles import certificates
-from secformer.roles.certificates import init, issue
+from secformer.roles.certificates import REVOKED, init, issue
 from secformer.roles.messages import Half, StepRequest, pack_half
 from secformer.roles.settings import load_client
 from secformer.roles.trial import LocalRoles
@@ -139,7 +139,7 @@ def test_a_foreign_authority_is_refused(up: LocalRoles, tmp_path: Path) -> None:
           connect(settings) as model,
           pytest.raises(ProtocolError, match="certificate")):
         model.infer(TEXT)
-    with (identity(up, authority=there / "authority.pem") as settings,
+    with (identity(up, authority=there / "authority.pem", revoked=there / REVOKED) as settings,
           connect(settings) as model,
           pytest.raises(ProtocolError, match="is not party")):  # and this client refuses the parties
         model.infer(TEXT)

@@ -23,6 +23,7 @@ from secformer.mpc.errors import InputError, PeerLost, ProtocolError
 from secformer.mpc.ops.linear import OpenedRows
 from secformer.mpc.party import Party
 from secformer.roles import engine as module
+from secformer.roles.sessions import TooManySessions
 
 PROMPT, OTHER = "hello world", "The world"
 NEW = {"max_new_tokens": 5, "draft": None}
@@ -293,3 +294,57 @@ def test_the_views_of_two_steps_together(up: Engines, monkeypatch: pytest.Monkey
     for a, b in combinations([step[2] for step in steps], 2):
         apart = np.abs((a - b).astype(np.uint32).astype(np.int32).astype(np.int64))
         assert a.shape == (4, 16) and apart.min() > 2**8, "values below one mask would be a few units apart"
+
+
+# ---- limits of one client --------------------------------------------------------------------------------------------
+
+
+def limited(up: Engines, monkeypatch: pytest.MonkeyPatch, **limits: int) -> None:
+    for engine in up.engines:
+        sessions = engine.sessions
+        monkeypatch.setattr(sessions, "_settings", replace(sessions._settings, **limits))
+        monkeypatch.setattr(sessions, "_slot_bytes", 6 * 2**10)
+
+
+@pytest.mark.parametrize("limits", [{"client_sessions": 2, "sessions": 9}, {"client_session_mb": 1, "sessions": 9}])
+def test_one_clients_own_sessions_make_room_while_there_is_room_for_others(
+        up: Engines, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int]) -> None:
+    limited(up, monkeypatch, **limits)
+    with up.client() as mine, up.client("other") as theirs:
+        texts = [mine.decoding() for _ in range(3)]
+        for text in texts:
+            text.take([40])
+        assert [engine.sessions.count() for engine in up.engines] == [2, 2]
+        with pytest.raises(ProtocolError, match="another session of the same client needed its room"):
+            texts[0].take([41])
+        theirs.decoding().take([40])
+        texts[2].take([41])
+
+
+def test_a_client_whose_sessions_all_run_is_told_its_limit(up: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(up, monkeypatch, client_sessions=1, sessions=9)
+    sessions = up.engines[0].sessions
+    with up.client() as mine:
+        text = mine.decoding()
+        text.take([40])
+        sessions.admit("client")
+        (session,) = sessions._open.values()
+        monkeypatch.setattr(session, "turn", object())
+        with pytest.raises(TooManySessions, match="one client may have 1 sessions open here, and all of this"):
+            sessions.admit("client")
+        sessions.admit("other")
+        with pytest.raises(ProtocolError, match="one client may have 1 sessions of 2048 MB here, and all of"):
+            mine.decoding().take([40])
+        monkeypatch.undo()
+
+
+def test_the_sessions_of_one_client_end(up: Engines) -> None:
+    with up.client() as mine, up.client("other") as theirs:
+        text, other = mine.decoding(), theirs.decoding()
+        text.take([40])
+        other.take([40])
+        for engine in up.engines:
+            engine.sessions.end_of("client", "its certificate was revoked")
+        with pytest.raises(ProtocolError, match=r"the session has ended \(its certificate was revoked"):
+            text.take([41])
+        other.take([41])

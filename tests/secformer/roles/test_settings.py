@@ -13,6 +13,7 @@ from secformer.models.run.options import LONGEST
 from secformer.mpc.backend import BACKENDS
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.tls import Identity
+from secformer.roles.budgets import Budget, Budgets
 from secformer.roles.settings import (
     LEVELS,
     ClientSettings,
@@ -26,14 +27,15 @@ from secformer.roles.settings import (
 
 LOADERS: dict[type, Callable[[Path], Any]] = {
     PartySettings: load_party, DealerSettings: load_dealer, ClientSettings: load_client}
-TLS = {"authority": "a.pem", "certificate": "c.pem", "key": "c.key"}
+TLS = {"authority": "a.pem", "certificate": "c.pem", "key": "c.key", "revoked": "r.pem"}
 NEEDED: dict[type, dict[str, Any]] = {
     PartySettings: {"rank": 1, "model": "m.safetensors", "state": "state", "clients": ("127.0.0.1", 1),
                     "link": ("::1", 2), "dealer": ("dealer.example", 65535)},
     DealerSettings: {"listen": ("0.0.0.0", 0), "state": "/elsewhere/state"},
     ClientSettings: {"party0": ("a", 1), "party1": ("b", 2), "model": "../model"},
 }
-KEYS = [(cls, f) for cls in LOADERS for f in fields(cls) if f.name != "tls"]
+TABLES = ("tls", "budgets")
+KEYS = [(cls, f) for cls in LOADERS for f in fields(cls) if f.name not in TABLES]
 NOT_STRINGS = ["1", "true", "[]", "{}", "2026-01-01"]
 ADDRESSES = ["host", "host:", ":80", "host:65536", "host:-1", "host:x", "host:8²", "[]:80", "a:1 "]
 BAD: dict[str, list[str]] = {
@@ -46,6 +48,8 @@ BAD: dict[str, list[str]] = {
     "address": [*NOT_STRINGS, '""', *(f'"{a}"' for a in ADDRESSES)],
     "address?": [*NOT_STRINGS, *(f'"{a}"' for a in ADDRESSES)],
 }
+
+SMALL = {"client_mb": {"max_body_mb": "1"}, "held_mb": {"max_body_mb": "1", "client_mb": "1"}}  # what must fit in
 
 
 def text_of(cls: type, /, **changes: str) -> str:
@@ -67,7 +71,7 @@ def test_a_template_loads_back_to_the_defaults(tmp_path: Path, cls: type) -> Non
     for f in fields(cls):
         given = NEEDED[cls].get(f.name, f.default)
         if f.name == "tls":
-            given = Identity(tmp_path / "a.pem", tmp_path / "c.pem", tmp_path / "c.key")
+            given = Identity(tmp_path / "a.pem", tmp_path / "c.pem", tmp_path / "c.key", tmp_path / "r.pem")
         elif f.metadata["kind"] == "path":
             given = tmp_path / given
         assert getattr(settings, f.name) == given, f.name
@@ -77,7 +81,7 @@ def test_a_template_loads_back_to_the_defaults(tmp_path: Path, cls: type) -> Non
 def test_the_commented_defaults_of_a_template_are_the_defaults(tmp_path: Path, cls: type) -> None:
     """What a template shows behind a # means the same with the # taken away."""
     text = template(cls, NEEDED[cls], TLS)
-    names = [f.name for f in fields(cls) if f.name != "tls"]
+    names = [f.name for f in fields(cls) if f.name not in TABLES]
     lines = [line.removeprefix("# ") if line.removeprefix("# ").split(" = ")[0] in names else line
              for line in text.splitlines()]
     (tmp_path / "bare.toml").write_text("\n".join(lines), "utf-8")
@@ -86,7 +90,7 @@ def test_the_commented_defaults_of_a_template_are_the_defaults(tmp_path: Path, c
     assert LOADERS[cls](tmp_path / "bare.toml") == LOADERS[cls](path)
     assert sum(line.split(" = ")[0] in names for line in lines) == len(names), "a template explains every key"
     for f in fields(cls):
-        assert f.name == "tls" or f.metadata["about"] in text
+        assert f.name in TABLES or f.metadata["about"] in text
 
 
 @pytest.mark.parametrize(("cls", "f"), KEYS, ids=[f"{cls.__name__}.{f.name}" for cls, f in KEYS])
@@ -94,9 +98,9 @@ def test_every_key_has_bounds(tmp_path: Path, cls: type, f: Field[Any]) -> None:
     kind = f.metadata["kind"]
     bad = list(BAD[kind])
     if kind == "whole":
-        least = f.metadata["least"]
+        least, beside = f.metadata["least"], SMALL.get(f.name, {})
         bad.append(str(least - 1))
-        assert getattr(load(tmp_path, cls, **{f.name: str(least)}), f.name) == least
+        assert getattr(load(tmp_path, cls, **beside, **{f.name: str(least)}), f.name) == least
         if most := f.metadata.get("most"):
             bad.append(str(most + 1))
             assert getattr(load(tmp_path, cls, **{f.name: str(most)}), f.name) == most
@@ -146,7 +150,7 @@ def test_an_unknown_key_is_refused_with_a_hint(tmp_path: Path, key: str, hint: s
 def test_the_tls_table_is_closed_too(tmp_path: Path, key: str) -> None:
     path = tmp_path / "role.toml"
     whole = text_of(DealerSettings)
-    for bad in ("", f"{key} = 1\n", f'{key} = ""\n'):
+    for bad in ("", f"{key} = 1\n", f'{key} = ""\n')[key == "revoked":]:  # the list may be left out
         path.write_text(whole.replace(f'{key} = "{TLS[key]}"\n', bad), "utf-8")
         with pytest.raises(SettingsError, match=rf"tls\.{key} must be the path of a PEM file"):
             load_dealer(path)
@@ -199,7 +203,8 @@ DURATIONS = [(cls, f.name) for cls, f in KEYS if f.metadata["kind"] == "seconds"
 
 def test_all_durations_are_here() -> None:
     assert sorted({name for _, name in DURATIONS}) == [
-        "deadline", "dealer_wait", "header_deadline", "request_deadline", "session_age", "session_idle"]
+        "deadline", "dealer_wait", "half_deadline", "header_deadline", "request_deadline", "session_age",
+        "session_idle"]
     assert {cls for cls, _ in DURATIONS} == set(LOADERS)
 
 
@@ -217,7 +222,9 @@ def test_durations_are_checked_in_python_too(cls: type, name: str) -> None:
 
 @pytest.mark.parametrize(("cls", "changes", "says"), [
     (PartySettings, {"rank": 2}, "rank must be a whole number from 0 to 1, got 2"),
-    (PartySettings, {"rank": True}, "rank"), (PartySettings, {"queue": 0}, "of at least 1, got 0"),
+    (PartySettings, {"rank": True}, "rank"), (PartySettings, {"queue": 0}, "from 1 to 16384, got 0"),
+    (PartySettings, {"client_mb": 1025}, "client_mb at most half of held_mb.*got 256, 1025 and 2048 MB"),
+    (PartySettings, {"max_body_mb": 513}, "max_body_mb must be at most client_mb.*got 513, 512 and 2048 MB"),
     (DealerSettings, {"backend": "NumPy"}, "one of auto, numpy"), (DealerSettings, {"threads": 1.5}, "threads"),
     (ClientSettings, {"truncation": 1}, "truncation must be true or false, got 1"),
     (ClientSettings, {"batch_tokens": 0}, "batch_tokens"), (ClientSettings, {"in_flight": 0}, "from 1 to 8, got 0"),
@@ -226,3 +233,28 @@ def test_durations_are_checked_in_python_too(cls: type, name: str) -> None:
 def test_other_values_are_checked_in_python_too(cls: type, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         cls(**MADE[cls] | changes, tls=IDENTITY)
+
+
+def test_budgets_are_read_and_closed_too(tmp_path: Path) -> None:
+    path = tmp_path / "role.toml"
+    whole = text_of(PartySettings).replace("[budgets]\n", "")
+    assert load(tmp_path, PartySettings).budgets == Budgets()
+
+    def budgets(text: str) -> Budgets:
+        path.write_text(whole + text, "utf-8")
+        return load_party(path).budgets
+
+    read = budgets("[budgets]\nrequests_per_day = 7\n[budgets.clients.alice]\ntexts_per_day = 9\n"
+                   "[budgets.clients.bob]\nrequests_per_day = 0\n")
+    assert (read.of("alice"), read.of("bob"), read.of("carol")) == (Budget(7, 9), Budget(0), Budget(7))
+    for bad, said in (("[budgets]\nper_day = 1", "budgets must be a table with the keys requests_per_day, texts"),
+                      ("[budgets]\nrequests_per_day = -1", "requests_per_day must be a whole number of at least"),
+                      ("[budgets]\ntexts_per_day = true", "texts_per_day must be a whole number of at least 0, got T"),
+                      ("[budgets]\ntexts_per_day = 1.5", "got 1.5"), ('[budgets]\ntexts_per_day = "1"', "got '1'"),
+                      ("[budgets]\nclients = 3", "budgets.clients must be a table of tables"),
+                      ("[budgets.clients]\nalice = 3", "budgets.clients.alice must be a table")):
+        with pytest.raises(SettingsError, match=f"role.toml: .*{said}"):
+            budgets(bad)
+    with pytest.raises(SettingsError, match=r"\[budgets\] must be a table"):
+        path.write_text("budgets = 3\n" + whole, "utf-8")
+        load_party(path)

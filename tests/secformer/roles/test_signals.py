@@ -15,7 +15,7 @@ from secformer.roles import signals
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Puts back what the process had."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     interval = sys.getswitchinterval()
     yield
     for number, handler in kept.items():
@@ -27,6 +27,19 @@ def handlers() -> Iterator[None]:
 def test_waiting_ends_with_a_signal(number: signal.Signals) -> None:
     threading.Timer(0.2, signal.raise_signal, (number,)).start()
     signals.wait_for_signal()
+
+
+def test_a_hang_up_ends_nothing_and_waiting_tends() -> None:
+    tended = threading.Event()
+
+    def tend() -> None:
+        if not tended.is_set():
+            tended.set()
+            signal.raise_signal(signal.SIGHUP)
+            threading.Timer(0.2, signal.raise_signal, (signal.SIGTERM,)).start()
+
+    signals.wait_for_signal(tend)
+    assert tended.is_set()
 
 
 def test_a_term_is_an_interrupt() -> None:

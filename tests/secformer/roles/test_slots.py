@@ -14,7 +14,7 @@ from secformer.mpc.meter import Cost
 from secformer.roles.jobs import Job
 from secformer.roles.link import Taken
 from secformer.roles.messages import Answer
-from secformer.roles.slots import Slots, Work, reason
+from secformer.roles.slots import Renewed, Slots, Work, reason
 
 SOON, LATE = 0.05, 30.0
 
@@ -164,3 +164,22 @@ def test_a_client_that_left_a_running_request_fails_nothing() -> None:
 
 def test_only_errors_that_are_made_to_be_shown_are_told_to_the_peer() -> None:
     assert [reason(e) for e in (Desync("a"), OSError("b"), KeyError("c"))] == ["a", "b", "unexpected KeyError"]
+
+
+def test_idle_is_told_and_waited_for() -> None:
+    started, release = threading.Event(), threading.Event()
+
+    def run(slot: int, channel: str, work: Work) -> None:
+        started.set()
+        assert release.wait(30)
+        work.job.done.set_result(Answer({}, 16, Cost("x")))
+
+    ends: list[str] = []
+    with pytest.raises(Renewed), Slots(["a", "b"], run, ends.append) as slots:
+        assert slots.idle(0.0)
+        slots.start(0, work("x"))
+        assert started.wait(30) and not slots.idle(0.01)
+        release.set()
+        assert slots.idle(30.0)
+        raise Renewed
+    assert not ends, "a link that is renewed is ended by whoever makes the new one"

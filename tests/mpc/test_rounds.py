@@ -1,0 +1,152 @@
+"""Verbs that share a round: the same results, one round, and when it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from mpc_lab import ULP
+from mpc_lab import run as run_and_cost
+
+from secformer.mpc.errors import PeerLost, ProtocolError, SettingsError
+from secformer.mpc.functions import Series
+from secformer.mpc.rounds import Round
+from secformer.mpc.session import Session
+from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.sessions.recorder import PlanRecorder, ghost
+from secformer.mpc.shares import Share
+from secformer.mpc.simulate import World
+
+SINE = Series(period_bits=4, cos=(0.0, 0.0), sin=(0.0, 1.0))
+RNG = np.random.default_rng(3)
+X, Y = RNG.normal(size=(5, 4)), RNG.normal(size=(4, 3))
+
+
+def three(s: Session, x: Share, y: Share) -> list[Share]:
+    """A matrix product, an element-wise one and a series, which need nothing of each other."""
+    return [s.matmul(x, y), s.square(x), *s.series(x, [SINE])]
+
+
+def shared(s: Session, x: Share, y: Share) -> list[Share]:
+    with s.one_round():
+        return three(s, x, y)
+
+
+def run(program: Callable[..., Any], *values: np.ndarray) -> list[np.ndarray]:
+    return run_and_cost(program, *values)[0]
+
+
+def plan_of(program: Callable[..., Any], *shapes: tuple[int, ...]) -> Any:
+    return PlanRecorder().record(lambda s: program(s, *(s.accept(ghost(shape)) for shape in shapes)))
+
+
+def test_results_are_those_of_one_verb_after_another() -> None:
+    wanted = [X @ Y, X * X, np.sin(np.pi * X / 8.0)]
+    for found, value in zip(run(shared, X, Y), wanted, strict=True):
+        np.testing.assert_allclose(found, value, atol=16 * ULP)
+
+
+def test_one_round_and_no_byte_more() -> None:
+    one, each = plan_of(shared, X.shape, Y.shape), plan_of(three, X.shape, Y.shape)
+    assert (one.rounds, each.rounds) == (1, 3)
+    assert one.bytes == each.bytes
+    assert one.kinds == each.kinds
+
+
+def test_what_is_measured_is_what_was_recorded() -> None:
+    words = [np.zeros(v.shape, dtype=np.uint64) for v in (X, Y)]
+
+    def program(s: Session, given: Any) -> list[Any]:
+        return [s.reveal(v, "client") for v in shared(s, *(s.accept(w) for w in given))]
+
+    outcome = World().run(program, words, words)
+    assert outcome.cost.rounds == outcome.plan.rounds
+    assert outcome.plan.rounds == 4  # a truncation of each result
+
+
+def test_a_result_that_is_needed_ends_the_round() -> None:
+    """x y and x^2 go together, then (x y)^2 and the sine do."""
+    def program(s: Session, x: Share, y: Share) -> list[Share]:
+        with s.one_round():
+            xy, xx = s.mul(x, y), s.square(x)
+            return [s.square(xy), xx, *s.series(x, [SINE])]
+
+    assert plan_of(program, X.shape, X.shape).rounds == 2
+    found = run(program, X, X)
+    for each, value in zip(found, [X**4, X**2, np.sin(np.pi * X / 8.0)], strict=True):
+        np.testing.assert_allclose(each, value, atol=64 * ULP * (1.0 + X.max() ** 4))
+
+
+@pytest.mark.parametrize("asks", [
+    lambda s, v: v + 1.0, lambda s, v: v * 2.0, lambda s, v: v[0], lambda s, v: v.reshape(-1), lambda s, v: -v,
+    lambda s, v: s.settle(v), lambda s, v: v.sum(-1), lambda s, v: v.promise(3), lambda s, v: v.transpose(1, 0),
+    lambda s, v: s.concatenate([v, v]), lambda s, v: s.broadcast_to(v, (2, 5, 3)), lambda s, v: v.data,
+])
+def test_whatever_asks_for_data_runs_the_round(asks: Callable[[Session, Share], Any]) -> None:
+    def program(s: Session, x: Share, y: Share) -> Share:
+        with s.one_round():
+            v = s.matmul(x, y)
+            asks(s, v)
+            return s.matmul(x, y)
+
+    assert plan_of(program, X.shape, Y.shape).rounds >= 2
+    np.testing.assert_allclose(run(program, X, Y)[0], X @ Y, atol=16 * ULP)
+
+
+def test_shapes_and_scales_are_known_before() -> None:
+    s = PlainSession()
+    x, y = s.accept(X), s.accept(Y)
+    with s.one_round():
+        v = s.matmul(x, y)
+        assert (v.shape, v.ndim, v.size, v.frac) == ((5, 3), 2, 15, 32)
+        assert len(s._round._waiting) == 1, "nothing has run"  # type: ignore[union-attr]
+
+
+def test_operands_are_truncated_where_they_are_given() -> None:
+    def program(s: Session, x: Share, y: Share) -> list[Share]:
+        with s.one_round():
+            return [s.matmul(s.mul(x, x), y), s.square(x)]
+
+    assert plan_of(program, X.shape, Y.shape).rounds == 3, "the product, its truncation, and both others"
+
+
+def test_blocks_do_not_nest_and_end() -> None:
+    s = PlainSession()
+    x, y = s.accept(X), s.accept(Y)
+    with s.one_round(), pytest.raises(SettingsError, match="one block at a time"), s.one_round():
+        pass
+    with pytest.raises(ZeroDivisionError), s.one_round():
+        v = s.matmul(x, y)
+        raise ZeroDivisionError
+    assert s._round is None
+    np.testing.assert_array_equal(s.matmul(x, y).data, X @ Y)
+    np.testing.assert_array_equal(v.data, X @ Y)  # the twin can still compute what was put off
+
+
+def test_a_round_that_failed_gives_nothing() -> None:
+    def fails() -> Any:
+        raise PeerLost("gone")
+
+    waiting = Round(lambda jobs: [job() for job in jobs])
+    (late,) = waiting.put_off(fails, [(2,)])
+    with pytest.raises(PeerLost):
+        waiting.run()
+    with pytest.raises(ProtocolError, match="has failed"):
+        late.found()
+
+
+def test_nothing_put_off_takes_no_round() -> None:
+    def program(s: Session, x: Share) -> None:
+        with s.one_round():
+            x + x
+
+    assert plan_of(program, (3,)).rounds == 0
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (1, 4)])
+def test_empty_and_single_rows(shape: tuple[int, int]) -> None:
+    x = RNG.normal(size=shape)
+    for found, value in zip(run(shared, x, Y), [x @ Y, x * x, np.sin(np.pi * x / 8.0)], strict=True):
+        np.testing.assert_allclose(found, value, atol=16 * ULP)
