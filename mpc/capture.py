@@ -54,12 +54,13 @@ class Graph(Recorded):
     """The program of a world as a graph."""
 
     def __init__(self, recording: Recording, keys: KeyTable, table: Any, buffers: Sequence[Any], outcome: Outcome,
-                 fresh: Callable[[], int]):
+                 prepared: Callable[[], np.ndarray]):
+        """`prepared` gives the table of the keys of a run that has not been."""
         if not later(outcome.results):
             raise NotRecordable("the program reveals nothing; a graph repeats only what is computed on the GPU")
         super().__init__(recording, keys, table)
         self._stream, self._graph = recording.stream, recording.graph
-        self._buffers, self._outcome, self._fresh = buffers, outcome, fresh
+        self._buffers, self._outcome, self._prepared = buffers, outcome, prepared
         self._graph.upload(self._stream)
         self._next: np.ndarray | None = self._prepared()
 
@@ -78,9 +79,6 @@ class Graph(Recorded):
             results = tuple(done(result, backend) for result in self._outcome.results)
         cost = self._outcome.cost.lasting(time.perf_counter() - started)
         return Outcome(results, cost, script.plan)
-
-    def _prepared(self) -> np.ndarray:
-        return self._keys.words(self._fresh())
 
 
 class Graphs(Programs[Graph]):
@@ -107,7 +105,7 @@ class Graphs(Programs[Graph]):
             self.notes.append(note)
 
     def _recorded(self, script: Script, inputs: Inputs, play: Play) -> Graph:
-        xp, run, keys = self._kernels.xp, self._fresh(), KeyTable(self._seeds, script.plan)
+        xp, run, keys = self._kernels.xp, self._fresh(), KeyTable(len(self._seeds), script.plan)
         table, last = keys.room(xp), xp.zeros(1, dtype=np.uint64)
         buffers = [xp.array(given.words()) for given in inputs]  # copies: later runs write into them
         brought = Brought(xp, script.arrays, script.places)
@@ -118,12 +116,12 @@ class Graphs(Programs[Graph]):
             recording.keep(last)
             recording.begin()
             held = tuple(given.holding(buffer) for given, buffer in zip(inputs, buffers, strict=True))
-            with self._kernels.keys.recorded(table, keys.rows(run)):
+            with self._kernels.keys.recorded(table, keys.rows(self._seeds, run)):
                 outcome = play(held, run, recording)
             recording.join()
             with recording.stream:
                 table.fill(0)
-        return Graph(recording, keys, table, buffers, outcome, self._fresh)
+        return Graph(recording, keys, table, buffers, outcome, lambda: keys.words(self._seeds, self._fresh()))
 
 
 def graph_mode(mode: str) -> str:

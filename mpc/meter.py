@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+DEEPEST = 32  # scopes in each other that a cost from outside may have
+MOST = 2**63  # figures of a cost from outside stay below
 COUNTERS = ("seconds", "offline_seconds", "bytes", "offline_bytes", "rounds", "offline_rounds", "dealer_bytes")
 
 
@@ -90,10 +92,13 @@ class Cost:
         }
 
     @classmethod
-    def from_dict(cls, facts: Mapping[str, Any]) -> Cost:
-        """The inverse of `as_dict`. Raises KeyError, TypeError or ValueError for anything else."""
-        numbers: dict[str, Any] = {key: (float if key.endswith("seconds") else int)(facts[key]) for key in COUNTERS}
-        children = [cls.from_dict(child) for child in facts["children"]]
+    def from_dict(cls, facts: Mapping[str, Any], *, deep: int = DEEPEST) -> Cost:
+        """The inverse of `as_dict`, of at most `deep` scopes in each other. Raises KeyError, TypeError or ValueError
+        for anything else."""
+        if not deep:
+            raise ValueError(f"a cost has at most {DEEPEST} scopes in each other")
+        numbers: dict[str, Any] = {key: _figure(facts[key], whole=not key.endswith("seconds")) for key in COUNTERS}
+        children = [cls.from_dict(child, deep=deep - 1) for child in facts["children"]]
         return cls(str(facts["name"]), **numbers, children={c.name: c for c in children})
 
     def __str__(self) -> str:
@@ -109,6 +114,13 @@ class Cost:
         )
         for c in self.children.values():
             c._lines(lines, depth + 1)
+
+
+def _figure(value: Any, *, whole: bool) -> float:
+    """A figure of a cost. Raises ValueError for anything but a number that a cost can have."""
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not -MOST < value < MOST:
+        raise ValueError(f"a cost has numbers, got {str(value)[:40]}")
+    return value if whole else float(value)
 
 
 class Meter:

@@ -46,6 +46,10 @@ class Party:
         peer.buffer, self.watch = self.kernels.backend.buffer, None
         self._peer, self._source, self.meter, self._step = peer, source, meter, 0
 
+    def end(self) -> None:
+        """Ends a run: lets go of its channel and its correlations, and with them of its seed."""
+        self._peer = self._source = self.watch = None
+
     @property
     def peer(self) -> Channel:
         if self._peer is None:

@@ -2,6 +2,9 @@
 
 The only file that asks the operating system for randomness. A name is used by one consumer only, so a keystream never
 serves twice; two parties that know a seed expand the same words on any backend.
+
+The format of the streams is part of every key. So versions that cut keystreams into words in different ways share no
+keystream: the same name under the same seed gives words that have nothing in common.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import Kernels, NumpyKernels
 from secformer.mpc.kernels.words import BLOCK_BYTES, Key, Mask, Piece, Sealing, drawn
 
+FORMAT = "secformer keys 2"  # raise it whenever a name, or the words that are cut from a keystream, change
 SEED_BYTES = 32
+_PERSON = FORMAT.encode()  # at most 16 bytes
 MAX_BLOCKS = 1 << 32  # RFC 8439 counts blocks in 32 bits: 256 GiB per stream
 
 Name = str | int
@@ -29,7 +34,8 @@ def fresh_seed() -> bytes:
 
 
 def derive(seed: bytes, *name: Name) -> bytes:
-    """The 256-bit key of a name under a seed: keyed BLAKE2b over the length-prefixed parts of the name."""
+    """The 256-bit key of a name under a seed: keyed BLAKE2b over the length-prefixed parts of the name, personalised
+    with the format of the streams."""
     return next(derive_all(seed, spelt(*name), [b""]))
 
 
@@ -46,7 +52,7 @@ def _begun(seed: bytes, first: bytes) -> Any:
     """The hash of a key whose name begins so."""
     if len(seed) != SEED_BYTES:
         raise RangeError(f"a seed has {SEED_BYTES} bytes, got {len(seed)}; take one from fresh_seed()")
-    return hashlib.blake2b(first, key=seed, digest_size=32)
+    return hashlib.blake2b(first, key=seed, digest_size=32, person=_PERSON)
 
 
 def spelt(*name: Name) -> bytes:

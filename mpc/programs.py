@@ -41,28 +41,32 @@ def everything(name: Any) -> bool:
 
 
 class KeyTable:
-    """The keys of all streams of a plan's runs, under these seeds: one row each, behind the run's number."""
+    """The keys of all streams of a plan's runs: one row each, behind the run's number. Each run states its seeds, as
+    many as the role has; the table keeps none.
 
-    def __init__(self, seeds: Sequence[bytes], plan: Plan):
-        self._seeds = seeds
+    seeds  how many there are
+    """
+
+    def __init__(self, seeds: int, plan: Plan):
+        self._count = seeds
         self._names = [spelt(index, f.name) for index, kind in enumerate(plan.kinds) for f in kind.fields()]
 
-    def rows(self, run: Name) -> dict[bytes, int]:
+    def rows(self, seeds: Sequence[bytes], run: Name) -> dict[bytes, int]:
         """Where each key of a run stands in the table."""
-        return {key: row for row, key in enumerate(self._keys(run), start=1)}
+        return {key: row for row, key in enumerate(self._keys(seeds, run), start=1)}
 
-    def words(self, run: Name, number: int | None = None) -> np.ndarray:
+    def words(self, seeds: Sequence[bytes], run: Name, number: int | None = None) -> np.ndarray:
         """The table of a run: (rows, 4). `number` is above that of the run before; without it, `run` is the number."""
         number = int(run) if number is None else number
         stated = (number + 1).to_bytes(8 * ROW, "little")  # 0 says that there are no keys
-        return np.frombuffer(b"".join([stated, *self._keys(run)]), dtype="<u8").reshape(-1, ROW)
+        return np.frombuffer(b"".join([stated, *self._keys(seeds, run)]), dtype="<u8").reshape(-1, ROW)
 
     def room(self, xp: Any) -> Any:
         """Device memory for a table, without keys."""
-        return xp.zeros((1 + len(self._seeds) * len(self._names), ROW), dtype=np.uint64)
+        return xp.zeros((1 + self._count * len(self._names), ROW), dtype=np.uint64)
 
-    def _keys(self, run: Name) -> list[bytes]:
-        return [key for seed in self._seeds for key in derive_all(seed, spelt("run", run), self._names)]
+    def _keys(self, seeds: Sequence[bytes], run: Name) -> list[bytes]:
+        return [key for seed in seeds for key in derive_all(seed, spelt("run", run), self._names)]
 
 
 class Recorded:

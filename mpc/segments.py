@@ -26,7 +26,7 @@ from secformer.mpc.errors import ReusedRandomness
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.cuda.launch import CudaKernels
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.prg import Name
+from secformer.mpc.prg import Name, derive
 from secformer.mpc.programs import KeyTable, Programs, Recorded, Told, Which, done, everything, later, put
 from secformer.mpc.recording import Brought
 from secformer.mpc.script import Script
@@ -67,7 +67,7 @@ class Runs(Protocol):
 
         name      all that the program depends on, beside its input, its messages and the arrays of its script
         script    the program's; a program without a name is never recorded
-        seeds     those that its streams are expanded from
+        seeds     those that this run's streams are expanded from; as many for all runs
         run       names the run's streams: use a name once under a seed
         channels  by the names that the program knows them by
         given     its input, an array; None where it has none
@@ -137,8 +137,8 @@ class Segmented(Recorded):
         super().__init__(segmenting, keys, table)
         self._segments, self._buffer, self._results, self._facts = segmenting.segments, buffer, results, facts
 
-    def run(self, run: Name, number: int, script: Script, channels: Channels, given: Any, backend: CupyBackend,
-            ahead: int) -> Ran:
+    def run(self, seeds: Sequence[bytes], run: Name, number: int, script: Script, channels: Channels, given: Any,
+            backend: CupyBackend, ahead: int) -> Ran:
         """A program of the same name on another input, under the keys of the run of that name. `number` is above that
         of any run before in this lane."""
         stream = backend.xp.cuda.get_current_stream()
@@ -148,7 +148,7 @@ class Segmented(Recorded):
             put(self._buffer, given, stream)
         self._brought.hold(script.arrays, stream)
         out = _Outbox(backend, channels, ahead)
-        with self._under(self._keys.words(run, number), stream):
+        with self._under(self._keys.words(seeds, run, number), stream):
             for segment in self._segments:
                 for message in segment.received:
                     out.send()  # else this role and another may wait for each other
@@ -174,7 +174,7 @@ class Segments(Programs[Segmented]):
         super().__init__(kernels, backend, KEPT, told)
         self._ahead, self._last, self._numbers = ahead, kernels.xp.zeros(1, dtype=np.uint64), itertools.count()
         kernels.xp.cuda.get_current_stream().synchronize()
-        self._used: OrderedDict[tuple[tuple[bytes, ...], Name], None] = OrderedDict()
+        self._used: OrderedDict[tuple[bytes, ...], None] = OrderedDict()  # keys of their own: seeds are forgotten
         self._busy = threading.Lock()
 
     def run(self, name: Hashable, script: Script, seeds: Sequence[bytes], run: Name, channels: Channels, given: Any,
@@ -184,7 +184,8 @@ class Segments(Programs[Segmented]):
             return self._recorded(script, seeds, run, channels, given, play)
 
         def repeat(program: Segmented) -> Ran:
-            return program.run(run, next(self._numbers), script, channels, given, self._backend, self._ahead)
+            return program.run(seeds, run, next(self._numbers), script, channels, given, self._backend,
+                               self._ahead)
 
         with self._busy:
             self._burn(seeds, run)
@@ -200,22 +201,23 @@ class Segments(Programs[Segmented]):
         self._places = Places(self._kernels.xp)
 
     def _burn(self, seeds: Sequence[bytes], run: Name) -> None:
-        if (tuple(seeds), run) in self._used:
+        used = tuple(derive(seed, "used", run) for seed in seeds)
+        if used in self._used:
             raise ReusedRandomness(f"the run {run!r} came before; its masks would serve twice: use a fresh name")
-        self._used[tuple(seeds), run] = None
+        self._used[used] = None
         if len(self._used) > REMEMBERED:
             self._used.popitem(last=False)
 
     def _recorded(self, script: Script, seeds: Sequence[bytes], run: Name, channels: Channels, given: Any,
                   play: Play) -> Segmented:
         """Nothing is sent or received: whoever waits for this run's messages gets them afterwards."""
-        xp, keys = self._kernels.xp, KeyTable(seeds, script.plan)
+        xp, keys = self._kernels.xp, KeyTable(len(seeds), script.plan)
         table, buffer = keys.room(xp), None if given is None else xp.asarray(given)
         segmenting = Segmenting(xp, self._pool, self._places, Brought(xp, script.arrays, script.places))
         self._begin()
         noting = {name: Noting(name, channel, segmenting) for name, channel in channels.items()}
         with segmenting.running(), self._backend.recorded_alone(segmenting), \
-                self._kernels.keys.recorded_here(table, keys.rows(run)):
+                self._kernels.keys.recorded_here(table, keys.rows(seeds, run)):
             self._kernels.claim_keys(table, self._last)
             results, facts = play(noting, buffer)
             table.fill(0)

@@ -16,7 +16,7 @@ from tree import ROOT, imports, modules
 # Lowest first. A module belongs to the entry that is the longest prefix of its name.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.mpc", "secformer.mpc.errors"),
-    ("secformer.mpc.recording", "secformer.mpc.ring"),
+    ("secformer.mpc.recording", "secformer.mpc.ring", "secformer.mpc.strict_json"),
     ("secformer.mpc.constants",),
     ("secformer.mpc.backend",),
     tuple(f"secformer.mpc.kernels.{name}" for name in ("blas", "bundles", "tables", "standing", "taylor", "threads",

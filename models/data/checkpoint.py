@@ -6,7 +6,6 @@ bfloat16 has no NumPy type: its 16 bits are the upper half of a float32.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.errors import ModelError, RangeError
+from secformer.mpc.strict_json import read_foreign, read_own
 
 PathLike = str | os.PathLike[str]
 BLOCK = 1 << 22  # elements whose reach is looked at at a time
@@ -188,7 +188,8 @@ class Checkpoint:
 
 
 def _to_float(raw: np.ndarray, kind: str) -> np.ndarray:
-    return np.asarray(_widened(raw) if kind == "BF16" else raw).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN; `read` refuses every NaN
+        return np.asarray(_widened(raw) if kind == "BF16" else raw).astype(np.float64)
 
 
 def _widened(raw: np.ndarray) -> np.ndarray:
@@ -228,9 +229,11 @@ def _files(folder: Path) -> list[tuple[Path, set[str] | None]]:
             f"{conversion(folder)}" if any(folder.glob(TORCH)) else "Give a folder that holds the model's weights."
         raise ModelError(f"{folder} has neither {SINGLE} nor {INDEX}. {hint}")
     try:
-        places = json.loads(index.read_text("utf-8"))["weight_map"]
+        places = read_foreign(index.read_text("utf-8"))["weight_map"]
         by_file: dict[str, set[str]] = {}
         for name, file in places.items():
+            if not isinstance(file, str):
+                raise TypeError(f"the file of {name!r} is {file!r}")
             by_file.setdefault(file, set()).add(name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"cannot read {index}: it needs a 'weight_map' ({type(error).__name__}: {error})") from error
@@ -249,7 +252,7 @@ def _header(file: Path) -> dict[str, Stored]:
             names = set(handle.keys())
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
-            header: dict[str, Any] = json.loads(stream.read(length))
+            header: dict[str, Any] = read_own(stream.read(length))
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{file} is not a readable safetensors file: {error}; copy or download it again") from error
     start = 8 + length

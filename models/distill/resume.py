@@ -15,6 +15,7 @@ from torch import Tensor
 
 from secformer.models.distill.stage import Stage
 from secformer.mpc.errors import SettingsError
+from secformer.mpc.strict_json import read_foreign
 
 
 @dataclass
@@ -48,7 +49,7 @@ class TrainingRun:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "facts.json"
         if path.is_file():
-            before = json.loads(path.read_text("utf-8"))
+            before = _read(path)
             if differing := sorted(k for k in {*known, *before} if known.get(k) != before.get(k)):
                 raise SettingsError(f"{folder} holds training that was begun with other settings (differing: "
                                     f"{', '.join(differing)}); use the same ones, or remove the folder to start again")
@@ -61,7 +62,7 @@ class TrainingRun:
         path = self._path(stage)
         if not path.is_file():
             return State(), {}
-        facts = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        facts = _read(path.with_suffix(".json"))
         return State(**facts["state"]), load_file(str(path))
 
     def save(self, stage: Stage, state: State, tensors: Mapping[str, Tensor]) -> None:
@@ -82,6 +83,17 @@ class TrainingRun:
 
     def _path(self, stage: Stage) -> Path:
         return self.folder / f"{stage.name}.safetensors"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Raises SettingsError for a file that this module did not write."""
+    try:
+        facts = read_foreign(path.read_bytes())
+        if not isinstance(facts, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be read ({error}); remove the training folder to start again") from error
+    return facts
 
 
 def _write(path: Path, facts: Any) -> None:

@@ -6,7 +6,6 @@ one object per line.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from secformer.models.data.checkpoint import PathLike
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.heads import Head
 from secformer.mpc.errors import InputError, ModelError, SettingsError
+from secformer.mpc.strict_json import read_foreign
 
 FILES = {"train": "train.tsv", "dev": "dev.tsv"}
 JSON = (".jsonl", ".json")
@@ -199,7 +199,7 @@ def _json_rows(path: Path, lines: list[tuple[int, str]]) -> list[dict[str, Any]]
     rows = []
     for number, line in lines:
         try:
-            row = json.loads(line)
+            row = read_foreign(line)
         except ValueError as error:
             raise InputError(f"{path}, line {number}: not JSON ({error}); give one object per line") from error
         if not isinstance(row, dict):

@@ -13,6 +13,7 @@ from secformer.models.data.library import quiet, transformers
 from secformer.models.families.heads import Head
 from secformer.models.families.modules import SETTINGS, read_settings
 from secformer.mpc.errors import ModelError
+from secformer.mpc.strict_json import read_foreign
 
 FILE = "config.json"
 KEY = "secformer"  # the key of the entry that says what a student was trained for
@@ -37,7 +38,9 @@ class Config:
     @property
     def architectures(self) -> list[str]:
         """The classes that the checkpoint was saved from, as Hugging Face names them."""
-        return [str(name) for name in self.get("architectures") or ()]
+        named = self.get("architectures") or ()
+        self.require("architectures", isinstance(named, list | tuple), "a list of names of classes")
+        return [str(name) for name in named]
 
     def get(self, key: str, default: Any = None) -> Any:
         """An entry, or the default where the file has none."""
@@ -64,7 +67,10 @@ class Config:
 
     def labels(self) -> tuple[str, ...]:
         """The names of the labels, by label id. Raises ModelError where an id has no name."""
-        names = {int(k): str(v) for k, v in (self.get("id2label") or {}).items()}
+        try:
+            names = {int(k): str(v) for k, v in (self.get("id2label") or {}).items()}
+        except (ValueError, AttributeError):
+            names = {}
         self.require("id2label", bool(names) and sorted(names) == list(range(len(names))),
                      "names for the label ids 0, 1, 2, ...")
         return tuple(names[i] for i in range(len(names)))
@@ -127,7 +133,7 @@ def read_config(folder: Path) -> Config:
     if not file.is_file():
         raise ModelError(f"{folder} has no {FILE}; give a folder as Hugging Face's save_pretrained writes it")
     try:
-        facts = json.loads(file.read_text("utf-8"))
+        facts = read_foreign(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {file}: {_first_line(error)}") from error
     if not isinstance(facts, Mapping) or not isinstance(facts.get("model_type"), str):

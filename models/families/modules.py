@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from secformer.mpc.errors import ModelError
+from secformer.mpc.strict_json import read_foreign
 
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
@@ -183,7 +183,7 @@ def _prompt(folder: Path) -> str:
 
 def _read(file: Path, kind: type) -> Any:
     try:
-        facts = json.loads(file.read_text("utf-8"))
+        facts = read_foreign(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {file} ({type(error).__name__}: {error}); copy the folder again, with the "
                          f"folders of its modules") from error

@@ -6,7 +6,6 @@ end of the generation, behind which nothing is given.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Protocol
 
 from secformer.models.families.config import read_config
 from secformer.mpc.errors import ModelError
+from secformer.mpc.strict_json import read_foreign
 
 FILE = "generation_config.json"
 KEY = "eos_token_id"
@@ -116,7 +116,7 @@ def end_tokens(folder: Path) -> frozenset[int]:
     file, value = folder / FILE, None
     if file.is_file():
         try:
-            facts = json.loads(file.read_text("utf-8"))
+            facts = read_foreign(file.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot read {file}: {error}. Copy it again, or remove it: it may be left out") from error
         value = facts.get(KEY) if isinstance(facts, Mapping) else None

@@ -39,6 +39,7 @@ from secformer.models.ranges.samples import (
 )
 from secformer.mpc.errors import InputError, ModelError, RangeError, SettingsError
 from secformer.mpc.sessions.plain import PlainSession
+from secformer.mpc.strict_json import read_own
 from secformer.protocols.quantities import DISTANCE, KNOWN, LOG_MEAN, MAXIMUM, MOST, ROW_SUM, SLACK, Quantity, Widening
 from secformer.protocols.ranges import Range, Site
 from secformer.protocols.recipes import EXACT, FAITHFUL, Needs, Recipe, recipe_named
@@ -152,7 +153,7 @@ class RangeProfile:
         """Reads JSON. Raises ModelError for a file that is not a profile of this version: OutdatedProfile for one of an
         earlier version."""
         try:
-            facts = json.loads(Path(path).read_text("utf-8"))
+            facts = read_own(Path(path).read_bytes())
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot read the range profile {path}: {error}") from error
         return cls.of(facts, path)
@@ -177,7 +178,7 @@ class RangeProfile:
             widenings = {str(q): _widening(w) for q, w in facts.get(WIDENINGS, {}).items()}
             profile = cls(str(facts["model"]), str(facts["design"]), int(facts["texts"]), int(facts["tokens"]),
                           margin, sites, widenings)
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ModelError(f"{path}: a range profile maps sites to quantities to [low, high], and {WIDENINGS} to "
                              f"their rules: {error}") from error
         ends = [end for quantities in sites.values() for r in quantities.values() for end in (r.low, r.high)]

@@ -30,11 +30,13 @@ from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Series
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.ops.book import series_from_list, series_to_list
+from secformer.mpc.prg import FORMAT as STREAMS
 from secformer.mpc.ring import WORD_BITS
+from secformer.mpc.strict_json import read_own
 from secformer.protocols.ranges import bits
 from secformer.protocols.recipes import Recipe, recipe_named
 
-FORMAT = "secformer model 1"
+FORMAT = f"secformer model 1, {STREAMS}"  # one share file is a seed: it says how that is expanded
 PUBLIC = "public.json"
 CLIENT_FOLDER = "client"  # of what the owner writes
 UNNAMED = "bert"          # the family of descriptions that name none
@@ -166,7 +168,7 @@ class PublicModel:
         Raises ModelError for anything that is not a whole description of this version.
         """
         try:
-            facts = json.loads(text)
+            facts = read_own(text)
             if facts["format"] != FORMAT:
                 raise ValueError(f"the format is {facts['format']!r}, but this version reads {FORMAT!r}")
             if (embedding := facts.get("embedding")) not in (None, *CLIENT.values()):
@@ -182,7 +184,7 @@ class PublicModel:
             )
             if public.digest != facts["digest"]:
                 raise ValueError("its digest does not match its content")
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise ModelError(f"{where} does not describe a provisioned model ({type(error).__name__}: {error}); "
                              f"make it with: secformer provision") from error
         return public

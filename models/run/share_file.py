@@ -40,7 +40,7 @@ class ShareFile:
             raise ModelError(f"{path} is not a share file of this version (format {metadata.get('format')!r}, rank "
                              f"{metadata.get('rank')!r}); make it with: secformer provision")
         self._file, self.rank = file, int(metadata["rank"])
-        self.public = PublicModel.from_json(metadata["public"], path)
+        self.public = PublicModel.from_json(metadata.get("public", ""), path)
         self.layout: Layout = self.public.layout
         self.shares: Tensors = self._seed() if names == {"seed"} else self
         if self.shares is self and (odd := sorted(names ^ set(self.layout))):

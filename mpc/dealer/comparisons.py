@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from secformer.mpc.dealer.kinds import CHUNK, Array, Field, Guards, Kind, Standing, Values, chunks
+from secformer.mpc.dealer.kinds import CHUNK, Array, Field, Guards, Kind, Standing, Values, chunks, last_chunk
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.ring import mask
@@ -69,7 +69,7 @@ class Comparison(Kind):
     @property
     def last(self) -> int:
         """The number of the last chunk."""
-        return max(0, len(chunks(self.count, self.chunk)) - 1)
+        return last_chunk(self.count, self.chunk)
 
     def fields(self) -> Iterator[Field]:
         yield Field("mask", self.count, self.window)

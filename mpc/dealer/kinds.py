@@ -311,9 +311,14 @@ class Coin(Kind):
         return 8 * self.count
 
 
-def chunks(count: int, size: int = CHUNK) -> list[tuple[int, int]]:
+def chunks(count: int, size: int = CHUNK) -> Iterator[tuple[int, int]]:
     """[start, stop) ranges of at most `size` elements."""
-    return [(start, min(start + size, count)) for start in range(0, count, size)]
+    return ((start, min(start + size, count)) for start in range(0, count, size))
+
+
+def last_chunk(count: int, size: int) -> int:
+    """The number of the last of `chunks`, from 0."""
+    return max(0, -(-count // size) - 1)
 
 
 def together(count: int, guards: Guards) -> list[Guards]:

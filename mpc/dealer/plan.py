@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from functools import cache
+from itertools import islice
+from types import UnionType
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.dealer.kinds import (
@@ -21,9 +24,15 @@ from secformer.mpc.dealer.kinds import (
 from secformer.mpc.dealer.products import Hadamard, MatMul
 from secformer.mpc.dealer.thresholds import Empty, Reached
 from secformer.mpc.errors import Desync
+from secformer.mpc.net.notes import text, whole
 from secformer.mpc.net.wire import Tag
+from secformer.mpc.ring import WORD_BITS
 
 FORMAT = "secformer plan 7"  # raise it when a kind's fields, their order or their messages change
+MOST_FIELDS = 1 << 18  # of a plan's different kinds together
+MOST_WORDS = 1 << 34   # of a field
+# facts of kinds that are at most WORD_BITS
+NARROW = frozenset({"bits", "window", "width", "period_bits", "frac", "spare", "segments", "lifts"})
 KINDS: dict[str, type[Kind]] = {
     cls.__name__: cls for cls in (Hadamard, MatMul, Lift, SeriesMask, ExpMask, Less, Relu, Reached, Empty, WeightMask,
                                   Witness, Coin)
@@ -50,13 +59,18 @@ class Plan:
         kinds = tuple(same.setdefault(kind, kind) for kind in self.kinds)
         object.__setattr__(self, "kinds", kinds)
         spelt = {id(kind): repr(kind) for kind in same}
-        text = "\n".join((*map(repr, (FORMAT, CHUNK)), *(spelt[id(kind)] for kind in kinds),
-                          *map(repr, (self.rounds, self.bytes, self.constants))))
-        object.__setattr__(self, "digest", hashlib.sha256(text.encode()).hexdigest())
+        stated = "\n".join((*map(repr, (FORMAT, CHUNK)), *(spelt[id(kind)] for kind in kinds),
+                            *map(repr, (self.rounds, self.bytes, self.constants))))
+        object.__setattr__(self, "digest", hashlib.sha256(stated.encode()).hexdigest())
 
     @property
     def dealer_bytes(self) -> int:
         return sum(kind.corrections for kind in self.kinds)
+
+    @property
+    def standing(self) -> bool:
+        """Whether it has masks that serve more than once: those of weights, which provisioning alone may take."""
+        return any(isinstance(kind, WeightMask) for kind in self.kinds)
 
     @property
     def dealt(self) -> str:
@@ -81,10 +95,11 @@ class Plan:
     def from_dict(cls, facts: Mapping[str, Any]) -> Self:
         """Raises Desync for anything that is not a plan of this version, whole and unaltered: the digest tells."""
         try:
-            plan = cls(tuple(_kind(*row) for row in facts["kinds"]), int(facts["rounds"]), int(facts["bytes"]),
-                       str(facts["constants"]))
+            plan = cls(tuple(_kind(*row) for row in facts["kinds"]), whole(facts["rounds"]), whole(facts["bytes"]),
+                       text(facts["constants"]))
             stated, version = facts["digest"], facts["format"]
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            _require_sound(plan.kinds)
+        except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Desync(f"this is not a plan ({type(error).__name__}: {error}); do both sides run the same "
                          f"version?") from error
         if version != FORMAT or plan.digest != stated:
@@ -96,7 +111,50 @@ class Plan:
 def _kind(name: str, *values: Any) -> Kind:
     if name not in KINDS:
         raise ValueError(f"unknown correlation {name!r}")
-    return KINDS[name](*map(_frozen, values))
+    kind, hints = KINDS[name], _hints(KINDS[name])
+    if len(values) != len(hints):
+        raise ValueError(f"{name} has {len(hints)} facts, got {len(values)}")
+    found = tuple(map(_frozen, values))
+    for value, (key, hint) in zip(found, hints.items(), strict=True):
+        if not _fits(value, hint) or (key in NARROW and not _narrow(value)):
+            raise ValueError(f"{key} of {name} cannot be {str(value)[:40]}")
+    return kind(*found)
+
+
+@cache
+def _hints(kind: type[Kind]) -> dict[str, Any]:
+    """The types of a kind's fields, in order."""
+    types = get_type_hints(kind)
+    return {f.name: types[f.name] for f in fields(kind)}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a frozen value has a type of whole numbers, None, and tuples of them."""
+    parts = get_args(hint)
+    if isinstance(hint, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if get_origin(hint) is not tuple:
+        return type(value) is hint
+    if not isinstance(value, tuple):
+        return False
+    each = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+    return len(value) == len(each) and all(map(_fits, value, each))
+
+
+def _narrow(value: Any) -> bool:
+    return all(map(_narrow, value)) if isinstance(value, tuple) else value <= WORD_BITS
+
+
+def _require_sound(kinds: Iterable[Kind]) -> None:
+    """Works every layout out. Raises LookupError, TypeError or ValueError where one has none, or is larger than any run
+    is, which could take all memory."""
+    left = MOST_FIELDS
+    for kind in dict.fromkeys(kinds):
+        for each in islice(kind.fields(), left + 1):
+            left -= 1
+            if left < 0 or each.count > MOST_WORDS or not 0 <= each.bits <= WORD_BITS:
+                raise ValueError(f"{type(kind).__name__} is larger than any correlation of a run")
+        _ = kind.layout
 
 
 def _frozen(value: Any) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from secformer.mpc.errors import ReusedRandomness, StoreError
 
 KEPT = 100_000  # lines of the journal that are kept when it is opened again
-_LINE = re.compile(r"(\S+) (\S+) (=?)(\d+)(?:-(\d+))?")
+_LINE = re.compile(r"(\S+) (\S+) (=?)([0-9]{1,15})(?:-([0-9]{1,15}))?")
 
 
 class Serials:
@@ -22,6 +22,15 @@ class Serials:
     """
 
     def __init__(self, path: Path):
+        lines, cut = self._load(path)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if cut or len(lines) > KEPT:
+            self._tidy(lines if len(lines) <= KEPT else self._summary())
+        self._file = path.open("a", encoding="ascii")
+        sync_folder(path.parent)  # a journal that a power cut takes away would make every serial new
+
+    def _load(self, path: Path) -> tuple[list[str], str]:
+        """Reads the journal: its lines, and what was cut off by a crash before it was synced, so never used."""
         self._path = path
         self._below: dict[tuple[str, str], int] = {}             # this serial and all below it
         self._alone: dict[tuple[str, str], dict[int, int]] = {}  # first serial by the one after the last
@@ -29,20 +38,28 @@ class Serials:
             text = path.read_text("ascii") if path.exists() else ""
         except (OSError, ValueError) as error:
             raise self._unreadable(str(error)) from error
-        whole, _, cut = text.rpartition("\n")  # cut off by a crash before it was synced: its serial was never used
-        lines = whole.split("\n") if whole else []
+        *lines, cut = text.split("\n")
         for line in lines:
             self._read(line)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if cut or len(lines) > KEPT:
-            self._tidy(lines if len(lines) <= KEPT else self._summary())
-        self._file = path.open("a", encoding="ascii")
-        sync_folder(path.parent)  # a journal that a power cut takes away would make every serial new
+        return lines, cut
+
+    @classmethod
+    def last_in(cls, path: Path, epoch: str, space: str) -> int:
+        """`last` of a journal that another process may be writing, as it is now. Raises StoreError."""
+        journal = cls.__new__(cls)
+        journal._load(path)
+        return journal.last(epoch, space)
 
     def last(self, epoch: str, space: str) -> int:
         """The highest used serial of a space, -1 for none."""
         alone = self._alone.get((epoch, space), {})
         return max(self._below.get((epoch, space), -1), max(alone, default=0) - 1)
+
+    def used(self, epoch: str, space: str) -> list[tuple[int, int]]:
+        """The used serials of a space, as ranges: the first, and the one after the last."""
+        below = self._below.get((epoch, space), -1) + 1
+        return ([(0, below)] if below else []) + [
+            (first, end) for end, first in self._alone.get((epoch, space), {}).items()]
 
     def burn(self, epoch: str, space: str, serial: int) -> None:
         """Marks a serial, and all below it, as used. Raises ReusedRandomness when it or a higher one was."""
@@ -67,7 +84,8 @@ class Serials:
 
     def _mark(self, epoch: str, space: str, first: int, last: int) -> None:
         alone = self._alone.setdefault((epoch, space), {})
-        alone[last + 1] = alone.pop(first, first)  # joins the range that ended here, so that few are kept
+        # joins the range that ended here, so that few are kept; of two that end alike, the longer one counts
+        alone[last + 1] = min(alone.pop(first, first), alone.get(last + 1, first))
 
     def _write(self, line: str) -> None:
         self._file.write(line + "\n")
@@ -75,7 +93,7 @@ class Serials:
         os.fsync(self._file.fileno())
 
     def _read(self, line: str) -> None:
-        if not (found := _LINE.fullmatch(line)) or (found[5] and not found[3]):
+        if not (found := _LINE.fullmatch(line)) or (found[5] and not (found[3] and int(found[4]) <= int(found[5]))):
             raise self._unreadable(f"the line {line[:80]!r} is not a used serial")
         epoch, space, alone, first, last = found.groups()
         if alone:

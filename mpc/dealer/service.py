@@ -17,18 +17,28 @@ from secformer.mpc.net.channel import Channel
 from secformer.mpc.prg import Name, Stream
 from secformer.mpc.ring import word_type
 
+Both = tuple[bytes, bytes]  # seeds of party 0 and of party 1
+
 
 class Dealer:
-    """Holds the two parties' seeds and the standing masks of opened weights."""
+    """Holds the two parties' seeds and the standing masks of opened weights.
 
-    def __init__(self, seeds: tuple[bytes, bytes], kernels: Kernels):
+    seeds  of runs that state none of their own
+    """
+
+    def __init__(self, seeds: Both, kernels: Kernels):
         self.seeds, self._kernels = seeds, kernels
         self._standing: dict[int, Any] = {}
 
-    def deal(self, plan: Plan, run: Name, party1: Channel, cache: Name | None = None) -> None:
+    def deal(self, plan: Plan, run: Name, party1: Channel, cache: Name | None = None, *,
+             seeds: Both | None = None, cache_seeds: Both | None = None) -> None:
         """Sends the corrections of one run; the channel's capacity bounds how far it runs ahead. `run` names the run's
-        streams: use a name once. `cache` names the caches that its products take, which last from run to run."""
-        own, other = (FieldStreams(seed, run, cache, self._kernels) for seed in self.seeds)
+        streams: use a name once. `cache` names the caches that its products take, which last from run to run.
+
+        seeds, cache_seeds  of this run, and of its caches, where they have some of their own
+        """
+        own, other = (FieldStreams(seed, run, cache, self._kernels, cache_seed) for seed, cache_seed in zip(
+            seeds or self.seeds, cache_seeds or seeds or self.seeds, strict=True))
         for index, kind in enumerate(plan.kinds):
             masks = _masks(kind, index, own, other)
             if isinstance(kind, WeightMask):

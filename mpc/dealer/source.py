@@ -18,15 +18,16 @@ from secformer.mpc.prg import Name, Stream, Streams
 class Source:
     """The `Correlations` of one run, in the plan's order. The cursor moves before anything is handed out.
 
-    run    names the run's streams: use a name once under a seed
-    cache  names the streams of the caches that its products take, in one run or in several
+    run         names the run's streams: use a name once under a seed
+    cache       names the streams of the caches that its products take, in one run or in several
+    cache_seed  of those, where they do not have the run's
     """
 
     def __init__(
         self, seed: bytes, run: Name, plan: Plan, dealer: Channel | None, kernels: Kernels, meter: Meter,
-        cache: Name | None = None,
+        cache: Name | None = None, cache_seed: bytes | None = None,
     ):
-        self._streams, self._plan = FieldStreams(seed, run, cache, kernels), plan
+        self._streams, self._plan = FieldStreams(seed, run, cache, kernels, cache_seed), plan
         self._dealer, self._kernels, self._meter = dealer, kernels, meter
         self._cursor, self._lock = 0, threading.Lock()
         if dealer is not None:
@@ -64,9 +65,9 @@ class Source:
 class FieldStreams:
     """A party's streams of the fields of one run: of its own fields, and of the caches that it takes."""
 
-    def __init__(self, seed: bytes, run: Name, cache: Name | None, kernels: Kernels):
+    def __init__(self, seed: bytes, run: Name, cache: Name | None, kernels: Kernels, cache_seed: bytes | None = None):
         self._own = Streams(seed, "run", run, kernels=kernels)
-        self._caches = None if cache is None else Streams(seed, "cache", cache, kernels=kernels)
+        self._caches = None if cache is None else Streams(cache_seed or seed, "cache", cache, kernels=kernels)
 
     def stream(self, index: int, field: Field) -> Stream:
         """The stream of a field of correlation number `index`. Raises ProtocolError for a cache in a run that names

@@ -1,8 +1,12 @@
 """Corrections made ahead of time, in files at party 1, so that requests can be answered while the dealer is away.
 
-A file holds the corrections of consecutive runs of one plan: a header (version, rank, epoch, plan, serials), then for
-each run every correction with a tag and an authenticator. A cursor beside it says which serial comes next; it is
+A file holds the corrections of consecutive runs of one plan: a header (version, rank, epoch, plan, serials, nonce), and
+for each run every correction with a tag and an authenticator. A cursor beside it says which serial comes next; it is
 written and synced before a run is handed out, so that a crash may waste material and never gives it out twice.
+
+One process may take from a folder, and one may write into it, at the same time (see `reading` and `writing`). A copy of
+a file that is put back gives its runs out again: what stops that is that their seeds are gone (see `seeds`), so compare
+`ranges` with those that are left.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,17 +22,20 @@ import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
+from secformer.mpc.dealer.locking import Lock
+from secformer.mpc.dealer.names import NO_NONCE, NONCE_BYTES, STORED, run_name
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.serials import sync_folder
 from secformer.mpc.errors import Desync, PeerLost, StoreError
 from secformer.mpc.net.channel import Channel
+from secformer.mpc.net.notes import decimal
 from secformer.mpc.net.wire import HEADER_BYTES, Tag, pack_header
 from secformer.mpc.prg import derive
 
 MAGIC = b"SFST"
-VERSION = 1
-SPACE = "stored"  # runs from a store are named stored/SERIAL
-_HEADER = struct.Struct("<4sHHQQQ16s32s")  # magic, version, rank, first serial, count, bytes per run, epoch, plan
+VERSION = 2
+_HEADER = struct.Struct("<4sHHQQQ16s32s16s")  # magic, version, rank, first serial, count, bytes per run, epoch, plan,
+#                                               nonce
 MAC_BYTES = 16
 Receive = Callable[[Tag, int], Any]
 
@@ -43,10 +50,16 @@ class Shelf:
     size: int
     epoch: str
     plan: str
+    nonce: bytes = field(repr=False)
+
+    @property
+    def end(self) -> int:
+        """The serial after the last."""
+        return self.first + self.count
 
     def packed(self) -> bytes:
         return _HEADER.pack(MAGIC, VERSION, self.rank, self.first, self.count, self.size, bytes.fromhex(self.epoch),
-                            bytes.fromhex(self.plan))
+                            bytes.fromhex(self.plan), self.nonce)
 
     @classmethod
     def read(cls, path: Path) -> Shelf:
@@ -54,14 +67,14 @@ class Shelf:
         try:
             with path.open("rb") as file:
                 raw, size = file.read(_HEADER.size), os.fstat(file.fileno()).st_size
-            magic, version, rank, first, count, each, epoch, plan = _HEADER.unpack(raw)
+            magic, version, rank, first, count, each, epoch, plan, nonce = _HEADER.unpack(raw)
         except (OSError, struct.error) as error:
             raise StoreError(f"{path} is not a readable store ({error}); remove it and deal again") from error
         if (magic, version) != (MAGIC, VERSION) or size != _HEADER.size + count * each:
             raise StoreError(f"{path} is not a complete store of version {VERSION} (it starts with {magic!r}, version "
                              f"{version}, and has {size} bytes instead of {_HEADER.size + count * each}); remove it "
                              f"and deal again")
-        return cls(rank, first, count, each, epoch.hex(), plan.hex())
+        return cls(rank, first, count, each, epoch.hex(), plan.hex(), nonce)
 
 
 @dataclass(frozen=True)
@@ -72,15 +85,31 @@ class Written:
     problem: str
 
 
-def run_name(serial: int) -> str:
-    return f"{SPACE}/{serial}"
+@dataclass(frozen=True)
+class Taken:
+    """A run that was taken from a store: its serial, the nonce in its name, and the channel of its corrections."""
+
+    serial: int
+    nonce: bytes = field(repr=False)
+    corrections: Channel
+
+
+def reading(folder: Path) -> Lock:
+    """Keeps all others from taking from a store. Raises StoreError while another process does."""
+    return Lock(folder / "reading.lock", "the store")
+
+
+def writing(folder: Path) -> Lock:
+    """Keeps all others from writing into a store. Raises StoreError while another process does."""
+    return Lock(folder / "writing.lock", "the store (of which another `secformer deal` writes)")
 
 
 class Store:
     """The files of one party's folder. Thread-safe only for one reader and one writer, each in its own process or
     thread: files appear whole.
 
-    seed, epoch   authenticate what is read back and say which pairing it belongs to: material of another is not seen
+    seed, epoch   authenticate what is read back and say which pairing it belongs to: material of another is not seen.
+                  The seed stays for as long as the epoch does
     """
 
     def __init__(self, folder: Path, seed: bytes, epoch: str, rank: int = 1):
@@ -90,16 +119,28 @@ class Store:
         """Runs that are left, by plan digest."""
         left: dict[str, int] = {}
         for path, shelf in self._shelves():
-            left[shelf.plan] = left.get(shelf.plan, 0) + max(0, shelf.first + shelf.count - self._next(path, shelf))
+            left[shelf.plan] = left.get(shelf.plan, 0) + max(0, shelf.end - self._next(path, shelf))
         return {plan: count for plan, count in left.items() if count}
 
-    def take(self, plan: Plan) -> tuple[int, Channel] | None:
-        """The next run's serial and a channel that gives its corrections; None when there is none. The serial is
-        burnt, on disk, before this returns. Raises StoreError."""
+    def ranges(self) -> list[tuple[Path, int, int]]:
+        """The runs that are left, by file: the first serial, and the one after the last. Raises StoreError."""
+        found = [(path, self._next(path, shelf), shelf.end) for path, shelf in self._shelves()]
+        return [(path, first, end) for path, first, end in found if first < end]
+
+    def last(self) -> int:
+        """The highest serial in any file, used or not; -1 for none. Raises StoreError."""
+        return max((shelf.end - 1 for _, shelf in self._shelves()), default=-1)
+
+    def take(self, plan: Plan) -> Taken | None:
+        """The next run of a plan; None when there is none. Its serial is burnt, on disk, before this returns. Raises
+        StoreError."""
         for path, shelf in self._shelves():
             if shelf.plan != plan.digest:
                 continue
-            serial, end = self._next(path, shelf), shelf.first + shelf.count
+            if shelf.size != run_bytes(plan):
+                raise StoreError(f"{path} has runs of {shelf.size} bytes, but those of its plan have {run_bytes(plan)};"
+                                 f" remove it and deal again")
+            serial, end = self._next(path, shelf), shelf.end
             if serial >= end:  # a crash came between the burning and the removal of its last run
                 self._remove(path)
                 continue
@@ -112,20 +153,27 @@ class Store:
             except BaseException:
                 file.close()
                 raise
-            return serial, _Shelved(file, self._seed, run_name(serial))
+            label, name = f"{STORED}/{serial}", self._name(serial, shelf.nonce, plan)
+            return Taken(serial, shelf.nonce, _Shelved(file, self._seed, label, name))
         return None
+
+    def _name(self, serial: int, nonce: bytes, plan: Plan) -> str:
+        return run_name(self._epoch, STORED, serial, (NO_NONCE, nonce), plan.digest)
 
     def _remove(self, path: Path) -> None:
         path.unlink()
         _cursor(path).unlink(missing_ok=True)
 
-    def write(self, plan: Plan, first: int, count: int, deal: Callable[[int], Receive],
+    def write(self, plan: Plan, first: int, count: int, nonce: bytes, deal: Callable[[int], Receive],
               told: Callable[[int], None] = lambda done: None) -> Written:
         """Writes `count` runs of a plan from serial `first` on; `deal(serial)` gives the corrections one by one.
+        `nonce` is drawn for these runs alone.
 
         Where the disk is full or the dealer leaves, the runs that are whole are kept. Raises StoreError where not one
         is.
         """
+        if len(nonce) != NONCE_BYTES:
+            raise StoreError(f"a nonce has {NONCE_BYTES} bytes, got {len(nonce)}; draw one with fresh_nonce()")
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self.folder / f"{plan.digest[:16]}-{self._epoch[:8]}-{first:012d}.store"
         part = path.with_suffix(".part")
@@ -136,13 +184,14 @@ class Store:
                     os.chmod(part, 0o600)
                     file.write(bytes(_HEADER.size))
                     for serial in range(first, first + count):
-                        self._put_run(file, plan, serial, deal(serial))
+                        self._put_run(file, plan, self._name(serial, nonce, plan), deal(serial))
                         done += 1
                         told(done)
             except (OSError, PeerLost, Desync) as error:
                 problem = error
             if done:
-                self._finish(part, path, Shelf(self._rank, first, done, run_bytes(plan), self._epoch, plan.digest))
+                self._finish(part, path, Shelf(self._rank, first, done, run_bytes(plan), self._epoch, plan.digest,
+                                               nonce))
         except OSError as error:
             problem, done = problem or error, 0
         finally:
@@ -152,9 +201,9 @@ class Store:
                              f"{run_bytes(plan) / 1e6:.1f} MB") from problem
         return Written(done, str(problem or ""))
 
-    def _put_run(self, file: BinaryIO, plan: Plan, serial: int, receive: Receive) -> None:
+    def _put_run(self, file: BinaryIO, plan: Plan, name: str, receive: Receive) -> None:
         for tag, nbytes in plan.corrections():
-            self._put(file, tag, receive(tag, nbytes), run_name(serial))
+            self._put(file, tag, receive(tag, nbytes), name)
         file.flush()
 
     def _finish(self, part: Path, path: Path, shelf: Shelf) -> None:
@@ -187,7 +236,7 @@ class Store:
 
     def _next(self, path: Path, shelf: Shelf) -> int:
         try:
-            return max(shelf.first, int(_cursor(path).read_text("ascii")))
+            return max(shelf.first, decimal(_cursor(path).read_text("ascii").removesuffix("\n")))
         except FileNotFoundError:
             return shelf.first
         except (OSError, ValueError) as error:
@@ -208,9 +257,9 @@ class Store:
 class _Shelved(Channel):
     """Reads one run's corrections back; refuses what was altered, moved or cut."""
 
-    def __init__(self, file: BinaryIO, seed: bytes, run: str):
+    def __init__(self, file: BinaryIO, seed: bytes, label: str, name: str):
         super().__init__("the store")
-        self._file, self._seed, self._run = file, seed, run
+        self._file, self._seed, self._label, self._name = file, seed, label, name
 
     def receive(self, tag: Tag, nbytes: int) -> Any:
         header, payload = self._file.read(HEADER_BYTES), self.buffer(nbytes)
@@ -219,13 +268,13 @@ class _Shelved(Channel):
         try:
             if header != pack_header(tag, nbytes) or read != nbytes:
                 raise InvalidSignature
-            check = Poly1305(_key(self._seed, self._run, tag))
+            check = Poly1305(_key(self._seed, self._name, tag))
             check.update(header)
             check.update(payload.data)
             check.verify(mac)
         except InvalidSignature:
-            raise StoreError(f"{self._run}, {tag}: the stored correction was altered or cut; remove the store's files "
-                             f"and deal again") from None
+            raise StoreError(f"{self._label}, {tag}: the stored correction was altered or cut; remove the store's "
+                             f"files and deal again") from None
         return payload
 
     def send(self, tag: Tag, payload: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secformer.mpc.dealer.kinds import CHUNK, Array, Field, Guards, Kind, Standing, Values, chunks
+from secformer.mpc.dealer.kinds import CHUNK, Array, Field, Guards, Kind, Standing, Values, chunks, last_chunk
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.words import whole_bytes
 from secformer.mpc.ring import mask
@@ -54,7 +54,7 @@ class Reached(Kind):
         yield from self.guard_fields(self.count, self.guards)
         for j, start, stop in self.parts():
             yield Field(f"equal{j}", (stop - start) * self.row_bytes, 8, derived=True, xor=True, part=j)
-        last = max(0, len(chunks(self.count, self.chunk)) - 1)
+        last = last_chunk(self.count, self.chunk)
         for t in range(self.thresholds):
             yield Field(f"bit{t}", self.count, self.width, derived=True, part=last)
 

@@ -16,6 +16,7 @@ import numpy as np
 from secformer.mpc.errors import Desync, PeerLost, SettingsError
 from secformer.mpc.net.channel import DEADLINE, Channel
 from secformer.mpc.net.wire import ABORT, DATA, HEADER_BYTES, MAX_ABORT, NOTE, Tag, pack_header, unpack_header
+from secformer.mpc.strict_json import read_own
 
 AHEAD = 1 << 26    # bytes, or one message, that may wait for a slow peer
 SMALL = 1 << 14    # bytes of a message that any connection's buffers hold
@@ -113,8 +114,8 @@ class StreamChannel(Channel):
         text = np.empty(size, dtype=np.uint8)
         self._fill(text, tag)
         try:
-            note = json.loads(text.tobytes())
-        except (ValueError, RecursionError):
+            note = read_own(text.tobytes())
+        except ValueError:
             note = None
         if not isinstance(note, dict):
             story = f"{self.peer} sent a note that is not a JSON object; do both sides run the same version?"
@@ -135,7 +136,7 @@ class StreamChannel(Channel):
         return kind, came, size
 
     def abort(self, reason: str) -> None:
-        text = np.frombuffer(reason.encode()[:MAX_ABORT], dtype=np.uint8)
+        text = np.frombuffer(reason.encode("utf-8", "replace")[:MAX_ABORT], dtype=np.uint8)
         self._finish((pack_header(Tag(0, "abort", 8, text.size), text.size, ABORT), text), reason)
 
     def close(self) -> None:

@@ -36,4 +36,8 @@ def unpack_header(header: bytes) -> tuple[int, Tag, int]:
     magic, kind, step, verb, bits, count, nbytes = _HEADER.unpack(header)
     if magic != MAGIC or kind not in (DATA, ABORT, NOTE):
         raise Desync(f"expected a frame of version {MAGIC!r}, got {header[:8]!r}; do both sides run the same version?")
-    return kind, Tag(step, verb.rstrip(b"\0").decode("ascii", "replace"), bits, count), nbytes
+    tag = Tag(step, verb.rstrip(b"\0").decode("ascii", "replace"), bits, count)
+    if pack_header(tag, nbytes, kind) != header:
+        raise Desync(f"a frame's header is not written as this version writes it, got {header!r}; do both sides run "
+                     f"the same version?")
+    return kind, tag, nbytes

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import replace
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from typing import Any, TypeVar
 
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
 from secformer.mpc.net.tls import CertificateRefused, Context, hang_up, host_name
+from secformer.mpc.strict_json import read_own
 from secformer.roles.messages import Answer, Exchanged, Half, body_digest, pack_half, unpack_answer
 from secformer.roles.receipts import HEADER as RECEIPT
 
@@ -21,6 +21,8 @@ GRACE = 10.0  # seconds after the deadline in which a party may still report tha
 BODY = "application/octet-stream"
 REQUEST_ID = "X-Request-Id"  # tells a party, before the body has arrived, which half comes
 MAX_ERROR = 1 << 16  # bytes: longer descriptions of errors are cut
+MAX_TOKEN = 1 << 22  # bytes of an answer for each position of a request: more than any vocabulary's logits take
+MAX_COST = 1 << 20   # bytes of the rest of an answer
 
 
 class Busy(ProtocolError):
@@ -62,7 +64,7 @@ class PartyConnection:
         """The digest of the model that the party holds."""
         _, body = self._exchange("GET", "/v1/model", Body())
         try:
-            return str(json.loads(body)["digest"])
+            return str(read_own(body)["digest"])
         except (ValueError, KeyError, TypeError) as error:
             raise ProtocolError(f"{self._role} sent a description of its model that cannot be read ({error}); does it "
                                 f"run the same version?") from error
@@ -70,7 +72,8 @@ class PartyConnection:
     def infer(self, half: Half) -> Answer:
         """The party's half of the answer. Raises ProtocolError, PeerLost, InputError."""
         body = Body(pack_half(half))
-        response, content = self._exchange("POST", "/v1/infer", body, {REQUEST_ID: half.request})
+        response, content = self._exchange("POST", "/v1/infer", body, {REQUEST_ID: half.request},
+                                           most=MAX_COST + half.mask.size * MAX_TOKEN)
         return replace(unpack_answer(content, half.request), exchanged=Exchanged(
             body.digest, body_digest(content), response.headers.get(RECEIPT)))
 
@@ -102,16 +105,17 @@ class PartyConnection:
             connection.close()
 
     def _exchange(self, method: str, path: str, body: Body,
-                  headers: Mapping[str, str] | None = None) -> tuple[HTTPResponse, bytes]:
+                  headers: Mapping[str, str] | None = None, *, most: int = MAX_COST) -> tuple[HTTPResponse, bytes]:
+        """What the party answers, at most `most` bytes."""
         if self._outdated():
             self.close()
         kept = self._connection is not None
         try:
-            return self._once(method, path, body, headers or {})
+            return self._once(method, path, body, headers or {}, most)
         except PeerLost:
             if not kept or self._left:
                 raise
-        return self._once(method, path, body, headers or {})  # the party had closed the connection since the last one
+        return self._once(method, path, body, headers or {}, most)  # the party had hung up since the last one
 
     def _outdated(self) -> bool:
         """Whether the kept connection was made with a certificate that this client has replaced since, or that does
@@ -121,7 +125,8 @@ class PartyConnection:
         sock: Any = self._connection.sock
         return sock.context is not self._context.successor() or bool(self._context.objection(sock.getpeercert()))
 
-    def _once(self, method: str, path: str, body: Body, headers: Mapping[str, str]) -> tuple[HTTPResponse, bytes]:
+    def _once(self, method: str, path: str, body: Body, headers: Mapping[str, str],
+              most: int) -> tuple[HTTPResponse, bytes]:
         try:
             connection = self._connection = self._connection or self._connect()
             if self._left:
@@ -129,7 +134,10 @@ class PartyConnection:
             connection.request(method, path, body.content, {"Content-Type": BODY, **headers})
             body.hash()  # while the party computes
             response = connection.getresponse()
-            content = response.read()
+            limit = most if response.status == 200 else MAX_ERROR
+            content = response.read(limit + 1)
+            if response.length and len(content) <= limit:
+                raise IncompleteRead(content, response.length)
         except (OSError, HTTPException, AttributeError, ValueError) as error:
             self.close()
             if self._left:
@@ -143,7 +151,12 @@ class PartyConnection:
             raise PeerLost(f"{self._role} at {self._shown} does not answer or hung up ({error}); check that it is "
                            f"running and, in its log, that it accepts this client's certificate") from error
         if response.status != 200:
+            if len(content) > MAX_ERROR:
+                self.close()  # the rest was not read
             raise self._problem(response, content[:MAX_ERROR])
+        if len(content) > most:
+            self.close()
+            raise ProtocolError(f"{self._role} sent more than the {most} bytes that an answer may have")
         return response, content
 
     def _connect(self) -> HTTPConnection:
@@ -160,7 +173,7 @@ class PartyConnection:
     def _problem(self, response: HTTPResponse, content: bytes) -> SecformerError:
         status = response.status
         try:
-            facts: Any = json.loads(content)["error"]
+            facts: Any = read_own(content)["error"]
             message = str(facts["message"])
         except (ValueError, KeyError, TypeError):
             message = content.decode("utf-8", "replace").strip()[:200] or "no reason given"

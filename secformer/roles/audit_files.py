@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections import deque
 from pathlib import Path
 from typing import Any
 
+from secformer.mpc.dealer.locking import Lock
 from secformer.mpc.dealer.serials import sync_folder
 from secformer.mpc.errors import StoreError
 from secformer.roles.chain import ENDED, SUFFIX, Head, cut_facts, digest, file_name, read
@@ -26,7 +26,7 @@ class AuditFiles:
         """Raises OSError, StoreError."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder, self._most = folder, most
-        self._lock = _locked(folder)
+        self._lock = Lock(folder / "lock", "the audit log", "a chain has one writer")
         self._handle = -1
         self._rest: bytes | None = None  # of the first line that waits, where a part of it is written
         self._prefix = b""
@@ -36,7 +36,7 @@ class AuditFiles:
             try:
                 self._resume(files, role)
             except BaseException:
-                os.close(self._lock)
+                self._lock.close()
                 raise
 
     def _resume(self, files: list[Path], role: str) -> None:
@@ -87,22 +87,10 @@ class AuditFiles:
         sync_folder(self._folder)
 
     def close(self) -> None:
-        for handle in (self._handle, self._lock):
-            if handle >= 0:
-                os.close(handle)
-        self._handle = self._lock = -1
-
-
-def _locked(folder: Path) -> int:
-    """Keeps the folder for this process. Raises StoreError where another process has it."""
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise StoreError(f"another process writes the audit log in {folder}; give each role a folder of its own, and "
-                         f"start it once") from None
-    return handle
+        if self._handle >= 0:
+            os.close(self._handle)
+        self._handle = -1
+        self._lock.close()
 
 
 def _ending(path: Path) -> tuple[bytes, bytes, bytes]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from secformer.mpc.errors import AuthError, InputError
+from secformer.mpc.strict_json import read_own
 from secformer.roles.signing import Authority, Signed, require_signature, role_in
 
 BEGINNING = "0" * 64  # what the first line names as the hash of the line before
@@ -101,10 +102,7 @@ def written(facts: dict[str, Any]) -> bytes:
 
 def read(line: bytes) -> dict[str, Any]:
     """The facts of a line. Raises ValueError for anything else."""
-    try:
-        facts = json.loads(line.decode("ascii")) if len(line) <= LONGEST else None
-    except RecursionError:
-        facts = None
+    facts = read_own(line.decode("ascii")) if len(line) <= LONGEST else None
     if not isinstance(facts, dict):
         raise ValueError("not a JSON object")
     for name, kind in (("number", int), ("previous", str), ("chain", str), ("role", str), ("time", str),

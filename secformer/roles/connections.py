@@ -78,11 +78,21 @@ def refused(problem: str) -> None:
     log.warning("connection refused", extra={"fields": {"problem": f"handshake failed: {problem}"}})
 
 
+class OrderlyProtocol(H11Protocol):
+    """uvicorn's protocol; the application of a request that turns out malformed sends nothing after the refusal."""
+
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # h11 would not take its answer
+            self.cycle.message_event.set()
+        super().send_400_response(msg)
+
+
 def client_protocol(patience: float, clients: Clients) -> type[H11Protocol]:
-    """uvicorn's protocol, with the peer in the scope of its requests; `clients` holds its connections. If a request has
+    """`OrderlyProtocol`, with the peer in the scope of its requests; `clients` holds its connections. If a request has
     not arrived completely within `patience` seconds, the connection is dropped."""
 
-    class ClientProtocol(H11Protocol):
+    class ClientProtocol(OrderlyProtocol):
         _timer: asyncio.TimerHandle | None = None
         peer: Peer
 

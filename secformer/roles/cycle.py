@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -44,6 +45,9 @@ class Computer(Protocol):
 
     def needs(self, job: Job) -> Needs:
         """What a request needs. Raises SecformerError for one that cannot run."""
+
+    def kept(self) -> Collection[str]:
+        """The names of the caches of all sessions that go on."""
 
     def begin(self, work: Work) -> None:
         """Both parties have agreed to run this, and it starts next."""
@@ -93,7 +97,8 @@ class Cycle:
             ids = self._jobs.candidates(most, patience, lambda: slots.failed)
             slots.check()
             here = tuple(self._jobs.here()) if time.monotonic() >= due else None
-            Offer(self._jobs.clients(ids), self._supply.last(), slot, here).tell(link)
+            offer = Offer(self._jobs.clients(ids), self._supply.last(), slot, here)
+            offer.tell(link)
             reply = hear_reply(link)
             taken, asked = reply.taken, asked or reply.renew
             if here is not None and reply.here is not None:
@@ -106,13 +111,14 @@ class Cycle:
                 raise Desync(f"{link.peer} takes a request that was not offered; do both sides run the same version?")
             job = self._jobs.take(taken.request)
             with answering(job):
-                work, problem = self._checked(job, taken)
+                work, problem = self._checked(job, offer, taken)
                 link.tell({"go": work is not None, "error": problem})
                 if work is not None:
                     self._computer.begin(work)
                     slots.start(slot, work)
                 elif job is not None:
                     self._refuse(job, problem)
+            self._supply.erase()  # while the slot computes
 
     def follow(self, link: TLSChannel, slots: Slots[Any]) -> None:
         """Party 1: takes the first offered request that waits here too, and brings its corrections. Raises Renewed."""
@@ -137,6 +143,7 @@ class Cycle:
             with answering(job):
                 slots.wait_free(offer.slot, self._patience)
                 taken = self._agreed(link, job, offer, slots, Reply(None, here, renew))
+            self._supply.erase()  # while the slot computes
             self._computer.report_material()
             if taken.error and self._supply.outdated():
                 raise Desync("the dealer has begun a new epoch; both parties join it")
@@ -163,8 +170,9 @@ class Cycle:
         self._computer.refused(job, problem)
         job.done.set_exception(ProtocolError(problem))
 
-    def _checked(self, job: Job | None, taken: Taken) -> tuple[Work | None, str]:
-        """Party 0: a taken request, whose serial is then burnt; or why it may not run."""
+    def _checked(self, job: Job | None, offer: Offer, taken: Taken) -> tuple[Work | None, str]:
+        """Party 0: a taken request, whose serial is then burnt; or why it may not run. Its own nonce, which was drawn
+        for this offer, enters the run's name: so no answer of party 1 leads to masks that were used before."""
         if job is None:
             return None, "its client has left, or it no longer waits at party 0"
         if taken.error:
@@ -180,10 +188,10 @@ class Cycle:
                     return None, f"the halves of the request differ: {what} {mine} at party 0, {theirs} at party 1"
             if needs.state != taken.state:
                 raise Desync("the parties do not keep the same of this session; begin a new one")
-            self._supply.burn(taken.space, taken.serial)
+            key = self._supply.burn(taken.space, taken.serial, (offer.nonce, taken.nonce), needs.plan)
         except SecformerError as error:
             return None, f"party 0: {error}"
-        return Work(job, taken, needs.plan, stepping=needs.stepping), ""
+        return Work(job, taken, needs.plan, key, stepping=needs.stepping), ""
 
     def _report(self, job: Job, other: str) -> None:
         """Logs the names of two clients, which neither of them is told."""
@@ -198,10 +206,10 @@ class Cycle:
             return None, Taken(request, error=TWO_CLIENTS, client=job.client)
         try:
             needs, started = self._computer.needs(job), time.monotonic()
-            space, serial, corrections = self._supply.take(needs.plan, offer.last, needs.cache, request)
-            taken = Taken(request, job.half.shape_digest, needs.plan.digest, space, serial, state=needs.state,
-                          client=job.client)
-            return Work(job, taken, needs.plan, read_ahead(corrections, needs.plan), needs.stepping,
-                        time.monotonic() - started), taken
+            found = self._supply.take(needs.plan, offer.last, offer.nonce, needs.cache, self._computer.kept(), request)
+            taken = Taken(request, job.half.shape_digest, needs.plan.digest, found.space, found.serial,
+                          state=needs.state, nonce=found.nonce, client=job.client)
+            return Work(job, taken, needs.plan, found.key, read_ahead(found.corrections, needs.plan),
+                        needs.stepping, time.monotonic() - started), taken
         except (SecformerError, OSError) as error:
             return None, Taken(request, error=str(error), client=job.client)

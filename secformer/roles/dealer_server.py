@@ -10,27 +10,29 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from secformer.mpc.backend import choose_backend
+from secformer.mpc.dealer.names import NONCE_BYTES, STORED, RunKey, run_name
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
-from secformer.mpc.dealer.store import SPACE
 from secformer.mpc.errors import AuthError, Desync
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.credentials import Credentials
+from secformer.mpc.net.notes import hexadecimal
 from secformer.mpc.net.tls import Listener, TLSChannel
 from secformer.mpc.net.wire import Tag
+from secformer.mpc.prg import FORMAT
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, Runs, runs_on
 from secformer.roles.audit import Auditing, Unaudited, opened
 from secformer.roles.chain import DEALT
 from secformer.roles.dealing import MAX_PLAN, WEIGHTS
-from secformer.roles.epochs import LIVE, Epoch, State, as_note
+from secformer.roles.epochs import Epoch, State, as_note, space_of
 from secformer.roles.logs import certificates_read, not_recorded
 from secformer.roles.messages import ID_DIGITS, is_id
 from secformer.roles.settings import DealerSettings
@@ -38,29 +40,50 @@ from secformer.roles.signals import share_the_interpreter, wait_for_signal
 from secformer.roles.signing import Signer
 from secformer.version import __version__
 
+if TYPE_CHECKING:
+    from secformer.roles.monitoring import DealerMetrics
+
 MOST_RUNS = 1 << 20  # runs that may be asked for at once
 AHEAD = 1 << 26      # bytes of corrections that may be on their way from a GPU to the connection
 EPOCHS = 4           # epochs for which the masks of the weights are kept in memory
+CACHES = 1 << 12     # sessions of an epoch whose seeds are kept in memory
+Keys = tuple[RunKey, RunKey]  # party 0's and party 1's, of one run or of its caches
 
 log = logging.getLogger(__name__)
+
+
+class Reports(Protocol):
+    """Receives what the dealer reports, for its metrics."""
+
+    def connected(self, by: int) -> None: ...
+    def joined(self) -> None: ...
+    def new_epoch(self) -> None: ...
+    def burnt(self, space: str, count: int) -> None: ...
+    def dealt(self, space: str, runs: int, nbytes: int, seconds: float) -> None: ...
+    def refused(self, kind: str) -> None: ...
 
 
 class DealerServer:
     """Listens from its construction until `close`."""
 
-    def __init__(self, settings: DealerSettings, audit: Auditing | None = None):
-        self._audit = audit or Unaudited()
+    def __init__(self, settings: DealerSettings, audit: Auditing | None = None, reports: Reports | None = None):
+        self._audit, self._reports = audit or Unaudited(), reports or _Unmonitored()
         self._kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
         self.credentials = Credentials(settings.tls, certificates_read)
         self._state = State(settings.state)
         self._dealers: OrderedDict[str, Dealer] = OrderedDict()
+        self._caches: dict[str, OrderedDict[str, Keys]] = {}  # of sessions that go on, by epoch and name
         self._graph = settings.graph
         self._lanes: list[tuple[AbstractContextManager[Any], Runs]] = []  # free ones
         self._lock = threading.Lock()
         self._dealing = threading.BoundedSemaphore(settings.max_streams)
         self._patience = settings.deadline
-        self._listener = Listener(settings.listen, ("party0", "party1"), self.credentials.server(), self._serve,
-                                  self._report, deadline=settings.deadline)
+        try:
+            self._listener = Listener(settings.listen, ("party0", "party1"), self.credentials.server(), self._serve,
+                                      self._report, deadline=settings.deadline)
+        except BaseException:
+            self._state.close()
+            raise
         self.port = self._listener.port
         log.info("listening", extra={"fields": {"port": self.port}})
 
@@ -74,11 +97,24 @@ class DealerServer:
         log.warning("connection refused or lost", extra={"fields": {"from": where, "problem": problem}})
 
     def _serve(self, channel: TLSChannel) -> None:
+        self._reports.connected(1)
+        try:
+            self._answer(channel)
+        except Exception as error:
+            self._reports.refused(type(error).__name__)
+            raise
+        finally:
+            self._reports.connected(-1)
+
+    def _answer(self, channel: TLSChannel) -> None:
         ask = channel.hear(most=MAX_PLAN)
         channel.check()  # the ask may have come long after the handshake
         if ask.get("version") != __version__:
             raise Desync(f"the dealer runs version {__version__}, {channel.role} runs {ask.get('version')!r}; install "
                          f"the same version everywhere")
+        if ask.get("streams") != FORMAT:
+            raise Desync(f"the dealer makes streams of the format {FORMAT!r}, {channel.role} of "
+                         f"{str(ask.get('streams'))[:40]!r}; install the same version everywhere")
         if ask.get("ask") == "join":
             self._join(channel, ask)
         elif ask.get("ask") == "deal":
@@ -87,9 +123,14 @@ class DealerServer:
             raise Desync(f"{channel.role} asks for {ask.get('ask')!r}; the dealer answers join and deal")
 
     def _join(self, channel: TLSChannel, ask: Mapping[str, Any]) -> None:
+        rank, runs = 0 if channel.role == "party0" else 1, bool(ask.get("runs"))
         with self._lock:
             epoch, _ = self._epoch(ask)
-        channel.tell(as_note(epoch, 0 if channel.role == "party0" else 1))
+            if runs:
+                self._state.join(epoch, rank)
+            note = as_note(epoch, rank, runs=runs)
+        channel.tell(note)
+        self._reports.joined()
 
     def _epoch(self, ask: Mapping[str, Any]) -> tuple[Epoch, Dealer]:
         """The epoch of the model that a note names, and a dealer that holds the masks of its weights. If the model has
@@ -100,18 +141,20 @@ class DealerServer:
         epoch = self._state.epoch(model, plan.digest)
         if epoch is None:
             epoch = self._state.fresh(model, plan.digest)
+            self._reports.new_epoch()
             log.info("new epoch", extra={"fields": {"epoch": epoch.name, "model": model}})
         if epoch.name not in self._dealers:
             self._dealers[epoch.name] = self._dealer(epoch, plan)
             while len(self._dealers) > EPOCHS:
-                self._dealers.popitem(last=False)
+                name, _ = self._dealers.popitem(last=False)
+                self._caches.pop(name, None)
                 for _, runs in self._lanes:
                     self._release(runs)
         self._dealers.move_to_end(epoch.name)
         return epoch, self._dealers[epoch.name]
 
     def _dealer(self, epoch: Epoch, provisioning: Plan) -> Dealer:
-        if provisioning.dealer_bytes:
+        if provisioning.dealer_bytes or not provisioning.standing:
             raise Desync("the plan of provisioning must hold masks of weights only; do all roles run the same version?")
         dealer = Dealer((epoch.seeds[0], epoch.seeds[1]), self._kernels)
         with self._kernels.backend.lane(), np.errstate(over="ignore"):  # words wrap by design
@@ -124,13 +167,13 @@ class DealerServer:
         plan, epoch, space = (Plan.from_dict(_field(ask, "plan", dict)), _field(ask, "epoch", str),
                               _field(ask, "space", str))
         count, after = _field(ask, "count", int), _field(ask, "after", int)
-        if space not in (LIVE, SPACE) or not 1 <= count <= MOST_RUNS or after < -1:
-            raise Desync(f"party1 asks for {count} run(s) of {space!r} after {after}; the dealer gives 1 to "
-                         f"{MOST_RUNS} runs of {LIVE} or {SPACE} after -1 or more")
-        request = _field(ask, "request", str)
-        if request and not is_id(request):
-            raise Desync(f"a request's id has {ID_DIGITS} hexadecimal digits, and a store's runs have none; party1 "
-                         f"names {request[:64]!r}")
+        if not 1 <= count <= MOST_RUNS or after < -1:
+            raise Desync(f"party1 asks for {count} run(s) after {after}; the dealer gives 1 to {MOST_RUNS} runs after "
+                         f"-1 or more")
+        if plan.standing:
+            raise Desync("party1 asks for masks of weights in a run; only the plan of provisioning has them")
+        nonces, cache = _nonces(ask, space_of(space)), _named(ask)
+        request = _requested(ask)
         if problem := self._audit.problem:
             raise Desync(f"the dealer may deal nothing now: {problem}")
         facts = {"request": request, "model": str(ask.get("model"))[:64], "plan": plan.digest, "epoch": epoch,
@@ -143,23 +186,56 @@ class DealerServer:
                 known, dealer = self._epoch(ask)
                 if known.name != epoch:
                     raise Desync(f"the model's epoch is {known.name} at the dealer but {epoch} at party 1; join again")
-                first = max(self._state.serials.last(epoch, space), after) + 1
-                cache = _cache(ask, first)
-                self._state.serials.burn(epoch, space, first + count - 1)
+                if space == STORED and known.joined != {0, 1}:
+                    raise Desync("the parties must have joined the epoch before runs are stored: they need the seeds. "
+                                 "Start both parties, and deal when they are ready")
+                caches = self._kept(ask, epoch, cache)
+                first = max(self._state.last(known, space), after) + 1
+                seeds = self._state.burn(known, space, first, count)
+            self._reports.burnt(space, count)
             facts |= {"serial": first, "bytes": count * plan.dealer_bytes}
             channel.tell({"serial": first})
             with self._computing() as runs:
                 script = Script(plan, plan.dealt if cache is None else "")  # a recording knows no caches
-                for run in (f"{space}/{serial}" for serial in range(first, first + count)):
+                for serial in range(first, first + count):
                     channel.check()
-                    self._dealt(runs, dealer, script, run, channel, run if cache == "" else cache)
+                    name = run_name(epoch, space, serial, nonces, plan.digest)
+                    keys = RunKey(name, seeds[0].take(serial)), RunKey(name, seeds[1].take(serial))
+                    if cache == "":
+                        caches = self._opened(epoch, keys)
+                    self._dealt(runs, dealer, script, keys, channel, caches)
             outcome = "dealt"
+            self._reports.dealt(space, count, count * plan.dealer_bytes, time.monotonic() - started)
         finally:
             self._dealing.release()
+            with self._lock:
+                self._state.erase()
             self._audit.append(DEALT, facts | {"outcome": outcome, "seconds": round(time.monotonic() - started, 3)})
         log.info("dealt", extra={"fields": {"request": request, "epoch": epoch, "space": space, "serial": first,
                                             "count": count, "bytes": count * plan.dealer_bytes,
                                             "seconds": round(time.monotonic() - started, 3)}})
+
+    def _kept(self, ask: Mapping[str, Any], epoch: str, cache: str | None) -> Keys | None:
+        """The keys of the caches that a run takes, which a run before has opened. Forgets those of sessions that have
+        ended. Raises Desync for caches that are not known here."""
+        known, kept = self._caches.setdefault(epoch, OrderedDict()), set(map(str, _field(ask, "kept", list)))
+        for name in [name for name in known if name not in kept]:
+            del known[name]
+        if not cache:
+            return None
+        if cache not in known:
+            raise Desync(f"the dealer does not know the caches {cache[:16]!r}: it was started again since the session "
+                         f"was opened, or there was no such session; begin a new one")
+        return known[cache]
+
+    def _opened(self, epoch: str, keys: Keys) -> Keys:
+        """The keys of the caches that this run opens."""
+        with self._lock:
+            known = self._caches.setdefault(epoch, OrderedDict())
+            known[keys[0].name] = caches = keys[0].caches, keys[1].caches
+            while len(known) > CACHES:
+                known.popitem(last=False)
+        return caches
 
     @contextmanager
     def _computing(self) -> Iterator[Runs]:
@@ -180,14 +256,31 @@ class DealerServer:
         kept = list(self._dealers.values())
         runs.forget(lambda name: name[0] not in kept)
 
-    def _dealt(self, runs: Runs, dealer: Dealer, script: Script, run: str, channel: TLSChannel,
-               cache: str | None) -> None:
+    def _dealt(self, runs: Runs, dealer: Dealer, script: Script, keys: Keys, channel: TLSChannel,
+               caches: Keys | None) -> None:
         """The dealer is part of the program's name: its recordings read the masks that it holds."""
+        name, seeds = keys[0].name, (keys[0].seed, keys[1].seed)
+
         def play(channels: Channels, _: Any) -> tuple[None, None]:
-            dealer.deal(script.plan, run, channels["party1"], cache)
+            if caches is None:
+                dealer.deal(script.plan, name, channels["party1"], seeds=seeds)
+            else:
+                dealer.deal(script.plan, name, channels["party1"], caches[0].name, seeds=seeds,
+                            cache_seeds=(caches[0].seed, caches[1].seed))
             return None, None
 
-        runs.run((dealer, script.name), script, dealer.seeds, run, {"party1": channel}, None, play)
+        runs.run((dealer, script.name), script, seeds, name, {"party1": channel}, None, play)
+
+
+class _Unmonitored:
+    """Reports of a dealer without metrics."""
+
+    def connected(self, by: int) -> None: ...
+    def joined(self) -> None: ...
+    def new_epoch(self) -> None: ...
+    def burnt(self, space: str, count: int) -> None: ...
+    def dealt(self, space: str, runs: int, nbytes: int, seconds: float) -> None: ...
+    def refused(self, kind: str) -> None: ...
 
 
 class _Nobody(Channel):
@@ -204,17 +297,29 @@ class _Nobody(Channel):
     def close(self) -> None: ...
 
 
-def _cache(ask: Mapping[str, Any], first: int) -> str | None:
-    """The name of the caches that runs from serial `first` on take. Raises Desync for one that no run before has."""
-    cache = ask.get("cache")
-    if cache is None or cache == "":
-        return cache
-    space, _, serial = str(cache).partition("/")
-    if space != LIVE or not (serial.isascii() and serial.isdigit()) or cache != f"{LIVE}/{int(serial)}" \
-            or int(serial) >= first:
-        raise Desync(f"caches are named by the run that opened them, {LIVE}/0 to {LIVE}/{first - 1}; party1 asks for "
-                     f"{str(cache)[:40]!r}")
-    return str(cache)
+def _named(ask: Mapping[str, Any]) -> str | None:
+    """The name of the caches that a note asks for."""
+    cache: str | None = None if ask.get("cache") is None else _field(ask, "cache", str)
+    return cache
+
+
+def _nonces(ask: Mapping[str, Any], space: str) -> tuple[bytes, bytes]:
+    """The nonces of party 0, which stored runs have none of, and of party 1. Raises Desync."""
+    try:
+        theirs, own = _field(ask, "nonces", list)
+        return hexadecimal(theirs, 0 if space == STORED else NONCE_BYTES), hexadecimal(own, NONCE_BYTES)
+    except ValueError as error:
+        raise Desync(f"a note must hold the nonces of party 0 and of party 1 ({error}); do both sides run the same "
+                     f"version?") from error
+
+
+def _requested(ask: Mapping[str, Any]) -> str:
+    """The id of the request that runs are for, "" for a store's. Raises Desync."""
+    request = ask.get("request", "")
+    if request != "" and not (isinstance(request, str) and is_id(request)):
+        raise Desync(f"a request's id has {ID_DIGITS} hexadecimal digits, and a store's runs have none; party1 names "
+                     f"{str(request)[:64]!r}")
+    return str(request)
 
 
 def _field(note: Mapping[str, Any], name: str, kind: type) -> Any:
@@ -229,11 +334,26 @@ def run_dealer(settings: DealerSettings) -> None:
     """Serves until SIGINT or SIGTERM; SIGHUP reads the certificates again. Raises SettingsError,
     StoreError, BackendUnavailable at the start."""
     share_the_interpreter()
-    audit = opened(settings.audit, settings.audit_folder, "dealer", Signer(settings.tls), settings.audit_mb)
-    server = DealerServer(settings, audit)
-    try:
+    with ExitStack() as ends:
+        ends.callback(lambda: log.info("ended"))
+        audit = opened(settings.audit, settings.audit_folder, "dealer", Signer(settings.tls), settings.audit_mb)
+        ends.callback(audit.close)
+        metrics = _metrics(audit) if settings.metrics is not None else None
+        server = DealerServer(settings, audit, metrics)
+        ends.callback(server.close)
+        if metrics is not None and settings.metrics is not None:
+            from secformer.roles.health import Monitored, application
+
+            metrics.certificate(server.credentials.until)
+            monitored = Monitored(settings.metrics, application(lambda: audit.problem, metrics))
+            ends.callback(monitored.close)
         wait_for_signal(server.credentials.renew)
-    finally:
-        server.close()
-        audit.close()
-        log.info("ended")
+
+
+def _metrics(audit: Auditing) -> DealerMetrics:
+    """A dealer without metrics does not need the packages that they need."""
+    from secformer.roles.monitoring import DealerMetrics
+
+    metrics = DealerMetrics(lambda: not audit.problem)
+    metrics.show_audit(audit)
+    return metrics

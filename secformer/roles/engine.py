@@ -22,6 +22,7 @@ from secformer.models.run.served import PartyModel
 from secformer.models.run.served_steps import slot_bytes
 from secformer.models.run.share_file import ShareFile
 from secformer.mpc.backend import choose_backend
+from secformer.mpc.dealer.names import RunKey
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import Desync, PeerLost, SecformerError, SettingsError, StoreError
@@ -37,7 +38,7 @@ from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.cycle import Cycle, Needs
 from secformer.roles.dealing import WEIGHTS
 from secformer.roles.jobs import Job, Jobs
-from secformer.roles.link import HEARTBEAT, compare, hello
+from secformer.roles.link import HEARTBEAT, compare, hello, stored_of
 from secformer.roles.linking import Link, Meeting, connect_link
 from secformer.roles.logs import certificates_read, not_recorded
 from secformer.roles.messages import Answer, Ran
@@ -92,8 +93,12 @@ class Engine:
         self._generation = 0  # of the certificate that the link was made with
         self._listener: Listener | None = None
         if self._rank == 0:
-            self._listener = Listener(settings.link, ("party1",), self.credentials.server(), self._meeting.came,
-                                      self._refused, deadline=settings.deadline)
+            try:
+                self._listener = Listener(settings.link, ("party1",), self.credentials.server(), self._meeting.came,
+                                          self._refused, deadline=settings.deadline)
+            except BaseException:
+                self._supply.close()
+                raise
 
     @property
     def public(self) -> PublicModel:
@@ -179,10 +184,13 @@ class Engine:
         """Compares what must be the same at both parties, and opens the weights unless both still hold them opened."""
         epoch, control = self._supply.epoch.name, link.control
         mine = hello(self._public, self._model.provisioning, epoch, rank=self._rank, opened=self._opened == epoch,
-                     in_flight=self._settings.in_flight, numbers=self._public.numbers)
+                     in_flight=self._settings.in_flight, numbers=self._public.numbers,
+                     stored=self._supply.stored())
         control.tell(mine)
         theirs = control.hear()
         compare(mine, theirs, control.peer)
+        if self._rank == 1:
+            self._supply.check(stored_of(theirs, control.peer), control.peer)
         if len(link.slots) != self._settings.in_flight:
             raise Desync(f"{control.peer} has made {len(link.slots)} connections for requests, but in_flight is "
                          f"{self._settings.in_flight}; do both sides run the same version?")
@@ -194,22 +202,26 @@ class Engine:
         for runs in self._runs:
             runs.forget()  # what was recorded reads the weights as they were opened
         with self._computing(0):
-            self._begin(0, control, WEIGHTS, self._model.provisioning, None, meter)
+            self._begin(0, control, RunKey(WEIGHTS, self._supply.seed), self._model.provisioning, None, meter)
             self._model.load_weights(self._shares)
         self._opened = epoch
         cost = meter.close(started)
         log.info("weights opened", extra={"fields": {"seconds": round(time.perf_counter() - started, 3),
                                                      "bytes": cost.offline_bytes}})
 
-    def _begin(self, slot: int, peer: Channel, run: str, plan: Plan, corrections: Channel | None, meter: Meter,
-               cache: str | None = None) -> None:
-        source = Source(self._supply.seed, run, plan, corrections, self._kernels, meter, cache)
+    def _begin(self, slot: int, peer: Channel, key: RunKey, plan: Plan, corrections: Channel | None, meter: Meter,
+               caches: RunKey | None = None) -> None:
+        cache, seed = (None, None) if caches is None else (caches.name, caches.seed)
+        source = Source(key.seed, key.name, plan, corrections, self._kernels, meter, cache, seed)
         self._parties[slot].begin(peer, source, meter)
 
     @contextmanager
     def _computing(self, slot: int) -> Iterator[None]:
-        with self._lanes[slot], np.errstate(over="ignore"):  # words wrap by design
-            yield
+        try:
+            with self._lanes[slot], np.errstate(over="ignore"):  # words wrap by design
+                yield
+        finally:
+            self._parties[slot].end()
 
     # ---- requests -------------------------------------------------------------------------------------------------
 
@@ -220,10 +232,14 @@ class Engine:
         stepping = self.sessions.asked(job.half, job.client)
         return Needs(self._model.step_plan(stepping.shape), stepping)
 
+    def kept(self) -> list[str]:
+        """The names of the caches of all sessions that go on."""
+        return self.sessions.names()
+
     def begin(self, work: Work) -> None:
         """Both parties have agreed to run this, and it starts next."""
         if work.stepping is not None:
-            self.sessions.begin(work.stepping, work.taken.run)
+            self.sessions.begin(work.stepping, work.key)
 
     def refused(self, job: Job, problem: str) -> None:
         """The request will not run. A session whose step does not run is ended, here and at the other party."""
@@ -253,21 +269,21 @@ class Engine:
 
         def play(channels: Channels, words: Any) -> tuple[Results, Cost]:
             started, meter = time.perf_counter(), Meter()
-            self._begin(slot, channels["peer"], taken.run, work.plan, channels.get("dealer"), meter,
-                        session.run if session is not None else None)
+            self._begin(slot, channels["peer"], work.key, work.plan, channels.get("dealer"), meter,
+                        session.caches if session is not None else None)
             if session is not None and session.turn is not None:
                 return self._model.step(session.text, session.turn, words, slot), meter.close(started)
             return self._model.answer(batch, words, slot), meter.close(started)
 
         with self._computing(slot):
             script = self._model.script(batch) if session is None else Script(work.plan)
-            ran = self._runs[slot].run((self._opened, script.name), script, (self._supply.seed,), taken.run, channels,
+            ran = self._runs[slot].run((self._opened, script.name), script, (work.key.seed,), work.key.name, channels,
                                        self._words(job, batch), play)
         cost = ran.facts.lasting(time.perf_counter() - clock) if ran.repeated else ran.facts
         if session is not None:
             self.sessions.done(session)
-        told = Ran(self._opened, taken.run, work.plan.digest, started - job.came - work.material, work.material,
-                   time.monotonic() - started)
+        told = Ran(self._opened, taken.run, work.key.name, work.plan.digest, started - job.came - work.material,
+                   work.material, time.monotonic() - started)
         job.done.set_result(Answer(ran.results, self._public.fixed.frac, cost, told))
         self._reports.answered(cost)
         log.info("answered", extra={"fields": {"request": taken.request, "client": job.client, "run": taken.run,

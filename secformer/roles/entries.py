@@ -51,8 +51,8 @@ class Entry:
         entries, half, ran, digest = self._entries, self.half, answer.ran, body_digest(body)
         if half is None or ran is None:
             raise ValueError("only a request that came and ran is answered")
-        noted = {"epoch": ran.epoch, "run": ran.run, "plan": ran.plan, "answer": digest, "bytes": answer.cost.bytes,
-                 "rounds": answer.cost.rounds}
+        noted = {"epoch": ran.epoch, "run": ran.run, "name": ran.name, "plan": ran.plan, "answer": digest,
+                 "bytes": answer.cost.bytes, "rounds": answer.cost.rounds}
         spent = {"packing": round(self.seconds - ran.waiting - ran.material - ran.computing, 3)}
         head = self._write("answered", noted, spent)
         if entries.signer is None:
@@ -60,8 +60,8 @@ class Entry:
         line = head or Head(0, "")
         said = Statement(
             party=entries.party, request=half.request, client=self.client, model=entries.model,
-            shape=half.shape_digest, plan=ran.plan, epoch=ran.epoch, run=ran.run, half=half.digest, answer=digest,
-            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            shape=half.shape_digest, plan=ran.plan, epoch=ran.epoch, run=ran.run, name=ran.name, half=half.digest,
+            answer=digest, time=datetime.now(UTC).isoformat(timespec="milliseconds"),
             chain=entries.audit.chain if head is not None else "", line=line.number, hash=line.digest)
         return {HEADER: signed(said, entries.signer).header}
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from secformer.mpc.errors import AuthError, InputError, ProtocolError, SettingsError, StoreError
 from secformer.mpc.net.tls import Certificate, Identity
+from secformer.mpc.strict_json import read_own
 from secformer.roles import chain
 from secformer.roles.messages import Answer, Half
 from secformer.roles.receipts import LINE_FACTS, PARTIES, Receipt, Statement, checked, require_facts, require_pair
@@ -103,10 +104,10 @@ def pair_of(line: str) -> list[Receipt]:
     try:
         if len(line) > LONGEST:
             raise ValueError(f"it has more than {LONGEST} characters")
-        given = json.loads(line)
+        given = read_own(line)
         if not isinstance(given, dict) or not isinstance(given.get("receipts"), list):
             raise ValueError('it must be an object with "receipts"')
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise AuthError(f"it cannot be read ({error})") from error
     if len(given["receipts"]) != len(PARTIES):
         raise AuthError(f"it must have the receipts of party 0 and of party 1, got {len(given['receipts'])}")

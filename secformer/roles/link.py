@@ -1,10 +1,10 @@
 """The conversation of the two parties about what to run. Party 0 leads.
 
-1. both: hello, with everything that must be the same
+1. both: hello, with everything that must be the same, and which stored runs each still has the seeds of
 2. unless both parties still hold the opened weights: the run that opens them
 3. party 0: offer {"requests": {id: client's name} in fair order, "slot": a free one, "last": {"live": its last used
-   serial}, "here", "renew"}; without ids it is a sign of life
-4. party 1: {"take": id, "client", "shape", "plan", "space", "serial", "state"}, or {"take": id, "error"}, or
+   serial}, "nonce": for the run of the one that is taken, "here", "renew"}; without ids it is a sign of life
+4. party 1: {"take": id, "client", "shape", "plan", "space", "serial", "nonce", "state"}, or {"take": id, "error"}, or
    {"take": null, "renew"}; and "here"
 5. party 0: {"go": true}, and both run the program in that slot; or {"go": false, "error"}
 
@@ -17,14 +17,17 @@ The conversation goes on while requests run: it has a connection of its own (see
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from secformer.models.run.public import PublicModel
+from secformer.mpc.dealer.names import NONCE_BYTES, fresh_nonce
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync
+from secformer.mpc.net.notes import hexadecimal, text, whole
 from secformer.mpc.net.tcp import StreamChannel
+from secformer.mpc.prg import FORMAT
 from secformer.mpc.ring import WORD_BITS
 from secformer.version import __version__
 
@@ -34,15 +37,15 @@ LATE_HALF = 0.05  # seconds that party 1 waits for its half of an offered reques
 
 
 def hello(public: PublicModel, plan: Plan, epoch: str, *, rank: int, opened: bool, in_flight: int,
-          numbers: str = "") -> dict[str, Any]:
+          numbers: str = "", stored: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
     """What a party is and runs. `opened`: it holds weights that were opened in this epoch. `numbers`: a digest of those
-    that it computes for texts that grow."""
+    that it computes for texts that grow. `stored`: the ranges of stored serials whose seeds it has."""
     return {
-        "same": {"version": __version__, "ring": WORD_BITS, "fractional bits": public.fixed.frac,
+        "same": {"version": __version__, "streams": FORMAT, "ring": WORD_BITS, "fractional bits": public.fixed.frac,
                  "magnitude": public.fixed.magnitude, "recipe": public.recipe.name, "model": public.digest,
                  "plan": plan.digest, "epoch": epoch, "in_flight": in_flight,
                  "numbers of positions": numbers},
-        "rank": rank, "opened": opened,
+        "rank": rank, "opened": opened, "stored": stored,
     }
 
 
@@ -51,17 +54,31 @@ def compare(mine: Mapping[str, Any], theirs: Mapping[str, Any], peer: str) -> No
     same, other = mine["same"], theirs.get("same")
     if not isinstance(other, Mapping):
         raise Desync(f"{peer} did not say hello first; do both sides run the same version?")
-    odd = [f"{name}: {same[name]!r} here, {other.get(name)!r} at {peer}" for name in same
-           if same[name] != other.get(name)]
-    if theirs.get("rank") != 1 - int(mine["rank"]):
+    odd = [f"{name}: {same.get(name)!r} here, {other.get(name)!r} at {peer}" for name in {**same, **other}
+           if not _equal(same.get(name), other.get(name))]
+    if not _equal(theirs.get("rank"), 1 - int(mine["rank"])):
         odd.append(f"rank: {mine['rank']} here, {theirs.get('rank')!r} at {peer}; one must be 0, the other 1")
     if odd:
         raise Desync(f"the parties cannot compute together because they differ: {'; '.join(odd)}")
 
 
+def _equal(one: Any, other: Any) -> bool:
+    """JSON's true and 1.0 are not 1."""
+    return type(one) is type(other) and bool(one == other)
+
+
+def stored_of(note: Mapping[str, Any], peer: str) -> list[tuple[int, int]]:
+    """The ranges of stored serials that a hello states. Raises Desync."""
+    try:
+        return [(whole(first), whole(end)) for first, end in note["stored"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise Desync(f"{peer} does not say which stored runs it has the seeds of ({error}); do both sides run the same "
+                     f"version?") from error
+
+
 @dataclass(frozen=True)
 class Taken:
-    """Party 1's answer to an offer: which request runs, and under which run's streams; or why it cannot run.
+    """Party 1's answer to an offer: which request runs, and what enters the name of its run; or why it cannot run.
 
     state   of the session that the request continues
     client  who sent party 1's half
@@ -75,12 +92,12 @@ class Taken:
     error: str = ""
     state: str = ""
     client: str = ""
+    nonce: bytes = field(default=b"", repr=False)
 
     @property
     def run(self) -> str:
-        """The name of the run."""
+        """What logs call the run."""
         return f"{self.space}/{self.serial}"
-
 
 
 @dataclass(frozen=True)
@@ -96,7 +113,8 @@ class Reply:
         taken = self.taken
         note = {"take": None} if taken is None else {
             "take": taken.request, "shape": taken.shape, "plan": taken.plan, "space": taken.space,
-            "serial": taken.serial, "error": taken.error, "state": taken.state, "client": taken.client}
+            "serial": taken.serial, "error": taken.error, "state": taken.state, "client": taken.client,
+            "nonce": taken.nonce.hex()}
         channel.tell(note | _rare(self.here, self.renew))
 
 
@@ -104,10 +122,7 @@ def hear_reply(channel: StreamChannel) -> Reply:
     """The other party's answer to an offer. Raises Desync."""
     note = channel.hear()
     try:
-        taken = None if note.get("take") is None else Taken(
-            str(note["take"]), str(note["shape"]), str(note["plan"]), str(note["space"]), int(note["serial"]),
-            str(note["error"]), str(note["state"]), str(note["client"]))
-        return Reply(taken, _here(note), note.get("renew") is True)
+        return Reply(_taken(note), _here(note), note.get("renew") is True)
     except (KeyError, TypeError, ValueError) as error:
         raise Desync(f"{channel.peer} answered an offer with a note that cannot be read (keys {sorted(note)}); do both "
                      f"sides run the same version?") from error
@@ -115,8 +130,8 @@ def hear_reply(channel: StreamChannel) -> Reply:
 
 @dataclass(frozen=True)
 class Offer:
-    """Party 0's offer: request ids in fair order, with the clients that sent them; the slot for the one that is taken;
-    and party 0's last used serials by space. Without ids there is no slot.
+    """Party 0's offer: request ids in fair order, with the clients that sent them; the slot and party 0's nonce for the
+    one that is taken; and party 0's last used serials by space. Without ids there is no slot.
 
     here   the ids of which party 0 has a half, where this offer tells
     renew  party 0 ends the link now, and both make a new one
@@ -127,24 +142,33 @@ class Offer:
     slot: int | None = None
     here: tuple[str, ...] | None = None
     renew: bool = False
+    nonce: bytes = field(default_factory=fresh_nonce, repr=False)
 
     def tell(self, channel: StreamChannel) -> None:
-        channel.tell({"requests": dict(self.requests), "last": dict(self.last), "slot": self.slot}
-                     | _rare(self.here, self.renew))
+        channel.tell({"requests": dict(self.requests), "last": dict(self.last), "slot": self.slot,
+                      "nonce": self.nonce.hex()} | _rare(self.here, self.renew))
 
 
 def hear_offer(channel: StreamChannel) -> Offer:
     """The other party's offer. Raises Desync."""
     note = channel.hear()
     try:
-        ids, slot = dict(note["requests"].items()), note["slot"]
-        last = {str(k): int(v) for k, v in note["last"].items()}
-        if not all(isinstance(client, str) for client in ids.values()):
-            raise TypeError("names are strings")
-        return Offer(ids, last, int(slot) if ids else None, _here(note), note.get("renew") is True)
+        ids = {request: text(client) for request, client in note["requests"].items()}
+        last = {space: whole(serial, -1) for space, serial in note["last"].items()}
+        return Offer(ids, last, whole(note["slot"]) if ids else None, _here(note), note.get("renew") is True,
+                     hexadecimal(note["nonce"], NONCE_BYTES))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Desync(f"{channel.peer} made an offer that cannot be read (keys {sorted(note)}); do both sides run the "
                      f"same version?") from error
+
+
+def _taken(note: Mapping[str, Any]) -> Taken | None:
+    if note.get("take") is None:
+        return None
+    error = text(note["error"])
+    return Taken(text(note["take"]), text(note["shape"]), text(note["plan"]), text(note["space"]),
+                 whole(note["serial"], -1), error, text(note["state"]), text(note["client"]),
+                 hexadecimal(note["nonce"], 0 if error else NONCE_BYTES))
 
 
 def _rare(here: tuple[str, ...] | None, renew: bool) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import threading
 from dataclasses import dataclass
 
 from secformer.mpc.errors import Desync
+from secformer.mpc.net.notes import hexadecimal, whole
+from secformer.mpc.net.tcp import StreamChannel
 from secformer.mpc.net.tls import Context, TLSChannel, connect
 from secformer.mpc.prg import fresh_seed
 
@@ -61,7 +63,7 @@ class Meeting:
     def came(self, channel: TLSChannel) -> None:
         """Takes a new connection of party 1, and returns once it has ended. Connections of an older link are ended,
         because party 1 makes one link at a time. Raises Desync, PeerLost."""
-        name, place, places = _place(channel)
+        name, place, places = place_of(channel)
         with self._changed:
             old: list[TLSChannel] = []
             if name != self._name:
@@ -86,13 +88,13 @@ class Meeting:
             return link
 
 
-def _place(channel: TLSChannel) -> tuple[str, int, int]:
+def place_of(channel: StreamChannel) -> tuple[str, int, int]:
+    """What a new connection of party 1 says: the link's name, the place there, and how many there are. Raises Desync,
+    PeerLost."""
     note = channel.hear()
     try:
-        name, place, places = str(note["link"]), int(note["place"]), int(note["places"])
-        if len(bytes.fromhex(name)) != NAME_BYTES or not 0 <= place < places <= MOST_SLOTS + 1:
-            raise ValueError("it names no place of a link")
-        return name, place, places
-    except (KeyError, TypeError, ValueError) as error:
+        places = whole(note["places"], 1, MOST_SLOTS + 1)
+        return hexadecimal(note["link"], NAME_BYTES).hex(), whole(note["place"], 0, places - 1), places
+    except (KeyError, ValueError) as error:
         raise Desync(f"{channel.peer} connected with a note that cannot be read (keys {sorted(note)}); do both sides "
                      f"run the same version?") from error

@@ -16,8 +16,10 @@ import numpy as np
 
 from secformer.mpc.errors import InputError, ProtocolError
 from secformer.mpc.meter import Cost
+from secformer.mpc.net.notes import decimal
 from secformer.mpc.prg import SEED_BYTES, fresh_seed
 from secformer.mpc.ring import word_type
+from secformer.mpc.strict_json import read_own
 
 REQUEST, ANSWER = "secformer request 1", "secformer answer 1"
 MAX_HEADER = 1 << 20  # bytes of the header of a body
@@ -67,11 +69,13 @@ class Half:
 
 @dataclass(frozen=True)
 class Ran:
-    """What a party can say of a run, all of it public: its epoch, its name, its plan's digest, and the seconds that the
-    request waited, got its material and was computed."""
+    """What a party can say of a run, all of it public: its epoch, its space and serial as "space/serial", its name (a
+    hash, which both parties' nonces enter), its plan's digest, and the seconds that the request waited, got its
+    material and was computed."""
 
     epoch: str
     run: str
+    name: str
     plan: str
     waiting: float
     material: float
@@ -207,7 +211,7 @@ def unpack_answer(body: bytes, request: str) -> Answer:
             raise ValueError(f"it answers request {metadata['request']}")
         if odd := [name for name, words in tensors.items() if words.dtype != np.uint64]:
             raise ValueError(f"{odd[0]} holds {tensors[odd[0]].dtype}, but shares are uint64")
-        return Answer(tensors, int(metadata["frac"]), Cost.from_dict(json.loads(metadata["cost"])))
+        return Answer(tensors, decimal(metadata["frac"]), Cost.from_dict(read_own(metadata["cost"])))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ProtocolError(f"the party's answer cannot be read ({type(error).__name__}: {error}); do all roles run "
                             f"the same version?") from error
@@ -221,10 +225,10 @@ def _unpack(body: bytes, form: str, problem: type[InputError] | type[ProtocolErr
     if len(body) < 8 or not 2 <= (size := int.from_bytes(body[:8], "little")) <= min(MAX_HEADER, len(body) - 8):
         raise problem("the body is not a safetensors file")
     try:
-        header: Any = json.loads(body[8 : 8 + size])
+        header: Any = read_own(body[8 : 8 + size])
         tensors: dict[str, np.ndarray] = load(body)
         metadata = header.get("__metadata__", {})
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise problem(f"the body is not a safetensors file ({error})") from error
     if not isinstance(metadata, dict) or metadata.get("format") != form:
         raise problem(f"the body is not of the form {form!r}; do the client and the parties run the same version?")

@@ -10,7 +10,7 @@ from secformer.roles.audit import opened
 from secformer.roles.budgets import JOURNAL, Ledger
 from secformer.roles.engine import Engine
 from secformer.roles.jobs import Jobs
-from secformer.roles.monitoring import Metrics, Status
+from secformer.roles.monitoring import PartyMetrics, Status
 from secformer.roles.settings import PartySettings
 from secformer.roles.signals import share_the_interpreter
 from secformer.roles.signing import Signer
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 class Reports:
     """Turns what the engine reports into readiness and metrics."""
 
-    def __init__(self, status: Status, metrics: Metrics):
+    def __init__(self, status: Status, metrics: PartyMetrics):
         self._status, self._metrics = status, metrics
 
     def ready(self) -> None:
@@ -47,7 +47,7 @@ def run_party(settings: PartySettings) -> None:
     audit = opened(settings.audit, settings.audit_folder, f"party{settings.rank}", signer, settings.audit_mb)
     jobs, status = Jobs(settings.queue, settings.half_deadline), Status()
     ledger = Ledger(settings.budgets, settings.state / JOURNAL)
-    metrics = Metrics(status, jobs)
+    metrics = PartyMetrics(status, jobs)
     engine = Engine(settings, jobs, Reports(status, metrics))
     metrics.show_audit(audit)
     metrics.count_sessions(engine.sessions.count)

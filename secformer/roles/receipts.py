@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from secformer.mpc.errors import AuthError
 from secformer.mpc.net.tls import Certificate
+from secformer.mpc.strict_json import read_own
 from secformer.roles.signing import Authority, Signed, Signer, require_signature, shown
 
 HEADER = "X-Secformer-Receipt"
@@ -22,14 +23,15 @@ PURPOSE = "receipt"  # of the signature
 VERSION = 1          # of the text's form
 MOST = 1 << 14       # characters of a receipt in its header
 PARTIES = ("party0", "party1")
-COMMON = ("request", "client", "model", "shape", "plan", "epoch", "run")  # what both say alike
-LINE_FACTS = ("request", "client", "model", "plan", "epoch", "run", "half", "answer")  # as the audit log's line has them
+COMMON = ("request", "client", "model", "shape", "plan", "epoch", "run", "name")  # what both say alike
+LINE_FACTS = ("request", "client", "model", "plan", "epoch", "run", "name", "half", "answer")  # as its line has them
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What a party says of a request: who asked what of which model, how it ran, the digests of the half that came and
-    of the half that went, and the line of the party's audit log (0 and "" without one)."""
+    """What a party says of a request: who asked what of which model, how it ran (the run as "space/serial" and by its
+    name, see `mpc/dealer/names`), the digests of the half that came and of the half that went, and the line of the
+    party's audit log (0 and "" without one)."""
 
     party: str
     request: str
@@ -39,6 +41,7 @@ class Statement:
     plan: str
     epoch: str
     run: str
+    name: str
     half: str
     answer: str
     time: str
@@ -56,7 +59,7 @@ class Statement:
     def read(cls, text: str) -> Self:
         """The inverse of `text`. Raises AuthError."""
         try:
-            given = json.loads(text)
+            given = read_own(text)
             if not isinstance(given, dict) or set(given) != {f.name for f in fields(cls)}:
                 raise ValueError(f"it must have the fields {', '.join(f.name for f in fields(cls))}")
             for name, value in given.items():
@@ -70,7 +73,7 @@ class Statement:
                 raise ValueError("it is not in the one form that is signed")
             if datetime.fromisoformat(said.time).tzinfo is None:
                 raise ValueError("its time has no zone")
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise AuthError(f"the receipt cannot be read ({error}); do all roles run the same version?") from error
         return said
 
@@ -104,8 +107,8 @@ class Receipt:
         try:
             if len(header) > MOST:
                 raise ValueError(f"it has more than {MOST} characters")
-            given = json.loads(b64decode(header, validate=True))
-        except (ValueError, RecursionError) as error:
+            given = read_own(b64decode(header, validate=True))
+        except ValueError as error:
             raise AuthError(f"the receipt cannot be read ({error}); do all roles run the same version?") from error
         return cls.from_dict(given)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from secformer.models.run.decoding import Turn
 from secformer.models.run.served_steps import PartyText, Shape
+from secformer.mpc.dealer.names import RunKey
 from secformer.mpc.errors import InputError, ProtocolError
 from secformer.roles.messages import Half
 from secformer.roles.settings import PartySettings
@@ -40,7 +41,7 @@ class TextSession:
     """A session.
 
     began, used  when it was opened, and when its last step ended: time.monotonic
-    run          the run that opened it, which names its caches; "" while it is not open yet
+    caches       what the streams of its caches are derived from; they are named by the run that opened it
     turn         the step that runs
     """
 
@@ -48,9 +49,14 @@ class TextSession:
     text: PartyText = field(repr=False)
     began: float
     used: float
-    run: str = ""
+    caches: RunKey | None = None
     slots: int = 0
     turn: Turn | None = field(default=None, repr=False)
+
+    @property
+    def run(self) -> str:
+        """The name of the run that opened it; "" while it is not open yet."""
+        return "" if self.caches is None else self.caches.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,12 +122,18 @@ class Sessions:
                 raise TooManySessions(f"one client may have {self._settings.client_sessions} sessions open here, and "
                                       f"all of this one's are running a step; begin the session when one has ended")
 
-    def begin(self, stepping: Stepping, run: str) -> None:
-        """Both parties have agreed to run the step, in the run of that name: its slots are used up from now on."""
+    def names(self) -> list[str]:
+        """The names of the caches of those that are open."""
+        with self._lock:
+            return [session.run for session in self._open.values()]
+
+    def begin(self, stepping: Stepping, key: RunKey) -> None:
+        """Both parties have agreed to run the step, under that key: its slots are used up from now on. Of the key of
+        the run that opens it, the session keeps what its caches need."""
         session = stepping.session
         with self._lock:
-            if not session.run:
-                session.run = run
+            if session.caches is None:
+                session.caches = key.caches
                 self._open[session.key] = session
             session.slots = stepping.shape[1]
             session.turn = session.text.begun(stepping.shape, stepping.keep)

@@ -44,6 +44,8 @@ AUDIT = _key("choice", "the audit log; required: nothing is served while it cann
              "goes on, and metrics tell; off: there is none", choices=("required", "best effort", "off"))
 AUDIT_FOLDER = _key("path", "folder of the audit log, for this role alone")
 AUDIT_MB = _key("whole", "size at which a file of the audit log ends and the next one goes on, in MB", least=1)
+METRICS = _key("address?",
+               'address for health checks and Prometheus metrics over plain HTTP; "" turns both off')
 LOG_LEVEL = _key("choice", "lowest severity that is logged", choices=LEVELS)
 
 
@@ -67,8 +69,7 @@ class PartySettings(_Checked):
     link: Address = field(metadata=_key("address", "address where party 0 listens for party 1"))
     dealer: Address = field(metadata=_key("address", "address of the dealer"))
     tls: Identity = field(metadata=_key(TLS, "certificate and key of this role"))
-    metrics: Address | None = field(default=None, metadata=_key(
-        "address?", 'address for health checks and Prometheus metrics over plain HTTP; "" turns both off'))
+    metrics: Address | None = field(default=None, metadata=METRICS)
     store: Path = field(
         default=Path("store"), metadata=_key("path", "party 1: folder of the material that `secformer deal` stored"))
     deadline: float = field(default=60.0, metadata=DEADLINE)
@@ -135,6 +136,7 @@ class DealerSettings(_Checked):
     state: Path = field(
         metadata=_key("path", "folder for what must outlive the process: both parties' seeds and the used serials"))
     tls: Identity = field(metadata=_key(TLS, "certificate and key of this role"))
+    metrics: Address | None = field(default=None, metadata=METRICS)
     deadline: float = field(default=60.0, metadata=DEADLINE)
     max_streams: int = field(
         default=8, metadata=_key("whole", "how many requests the dealer serves at the same time", least=1))
@@ -213,7 +215,7 @@ def _load(cls: type[S], path: Path) -> S:
     except OSError as error:
         raise SettingsError(f"cannot read the settings file {path}: {error.strerror}; `secformer init` writes "
                             f"one") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, and of whole numbers with too many digits
         raise SettingsError(f"{path} is not a TOML file: {error}") from error
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     _refuse_unknown(path, "", given, list(known))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from secformer.mpc.dealer.names import RunKey
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync, ProtocolError, SecformerError
 from secformer.mpc.net.channel import Channel
@@ -25,12 +26,14 @@ C = TypeVar("C")
 
 @dataclass(frozen=True)
 class Work:
-    """A request that both parties have agreed to run. `corrections` are closed when it has ended; `stepping` is the
-    step of a session, if it is one; `material` is how many seconds it took until the corrections began to come."""
+    """A request that both parties have agreed to run, with the key of its run. `corrections` are closed when it has
+    ended; `stepping` is the step of a session, if it is one; `material` is how many seconds it took until the
+    corrections began to come."""
 
     job: Job
     taken: Taken
     plan: Plan
+    key: RunKey
     corrections: Channel | None = None
     stepping: Stepping | None = None
     material: float = 0.0
@@ -117,6 +120,7 @@ class Slots(Generic[C]):
             finally:
                 if work.corrections is not None:
                     work.corrections.close()
+                del work  # and the seed of its run
                 with self._changed:
                     self._work[slot] = None
                     self._free.append(slot)

@@ -12,13 +12,16 @@ from secformer.models.run.progress import Progress, silent
 from secformer.models.run.served import PartyModel
 from secformer.models.run.share_file import ShareFile
 from secformer.mpc.backend import choose_backend
-from secformer.mpc.dealer.store import SPACE, Receive, Store, run_bytes
+from secformer.mpc.dealer.names import NO_NONCE, STORED, fresh_nonce
+from secformer.mpc.dealer.serials import Serials
+from secformer.mpc.dealer.store import Receive, Store, run_bytes, writing
 from secformer.mpc.errors import InputError, SettingsError
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.party import Party
 from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.dealing import DealerClient
+from secformer.roles.epochs import JOURNAL
 from secformer.roles.settings import PartySettings
 
 
@@ -37,7 +40,8 @@ class Stocked:
 def stock(settings: PartySettings, lengths: Sequence[int], count: int, tell: Progress = silent) -> Stocked:
     """Asks the dealer for the corrections of `count` requests whose texts have these lengths, and stores them.
 
-    Raises SettingsError, InputError, PeerLost if the dealer is unreachable, StoreError if no run could be stored.
+    Raises SettingsError, InputError, PeerLost if the dealer is unreachable, Desync if a party has not joined the epoch
+    yet, StoreError if no run could be stored or another process is storing some.
     """
     if settings.rank != 1:
         raise SettingsError("only party 1 receives and stores corrections; run this with party 1's settings")
@@ -52,17 +56,20 @@ def stock(settings: PartySettings, lengths: Sequence[int], count: int, tell: Pro
     plan = model.plan(blind_batch(sizes, np.arange(sizes.max()) < sizes[:, None]))
     dealer = DealerClient(settings.dealer, Credentials(settings.tls).client(), share.public.digest, model.provisioning,
                           deadline=settings.deadline)
-    epoch = dealer.join(patience=settings.dealer_wait)
-    store = Store(settings.store, epoch.seeds[1], epoch.name)
-    first, channel = dealer.deal(epoch, SPACE, -1, plan, count=count, patience=settings.dealer_wait)
+    epoch = dealer.join(patience=settings.dealer_wait, runs=False)
+    store, nonce = Store(settings.store, epoch.seeds[1], epoch.name), fresh_nonce()
+    with writing(settings.store):
+        after = max(store.last(), Serials.last_in(settings.state / JOURNAL, epoch.name, STORED))
+        first, channel = dealer.deal(epoch, STORED, after, plan, nonces=(NO_NONCE, nonce), count=count,
+                                     patience=settings.dealer_wait)
 
-    def receive(serial: int) -> Receive:
-        return channel.receive
+        def receive(serial: int) -> Receive:
+            return channel.receive
 
-    tell("storing", 0, count)
-    try:
-        written = store.write(plan, first, count, receive, lambda done: tell("storing", done, count))
-    finally:
-        channel.close()
+        tell("storing", 0, count)
+        try:
+            written = store.write(plan, first, count, nonce, receive, lambda done: tell("storing", done, count))
+        finally:
+            channel.close()
     return Stocked(plan.digest, tuple(lengths), written.runs, store.left().get(plan.digest, 0), run_bytes(plan),
                    written.problem)

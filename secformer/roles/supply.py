@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from secformer.mpc.dealer.names import LIVE, NO_NONCE, STORED, RunKey, fresh_nonce, run_name
 from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.dealer.store import SPACE, Store
-from secformer.mpc.errors import Desync, PeerLost, ProtocolError, SecformerError
+from secformer.mpc.dealer.store import Store, reading
+from secformer.mpc.errors import PeerLost, ProtocolError, ReusedRandomness, SecformerError, StoreError
 from secformer.mpc.net.channel import Buffer, Channel
 from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.tls import Context
 from secformer.roles.dealing import JOIN_PATIENCE, DealerClient
-from secformer.roles.epochs import LIVE, Epoch, State
+from secformer.roles.epochs import Epoch, State, space_of
 from secformer.roles.settings import PartySettings
 
 
+@dataclass(frozen=True)
+class Supplied:
+    """Material for one run: its space and serial, which is now burnt, party 1's nonce, the run's key, and the channel
+    of corrections."""
+
+    space: str
+    serial: int
+    nonce: bytes = field(repr=False)
+    key: RunKey
+    corrections: Channel
+
+
 class Supply:
-    """One party's supply for one provisioned model. Not thread-safe.
+    """One party's supply for one provisioned model. Not thread-safe. No other process has its folders.
 
     model    the model's digest
     weights  the plan of provisioning
@@ -26,10 +40,16 @@ class Supply:
 
     def __init__(self, settings: PartySettings, model: str, weights: Plan, buffer: Buffer | None = None,
                  context: Context | None = None):
+        """Raises StoreError while another process has the state or the store."""
         self._buffer = buffer
         self._rank, self._folder, self._patience = settings.rank, settings.store, settings.dealer_wait
         self._model, self._weights = model, weights.digest
         self._state = State(settings.state)
+        try:
+            self._reading = reading(settings.store) if settings.rank == 1 else None
+        except BaseException:
+            self._state.close()
+            raise
         self._dealer = DealerClient(settings.dealer, context or Credentials(settings.tls).client(), model, weights,
                                     deadline=settings.deadline)
         self._epoch: Epoch | None = None
@@ -43,13 +63,14 @@ class Supply:
 
     @property
     def seed(self) -> bytes:
-        """The party's seed in its epoch."""
+        """The party's seed of the masks of the weights."""
         return self.epoch.seeds[self._rank]
 
     def join(self) -> None:
         """Learns the epoch: from the dealer or, while the dealer is unreachable, from disk.
 
-        Raises PeerLost if neither knows one, ProtocolError if the dealer gives another party's seed.
+        Raises PeerLost if neither knows one, ProtocolError if the dealer gives another party's seed, StoreError as
+        `check`.
         """
         known = self._state.epoch(self._model, self._weights)
         try:
@@ -58,64 +79,90 @@ class Supply:
             if known is None:
                 raise
             epoch = known
-        if self._rank not in epoch.seeds:
+        if set(epoch.seeds) != {self._rank} or not epoch.runs:
             raise ProtocolError("the dealer gave another party's seed; check which certificate this party shows")
-        if epoch != known:
+        if known is None or epoch != known:
             self._state.keep(self._model, self._weights, epoch)
-        self._epoch = epoch
+            known = epoch
+        elif epoch is not known and (left := epoch.left(LIVE)):
+            self._state.meet(known, left[0][0])
+        self._epoch = known
+        self.check(known.left(STORED), "this party")
 
     def outdated(self) -> bool:
         """Whether the dealer has begun a new epoch, because it lost its state or somebody removed it."""
         try:
-            return self._dealer.join(patience=JOIN_PATIENCE) != self._epoch
+            return self._dealer.join(patience=JOIN_PATIENCE, runs=False) != self._epoch
         except (SecformerError, OSError):
             return False
 
     def last(self) -> dict[str, int]:
         """The last used serial of live runs, by space."""
-        return {LIVE: self._state.serials.last(self.epoch.name, LIVE)}
+        return {LIVE: self._state.last(self.epoch, LIVE)}
 
-    def take(self, plan: Plan, others: Mapping[str, int], cache: str | None = None,
-             request: str = "") -> tuple[str, int, Channel]:
-        """Material for one run of a plan: its space, its serial, which is now burnt, and the channel of corrections.
-        It comes from the store or else from the dealer; `others` is what the other party's `last` returned. What takes
-        a `cache`, by the run that opened it or "" for the run itself, always comes from the dealer: a store's runs were
-        dealt before there was one. The dealer learns the id of the request, for its logs.
+    def stored(self) -> list[tuple[int, int]]:
+        """The serials of stored runs whose seeds this party still has, as ranges: the first, and the one after the
+        last."""
+        return self.epoch.left(STORED)
+
+    def check(self, left: Sequence[tuple[int, int]], whose: str) -> None:
+        """Compares the store with the seeds of stored runs that a party has left. Raises StoreError if one is gone."""
+        for path, first, end in self._store().ranges():
+            if not any(a <= first and end <= b for a, b in left):
+                raise StoreError(f"{path} would give out runs from stored serial {first} on, but {whose} has used, or "
+                                 f"lost, the seeds of some of them. Either the store was restored from a backup, or a "
+                                 f"state folder was removed or restored. Stop this party, remove the files of the "
+                                 f"store, and deal again")
+
+    def take(self, plan: Plan, others: Mapping[str, int], nonce: bytes, cache: str | None = None,
+             kept: Collection[str] = (), request: str = "") -> Supplied:
+        """Material for one run of a plan, from the store or else from the dealer. `others` is what the other party's
+        `last` returned, `nonce` is its nonce. What takes a `cache`, by the name of the run that opened it or "" for the
+        run itself, always comes from the dealer: a store's runs were dealt before there was one. The dealer then
+        forgets all caches that are not `kept`. It learns the id of the request, for its logs.
 
         Raises PeerLost, Desync, StoreError, ReusedRandomness, OSError.
         """
-        space, found = SPACE, self._store().take(plan) if cache is None else None
-        if found is None:
-            space, after = LIVE, max(others.get(LIVE, -1), self.last()[LIVE])
-            found = self._dealer.deal(self.epoch, LIVE, after, plan, patience=self._patience, cache=cache,
-                                      request=request)
-        serial, corrections = found
+        if cache is None and (found := self._store().take(plan)) is not None:
+            space, serial, mine, corrections = STORED, found.serial, found.nonce, found.corrections
+        else:
+            space, mine, after = LIVE, fresh_nonce(), max(others.get(LIVE, -1), self.last()[LIVE])
+            serial, corrections = self._dealer.deal(self.epoch, LIVE, after, plan, nonces=(nonce, mine),
+                                                    patience=self._patience, cache=cache, kept=kept,
+                                                    request=request)
         if self._buffer is not None:
             corrections.buffer = self._buffer
         try:
-            self.burn(space, serial)
+            key = self.burn(space, serial, (nonce, mine), plan)
         except BaseException:
             corrections.close()
             raise
-        return space, serial, corrections
+        return Supplied(space, serial, mine, key, corrections)
 
-    def burn(self, space: str, serial: int) -> None:
-        """Marks a serial as used. Stored serials come in the order in which requests ask for their plans, live ones in
-        ascending order. Raises ReusedRandomness for one that was used before, Desync for an unknown space."""
-        if space == SPACE:
-            self._state.serials.burn_alone(self.epoch.name, space, serial)
-        elif space == LIVE:
-            self._state.serials.burn(self.epoch.name, space, serial)
-        else:
-            raise Desync(f"the other party names the space {space!r}; the spaces are {LIVE} and {SPACE}")
+    def burn(self, space: str, serial: int, nonces: tuple[bytes, bytes], plan: Plan) -> RunKey:
+        """Marks a serial as used, and gives its run's key, which is not kept. Stored serials come in the order in which
+        requests ask for their plans, live ones in ascending order. Raises ReusedRandomness for one that was used
+        before, Desync for an unknown space."""
+        stored = space_of(space) == STORED
+        if plan.standing:
+            raise ReusedRandomness("the plan of a request has masks of weights, which serve no request")
+        seed = self._state.burn(self.epoch, space, serial, alone=stored)[self._rank].take(serial)
+        nonces = (NO_NONCE, nonces[1]) if stored else nonces
+        return RunKey(run_name(self.epoch.name, space, serial, nonces, plan.digest), seed)
+
+    def erase(self) -> None:
+        """Takes the seeds of used serials off the disk."""
+        self._state.erase()
 
     def left(self) -> dict[str, int]:
         """How many runs the store has material for, by plan. Raises StoreError for an unreadable store."""
         return self._store().left()
 
     def close(self) -> None:
-        """Closes the files. Nothing can be taken any more."""
+        """Closes the files, and lets another process have the folders. Nothing can be taken any more."""
         self._state.close()
+        if self._reading is not None:
+            self._reading.close()
 
     def _store(self) -> Store:
         return Store(self._folder, self.seed, self.epoch.name)

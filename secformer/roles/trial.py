@@ -22,7 +22,7 @@ from secformer.roles.certificates import init
 ROLES = ("dealer", "party0", "party1")
 START = 120.0  # seconds in which the roles must become ready
 END = 10.0     # seconds in which a role must end before it is killed
-LISTENERS = ("dealer", "link", "party0", "party1", "metrics0", "metrics1")
+LISTENERS = ("dealer", "link", "party0", "party1", "metrics0", "metrics1", "dealer_metrics")
 
 
 class LocalRoles:
@@ -58,13 +58,15 @@ class LocalRoles:
 
     def start(self, role: str) -> None:
         """Starts one role's process; its output is appended to its log."""
-        command = ["dealer"] if role == "dealer" else ["party", "--rank", role[-1]]
         output = self.log(role).open("ab")
         self._logs.append(output)
-        self.processes[role] = subprocess.Popen(
-            [sys.executable, "-m", "secformer", *command, "--settings", str(self.settings(role))],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-        )
+        self.processes[role] = subprocess.Popen(self.command(role), stdin=subprocess.DEVNULL, stdout=output,
+                                                stderr=output, start_new_session=True)
+
+    def command(self, role: str) -> list[str]:
+        """What starts a role's process."""
+        command = ["dealer"] if role == "dealer" else ["party", "--rank", role[-1]]
+        return [sys.executable, "-m", "secformer", *command, "--settings", str(self.settings(role))]
 
     def wait_ready(self, seconds: float = START, told: Callable[[str], None] = lambda reason: None) -> None:
         """Waits until both parties answer requests. Raises ProtocolError with the reason if they do not."""

@@ -13,29 +13,29 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from uvicorn import Config, Server
+from uvicorn import Config
 
 from secformer.models.run.public import PublicModel
 from secformer.mpc.errors import InputError, SecformerError
 from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.tcp import listening
+from secformer.roles import health
 from secformer.roles.audit import Auditing
 from secformer.roles.budgets import BudgetSpent, Ledger, Reservation
-from secformer.roles.connections import PEER, Clients, PatientLoop, Peer, client_protocol, refused
+from secformer.roles.connections import PEER, Clients, OrderlyProtocol, PatientLoop, Peer, client_protocol, refused
 from secformer.roles.entries import Entries, Entry
+from secformer.roles.health import GRACE, SPARE, Quiet
 from secformer.roles.jobs import Alone, DuplicateRequest, Expired, Jobs, QueueFull
 from secformer.roles.messages import ID_DIGITS, Answer, Half, pack_answer, unpack_half
-from secformer.roles.monitoring import Metrics, Status
+from secformer.roles.monitoring import PartyMetrics, Status
 from secformer.roles.quotas import MEGABYTE, Crowded, OverQuota, Place, Quotas
 from secformer.roles.sessions import Sessions, TooManySessions
 from secformer.roles.settings import PartySettings
 from secformer.roles.signing import Signer
 
 BODY = "application/octet-stream"
-GRACE = 5          # seconds in which running requests may end when the server stops
-SPARE = 64         # connections in addition to those of waiting requests
 PACKERS = 2        # threads that pack and unpack bodies; more would take cores from the engine
 RETRY_AFTER = 2.0  # seconds after which a client may try again if the party is not ready, or has no room for it
 WATCH = 1.0        # seconds between looks at the certificates of connected clients
@@ -53,7 +53,7 @@ class Refusal(Exception):
 class Web:
     """What clients see of a party: it takes halves of requests and returns halves of answers."""
 
-    def __init__(self, settings: PartySettings, public: PublicModel, jobs: Jobs, status: Status, metrics: Metrics,
+    def __init__(self, settings: PartySettings, public: PublicModel, jobs: Jobs, status: Status, metrics: PartyMetrics,
                  sessions: Sessions, ledger: Ledger, audit: Auditing, signer: Signer | None = None):
         """`signer` signs receipts; None: there are none."""
         self._settings, self._public = settings, public
@@ -73,18 +73,7 @@ class Web:
 
     def health(self) -> Starlette:
         """The application for operators."""
-        return Starlette(routes=[
-            Route("/healthz", self._alive), Route("/readyz", self._ready), Route("/metrics", self._counts)])
-
-    async def _alive(self, request: Request) -> Response:
-        return PlainTextResponse("alive\n")
-
-    async def _ready(self, request: Request) -> Response:
-        reason = self._status.reason or self._audit.problem
-        return PlainTextResponse(reason or "ready\n", 503 if reason else 200)
-
-    async def _counts(self, request: Request) -> Response:
-        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
+        return health.application(lambda: self._status.reason or self._audit.problem, self._metrics)
 
     async def _model(self, request: Request) -> Response:
         return Response(self._description, media_type="application/json")
@@ -239,26 +228,18 @@ def _error(refusal: Refusal, half: Half | None) -> Response:
                         headers | ({"X-Request-Id": request} if request else {}))
 
 
-class _Quiet(Server):
-    """A server that handles no signals, since two of them run in one process."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def serve(settings: PartySettings, web: Web, credentials: Credentials) -> None:
     """Serves until SIGINT or SIGTERM; SIGHUP reads the certificates again. Main thread only. Raises SettingsError if an
     address is taken."""
     context, connected = credentials.server(refused), Clients()
     common = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none", "server_header": False,
               "timeout_graceful_shutdown": GRACE}
-    clients = _Quiet(Config(
+    clients = Quiet(Config(
         web.app(), http=client_protocol(settings.header_deadline, connected), ssl_context_factory=lambda *_: context,
         limit_concurrency=settings.queue + SPARE, **common))  # type: ignore[arg-type]
     parts = [(clients, listening(settings.clients))]
     if settings.metrics is not None:
-        parts.append((_Quiet(Config(web.health(), limit_concurrency=SPARE, **common)),  # type: ignore[arg-type]
+        parts.append((Quiet(Config(web.health(), http=OrderlyProtocol, limit_concurrency=SPARE, **common)),  # type: ignore[arg-type]
                       listening(settings.metrics)))
 
     async def both() -> None:
@@ -275,6 +256,6 @@ def serve(settings: PartySettings, web: Web, credentials: Credentials) -> None:
         runner.run(both())
 
 
-def _end(servers: Sequence[Server]) -> None:
+def _end(servers: Sequence[Quiet]) -> None:
     for server in servers:
         server.should_exit = True

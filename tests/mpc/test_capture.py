@@ -197,7 +197,7 @@ def test_an_input_of_another_shape(host_modules: HostModules) -> None:
 def test_a_table_has_the_keys_of_all_streams() -> None:
     seeds = bytes(32), bytes([1] * 32)
     plan = Plan((Coin(4), Lift(3, 20, 40)))
-    table, rows = KeyTable(seeds, plan).words(7), KeyTable(seeds, plan).rows(7)
+    table, rows = KeyTable(2, plan).words(seeds, 7), KeyTable(2, plan).rows(seeds, 7)
     names = [(0, "mask"), (1, "mask"), (1, "wraps")]
     assert table.shape == (1 + 2 * len(names), 4) and table.dtype == np.uint64
     assert table[0].tolist() == [8, 0, 0, 0]
@@ -205,7 +205,7 @@ def test_a_table_has_the_keys_of_all_streams() -> None:
         for index, name in names:
             key = derive(seed, "run", 7, index, name)
             assert table[rows[key]].tobytes() == key
-    assert not set(rows) & set(KeyTable(seeds, plan).rows(8))
+    assert not set(rows) & set(KeyTable(2, plan).rows(seeds, 8))
 
 
 def test_recording_where_memory_is_short_breaks_no_other_graph(host_modules: HostModules) -> None:

@@ -104,7 +104,8 @@ def test_a_graph_without_fresh_keys_ends_everything(host_modules: HostModules) -
         trial = Trial(host_modules)
         graph = next(p.recorded for p in trial.world._graphs._programs.values())  # type: ignore[union-attr]
         assert graph is not None
-        stale = graph._keys.words(trial.world._serial - 2)  # of the last run; the next one's are made already
+        last = trial.world._serial - 2  # the next one's are made already
+        stale = graph._keys.words(trial.world._seeds, last)
         if again:
             graph._table.set(stale, stream=graph._stream)
         trial.graph.launch(graph._stream)

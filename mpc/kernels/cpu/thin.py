@@ -29,6 +29,9 @@ class Lines(NamedTuple):
     step: int
     turned: bool
 
+    def __repr__(self) -> str:
+        return f"Lines(apart={self.apart}, step={self.step}, turned={self.turned})"  # what is in memory may be secret
+
 
 def lines(b: Array) -> Lines:
     """The matrices b (B, k, m) as they lie; a copy where neither rows nor columns are lines of memory."""

@@ -34,6 +34,9 @@ class Split(NamedTuple):
     steps: int
     digits: int
 
+    def __repr__(self) -> str:
+        return f"Split{self[1:]}"  # the planes may be secret
+
 
 class Products:
     """Multiplies by the way that `choice` names, or by one that the caller names."""

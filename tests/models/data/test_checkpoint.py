@@ -116,7 +116,8 @@ def test_sharded_index_with_a_missing_part(tmp_path: Path) -> None:
         ModelFolder(tmp_path)
 
 
-@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": "../b.safetensors"}}'])
+@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": "../b.safetensors"}}',
+                                   '{"weight_map": {"a": 3}}', "[" * 100_000])
 def test_bad_index(index: str, tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     (tmp_path / "model.safetensors").unlink()
@@ -224,3 +225,12 @@ def test_tensors_that_are_computed(tmp_path: Path) -> None:
     checkpoint.hold({"bad": np.array([np.nan])})
     with pytest.raises(ModelError, match="'bad' holds 1 value"):
         checkpoint.read("bad", (1,))
+
+
+def test_a_signalling_nan_is_refused_like_any_other(tmp_path: Path) -> None:
+    """Found by fuzzing: NumPy warned of the cast first."""
+    values = np.array([1.0, 2.0], np.float32)
+    values.view(np.uint32)[1] = 0x7F800001
+    save_file({"a": values}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"1 value.s. that are NaN or infinite"):
+        Checkpoint(tmp_path).read("a", (2,))

@@ -137,3 +137,13 @@ def test_a_score_by_the_newest_spelling(tmp_path: Path) -> None:
     (folder / "config_sentence_transformers.json").write_text(json.dumps({"activation_fn": "torch.nn.Tanh"}), "utf-8")
     with pytest.raises(ModelError, match=r"activation_fn of config_sentence_transformers\.json must be a class named"):
         read(folder)
+
+
+@pytest.mark.parametrize(("changes", "word"), [
+    ({"architectures": 3}, "architectures"), ({"architectures": "BertModel"}, "architectures"),
+])
+def test_entries_of_another_type_name_their_key(changes: dict[str, Any], word: str, tmp_path: Path) -> None:
+    """Found by fuzzing."""
+    (tmp_path / "config.json").write_text(json.dumps(config() | changes), "utf-8")
+    with pytest.raises(ModelError, match=word):
+        read(tmp_path)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from secformer.models.run.public import CLIENT_FOLDER, PublicModel
+from secformer.models.run.public import CLIENT_FOLDER, FORMAT, PublicModel
 from secformer.models.run.share_file import ShareFile, share_file
 from secformer.mpc.errors import ModelError
 
 
 def test_odd_share_files_are_refused(provisioned: Path, tmp_path: Path) -> None:
     public = PublicModel.load(provisioned / CLIENT_FOLDER)
-    good = {"format": "secformer model 1", "rank": "0", "public": public.to_json()}
+    good = {"format": FORMAT, "rank": "0", "public": public.to_json()}
     path = tmp_path / "x.safetensors"
 
     def refused(tensors: dict[str, np.ndarray], metadata: dict[str, str] | None, said: str) -> None:
@@ -28,6 +28,8 @@ def test_odd_share_files_are_refused(provisioned: Path, tmp_path: Path) -> None:
     seed = np.zeros(32, np.uint8)
     refused({"seed": seed}, None, "not a share file")
     refused({"seed": seed}, good | {"rank": "2"}, "rank")
+    refused({"seed": seed}, {"format": FORMAT, "rank": "0"}, "does not describe a provisioned model")
+    refused({"seed": seed}, good | {"public": "[" * 100_000}, "nests too deeply")
     refused({"seed": seed[:31]}, good, "32 bytes")
     refused({"seed": seed, "more": seed}, good, "does not hold the tensors of its model .missing or extra: ")
     tensors = load_file(provisioned / share_file(0))

@@ -631,7 +631,7 @@ def test_a_standing_mask_lasts_over_runs() -> None:
 
 def test_chunks_cover_once() -> None:
     for count in (0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK):
-        parts = chunks(count)
+        parts = list(chunks(count))
         assert [i for start, stop in parts for i in (start, stop)][1:-1:2] == [p[1] for p in parts[:-1]]
         assert sum(stop - start for start, stop in parts) == count
         assert all(0 < stop - start <= CHUNK for start, stop in parts)

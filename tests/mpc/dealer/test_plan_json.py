@@ -79,6 +79,32 @@ def test_an_altered_plan_is_a_desync(change: Any) -> None:
         Plan.from_dict(facts)
 
 
+def signed(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts with the digest that fits them, as an adversary would send them."""
+    def frozen(value: Any) -> Any:
+        return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+    kinds_of = tuple(KINDS[name](*map(frozen, values)) for name, *values in facts["kinds"])
+    return facts | {"digest": Plan(kinds_of, facts["rounds"], facts["bytes"], facts["constants"]).digest}
+
+
+@pytest.mark.parametrize("row", [
+    ["Hadamard", [48], [[0, 0, 48]], [None], [], []], ["Hadamard", 5, [48], [[0, 0, 48]], [None], [], []],
+    ["Hadamard", [[3]], [48], [[0, 7, 48]], [None], [], []], ["WeightMask", 0, 12, 64], ["WeightMask", 0, [None], 64],
+    ["Lift", True, 16, 48, []], ["Lift", 3, 65, 48, []], ["Lift", 3, 16, 2**40, []], ["Lift", 3, 16],
+    ["Lift", 2**40, 16, 48, []], ["Less", 4, 2**40, 48, 2, 8192, []], ["Less", 2**40, 14, 48, 2, 1, []],
+    ["Less", 4, 14, 48, 2**40, 8192, []], ["ExpMask", 9, 24, 2**40, 1, 41, 8192, 0, []],
+    ["ExpMask", 9, 24, 2, 1, 41, 8192, 0, []], ["SeriesMask", 2**33, 24, 8, 48, 20, 1, 0, []],
+    ["SeriesMask", 9, 24, 8, 48, 20, 0, 0, []], ["Empty", 4, 3, 32, 2, 2**40, 8192], ["Lift", 3, 16, 48, [[1, 2]]],
+    ["Coin", 2**40],
+])
+def test_a_plan_that_cannot_be_laid_out_is_refused_before_it_takes_memory(row: list[Any]) -> None:
+    """Found by fuzzing: such plans were accepted, with a digest that fits, and the dealer failed later."""
+    facts = sent(PLAN) | {"kinds": [row]}
+    with pytest.raises(Desync):
+        Plan.from_dict(signed(facts) if row[1] is not None else facts)
+
+
 def costs() -> st.SearchStrategy[Cost]:
     counts = st.integers(0, 2**50)
     seconds = st.floats(0, 1e6)
@@ -94,9 +120,19 @@ def test_a_cost_survives_json(cost: Cost) -> None:
 
 
 @pytest.mark.parametrize("facts", [{}, {"name": "x"}, {**Cost("x").as_dict(), "bytes": None},
-                                   {**Cost("x").as_dict(), "children": [1]}])
+                                   {**Cost("x").as_dict(), "children": [1]},
+                                   {**Cost("x").as_dict(), "bytes": 10**400}, {**Cost("x").as_dict(), "rounds": True},
+                                   {**Cost("x").as_dict(), "seconds": "1"}, {**Cost("x").as_dict(), "bytes": 0.5}])
 def test_what_is_no_cost_is_refused(facts: Any) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
+        Cost.from_dict(facts)
+
+
+def test_a_cost_of_many_scopes_in_each_other_is_refused() -> None:
+    facts = Cost("leaf").as_dict()
+    for _ in range(40):
+        facts = Cost("x").as_dict() | {"children": [facts]}
+    with pytest.raises(ValueError, match="in each other"):
         Cost.from_dict(facts)
 
 

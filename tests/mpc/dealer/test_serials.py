@@ -203,3 +203,23 @@ def test_a_long_journal_is_shortened_and_says_the_same(path: Path, monkeypatch: 
             again.burn_alone("other", "stored", serial)
     again.burn_alone("other", "stored", 99)
     assert not list(path.parent.glob("*.part"))
+
+
+def test_ranges_that_end_alike_are_all_remembered(path: Path) -> None:
+    """Found by fuzzing: a shorter range took the place of a longer one, whose first serials were given out again."""
+    path.parent.mkdir()
+    path.write_text("".join(f"{EPOCH} stored ={each}\n" for each in ("5-9", "8-9", "3-4", "4-9")), "ascii")
+    journal = Serials(path)
+    JOURNALS.append(journal)
+    for serial in range(3, 10):
+        with pytest.raises(ReusedRandomness):
+            journal.burn_alone(EPOCH, "stored", serial)
+    journal.burn_alone(EPOCH, "stored", 2)
+
+
+@pytest.mark.parametrize("serial", ["=9-5", "\n", "9" * 5000, "=" + "9" * 5000])
+def test_a_line_that_names_no_serials_is_refused(path: Path, serial: str) -> None:
+    path.parent.mkdir()
+    path.write_text(f"{EPOCH} live {serial}\n", "ascii")
+    with pytest.raises(StoreError, match="is not a used serial"):
+        Serials(path)

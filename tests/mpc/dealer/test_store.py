@@ -7,6 +7,7 @@ import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +18,35 @@ from mpc_lab import SEEDS, kernels_named
 from secformer.mpc.dealer import store as module
 from secformer.mpc.dealer.comparisons import Less
 from secformer.mpc.dealer.kinds import Lift
+from secformer.mpc.dealer.names import NO_NONCE, STORED, run_name
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.products import Hadamard
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
-from secformer.mpc.dealer.store import MAC_BYTES, Receive, Shelf, Store, run_bytes, run_name
+from secformer.mpc.dealer.store import MAC_BYTES, Receive, Shelf, Store, reading, run_bytes, writing
 from secformer.mpc.errors import Desync, PeerLost, StoreError
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel, local_pair
 from secformer.mpc.net.wire import HEADER_BYTES, Tag
 
 EPOCH, OTHER = "ab" * 16, "cd" * 16
+NONCE = bytes(range(16))
 SQUARE = Hadamard(((3,),), (48,), ((0, 0, 48),), (None,))
 CUT = Lift(3, 16, 48)
 PLAN = Plan((SQUARE, CUT, Less(2, 9, 48)), 3, 100)
 TWIN = Plan((CUT, CUT), 2, 50)  # two frames of one name and size
-HEADER = 80  # bytes of a file's own
+HEADER = 96  # bytes of a file's own
 FRAMES = list(PLAN.corrections())
+
+
+def named(plan: Plan, serial: int) -> str:
+    return run_name(EPOCH, STORED, serial, (NO_NONCE, NONCE), plan.digest)
 
 
 def dealt(plan: Plan, serial: int) -> Channel:
     """The corrections of a run as the dealer sends them."""
     dealer, feed = local_pair("the dealer", "party 1", deadline=1.0)
-    Dealer(SEEDS, kernels_named("numpy")).deal(plan, run_name(serial), dealer)
+    Dealer(SEEDS, kernels_named("numpy")).deal(plan, named(plan, serial), dealer)
     dealer.close()
     return feed
 
@@ -60,7 +67,7 @@ def store(folder: Path, **changes: Any) -> Store:
 def filled(folder: Path, plan: Plan = PLAN, first: int = 0, count: int = 3) -> Path:
     """A store of some runs; its file."""
     before = set(folder.glob("*.store"))
-    written = store(folder).write(plan, first, count, deal(plan))
+    written = store(folder).write(plan, first, count, NONCE, deal(plan))
     assert (written.runs, written.problem) == (count, "")
     (path,) = set(folder.glob("*.store")) - before
     return path
@@ -71,9 +78,9 @@ def taken(folder: Path, plan: Plan = PLAN, **changes: Any) -> Iterator[tuple[int
     found = store(folder, **changes).take(plan)
     assert found is not None
     try:
-        yield found
+        yield found.serial, found.corrections
     finally:
-        found[1].close()
+        found.corrections.close()
 
 
 def read(channel: Channel, plan: Plan = PLAN) -> list[np.ndarray]:
@@ -88,11 +95,11 @@ def same(a: list[np.ndarray], b: list[np.ndarray]) -> None:
 
 def test_runs_are_read_back_in_order_as_they_were_dealt(folder: Path) -> None:
     told: list[int] = []
-    written = store(folder).write(PLAN, 7, 3, deal(PLAN), told.append)
+    written = store(folder).write(PLAN, 7, 3, NONCE, deal(PLAN), told.append)
     assert (written.runs, told) == (3, [1, 2, 3])
     (path,) = folder.iterdir()
     assert path.stat().st_size == HEADER + 3 * run_bytes(PLAN) and path.stat().st_mode & 0o077 == 0
-    assert Shelf.read(path) == Shelf(1, 7, 3, run_bytes(PLAN), EPOCH, PLAN.digest)
+    assert Shelf.read(path) == Shelf(1, 7, 3, run_bytes(PLAN), EPOCH, PLAN.digest, NONCE)
     for left, serial in zip((2, 1, 0), (7, 8, 9), strict=True):
         with taken(folder) as (got, channel):
             assert got == serial
@@ -105,7 +112,7 @@ def test_a_program_takes_the_same_material_from_the_store_and_from_the_dealer(fo
     filled(folder, first=4, count=1)
     k = kernels_named("numpy")
     with taken(folder) as (serial, channel):
-        sources = [Source(SEEDS[1], run_name(serial), PLAN, c, k, Meter()) for c in (channel, dealt(PLAN, serial))]
+        sources = [Source(SEEDS[1], named(PLAN, serial), PLAN, c, k, Meter()) for c in (channel, dealt(PLAN, serial))]
         for kind in PLAN.kinds:
             a, b = (source.take(kind) for source in sources)
             for f in kind.fields():
@@ -197,7 +204,7 @@ def test_a_new_epoch_is_not_held_up_by_a_cursor_of_the_old_one(folder: Path) -> 
         assert serial == 0
     new = store(folder, epoch=OTHER)
     assert new.left() == {} and new.take(PLAN) is None
-    new.write(PLAN, 0, 2, deal(PLAN))
+    new.write(PLAN, 0, 2, NONCE, deal(PLAN))
     assert new.left() == {PLAN.digest: 2} and store(folder).left() == {PLAN.digest: 2}
 
 
@@ -266,7 +273,7 @@ def test_a_file_that_is_no_whole_store_is_named(folder: Path, change: str) -> No
     path = filled(folder)
     raw = path.read_bytes()
     path.write_bytes({"": b"", "short": raw[:-1], "long": raw + b"\0", "magic": b"X" + raw[1:],
-                      "version": raw[:4] + b"\2" + raw[5:], "count": raw[:16] + b"\4" + raw[17:],
+                      "version": raw[:4] + b"\1" + raw[5:], "count": raw[:16] + b"\4" + raw[17:],
                       "header": raw[:40]}[change])
     for use in (lambda: store(folder).take(PLAN), store(folder).left):
         with pytest.raises(StoreError, match=rf"{path.name} is not a .* store.*remove it and deal again"):
@@ -319,10 +326,10 @@ def test_the_dealer_leaves_in_the_middle_of_a_run(folder: Path, error: Exception
 
     if not whole:
         with pytest.raises(StoreError, match=f"nothing could be stored .*{error}; a run of this plan takes .* MB"):
-            store(folder).write(PLAN, 4, 5, leaving)
+            store(folder).write(PLAN, 4, 5, NONCE, leaving)
         assert not list(folder.iterdir())
         return
-    written = store(folder).write(PLAN, 4, 5, leaving)
+    written = store(folder).write(PLAN, 4, 5, NONCE, leaving)
     assert written.runs == whole and written.problem == str(error)
     (path,) = folder.iterdir()
     assert Shelf.read(path).count == whole
@@ -340,10 +347,10 @@ def test_a_full_disk_keeps_the_whole_runs(folder: Path, part: float, whole: int)
     resource.setrlimit(resource.RLIMIT_FSIZE, (HEADER + int((whole + part) * run_bytes(PLAN)), limit[1]))
     try:
         if whole:
-            written = store(folder).write(PLAN, 0, 5, deal(PLAN))
+            written = store(folder).write(PLAN, 0, 5, NONCE, deal(PLAN))
         else:
             with pytest.raises(StoreError, match="nothing could be stored"):
-                store(folder).write(PLAN, 0, 5, deal(PLAN))
+                store(folder).write(PLAN, 0, 5, NONCE, deal(PLAN))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     if whole:
@@ -359,7 +366,7 @@ def test_an_unexpected_error_leaves_no_half_file(folder: Path) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        store(folder).write(PLAN, 0, 1, broken)
+        store(folder).write(PLAN, 0, 1, NONCE, broken)
     assert not list(folder.iterdir())
 
 
@@ -367,5 +374,69 @@ def test_a_folder_that_cannot_be_written_is_a_store_error(folder: Path) -> None:
     filled(folder, first=0, count=1)
     shutil.copy(next(folder.iterdir()), folder / f"{PLAN.digest[:16]}-{EPOCH[:8]}-{9:012d}.part")
     with pytest.raises(StoreError, match="File exists"):
-        store(folder).write(PLAN, 9, 1, deal(PLAN))
-    assert store(folder).write(PLAN, 9, 1, deal(PLAN)).runs == 1, "the half file of a killed process is gone"
+        store(folder).write(PLAN, 9, 1, NONCE, deal(PLAN))
+    assert store(folder).write(PLAN, 9, 1, NONCE, deal(PLAN)).runs == 1, "the half file of a killed process is gone"
+
+
+# ---- one process for each side ---------------------------------------------------------------------------------------
+
+
+def test_one_reader_and_one_writer_at_a_time(folder: Path) -> None:
+    with reading(folder), writing(folder):
+        for again in (reading, writing):
+            with pytest.raises(StoreError, match=f"{folder} is in use by process {os.getpid()}"):
+                again(folder)
+        filled(folder)
+        assert store(folder).left() == {PLAN.digest: 3}
+    with reading(folder), writing(folder):
+        pass
+
+
+def test_what_is_left_and_the_last_serial(folder: Path) -> None:
+    assert store(folder).last() == -1 and store(folder).ranges() == []
+    first, second = filled(folder, first=4, count=2), filled(folder, TWIN, first=9, count=1)
+    with taken(folder):
+        pass
+    assert sorted(store(folder).ranges()) == sorted([(first, 5, 6), (second, 9, 10)]) and store(folder).last() == 9
+
+
+def test_a_file_that_is_put_back_gives_its_runs_out_again(folder: Path) -> None:
+    """The store alone cannot know: the seeds of used runs are gone, and `ranges` is compared with those that are
+    left."""
+    path = filled(folder)
+    raw = path.read_bytes()
+    for serial in range(3):
+        with taken(folder) as (got, _):
+            assert got == serial
+    path.write_bytes(raw)
+    assert store(folder).ranges() == [(path, 0, 3)]
+
+
+def test_runs_of_one_serial_under_two_nonces_have_no_name_in_common(folder: Path) -> None:
+    """A dealer that was set back deals a serial again: under a new nonce, so what was written reads under no other."""
+    path = filled(folder, count=1)
+    raw, at = path.read_bytes(), HEADER - 16
+    path.write_bytes(raw[:at] + bytes(16) + raw[at + 16 :])
+    refused(folder)
+
+
+@pytest.mark.parametrize("nonce", [b"", bytes(15)])
+def test_a_nonce_has_its_length(folder: Path, nonce: bytes) -> None:
+    with pytest.raises(StoreError, match="a nonce has 16 bytes"):
+        store(folder).write(PLAN, 0, 1, nonce, deal(PLAN))
+
+
+@pytest.mark.parametrize("text", [" 1", "1_0", "+1", "\u0661", "1\n\n"])
+def test_a_cursor_is_ascii_digits(folder: Path, text: str) -> None:
+    path = filled(folder)
+    path.with_suffix(".cursor").write_text(text, "utf-8")
+    with pytest.raises(StoreError, match="cannot be read"):
+        store(folder).left()
+
+
+def test_a_header_that_promises_runs_of_another_size_is_refused(tmp_path: Path) -> None:
+    """An empty file can promise any number of runs without bytes."""
+    path = filled(tmp_path)
+    path.write_bytes(replace(Shelf.read(path), count=2**40, size=0).packed())
+    with pytest.raises(StoreError, match="has runs of 0 bytes, but those of its plan have"):
+        store(tmp_path).take(PLAN)

@@ -22,7 +22,7 @@ from secformer.mpc.meter import Cost
 from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.tls import client_context, server_context
 from secformer.roles import asking
-from secformer.roles.asking import BothParties, Busy, Left, PartyConnection
+from secformer.roles.asking import MAX_ERROR, BothParties, Busy, Left, PartyConnection
 from secformer.roles.certificates import REVOKED, issue, revoke
 from secformer.roles.messages import Answer, Half, pack_answer
 
@@ -40,6 +40,7 @@ class Server(ThreadingHTTPServer):
         self.headers: dict[str, str] = {}  # of every answer
         self.asked: list[str] = []         # ids of requests, as headers say
         self.closing = False  # whether a connection ends after its answer, without a word
+        self.missing = 0      # bytes of answers that are announced and do not come
         self.connections = 0
         super().__init__(("127.0.0.1", 0), Handler)
         self.socket = server_context(identity(roles, role)).wrap_socket(self.socket, server_side=True,
@@ -65,10 +66,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for header in self.server.headers.items():
             self.send_header(*header)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) + self.server.missing))
         self.end_headers()
         self.wfile.write(body)
-        self.close_connection = self.server.closing
+        self.close_connection = self.server.closing or bool(self.server.missing)
 
     do_POST = do_GET
 
@@ -125,6 +126,29 @@ def test_a_refusal_of_another_form(server: Server, party: PartyConnection, body:
     with pytest.raises(ProtocolError) as caught:
         party.infer(HALF)
     assert str(caught.value) == f"party0 answered 502: {said}"
+
+
+def test_an_answer_that_is_longer_than_any_may_be(server: Server, party: PartyConnection,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not read to its end; the next answer is read from its beginning."""
+    monkeypatch.setattr(asking, "MAX_COST", 1000)
+    monkeypatch.setattr(asking, "MAX_TOKEN", 1)
+    server.reply = lambda: (200, bytes(5000))
+    with pytest.raises(ProtocolError, match=f"party0 sent more than the {1000 + HALF.mask.size} bytes that an answer"):
+        party.infer(HALF)
+    server.reply = lambda: (500, b"x" * 3 * MAX_ERROR)
+    with pytest.raises(ProtocolError, match="party0 answered 500: xxx"):
+        party.infer(HALF)
+    sent = Answer({"logits": np.arange(2, dtype=np.uint64)}, 16, Cost("total", rounds=3))
+    server.reply = lambda: (200, pack_answer(sent, ID))
+    monkeypatch.undo()
+    assert party.infer(HALF).cost == sent.cost and server.connections == 3
+
+
+def test_an_answer_that_is_cut(server: Server, party: PartyConnection) -> None:
+    server.reply, server.missing = lambda: (200, b"{}"), 7
+    with pytest.raises(PeerLost, match=r"party0 at .* hung up"):
+        party.model()
 
 
 def test_a_kept_connection_that_the_party_closed_is_made_anew(server: Server, party: PartyConnection) -> None:

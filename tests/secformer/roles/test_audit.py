@@ -177,7 +177,7 @@ def test_lines_that_find_no_room_are_counted(begin: Callable[..., Audit], folder
 
 def test_a_folder_is_one_roles(begin: Callable[..., Audit], folder: Path) -> None:
     audit = begin()
-    with pytest.raises(StoreError, match="another process"):
+    with pytest.raises(StoreError, match="in use by process"):
         begin()
     audit.close()
     with pytest.raises(StoreError, match="is the audit log of party0, but this is dealer"):

@@ -34,7 +34,7 @@ def test_one_request_is_told_by_all_roles(up: LocalRoles, tmp_path: Path) -> Non
     until(lambda: any(line["request"] == request for line in lines(up, "dealer", "dealt")))
     dealt = next(line for line in lines(up, "dealer", "dealt") if line["request"] == request)
     assert mine["outcome"] == theirs["outcome"] == "answered" and dealt["outcome"] == "dealt"
-    for name in ("request", "client", "model", "shape", "epoch", "run", "plan"):
+    for name in ("request", "client", "model", "shape", "epoch", "run", "name", "plan"):
         assert mine[name] == theirs[name], name
     assert (dealt["epoch"], f"{dealt['space']}/{dealt['serial']}", dealt["plan"]) == (
         mine["epoch"], mine["run"], mine["plan"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import ssl
 import stat
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -290,3 +292,14 @@ def test_certificates_that_have_expired_need_no_revoking(folder: Path) -> None:
     record.write_text(record.read_text().replace(str(datetime.now(UTC).year + 1), "2001"))
     with pytest.raises(SettingsError, match="0 have not expired"):
         revoke(folder, "client")
+
+
+def test_a_key_of_an_unknown_kind_is_a_settings_error(authority: Path) -> None:
+    """Found by fuzzing: the library has an error of its own for it, which is no ValueError."""
+    key = authority / "authority" / "authority.key"
+    pem = serialization.load_pem_private_key(key.read_bytes(), None).private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    odd = base64.encodebytes(pem.replace(bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2a8648ce3d0301"))).decode()
+    key.write_text(f"-----BEGIN PRIVATE KEY-----\n{odd}-----END PRIVATE KEY-----\n")
+    with pytest.raises(SettingsError, match="readable authority"):
+        issue(authority, "client")

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from uvicorn import Config
+from uvicorn.server import ServerState
 
 from secformer.mpc.net.tls import Identity, client_context, host_name, server_context
 from secformer.roles import connections
 from secformer.roles.certificates import init
-from secformer.roles.connections import Clients, PatientLoop, Peer, refused
+from secformer.roles.connections import Clients, OrderlyProtocol, PatientLoop, Peer, refused
 
 
 def identity(folder: Path, role: str) -> Identity:
@@ -131,3 +133,29 @@ def test_connections_of_revoked_certificates_end_and_clients_are_named_once() ->
     for connection in connections:
         clients.left(connection)
     clients.left(connections[0])
+
+
+def test_an_application_says_nothing_behind_a_refusal(caplog: pytest.LogCaptureFixture) -> None:
+    """Found by fuzzing: a body that turns out malformed was refused, then the application answered, and the server
+    logged a defect for it."""
+    async def refusing(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0)
+        await send({"type": "http.response.start", "status": 405, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def served() -> bytes:
+        config = Config(refusing, http=OrderlyProtocol, log_config=None, access_log=False, lifespan="off", ws="none")
+        config.load()
+        state = ServerState()
+        loop = asyncio.get_running_loop()
+        async with await loop.create_server(lambda: OrderlyProtocol(config, state, {}), "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            try:
+                writer.write(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n")
+                return await reader.read()
+            finally:
+                writer.close()
+
+    with caplog.at_level(logging.ERROR, "uvicorn.error"):
+        assert asyncio.run(served()).startswith(b"HTTP/1.1 400 ")
+    assert not caplog.records

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from links_lab import PLAN, notes_pair
 from roles_lab import until
 
+from secformer.mpc.dealer.names import RunKey, fresh_nonce, run_name
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import AuthError, Desync, PeerLost, ProtocolError
 from secformer.mpc.meter import Cost
@@ -23,6 +24,7 @@ from secformer.roles.cycle import Cycle, Needs
 from secformer.roles.jobs import Alone, Job, Jobs
 from secformer.roles.messages import Answer, Half
 from secformer.roles.slots import Renewed, Slots, Work
+from secformer.roles.supply import Supplied
 
 LET_GO = threading.Event()
 LET_GO.set()
@@ -46,23 +48,35 @@ class Supply:
         self.moved_on = False
         self.burnt: list[tuple[str, int]] = []
         self.given: list[Corrections] = []
+        self.nonces: list[tuple[bytes, bytes]] = []
+        self.erased = 0
 
     def last(self) -> dict[str, int]:
         return {"live": max((serial for _, serial in self.burnt), default=-1)}
 
-    def take(self, plan: Plan, others: dict[str, int], cache: str | None = None,
-             request: str = "") -> tuple[str, int, Corrections]:
+    def take(self, plan: Plan, others: dict[str, int], nonce: bytes, cache: str | None = None,
+             kept: Any = (), request: str = "") -> Supplied:
         if self.problem is not None:
             raise self.problem
         self.given.append(Corrections())
         serial = max(others["live"], self.last()["live"]) + 1
         self.burnt.append(("live", serial))
-        return "live", serial, self.given[-1]
+        mine = fresh_nonce()
+        return Supplied("live", serial, mine, self.key("live", serial, (nonce, mine), plan),
+                        self.given[-1])  # type: ignore[arg-type]
 
-    def burn(self, space: str, serial: int) -> None:
+    def key(self, space: str, serial: int, nonces: tuple[bytes, bytes], plan: Plan) -> RunKey:
+        self.nonces.append(nonces)
+        return RunKey(run_name("epoch", space, serial, nonces, plan.digest), bytes(32))
+
+    def burn(self, space: str, serial: int, nonces: tuple[bytes, bytes], plan: Plan) -> RunKey:
         if self.problem is not None:
             raise self.problem
         self.burnt.append((space, serial))
+        return self.key(space, serial, nonces, plan)
+
+    def erase(self) -> None:
+        self.erased = len(self.burnt)
 
     def outdated(self) -> bool:
         return self.moved_on
@@ -74,6 +88,7 @@ class Computer:
 
     def __init__(self) -> None:
         self.needed, self.ran, self.reported = PLAN, list[tuple[str, str]](), 0
+        self.names: list[str] = []
         self.rested = threading.Event()
         self.slots: dict[str, int] = {}
         self.held: dict[str, threading.Event] = {}
@@ -82,6 +97,9 @@ class Computer:
 
     def needs(self, job: Job) -> Needs:
         return Needs(self.needed)
+
+    def kept(self) -> list[str]:
+        return []
 
     def begin(self, work: Work) -> None: ...
 
@@ -100,6 +118,7 @@ class Computer:
             raise self.problem
         taken = work.taken
         self.ran.append((taken.request, taken.run))
+        self.names.append(work.key.name)
         self.slots[taken.request] = slot
         assert self.held.get(taken.request, LET_GO).wait(30)
         work.job.done.set_result(Answer({}, 16, Cost(taken.run)))
@@ -159,6 +178,10 @@ def test_a_request_runs_at_both_parties_under_one_serial(parties: tuple[Party, P
     leader, follower = parties
     assert leader.computer.ran == follower.computer.ran == [("a", "live/0"), ("b", "live/1")]
     assert leader.supply.burnt == follower.supply.burnt and all(c.closed for c in follower.supply.given)
+    assert leader.computer.names == follower.computer.names and len(set(leader.computer.names)) == 2
+    assert leader.supply.nonces == follower.supply.nonces
+    assert len({nonce for both in leader.supply.nonces for nonce in both}) == 4
+    until(lambda: all(party.supply.erased == 2 for party in parties))
 
 
 def test_a_second_request_runs_beside_one_that_lasts(parties: tuple[Party, Party]) -> None:
@@ -206,10 +229,10 @@ def test_no_two_runs_have_a_name_in_common(order: list[str], seed: int) -> None:
         leader, follower = parties = tuple(Party(rank, link) for rank, link in enumerate(notes_pair()))
         real = follower.supply.take
 
-        def take(plan: Plan, others: dict[str, int], cache: str | None = None, request: str = "") -> Any:
+        def take(*args: Any) -> Any:
             if "fail to supply" in order and rng.random() < 0.3:
                 raise PeerLost("no material")
-            return real(plan, others, cache, request)
+            return real(*args)
 
         follower.supply.take = take  # type: ignore[method-assign]
         futures = []

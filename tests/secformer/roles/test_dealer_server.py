@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,15 @@ from links_lab import MODEL, PLAN, WEIGHTS, identity
 from roles_lab import until
 
 from secformer import __version__
-from secformer.mpc.dealer.store import SPACE
-from secformer.mpc.errors import Desync, PeerLost
+from secformer.mpc.dealer.names import LIVE, NO_NONCE, STORED, fresh_nonce, run_name
+from secformer.mpc.errors import Desync, PeerLost, ReusedRandomness, StoreError
 from secformer.mpc.net.tls import client_context
 from secformer.mpc.programs import everything
 from secformer.mpc.segments import Launches
 from secformer.roles import dealer_server
 from secformer.roles.dealer_server import MOST_RUNS, DealerServer
 from secformer.roles.dealing import DealerClient
-from secformer.roles.epochs import LIVE, Epoch
+from secformer.roles.epochs import Epoch, State, epoch_of
 from secformer.roles.settings import DealerSettings
 
 PATIENCE = 5.0
@@ -57,6 +59,7 @@ def test_each_party_gets_its_own_seed_of_one_epoch(roles: Path, dealer: DealerSe
 def dealt(client: DealerClient, epoch: Epoch, **changes: Any) -> int:
     """The first serial; everything that the plan promises has come."""
     asked = {"space": LIVE, "after": -1, "plan": PLAN, "count": 1} | changes
+    asked.setdefault("nonces", (NO_NONCE if asked["space"] == STORED else fresh_nonce(), fresh_nonce()))
     space, after, plan = asked.pop("space"), asked.pop("after"), asked.pop("plan")
     serial, channel = client.deal(epoch, space, after, plan, patience=PATIENCE, **asked)
     try:
@@ -68,14 +71,46 @@ def dealt(client: DealerClient, epoch: Epoch, **changes: Any) -> int:
     return serial
 
 
-@pytest.mark.parametrize("cache", ["live/3", "live/03", "live/-1", "live/x", "stored/0", "live", 0, "weights"])
-def test_caches_have_the_name_of_a_run_that_came_before(roles: Path, dealer: DealerServer, cache: Any) -> None:
+def opened(client: DealerClient, epoch: Epoch, serial: int) -> str:
+    """The name of the caches that the run of that serial opens."""
+    nonces = fresh_nonce(), fresh_nonce()
+    assert dealt(client, epoch, cache="", nonces=nonces, after=serial - 1) == serial
+    return run_name(epoch.name, LIVE, serial, nonces, PLAN.digest)
+
+
+@pytest.mark.parametrize("cache", ["live/0", "00" * 32, "weights"])
+def test_caches_have_the_name_of_a_run_that_opened_some(roles: Path, dealer: DealerServer, cache: Any) -> None:
     client = party(roles, dealer)
     epoch = client.join(patience=PATIENCE)
-    assert [dealt(client, epoch, cache=name) for name in ("", "live/0", "live/1")] == [0, 1, 2]
-    with pytest.raises(Desync, match="caches are named by the run that opened them, live/0 to live/2"):
-        dealt(client, epoch, cache=cache)
-    assert dealt(client, epoch) == 3, "what was refused used no serial"
+    first, second = opened(client, epoch, 0), opened(client, epoch, 1)
+    with pytest.raises(Desync, match="the dealer does not know the caches"):
+        dealt(client, epoch, cache=first, kept=(first, second))  # the second run's note did not keep it
+    third = opened_beside(client, epoch, 2, second)
+    assert dealt(client, epoch, cache=second, kept=(second, third)) == 3
+    with pytest.raises(Desync, match=r"the dealer does not know the caches .*; begin a new one"):
+        dealt(client, epoch, cache=cache, kept=(second, third))
+    assert dealt(client, epoch, kept=(second,)) == 4, "what was refused used no serial"
+    assert list(dealer._caches[epoch.name]) == [second]
+    assert dealt(client, epoch) == 5 and not dealer._caches[epoch.name], "a session that has ended leaves no seed"
+
+
+def opened_beside(client: DealerClient, epoch: Epoch, serial: int, other: str) -> str:
+    nonces = fresh_nonce(), fresh_nonce()
+    assert dealt(client, epoch, cache="", nonces=nonces, kept=(other,)) == serial
+    return run_name(epoch.name, LIVE, serial, nonces, PLAN.digest)
+
+
+def test_a_dealer_that_was_started_again_knows_no_caches(roles: Path, dealer: DealerServer, tmp_path: Path) -> None:
+    client = party(roles, dealer)
+    epoch = client.join(patience=PATIENCE)
+    name = opened(client, epoch, 0)
+    dealer.close()
+    again = serve(roles, tmp_path / "state")
+    try:
+        with pytest.raises(Desync, match="started again since the session was opened"):
+            dealt(party(roles, again), epoch, cache=name, kept=(name,))
+    finally:
+        again.close()
 
 
 def test_serials_ascend_above_what_either_has_used(roles: Path, dealer: DealerServer) -> None:
@@ -85,7 +120,8 @@ def test_serials_ascend_above_what_either_has_used(roles: Path, dealer: DealerSe
     assert dealt(client, epoch) == 3
     assert dealt(client, epoch, after=9) == 10
     assert dealt(client, epoch) == 11
-    assert dealt(client, epoch, space=SPACE) == 0, "every space has serials of its own"
+    party(roles, dealer, 0).join(patience=PATIENCE)
+    assert dealt(client, epoch, space=STORED) == 0, "every space has serials of its own"
 
 
 def test_only_party_1_receives_corrections(roles: Path, dealer: DealerServer) -> None:
@@ -95,7 +131,13 @@ def test_only_party_1_receives_corrections(roles: Path, dealer: DealerServer) ->
 
 
 @pytest.mark.parametrize(("changes", "said"), [
-    ({"space": "other"}, "asks for 1 run.* of 'other' after -1; the dealer gives 1 to"),
+    ({"space": "other"}, "names the space 'other'; the spaces are live and stored"),
+    ({"plan": WEIGHTS}, "party1 asks for masks of weights in a run; only the plan of provisioning"),
+    ({"space": STORED}, "the parties must have joined the epoch before runs are stored"),
+    ({"nonces": (NO_NONCE, bytes(16))}, "the nonces of party 0 and of party 1"),
+    ({"nonces": (bytes(16), NO_NONCE)}, "the nonces of party 0 and of party 1"),
+    ({"nonces": (bytes(16),)}, "the nonces of party 0 and of party 1"),
+    ({"nonces": (bytes(16), bytes(16)), "space": STORED}, "the nonces of party 0 and of party 1"),
     ({"count": 0}, "asks for 0 run"), ({"count": MOST_RUNS + 1}, f"the dealer gives 1 to {MOST_RUNS} runs"),
     ({"after": -2}, "after -2"),
 ])
@@ -139,6 +181,7 @@ def test_what_was_recorded_for_a_model_goes_with_its_masks(
 
 
 @pytest.mark.parametrize(("note", "said"), [
+    ({"streams": "secformer keys 1"}, "the dealer makes streams of the format '.*', party1 of 'secformer keys 1'"),
     ({"version": "0.0.9"}, f"the dealer runs version {__version__}, party1 runs '0.0.9'"),
     ({"ask": "sing"}, "party1 asks for 'sing'; the dealer answers join and deal"),
     ({"model": "short"}, "must name the model by its digest, 64 hexadecimal digits; got 'short'"),
@@ -164,3 +207,34 @@ def test_a_dealer_that_is_away(roles: Path, dealer: DealerServer) -> None:
     dealer.close()
     with pytest.raises(PeerLost, match="dealer"):
         client.join(patience=0.2)
+
+
+def test_seeds_of_dealt_runs_leave_the_dealer(roles: Path, dealer: DealerServer, tmp_path: Path) -> None:
+    """In memory at once, on disk when the run is dealt, of live runs and of stored ones."""
+    client = party(roles, dealer)
+    epochs = [party(roles, dealer, rank).join(patience=PATIENCE) for rank in (0, 1)]
+    assert dealt(client, epochs[1], after=6) == 7
+    assert dealt(client, epochs[1], space=STORED, count=3) == 0
+    (file,) = (tmp_path / "state").glob("epoch-*.json")
+    until(lambda: [epoch_of(json.loads(file.read_text())).left(space)[0][0] for space in (LIVE, STORED)] == [8, 3])
+    dealer.close()
+    with closing(State(tmp_path / "state")) as state:
+        known = state.epoch(MODEL, WEIGHTS.digest)
+        assert known is not None and known.joined == {0, 1}
+        for space, serial in ((LIVE, 7), (LIVE, 0), (STORED, 0), (STORED, 2)):
+            for seeds in known.runs[space].values():
+                with pytest.raises(ReusedRandomness):
+                    seeds.take(serial)
+    assert all(epoch.left(LIVE)[0][0] == 0 for epoch in epochs), "the parties have theirs, until they use them"
+
+
+def test_a_party_that_asks_for_none_gets_no_seeds_of_runs(roles: Path, dealer: DealerServer) -> None:
+    epoch = party(roles, dealer).join(patience=PATIENCE, runs=False)
+    assert set(epoch.seeds) == {1} and not epoch.runs
+    with pytest.raises(Desync, match="Start both parties, and deal when they are ready"):
+        dealt(party(roles, dealer), epoch, space=STORED)
+
+
+def test_a_second_dealer_on_the_same_state_does_not_start(roles: Path, dealer: DealerServer, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"the state folder .* is in use by process"):
+        serve(roles, tmp_path / "state")

@@ -39,7 +39,7 @@ class Party:
     def answer(self, half: Half, run: str, client: str = "client", change: Change | None = None) -> Answer:
         entry, body = self.entries.begin(client), f"{self.role} answers {half.request}".encode()
         entry.half = half
-        answer = Answer({}, 16, Meter().close(0.0), Ran("epoch", run, "p" * 64, 0.0, 0.0, 0.0))
+        answer = Answer({}, 16, Meter().close(0.0), Ran("epoch", run, f"name of {run}", "p" * 64, 0.0, 0.0, 0.0))
         header = entry.answered(answer, body)[HEADER]
         if change is not None:
             header = signed(change(Statement.read(Receipt.from_header(header).statement)), self.signer).header
@@ -108,7 +108,8 @@ def test_receipts_that_hold_are_kept_and_are_in_the_logs(lab: Lab) -> None:
     ("request", "f" * 32, "request must be"), ("client", "mallory", "client must be"),
     ("model", "0" * 64, "model must be"), ("shape", "0" * 64, "shape must be"), ("half", "0" * 64, "half must be"),
     ("answer", "0" * 64, "answer must be"), ("party", "party1", "must be party0's"), ("plan", "0" * 64, "plan is"),
-    ("epoch", "other", "epoch is"), ("run", "live/99", "run is"), ("time", "2050-01-01T00:00:00+00:00", "was valid")])
+    ("epoch", "other", "epoch is"), ("run", "live/99", "run is"),
+    ("name", "other", "name is"), ("time", "2050-01-01T00:00:00+00:00", "was valid")])
 def test_a_party_that_signs_something_else_is_noticed(lab: Lab, name: str, value: str, problem: str) -> None:
     with pytest.raises(AuthError, match=problem):
         lab.take(lambda said: replace(said, **{name: value}))

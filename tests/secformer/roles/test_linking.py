@@ -97,7 +97,9 @@ def test_a_link_that_lacks_a_connection_is_none(place: Place, monkeypatch: pytes
 @pytest.mark.parametrize("note", [
     {}, {"link": NAME, "place": 0}, {"link": "", "place": 0, "places": 2}, {"link": "x" * 32, "place": 0, "places": 2},
     {"link": NAME, "place": 2, "places": 2}, {"link": NAME, "place": -1, "places": 2},
-    {"link": NAME, "place": 0, "places": MOST_SLOTS + 2}, {"link": NAME, "place": "one", "places": 2}])
+    {"link": NAME, "place": 0, "places": MOST_SLOTS + 2}, {"link": NAME, "place": "one", "places": 2},
+    {"link": " " + NAME[1:], "place": 0, "places": 2}, {"link": NAME.upper(), "place": 0, "places": 2},
+    {"link": NAME, "place": "0", "places": 2}, {"link": NAME, "place": 0, "places": 2.0}])
 def test_a_first_note_that_names_no_place(note: dict[str, Any]) -> None:
     with pytest.raises(Desync, match="party1 connected with a note that cannot be read"):
         Meeting().came(said(note))

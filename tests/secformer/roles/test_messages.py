@@ -120,3 +120,11 @@ def test_another_answer_is_refused(tensors: dict[str, Any], metadata: dict[str, 
     facts = {"format": ANSWER, "request": ID, "frac": "16", "cost": json.dumps(Cost("x").as_dict())} | metadata
     with pytest.raises(ProtocolError):
         unpack_answer(bytes(save({"logits": np.zeros(2, np.uint64)} | tensors, metadata=facts)), ID)
+
+
+def test_costs_of_an_answer_that_nest_too_deeply_are_refused() -> None:
+    """Found by fuzzing: a RecursionError reached the client."""
+    body = save({"logits": np.zeros(1, np.uint64)}, metadata={
+        "format": ANSWER, "request": ID, "frac": "16", "cost": '{"children": ' + "[" * 100_000})
+    with pytest.raises(ProtocolError, match="cannot be read"):
+        unpack_answer(body, ID)

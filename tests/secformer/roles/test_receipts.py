@@ -28,8 +28,8 @@ from secformer.roles.receipts import (
 from secformer.roles.signing import Authority, Signed, Signer
 
 NOW = datetime.now(UTC).isoformat(timespec="milliseconds")
-SAID = Statement("party0", "ab" * 16, "alice", "1" * 64, "2" * 64, "3" * 64, "epoch", "live/3", "4" * 64, "5" * 64, NOW,
-                 "cd" * 16, 7, "6" * 64)
+SAID = Statement("party0", "ab" * 16, "alice", "1" * 64, "2" * 64, "3" * 64, "epoch", "live/3", "9" * 32, "4" * 64,
+                 "5" * 64, NOW, "cd" * 16, 7, "6" * 64)
 
 
 def authority(roles: Path) -> Authority:

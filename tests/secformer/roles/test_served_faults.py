@@ -412,9 +412,12 @@ def test_a_client_of_another_provisioning(up: LocalRoles, tmp_path: Path) -> Non
 
 
 def test_a_taken_port(up: LocalRoles) -> None:
+    """The state is another one: that of a running role is refused before."""
     for role in ("dealer", "party0"):
+        path = up.role_folder(role) / "elsewhere.toml"
+        path.write_text(re.sub(r"(?m)^state = .*$", 'state = "elsewhere"', up.settings(role).read_text()))
         done = subprocess.run([sys.executable, "-m", "secformer", *(["dealer"] if role == "dealer" else ["party"]),
-                               "--settings", str(up.settings(role))], capture_output=True, text=True, check=False)
+                               "--settings", str(path)], capture_output=True, text=True, check=False)
         assert done.returncode == 1 and "cannot listen" in done.stderr
 
 

@@ -258,3 +258,11 @@ def test_budgets_are_read_and_closed_too(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"\[budgets\] must be a table"):
         path.write_text("budgets = 3\n" + whole, "utf-8")
         load_party(path)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "{b=" * 5000, "rank = " + "9" * 5000, "rank = \xff"])
+def test_toml_that_python_cannot_hold_is_a_settings_error(tmp_path: Path, text: str) -> None:
+    """Found by fuzzing: deep nesting, and numbers of thousands of digits."""
+    (tmp_path / "x.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(SettingsError, match="is not a TOML file"):
+        load_party(tmp_path / "x.toml")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from links_lab import PLAN
 
+from secformer.mpc.dealer.names import RunKey
 from secformer.mpc.errors import Desync, PeerLost, ProtocolError
 from secformer.mpc.meter import Cost
 from secformer.roles.jobs import Job
@@ -17,6 +18,8 @@ from secformer.roles.messages import Answer
 from secformer.roles.slots import Renewed, Slots, Work, reason
 
 SOON, LATE = 0.05, 30.0
+
+KEY = RunKey("name", bytes(32))
 
 
 class Corrections:
@@ -29,7 +32,7 @@ class Corrections:
 
 def work(request: str = "a") -> Work:
     job = Job(None, "client", 60.0)  # type: ignore[arg-type]
-    return Work(job, Taken(request, "shape", "plan", "live", 0), PLAN, Corrections())  # type: ignore[arg-type]
+    return Work(job, Taken(request, "shape", "plan", "live", 0), PLAN, KEY, Corrections())  # type: ignore[arg-type]
 
 
 class Runs:

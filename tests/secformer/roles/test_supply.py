@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -11,15 +12,31 @@ from typing import Any
 import pytest
 from links_lab import MODEL, PLAN, WEIGHTS
 
-from secformer.mpc.dealer.store import SPACE
-from secformer.mpc.errors import Desync, PeerLost, ProtocolError, ReusedRandomness
+from secformer.mpc.dealer.names import LIVE, NO_NONCE, STORED, run_name
+from secformer.mpc.dealer.seeds import DEPTH, Seeds
+from secformer.mpc.dealer.store import Taken
+from secformer.mpc.errors import Desync, PeerLost, ProtocolError, ReusedRandomness, StoreError
 from secformer.roles import supply as module
-from secformer.roles.epochs import LIVE, Epoch
+from secformer.roles.epochs import Epoch, as_note, epoch_of
 from secformer.roles.settings import PartySettings, load_party
 from secformer.roles.supply import Supply
 
-EPOCH = Epoch("0f" * 16, {1: bytes(32)})
-NEXT = Epoch("1f" * 16, {1: bytes(range(32))})
+NONCE, MINE = bytes(16), bytes(range(16))
+
+
+def epoch(name: str, rank: int = 1) -> Epoch:
+    """An epoch as the dealer gives it to a party: all seeds of runs are left."""
+    def left() -> dict[str, dict[int, Seeds]]:
+        return {space: {rank: Seeds({(0, DEPTH): bytes(range(32))})} for space in (LIVE, STORED)}
+
+    return Epoch(name * 16, {rank: bytes(32)}, left())
+
+
+EPOCH, NEXT = epoch("0f"), epoch("1f")
+
+
+def seed_of(serial: int) -> bytes:
+    return epoch("0f").runs[LIVE][1].take(serial)
 
 
 class Corrections:
@@ -39,14 +56,14 @@ class Dealer:
     def __call__(self, *args: Any, **kwargs: Any) -> Dealer:
         return self
 
-    def join(self, *, patience: float) -> Epoch:
+    def join(self, *, patience: float, runs: bool = True) -> Epoch:
         if self.epoch is None:
             raise PeerLost("the dealer does not answer")
-        return self.epoch
+        return epoch_of(as_note(self.epoch, runs=runs))
 
-    def deal(self, epoch: Epoch, space: str, after: int, plan: Any, *, patience: float,
-             cache: str | None) -> tuple[int, Corrections]:
-        self.asked, self.cache = (epoch, space, after, plan), cache
+    def deal(self, epoch: Epoch, space: str, after: int, plan: Any, *, nonces: tuple[bytes, bytes], patience: float,
+             cache: str | None, kept: Any) -> tuple[int, Corrections]:
+        self.asked, self.cache, self.nonces, self.kept = (epoch, space, after, plan), cache, nonces, kept
         if self.epoch is None:
             raise PeerLost("the dealer does not answer")
         return self.serial, self.corrections
@@ -93,7 +110,8 @@ def test_an_epoch_is_kept_for_the_time_when_the_dealer_is_away(settings: PartySe
 
 def test_nothing_is_taken_before_an_epoch_is_joined(settings: PartySettings, dealer: Dealer) -> None:
     with closing(Supply(settings, MODEL, WEIGHTS)) as supply:
-        for use in (lambda: supply.epoch, supply.last, lambda: supply.take(PLAN, {}), lambda: supply.burn(LIVE, 0)):
+        for use in (lambda: supply.epoch, supply.last, lambda: supply.take(PLAN, {}, NONCE), supply.stored,
+                    lambda: supply.burn(LIVE, 0, (NONCE, MINE), PLAN)):
             with pytest.raises(ProtocolError, match="not joined"):
                 use()
 
@@ -106,12 +124,13 @@ def test_a_new_epoch_replaces_the_old_one(settings: PartySettings, dealer: Deale
     assert supply.epoch == NEXT and not supply.outdated()
     dealer.epoch = None
     assert not supply.outdated(), "a dealer that is away has begun nothing"
+    supply.close()
     with started(settings) as later:
         assert later.epoch == NEXT
 
 
 def test_another_partys_seed_is_refused(supply: Supply, dealer: Dealer) -> None:
-    dealer.epoch = Epoch("2f" * 16, {0: bytes(32)})
+    dealer.epoch = epoch("2f", 0)
     with pytest.raises(ProtocolError, match="another party's seed; check which certificate"):
         supply.join()
     assert supply.epoch == EPOCH
@@ -119,51 +138,138 @@ def test_another_partys_seed_is_refused(supply: Supply, dealer: Dealer) -> None:
 
 def test_live_material_comes_above_what_either_party_has_used(supply: Supply, dealer: Dealer) -> None:
     dealer.serial = 7
-    assert supply.take(PLAN, {LIVE: 6}) == (LIVE, 7, dealer.corrections)
+    found = supply.take(PLAN, {LIVE: 6}, NONCE, kept=("a",))
+    assert (found.space, found.serial, found.corrections) == (LIVE, 7, dealer.corrections) and dealer.kept == ("a",)
     assert dealer.asked == (EPOCH, LIVE, 6, PLAN) and supply.last() == {LIVE: 7}
     dealer.serial = 8
-    supply.take(PLAN, {LIVE: 3})
+    supply.take(PLAN, {LIVE: 3}, NONCE)
     assert dealer.asked == (EPOCH, LIVE, 7, PLAN)
 
 
 def test_a_serial_that_comes_twice_is_refused(supply: Supply, dealer: Dealer, settings: PartySettings) -> None:
-    supply.take(PLAN, {})
+    supply.take(PLAN, {}, NONCE)
     with pytest.raises(ReusedRandomness):
-        supply.take(PLAN, {})
+        supply.take(PLAN, {}, NONCE)
     assert dealer.corrections.closed
+    supply.close()
     with started(settings) as later, pytest.raises(ReusedRandomness):
-        later.burn(LIVE, 0)
+        later.burn(LIVE, 0, (NONCE, MINE), PLAN)
 
 
 def test_what_is_stored_is_taken_first(supply: Supply, dealer: Dealer, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored: list[Any] = [(4, Corrections()), None]
+    stored: list[Any] = [Taken(4, MINE, Corrections()), None]  # type: ignore[arg-type]
     monkeypatch.setattr(module.Store, "take", lambda self, plan: stored.pop(0))
-    space, serial, _ = supply.take(PLAN, {})
-    assert (space, serial) == (SPACE, 4) and not hasattr(dealer, "asked")
-    assert supply.take(PLAN, {})[0] == LIVE and dealer.cache is None
+    found = supply.take(PLAN, {}, NONCE)
+    assert (found.space, found.serial, found.nonce) == (STORED, 4, MINE) and not hasattr(dealer, "asked")
+    assert found.key.name == run_name(EPOCH.name, STORED, 4, (NO_NONCE, MINE), PLAN.digest)
+    assert supply.stored()[0] == (0, 4) and supply.stored()[1][0] == 5
+    assert supply.take(PLAN, {}, NONCE).space == LIVE and dealer.cache is None
     assert supply.left() == {}
 
 
 @pytest.mark.parametrize("cache", ["", "live/3"])
 def test_what_takes_a_cache_never_comes_from_the_store(supply: Supply, dealer: Dealer, monkeypatch: pytest.MonkeyPatch,
                                                        cache: str) -> None:
-    monkeypatch.setattr(module.Store, "take", lambda self, plan: (4, Corrections()))
-    assert supply.take(PLAN, {}, cache)[0] == LIVE and dealer.cache == cache
+    monkeypatch.setattr(module.Store, "take", lambda self, plan: Taken(4, MINE, Corrections()))  # type: ignore[arg-type]
+    assert supply.take(PLAN, {}, NONCE, cache).space == LIVE and dealer.cache == cache
 
 
 def test_stored_serials_come_in_any_order_live_ones_ascend(supply: Supply) -> None:
     for serial in (5, 2, 9):
-        supply.burn(SPACE, serial)
-    supply.burn(LIVE, 5)
-    for space, serial in ((SPACE, 2), (LIVE, 5), (LIVE, 2)):
+        supply.burn(STORED, serial, (NONCE, MINE), PLAN)
+    supply.burn(LIVE, 5, (NONCE, MINE), PLAN)
+    for space, serial in ((STORED, 2), (LIVE, 5), (LIVE, 2)):
         with pytest.raises(ReusedRandomness):
-            supply.burn(space, serial)
+            supply.burn(space, serial, (NONCE, MINE), PLAN)
     with pytest.raises(Desync, match="the other party names the space 'other'; the spaces are live and"):
-        supply.burn("other", 1)
+        supply.burn("other", 1, (NONCE, MINE), PLAN)
 
 
 def test_without_the_dealer_and_without_a_store(supply: Supply, dealer: Dealer) -> None:
     dealer.epoch = None
     with pytest.raises(PeerLost):
-        supply.take(PLAN, {})
+        supply.take(PLAN, {}, NONCE)
+    assert supply.last() == {LIVE: -1}
+
+
+# ---- names and seeds of runs -----------------------------------------------------------------------------------------
+
+
+def test_both_nonces_are_in_the_name_and_ones_own_is_fresh(supply: Supply, dealer: Dealer) -> None:
+    names = set()
+    for serial in range(3):
+        dealer.serial = serial
+        found = supply.take(PLAN, {}, NONCE)
+        assert dealer.nonces == (NONCE, found.nonce) and len(found.nonce) == 16
+        assert found.key.name == run_name(EPOCH.name, LIVE, serial, (NONCE, found.nonce), PLAN.digest)
+        assert found.key.seed == seed_of(serial)
+        names.add(found.nonce)
+    assert len(names) == 3
+
+
+def test_a_used_seed_is_on_no_disk_and_in_no_memory(supply: Supply, dealer: Dealer, settings: PartySettings) -> None:
+    dealer.serial = 3
+    supply.take(PLAN, {}, NONCE)
+    supply.erase()
+    (file,) = settings.state.glob("epoch-*.json")
+    state = epoch_of(json.loads(file.read_text()))
+    for held in (state, supply.epoch):
+        assert held.left(LIVE)[0][0] == 4, "those below are gone, too"
+        with pytest.raises(ReusedRandomness):
+            held.runs[LIVE][1].take(3)
+    assert state.runs[LIVE][1].take(4) == seed_of(4)
+
+
+def test_a_process_that_dies_before_it_erases_leaves_it_to_the_next(supply: Supply, dealer: Dealer,
+                                                                    settings: PartySettings) -> None:
+    before = {path: path.read_bytes() for path in settings.state.glob("epoch-*.json")}
+    supply.take(PLAN, {}, NONCE)
+    supply.burn(STORED, 6, (NONCE, MINE), PLAN)
+    supply.close()
+    for path, raw in before.items():
+        path.write_bytes(raw)
+    with started(settings):
+        (file,) = before
+        state = epoch_of(json.loads(file.read_text()))
+        assert state.left(LIVE)[0][0] == 1 and state.left(STORED)[0] == (0, 6)
+
+
+def test_a_party_that_joins_again_keeps_no_seed_that_the_dealer_has_dealt(supply: Supply, dealer: Dealer) -> None:
+    ahead = epoch("0f")
+    ahead.runs[LIVE][1].drop(0, 9)
+    dealer.epoch = ahead
+    supply.join()
+    assert supply.last() == {LIVE: 8} and supply.epoch.left(LIVE)[0][0] == 9
+
+
+def test_another_process_on_the_same_folders_is_refused(supply: Supply, settings: PartySettings, dealer: Dealer,
+                                                        tmp_path: Path) -> None:
+    for other in (settings, replace(settings, state=tmp_path / "elsewhere"), replace(settings, store=tmp_path / "new")):
+        with pytest.raises(StoreError, match="is in use by process"):
+            Supply(other, MODEL, WEIGHTS)
+    replaced = replace(settings, state=tmp_path / "elsewhere", store=tmp_path / "new")
+    with started(replaced):
+        pass
+
+
+@pytest.mark.parametrize("left", [[], [(0, 4), (5, 99)], [(5, 99)], [(0, 6)]])
+def test_a_store_whose_seeds_are_gone_stops_the_operator(supply: Supply, monkeypatch: pytest.MonkeyPatch,
+                                                         left: list[tuple[int, int]]) -> None:
+    monkeypatch.setattr(module.Store, "ranges", lambda self: [(Path("x.store"), 4, 7)])
+    supply.check([(0, 99)], "this party")
+    with pytest.raises(StoreError, match=r"x\.store would give out runs from stored serial 4 on, but party0 has used"):
+        supply.check(left, "party0")
+
+
+def test_a_restored_store_stops_its_own_party(settings: PartySettings, supply: Supply, dealer: Dealer,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    supply.burn(STORED, 5, (NONCE, MINE), PLAN)
+    monkeypatch.setattr(module.Store, "ranges", lambda self: [(Path("x.store"), 4, 7)])
+    with pytest.raises(StoreError, match=r"this party has used, or lost, .*remove the files of the store, and deal"):
+        supply.join()
+
+
+def test_no_request_takes_masks_of_weights(supply: Supply) -> None:
+    with pytest.raises(ReusedRandomness, match="masks of weights, which serve no request"):
+        supply.burn(LIVE, 0, (NONCE, MINE), WEIGHTS)
     assert supply.last() == {LIVE: -1}

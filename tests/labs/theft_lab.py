@@ -1,0 +1,108 @@
+"""Theft: somebody has recorded what a request opened, and takes the files of a party and of the dealer afterwards.
+
+The recording is all that passed on the request's connection, and what both parties know of the run: its name and its
+plan. The first product of a request opens its rows x, as x - a: each is 1 in the columns of its token and its segment.
+Whoever knows the two seeds of the run knows a.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mpc_lab import kernels_named
+
+from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.products import MatMul
+from secformer.mpc.dealer.source import Source
+from secformer.mpc.errors import ReusedRandomness
+from secformer.mpc.meter import Meter
+from secformer.roles.engine import Engine
+from secformer.roles.epochs import Epoch, epoch_of
+from secformer.roles.slots import Work
+
+MASK = "mask0"  # of a product's left operand
+
+
+@dataclass
+class Recorded:
+    """A request as party 0 saw it: what its run was, and the messages in both directions."""
+
+    space: str = ""
+    serial: int = -1
+    name: str = ""
+    plan: Plan | None = None
+    messages: list[bytes] = field(default_factory=list)
+
+
+def recorded(engine: Engine, channel: Any) -> Recorded:
+    """Records the next request that this engine runs on this connection."""
+    found, begin, send, receive = Recorded(), engine.begin, channel.send, channel.receive
+
+    def began(work: Work) -> None:
+        found.space, found.serial, found.name, found.plan = (work.taken.space, work.taken.serial, work.key.name,
+                                                             work.plan)
+        begin(work)
+
+    def sent(tag: Any, payload: Any) -> None:
+        found.messages.append(np.asarray(payload).tobytes())
+        send(tag, payload)
+
+    def received(tag: Any, nbytes: int) -> Any:
+        payload = receive(tag, nbytes)
+        found.messages.append(np.asarray(payload).tobytes())
+        return payload
+
+    engine.begin, channel.send, channel.receive = began, sent, received  # type: ignore[method-assign]
+    return found
+
+
+def stolen(state: Path) -> Epoch:
+    """What the file of an epoch in a role's state folder holds."""
+    (file,) = state.glob("epoch-*.json")
+    return epoch_of(json.loads(file.read_text()))
+
+
+def seeds_of(epochs: list[Epoch], space: str, serial: int, rank: int) -> Iterator[bytes]:
+    """All that stolen files hold which may be a party's seed of a run: the seed of its serial, if there is one, and
+    every key beside it."""
+    for epoch in epochs:
+        if rank not in epoch.seeds:
+            continue
+        seeds = epoch.runs[space][rank]
+        with suppress(ReusedRandomness):
+            yield seeds.take(serial)
+        yield epoch.seeds[rank]
+        for kept in epoch.runs.values():
+            yield from kept[rank]._keys.values()
+
+
+def opened(seen: Recorded, pair: tuple[bytes, bytes]) -> np.ndarray | None:
+    """The rows of ones and zeros, if these are the seeds of the run; else None."""
+    assert seen.plan is not None
+    kernels, place = kernels_named("numpy"), next(i for i, k in enumerate(seen.plan.kinds) if isinstance(k, MatMul))
+    kind = seen.plan.kinds[place]
+    assert isinstance(kind, MatMul)
+    mask = next(f for f in kind.fields() if f.name == MASK)
+    both = [m for m in seen.messages if len(m) == mask.count * mask.bits // 8][:2]
+    words = sum(kernels.unpack(np.frombuffer(m, np.uint8), mask.count, mask.bits) for m in both)
+    for seed in pair:
+        source = Source(seed, seen.name, seen.plan, None, kernels, Meter())
+        material = [source.take(k) for k in seen.plan.kinds[: place + 1]][-1]
+        words = words + material.draw(MASK)
+    x: np.ndarray = (words & np.uint64((1 << mask.bits) - 1)).reshape(kind.shapes[0])
+    return x if x.max() <= 1 else None
+
+
+def tried(seen: Recorded, epochs: list[Epoch]) -> np.ndarray | None:
+    """The attack: every pair of seeds that the stolen files hold."""
+    firsts, seconds = (list(dict.fromkeys(seeds_of(epochs, seen.space, seen.serial, rank))) for rank in (0, 1))
+    for pair in ((a, b) for a in firsts for b in seconds):
+        if (x := opened(seen, pair)) is not None:
+            return x
+    return None
