@@ -227,6 +227,15 @@ def revisions(facts: Mapping[str, Any]) -> str:
 NAMED = {"real": real, "measured": measured, "base-128": base_128}
 
 
+def doors(attacks: Mapping[str, Rows]) -> str:
+    """What a known client notices of floods, for each port and kind of bench/doors.py."""
+    return table(["port", "attack", "sockets opened", "seconds, before", "during", "slower", "longest", "failures",
+                  "log, kB", "recovered, s"], (
+        [port, kind, f"{r['sockets_opened']:,}", f"{r['before_seconds']:.2f}", f"{r['during_seconds']:.2f}",
+         f"{r['ratio']:.2f}", f"{r['longest_seconds']:.1f}", str(r["failures"]), f"{r['log_bytes'] / 1e3:.0f}",
+         f"{r['recovered_seconds']:.1f}"] for port, rows in attacks.items() for kind, r in rows.items()))
+
+
 def tables(path: Path) -> str:
     if path.stem in NAMED:
         return NAMED[path.stem]()
@@ -237,6 +246,8 @@ def tables(path: Path) -> str:
         return generate(facts["models"])
     if facts["bench"].startswith("families"):
         return families(facts["rows"])
+    if facts["bench"] == "doors":
+        return doors(facts["attacks"])
     if "tasks" in facts:
         return students(facts["tasks"])
     if "rows" in facts:

@@ -173,6 +173,16 @@ class Primitives(ABC):
     def _relu(self, x: Share, window: int, width: int, check: Check | None) -> Data:
         """max(x, 0) mod 2^width, for an x that lies in the window."""
 
+    # ---- clients' rows
+
+    def _sketches(self, x: Share, spans: Sequence[tuple[int, int]], count: int) -> Data:
+        """Random sketches of rows (see `ops/unit_rows`). Raises SettingsError in a session that shares nothing."""
+        raise SettingsError(f"a {type(self).__name__} gets plain rows, which need no check; check shares")
+
+    def _shown(self, x: Share) -> Any:
+        """Opens to both parties what is 0 if nobody cheats."""
+        raise SettingsError(f"a {type(self).__name__} shares nothing, so there is nothing to open")
+
     # ---- guards (see `guarding`); every verb does what its check asks for, if it has one
 
     @abstractmethod

@@ -3,8 +3,8 @@
 Every session runs the same protocol code: one party of two (`sessions/secure`), the float64 twin (`sessions/plain`),
 the plan recorder (`sessions/recorder`), a session on tensors for training. This base decides what all of them must
 agree on: fractional bits, widths, when a pending truncation is due, and which operands share a round (the rules are in
-`scales`, local operators in `operators`, products in `products`, a verb in `thresholding`). A subclass supplies the
-primitives (`primitives`).
+`scales`, local operators in `operators`, products in `products`, a verb each in `thresholding` and `unit_rows`). A
+subclass supplies the primitives (`primitives`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.scales import comparison_window, positive
 from secformer.mpc.shares import Share, Weight
 from secformer.mpc.thresholding import Thresholding
+from secformer.mpc.unit_rows import UnitRows
 
 CLIENT = "client"
 ROOM = 0.5      # of a comparison's reach, that a guarded one leaves to notice values that are larger
@@ -37,7 +38,7 @@ ONE_PART = 1.0 + 2.0**-7  # the same, and no more than needed
 BIT_WIDTH = 8   # of narrow bits: one byte, the least that an opening takes
 
 
-class Session(Products, Thresholding):
+class Session(UnitRows, Products, Thresholding):
     """The verbs: they cost rounds and bytes, and each one's docstring states its price. Local operators are free."""
 
     numbers: ClassVar[type | None] = None  # the array type of plain values, in sessions that have them

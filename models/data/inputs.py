@@ -2,7 +2,10 @@
 
 There are two ways. Private: the client shares a one-hot row per token, with a 1 at the token's word and a 1 at its
 segment, and the parties multiply the row with the secret tables. Client: the client holds the tables and shares the
-embedding sums. Either way, party 1's share is expanded from a seed, and party 0's share is the value minus party 1's.
+embedding sums.
+
+Clients of served parties share rows as short keys (`RowKeys`), which each party expands, and which the parties check.
+In process, and for sums, party 1's share is expanded from a seed, and party 0's share is the value minus party 1's.
 
 N tokens of all texts of a batch, V words, S segments, C hidden.
 """
@@ -19,9 +22,13 @@ from secformer.models.data.batch import Batch
 from secformer.models.data.shares import uniform
 from secformer.mpc.fixed import encode
 from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.points import PointKeys
+from secformer.mpc.points import keys_of
+from secformer.mpc.prg import derive
 from secformer.mpc.ring import WORD_BITS
 
 ONE_HOT, SUMS = "one-hot", "embeddings"  # the names of the streams that party 1's share is expanded from
+POINTS, SEGMENTS = "points", "segments"  # the names of what a client draws for keys
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,14 @@ class Request:
     shape    (N, V + S) for one-hot rows, (N, C) for embedding sums
     private  True: one-hot rows, without fractional bits; False: embedding sums with the session's fractional bits
     width    bits per word
+    spans    columns in each of which a row must have one 1, which the parties check; none: nothing is checked
     """
 
     words: Callable[[], Any] = field(repr=False)
     shape: tuple[int, int]
     private: bool
     width: int = WORD_BITS
+    spans: tuple[tuple[int, int], ...] = ()
 
     def ghost(self) -> Request:
         """The same request for the plan recorder, which looks at shapes alone."""
@@ -46,6 +55,18 @@ class Request:
     def holding(self, words: Any) -> Request:
         """The same request for words that are on a GPU already."""
         return replace(self, words=lambda: words)
+
+
+@dataclass(frozen=True, eq=False)
+class RowKeys:
+    """One party's share of one-hot rows, in short.
+
+    points    keys of the words' part (N, V)
+    segments  the share of the segments' part itself, (N, S) uint64: it is short
+    """
+
+    points: PointKeys
+    segments: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -81,6 +102,11 @@ class TokenInputs:
     def columns(self) -> int:
         """V + S, the number of entries of a one-hot row."""
         return self.words + self.segments
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """The columns in each of which a row has one 1: those of words, those of segments."""
+        return ((0, self.words), *(((self.words, self.columns),) if self.segments else ()))
 
     def one_hot(self, batch: Batch, dtype: Any) -> np.ndarray:
         """(N, V + S): 1 at each token's word and at V plus its segment."""
@@ -126,6 +152,20 @@ class TokenInputs:
             return self.expanded(batch, width, seed, kernels)
 
         return self.private_request(batch, width, party0), self.private_request(batch, width, party1)
+
+    def keys(self, batch: Batch, seed: bytes) -> tuple[RowKeys, RowKeys]:
+        """Both parties' keys of the batch's one-hot rows. A fresh seed serves once."""
+        first, second = keys_of(batch.ids, self.words, derive(seed, POINTS))
+        mask = np.asarray(uniform(seed, SEGMENTS, (batch.tokens, self.segments)))
+        there = (np.arange(self.segments) == batch.segments[:, None]).astype(np.uint64)
+        return RowKeys(first, there - mask), RowKeys(second, mask)
+
+    def rows(self, keys: RowKeys, kernels: Kernels) -> Any:
+        """The share (N, V + S) of one-hot rows behind one party's keys, in whole words."""
+        out = kernels.xp.empty((len(keys.points), self.columns), dtype=np.uint64)
+        kernels.points(keys.points, out[:, : self.words])
+        out[:, self.words :] = kernels.backend.asarray(keys.segments)
+        return out
 
     def client_halves(self, batch: Batch, sums: np.ndarray, frac: int, seed: bytes) -> tuple[Request, Request]:
         """Both parties' shares of embedding sums (N, C) that the client looked up: party 0's and party 1's."""

@@ -17,6 +17,7 @@ from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
 from secformer.protocols.ranges import Site
 
+CHECK = "one-hot"  # the result for the parties alone: words that are 0 if all rows of a client passed
 Answer = Callable[[Session, Share, Forward], dict[str, Share]]  # like `Architecture.answer`
 Results = dict[str, Any]  # by name: words with the session's fractional bits (in the twin: values)
 GUARD = "guard"  # the result that says which texts cannot be trusted: (B, 1) words, 0 where all values passed
@@ -27,7 +28,8 @@ def infer(s: Session, architecture: Architecture, request: Request, f: Forward, 
     """Runs a request. Returns the results of these names, as the client gets them from this session.
 
     With GUARD among the names, values are checked on the way; `guard` takes what is found (see `mpc/guarding`).
-    `answer` computes the results, by default the architecture's own.
+    `answer` computes the results, by default the architecture's own. Where the request's rows are checked, CHECK is
+    among the results: nobody may give a client the others before its words are known to be 0.
     """
     answer = answer or architecture.answer
     if GUARD not in names:
@@ -41,15 +43,18 @@ def infer(s: Session, architecture: Architecture, request: Request, f: Forward, 
 def _answers(s: Session, architecture: Architecture, request: Request, f: Forward, names: Sequence[str],
              answer: Answer) -> Results:
     with s.scope("embedding"):
-        x = s.accept(request.words(), frac=0 if request.private else None, width=request.width,
-                     operand=request.private)
+        words, check = request.words(), {}
+        if request.spans:
+            with s.scope("rows"):
+                check = {CHECK: s.unit_rows(s.accept(words, frac=0, operand=True), request.spans)}
+        x = s.accept(words, frac=0 if request.private else None, width=request.width, operand=request.private)
         if request.private:
             x = architecture.embed(s, x, f)
     out = answer(s, x, replace(f, at=_named(s, f.at)))
     s.site = ""
     with s.scope("reveal"):
         kept = s.lift(*(_checked(s, out[name], name) for name in names))
-        return {name: s.reveal(x, CLIENT) for name, x in zip(names, kept, strict=True)}
+        return check | {name: s.reveal(x, CLIENT) for name, x in zip(names, kept, strict=True)}
 
 
 def _named(s: Session, at: Sites) -> Sites:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -28,7 +28,6 @@ from secformer.models.run.decoding import LOGITS
 from secformer.mpc.errors import InputError, ModelError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.functions import Series
-from secformer.mpc.kernels import Kernels
 from secformer.mpc.ops.book import series_from_list, series_to_list
 from secformer.mpc.prg import FORMAT as STREAMS
 from secformer.mpc.ring import WORD_BITS
@@ -90,17 +89,10 @@ class PublicModel:
         return self.inputs.columns if self.private else self.inputs.hidden
 
     def request(self, batch: Batch, words: Callable[[], Any]) -> Request:
-        """A batch's input, whose share `words` makes."""
+        """A batch's input, whose share `words` makes. One-hot rows are checked."""
         if self.private:
-            return self.inputs.private_request(batch, self.width, words)
+            return replace(self.inputs.private_request(batch, self.width, words), spans=self.inputs.spans)
         return self.inputs.client_request(batch, words)
-
-    def expanded(self, batch: Batch, seed: bytes, kernels: Kernels | None = None) -> Any:
-        """Party 1's share (N, columns) of a batch's input. One-hot rows are made where `kernels` compute, by default on
-        the host."""
-        if self.private:
-            return self.inputs.expanded(batch, self.width, seed, kernels)
-        return self.inputs.expanded_sums(batch, seed)
 
     def series(self, longest: int) -> tuple[Series, ...]:
         """The book of a request whose longest text has `longest` tokens."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from secformer.mpc.backend import Backend
 from secformer.mpc.kernels.bundles import Bundles
+from secformer.mpc.kernels.points import PointKeys
 from secformer.mpc.kernels.tables import outcome_patterns, outcomes
 from secformer.mpc.kernels.words import (
     BLOCK_BYTES,
@@ -134,6 +135,10 @@ class Kernels(Bundles):
         bytes that they are dealt in, u (n,) opened, weights (guards * n,) random words, of which those of values that
         failed are xored."""
 
+    @abstractmethod
+    def points(self, keys: PointKeys, out: Array) -> None:
+        """Writes one party's shares of the rows behind keys of points to out (N, V) (see `mpc/points`)."""
+
     # ---- what is made of it: masks --------------------------------------------------------------------------------
 
     def uniform(self, key: Key, block: int, count: int, bits: int) -> Array:
@@ -164,6 +169,16 @@ class Kernels(Bundles):
         if xor:
             return value ^ self.keystream(key, 0, value.size)
         return self.pack(value - self.uniform(key, 0, value.size, bits), bits)
+
+    # ---- checks of rows -------------------------------------------------------------------------------------------
+
+    def sketches(self, rows: Array, start: int, left: Array, right: Array) -> Array:
+        """Inner products of rows (N, C), in the V columns from `start` on, with public vectors (R, V): with those of
+        `left`, of `right`, of their products entry by entry, and with ones: (N, 3 R + 1)."""
+        ones = self.xp.ones((1, left.shape[1]), dtype=np.uint64)
+        vectors = self.backend.joined([left, right, left * right, ones])
+        columns = rows[:, start : start + left.shape[1]]
+        return self.matmul(self.xp.ascontiguousarray(columns), self.xp.ascontiguousarray(vectors.T))
 
     # ---- openings, lifts ------------------------------------------------------------------------------------------
 

@@ -15,8 +15,10 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from secformer.mpc.backend import Backend
+from secformer.mpc.kernels import points
 from secformer.mpc.kernels.interface import Kernels
 from secformer.mpc.kernels.limbs import product
+from secformer.mpc.kernels.points import PointKeys
 from secformer.mpc.kernels.tables import STEP_BITS, power_factors
 from secformer.mpc.kernels.taylor import COS, EXP, ROUND, SIN, SQUARINGS
 from secformer.mpc.kernels.words import PLANES, Array, Guard, Key, whole_bytes
@@ -27,6 +29,8 @@ LIMB_SHIFTS = (0, 22, 43)
 EXACT_K = 2048
 # Two balanced limbs of 16 bits for words mod 2^32: |limb| <= 2^15 and k 2^31 <= 2^53.
 EXACT_K_NARROW = 1 << 22
+
+POINTS_AT_ONCE = 4  # tokens whose trees fill a core's cache
 
 _ZEROS = bytes(1 << 16)
 
@@ -51,6 +55,11 @@ class NumpyKernels(Kernels):
             part = view[start : start + len(_ZEROS)]
             cipher.update_into(_ZEROS if len(part) == len(_ZEROS) else _ZEROS[: len(part)], part)
         return self.backend.asarray(out)
+
+    def points(self, keys: PointKeys, out: Array) -> None:
+        step = len(keys) if self.backend.on_gpu else POINTS_AT_ONCE
+        for first in range(0, len(keys), step):
+            points.rows(self.xp, keys, first, out[first : first + step])
 
     # ---- packing --------------------------------------------------------------------------------------------------
 

@@ -1,9 +1,10 @@
-"""Batches of matrix products on the CPU, spread over threads: by matrix, or by columns where matrices are few."""
+"""Work on the CPU, spread over threads: rows in parts; matrix products by matrix, or by columns where they are few."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,3 +32,13 @@ def threaded(part: Part, a: Array, b: Array, pool: ThreadPoolExecutor | None, th
     for future in [pool.submit(part, *job) for job in jobs]:
         future.result()
     return out
+
+
+def spread(part: Callable[[int, int], None], rows: int, pool: ThreadPoolExecutor | None, threads: int) -> None:
+    """`part` of rows [start, stop), in as many parts as there are threads."""
+    if pool is None or rows < threads:
+        part(0, rows)
+        return
+    ends = [rows * i // threads for i in range(threads + 1)]
+    for future in [pool.submit(part, *each) for each in pairwise(ends)]:
+        future.result()

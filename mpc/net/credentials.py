@@ -51,9 +51,9 @@ class Credentials:
         revoked = self._identity.revoked
         return () if revoked is None else (self._identity.authority, revoked)
 
-    def server(self, refused: Callable[[str], None] | None = None) -> Context:
-        """For the side that accepts: each handshake shows the newest certificate. `refused` hears why one failed."""
-        context = server_context(self._identity, refused)
+    def server(self) -> Context:
+        """For the side that accepts: each handshake shows the newest certificate."""
+        context = server_context(self._identity)
 
         def newest(connection: Any, name: str | None, asked: Any) -> None:
             self.renew()

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -17,6 +19,8 @@ from secformer.mpc.errors import Desync, PeerLost, SettingsError
 from secformer.mpc.net.channel import DEADLINE, Channel
 from secformer.mpc.net.wire import ABORT, DATA, HEADER_BYTES, MAX_ABORT, NOTE, Tag, pack_header, unpack_header
 from secformer.mpc.strict_json import read_own
+
+Socket = socket.socket
 
 AHEAD = 1 << 26    # bytes, or one message, that may wait for a slow peer
 SMALL = 1 << 14    # bytes of a message that any connection's buffers hold
@@ -57,6 +61,7 @@ class StreamChannel(Channel):
         self._closed = "was closed by this side"  # what this side's threads are told then
         self._drained = False
         self.ended = threading.Event()  # set once this side has closed and written all that it had to
+        self.gone = threading.Event()   # set once the connection itself is closed, at most LINGER seconds later
         threading.Thread(target=self._write, name=f"to {peer}", daemon=True).start()
 
     def send(self, tag: Tag, payload: Any) -> None:
@@ -170,7 +175,10 @@ class StreamChannel(Channel):
                 self._held -= payload.size
                 self._changed.notify_all()
         self.ended.set()
-        self._leave()
+        try:
+            self._leave()
+        finally:
+            self.gone.set()
 
     def _next(self) -> tuple[bytes, np.ndarray] | None:
         """The next message to write; None once the channel is closing and all are written."""
@@ -186,10 +194,11 @@ class StreamChannel(Channel):
                 with self._sending:
                     self._stream.shutdown(socket.SHUT_WR)
                 with self._reading:
-                    self._drained = True
-                    self._stream.settimeout(LINGER)
-                    while self._stream.recv(1 << 16):
-                        pass
+                    self._drained, end = True, time.monotonic() + LINGER  # in total: a peer may drip
+                    while (left := end - time.monotonic()) > 0:
+                        self._stream.settimeout(left)
+                        if not self._stream.recv(1 << 16):
+                            break
             except OSError:
                 pass  # the peer left first, or never reads again
 
@@ -245,6 +254,18 @@ def listening(address: tuple[str, int]) -> socket.socket:
                             f"process use the port?") from error
 
 
+def reset(connection: socket.socket) -> None:
+    """Closes a connection at once: the system keeps nothing of it, and the peer learns that it was cut."""
+    reset_when_closed(connection)
+    connection.close()
+
+
+def reset_when_closed(connection: socket.socket) -> None:
+    """Makes whoever closes the connection do as `reset` does."""
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback address that nobody listens on at this moment."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
@@ -282,7 +303,7 @@ def connect_socket(host: str, port: int, peer: str, *, deadline: float) -> socke
     end = time.monotonic() + deadline
     while True:
         try:
-            return socket.create_connection((host, port), timeout=deadline)
+            return socket.create_connection((host, port), timeout=max(1e-3, end - time.monotonic()))
         except OSError as error:
             if time.monotonic() > end:
                 raise PeerLost(

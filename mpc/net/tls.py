@@ -7,23 +7,27 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from secformer.mpc.errors import AuthError, PeerLost, SecformerError, SettingsError
+from secformer.mpc.errors import AuthError, PeerLost, SettingsError
 from secformer.mpc.net.channel import DEADLINE
-from secformer.mpc.net.tcp import StreamChannel, connect_socket, listening, prompt
+from secformer.mpc.net.tcp import StreamChannel, connect_socket, prompt
 
 Certificate = Mapping[str, Any]  # as `getpeercert` gives it
 CertificateRefused = ssl.SSLCertVerificationError
+TLSError = ssl.SSLError
+HUNG_UP = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 ROLES = ("party0", "party1", "dealer", "client")
 DOMAIN = "secformer"
 HANDSHAKE = 10.0      # seconds that a connection gets to prove who it is
-MOST_HANDSHAKES = 64  # connections that may be proving themselves at once
-PIECE = 1 << 18        # bytes that are encrypted, or taken from the socket, at a time
+PIECE = 1 << 18       # bytes that are encrypted, or taken from the socket, at a time
+RETRY = 0.05, 0.5     # seconds between attempts to connect: at first, at most
+LEAST = 0.1           # seconds that the last attempt gets
+WELCOME, REFUSED = b"\1", b"\0"  # what the accepting side says first: the peer is let in, or is told why not
 
 
 @dataclass(frozen=True)
@@ -56,31 +60,12 @@ def expired(certificate: Certificate | None, now: float | None = None) -> str:
     return f"expired on {until}" if late else ""
 
 
-def server_context(identity: Identity, refused: Callable[[str], None] | None = None) -> Context:
-    """For the side that accepts: TLS 1.3, and no connection without a certificate of the authority.
-
-    refused  hears why a handshake failed, for servers (asyncio's) that tell nobody
-    """
+def server_context(identity: Identity) -> Context:
+    """For the side that accepts: TLS 1.3, and no connection without a certificate of the authority."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, identity)
-    if refused is not None:
-        context.sslobject_class = _telling(refused)
     context.verify_mode = ssl.CERT_REQUIRED
     context.num_tickets = 0  # nobody resumes; a peer that never reads would find them in its way
     return context
-
-
-def _telling(refused: Callable[[str], None]) -> type[ssl.SSLObject]:
-    class Telling(ssl.SSLObject):
-        def do_handshake(self) -> None:
-            try:
-                super().do_handshake()
-            except ssl.SSLWantReadError:
-                raise
-            except ssl.SSLError as error:
-                refused(_reason(error))
-                raise
-
-    return Telling
 
 
 def client_context(identity: Identity) -> Context:
@@ -99,7 +84,7 @@ def _context(protocol: int, identity: Identity) -> Context:
         context.load_cert_chain(identity.certificate, identity.key)
     except ssl.SSLError as error:
         raise SettingsError(f"{identity.certificate}, {identity.key} and {identity.authority} do not fit together: "
-                            f"{_reason(error)}; they must be PEM files made together") from error
+                            f"{reason(error)}; they must be PEM files made together") from error
     return context
 
 
@@ -124,6 +109,51 @@ def name_of(certificate: Mapping[str, Any] | None) -> str:
     return str(subject[0]) if subject else role_of(certificate)
 
 
+class Handshake:
+    """One side's handshake and, later, its cipher. It has no socket: bytes of the peer go in, bytes for the peer come
+    out."""
+
+    def __init__(self, context: ssl.SSLContext, *, server: bool, expected: str | None = None):
+        """`expected` is the role that the accepting side must prove."""
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=server,
+                                    server_hostname=host_name(expected) if expected else None)
+
+    def complete(self, data: bytes) -> bool:
+        """Takes bytes of the peer; whether the handshake is complete. What `outgoing` holds must then be sent, also
+        where this raises AuthError: it tells the peer why."""
+        self.incoming.write(data)
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError as error:
+            raise AuthError(f"the other side could not be authenticated: {reason(error)}; check both certificates, "
+                            f"the authority and the clocks") from error
+        return True
+
+
+def shake_hands(connection: socket.socket, context: ssl.SSLContext, *, server: bool, expected: str | None = None,
+                deadline: float = HANDSHAKE) -> TLSStream:
+    """The TLS connection over a socket. The deadline is for the whole handshake, not for each byte of it: a dripping
+    peer must not hold a place. Raises AuthError, OSError."""
+    hands, until, data = Handshake(context, server=server, expected=expected), time.monotonic() + deadline, b""
+    while True:
+        try:
+            done = hands.complete(data)
+        except AuthError:
+            with suppress(OSError):
+                connection.sendall(hands.outgoing.read())
+            raise
+        connection.settimeout(max(1e-3, until - time.monotonic()))
+        connection.sendall(hands.outgoing.read())
+        if done:
+            return TLSStream(connection, hands)
+        data = connection.recv(PIECE)
+        if not data:
+            raise ConnectionError("the connection was closed during the handshake")
+
+
 class TLSStream:
     """A TLS connection that one thread may read while another writes.
 
@@ -131,43 +161,12 @@ class TLSStream:
     socket outside of it.
     """
 
-    def __init__(self, connection: socket.socket, context: Context, *, server: bool, expected: str | None = None,
-                 deadline: float = HANDSHAKE):
-        """Shakes hands. `expected` is the role that the accepting side must prove. Raises AuthError, OSError."""
+    def __init__(self, connection: socket.socket, hands: Handshake):
+        """`hands` have completed the handshake over the connection."""
         self._socket = prompt(connection)
         self._lock = threading.Lock()
         self._goodbye = False
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server,
-                                     server_hostname=host_name(expected) if expected else None)
-        try:
-            self._shake_hands(time.monotonic() + deadline)
-        except ssl.SSLError as error:
-            self._flush_quietly()
-            raise AuthError(f"the other side could not be authenticated: {_reason(error)}; check both certificates, "
-                            f"the authority and the clocks") from error
-
-    def _shake_hands(self, until: float) -> None:
-        """One deadline for all of it: a dripping peer must not hold a place."""
-        while True:
-            self._socket.settimeout(max(1e-3, until - time.monotonic()))
-            try:
-                self._tls.do_handshake()
-                self._socket.sendall(self._outgoing.read())
-                return
-            except ssl.SSLWantReadError:
-                self._socket.sendall(self._outgoing.read())
-                if not self._take():
-                    raise ConnectionError("the connection was closed during the handshake") from None
-
-    def _take(self) -> int:
-        data = self._socket.recv(PIECE)
-        self._incoming.write(data)
-        return len(data)
-
-    def _flush_quietly(self) -> None:
-        with suppress(OSError):
-            self._socket.sendall(self._outgoing.read())  # the alert that tells the peer why
+        self._incoming, self._outgoing, self._tls = hands.incoming, hands.outgoing, hands.tls
 
     @property
     def certificate(self) -> Certificate | None:
@@ -217,7 +216,10 @@ class TLSStream:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
-            raise ConnectionError(_reason(error)) from error
+            if "ALERT" in (error.reason or ""):  # in TLS 1.3, a certificate is refused after the own handshake
+                raise AuthError(f"the other side refused the connection: {reason(error)}; check both certificates, the "
+                                f"authority and the clocks") from error
+            raise ConnectionError(reason(error)) from error
         return count
 
     def recv(self, size: int, /) -> bytes:
@@ -260,20 +262,43 @@ class TLSChannel(StreamChannel):
 
 def connect(address: tuple[str, int], expected: str, context: Context, *, patience: float,
             deadline: float = DEADLINE) -> TLSChannel:
-    """Connects to a role, trying for `patience` seconds. Raises PeerLost where nobody answers, AuthError where the
-    wrong one does."""
+    """Connects to a role that a `Listener` serves, and returns once it has let this side in. A connection that ends
+    before that is made again for `patience` seconds, because strangers may have been in the way.
+
+    Raises PeerLost where nobody answers, AuthError where the wrong one does, Desync where this side has no business.
+    """
+    end, pause = time.monotonic() + patience, RETRY[0]
+    while True:
+        try:
+            return _let_in(address, expected, context, max(LEAST, end - time.monotonic()), deadline)
+        except PeerLost:
+            if time.monotonic() + pause >= end:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, RETRY[1])
+
+
+def _let_in(address: tuple[str, int], expected: str, context: Context, patience: float,
+            deadline: float) -> TLSChannel:
     connection = connect_socket(*address, expected, deadline=patience)
     try:
-        channel = TLSChannel(TLSStream(connection, context.successor(), server=False, expected=expected), deadline)
+        stream, said = shake_hands(connection, context.successor(), server=False, expected=expected,
+                                   deadline=min(HANDSHAKE, patience)), bytearray(1)
+        if not stream.recv_into(said):
+            raise ConnectionError("closed before it said anything")
+        channel = TLSChannel(stream, deadline)
     except OSError as error:
         connection.close()
-        if isinstance(error, AuthError):
-            raise
-        raise PeerLost(f"{expected} at {address[0]}:{address[1]} closed the connection ({error}); see its "
-                       f"log") from error
+        raise PeerLost(f"{expected} at {address[0]}:{address[1]} closed the connection or did not let this side in "
+                       f"({error}); see its log") from error
     except BaseException:
         connection.close()
         raise
+    if said != WELCOME:
+        try:
+            channel.hear()  # raises, with the reason
+        finally:
+            channel.close()
     channel.check()
     return channel
 
@@ -284,66 +309,6 @@ def hang_up(connection: socket.socket) -> None:
         socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not SSLSocket's, which is for the reading thread alone
 
 
-Serve = Callable[[TLSChannel], None]
-Report = Callable[[str, str], None]  # (address, what went wrong)
-
-
-class Listener:
-    """Accepts roles on an address and serves each in a thread of its own. Whoever cannot prove an allowed role in time
-    is hung up on and reported; that disturbs nobody else.
-
-    most   connections that are served at once; more are hung up on
-    """
-
-    def __init__(self, address: tuple[str, int], allowed: Collection[str], context: Context, serve: Serve,
-                 report: Report, *, deadline: float = DEADLINE, most: int = MOST_HANDSHAKES):
-        self._socket = listening(address)
-        self.port: int = self._socket.getsockname()[1]
-        self._allowed, self._context, self._serve, self._report = allowed, context, serve, report
-        self._deadline, self._room = deadline, threading.BoundedSemaphore(most)
-        threading.Thread(target=self._accept, name=f"listening on {self.port}", daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, where = self._socket.accept()
-            except OSError:
-                return  # closed
-            shown = f"{where[0]}:{where[1]}"
-            if not self._room.acquire(blocking=False):
-                self._report(shown, "too many connections at once")
-                connection.close()
-                continue
-            threading.Thread(target=self._meet, args=(connection, shown), name=f"from {shown}", daemon=True).start()
-
-    def _meet(self, connection: socket.socket, shown: str) -> None:
-        try:
-            try:
-                channel = TLSChannel(TLSStream(connection, self._context, server=True), self._deadline)
-            except BaseException:
-                connection.close()
-                raise
-            try:
-                if channel.role not in self._allowed:
-                    raise AuthError(f"{channel.role} ({channel.name}) is not allowed to connect here; only "
-                                    f"{' or '.join(self._allowed)} may")
-                channel.check()
-                self._serve(channel)
-            except SecformerError as error:
-                channel.abort(str(error))
-                raise
-            finally:
-                channel.close()
-        except Exception as error:  # whatever one connection does wrong, the others go on
-            self._report(shown, f"{type(error).__name__}: {error}")
-        finally:
-            self._room.release()
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
-        self._socket.close()
-
-
-def _reason(error: ssl.SSLError) -> str:
+def reason(error: ssl.SSLError) -> str:
+    """What went wrong, in the library's own words."""
     return str(getattr(error, "verify_message", "") or error.reason or error).replace("_", " ").lower()

@@ -263,6 +263,18 @@ class PlanRecorder(Session):
         self._take(Relu(x.size, window, width, chunk=self._chunk, guards=guard.plain(check)))
         return self._made(x.shape)
 
+    def _sketches(self, x: Share, spans: Sequence[tuple[int, int]], count: int) -> Any:
+        self._note(tuple(spans), count)
+        self._told("sketches", x, spans, count)
+        self._take(Coin(SEED_BYTES // 8))
+        return self._made((len(spans), len(x), 3 * count + 1))
+
+    def _shown(self, x: Share) -> Any:
+        self._told("shown", x)
+        self._rounds += 1
+        self._bytes += 16 * x.size
+        return np.zeros(x.shape, np.uint64)
+
     def _watch(self, texts: Texts | None, count: int) -> None:
         self._count = count
         self._told("watch", texts, count)

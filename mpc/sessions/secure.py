@@ -13,7 +13,7 @@ from secformer.mpc.fixed import decode, encode
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts
 from secformer.mpc.kernels.words import Dropped
-from secformer.mpc.ops import compare, exponential, guard, linear, series, thresholds, truncate
+from secformer.mpc.ops import compare, exponential, guard, linear, series, thresholds, truncate, unit_rows
 from secformer.mpc.party import Opens, Party
 from secformer.mpc.primitives import Levels, Threshold
 from secformer.mpc.rounds import Job
@@ -168,6 +168,15 @@ class SecureSession(Session):
 
     def _relu(self, x: Share, window: int, width: int, check: Check | None) -> Any:
         return compare.relu(self.party, x.data, window, width, check)
+
+    # ---- clients' rows --------------------------------------------------------------------------------------------
+
+    def _sketches(self, x: Share, spans: Sequence[tuple[int, int]], count: int) -> Any:
+        return unit_rows.sketches(self.party, x.data, spans, count)
+
+    def _shown(self, x: Share) -> Any:
+        (words,) = self.party.open("zeros", [(x.data, x.width)])
+        return self.party.kernels.backend.fetched(words, lambda found: found.reshape(x.shape))
 
     # ---- guards ---------------------------------------------------------------------------------------------------
 

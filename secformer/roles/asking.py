@@ -7,22 +7,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import replace
-from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 from typing import Any, TypeVar
 
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
-from secformer.mpc.net.tls import CertificateRefused, Context, hang_up, host_name
+from secformer.mpc.net.tls import HUNG_UP, RETRY, CertificateRefused, Context, hang_up, host_name
 from secformer.mpc.strict_json import read_own
 from secformer.roles.messages import Answer, Exchanged, Half, body_digest, pack_half, unpack_answer
 from secformer.roles.receipts import HEADER as RECEIPT
 
 T = TypeVar("T")
+KNOCKING = 20.0  # seconds for which a client that was hung up on tries to get in
 GRACE = 10.0  # seconds after the deadline in which a party may still report that the deadline has passed
 BODY = "application/octet-stream"
 REQUEST_ID = "X-Request-Id"  # tells a party, before the body has arrived, which half comes
 MAX_ERROR = 1 << 16  # bytes: longer descriptions of errors are cut
 MAX_TOKEN = 1 << 22  # bytes of an answer for each position of a request: more than any vocabulary's logits take
 MAX_COST = 1 << 20   # bytes of the rest of an answer
+MAX_MODEL = 1 << 28  # bytes of a model's description
+HELLO = "/v1/hello"  # the small question that a party answers on a new connection
 
 
 class Busy(ProtocolError):
@@ -40,7 +43,7 @@ class Left(ProtocolError):
     """This client hung up because the other party failed."""
 
 
-class Body:
+class Sent:
     """The body of a request, and its digest once that was computed."""
 
     def __init__(self, content: bytes = b""):
@@ -49,6 +52,14 @@ class Body:
     def hash(self) -> None:
         """Computes the digest, if that was not done."""
         self.digest = self.digest or body_digest(self.content)
+
+
+def _body(response: HTTPResponse, most: int) -> bytes:
+    """The body of an answer: at most one byte more than `most`. Raises HTTPException for one that is cut off."""
+    content = response.read(most + 1)
+    if response.length and len(content) <= most:
+        raise IncompleteRead(content, response.length)
+    return content
 
 
 class PartyConnection:
@@ -62,7 +73,7 @@ class PartyConnection:
 
     def model(self) -> str:
         """The digest of the model that the party holds."""
-        _, body = self._exchange("GET", "/v1/model", Body())
+        _, body = self._exchange("GET", "/v1/model", Sent(), most=MAX_MODEL)
         try:
             return str(read_own(body)["digest"])
         except (ValueError, KeyError, TypeError) as error:
@@ -71,7 +82,7 @@ class PartyConnection:
 
     def infer(self, half: Half) -> Answer:
         """The party's half of the answer. Raises ProtocolError, PeerLost, InputError."""
-        body = Body(pack_half(half))
+        body = Sent(pack_half(half))
         response, content = self._exchange("POST", "/v1/infer", body, {REQUEST_ID: half.request},
                                            most=MAX_COST + half.mask.size * MAX_TOKEN)
         return replace(unpack_answer(content, half.request), exchanged=Exchanged(
@@ -83,7 +94,7 @@ class PartyConnection:
         patience, self._deadline = self._deadline, 0.0
         try:
             self.close()
-            self._exchange("DELETE", f"/v1/sessions/{session}", Body())
+            self._exchange("DELETE", f"/v1/sessions/{session}", Sent())
         finally:
             self._deadline = patience
             self.close()
@@ -104,7 +115,7 @@ class PartyConnection:
         if connection is not None:
             connection.close()
 
-    def _exchange(self, method: str, path: str, body: Body,
+    def _exchange(self, method: str, path: str, body: Sent,
                   headers: Mapping[str, str] | None = None, *, most: int = MAX_COST) -> tuple[HTTPResponse, bytes]:
         """What the party answers, at most `most` bytes."""
         if self._outdated():
@@ -125,19 +136,19 @@ class PartyConnection:
         sock: Any = self._connection.sock
         return sock.context is not self._context.successor() or bool(self._context.objection(sock.getpeercert()))
 
-    def _once(self, method: str, path: str, body: Body, headers: Mapping[str, str],
+    def _once(self, method: str, path: str, body: Sent, headers: Mapping[str, str],
               most: int) -> tuple[HTTPResponse, bytes]:
         try:
-            connection = self._connection = self._connection or self._connect()
+            connection = self._connection or self._connect()
             if self._left:
                 raise ConnectionAbortedError
             connection.request(method, path, body.content, {"Content-Type": BODY, **headers})
             body.hash()  # while the party computes
             response = connection.getresponse()
-            limit = most if response.status == 200 else MAX_ERROR
-            content = response.read(limit + 1)
-            if response.length and len(content) <= limit:
-                raise IncompleteRead(content, response.length)
+            content = _body(response, most if response.status == 200 else MAX_ERROR)
+        except SecformerError:  # the party's answer to a knock
+            self.close()
+            raise
         except (OSError, HTTPException, AttributeError, ValueError) as error:
             self.close()
             if self._left:
@@ -160,14 +171,34 @@ class PartyConnection:
         return response, content
 
     def _connect(self) -> HTTPConnection:
-        connection = HTTPConnection(*self._address, timeout=self._deadline + GRACE)
+        """A connection on which the party has answered a first, small question: this client is let in. If strangers
+        were in the way, it is tried again for `KNOCKING` seconds; a request itself is never sent twice for that."""
+        end, pause = time.monotonic() + min(KNOCKING, self._deadline), RETRY[0]
+        while True:
+            try:
+                return self._knock()
+            except HUNG_UP as error:
+                self.close()
+                if isinstance(error, RemoteDisconnected):  # hung up in order, as on whose certificate was refused
+                    raise
+                if self._left or time.monotonic() + pause > end:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, RETRY[1])
+
+    def _knock(self) -> HTTPConnection:
+        connection = self._connection = HTTPConnection(*self._address, timeout=self._deadline + GRACE)
         connection.connect()
         context = self._context.successor()
         secured = context.wrap_socket(connection.sock, server_hostname=host_name(self._role))
         connection.sock = secured
         if problem := context.objection(secured.getpeercert()):
-            connection.close()
             raise ProtocolError(f"the certificate of {self._role} at {self._shown} {problem}; ask its operator")
+        connection.request("GET", HELLO)
+        response = connection.getresponse()
+        content = _body(response, MAX_COST)
+        if response.status != 200:
+            raise self._problem(response, content[:MAX_ERROR])
         return connection
 
     def _problem(self, response: HTTPResponse, content: bytes) -> SecformerError:

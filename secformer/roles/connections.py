@@ -1,33 +1,34 @@
-"""Connections of clients to a party: whom a connection belongs to, and how long a request may take to arrive."""
+"""Connections of clients to a party: who they belong to, how many there may be, and how long a request may take.
+
+Strangers are kept at a door (`mpc/net/door`). A client that has proved who it is takes a place among the clients'.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import h11
 from starlette.responses import JSONResponse
+from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from secformer.mpc.errors import AuthError
-from secformer.mpc.net.tls import HANDSHAKE, Certificate, Context, name_of, role_of
+from secformer.mpc.net.door import Door, Meet, Report, opens_http, opens_tls
+from secformer.mpc.net.places import Place, Places
+from secformer.mpc.net.tcp import Socket
+from secformer.mpc.net.tls import HANDSHAKE, Certificate, Context, TLSError, name_of, reason, role_of
 
 App = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 PEER = "secformer.peer"  # a request's scope holds its Peer under this key
+GOODBYE = 3.0            # seconds in which a peer must say goodbye when this side closes
+LONGEST_HEADER = 1 << 14 # bytes of a request's header
 
 log = logging.getLogger(__name__)
-
-
-class PatientLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop, which gives clients `HANDSHAKE` seconds for the TLS handshake; uvicorn would give a minute."""
-
-    async def create_server(self, *args: Any, **settings: Any) -> asyncio.Server:
-        if settings.get("ssl") is not None:
-            settings.setdefault("ssl_handshake_timeout", HANDSHAKE)
-        return await super().create_server(*args, **settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +74,6 @@ class Clients:
         return gone
 
 
-def refused(problem: str) -> None:
-    """Logs that a TLS handshake failed. asyncio does not tell the client's address."""
-    log.warning("connection refused", extra={"fields": {"problem": f"handshake failed: {problem}"}})
-
-
 class OrderlyProtocol(H11Protocol):
     """uvicorn's protocol; the application of a request that turns out malformed sends nothing after the refusal."""
 
@@ -88,58 +84,112 @@ class OrderlyProtocol(H11Protocol):
         super().send_400_response(msg)
 
 
-def client_protocol(patience: float, clients: Clients) -> type[H11Protocol]:
-    """`OrderlyProtocol`, with the peer in the scope of its requests; `clients` holds its connections. If a request has
-    not arrived completely within `patience` seconds, the connection is dropped."""
+class PatientProtocol(OrderlyProtocol):
+    """`OrderlyProtocol`. A connection is dropped if a request has not arrived completely within `patience` seconds."""
 
-    class ClientProtocol(OrderlyProtocol):
-        _timer: asyncio.TimerHandle | None = None
-        peer: Peer
+    def __init__(self, *, patience: float, **served: Any):
+        super().__init__(**served)
+        self.gone: asyncio.Future[None] = self.loop.create_future()
+        self._coming = _Deadline(self.loop, patience, lambda: self._drop(patience))
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            connection = transport.get_extra_info("ssl_object")
-            certificate = connection.getpeercert() if connection is not None else None
-            try:
-                self.peer = Peer(role_of(certificate), name_of(certificate), certificate, connection.context)
-            except AuthError as error:
-                log.warning("connection refused", extra={"fields": {"from": str(self.client), "problem": str(error)}})
-                transport.abort()
-                return
-            self.app = _with_peer(self.app, self.peer, clients)
-            clients.came(self)
-            self._arm()
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._coming.start()
 
-        def idle(self) -> bool:
-            return self.cycle is None or self.cycle.response_complete
+    def data_received(self, data: bytes) -> None:
+        self._coming.start()
+        super().data_received(data)
 
-        def data_received(self, data: bytes) -> None:
-            self._arm()
-            super().data_received(data)
-            if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):  # it is complete, or refused
-                self._disarm()
+    def handle_events(self) -> None:
+        """Also called for what has come before its turn, when the answer before it is complete."""
+        super().handle_events()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._coming.start()
+        elif self.conn.their_state is not h11.IDLE:  # the request is complete, or refused
+            self._coming.stop()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._disarm()
-            clients.left(self)
-            super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._coming.stop()
+        super().connection_lost(exc)
+        if not self.gone.done():
+            self.gone.set_result(None)
 
-        def _arm(self) -> None:
-            if self._timer is None:
-                self._timer = self.loop.call_later(patience, self._late)
+    def _drop(self, patience: float) -> None:
+        log.warning("connection dropped", extra={"fields": {
+            "from": str(self.client), "problem": f"no complete request within {patience:g} s"}})
+        self.transport.abort()
 
-        def _disarm(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
 
-        def _late(self) -> None:
+class ClientProtocol(PatientProtocol):
+    """The protocol of clients, with the peer in the scope of its requests.
+
+    connected every client's connections, for as long as its certificate holds
+    clients   places of all clients, held by their names. Idle connections give way to others.
+    too_many  places of those who are told that they have too many connections
+    """
+
+    def __init__(self, *, connected: Clients, clients: Places, too_many: Places, **patient: Any):
+        super().__init__(**patient)
+        self._connected, self._clients, self._too_many = connected, clients, too_many
+        self._place: Place | None = None
+        self.unproved: AuthError | None = None
+        self.peer: Peer | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        connection = transport.get_extra_info("ssl_object")
+        certificate = connection.getpeercert() if connection is not None else None
+        try:
+            peer = self.peer = Peer(role_of(certificate), name_of(certificate), certificate, connection.context)
+        except AuthError as error:
+            self.unproved = error
+            transport.abort()
+            return
+        self.app = _with_peer(self.app, peer, self._connected)
+        self._place = self._clients.enter(peer.name, transport.abort)
+        if self._place is None:
+            self.app = _refusing(self._clients, peer.name)
+            self._place = self._too_many.enter(peer.name, transport.abort)
+        if self._place is None:
+            transport.abort()
+            return
+        self._connected.came(self)
+
+    def idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self._place is not None and self.cycle is not None and not self.cycle.response_complete:
+            self._place.busy = True
+
+    def on_response_complete(self) -> None:
+        if self._place is not None:
+            self._place.rest()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connected.left(self)
+        if self._place is not None:
+            self._place.leave()
+        super().connection_lost(exc)
+
+
+class _Deadline:
+    """Calls `late` after `seconds`, unless it is stopped. Starting it again while it runs does not prolong it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, late: Callable[[], None]):
+        self._loop, self._seconds, self._late = loop, seconds, late
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._seconds, self._late)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
             self._timer = None
-            log.warning("connection dropped", extra={"fields": {
-                "from": str(self.client), "problem": f"no complete request within {patience:g} s"}})
-            self.transport.abort()
-
-    return ClientProtocol
 
 
 def _with_peer(app: Any, peer: Peer, clients: Clients) -> App:
@@ -153,3 +203,67 @@ def _with_peer(app: Any, peer: Peer, clients: Clients) -> App:
         await app({**scope, PEER: peer}, receive, send)
 
     return identified
+
+
+def _refusing(clients: Places, name: str) -> App:
+    """Answers that the client, or all clients, have too many connections."""
+    if clients.held(name) >= clients.each:
+        status, message = 429, (f"a client may have {clients.each} connections here, and all of yours are busy; wait "
+                                f"for an answer")
+    else:
+        status, message = 503, "clients have too many connections here, and all are busy; try again later"
+    return JSONResponse({"error": {"kind": "too many connections", "message": message, "request": None}}, status,
+                        {"Connection": "close", "Retry-After": "2"})
+
+
+class DoorServer(Server):
+    """uvicorn's server, whose connections come through a door. It handles no signals, since two of them run in one
+    process.
+
+    made  makes the protocol of a connection
+    """
+
+    def __init__(self, config: Config, made: Callable[..., PatientProtocol], sock: Socket, strangers: Places,
+                 refused: Report, context: Context | None = None):
+        super().__init__(config)
+        self._made, self._sock, self._strangers, self._told, self._context = made, sock, strangers, refused, context
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[Socket] | None = None) -> None:
+        """Opens the door. Without a `context`, nobody can prove who they are: all stay strangers for as long as they
+        are here."""
+        await self.lifespan.startup()
+        meet, opens = (self._plain, opens_http) if self._context is None else (self._secured(self._context), opens_tls)
+        self.servers = [Door(self._sock, self._strangers, opens, meet, self._told)]  # type: ignore[list-item]
+        self.started = True
+
+    async def shutdown(self, sockets: list[Socket] | None = None) -> None:
+        await super().shutdown([self._sock])
+
+    def _protocol(self) -> PatientProtocol:
+        return self._made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    def _secured(self, context: Context) -> Meet:
+        async def meet(connection: Socket, where: str) -> None:
+            protocol = self._protocol()
+            try:
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: protocol, connection, ssl=context, ssl_handshake_timeout=HANDSHAKE,
+                    ssl_shutdown_timeout=GOODBYE)
+            except TLSError as error:
+                raise AuthError(f"handshake failed: {reason(error)}") from error
+            if isinstance(protocol, ClientProtocol) and protocol.unproved is not None:
+                raise protocol.unproved
+
+        return meet
+
+    async def _plain(self, connection: Socket, where: str) -> None:
+        protocol = self._protocol()
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, connection)
+        try:
+            await protocol.gone
+        finally:
+            transport.abort()

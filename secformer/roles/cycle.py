@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 from secformer.mpc.dealer.ahead import read_ahead
 from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.errors import Desync, ProtocolError, SecformerError
+from secformer.mpc.errors import Desync, PeerLost, SecformerError
 from secformer.mpc.net.tls import TLSChannel
+from secformer.roles.failures import ForClients, for_client
 from secformer.roles.jobs import Job, Jobs
 from secformer.roles.link import HEARTBEAT, LATE_HALF, OFFERED, Offer, Reply, Taken, hear_offer, hear_reply
 from secformer.roles.sessions import Stepping
@@ -168,7 +169,7 @@ class Cycle:
 
     def _refuse(self, job: Job, problem: str) -> None:
         self._computer.refused(job, problem)
-        job.done.set_exception(ProtocolError(problem))
+        job.done.set_exception(ForClients(problem))
 
     def _checked(self, job: Job | None, offer: Offer, taken: Taken) -> tuple[Work | None, str]:
         """Party 0: a taken request, whose serial is then burnt; or why it may not run. Its own nonce, which was drawn
@@ -187,10 +188,10 @@ class Cycle:
                 if mine != theirs:
                     return None, f"the halves of the request differ: {what} {mine} at party 0, {theirs} at party 1"
             if needs.state != taken.state:
-                raise Desync("the parties do not keep the same of this session; begin a new one")
+                raise ForClients("the parties do not keep the same of this session; begin a new one")
             key = self._supply.burn(taken.space, taken.serial, (offer.nonce, taken.nonce), needs.plan)
         except SecformerError as error:
-            return None, f"party 0: {error}"
+            return None, f"party 0: {for_client(error, taken.request, job.client)}"
         return Work(job, taken, needs.plan, key, stepping=needs.stepping), ""
 
     def _report(self, job: Job, other: str) -> None:
@@ -212,4 +213,5 @@ class Cycle:
             return Work(job, taken, needs.plan, found.key, read_ahead(found.corrections, needs.plan),
                         needs.stepping, time.monotonic() - started), taken
         except (SecformerError, OSError) as error:
-            return None, Taken(request, error=str(error), client=job.client)
+            away = "the dealer does not answer" if isinstance(error, PeerLost) else ""
+            return None, Taken(request, error=for_client(error, request, job.client, away), client=job.client)

@@ -16,25 +16,26 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from secformer.mpc.backend import choose_backend
-from secformer.mpc.dealer.names import NONCE_BYTES, STORED, RunKey, run_name
+from secformer.mpc.dealer.names import STORED, RunKey, run_name
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.errors import AuthError, Desync
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.credentials import Credentials
-from secformer.mpc.net.notes import hexadecimal
-from secformer.mpc.net.tls import Listener, TLSChannel
+from secformer.mpc.net.listener import Listener
+from secformer.mpc.net.tls import TLSChannel
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.prg import FORMAT
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, Runs, runs_on
+from secformer.roles.asks import field, named_caches, nonces_of, requested
 from secformer.roles.audit import Auditing, Unaudited, opened
 from secformer.roles.chain import DEALT
 from secformer.roles.dealing import MAX_PLAN, WEIGHTS
+from secformer.roles.descriptors import dealer_room, raise_limit
 from secformer.roles.epochs import Epoch, State, as_note, space_of
-from secformer.roles.logs import certificates_read, not_recorded
-from secformer.roles.messages import ID_DIGITS, is_id
+from secformer.roles.logs import certificates_read, not_recorded, refusals
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
 from secformer.roles.signing import Signer
@@ -60,7 +61,8 @@ class Reports(Protocol):
     def new_epoch(self) -> None: ...
     def burnt(self, space: str, count: int) -> None: ...
     def dealt(self, space: str, runs: int, nbytes: int, seconds: float) -> None: ...
-    def refused(self, kind: str) -> None: ...
+    def failed(self, kind: str) -> None: ...
+    def refused(self, port: str, why: str) -> None: ...
 
 
 class DealerServer:
@@ -80,7 +82,8 @@ class DealerServer:
         self._patience = settings.deadline
         try:
             self._listener = Listener(settings.listen, ("party0", "party1"), self.credentials.server(), self._serve,
-                                      self._report, deadline=settings.deadline)
+                                      refusals("dealer", self._reports.refused), deadline=settings.deadline,
+                                      strangers=dealer_room(raise_limit(), settings.metrics is not None).strangers)
         except BaseException:
             self._state.close()
             raise
@@ -93,15 +96,12 @@ class DealerServer:
         with self._lock:
             self._state.close()
 
-    def _report(self, where: str, problem: str) -> None:
-        log.warning("connection refused or lost", extra={"fields": {"from": where, "problem": problem}})
-
     def _serve(self, channel: TLSChannel) -> None:
         self._reports.connected(1)
         try:
             self._answer(channel)
         except Exception as error:
-            self._reports.refused(type(error).__name__)
+            self._reports.failed(type(error).__name__)
             raise
         finally:
             self._reports.connected(-1)
@@ -135,7 +135,7 @@ class DealerServer:
     def _epoch(self, ask: Mapping[str, Any]) -> tuple[Epoch, Dealer]:
         """The epoch of the model that a note names, and a dealer that holds the masks of its weights. If the model has
         no epoch yet, a new one begins."""
-        plan, model = Plan.from_dict(_field(ask, "weights", dict)), _field(ask, "model", str)
+        plan, model = Plan.from_dict(field(ask, "weights", dict)), field(ask, "model", str)
         if not (len(model) == 64 and set(model) <= set("0123456789abcdef")):
             raise Desync(f"a note must name the model by its digest, 64 hexadecimal digits; got {model!r}")
         epoch = self._state.epoch(model, plan.digest)
@@ -164,16 +164,16 @@ class DealerServer:
     def _deal(self, channel: TLSChannel, ask: Mapping[str, Any]) -> None:
         if channel.role != "party1":
             raise AuthError(f"only party 1 receives corrections; {channel.role} asked for them")
-        plan, epoch, space = (Plan.from_dict(_field(ask, "plan", dict)), _field(ask, "epoch", str),
-                              _field(ask, "space", str))
-        count, after = _field(ask, "count", int), _field(ask, "after", int)
+        plan, epoch, space = (Plan.from_dict(field(ask, "plan", dict)), field(ask, "epoch", str),
+                              field(ask, "space", str))
+        count, after = field(ask, "count", int), field(ask, "after", int)
         if not 1 <= count <= MOST_RUNS or after < -1:
             raise Desync(f"party1 asks for {count} run(s) after {after}; the dealer gives 1 to {MOST_RUNS} runs after "
                          f"-1 or more")
         if plan.standing:
             raise Desync("party1 asks for masks of weights in a run; only the plan of provisioning has them")
-        nonces, cache = _nonces(ask, space_of(space)), _named(ask)
-        request = _requested(ask)
+        nonces, cache = nonces_of(ask, space_of(space)), named_caches(ask)
+        request = requested(ask)
         if problem := self._audit.problem:
             raise Desync(f"the dealer may deal nothing now: {problem}")
         facts = {"request": request, "model": str(ask.get("model"))[:64], "plan": plan.digest, "epoch": epoch,
@@ -218,7 +218,7 @@ class DealerServer:
     def _kept(self, ask: Mapping[str, Any], epoch: str, cache: str | None) -> Keys | None:
         """The keys of the caches that a run takes, which a run before has opened. Forgets those of sessions that have
         ended. Raises Desync for caches that are not known here."""
-        known, kept = self._caches.setdefault(epoch, OrderedDict()), set(map(str, _field(ask, "kept", list)))
+        known, kept = self._caches.setdefault(epoch, OrderedDict()), set(map(str, field(ask, "kept", list)))
         for name in [name for name in known if name not in kept]:
             del known[name]
         if not cache:
@@ -280,7 +280,8 @@ class _Unmonitored:
     def new_epoch(self) -> None: ...
     def burnt(self, space: str, count: int) -> None: ...
     def dealt(self, space: str, runs: int, nbytes: int, seconds: float) -> None: ...
-    def refused(self, kind: str) -> None: ...
+    def failed(self, kind: str) -> None: ...
+    def refused(self, port: str, why: str) -> None: ...
 
 
 class _Nobody(Channel):
@@ -297,39 +298,6 @@ class _Nobody(Channel):
     def close(self) -> None: ...
 
 
-def _named(ask: Mapping[str, Any]) -> str | None:
-    """The name of the caches that a note asks for."""
-    cache: str | None = None if ask.get("cache") is None else _field(ask, "cache", str)
-    return cache
-
-
-def _nonces(ask: Mapping[str, Any], space: str) -> tuple[bytes, bytes]:
-    """The nonces of party 0, which stored runs have none of, and of party 1. Raises Desync."""
-    try:
-        theirs, own = _field(ask, "nonces", list)
-        return hexadecimal(theirs, 0 if space == STORED else NONCE_BYTES), hexadecimal(own, NONCE_BYTES)
-    except ValueError as error:
-        raise Desync(f"a note must hold the nonces of party 0 and of party 1 ({error}); do both sides run the same "
-                     f"version?") from error
-
-
-def _requested(ask: Mapping[str, Any]) -> str:
-    """The id of the request that runs are for, "" for a store's. Raises Desync."""
-    request = ask.get("request", "")
-    if request != "" and not (isinstance(request, str) and is_id(request)):
-        raise Desync(f"a request's id has {ID_DIGITS} hexadecimal digits, and a store's runs have none; party1 names "
-                     f"{str(request)[:64]!r}")
-    return str(request)
-
-
-def _field(note: Mapping[str, Any], name: str, kind: type) -> Any:
-    value = note.get(name)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise Desync(f"a note must hold {name!r} as {kind.__name__}, got {type(value).__name__}; do both sides run the "
-                     f"same version?")
-    return value
-
-
 def run_dealer(settings: DealerSettings) -> None:
     """Serves until SIGINT or SIGTERM; SIGHUP reads the certificates again. Raises SettingsError,
     StoreError, BackendUnavailable at the start."""
@@ -342,11 +310,10 @@ def run_dealer(settings: DealerSettings) -> None:
         server = DealerServer(settings, audit, metrics)
         ends.callback(server.close)
         if metrics is not None and settings.metrics is not None:
-            from secformer.roles.health import Monitored, application
+            from secformer.roles.health import Monitored
 
             metrics.certificate(server.credentials.until)
-            monitored = Monitored(settings.metrics, application(lambda: audit.problem, metrics))
-            ends.callback(monitored.close)
+            ends.callback(Monitored(settings.metrics, lambda: audit.problem, metrics).close)
         wait_for_signal(server.credentials.renew)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from secformer.models.data.batch import Batch, blind_batch
-from secformer.models.families.program import Results
+from secformer.models.families.program import CHECK, Results
 from secformer.models.run.public import PublicModel
 from secformer.models.run.served import PartyModel
 from secformer.models.run.served_steps import slot_bytes
@@ -25,22 +25,24 @@ from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.names import RunKey
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.source import Source
-from secformer.mpc.errors import Desync, PeerLost, SecformerError, SettingsError, StoreError
+from secformer.mpc.errors import Desync, InputError, PeerLost, SecformerError, SettingsError, StoreError
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.meter import Cost, Meter
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.credentials import Credentials
-from secformer.mpc.net.tls import Listener, TLSChannel
+from secformer.mpc.net.listener import Listener
+from secformer.mpc.net.tls import TLSChannel
 from secformer.mpc.party import Party
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, runs_on
 from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.cycle import Cycle, Needs
 from secformer.roles.dealing import WEIGHTS
+from secformer.roles.descriptors import party_room, raise_limit
 from secformer.roles.jobs import Job, Jobs
 from secformer.roles.link import HEARTBEAT, compare, hello, stored_of
 from secformer.roles.linking import Link, Meeting, connect_link
-from secformer.roles.logs import certificates_read, not_recorded
+from secformer.roles.logs import certificates_read, not_recorded, refusals
 from secformer.roles.messages import Answer, Ran
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
@@ -59,6 +61,7 @@ class Reports(Protocol):
     def not_ready(self, reason: str) -> None: ...
     def answered(self, cost: Cost) -> None: ...
     def material(self, left: dict[str, int]) -> None: ...
+    def refused(self, port: str, why: str) -> None: ...
 
 
 class Engine:
@@ -95,7 +98,8 @@ class Engine:
         if self._rank == 0:
             try:
                 self._listener = Listener(settings.link, ("party1",), self.credentials.server(), self._meeting.came,
-                                          self._refused, deadline=settings.deadline)
+                                          refusals("link", reports.refused), deadline=settings.deadline,
+                                          strangers=party_room(settings, raise_limit()).strangers)
             except BaseException:
                 self._supply.close()
                 raise
@@ -165,13 +169,10 @@ class Engine:
                 return link
         raise PeerLost("this party is shutting down")
 
-    def _refused(self, where: str, problem: str) -> None:
-        log.warning("connection refused or lost", extra={"fields": {"from": where, "problem": problem}})
-
     def _end_link(self, reason: str) -> None:
         """Makes all connections of the link fail, and ends all sessions. Any thread may call this, and more than
         once."""
-        self.sessions.end_all(f"the link of the two parties was lost: {reason}")
+        self.sessions.end_all("the link of the two parties was lost")
         self._close_link(reason)
 
     def _close_link(self, reason: str) -> None:
@@ -282,9 +283,12 @@ class Engine:
         cost = ran.facts.lasting(time.perf_counter() - clock) if ran.repeated else ran.facts
         if session is not None:
             self.sessions.done(session)
+        results = dict(ran.results)
+        if np.any(results.pop(CHECK, 0)):  # both parties have opened the same words
+            return self._reject(work)
         told = Ran(self._opened, taken.run, work.key.name, work.plan.digest, started - job.came - work.material,
                    work.material, time.monotonic() - started)
-        job.done.set_result(Answer(ran.results, self._public.fixed.frac, cost, told))
+        job.done.set_result(Answer(results, self._public.fixed.frac, cost, told))
         self._reports.answered(cost)
         log.info("answered", extra={"fields": {"request": taken.request, "client": job.client, "run": taken.run,
                                                "slot": slot, "tokens": batch.tokens, "seconds": round(cost.seconds, 3),
@@ -293,10 +297,21 @@ class Engine:
                                                "material": round(told.material, 3),
                                                **({"session": session.run} if session is not None else {})}})
 
+    def _reject(self, work: Work) -> None:
+        """Gives no answer to rows that are not one-hot. The link stays: only the client is at fault."""
+        job, problem = work.job, "the rows of this request are not one-hot, or its halves do not belong together"
+        log.warning("rows refused", extra={"fields": {"request": work.taken.request, "client": job.client,
+                                                      "run": work.taken.run}})
+        self.refused(job, problem)
+        job.done.set_exception(InputError(f"{problem}; share token ids with this version's client"))
+
     def _words(self, job: Job, batch: Batch) -> Any:
-        if job.half.words is not None:
-            return np.asarray(job.half.words)
-        return self._public.expanded(batch, job.half.seed or b"", self._kernels)
+        half = job.half
+        if half.keys is not None:
+            return self._public.inputs.rows(half.keys, self._kernels)
+        if half.words is not None:
+            return np.asarray(half.words)
+        return self._public.inputs.expanded_sums(batch, half.seed or b"")
 
     def report_material(self) -> None:
         """Reports what the store holds: requests use it up, and `secformer deal` adds to it at any time."""

@@ -22,12 +22,13 @@ def fresh_id() -> str:
 
 def halves_of(public: PublicModel, tables: Tables | None, batch: Batch, request: str,
               step: StepRequest | None = None) -> tuple[Half, Half]:
-    """Party 0's half and party 1's, which is a seed. `tables` where clients hold them."""
+    """Party 0's half and party 1's: keys of one-hot rows; or, with the `tables` that clients hold, words and a seed."""
     seed = fresh_seed()
     if tables is None:
-        mine, _ = public.inputs.private_halves(batch, public.width, seed)
-    else:
-        mine, _ = public.inputs.client_halves(batch, tables.sums(batch), public.fixed.frac, seed)
+        first, second = (Half(request, public.digest, batch.lengths, batch.mask, keys=keys, step=step)
+                         for keys in public.inputs.keys(batch, seed))
+        return first, second
+    mine, _ = public.inputs.client_halves(batch, tables.sums(batch), public.fixed.frac, seed)
     return (Half(request, public.digest, batch.lengths, batch.mask, words=mine.words(), step=step),
             Half(request, public.digest, batch.lengths, batch.mask, seed=seed, step=step))
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from uvicorn import Config, Server
+from uvicorn import Config
 
+from secformer.mpc.net.places import Places
 from secformer.mpc.net.tcp import listening
+from secformer.mpc.net.tls import HANDSHAKE
+from secformer.roles.connections import LONGEST_HEADER, DoorServer, PatientProtocol
+from secformer.roles.descriptors import MONITORING
+from secformer.roles.logs import refusals
 from secformer.roles.monitoring import Metrics
 
-GRACE = 5   # seconds in which running requests may end when a server stops
-SPARE = 64  # connections to the metrics port; to the clients' port, in addition to those of waiting requests
+GRACE = 5  # seconds in which running requests may end when a server stops
+COMMON: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none",
+                          "server_header": False, "timeout_graceful_shutdown": GRACE,
+                          "h11_max_incomplete_event_size": LONGEST_HEADER}  # of every server of a role
 
 
 def application(reason: Callable[[], str], metrics: Metrics) -> Starlette:
@@ -35,24 +44,24 @@ def application(reason: Callable[[], str], metrics: Metrics) -> Starlette:
     return Starlette(routes=[Route("/healthz", alive), Route("/readyz", ready), Route("/metrics", figures)])
 
 
-class Quiet(Server):
-    """A server that handles no signals: its process does."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+def health_server(address: tuple[str, int], reason: Callable[[], str], metrics: Metrics) -> DoorServer:
+    """The server of `application`. Raises SettingsError if the address is taken."""
+    return DoorServer(Config(application(reason, metrics), **COMMON), partial(PatientProtocol, patience=HANDSHAKE),
+                      listening(address), Places(MONITORING), refusals("metrics", metrics.refused))
 
 
 class Monitored:
-    """Serves an application in a thread of its own, from its construction until `close`, for a role that has no other
-    web server. Raises SettingsError if the address is taken."""
+    """The health server in a thread of its own, from its construction until `close`: for a role without another web
+    server. Raises SettingsError if the address is taken."""
 
-    def __init__(self, address: tuple[str, int], app: Starlette):
-        self._server = Quiet(Config(app, limit_concurrency=SPARE, log_config=None, access_log=False, lifespan="off",
-                                    ws="none", server_header=False, timeout_graceful_shutdown=GRACE))
-        sock = listening(address)
-        self._thread = threading.Thread(target=self._server.run, args=([sock],), name="metrics", daemon=True)
+    def __init__(self, address: tuple[str, int], reason: Callable[[], str], metrics: Metrics):
+        self._server = health_server(address, reason, metrics)
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(self._server.serve())
 
     def close(self) -> None:
         self._server.should_exit = True

@@ -29,6 +29,7 @@ from secformer.mpc.net.notes import hexadecimal, text, whole
 from secformer.mpc.net.tcp import StreamChannel
 from secformer.mpc.prg import FORMAT
 from secformer.mpc.ring import WORD_BITS
+from secformer.roles.messages import REQUEST
 from secformer.version import __version__
 
 OFFERED = 32      # requests named in one offer
@@ -44,7 +45,7 @@ def hello(public: PublicModel, plan: Plan, epoch: str, *, rank: int, opened: boo
         "same": {"version": __version__, "streams": FORMAT, "ring": WORD_BITS, "fractional bits": public.fixed.frac,
                  "magnitude": public.fixed.magnitude, "recipe": public.recipe.name, "model": public.digest,
                  "plan": plan.digest, "epoch": epoch, "in_flight": in_flight,
-                 "numbers of positions": numbers},
+                 "numbers of positions": numbers, "requests": REQUEST},
         "rank": rank, "opened": opened, "stored": stored,
     }
 

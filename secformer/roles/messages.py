@@ -14,14 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from secformer.models.data.inputs import RowKeys, TokenInputs
 from secformer.mpc.errors import InputError, ProtocolError
+from secformer.mpc.kernels.points import LEAF, MOST_TURN, SALT_WORDS, SEED_WORDS, PointKeys, depth
 from secformer.mpc.meter import Cost
 from secformer.mpc.net.notes import decimal
 from secformer.mpc.prg import SEED_BYTES, fresh_seed
-from secformer.mpc.ring import word_type
 from secformer.mpc.strict_json import read_own
 
-REQUEST, ANSWER = "secformer request 1", "secformer answer 1"
+REQUEST, ANSWER = "secformer request 2", "secformer answer 1"
+SAME = ("salt", "corrections", "turns", "finals")  # of keys: what both parties get
+HEADER_ROOM = 1 << 13  # bytes of a half's header, about four times as many as it takes
 MAX_HEADER = 1 << 20  # bytes of the header of a body
 ID_DIGITS = 32        # hexadecimal digits of a request id, 128 random bits
 
@@ -44,8 +47,9 @@ class StepRequest:
 class Half:
     """One party's half of a request. Lengths (B,) and mask (B, T) are public and must be the same in both halves.
 
-    A half holds either words, this party's share of the one-hot rows (N, V + S) or of the embedding sums (N, C), or the
-    seed of that share. A half with a `step` holds new tokens of one text. `digest` is that of the body that it came in.
+    Where the parties hold the embedding tables, a half holds keys of the one-hot rows. Where clients hold them, party
+    0's half holds words, its share of the embedding sums (N, C), and party 1's the seed of its share. A half with a
+    `step` holds new tokens of one text. `digest` is that of the body that it came in.
     """
 
     request: str
@@ -55,6 +59,7 @@ class Half:
     words: np.ndarray | None = field(default=None, repr=False)
     seed: bytes | None = field(default=None, repr=False)
     step: StepRequest | None = None
+    keys: RowKeys | None = field(default=None, repr=False)
     digest: str = ""
 
     @cached_property
@@ -64,6 +69,10 @@ class Half:
         h.update(np.ascontiguousarray(self.lengths, dtype="<i8").tobytes() + np.packbits(self.mask).tobytes())
         if self.step is not None:
             h.update(f"{self.step.session}:{self.step.keep}:{self.step.last}".encode())
+        if self.keys is not None:
+            points = self.keys.points
+            for name in SAME:
+                h.update(np.ascontiguousarray(getattr(points, name)).tobytes())
         return h.hexdigest()
 
 
@@ -109,7 +118,10 @@ def pack_half(half: Half) -> bytes:
     from safetensors.numpy import save
 
     tensors = {"lengths": half.lengths.astype(np.int64), "mask": half.mask.astype(np.uint8)}
-    if half.words is not None:
+    if half.keys is not None:
+        tensors |= {name: np.ascontiguousarray(getattr(half.keys.points, name)) for name in (*SAME, "seeds")}
+        tensors |= {"segments": half.keys.segments} if half.keys.segments.size else {}
+    elif half.words is not None:
         tensors["words"] = np.ascontiguousarray(half.words)
     else:
         tensors["seed"] = np.frombuffer(half.seed or b"", dtype=np.uint8)
@@ -130,17 +142,29 @@ def body_digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def unpack_half(body: bytes, *, columns: int, width: int, longest: int, max_tokens: int) -> Half:
-    """A half from a body. `columns` is V + S, or C where clients hold the tables; `width` the bits of its words,
-    `longest` the model's positions.
+def most_bytes(inputs: TokenInputs, private: bool, max_tokens: int) -> int:
+    """The most bytes that the body of a half may have. `private` as in `PublicModel`."""
+    if private:
+        each = 4 * SEED_WORDS + (4 * SEED_WORDS + 1) * depth(inputs.words) + 8 * (LEAF + inputs.segments)
+    else:
+        each = 8 * inputs.hidden
+    return HEADER_ROOM + max_tokens * (each + 8 + 1)  # a length and the mask
+
+
+def unpack_half(body: bytes, *, inputs: TokenInputs, private: bool, rank: int, max_tokens: int) -> Half:
+    """A half from a body, at party `rank`. `private` as in `PublicModel`.
 
     Raises InputError for anything but a well-formed half within the limits.
     """
+    longest = inputs.longest
     tensors, metadata = _unpack(body, REQUEST, InputError)
     request, model = metadata.get("request", ""), metadata.get("model", "")
     _require_id("request", request)
-    if set(tensors) not in ({"lengths", "mask", "words"}, {"lengths", "mask", "seed"}):
-        raise InputError(f"a request must hold lengths, mask, and words or seed; got {sorted(tensors)}")
+    segments = {"segments"} if inputs.segments else set()
+    forms = [{*SAME, "seeds", *segments}] if private else [{"words"}, {"seed"}]
+    if set(tensors) not in [{"lengths", "mask", *form} for form in forms]:
+        wanted = "keys of its rows (" + ", ".join(sorted(forms[0])) + ")" if private else "words or seed"
+        raise InputError(f"a request must hold lengths, mask, and {wanted}; got {sorted(tensors)}")
     lengths, mask = tensors["lengths"], tensors["mask"]
     if lengths.dtype != np.int64 or lengths.ndim != 1 or not lengths.size:
         raise InputError(f"lengths must be whole numbers of shape (B,), got {lengths.dtype} {lengths.shape}")
@@ -161,12 +185,33 @@ def unpack_half(body: bytes, *, columns: int, width: int, longest: int, max_toke
         seed = tensors["seed"]
         if seed.dtype != np.uint8 or seed.shape != (SEED_BYTES,):
             raise InputError(f"a seed must have {SEED_BYTES} bytes, got {seed.dtype} {seed.shape}")
-        return Half(request, model, lengths, attend, seed=seed.tobytes(), step=step, digest=body_digest(body))
-    words, shape = tensors["words"], (int(lengths.sum()), columns)
-    dtype = np.dtype(word_type(width))
-    if words.dtype != dtype or words.shape != shape:
-        raise InputError(f"words must be {dtype} of shape {shape}, got {words.dtype} {words.shape}")
-    return Half(request, model, lengths, attend, words=words, step=step, digest=body_digest(body))
+        return Half(request, model, lengths, attend, seed=seed.tobytes(), step=step,
+                    digest=body_digest(body))
+    if private:
+        return Half(request, model, lengths, attend, keys=_keys(tensors, inputs, int(lengths.sum()), rank), step=step,
+                    digest=body_digest(body))
+    _require("words", tensors["words"], np.uint64, (int(lengths.sum()), inputs.hidden))
+    return Half(request, model, lengths, attend, words=tensors["words"], step=step, digest=body_digest(body))
+
+
+def _keys(tensors: Mapping[str, np.ndarray], inputs: TokenInputs, tokens: int, rank: int) -> RowKeys:
+    """The keys of so many rows. Raises InputError."""
+    levels = depth(inputs.words)
+    for name, dtype, shape in (("salt", np.uint32, (SALT_WORDS,)), ("seeds", np.uint32, (tokens, SEED_WORDS)),
+                               ("corrections", np.uint32, (tokens, levels, SEED_WORDS)),
+                               ("turns", np.uint8, (tokens, levels)), ("finals", np.uint64, (tokens, LEAF)),
+                               ("segments", np.uint64, (tokens, inputs.segments))):
+        if name in tensors:
+            _require(name, tensors[name], dtype, shape)
+    if tensors["turns"].size and tensors["turns"].max() > MOST_TURN:
+        raise InputError(f"turns must lie in 0..{MOST_TURN}, got {tensors['turns'].max()}")
+    points = PointKeys(rank, *(tensors[name] for name in ("salt", "seeds", "corrections", "turns", "finals")))
+    return RowKeys(points, tensors.get("segments", np.zeros((tokens, 0), np.uint64)))
+
+
+def _require(name: str, given: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:
+    if given.dtype != dtype or given.shape != shape:
+        raise InputError(f"{name} must be {np.dtype(dtype)} of shape {shape}, got {given.dtype} {given.shape}")
 
 
 def _step(metadata: Mapping[str, str], lengths: np.ndarray, attend: np.ndarray) -> StepRequest | None:

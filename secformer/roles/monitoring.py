@@ -49,6 +49,8 @@ class Metrics:
         self._registry = CollectorRegistry()
         Gauge("secformer_ready", "1 when the role does its work", registry=self._registry).set_function(
             lambda: float(ready()))
+        self._refused = Counter("secformer_refused_connections", "Connections that were not let in, or that failed",
+                                ["port", "why"], registry=self._registry)
 
     def show_audit(self, audit: Auditing) -> None:
         """Shows how the audit log does."""
@@ -63,6 +65,10 @@ class Metrics:
         """Shows when the role's certificate expires."""
         Gauge("secformer_certificate_expires_seconds", "When the certificate in use expires, in seconds since 1970",
               registry=self._registry).set_function(lambda: until().timestamp())
+
+    def refused(self, port: str, why: str) -> None:
+        """Counts a connection that was not let in, or that failed."""
+        self._refused.labels(port, why).inc()
 
     def text(self) -> bytes:
         """The metrics in Prometheus' format."""
@@ -135,8 +141,8 @@ class DealerMetrics(Metrics):
         self._seconds = Histogram("secformer_dealing_seconds", "Time from an ask for runs to its last correction",
                                   buckets=SECONDS, registry=registry)
         self._joins = Counter("secformer_joins", "Times that a party joined an epoch", registry=registry)
-        self._refused = Counter("secformer_refused_asks", "Asks of parties that were refused, or that failed", ["kind"],
-                                registry=registry)
+        self._failed = Counter("secformer_failed_asks", "Asks of parties that were refused, or that failed", ["kind"],
+                               registry=registry)
         self._epochs = Counter("secformer_new_epochs", "Epochs that began", registry=registry)
         self._connections = Gauge("secformer_connections", "Connections of parties that are served now",
                                   registry=registry)
@@ -163,6 +169,6 @@ class DealerMetrics(Metrics):
         self._bytes.inc(nbytes)
         self._seconds.observe(seconds)
 
-    def refused(self, kind: str) -> None:
+    def failed(self, kind: str) -> None:
         """An ask was refused, or failed."""
-        self._refused.labels(kind).inc()
+        self._failed.labels(kind).inc()

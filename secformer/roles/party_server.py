@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import asdict
 
 from secformer.mpc.meter import Cost
 from secformer.roles.audit import opened
 from secformer.roles.budgets import JOURNAL, Ledger
+from secformer.roles.descriptors import party_room, raise_limit
 from secformer.roles.engine import Engine
 from secformer.roles.jobs import Jobs
 from secformer.roles.monitoring import PartyMetrics, Status
@@ -39,12 +41,17 @@ class Reports:
     def material(self, left: dict[str, int]) -> None:
         self._metrics.material(left)
 
+    def refused(self, port: str, why: str) -> None:
+        self._metrics.refused(port, why)
+
 
 def run_party(settings: PartySettings) -> None:
     """Serves until SIGINT or SIGTERM. Raises ModelError, SettingsError, BackendUnavailable at the start."""
     share_the_interpreter()
     signer = Signer(settings.tls)
     audit = opened(settings.audit, settings.audit_folder, f"party{settings.rank}", signer, settings.audit_mb)
+    room = party_room(settings, raise_limit())
+    log.info("room", extra={"fields": asdict(room)})
     jobs, status = Jobs(settings.queue, settings.half_deadline), Status()
     ledger = Ledger(settings.budgets, settings.state / JOURNAL)
     metrics = PartyMetrics(status, jobs)
@@ -57,7 +64,7 @@ def run_party(settings: PartySettings) -> None:
     try:
         web = Web(settings, engine.public, jobs, status, metrics, engine.sessions, ledger, audit,
                   signer if settings.receipts else None)
-        serve(settings, web, engine.credentials)
+        serve(settings, web, engine.credentials, room)
     finally:
         engine.stop()
         thread.join(ENDING)

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from secformer.models.run.decoding import Turn
 from secformer.models.run.served_steps import PartyText, Shape
 from secformer.mpc.dealer.names import RunKey
-from secformer.mpc.errors import InputError, ProtocolError
+from secformer.mpc.errors import InputError
+from secformer.roles.failures import ForClients
 from secformer.roles.messages import Half
 from secformer.roles.settings import PartySettings
 
@@ -28,11 +29,11 @@ Key = tuple[str, str]  # client and id: a stranger's session is not found
 log = logging.getLogger(__name__)
 
 
-class TooManySessions(ProtocolError):
+class TooManySessions(ForClients):
     """Every session that this client may have is open, and a step of each is running."""
 
 
-class SessionEnded(ProtocolError):
+class SessionEnded(ForClients):
     """A step of a session that is not there any more."""
 
 
@@ -95,7 +96,7 @@ class Sessions:
         """The step that a half asks for. Makes room for it, and changes nothing else.
 
         Raises SessionEnded where the client has no such session any more, InputError for a step that cannot be,
-        ProtocolError where another is running or there is no room, ModelError where the model generates no text.
+        ForClients where another is running or there is no room, ModelError where the model generates no text.
         """
         if half.step is None:
             raise InputError("this request continues no text")
@@ -105,11 +106,11 @@ class Sessions:
             if half.step.session != half.request:
                 session = self._found(key)
             elif key in self._open or key in self._ended:
-                raise ProtocolError("this session was opened before; begin a new one")
+                raise ForClients("this session was opened before; begin a new one")
             else:
                 session = TextSession(key, self._new(), now, now)
             if session.turn is not None:
-                raise ProtocolError("a step of this session is still running; send the next one when it has come back")
+                raise ForClients("a step of this session is still running; send the next one when it has come back")
             shape = session.text.shape(int(half.lengths[0]), half.step.keep, half.step.last)
             self._make_room(session, shape)
             return Stepping(session, shape, half.step.keep)
@@ -190,15 +191,15 @@ class Sessions:
                            "begin a new one")
 
     def _make_room(self, session: TextSession, shape: Shape) -> None:
-        """Ends the oldest idle sessions of the same client, until there is room. Raises ProtocolError where that is not
+        """Ends the oldest idle sessions of the same client, until there is room. Raises ForClients where that is not
         enough."""
         settings, client = self._settings, session.key[0]
         most, room = settings.sessions, settings.session_mb * MEGABYTE // self._slot_bytes
         my_most, my_room = settings.client_sessions, settings.client_session_mb * MEGABYTE // self._slot_bytes
         if shape[1] > min(room, my_room):
-            raise ProtocolError(f"a text of {shape[1]} slots takes {shape[1] * self._slot_bytes / MEGABYTE:.0f} MB "
-                                f"here, more than {'session_mb' if shape[1] > room else 'client_session_mb'} allows; "
-                                f"send a shorter one")
+            raise ForClients(f"a text of {shape[1]} slots takes {shape[1] * self._slot_bytes / MEGABYTE:.0f} MB "
+                             f"here, more than {'session_mb' if shape[1] > room else 'client_session_mb'} allows; "
+                             f"send a shorter one")
         while True:
             others = [each for each in self._open.values() if each is not session]
             mine = [each for each in others if each.key[0] == client]
@@ -210,7 +211,7 @@ class Sessions:
                 raise TooManySessions(f"one client may have {my_most} sessions of {settings.client_session_mb} MB here,"
                                       f" and all of this one's are running a step; try again when one has ended")
             if idle is None:
-                raise ProtocolError(f"{len(others)} sessions are open here, and there is no room for one more; try "
+                raise ForClients(f"{len(others)} sessions are open here, and there is no room for one more; try "
                                     f"again later")
             self.end(*idle.key, "another session of the same client needed its room")
 

@@ -91,6 +91,8 @@ class PartySettings(_Checked):
         "whole", "how much memory the bodies of all requests here may take together, in MB", least=2))
     client_mb: int = field(default=512, metadata=_key(
         "whole", "how much of that one client's requests may take, in MB; at most half of it", least=1))
+    client_connections: int = field(default=64, metadata=_key(
+        "whole", "how many connections one client may have; its idle ones give way to new ones", least=1))
     sessions: int = field(default=32, metadata=_key(
         "whole", "how many texts that clients generate may be open here at the same time", least=1))
     session_idle: float = field(default=600.0, metadata=_key(

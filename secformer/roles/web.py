@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -20,15 +22,26 @@ from uvicorn import Config
 from secformer.models.run.public import PublicModel
 from secformer.mpc.errors import InputError, SecformerError
 from secformer.mpc.net.credentials import Credentials
+from secformer.mpc.net.door import Report
+from secformer.mpc.net.places import Places
 from secformer.mpc.net.tcp import listening
-from secformer.roles import health
+from secformer.roles.asking import HELLO
 from secformer.roles.audit import Auditing
 from secformer.roles.budgets import BudgetSpent, Ledger, Reservation
-from secformer.roles.connections import PEER, Clients, OrderlyProtocol, PatientLoop, Peer, client_protocol, refused
+from secformer.roles.connections import (
+    PEER,
+    ClientProtocol,
+    Clients,
+    DoorServer,
+    Peer,
+)
+from secformer.roles.descriptors import TOLD, Room
 from secformer.roles.entries import Entries, Entry
-from secformer.roles.health import GRACE, SPARE, Quiet
+from secformer.roles.failures import for_client
+from secformer.roles.health import COMMON, health_server
 from secformer.roles.jobs import Alone, DuplicateRequest, Expired, Jobs, QueueFull
-from secformer.roles.messages import ID_DIGITS, Answer, Half, pack_answer, unpack_half
+from secformer.roles.logs import refusals
+from secformer.roles.messages import ID_DIGITS, Answer, Half, most_bytes, pack_answer, unpack_half
 from secformer.roles.monitoring import PartyMetrics, Status
 from secformer.roles.quotas import MEGABYTE, Crowded, OverQuota, Place, Quotas
 from secformer.roles.sessions import Sessions, TooManySessions
@@ -36,9 +49,12 @@ from secformer.roles.settings import PartySettings
 from secformer.roles.signing import Signer
 
 BODY = "application/octet-stream"
+KEEP_ALIVE = 60    # seconds for which an idle connection of a client is kept: under a flood, it need not come back
 PACKERS = 2        # threads that pack and unpack bodies; more would take cores from the engine
 RETRY_AFTER = 2.0  # seconds after which a client may try again if the party is not ready, or has no room for it
 WATCH = 1.0        # seconds between looks at the certificates of connected clients
+
+log = logging.getLogger(__name__)
 
 
 class Refusal(Exception):
@@ -67,13 +83,26 @@ class Web:
 
     def app(self) -> Starlette:
         """The application for clients."""
-        return Starlette(routes=[Route("/v1/infer", self._infer, methods=["POST"]),
+        return Starlette(routes=[Route(HELLO, self._hello, methods=["GET"]),
+                                 Route("/v1/infer", self._infer, methods=["POST"]),
                                  Route("/v1/model", self._model, methods=["GET"]),
                                  Route("/v1/sessions/{session}", self._end, methods=["DELETE"])])
 
-    def health(self) -> Starlette:
-        """The application for operators."""
-        return health.application(lambda: self._status.reason or self._audit.problem, self._metrics)
+    def reason(self) -> str:
+        """Why this party does not answer requests; "" if it does."""
+        return self._status.reason or self._audit.problem
+
+    def health(self, address: tuple[str, int]) -> DoorServer:
+        """The server for operators. Raises SettingsError if the address is taken."""
+        return health_server(address, self.reason, self._metrics)
+
+    def refused(self, port: str) -> Report:
+        """What logs and counts connections to this port that are not let in."""
+        return refusals(port, self._metrics.refused)
+
+    async def _hello(self, request: Request) -> Response:
+        """Tells a client that it is let in."""
+        return JSONResponse({})
 
     async def _model(self, request: Request) -> Response:
         return Response(self._description, media_type="application/json")
@@ -117,7 +146,7 @@ class Web:
                 raise Refusal(403, "certificate", problem)
             return await asyncio.to_thread(_paid, reserved, answer, entry, half.request)
         except SecformerError as error:
-            raise Refusal(500, type(error).__name__, str(error)) from error
+            raise Refusal(500, type(error).__name__, for_client(error, half.request, peer.name)) from error
         finally:
             reserved.release()
 
@@ -126,21 +155,21 @@ class Web:
         peer: Peer = request.scope[PEER]
         if peer.role != "client":
             raise Refusal(403, "role", f"requests come from clients, but this certificate is {peer.role}'s")
-        if reason := self._status.reason or self._audit.problem:
-            raise Refusal(503, "not ready", f"this party is not ready: {reason}", RETRY_AFTER)
-        most = self._settings.max_body_mb * MEGABYTE
-        body, public = bytearray(), self._public
+        if self.reason():  # which is for operators, who see it at the metrics port
+            raise Refusal(503, "not ready", "this party is not ready; try again later", RETRY_AFTER)
+        body, public, limit = bytearray(), self._public, self._settings.max_tokens
+        most = min(self._settings.max_body_mb * MEGABYTE, most_bytes(public.inputs, public.private, limit))
         with self._jobs.arriving(request.headers.get("x-request-id", "")[:ID_DIGITS]):
             async for piece in request.stream():
                 if len(body) + len(piece) > most:
-                    raise Refusal(413, "too large", f"a body may have at most {self._settings.max_body_mb} MB here; "
-                                                    f"send fewer texts per request")
+                    raise Refusal(413, "too large", f"a body may have at most {most / MEGABYTE:.3g} MB here; send "
+                                                     f"fewer texts per request")
                 place.hold(len(piece))
                 body += piece
         try:
             half = await asyncio.to_thread(lambda: unpack_half(
-                bytes(body), columns=public.columns, width=public.width, longest=public.inputs.longest,
-                max_tokens=self._settings.max_tokens))
+                bytes(body), inputs=public.inputs, private=public.private, rank=self._settings.rank,
+                max_tokens=limit))
         except InputError as error:
             raise Refusal(400, "bad request", str(error)) from error
         if half.model != self._public.digest:
@@ -178,8 +207,11 @@ class Web:
         except asyncio.CancelledError as error:
             raise Refusal(503, "shutting down", "this party is shutting down; send the request again",
                           RETRY_AFTER) from error
+        except InputError as error:
+            raise Refusal(400, "bad request", str(error)) from error
         except SecformerError as error:
-            raise Refusal(500, type(error).__name__, str(error)) from error
+            told = for_client(error, half.request, request.scope[PEER].name)
+            raise Refusal(500, type(error).__name__, told) from error
         finally:
             leaving.cancel()
             self._jobs.cancel(half.request)
@@ -228,34 +260,38 @@ def _error(refusal: Refusal, half: Half | None) -> Response:
                         headers | ({"X-Request-Id": request} if request else {}))
 
 
-def serve(settings: PartySettings, web: Web, credentials: Credentials) -> None:
+def serve(settings: PartySettings, web: Web, credentials: Credentials, room: Room) -> None:
     """Serves until SIGINT or SIGTERM; SIGHUP reads the certificates again. Main thread only. Raises SettingsError if an
     address is taken."""
-    context, connected = credentials.server(refused), Clients()
-    common = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none", "server_header": False,
-              "timeout_graceful_shutdown": GRACE}
-    clients = Quiet(Config(
-        web.app(), http=client_protocol(settings.header_deadline, connected), ssl_context_factory=lambda *_: context,
-        limit_concurrency=settings.queue + SPARE, **common))  # type: ignore[arg-type]
-    parts = [(clients, listening(settings.clients))]
+    connected = Clients()
+    clients = partial(ClientProtocol, patience=settings.header_deadline, connected=connected, too_many=Places(TOLD),
+                      clients=Places(room.clients, settings.client_connections))
+    parts = [DoorServer(Config(web.app(), timeout_keep_alive=KEEP_ALIVE, **COMMON),
+                        clients, listening(settings.clients), Places(room.strangers), web.refused("clients"),
+                        credentials.server())]
     if settings.metrics is not None:
-        parts.append((Quiet(Config(web.health(), http=OrderlyProtocol, limit_concurrency=SPARE, **common)),  # type: ignore[arg-type]
-                      listening(settings.metrics)))
+        parts.append(web.health(settings.metrics))
 
     async def both() -> None:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_unexpected)
         loop.set_default_executor(ThreadPoolExecutor(PACKERS, thread_name_prefix="bodies"))
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, _end, [server for server, _ in parts])
+            loop.add_signal_handler(number, _end, parts)
         loop.add_signal_handler(signal.SIGHUP, lambda: credentials.renew(now=True))
         watching = loop.create_task(web.watch(connected))
-        await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in parts))
+        await asyncio.gather(*(server.serve() for server in parts))
         watching.cancel()
 
-    with asyncio.Runner(loop_factory=PatientLoop) as runner:
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         runner.run(both())
 
 
-def _end(servers: Sequence[Quiet]) -> None:
+def _unexpected(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """Logs what asyncio reports, under one name, so that it cannot fill the log (see `logs`)."""
+    log.error("unexpected", exc_info=context.get("exception"), extra={"fields": {"problem": context["message"]}})
+
+
+def _end(servers: Sequence[DoorServer]) -> None:
     for server in servers:
         server.should_exit = True

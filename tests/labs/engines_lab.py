@@ -44,6 +44,8 @@ class Reports:
 
     def material(self, left: dict[str, int]) -> None: ...
 
+    def refused(self, port: str, why: str) -> None: ...
+
 
 class Engines:
     """Entering starts the three roles; leaving ends them, and checks that their threads have ended."""

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from secformer import connect, demo_model, plain_bert
+from secformer.models.data.inputs import RowKeys, TokenInputs
 from secformer.models.run.output import SecureOutput
+from secformer.mpc.kernels.points import LEAF, SALT_WORDS, SEED_WORDS, PointKeys, depth
 from secformer.roles.trial import LocalRoles
 
 TEXT = "A wonderful film."
@@ -50,6 +52,15 @@ def no_serial_twice(roles: LocalRoles) -> None:
     for role in ("dealer", "party0", "party1"):
         twice = [line for line, count in Counter(serials(roles, role)).items() if count > 1]
         assert not twice, f"{role} used {twice} more than once"
+
+
+def blank_keys(inputs: TokenInputs, tokens: int) -> RowKeys:
+    """Keys of the right form, whose rows are not one-hot."""
+    levels = depth(inputs.words)
+    points = PointKeys(0, np.zeros(SALT_WORDS, np.uint32), np.zeros((tokens, SEED_WORDS), np.uint32),
+                       np.zeros((tokens, levels, SEED_WORDS), np.uint32), np.zeros((tokens, levels), np.uint8),
+                       np.zeros((tokens, LEAF), np.uint64))
+    return RowKeys(points, np.zeros((tokens, inputs.segments), np.uint64))
 
 
 class Asking:

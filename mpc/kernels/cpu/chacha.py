@@ -33,12 +33,12 @@ def _blocks(typing: Any, key: Any, counter: Any, out: Any, at: Any) -> Any:
 
     def emit(context: Any, builder: Any, kind: Any, args: Any) -> None:
         key, out = (context.make_array(kind.args[i])(context, builder, args[i]).data for i in (0, 2))
-        _Blocks(builder).emit(key, args[1], builder.gep(out, [args[3]]))
+        Blocks(builder).emit(key, args[1], builder.gep(out, [args[3]]))
 
     return signature, emit
 
 
-class _Blocks:
+class Blocks:
     """Writes the cipher as LLVM: one loop over ten double rounds."""
 
     def __init__(self, builder: ir.IRBuilder):
@@ -47,10 +47,16 @@ class _Blocks:
         self.vector = ir.VectorType(self.word, LANES)
 
     def emit(self, key: Any, counter: Any, out: Any) -> None:
+        """Consecutive blocks under one key."""
         build = self.builder
         start = [self.constant([c] * LANES) for c in CONSTANTS]
         start += [self.filled(build.load(build.gep(key, [self.word(i)]))) for i in range(8)]
         start += [build.add(self.filled(counter), self.constant(range(LANES))), *[self.constant([0] * LANES)] * 3]
+        self.store_blocks(self.permuted(start), out)
+
+    def permuted(self, start: list[Any]) -> list[Any]:
+        """The blocks of states of 16 vectors, word by word."""
+        build = self.builder
         entry, loop, end = build.block, build.append_basic_block("rounds"), build.append_basic_block("done")
         build.branch(loop)
 
@@ -69,11 +75,19 @@ class _Blocks:
         build.cbranch(build.icmp_unsigned("<", following, self.word(10)), loop, end)
 
         build.position_at_end(end)
-        x = [build.add(a, b) for a, b in zip(x, start, strict=True)]
+        return [build.add(a, b) for a, b in zip(x, start, strict=True)]
+
+    def store_blocks(self, x: list[Any], out: Any) -> None:
+        """Writes 16 vectors as LANES blocks of 16 words."""
         for first in range(0, 16, LANES):
             for lane, row in enumerate(self.transposed(x[first : first + LANES])):
-                to = build.gep(out, [self.word(16 * lane + first)])
-                build.store(row, build.bitcast(to, self.vector.as_pointer()), align=4)
+                self.store(row, self.builder.gep(out, [self.word(16 * lane + first)]))
+
+    def store(self, row: Any, to: Any) -> None:
+        self.builder.store(row, self.builder.bitcast(to, self.vector.as_pointer()), align=4)
+
+    def load(self, at: Any) -> Any:
+        return self.builder.load(self.builder.bitcast(at, self.vector.as_pointer()), align=4)
 
     def quarter_round(self, x: list[Any], a: int, b: int, c: int, d: int) -> None:
         build = self.builder

@@ -12,16 +12,30 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from secformer.mpc.kernels.cpu import chacha, compare, guard, multiply, packing, powers, products, series, thin
+from secformer.mpc.kernels.cpu import (
+    chacha,
+    compare,
+    guard,
+    multiply,
+    packing,
+    points,
+    powers,
+    products,
+    series,
+    sketches,
+    thin,
+)
 from secformer.mpc.kernels.cpu.compile_notice import announce
+from secformer.mpc.kernels.points import PointKeys
 from secformer.mpc.kernels.reference import NumpyKernels
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, outcomes, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
-from secformer.mpc.kernels.threads import threaded
+from secformer.mpc.kernels.threads import spread, threaded
 from secformer.mpc.kernels.words import TERMS, Array, Factor, Guard, Key, Mask, Masked, Sealing, whole_bytes
 from secformer.mpc.ring import mask
 
-announce(*(m.__name__ for m in (chacha, compare, guard, multiply, packing, powers, products, series, thin)))
+announce(*(m.__name__ for m in (chacha, compare, guard, multiply, packing, points, powers, products, series, sketches,
+                                thin)))
 
 
 class NumbaKernels(NumpyKernels):
@@ -130,6 +144,20 @@ class NumbaKernels(NumpyKernels):
         total = np.empty(mine.size, dtype=np.uint64)
         packing.add(mine.reshape(-1), payload, nbytes, mask(bits), total)
         return total
+
+    # ---- rows of clients --------------------------------------------------------------------------------------------
+
+    def points(self, keys: PointKeys, out: Array) -> None:
+        facts = (keys.rank, keys.salt, keys.seeds, keys.corrections, keys.turns, keys.finals)
+        spread(lambda start, stop: points.rows(start, *facts, out[start:stop]), len(out), self._pool,
+               self.backend.threads)
+
+    def sketches(self, rows: Array, start: int, left: Array, right: Array) -> Array:
+        out = np.empty((len(rows), 3 * len(left) + 1), dtype=np.uint64)
+        vectors = left, right, left * right
+        spread(lambda first, stop: sketches.sketches(rows[first:stop], start, *vectors, out[first:stop]), len(rows),
+               self._pool, self.backend.threads)
+        return out
 
     # ---- lifts ----------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 
 from secformer.models.data.batch import Batch, Row
 from secformer.models.data.inputs import TokenInputs
+from secformer.mpc.backend import choose_backend
 from secformer.mpc.fixed import encode
+from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.ring import WORD_BITS, word_type
 
+KERNELS = NumpyKernels(choose_backend("numpy"))
 SEED, OTHER = bytes(range(32)), bytes(range(1, 33))
 WIDTHS = (24, 32, 64)
 
@@ -52,6 +55,21 @@ def test_private_halves_add_up_to_the_rows(case: tuple[TokenInputs, Batch], widt
     np.testing.assert_array_equal(a + b, inputs.one_hot(batch, a.dtype))
     for half, words in ((first, a), (second, b)):
         assert half.private and half.width == width and half.shape == words.shape == (batch.tokens, inputs.columns)
+
+
+@given(cases())
+def test_the_keys_of_both_parties_expand_to_the_rows(case: tuple[TokenInputs, Batch]) -> None:
+    """In every span that parties check, there is one 1 then; one party's segments follow from no secret alone."""
+    inputs, batch = case
+    first, second = inputs.keys(batch, SEED)
+    rows = inputs.rows(first, KERNELS) + inputs.rows(second, KERNELS)
+    np.testing.assert_array_equal(rows, inputs.one_hot(batch, np.uint64))
+    for start, stop in inputs.spans:
+        assert (rows[:, start:stop].sum(axis=1) == 1).all()
+    assert sum(stop - start for start, stop in inputs.spans) == inputs.columns
+    again = inputs.keys(batch, OTHER)[0]
+    assert not np.array_equal(first.points.seeds, again.points.seeds)
+    assert not inputs.segments or not np.array_equal(first.segments, again.segments)
 
 
 @given(cases(), st.sampled_from(WIDTHS))

@@ -15,6 +15,7 @@ from secformer import demo_model, plain_bert
 from secformer.models.data.batch import Batch, blind_batch
 from secformer.models.data.tokenizer import Texts, Tokenizer
 from secformer.models.families.folder import ModelFolder
+from secformer.models.families.program import CHECK
 from secformer.models.ranges.profile import measure
 from secformer.models.run.provisioning import write_shares
 from secformer.models.run.public import CLIENT_FOLDER, PUBLIC, PublicModel
@@ -37,13 +38,13 @@ def answers(out: Path, texts: Texts, world: World | None = None) -> np.ndarray:
     plan = parties[world.parties[0]].provisioning
     world.run(lambda s, inputs: parties[s].load_weights(inputs), shares[0].shares, shares[1].shares, plan=plan)
     batch = Batch(tuple(Tokenizer(out / CLIENT_FOLDER, public.inputs).rows(texts)))
-    halves = public.inputs.private_halves(batch, public.width, fresh_seed())
+    halves = [public.inputs.rows(keys, world.kernels) for keys in public.inputs.keys(batch, fresh_seed())]
     blind = blind_batch(batch.lengths, batch.mask)
     plan = parties[world.parties[0]].plan(blind)
     assert plan == parties[world.parties[1]].plan(blind)
-    outcome = world.run(lambda s, words: parties[s].answer(blind, words), *(h.words() for h in halves), plan=plan)
+    outcome = world.run(lambda s, words: parties[s].answer(blind, words), *halves, plan=plan)
     a, b = outcome.results
-    assert set(a) == set(public.names)
+    assert set(a) == {*public.names, CHECK} and not a[CHECK].any() and not b[CHECK].any()
     return decode(a["logits"] + b["logits"], public.fixed.frac)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from secformer.mpc.errors import AuthError, SettingsError
 from secformer.mpc.net import credentials as module
 from secformer.mpc.net.credentials import Credentials
-from secformer.mpc.net.tls import Context, Identity, TLSChannel, TLSStream
+from secformer.mpc.net.tls import Context, Identity, TLSChannel, TLSStream, shake_hands
 from secformer.roles.certificates import REVOKED, init, issue, revoke
 
 
@@ -63,9 +62,9 @@ def met(server: Context, client: Context, pairs: list[TLSChannel]) -> tuple[TLSC
         far = socket.create_connection(listening.getsockname())
         near, _ = listening.accept()
     streams: list[TLSStream] = []
-    thread = threading.Thread(target=lambda: streams.append(TLSStream(near, server, server=True)))
+    thread = threading.Thread(target=lambda: streams.append(shake_hands(near, server, server=True)))
     thread.start()
-    stream = TLSStream(far, client.successor(), server=False, expected="party0")
+    stream = shake_hands(far, client.successor(), server=False, expected="party0")
     thread.join(30)
     pairs += [TLSChannel(streams[0], 5.0), TLSChannel(stream, 5.0)]
     return pairs[-2], pairs[-1]
@@ -237,16 +236,3 @@ def test_without_a_list_all_certificates_hold(roles: Path, pairs: list[TLSChanne
     mine = Credentials(Identity(files.authority, files.certificate, files.key))
     met(mine.server(), Credentials(identity(roles, "party1")).client(), pairs)[0].check()
     assert mine.until() == x509.load_pem_x509_certificate(files.certificate.read_bytes()).not_valid_after_utc
-
-
-def test_a_handshake_that_fails_is_told(roles: Path, tmp_path: Path) -> None:
-    init(tmp_path / "foreign")
-    told: list[str] = []
-    context = Credentials(identity(roles, "party0")).server(told.append)
-    client = Credentials(identity(tmp_path / "foreign", "party1")).client()
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    server = context.wrap_bio(incoming, outgoing, server_side=True)
-    incoming.write(b"GET / HTTP/1.1\r\n\r\n")
-    with pytest.raises(ssl.SSLError):
-        server.do_handshake()
-    assert told and client.objection(None) == ""

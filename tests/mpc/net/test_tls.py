@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 
 from secformer.mpc.errors import AuthError, Desync, PeerLost, SettingsError
-from secformer.mpc.net import tls
+from secformer.mpc.net.door import Refused
+from secformer.mpc.net.listener import Listener
 from secformer.mpc.net.tls import (
     Identity,
-    Listener,
     TLSChannel,
-    TLSStream,
     client_context,
     connect,
     host_name,
     name_of,
     role_of,
     server_context,
+    shake_hands,
 )
 from secformer.mpc.net.wire import Tag, pack_header
 from secformer.roles.certificates import init
@@ -58,8 +58,8 @@ class Met:
         self.met.set()
         self.leave.wait(60)
 
-    def _report(self, where: str, problem: str) -> None:
-        self.problems.append(problem)
+    def _report(self, refused: Refused) -> None:
+        self.problems.append(refused.problem)
         self.refused.set()
 
 
@@ -172,10 +172,8 @@ def test_another_role_than_expected_is_refused(roles: Path, expected: str) -> No
 
 def test_a_role_without_business_is_told_so(roles: Path) -> None:
     with listening(roles) as met:
-        channel = connect(met.address, "dealer", client_context(identity(roles, "client")), patience=10.0)
         with pytest.raises(Desync, match="not allowed to connect here"):
-            channel.hear()
-        channel.close()
+            connect(met.address, "dealer", client_context(identity(roles, "client")), patience=10.0)
         assert met.refused.wait(20) and not met.channels
 
 
@@ -186,10 +184,8 @@ def test_a_foreign_authority_is_refused_on_both_sides(roles: Path, tmp_path: Pat
         with pytest.raises(AuthError):
             connect(met.address, "dealer", client_context(foreign), patience=10.0)
         mixed = Identity(identity(roles, "party1").authority, foreign.certificate, foreign.key)
-        channel = connect(met.address, "dealer", client_context(mixed), patience=10.0)
-        with pytest.raises(PeerLost):
-            channel.hear()
-        channel.close()
+        with pytest.raises(AuthError, match="the other side refused the connection"):
+            connect(met.address, "dealer", client_context(mixed), patience=10.0)
         assert met.refused.wait(20) and not met.channels
 
 
@@ -207,7 +203,7 @@ def test_no_certificate_and_old_versions_are_refused(roles: Path) -> None:
             assert met.refused.wait(20) and not met.channels
 
 
-def test_a_dripping_handshake_ends(roles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dripping_handshake_ends(roles: Path) -> None:
     """The deadline is for the whole handshake, not for each byte of it."""
     near, far = socket.socketpair()
     context = server_context(identity(roles, "dealer"))
@@ -223,12 +219,11 @@ def test_a_dripping_handshake_ends(roles: Path, monkeypatch: pytest.MonkeyPatch)
             except OSError:
                 return
 
-    monkeypatch.setattr(tls, "prompt", lambda connection: connection)
     thread = threading.Thread(target=drip)
     thread.start()
     try:
         with pytest.raises(OSError):
-            TLSStream(far, context, server=True, deadline=0.5)
+            shake_hands(far, context, server=True, deadline=0.5)
         assert thread.is_alive()  # it had much more to drip
     finally:
         stop.set()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from roles_lab import until
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
 from secformer.mpc.meter import Cost
 from secformer.mpc.net.credentials import Credentials
+from secformer.mpc.net.tcp import reset
 from secformer.mpc.net.tls import client_context, server_context
 from secformer.roles import asking
 from secformer.roles.asking import MAX_ERROR, BothParties, Busy, Left, PartyConnection
@@ -39,7 +42,7 @@ class Server(ThreadingHTTPServer):
         self.reply: Callable[[], tuple[int, bytes]] = lambda: (200, b"")
         self.headers: dict[str, str] = {}  # of every answer
         self.asked: list[str] = []         # ids of requests, as headers say
-        self.closing = False  # whether a connection ends after its answer, without a word
+        self.closing = False  # whether a connection ends after its second answer, without a word
         self.missing = 0      # bytes of answers that are announced and do not come
         self.connections = 0
         super().__init__(("127.0.0.1", 0), Handler)
@@ -57,19 +60,24 @@ class Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         self.server.connections += 1
+        self.answers = 0
         super().setup()
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.headers.get("X-Request-Id", ""))
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        status, body = self.server.reply()
+        if self.path == asking.HELLO:
+            status, body = 200, b"{}"
+        else:
+            self.server.asked.append(self.headers.get("X-Request-Id", ""))
+            status, body = self.server.reply()
         self.send_response(status)
         for header in self.server.headers.items():
             self.send_header(*header)
         self.send_header("Content-Length", str(len(body) + self.server.missing))
         self.end_headers()
         self.wfile.write(body)
-        self.close_connection = self.server.closing or bool(self.server.missing)
+        self.answers += 1
+        self.close_connection = (self.server.closing and self.answers == 2) or bool(self.server.missing)
 
     do_POST = do_GET
 
@@ -155,6 +163,70 @@ def test_a_kept_connection_that_the_party_closed_is_made_anew(server: Server, pa
     server.reply, server.closing = lambda: (200, b'{"digest": "abc"}'), True
     assert [party.model() for _ in range(3)] == ["abc"] * 3
     assert server.connections == 3
+
+
+@pytest.mark.parametrize("refused", [0, 1, 5])
+def test_a_client_that_is_hung_up_on_knocks_again(roles: Path, server: Server, refused: int) -> None:
+    """As a door does that is full of strangers: connections end before the handshake. The request itself is sent once.
+    """
+    asked: list[int] = []
+    server.reply = lambda: (asked.append(1), (200, b'{"digest": "abc"}'))[1]
+    door = socket.create_server(("127.0.0.1", 0))
+
+    def hang_up_then_pass_on() -> None:
+        for _ in range(refused):
+            hang_up(door)
+        near, far = door.accept()[0], socket.create_connection(server.server_address)  # type: ignore[arg-type]
+        other = threading.Thread(target=pass_on, args=(far, near))
+        other.start()
+        pass_on(near, far)
+        other.join()
+        near.close()
+        far.close()
+
+    thread = threading.Thread(target=hang_up_then_pass_on)
+    thread.start()
+    party = PartyConnection(0, door.getsockname(), client_context(identity(roles, "client")), 20.0)
+    assert party.model() == "abc" and len(asked) == 1, "however often it knocks, it asks once"
+    party.close()
+    thread.join()
+    door.close()
+
+
+def hang_up(door: socket.socket) -> None:
+    """On somebody who has begun a handshake."""
+    connection, _ = door.accept()
+    connection.recv(1)
+    reset(connection)
+
+
+def pass_on(one: socket.socket, other: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := one.recv(1 << 16):
+            other.sendall(data)
+        other.shutdown(socket.SHUT_WR)
+
+
+def test_knocking_ends(roles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "KNOCKING", 0.5)
+    door, refused = socket.create_server(("127.0.0.1", 0)), []
+    door.settimeout(20)
+
+    def refuse() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                hang_up(door)
+                refused.append(1)
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    party = PartyConnection(0, door.getsockname(), client_context(identity(roles, "client")), 20.0)
+    with pytest.raises(PeerLost, match="does not answer or hung up"):
+        party.model()
+    assert len(refused) > 1
+    door.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    door.close()
 
 
 def test_another_role_at_the_address(roles: Path) -> None:

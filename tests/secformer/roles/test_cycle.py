@@ -21,6 +21,7 @@ from secformer.mpc.errors import AuthError, Desync, PeerLost, ProtocolError
 from secformer.mpc.meter import Cost
 from secformer.roles import cycle as module
 from secformer.roles.cycle import Cycle, Needs
+from secformer.roles.failures import ForClients
 from secformer.roles.jobs import Alone, Job, Jobs
 from secformer.roles.messages import Answer, Half
 from secformer.roles.slots import Renewed, Slots, Work
@@ -365,7 +366,7 @@ def test_a_link_ends_when_the_other_partys_certificate_does_not_hold(parties: tu
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_without_material_both_clients_hear_which_party_lacks_it(parties: tuple[Party, Party], rank: int) -> None:
-    parties[rank].supply.problem = PeerLost("no material")
+    parties[rank].supply.problem = ForClients("no material")
     for future in [party.ask("a") for party in parties]:
         error = future.exception(30)
         assert isinstance(error, ProtocolError) and f"party {rank}: no material" in str(error)
@@ -376,7 +377,7 @@ def test_without_material_both_clients_hear_which_party_lacks_it(parties: tuple[
 
 def test_a_new_epoch_at_the_dealer_ends_the_link(parties: tuple[Party, Party]) -> None:
     leader, follower = parties
-    follower.supply.problem, follower.supply.moved_on = PeerLost("another epoch"), True
+    follower.supply.problem, follower.supply.moved_on = ForClients("another epoch"), True
     for future in [party.ask("a") for party in parties]:
         assert "another epoch" in str(future.exception(30))
     for party in parties:

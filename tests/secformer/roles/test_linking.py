@@ -12,7 +12,8 @@ from roles_lab import until
 
 from secformer.mpc.errors import Desync, PeerLost, ProtocolError
 from secformer.mpc.net import tls
-from secformer.mpc.net.tls import Listener, client_context, server_context
+from secformer.mpc.net.listener import Listener
+from secformer.mpc.net.tls import client_context, server_context
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.prg import fresh_seed
 from secformer.roles.linking import MOST_SLOTS, NAME_BYTES, Link, Meeting, connect_link
@@ -26,7 +27,7 @@ class Place:
     def __init__(self, roles: Path):
         self.meeting, self.problems = Meeting(), list[str]()
         self._listener = Listener(("127.0.0.1", 0), ("party1",), server_context(identity(roles, "party0")),
-                                  self.meeting.came, lambda where, why: self.problems.append(why), deadline=10.0)
+                                  self.meeting.came, lambda told: self.problems.append(told.problem), deadline=10.0)
         self.address, self.context = ("127.0.0.1", self._listener.port), client_context(identity(roles, "party1"))
 
     def connect(self, slots: int) -> Link:

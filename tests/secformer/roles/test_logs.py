@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from secformer.roles.logs import JSONLines
+import pytest
+from roles_lab import until
+
+from secformer.mpc.net.door import FAILED, JUNK, Refused
+from secformer.roles import logs
+from secformer.roles.logs import BURST, EVENTS, JSONLines, Thinned, refusals
 
 
 def line(message: str, **extra: Any) -> dict[str, Any]:
@@ -46,3 +54,56 @@ def test_levels_here_and_elsewhere() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     events = [json.loads(text)["event"] for text in done.stderr.splitlines()]
     assert events == ["secformer.x info", "secformer.x warning", "other warning"] and done.stdout == ""
+
+
+def written(handler: Thinned, stream: io.StringIO, *events: tuple[str, int, dict[str, Any]]) -> list[dict[str, Any]]:
+    for event, level, fields in events:
+        record = logging.LogRecord("x", level, "file", 1, event, (), None)
+        record.fields = fields
+        handler.handle(record)
+    return [json.loads(text) for text in stream.getvalue().splitlines()]
+
+
+@pytest.fixture
+def thinned() -> Iterator[tuple[Thinned, io.StringIO]]:
+    handler = Thinned(stream := io.StringIO())
+    handler.setFormatter(JSONLines("dealer"))
+    yield handler, stream
+    handler.close()
+
+
+def test_a_flood_of_one_warning_is_counted(thinned: tuple[Thinned, io.StringIO]) -> None:
+    handler, stream = thinned
+    flood = [("connection refused", logging.WARNING, {"from": str(i), "why": "junk"}) for i in range(1000)]
+    assert len(written(handler, stream, *flood)) == BURST
+    others = [("connection refused", logging.WARNING, {"why": "unproved"}), ("lost", logging.WARNING, {}),
+              *[("answered", logging.INFO, {})] * 50]
+    assert len(written(handler, stream, *others)) == BURST + 52, "other reasons, events and levels are all written"
+    handler.close()
+    last = json.loads(stream.getvalue().splitlines()[-1])
+    assert (last["event"], last["problem"]) == ("connection refused", f"{1000 - BURST} more like it in 10 s")
+
+
+def test_the_count_comes_when_the_window_ends(thinned: tuple[Thinned, io.StringIO],
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "WINDOW", 0.2)
+    handler, stream = thinned
+    written(handler, stream, *[("e", logging.ERROR, {})] * (BURST + 3))
+    until(lambda: "3 more like it in 0.2 s" in stream.getvalue())
+    time.sleep(0.2)
+    assert len(written(handler, stream, ("e", logging.ERROR, {}))) == BURST + 2, "a new window has begun"
+
+
+def test_many_different_events_take_little_memory(thinned: tuple[Thinned, io.StringIO]) -> None:
+    handler, stream = thinned
+    written(handler, stream, *[(f"event {i}", logging.WARNING, {}) for i in range(10 * EVENTS)])
+    assert len(handler._windows) <= EVENTS + 1 and len(stream.getvalue().splitlines()) == EVENTS + BURST
+
+
+def test_refusals_are_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    counted: list[tuple[str, str]] = []
+    told = refusals("link", lambda port, why: counted.append((port, why)))
+    told(Refused("10.0.0.9:1", JUNK, "it began with nonsense"))
+    told(Refused("10.0.0.1:1", FAILED, "it broke"))
+    assert counted == [("link", JUNK), ("link", FAILED)]
+    assert [record.getMessage() for record in caplog.records] == ["connection refused", "connection lost"]

@@ -53,9 +53,11 @@ def test_answers_and_cost_are_the_in_process_ones(up: LocalRoles) -> None:
     for each in (out, two):
         right(each, MIXED)
     assert out.cost is not None and inside.cost is not None and two.cost is not None
-    assert (out.cost.bytes, out.cost.rounds, out.cost.dealer_bytes) == (
-        inside.cost.bytes, inside.cost.rounds, inside.cost.dealer_bytes)
-    assert (two.cost.bytes, two.cost.dealer_bytes) == (inside.cost.bytes, inside.cost.dealer_bytes)
+    requests, more = divmod(out.cost.rounds - inside.cost.rounds, 3)  # the check of one-hot rows, and nothing else
+    checked = (out.cost.bytes - inside.cost.bytes - 64 * requests) / 112  # words and segments of all tokens
+    assert requests > 0 and not more and checked.is_integer() and 0 < checked < 200
+    assert (two.cost.bytes, two.cost.dealer_bytes) == (out.cost.bytes, out.cost.dealer_bytes)
+    assert out.cost.dealer_bytes >= inside.cost.dealer_bytes
     assert inside.cost.rounds / 2 <= two.cost.rounds < inside.cost.rounds
     assert [c for c in out.cost.children] == [c for c in inside.cost.children]
 
@@ -172,7 +174,7 @@ def test_material_made_ahead_serves_without_the_dealer(up: LocalRoles, capsys: p
         up.wait_ready()
         right(ask(up))
         right(ask(up, "Dull"), "Dull")  # 3 tokens: dealt before, used after
-        with pytest.raises(ProtocolError, match=r"dealer .* does not answer"):
+        with pytest.raises(ProtocolError, match="the dealer does not answer"):
             ask(up)
     finally:
         up.start("dealer")

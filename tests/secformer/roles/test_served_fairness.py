@@ -20,20 +20,19 @@ from typing import Any
 import numpy as np
 import pytest
 from links_lab import identity
-from roles_lab import TEXT, ask, logged, right, until
+from roles_lab import TEXT, ask, blank_keys, logged, right, until
 
 from secformer import connect, demo_model
 from secformer.mpc.errors import ProtocolError, SecformerError
 from secformer.mpc.net.tls import client_context, host_name
-from secformer.mpc.ring import word_type
 from secformer.roles.asking import Busy
 from secformer.roles.certificates import REVOKED, init, issue, revoke
-from secformer.roles.messages import Half, pack_half
+from secformer.roles.messages import Half, most_bytes, pack_half
 from secformer.roles.trial import LocalRoles
 
 CLIENTS = ("alice", "mallory", "bob", "carol")
 SETTINGS = {"queue": 40, "client_requests": 20, "half_deadline": 4.0, "max_body_mb": 64, "client_mb": 100,
-            "held_mb": 400, "max_tokens": 4096, "deadline": 20.0, "dealer_wait": 2.0, "request_deadline": 60.0}
+            "held_mb": 400, "max_tokens": 200_000, "deadline": 20.0, "dealer_wait": 2.0, "request_deadline": 60.0}
 BUDGETS = "[budgets]\n[budgets.clients.bob]\nrequests_per_day = 2\n"
 
 
@@ -68,14 +67,13 @@ class Posting:
     """Half a request that a client sends to one party, in a thread of its own."""
 
     def __init__(self, up: LocalRoles, client: str, rank: int, *, mb: int = 0, request: str = ""):
-        lengths, words = np.array([4]), None
+        lengths, inputs = np.array([4]), up.public.inputs
         if mb:
-            row = up.public.columns * np.dtype(word_type(up.public.width)).itemsize
-            lengths = np.full((mb << 20) // row // 100, 100)
-            words = np.zeros((int(lengths.sum()), up.public.columns), word_type(up.public.width))
+            each = most_bytes(inputs, True, 1) - most_bytes(inputs, True, 0)
+            lengths = np.full((mb << 20) // each // 100, 100)
         self._body = pack_half(Half(request or os.urandom(16).hex(), up.public.digest, lengths,
-                                    np.ones((len(lengths), int(lengths.max())), bool), words=words,
-                                    seed=None if mb else bytes(32)))
+                                    np.ones((len(lengths), int(lengths.max())), bool),
+                                    keys=blank_keys(inputs, int(lengths.sum()))))
         self._up, self._client, self._rank = up, client, rank
         self.status, self.said, self.after = 0, "", ""
         self._thread = threading.Thread(target=self._post, daemon=True)

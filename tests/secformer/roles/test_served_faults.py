@@ -24,7 +24,19 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from roles_lab import LONG, TEXT, Asking, ask, in_the_middle, logged, no_serial_twice, right, serials, until
+from roles_lab import (
+    LONG,
+    TEXT,
+    Asking,
+    ask,
+    blank_keys,
+    in_the_middle,
+    logged,
+    no_serial_twice,
+    right,
+    serials,
+    until,
+)
 
 from secformer import __version__, connect, demo_model
 from secformer.models.run.decoding import new_tokens
@@ -243,7 +255,9 @@ def posted(up: LocalRoles, body: bytes, headers: dict[str, str] | None = None, p
 def half(up: LocalRoles, **changes: object) -> bytes:
     public = up.public
     facts = {"request": os.urandom(16).hex(), "model": public.digest, "lengths": np.array([4]),
-             "mask": np.ones((1, 4), bool), "seed": bytes(32)}
+             "mask": np.ones((1, 4), bool)}
+    if not changes.keys() & {"seed", "words"}:
+        facts["keys"] = blank_keys(public.inputs, 4)
     return pack_half(Half(**facts | changes))  # type: ignore[arg-type]
 
 
