@@ -99,6 +99,7 @@ OTHERS: dict[str, str] = {
     "secformer/roles/test_malicious_clients.py": "engines that get rows which no text has",
     "secformer/roles/test_recorded.py": "engines and the dealer on models of a GPU",
     "secformer/roles/test_audited.py": "one request in the logs of all roles",
+    "secformer/roles/test_unwritable_audit.py": "all roles, while the disk refuses the lines of their audit logs",
     "secformer/roles/test_rollback.py": "all roles together, when their state was restored, cloned or set back",
     "secformer/roles/test_theft.py": "what a thief of all roles' files reads",
     "secformer/roles/test_served.py": "all roles together, as users meet them",

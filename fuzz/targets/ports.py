@@ -30,6 +30,7 @@ from secformer.roles.asking import PartyConnection
 from secformer.roles.audit import Unaudited
 from secformer.roles.budgets import JOURNAL, Ledger
 from secformer.roles.connections import client_protocol
+from secformer.roles.health import application
 from secformer.roles.jobs import Jobs
 from secformer.roles.messages import Answer, Half
 from secformer.roles.monitoring import PartyMetrics, Status
@@ -163,7 +164,8 @@ def clients_port(folder: Path) -> Iterator[Read]:
 
 @contextmanager
 def health_port(folder: Path) -> Iterator[Read]:
-    with serving(party(folder).health(), H11Protocol) as read:
+    web = party(folder)
+    with serving(application(web.reason, web._metrics), H11Protocol) as read:
         yield read
 
 
