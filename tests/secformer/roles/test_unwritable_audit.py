@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from roles_lab import logged, until
-from tiny_chat_lab import measured_chat
+from tiny_chat_lab import MESSAGES, measured_chat
 
 from secformer import connect
 from secformer.mpc.errors import ProtocolError
@@ -123,7 +123,7 @@ def test_a_dealer_that_must_log_deals_nothing(up: LocalRoles) -> None:
 def test_nothing_was_lost_and_steps_have_receipts(up: LocalRoles, tmp_path: Path) -> None:
     file = tmp_path / "receipts.jsonl"
     with connect(up.settings("client"), receipts=file) as model:
-        assert 1 <= len(model.generate("hi", max_new_tokens=3).tokens) <= 3
+        assert 1 <= len(model.generate(MESSAGES, max_new_tokens=3).tokens) <= 3
     kept = [Statement.read(json.loads(line)["receipts"][0]["statement"]) for line in file.read_text().splitlines()]
     assert len(kept) >= 1 and len({each.request for each in kept}) == len({each.run for each in kept}) == len(kept)
     authority = Authority(up.role_folder("client") / "authority.pem")
