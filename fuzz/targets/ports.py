@@ -27,10 +27,13 @@ from secformer.mpc.errors import SecformerError
 from secformer.mpc.meter import Cost
 from secformer.mpc.net.tls import Identity
 from secformer.roles.asking import PartyConnection
+from secformer.roles.audit import Unaudited
+from secformer.roles.budgets import JOURNAL, Ledger
 from secformer.roles.connections import client_protocol
+from secformer.roles.health import application
 from secformer.roles.jobs import Jobs
 from secformer.roles.messages import Answer, Half
-from secformer.roles.monitoring import Metrics, Status
+from secformer.roles.monitoring import PartyMetrics, Status
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
 from secformer.roles.web import Web
@@ -106,7 +109,8 @@ def party(folder: Path) -> Web:
     jobs, status = Prompt(8), Status()
     status.set_ready()
     public = PublicModel.load(Path(__file__).parent / "client")
-    return Web(settings, public, jobs, status, Metrics(status, jobs), Sessions(settings, lambda: None, 1))  # type: ignore
+    return Web(settings, public, jobs, status, PartyMetrics(status, jobs), Sessions(settings, lambda: None, 1),  # type: ignore
+               Ledger(settings.budgets, folder / JOURNAL), Unaudited())
 
 
 @contextmanager
@@ -160,7 +164,8 @@ def clients_port(folder: Path) -> Iterator[Read]:
 
 @contextmanager
 def health_port(folder: Path) -> Iterator[Read]:
-    with serving(party(folder).health(), H11Protocol) as read:
+    web = party(folder)
+    with serving(application(web.reason, web._metrics), H11Protocol) as read:
         yield read
 
 
