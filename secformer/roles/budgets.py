@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TextIO
 
-from secformer.mpc.dealer.serials import sync_folder
+from secformer.mpc.dealer.serials import owner_only, sync_folder
 from secformer.mpc.errors import SecformerError, SettingsError, StoreError
 
 DAY = 86400    # seconds
@@ -209,7 +209,7 @@ class Ledger:
     def _sum_up(self) -> None:
         """Writes the journal anew, with one line for each client, and goes on from there."""
         part = self._path.with_suffix(".part")
-        with part.open("w", encoding="utf-8") as file:
+        with open(part, "w", encoding="utf-8", opener=owner_only) as file:
             file.writelines(json.dumps([self._day, client, *both]) + "\n" for client, both in self._asked.items())
             file.flush()
             os.fsync(file.fileno())
@@ -217,10 +217,13 @@ class Ledger:
         sync_folder(self._path.parent)
         if self._file is not None:
             self._file.close()
-        self._file, self._count = self._path.open("a", encoding="utf-8"), len(self._asked)
+        self._file, self._count = self._opened(), len(self._asked)
+
+    def _opened(self) -> TextIO:
+        return open(self._path, "a", encoding="utf-8", opener=owner_only)
 
     def _write(self, line: list[Any]) -> None:
-        file = self._path.open("a", encoding="utf-8") if self._file is None else self._file
+        file = self._opened() if self._file is None else self._file
         file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from secformer.mpc.dealer.serials import owner_only
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.tls import ROLES, host_name
 from secformer.roles.settings import ClientSettings, DealerSettings, PartySettings, load_client, template
@@ -145,7 +145,7 @@ def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_
         _write_list(folder, authority, signer, {})
     for each in ("authority.pem", REVOKED):
         _write(target / each, (folder / AUTHORITY / each).read_bytes())
-    with (folder / AUTHORITY / ISSUED).open("a", encoding="utf-8") as file:
+    with open(folder / AUTHORITY / ISSUED, "a", encoding="utf-8", opener=owner_only) as file:
         file.write(json.dumps({"name": name, "role": role, "serial": f"{certificate.serial_number:x}",
                                "until": until.isoformat(timespec="seconds")}) + "\n")
     if first is not None and not (target / f"{name}.toml").exists():
@@ -277,7 +277,7 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with open(part, "xb", opener=owner_only) as file:
         file.write(pem)
     part.replace(path)
 

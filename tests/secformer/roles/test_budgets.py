@@ -186,3 +186,15 @@ def test_without_budgets_nothing_is_written(tmp_path: Path, opened: Open, caplog
         for _ in range(10):
             spend(ledger, "bob", 10**9)
     assert (tmp_path / "log").read_text() == "" and not caplog.records and ledger.share() == 0.0
+
+
+def test_the_journal_is_its_owner_s_alone(tmp_path: Path, opened: Open, clock: Clock) -> None:
+    path = tmp_path / "log"
+    for _ in range(2):
+        ledger = opened(path)
+        assert path.stat().st_mode & 0o777 == 0o600
+        spend(ledger, "bob", 1)
+        clock.now += DAY
+        spend(ledger, "bob", 1)
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.chmod(0o644)  # as an older version left it

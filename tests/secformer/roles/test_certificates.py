@@ -71,7 +71,7 @@ def test_certificate_and_key_fit_and_contexts_take_them(made: Path, role: str) -
 def test_keys_and_folders_are_their_owners_alone(made: Path) -> None:
     keys = sorted(made.rglob("*.key"))
     assert [key.stem for key in keys] == ["authority", "client", "dealer", "party0", "party1"]
-    assert {stat.S_IMODE(key.stat().st_mode) for key in keys} == {0o600}
+    assert {stat.S_IMODE(key.stat().st_mode) for key in (*keys, made / "authority" / ISSUED)} == {0o600}
     assert {stat.S_IMODE(p.stat().st_mode) for p in [made, *made.iterdir()]} == {0o700}
     assert not list(made.rglob("*.part"))
     assert not [p for role in ROLES for p in (made / role).iterdir() if p.name == "authority.key"]
