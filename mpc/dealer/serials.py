@@ -26,7 +26,7 @@ class Serials:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if cut or len(lines) > KEPT:
             self._tidy(lines if len(lines) <= KEPT else self._summary())
-        self._file = open(path, "a", encoding="ascii", opener=owner_only)
+        self._file = os.fdopen(owner_only(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a", encoding="ascii")
         sync_folder(path.parent)  # a journal that a power cut takes away would make every serial new
 
     def _load(self, path: Path) -> tuple[list[str], str]:
@@ -124,7 +124,7 @@ class Serials:
                                 f"this role's state restored from a backup, or its peer's?")
 
 
-def owner_only(path: str, flags: int) -> int:
+def owner_only(path: str | Path, flags: int) -> int:
     """For `open(..., opener=owner_only)`: a file that only its owner may read, also where it was there before."""
     handle = os.open(path, flags, 0o600)
     os.fchmod(handle, 0o600)

@@ -22,7 +22,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from secformer.mpc.dealer.serials import owner_only
 from secformer.mpc.errors import SettingsError
+from secformer.mpc.net.notes import text
 from secformer.mpc.net.tls import ROLES, host_name
+from secformer.mpc.strict_json import read_own
 from secformer.roles.settings import ClientSettings, DealerSettings, PartySettings, load_client, template
 
 AUTHORITY = "authority"
@@ -35,8 +37,10 @@ LOOPBACK = "127.0.0.1"
 HERE = {LOOPBACK: LOOPBACK, "localhost": LOOPBACK, "::1": "::1"}  # names of this machine, and the addresses to bind
 EVERYWHERE, EVERYWHERE_IPV6 = "0.0.0.0", "::"
 MODEL, CLIENT_MODEL = "model.safetensors", "model"
+MOST_SERIAL = 1 << 159  # serial numbers are below (RFC 5280)
 LONGEST_NAME = 64  # characters of a common name (RFC 5280)
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}")
+_SERIAL = re.compile(r"[1-9a-f][0-9a-f]*")
 _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _TAKEN = frozenset({AUTHORITY, *ROLES} - {"client"})
 
@@ -57,6 +61,26 @@ class Revoked:
 
     name: str
     serial: int
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A certificate in the record of those that were issued."""
+
+    name: str
+    serial: int
+    until: datetime
+
+    @classmethod
+    def read(cls, line: str) -> _Row:
+        """Raises ValueError, KeyError, TypeError."""
+        row = read_own(line)
+        digits, until = text(row["serial"]), datetime.fromisoformat(text(row["until"]))
+        if not (_SERIAL.fullmatch(digits) and int(digits, 16) < MOST_SERIAL):
+            raise ValueError(f"a serial number has hexadecimal digits 0-9 and a-f, got {digits[:64]!r}")
+        if until.tzinfo is None:
+            raise ValueError(f"a time states its zone, got {row['until'][:64]!r}")
+        return cls(text(row["name"]), int(digits, 16), until)
 
 
 def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping[str, int] | None = None,
@@ -163,11 +187,13 @@ def revoke(folder: Path, name: str, *, serial: int | None = None, old: bool = Fa
     """
     authority, signer = _load_authority(folder / AUTHORITY)
     now = datetime.now(UTC)
-    known = [row for row in _issued(folder / AUTHORITY / ISSUED) if row["name"] == name]
+    if serial is not None and not 0 < serial < MOST_SERIAL:
+        raise SettingsError(f"a serial number lies above 0 and has at most 159 bits (RFC 5280), got {serial:x}")
+    known = [row for row in _issued(folder / AUTHORITY / ISSUED) if row.name == name]
     if serial is None and not known:
         raise SettingsError(f"the authority in {folder / AUTHORITY} has no record of a certificate of {name!r}; check "
                             f"the name, or give the serial number (`openssl x509 -in FILE -noout -serial`)")
-    serials = [int(row["serial"], 16) for row in known if datetime.fromisoformat(row["until"]) > now]
+    serials = [row.serial for row in known if row.until > now]
     wanted = [serial] if serial is not None else serials[:-1] if old else serials
     before = _revoked(folder / AUTHORITY / REVOKED)
     made = [Revoked(name, each) for each in dict.fromkeys(wanted) if each not in before]
@@ -179,12 +205,9 @@ def revoke(folder: Path, name: str, *, serial: int | None = None, old: bool = Fa
     return made
 
 
-def _issued(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
+def _issued(path: Path) -> list[_Row]:
     try:
-        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        return [{key: str(row[key]) for key in ("name", "serial", "until")} for row in rows]
+        return [_Row.read(line) for line in path.read_text("utf-8").split("\n") if line] if path.exists() else []
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingsError(f"{path}, the record of issued certificates, cannot be read ({type(error).__name__}: "
                             f"{error}); mend or remove it, and revoke by serial number") from error
