@@ -39,6 +39,10 @@ class Busy(ProtocolError):
         self.after = after
 
 
+class _Silent(PeerLost):
+    """A party did not answer in time. To ask again would take as long once more, under an id that it knows."""
+
+
 class Left(ProtocolError):
     """This client hung up because the other party failed."""
 
@@ -123,8 +127,8 @@ class PartyConnection:
         kept = self._connection is not None
         try:
             return self._once(method, path, body, headers or {}, most)
-        except PeerLost:
-            if not kept or self._left:
+        except PeerLost as error:
+            if not kept or self._left or isinstance(error, _Silent):
                 raise
         return self._once(method, path, body, headers or {}, most)  # the party had hung up since the last one
 
@@ -157,8 +161,8 @@ class PartyConnection:
                 raise ProtocolError(f"the server at {self._shown} is not {self._role}: {error.verify_message}; "
                                     f"check the address and the certificates") from error
             if isinstance(error, TimeoutError):
-                raise PeerLost(f"{self._role} at {self._shown} did not answer within "
-                               f"{self._deadline + GRACE:g} s") from error
+                raise _Silent(f"{self._role} at {self._shown} did not answer within "
+                              f"{self._deadline + GRACE:g} s") from error
             raise PeerLost(f"{self._role} at {self._shown} does not answer or hung up ({error}); check that it is "
                            f"running and, in its log, that it accepts this client's certificate") from error
         if response.status != 200:

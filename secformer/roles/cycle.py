@@ -190,7 +190,7 @@ class Cycle:
             if needs.state != taken.state:
                 raise ForClients("the parties do not keep the same of this session; begin a new one")
             key = self._supply.burn(taken.space, taken.serial, (offer.nonce, taken.nonce), needs.plan)
-        except SecformerError as error:
+        except (SecformerError, OSError) as error:  # such as a full disk, which must not end the link either
             return None, f"party 0: {for_client(error, taken.request, job.client)}"
         return Work(job, taken, needs.plan, key, stepping=needs.stepping), ""
 

@@ -210,7 +210,7 @@ class Web:
         except InputError as error:
             raise Refusal(400, "bad request", str(error)) from error
         except SecformerError as error:
-            told = for_client(error, half.request, request.scope[PEER].name)
+            told = for_client(error, half.request, peer.name)
             raise Refusal(500, type(error).__name__, told) from error
         finally:
             leaving.cancel()

@@ -375,6 +375,17 @@ def test_without_material_both_clients_hear_which_party_lacks_it(parties: tuple[
         assert future.result(30)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_full_disk_refuses_the_request_and_keeps_the_link(parties: tuple[Party, Party], rank: int) -> None:
+    parties[rank].supply.problem = OSError(28, "No space left on device", "/srv/state/serials.log")
+    for future in [party.ask("a") for party in parties]:
+        said = str(future.exception(30))
+        assert f"party {rank}: something unexpected happened" in said and "/srv" not in said
+    parties[rank].supply.problem = None
+    for future in [party.ask("b") for party in parties]:
+        assert future.result(30)
+
+
 def test_a_new_epoch_at_the_dealer_ends_the_link(parties: tuple[Party, Party]) -> None:
     leader, follower = parties
     follower.supply.problem, follower.supply.moved_on = ForClients("another epoch"), True
