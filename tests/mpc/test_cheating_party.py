@@ -52,7 +52,8 @@ def test_a_cheating_party_reads_a_word_from_the_check_of_rows(word: int, monkeyp
         return under(words, kernels)
 
     monkeypatch.setattr(unit_rows.Stream, "under", tossed)
-    row, mask = np.zeros((1, WORDS), np.uint64), np.random.default_rng(word).integers(0, 2**64, (1, WORDS), dtype=np.uint64)
+    row = np.zeros((1, WORDS), np.uint64)
+    mask = np.random.default_rng(word).integers(0, 2**64, (1, WORDS), dtype=np.uint64)
     row[0, word] = 1
     wrong = mask.copy()
     wrong[0, 3:4] += np.uint64(1)
