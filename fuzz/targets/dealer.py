@@ -73,5 +73,6 @@ def _words(facts: Any) -> int:
         return 0
 
 
-TARGETS = (Target("dealer", ("secformer/roles/dealer_server.py", "secformer/roles/dealing.py"), dealers,
+TARGETS = (Target("dealer", ("secformer/roles/dealer_server.py", "secformer/roles/dealing.py",
+                             "secformer/roles/asks.py"), dealers,
                   json_text(signed), below=("secformer.mpc.dealer.plan",)),)

@@ -32,7 +32,8 @@ REVOKED = "revoked.pem"  # the authority's list of revoked certificates; each ro
 ISSUED = "issued.jsonl"  # what the authority has issued, one JSON object per line
 AUTHORITY_DAYS, ROLE_DAYS = 3650, 398
 SKEW = timedelta(days=1)  # certificates are valid from a day before they are made, for clocks that are behind
-PORTS = {"dealer": 8440, "link": 8441, "party0": 8442, "party1": 8443, "metrics0": 9442, "metrics1": 9443}
+PORTS = {"dealer": 8440, "link": 8441, "party0": 8442, "party1": 8443, "metrics0": 9442, "metrics1": 9443,
+         "dealer_metrics": 9440}
 LOOPBACK = "127.0.0.1"
 HERE = {LOOPBACK: LOOPBACK, "localhost": LOOPBACK, "::1": "::1"}  # names of this machine, and the addresses to bind
 EVERYWHERE, EVERYWHERE_IPV6 = "0.0.0.0", "::"
@@ -119,7 +120,8 @@ def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping
             "metrics": (LOOPBACK, on[f"metrics{rank}"]), **(parties or {}),
         }
         _write_settings(folder, role, PartySettings, values)
-    _write_settings(folder, "dealer", DealerSettings, {"listen": (here["dealer"], on["dealer"]), "state": "state"})
+    _write_settings(folder, "dealer", DealerSettings, {
+        "listen": (here["dealer"], on["dealer"]), "state": "state", "metrics": (LOOPBACK, on["dealer_metrics"])})
     _write_settings(folder, "client", ClientSettings, {
         "party0": (at["party0"], on["party0"]), "party1": (at["party1"], on["party1"]), "model": CLIENT_MODEL})
     return made

@@ -56,7 +56,7 @@ class Supply:
         return {"live": max((serial for _, serial in self.burnt), default=-1)}
 
     def take(self, plan: Plan, others: dict[str, int], nonce: bytes, cache: str | None = None,
-             kept: Any = ()) -> Supplied:
+             kept: Any = (), request: str = "") -> Supplied:
         if self.problem is not None:
             raise self.problem
         self.given.append(Corrections())
