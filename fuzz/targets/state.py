@@ -154,7 +154,7 @@ def budgets(folder: Path) -> Iterator[Read]:
         counted = []
         for _ in range(2):
             with closing(Ledger(Budgets(Budget(1, 1)), path, lambda: 20_000.5 * DAY)) as ledger:
-                counted.append((ledger._day, dict(ledger._asked), ledger.share()))
+                counted.append((ledger.share(), ledger._day, dict(ledger._asked)))  # a share is of today
                 for client in (*list(ledger._asked)[:4], "new"):
                     for _ in range(2):
                         with suppress(BudgetSpent):

@@ -33,6 +33,7 @@ LAYERS = "layers"  # the size in which a student may differ from its teacher
 SENTENCE = "sentence_embedding"                 # the result that a sentence-transformers folder is for
 HIDDEN = ("last_hidden_state", "pooler_output")  # results that are no head's
 LATER = "later"    # key of a field's metadata
+PLAIN = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,)}  # what JSON has for a field's type
 Rows = Callable[[str, tuple[int, int], np.ndarray], Any]  # looks up a table's rows, by its name, shape and places
 
 
@@ -96,8 +97,11 @@ class Architecture(ABC):
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Self:
-        """The inverse of `facts`. Raises TypeError for other keys."""
+        """The inverse of `facts`. Raises TypeError for other keys, and for values of other types."""
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+        for f in fields(cls.spec_type):
+            if f.name in values and type(values[f.name]) not in PLAIN.get(str(f.type), (type(values[f.name]),)):
+                raise TypeError(f"{f.name} must be of type {f.type}, got {type(values[f.name]).__name__}")
         return cls(cls.spec_type(**values))
 
     def facts(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
@@ -94,9 +94,9 @@ class Authority:
 
 def require_signature(signed: Signed, purpose: str, text: str) -> None:
     """Raises AuthError unless the certificate's key signed this text for this purpose."""
-    key = _parsed(signed.certificate).public_key()
-    message = _message(purpose, text)
+    leaf, message = _parsed(signed.certificate), _message(purpose, text)
     try:
+        key = leaf.public_key()
         signature = b64decode(signed.signature, validate=True)
         if isinstance(key, ec.EllipticCurvePublicKey):
             key.verify(signature, message, ec.ECDSA(HASH))
@@ -106,7 +106,7 @@ def require_signature(signed: Signed, purpose: str, text: str) -> None:
             key.verify(signature, message, PSS, HASH)
         else:
             raise AuthError(f"signatures of a {type(key).__name__} are not known; keys are ECDSA, Ed25519 or RSA")
-    except (InvalidSignature, ValueError) as error:
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError) as error:
         raise AuthError("the signature does not fit: the text, the signature or the certificate was changed") from error
 
 
@@ -115,7 +115,7 @@ def role_in(certificate: str) -> str:
     try:
         names = _parsed(certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         found = names.get_values_for_type(x509.DNSName)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         found = []
     return role_of({"subjectAltName": tuple(("DNS", name) for name in found)})
 

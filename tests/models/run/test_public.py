@@ -31,6 +31,8 @@ def test_the_description_survives_json(provisioned: Path) -> None:
     (lambda f: f.update(series=[[1]]), "unpack"),
     (lambda f: f["books"]["2"].__setitem__(0, 99), "IndexError"),
     (lambda f: f.update(names=None), "TypeError"),
+    (lambda f: f["spec"].update(heads=".."), "heads must be of type int, got str"),
+    (lambda f: f["spec"].update(layers=True), "layers must be of type int, got bool"),
     (lambda f: f.update(width=10**400, frac=1e300), "1e.300"),
 ])
 def test_an_altered_description_is_refused(provisioned: Path, tmp_path: Path, change: Any, said: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from base64 import b64encode
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
@@ -117,6 +118,20 @@ def test_a_certificate_out_of_its_time_or_revoked_does_not_do(tmp_path: Path, mo
 def test_headers_that_are_none(header: str) -> None:
     with pytest.raises(AuthError):
         Receipt.from_header(header)
+
+
+@pytest.mark.parametrize(("good_bytes", "bad_bytes"), [
+    (b"\x2a\x86\x48\xce\x3d\x02\x01", b"\x00\x86\x48\xce\x3d\x02\x01"), (b"\x42\x00\x04", b"\x42\x00\x05")],
+    ids=["kind", "point"])
+def test_a_certificate_whose_key_is_none(roles: Path, good_bytes: bytes, bad_bytes: bytes) -> None:
+    """Found by fuzzing: the library reads the key when it is asked for."""
+    good = receipt(roles)
+    inside = ssl.PEM_cert_to_DER_cert(good.signed.certificate)
+    assert good_bytes in inside
+    changed = ssl.DER_cert_to_PEM_cert(inside.replace(good_bytes, bad_bytes, 1))
+    bad = Receipt(good.statement, Signed(good.signed.signature, changed))
+    with pytest.raises(AuthError, match="the signature does not fit"):
+        checked(bad, "party0", None)
 
 
 @pytest.mark.parametrize("certificate", ["", "x", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
