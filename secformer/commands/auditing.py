@@ -42,7 +42,7 @@ def _receipt(args: argparse.Namespace) -> None:
     from secformer.roles.signing import Authority
     from secformer.views import audited
 
-    verdict = verify([Path(path) for path in args.paths], logs=[[Path(path) for path in log] for log in args.log],
+    verdict = verify([Path(path) for path in args.paths], logs=[[Path(log)] for log in args.log],
                      authority=Authority(Path(args.authority)) if args.authority else None)
     show(args, audited.receipts_json(verdict), audited.receipts(verdict))
     if verdict.bad is not None:
@@ -74,6 +74,6 @@ def add(commands: Commands) -> None:
     p.add_argument("--head", action="append", default=[], metavar="N:HASH",
                    help="a line that the log must have; may be given several times")
     p.add_argument("--after", metavar="N:HASH", help="the last line of earlier files, which are kept elsewhere")
-    p.add_argument("--log", action="append", nargs="+", default=[], metavar="PATH",
+    p.add_argument("--log", action="append", default=[], metavar="PATH",
                    help="a party's audit log, whole, which must have the receipts' lines; may be given once for each "
                         "party")

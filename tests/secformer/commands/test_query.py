@@ -20,7 +20,8 @@ class Parties:
     def __init__(self) -> None:
         self.asked: list[Any] = []
 
-    def __call__(self, settings: str, *, guard: str) -> Self:
+    def __call__(self, settings: str, *, guard: str, receipts: str | None) -> Self:
+        assert receipts is None
         self.asked.append(settings)
         self.guard = guard
         return self
