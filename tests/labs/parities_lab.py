@@ -53,19 +53,19 @@ def verdict(view: View, *, most: int | None = None, after: bool = True) -> Verdi
         start += len(bits)
     found = [f"{names[i]}" for i in np.flatnonzero(_far(_ones(_packed(every)), N))]
     pick = np.concatenate(chosen)
-    unfair, parities = _pairs(every[pick], after)
+    parities = len(every) + len(pick) * (len(pick) - 1) // 2 + after * len(pick) ** 2
+    parities += sum(len(bits) * N for part, bits in parts if part.opened)
+    letters = {group: _letters(parts, group) for group in sorted({p.group for p, _ in parts if p.group >= 0})}
+    parities += sum(1 << len(those) for those in letters.values())
+    assert parities <= MOST_PARITIES, f"{parities} parities in one view; use fewer bits"
+    unfair = _pairs(every[pick], after)
     found += [f"{names[pick[i]]} and {names[pick[j]]}{' of the next sample' if after else ''}"
               for i, j, after in unfair]
-    parities += len(every)
     for part, bits in parts:
         if part.opened:
             found += [f"{part.name} and the same at distance {lag}" for lag in _lags(bits)]
-            parities += len(bits) * N
-    for group in sorted({p.group for p, _ in parts if p.group >= 0}):
-        letters = _letters(parts, group)
-        found += [f"correlation {group}: {' and '.join(which)}" for which in _words(letters)]
-        parities += 1 << len(letters)
-    assert parities <= MOST_PARITIES, f"{parities} parities in one view; use smaller windows"
+    for group, those in letters.items():
+        found += [f"correlation {group}: {' and '.join(which)}" for which in _words(those)]
     return Verdict(found, parities)
 
 
@@ -92,7 +92,7 @@ def _far(ones: np.ndarray, n: int) -> np.ndarray:
     return np.asarray(np.abs(2 * ones - n) >= T * math.sqrt(n))
 
 
-def _pairs(bits: np.ndarray, after: bool) -> tuple[list[tuple[int, int, bool]], int]:
+def _pairs(bits: np.ndarray, after: bool) -> list[tuple[int, int, bool]]:
     """Pairs of bits of one sample, and of a sample and its next, that are not fair."""
     found, here = [], _packed(bits)
     now, then = _packed(bits[:, :-1]), _packed(bits[:, 1:])
@@ -101,7 +101,7 @@ def _pairs(bits: np.ndarray, after: bool) -> tuple[list[tuple[int, int, bool]], 
         found += [(i, int(i + 1 + j), False) for j in np.flatnonzero(rest)]
         if after:
             found += [(i, int(j), True) for j in np.flatnonzero(_far(_ones(now[i] ^ then), N - 1))]
-    return found, len(bits) * (len(bits) - 1) // 2 + after * len(bits) ** 2
+    return found
 
 
 def _lags(bits: np.ndarray) -> list[int]:
