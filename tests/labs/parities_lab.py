@@ -40,9 +40,9 @@ class Verdict:
     parities: int
 
 
-def verdict(view: View, *, most: int | None = None, after: bool = True) -> Verdict:
+def verdict(view: View, *, most: int | None = None, letters: int = LETTERS, after: bool = True) -> Verdict:
     """Tests a view. With `most`, only so many bits of each part (spread evenly) go into the pairs. Without `after`, the
-    next sample is left out."""
+    next sample is left out. `letters` bits of each correlation have all their parities tested."""
     parts = [(p, _bits_of(p)) for p in view.parts]
     every = np.concatenate([bits for _, bits in parts])
     names = [f"{p.name}[{c}]" for p, bits in parts for c in range(len(bits))]
@@ -55,8 +55,8 @@ def verdict(view: View, *, most: int | None = None, after: bool = True) -> Verdi
     pick = np.concatenate(chosen)
     parities = len(every) + len(pick) * (len(pick) - 1) // 2 + after * len(pick) ** 2
     parities += sum(len(bits) * N for part, bits in parts if part.opened)
-    letters = {group: _letters(parts, group) for group in sorted({p.group for p, _ in parts if p.group >= 0})}
-    parities += sum(1 << len(those) for those in letters.values())
+    words = {group: _letters(parts, group, letters) for group in sorted({p.group for p, _ in parts if p.group >= 0})}
+    parities += sum(1 << len(those) for those in words.values())
     assert parities <= MOST_PARITIES, f"{parities} parities in one view; use fewer bits"
     unfair = _pairs(every[pick], after)
     found += [f"{names[pick[i]]} and {names[pick[j]]}{' of the next sample' if after else ''}"
@@ -64,7 +64,7 @@ def verdict(view: View, *, most: int | None = None, after: bool = True) -> Verdi
     for part, bits in parts:
         if part.opened:
             found += [f"{part.name} and the same at distance {lag}" for lag in _lags(bits)]
-    for group, those in letters.items():
+    for group, those in words.items():
         found += [f"correlation {group}: {' and '.join(which)}" for which in _words(those)]
     return Verdict(found, parities)
 
@@ -113,8 +113,8 @@ def _lags(bits: np.ndarray) -> list[int]:
     return sorted({int(lag) + 1 for lag in np.flatnonzero((np.abs(sums) >= T * math.sqrt(N)).any(axis=0))})
 
 
-def _letters(parts: Sequence[tuple[Part, np.ndarray]], group: int) -> list[tuple[str, np.ndarray]]:
-    """Up to LETTERS bits of a correlation, of the inputs and of what says which secret it is: from both ends of every
+def _letters(parts: Sequence[tuple[Part, np.ndarray]], group: int, most: int) -> list[tuple[str, np.ndarray]]:
+    """Up to so many bits of a correlation, of the inputs and of what says which secret it is: from both ends of every
     part's first word, in turn."""
     taking = [(p, bits) for p, bits in parts if not p.combined and p.group in (-1, group)]
     queues = []
@@ -122,9 +122,9 @@ def _letters(parts: Sequence[tuple[Part, np.ndarray]], group: int) -> list[tuple
         ends = [k for pair in zip(range(p.bits), reversed(range(p.bits)), strict=True) for k in pair]
         queues.append([(f"{p.name}[{k}]", bits[k]) for k in dict.fromkeys(ends)])
     letters: list[tuple[str, np.ndarray]] = []
-    while len(letters) < LETTERS and any(queues):
+    while len(letters) < most and any(queues):
         letters += [queue.pop(0) for queue in queues if queue]
-    return letters[:LETTERS]
+    return letters[:most]
 
 
 def _words(letters: Sequence[tuple[str, np.ndarray]]) -> list[list[str]]:
@@ -140,7 +140,7 @@ def _words(letters: Sequence[tuple[str, np.ndarray]]) -> list[list[str]]:
     return [[name for k, (name, _) in enumerate(letters) if s >> k & 1] for s in far.tolist()]
 
 
-def leaks(views: Sequence[View], *, most: int | None = None, after: bool = True) -> list[str]:
+def leaks(views: Sequence[View], *, most: int | None = None, letters: int = LETTERS, after: bool = True) -> list[str]:
     """What is wrong with both parties' views."""
     return [f"party {view.rank}: {what}" for view in views
-            for what in verdict(view, most=most, after=after).unfair[:20]]
+            for what in verdict(view, most=most, letters=letters, after=after).unfair[:20]]

@@ -10,7 +10,7 @@ that only its sender has, and a correction by one that only party 0 has. Secrets
 values, extreme ones among them. Two coins say which value it is. They stand among the bits of the view, so a view that
 depends on the secret is found by the same test.
 
-**What is worked out of a view** is no new word, so it may depend on others of the same view and tell nothing. Four
+**What is worked out of a view** is no new word, so it may depend on others of the same view and tell nothing. Five
 such pairs were met. All follow from what one party holds already:
 
 1. An opened word u = m + m', of which m is the party's own message, with u - v for an own word v of fewer bits than u:
@@ -24,7 +24,10 @@ such pairs were met. All follow from what one party holds already:
 3. The operand x - (-x) of a selection has shares 2 x_0 and 2 x_1, whose lowest bit is 0. Then m' = u - m in that bit.
    It is a public fact about shares, as is a bit that shifts in. Cases here use two secrets instead.
 
-4. A sketch <r, x> of a share, with public r, is even where all entries of r are. So unit rows here have many columns.
+4. A public number c enters a product as the shares c and 0, such as the first guess of an iteration; a share that is
+   multiplied by a public even number ends with zeros. Then an opening without the own mask is the message that came,
+   plus something public. Views of recipes, and of secrets that one party holds alone, leave these words out.
+5. A sketch <r, x> of a share, with public r, is even where all entries of r are. So unit rows here have many columns.
 
 What a check of unit rows opens is 0 for unit rows. Then the message is minus the party's own words, which is no news;
 `Watcher.open` makes sure of this, and leaves it out of the view.
@@ -110,8 +113,9 @@ class View:
         self.small.clear()
 
     def without_guesses(self) -> View:
-        """The view without what is worked out of it: who has no share of a secret would find a message twice."""
-        return replace(self, parts=[p for p in self.parts if not p.combined])
+        """The view without openings whose own mask was taken away: where the own share of an operand is public, as of a
+        public number, they are messages once more."""
+        return replace(self, parts=[p for p in self.parts if p.opened or not p.combined])
 
 
 def planes_of(kind: Kind, name: str, count: int) -> int:
