@@ -109,15 +109,15 @@ def rates(repeat: int) -> dict[str, float]:
     return found
 
 
-def plan_of(folder: ModelFolder, tokens: int, name: str, seed: int) -> Plan:
+def plan_of(folder: ModelFolder, tokens: int, name: str, seed: int, recorder: PlanRecorder | None = None) -> Plan:
     """The plan of one request: random ids, ranges measured on these, private embeddings. Sharing the weights is not
-    counted."""
+    counted. `recorder` is one that records more."""
     texts = {"input_ids": np.random.default_rng(seed).integers(5, VOCAB, (1, tokens))}
     recipe, fixed = recipe_named(name), FixedPoint()
     profile = measure(folder, texts, recipe=recipe)
     layout, batch = folder.layout(fixed, private=True), Batch(tuple(id_rows(texts, folder.architecture.inputs)))
     request = folder.architecture.inputs.private_halves(batch, layout[TABLE].width, bytes(32))[0].ghost()
-    recorder, kept = PlanRecorder(fixed), {}
+    recorder, kept = recorder or PlanRecorder(fixed), {}
 
     def load(s: Session, _: Any) -> None:
         kept[0] = load_weights(s, GhostTensors(layout))

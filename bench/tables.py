@@ -236,6 +236,20 @@ def doors(attacks: Mapping[str, Rows]) -> str:
          f"{r['recovered_seconds']:.1f}"] for port, rows in attacks.items() for kind, r in rows.items()))
 
 
+def authenticated(facts: Mapping[str, Any]) -> str:
+    """What MACs would cost, kind by kind, and what the prototype's product takes."""
+    lines = [[f"`{name}`" if name != "all" else name,
+              *(f"{row[key] / 1e6:,.0f}" for key in ("online", "online_macs", "dealer", "dealer_macs")),
+              f"{row['online_macs'] / row['online']:.1f} / {row['dealer_macs'] / row['dealer']:.1f}"]
+             for name, row in (*facts["kinds"].items(), ("all", facts["total"]))]
+    timed = [[f"{int(size):,}", *(f"{row[key]:,.1f}" for key in ("bare", "engine", "product", "check", "dealer")),
+              f"{row['over_bare']:.1f} / {row['over_engine']:.1f}"] for size, row in facts["milliseconds"].items()]
+    return "\n\n".join([
+        table(["correlation", "online MB", "with MACs", "dealer MB", "with MACs", "online / dealer, times"], lines),
+        table(["elements", "bare product, NumPy, ms", "engine's product", "with MACs, NumPy", "its check",
+               "its dealer", "product with MACs, times bare / engine"], timed)])
+
+
 def tables(path: Path) -> str:
     if path.stem in NAMED:
         return NAMED[path.stem]()
@@ -246,6 +260,8 @@ def tables(path: Path) -> str:
         return generate(facts["models"])
     if facts["bench"].startswith("families"):
         return families(facts["rows"])
+    if facts["bench"] == "authenticated":
+        return authenticated(facts)
     if facts["bench"] == "doors":
         return doors(facts["attacks"])
     if "tasks" in facts:

@@ -9,6 +9,7 @@ on. A hang or too much memory ends the process.
 from __future__ import annotations
 
 import hashlib
+import logging
 import resource
 import sys
 import traceback
@@ -44,6 +45,7 @@ def main(arguments: list[str]) -> None:
         from fuzz.targets import TARGETS
     target = {each.name: each for each in TARGETS}[arguments[1]]
     findings = Findings(Path(arguments[2]))
+    logging.disable(logging.WARNING)  # a reader may say much; a defect is logged as an error
     with scratch() as folder, target.open(folder) as read:
 
         def one(data: bytes) -> None:

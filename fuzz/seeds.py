@@ -16,7 +16,7 @@ import numpy as np
 
 from fuzz.target import CORPUS, scratch
 from fuzz.targets import bodies, channels, state
-from secformer.models.data.batch import blind_batch
+from secformer.models.data.batch import Batch, Row, blind_batch
 from secformer.models.families.folder import ModelFolder
 from secformer.models.ranges.profile import measure
 from secformer.models.run.provisioning import write_shares
@@ -28,11 +28,12 @@ from secformer.mpc.dealer.names import NONCE_BYTES
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.meter import Cost
+from secformer.mpc.net.tls import Handshake, Identity, client_context
 from secformer.mpc.net.wire import NOTE, Tag, pack_header
 from secformer.mpc.party import Party
 from secformer.mpc.prg import FORMAT
 from secformer.mpc.sessions.secure import SecureSession
-from secformer.roles.certificates import init
+from secformer.roles.certificates import AUTHORITY, ISSUED, init, issue
 from secformer.roles.epochs import Epoch, as_note
 from secformer.roles.link import Offer, Reply, Taken
 from secformer.roles.messages import Answer, Half, StepRequest, pack_answer, pack_half
@@ -70,7 +71,7 @@ def notes() -> None:
         heard(Offer({}, {"live": 4}, renew=True, nonce=NONCE)))
     put("takes", heard(Reply(Taken(HEX, "s", "p", "live", 5, "", "x", client="alice", nonce=NONCE), (HEX,))),
         heard(Reply(Taken(HEX, error="no"))), heard(Reply(renew=True)))
-    put("hellos", {"same": channels.SAME, "rank": 1, "opened": False})
+    put("hellos", {"same": channels.SAME, "rank": 1, "opened": False, "stored": [[0, 3], [7, 8]]})
     put("places", {"link": HEX, "place": 0, "places": 3})
     epoch = Epoch.fresh()
     epoch.runs["live"][0].drop(0, 3)
@@ -81,7 +82,7 @@ def notes() -> None:
 def messages() -> None:
     mask = np.array([[1, 1, 1], [1, 0, 0]], bool)
     lengths = np.array([3, 2])
-    words = np.arange(5 * bodies.COLUMNS, dtype=np.uint32).reshape(5, bodies.COLUMNS)
+    words = np.arange(5 * bodies.INPUTS.hidden, dtype=np.uint64).reshape(5, -1)
     one = np.ones((1, 2), bool)
     halves = (pack_half(Half(HEX, "cd" * 32, lengths, mask, words=words)),
               pack_half(Half(HEX, "cd" * 32, lengths, mask, seed=bytes(32))),
@@ -90,6 +91,9 @@ def messages() -> None:
     cost.child("linear").bytes = 7
     answer = pack_answer(Answer({"logits": np.arange(4, dtype=np.uint64).reshape(2, 2)}, 16, cost), bodies.REQUEST)
     put("halves", *halves)
+    batch = Batch(tuple(Row(np.array(ids), np.array([0, 1]), np.ones(2, np.int64)) for ids in ([3, 39], [0, 17])))
+    put("keys", *(pack_half(Half(HEX, "cd" * 32, batch.lengths, batch.mask, keys=keys))
+                  for keys in bodies.INPUTS.keys(batch, bytes(32))))
     put("answers", answer)
     reply = b"HTTP/1.1 %s\r\nContent-Type: application/%s\r\nContent-Length: %d\r\n\r\n%s"
     problem = json.dumps({"error": {"kind": "queue full", "message": "wait", "request": HEX}}).encode()
@@ -149,11 +153,12 @@ def _plans(public: PublicModel) -> None:
 def _ports(public: PublicModel) -> None:
     request = b"%s %s HTTP/1.1\r\nHost: party0\r\nContent-Length: %d\r\n\r\n%s"
     sizes, mask = np.array([2]), np.ones((1, 2), bool)
-    words = np.zeros((2, public.columns), np.uint64)
+    words = np.zeros((2, public.inputs.hidden), np.uint64)
     halves = (pack_half(Half(HEX, public.digest, sizes, mask, words=words)),
               pack_half(Half(HEX, public.digest, sizes, mask, seed=bytes(32))))
     put("clients-port", *(request % (b"POST", b"/v1/infer", len(half), half) for half in halves),
-        request % (b"GET", b"/v1/model", 0, b""), request % (b"DELETE", b"/v1/sessions/" + HEX.encode(), 0, b""),
+        *(request % (b"GET", path, 0, b"") for path in (b"/v1/model", b"/v1/hello")),
+        request % (b"DELETE", b"/v1/sessions/" + HEX.encode(), 0, b""),
         b"POST /v1/infer HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
     put("health-port", *(request % (b"GET", path, 0, b"") for path in (b"/healthz", b"/readyz", b"/metrics")))
 
@@ -163,6 +168,17 @@ def of_roles(folder: Path) -> None:
     for role, target in (("party0", "party"), ("dealer", "dealer"), ("client", "client")):
         put(f"{target}-settings", _without_comments((folder / role / f"{role}.toml").read_text("utf-8").splitlines()),
             *([(folder / role / f"{role}.toml").read_bytes()] if role == "dealer" else []))
+    budgets = b"requests_per_day = 5\n[budgets.clients.alice]\ntexts_per_day = 7\n"
+    put("party-settings", *((CORPUS / "party-settings" / "valid-0").read_bytes() + more for more in (b"", budgets)))
+    issue(folder, "client", name="alice")
+    row = json.loads((folder / AUTHORITY / ISSUED).read_text("utf-8").splitlines()[-1])
+    put("issued", row | {"until": "2999-12-31T23:59:59+00:00"})
+    own = folder / "client"
+    hands = Handshake(client_context(Identity(own / "authority.pem", own / "client.pem", own / "client.key")),
+                      server=False, expected="party0")
+    hands.complete(b"")
+    put("first-bytes", hands.outgoing.read(), b"GET / HTTP/1.1\r\n\r\n")
+    put("revoked", b"", b"\0\1\0\40\0", b"\x80\1\0\40\0")
     put("identity", b"", b"\1\0\40\0")
     put("authority", b"", b"\1\0\40\0")
 
@@ -172,7 +188,9 @@ def _without_comments(lines: Iterable[str]) -> bytes:
 
 
 def of_state(folder: Path) -> None:
-    put("epoch", state.epoch_file(folder / "state"))
+    put("epoch", state.epoch_file(folder / "state"), state.epoch_file(folder / "used", 5))
+    put("budgets", b'[20000, "alice", 3, 5]',
+        b'[19999, "bob", 1, 1]\n[20000, "bob", 1, 7]\n[20000, "alice", 0, 0]')
     journal = b"%s live 4\n%s stored =5\n%s stored =7-9\n" % ((b"ef" * 16,) * 3)
     put("journal", journal, journal + b"cut")
     file = state.sealed(folder)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 from fuzz.mutators import json_text
-from fuzz.target import Target, require, stateless
+from fuzz.target import Read, Target, require, stateless
+from secformer.mpc.net.door import LONGEST_RECORD, RECORD, opens_http, opens_tls
 from secformer.mpc.net.tcp import StreamChannel
+from secformer.mpc.net.tls import Handshake, Identity, server_context
 from secformer.mpc.net.wire import HEADER_BYTES, NOTE, Tag, pack_header, unpack_header
+from secformer.roles.certificates import init
 from secformer.roles.dealing import serial_of
 from secformer.roles.epochs import as_note, epoch_of
-from secformer.roles.link import compare, hear_offer, hear_reply
+from secformer.roles.link import compare, hear_offer, hear_reply, stored_of
 from secformer.roles.linking import place_of
 
 MOST = 1 << 16  # bytes of messages that a program may expect here
@@ -127,6 +132,7 @@ def hellos(channel: StreamChannel) -> None:
     compare({"same": SAME, "rank": 0}, theirs, "party1")
     stated = {key: value for key, value in theirs["same"].items() if value is not None}
     require(json.dumps(stated, sort_keys=True) == json.dumps(SAME, sort_keys=True), "values that are not equal")
+    require(all(0 <= n < 2**63 for pair in stored_of(theirs, "party1") for n in pair), "numbers in range")
     require(theirs["rank"] == 1 and theirs["rank"] is not True, "a rank that is not 1")
 
 
@@ -149,7 +155,32 @@ def serials(channel: StreamChannel) -> None:
     require(0 <= serial_of(channel) < 2**63, "a serial fits its field")
 
 
+@contextmanager
+def first_bytes(folder: Path) -> Iterator[Read]:
+    """What a stranger at a door says first: how much of it a door waits for grows, and the handshake takes it or
+    refuses it."""
+    init(folder / "roles")
+    own = folder / "roles" / "party0"
+    context = server_context(Identity(own / "authority.pem", own / "party0.pem", own / "party0.key"))
+
+    def read(data: bytes) -> None:
+        for opens in (opens_tls, opens_http):
+            needed = [opens(data[:end]) for end in range(1, min(len(data), RECORD + 2) + 1)]
+            refused = needed.index(0) if 0 in needed else len(needed)
+            require(not any(needed[refused:]), "whoever was refused stays refused")
+            require(needed[:refused] == sorted(needed[:refused]), "a door waits for no less than before")
+            require(opens(data) in (0, needed[-1] if needed else 0), "what follows changes nothing")
+            require(max(needed, default=0) <= RECORD + LONGEST_RECORD, "a door waits for one record")
+        hands = Handshake(context, server=True)
+        half = len(data) // 2
+        for piece in (data[:half], data[half:]):
+            require(not hands.complete(piece), "nobody proves who they are at once")
+
+    yield read
+
+
 TARGETS = (
+    Target("first-bytes", ("mpc/net/door.py", "mpc/net/tls.py"), first_bytes),
     Target("header", ("mpc/net/wire.py",), stateless(headers), longest=128),
     Target("frames", ("mpc/net/wire.py", "mpc/net/tcp.py"), stateless(frames)),
     Target("offers", ("mpc/net/tcp.py", "secformer/roles/link.py"), stateless(heard(offers)), json_text()),

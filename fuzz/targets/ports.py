@@ -7,9 +7,10 @@ import asyncio
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from random import Random
@@ -17,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from uvicorn import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from fuzz.mutators import lines, raw, tensors
@@ -25,12 +25,16 @@ from fuzz.target import Broken, Read, Target, require
 from secformer.models.run.public import PublicModel
 from secformer.mpc.errors import SecformerError
 from secformer.mpc.meter import Cost
+from secformer.mpc.net.places import Places
 from secformer.mpc.net.tls import Identity
 from secformer.roles.asking import PartyConnection
-from secformer.roles.connections import client_protocol
+from secformer.roles.audit import Unaudited
+from secformer.roles.budgets import Budget, Budgets, Ledger
+from secformer.roles.connections import ClientProtocol, Clients, PatientProtocol
+from secformer.roles.health import application
 from secformer.roles.jobs import Jobs
-from secformer.roles.messages import Answer, Half
-from secformer.roles.monitoring import Metrics, Status
+from secformer.roles.messages import Answer, Half, Ran
+from secformer.roles.monitoring import PartyMetrics, Status
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
 from secformer.roles.web import Web
@@ -42,23 +46,31 @@ _BODY = tensors()
 _HEAD = lines("Content-Length:", "Transfer-Encoding: chunked", "Expect: 100-continue", "Connection: close", "GET",
               "PUT", "Upgrade: websocket", "HTTP/1.0", "HTTP/2.0", "/v1/model", "/v1/infer", "/v1/sessions/x",
               "/metrics", "/readyz", "Content-Encoding: gzip", "Host:", "Content-Length: 99999999999999999999",
-              "Content-Length: +5", "\r")
+              "Content-Length: +5", "\r", "/v1/hello",
+              "X-Request-Id: " + "ab" * 16)
 
 
 class Prompt(Jobs):
     """Jobs that are done at once."""
 
     def submit(self, half: Half, client: str, deadline: float, *more: Any) -> Future[Answer]:
+        ran = Ran("ef" * 16, "live/3", "cd" * 32, "ab" * 32, 0.0, 0.0, 0.0)
         done: Future[Answer] = Future()
-        done.set_result(Answer({"logits": np.zeros((1, 2), np.uint64)}, 16, Cost()))
+        done.set_result(Answer({"logits": np.zeros((1, 2), np.uint64)}, 16, Cost(), ran))
         return done
 
 
 class Secured:
     """The end of a TLS connection of a client, for a transport."""
 
+    def __init__(self) -> None:
+        self.context = self
+
     def getpeercert(self) -> dict[str, Any]:
         return CERTIFICATE
+
+    def objection(self, certificate: Any) -> str:
+        return ""
 
 
 class Transport(asyncio.Transport):
@@ -98,7 +110,8 @@ class Defects(logging.Handler):
         self.found.append(f"{record.getMessage()}: {error!r}")
 
 
-def party(folder: Path) -> Web:
+@contextmanager
+def party(folder: Path) -> Iterator[Web]:
     """A party's web server that is ready."""
     identity = Identity(folder, folder, folder)
     settings = PartySettings(0, folder, folder, ("127.0.0.1", 0), ("127.0.0.1", 0), ("127.0.0.1", 0), identity,
@@ -106,11 +119,14 @@ def party(folder: Path) -> Web:
     jobs, status = Prompt(8), Status()
     status.set_ready()
     public = PublicModel.load(Path(__file__).parent / "client")
-    return Web(settings, public, jobs, status, Metrics(status, jobs), Sessions(settings, lambda: None, 1))  # type: ignore
+    sessions = Sessions(settings, lambda: None, 1)  # type: ignore[arg-type,return-value]
+    budgets = Budgets(Budget(), {"bob": Budget(1, 1)})  # alice's answers are not counted: that takes a sync to disk
+    with closing(Ledger(budgets, folder / "budgets.log")) as ledger:
+        yield Web(settings, public, jobs, status, PartyMetrics(status, jobs), sessions, ledger, Unaudited())
 
 
 @contextmanager
-def serving(app: Any, protocol: type[H11Protocol]) -> Iterator[Read]:
+def serving(app: Any, protocol: Callable[..., PatientProtocol]) -> Iterator[Read]:
     """A reader of what comes on one connection, in two pieces."""
     config, state = Config(app, log_config=None, access_log=False, lifespan="off", ws="none"), ServerState()
     defects, log = Defects(), logging.getLogger("uvicorn.error")
@@ -121,7 +137,7 @@ def serving(app: Any, protocol: type[H11Protocol]) -> Iterator[Read]:
 
     async def one(data: bytes) -> Transport:
         transport = Transport()
-        served = protocol(config, state, {})
+        served = protocol(config=config, server_state=state, app_state={}, patience=30.0)
         served.connection_made(transport)
         cut = len(data) // 2
         for piece in (data[:cut], data[cut:]):
@@ -154,13 +170,14 @@ def serving(app: Any, protocol: type[H11Protocol]) -> Iterator[Read]:
 
 @contextmanager
 def clients_port(folder: Path) -> Iterator[Read]:
-    with serving(party(folder).app(), client_protocol(30.0)) as read:
+    protocol = partial(ClientProtocol, connected=Clients(), clients=Places(2), too_many=Places(2))
+    with party(folder) as web, serving(web.app(), protocol) as read:
         yield read
 
 
 @contextmanager
 def health_port(folder: Path) -> Iterator[Read]:
-    with serving(party(folder).health(), H11Protocol) as read:
+    with party(folder) as web, serving(application(web.reason, web._metrics), PatientProtocol) as read:
         yield read
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from fuzz.mutators import lines
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from fuzz.mutators import json_text, lines
 from fuzz.target import Read, Target, require
+from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.tls import Identity, client_context, server_context
-from secformer.roles.certificates import AUTHORITY, init, issue
+from secformer.roles.budgets import Budget, Budgets
+from secformer.roles.certificates import AUTHORITY, ISSUED, REVOKED, init, issue, revoke
 from secformer.roles.settings import (
+    BUDGETS,
     TLS,
     ClientSettings,
     DealerSettings,
@@ -24,7 +31,9 @@ from secformer.roles.settings import (
 )
 
 KEYS = [f"{f.name} =" for cls in (PartySettings, DealerSettings, ClientSettings) for f in fields(cls)]
-WORDS = (*KEYS, "[tls]", "[[tls]]", "{}", "inf", "nan", "0x10", "1_000", "1979-05-27", '"[::1]:1"', '"a:99999"', '"":',
+WORDS = (*KEYS, "revoked =", "[budgets]", "[budgets.clients.alice]", "budgets = {}", "budgets.clients.bob = {}",
+         *(f"{f.name} =" for f in fields(Budget)), "[tls]", "[[tls]]", "{}", "inf", "nan", "0x10", "1_000",
+         "1979-05-27", '"[::1]:1"', '"a:99999"', '"":',
          '"""', "'''", '"\\u0000"', "true", "[" * 500, "a." * 500, "{a=" * 400)
 
 
@@ -37,16 +46,27 @@ def settings(load: Callable[[Path], Any]) -> Callable[[Path], Any]:
         def read(data: bytes) -> None:
             file.write_bytes(data)
             found = load(file)
-            values = {f.name: getattr(found, f.name) for f in fields(found) if f.name != TLS}
-            tls = {f.name: str(getattr(found.tls, f.name)) for f in fields(Identity)}
+            values = {f.name: getattr(found, f.name) for f in fields(found) if f.name not in (TLS, BUDGETS)}
+            tls = {f.name: str(path) for f in fields(Identity) if (path := getattr(found.tls, f.name)) is not None}
             if any(_odd(str(value)) for value in (*values.values(), *tls.values())):
                 return
             file.write_text(template(type(found), values, tls), "utf-8")
-            require(load(file) == found, "settings have one meaning")
+            back = load(file)
+            if isinstance(found, PartySettings):  # the template has no budgets
+                require(Budgets.read(_table(found.budgets)) == found.budgets, "budgets have one meaning")
+                back = replace(back, budgets=found.budgets)
+            require(back == found, "settings have one meaning")
 
         yield read
 
     return opened
+
+
+def _table(budgets: Budgets) -> dict[str, Any]:
+    """Budgets as a settings file holds them."""
+    common, *own = ({key: value for key, value in vars(budget).items() if value is not None}
+                    for budget in (budgets.common, *budgets.clients.values()))
+    return common | {"clients": dict(zip(budgets.clients, own, strict=True))}
 
 
 def _odd(text: str) -> bool:
@@ -94,11 +114,54 @@ def authorities(folder: Path) -> Iterator[Read]:
     yield read
 
 
-READS = ("secformer/roles/settings.py",)
+@contextmanager
+def revocations(folder: Path) -> Iterator[Read]:
+    """The authority's list of revoked certificates. Bytes are changed in the PEM file or, where the input begins with
+    a bit of 1, in what it encodes. Who read a list refuses who is on it."""
+    init(folder / "roles")
+    gone = revoke(folder / "roles", "party1")[0].serial
+    own, file = folder / "roles" / "dealer", folder / REVOKED
+    shown = Identity(own / "authority.pem", own / "dealer.pem", own / "dealer.key", file)
+    valid = (own / REVOKED).read_bytes()
+    inside = x509.load_pem_x509_crl(valid).public_bytes(serialization.Encoding.DER)
+    before, after = b"-----BEGIN X509 CRL-----\n", b"-----END X509 CRL-----\n"
+
+    def read(data: bytes) -> None:
+        changed = patched(valid, data[1:])
+        if data[:1] > b"\x7f":
+            changed = before + base64.encodebytes(patched(inside, data[1:])) + after
+        file.write_bytes(changed)
+        told = Credentials(shown).objection({"serialNumber": f"{gone:X}"})
+        require("revoked" in told, "a list that is accepted is the one that was signed")
+
+    yield read
+
+
+@contextmanager
+def records(folder: Path) -> Iterator[Read]:
+    """What the authority has issued. Who revokes by a name has revoked all certificates that the record names."""
+    init(folder / "roles")
+    own = folder / "roles" / AUTHORITY
+    valid = (own / REVOKED).read_bytes()
+
+    def read(data: bytes) -> None:
+        (own / ISSUED).write_bytes(data)
+        (own / REVOKED).write_bytes(valid)
+        made = revoke(folder / "roles", "alice")
+        require(bool(made) and len({each.serial for each in made}) == len(made), "each certificate once")
+        found = x509.load_pem_x509_crl((own / REVOKED).read_bytes())
+        require({each.serial for each in made} == {each.serial_number for each in found}, "all are on the list")
+
+    yield read
+
+
+READS = ("secformer/roles/settings.py", "secformer/roles/budgets.py")
 TARGETS = (
     Target("party-settings", READS, settings(load_party), lines(*WORDS), below=("tomllib",)),
-    Target("dealer-settings", READS, settings(load_dealer), lines(*WORDS), below=("tomllib",)),
-    Target("client-settings", READS, settings(load_client), lines(*WORDS), below=("tomllib",)),
+    Target("dealer-settings", READS[:1], settings(load_dealer), lines(*WORDS), below=("tomllib",)),
+    Target("client-settings", READS[:1], settings(load_client), lines(*WORDS), below=("tomllib",)),
     Target("identity", ("mpc/net/tls.py",), identities, longest=256),
     Target("authority", ("secformer/roles/certificates.py",), authorities, longest=256),
+    Target("revoked", ("mpc/net/credentials.py",), revocations, longest=256),
+    Target("issued", ("secformer/roles/certificates.py",), records, json_text()),
 )

@@ -21,8 +21,8 @@ class Lock:
     The file stays, and says which process held it last.
     """
 
-    def __init__(self, path: Path, what: str):
-        """`what` is locked, for the error. Raises StoreError where it is held."""
+    def __init__(self, path: Path, what: str, why: str = "two processes that share it would use the same randomness"):
+        """`what` is locked, and why, for the error. Raises StoreError where it is held."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -31,9 +31,8 @@ class Lock:
         except OSError as error:
             holder = os.read(handle, 20).decode("ascii", "replace").strip() or "of an unknown id"
             os.close(handle)
-            raise StoreError(f"{what} {path.parent} is in use by process {holder}; two processes that share it would "
-                             f"use the same randomness, so end that one first, or give each a folder of its "
-                             f"own") from error
+            raise StoreError(f"{what} {path.parent} is in use by process {holder}; {why}, so end that one first, or "
+                             f"give each a folder of its own") from error
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
         self._handle: int | None = handle

@@ -26,7 +26,7 @@ class Serials:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if cut or len(lines) > KEPT:
             self._tidy(lines if len(lines) <= KEPT else self._summary())
-        self._file = path.open("a", encoding="ascii")
+        self._file = os.fdopen(owner_only(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a", encoding="ascii")
         sync_folder(path.parent)  # a journal that a power cut takes away would make every serial new
 
     def _load(self, path: Path) -> tuple[list[str], str]:
@@ -109,7 +109,7 @@ class Serials:
 
     def _tidy(self, lines: list[str]) -> None:
         part = self._path.with_suffix(".part")
-        with part.open("w", encoding="ascii") as file:
+        with open(part, "w", encoding="ascii", opener=owner_only) as file:
             file.writelines(f"{line}\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
@@ -122,6 +122,13 @@ class Serials:
     def _reused(self, epoch: str, space: str, serial: int) -> ReusedRandomness:
         return ReusedRandomness(f"serial {serial} ({space}) of epoch {epoch} was used before; a mask serves once: was "
                                 f"this role's state restored from a backup, or its peer's?")
+
+
+def owner_only(path: str | Path, flags: int) -> int:
+    """For `open(..., opener=owner_only)`: a file that only its owner may read, also where it was there before."""
+    handle = os.open(path, flags, 0o600)
+    os.fchmod(handle, 0o600)
+    return handle
 
 
 def sync_folder(folder: Path) -> None:

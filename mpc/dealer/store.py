@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.poly1305 import Poly1305
 from secformer.mpc.dealer.locking import Lock
 from secformer.mpc.dealer.names import NO_NONCE, NONCE_BYTES, STORED, run_name
 from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.dealer.serials import sync_folder
+from secformer.mpc.dealer.serials import owner_only, sync_folder
 from secformer.mpc.errors import Desync, PeerLost, StoreError
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.notes import decimal
@@ -180,8 +180,7 @@ class Store:
         done, problem = 0, None
         try:
             try:
-                with part.open("xb") as file:
-                    os.chmod(part, 0o600)
+                with open(part, "xb", opener=owner_only) as file:
                     file.write(bytes(_HEADER.size))
                     for serial in range(first, first + count):
                         self._put_run(file, plan, self._name(serial, nonce, plan), deal(serial))
@@ -246,7 +245,7 @@ class Store:
     def _burn(self, path: Path, following: int) -> None:
         cursor = _cursor(path)
         part = cursor.with_suffix(".cursor.part")
-        with part.open("w", encoding="ascii") as file:
+        with open(part, "w", encoding="ascii", opener=owner_only) as file:
             file.write(f"{following}\n")
             file.flush()
             os.fsync(file.fileno())

@@ -14,7 +14,7 @@ def query(args: argparse.Namespace) -> None:
     from secformer import connect
     from secformer.views import answers
 
-    with connect(args.settings, guard=args.guard) as model:
+    with connect(args.settings, guard=args.guard, receipts=args.receipt) as model:
         out = model.infer(texts, progress=args.progress)
     show(args, answers.infer_json(texts, out), answers.infer(texts, out))
 
@@ -36,4 +36,6 @@ def add(commands: Commands) -> None:
     arguments.settings(p, "the client's")
     arguments.texts(p)
     arguments.guard(p, off=False)
+    p.add_argument("--receipt", metavar="FILE", help="add both parties' signed receipts of each request to this file; "
+                                                     "`secformer audit receipt` checks them")
     arguments.progress(p)

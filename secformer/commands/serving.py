@@ -16,11 +16,11 @@ from secformer.mpc.errors import InputError, SettingsError
 NEEDED = ("starlette", "uvicorn", "h11", "prometheus_client")
 
 
-def _need_servers() -> None:
+def _need_servers(what: str = "serving", instead: str = "") -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise SettingsError(f"serving needs the extra `serve`; not installed: {', '.join(missing)}. Install it: "
-                            f'pip install "secformer[serve]"')
+        raise SettingsError(f"{what} needs the extra `serve`; not installed: {', '.join(missing)}. Install it: "
+                            f'pip install "secformer[serve]"{instead}')
 
 
 def provision(args: argparse.Namespace) -> None:
@@ -47,6 +47,8 @@ def dealer(args: argparse.Namespace) -> None:
     from secformer.roles.settings import load_dealer
 
     settings = load_dealer(args.settings)
+    if settings.metrics is not None:
+        _need_servers("the dealer's metrics port", "; or turn the port off: metrics = \"\"")
     log_to_stderr("dealer", settings.log_level)
     run_dealer(settings)
 

@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from dataclasses import replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 from typing import Any, TypeVar
 
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
 from secformer.mpc.net.tls import HUNG_UP, RETRY, CertificateRefused, Context, hang_up, host_name
 from secformer.mpc.strict_json import read_own
-from secformer.roles.messages import Answer, Half, pack_half, unpack_answer
+from secformer.roles.messages import Answer, Exchanged, Half, body_digest, pack_half, unpack_answer
+from secformer.roles.receipts import HEADER as RECEIPT
 
 T = TypeVar("T")
 KNOCKING = 20.0  # seconds for which a client that was hung up on tries to get in
@@ -37,8 +39,23 @@ class Busy(ProtocolError):
         self.after = after
 
 
+class _Silent(PeerLost):
+    """A party did not answer in time. To ask again would take as long once more, under an id that it knows."""
+
+
 class Left(ProtocolError):
     """This client hung up because the other party failed."""
+
+
+class Sent:
+    """The body of a request, and its digest once that was computed."""
+
+    def __init__(self, content: bytes = b""):
+        self.content, self.digest = content, ""
+
+    def hash(self) -> None:
+        """Computes the digest, if that was not done."""
+        self.digest = self.digest or body_digest(self.content)
 
 
 def _body(response: HTTPResponse, most: int) -> bytes:
@@ -60,7 +77,7 @@ class PartyConnection:
 
     def model(self) -> str:
         """The digest of the model that the party holds."""
-        _, body = self._exchange("GET", "/v1/model", b"", most=MAX_MODEL)
+        _, body = self._exchange("GET", "/v1/model", Sent(), most=MAX_MODEL)
         try:
             return str(read_own(body)["digest"])
         except (ValueError, KeyError, TypeError) as error:
@@ -69,9 +86,11 @@ class PartyConnection:
 
     def infer(self, half: Half) -> Answer:
         """The party's half of the answer. Raises ProtocolError, PeerLost, InputError."""
-        _, body = self._exchange("POST", "/v1/infer", pack_half(half), {REQUEST_ID: half.request},
-                                 most=MAX_COST + half.mask.size * MAX_TOKEN)
-        return unpack_answer(body, half.request)
+        body = Sent(pack_half(half))
+        response, content = self._exchange("POST", "/v1/infer", body, {REQUEST_ID: half.request},
+                                           most=MAX_COST + half.mask.size * MAX_TOKEN)
+        return replace(unpack_answer(content, half.request), exchanged=Exchanged(
+            body.digest, body_digest(content), response.headers.get(RECEIPT)))
 
     def end(self, session: str) -> None:
         """Ends a session of this client, if there is one: on a connection of its own, and without patience. Raises as
@@ -79,7 +98,7 @@ class PartyConnection:
         patience, self._deadline = self._deadline, 0.0
         try:
             self.close()
-            self._exchange("DELETE", f"/v1/sessions/{session}", b"")
+            self._exchange("DELETE", f"/v1/sessions/{session}", Sent())
         finally:
             self._deadline = patience
             self.close()
@@ -100,7 +119,7 @@ class PartyConnection:
         if connection is not None:
             connection.close()
 
-    def _exchange(self, method: str, path: str, body: bytes,
+    def _exchange(self, method: str, path: str, body: Sent,
                   headers: Mapping[str, str] | None = None, *, most: int = MAX_COST) -> tuple[HTTPResponse, bytes]:
         """What the party answers, at most `most` bytes."""
         if self._outdated():
@@ -108,8 +127,8 @@ class PartyConnection:
         kept = self._connection is not None
         try:
             return self._once(method, path, body, headers or {}, most)
-        except PeerLost:
-            if not kept or self._left:
+        except PeerLost as error:
+            if not kept or self._left or isinstance(error, _Silent):
                 raise
         return self._once(method, path, body, headers or {}, most)  # the party had hung up since the last one
 
@@ -121,13 +140,14 @@ class PartyConnection:
         sock: Any = self._connection.sock
         return sock.context is not self._context.successor() or bool(self._context.objection(sock.getpeercert()))
 
-    def _once(self, method: str, path: str, body: bytes, headers: Mapping[str, str],
+    def _once(self, method: str, path: str, body: Sent, headers: Mapping[str, str],
               most: int) -> tuple[HTTPResponse, bytes]:
         try:
             connection = self._connection or self._connect()
             if self._left:
                 raise ConnectionAbortedError
-            connection.request(method, path, body, {"Content-Type": BODY, **headers})
+            connection.request(method, path, body.content, {"Content-Type": BODY, **headers})
+            body.hash()  # while the party computes
             response = connection.getresponse()
             content = _body(response, most if response.status == 200 else MAX_ERROR)
         except SecformerError:  # the party's answer to a knock
@@ -141,8 +161,8 @@ class PartyConnection:
                 raise ProtocolError(f"the server at {self._shown} is not {self._role}: {error.verify_message}; "
                                     f"check the address and the certificates") from error
             if isinstance(error, TimeoutError):
-                raise PeerLost(f"{self._role} at {self._shown} did not answer within "
-                               f"{self._deadline + GRACE:g} s") from error
+                raise _Silent(f"{self._role} at {self._shown} did not answer within "
+                              f"{self._deadline + GRACE:g} s") from error
             raise PeerLost(f"{self._role} at {self._shown} does not answer or hung up ({error}); check that it is "
                            f"running and, in its log, that it accepts this client's certificate") from error
         if response.status != 200:

@@ -16,11 +16,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TextIO
 
-from secformer.mpc.dealer.serials import sync_folder
+from secformer.mpc.dealer.serials import owner_only, sync_folder
 from secformer.mpc.errors import SecformerError, SettingsError, StoreError
+from secformer.mpc.net.notes import text as named
+from secformer.mpc.net.notes import whole
+from secformer.mpc.strict_json import read_own
 
 DAY = 86400    # seconds
 JOURNAL = "budgets.log"  # its name in the folder of the party's state
+MOST = 1 << 53   # counts go up to here
+LAST = 2_932_896 # the last day that has a date of four digits
 KEPT = 10_000  # lines of the journal, before it is summed up
 
 log = logging.getLogger(__name__)
@@ -189,27 +194,25 @@ class Ledger:
 
     def _add(self, client: str, requests: int, texts: int) -> None:
         before = self._asked.get(client, (0, 0))
-        self._asked[client] = before[0] + requests, before[1] + texts
+        self._asked[client] = min(before[0] + requests, MOST), min(before[1] + texts, MOST)
 
     # ---- the journal ----------------------------------------------------------------------------------------------
 
     def _lines(self) -> list[tuple[int, str, int, int]]:
         try:
             text = self._path.read_text("utf-8") if self._path.exists() else ""
-            rows = [json.loads(line) for line in text.split("\n")[:-1]]  # the last one may be cut off: not answered
-            for day, client, requests, texts in rows:
-                if not (isinstance(client, str) and all(type(n) is int and n >= 0 for n in (day, requests, texts))):
-                    raise ValueError("a line must hold a day, a client and two numbers")
+            rows = [read_own(line) for line in text.split("\n")[:-1]]  # the last one may be cut off: not answered
+            return [(whole(day, 0, LAST), named(client), whole(requests, 0, MOST), whole(texts, 0, MOST))
+                    for day, client, requests, texts in rows]
         except (OSError, ValueError, TypeError) as error:
             raise StoreError(f"{self._path}, which says what clients have asked today, cannot be read "
                              f"({type(error).__name__}: {error}); mend it, or remove it to renew all "
                              f"budgets") from error
-        return [tuple(row) for row in rows]
 
     def _sum_up(self) -> None:
         """Writes the journal anew, with one line for each client, and goes on from there."""
         part = self._path.with_suffix(".part")
-        with part.open("w", encoding="utf-8") as file:
+        with open(part, "w", encoding="utf-8", opener=owner_only) as file:
             file.writelines(json.dumps([self._day, client, *both]) + "\n" for client, both in self._asked.items())
             file.flush()
             os.fsync(file.fileno())
@@ -217,10 +220,13 @@ class Ledger:
         sync_folder(self._path.parent)
         if self._file is not None:
             self._file.close()
-        self._file, self._count = self._path.open("a", encoding="utf-8"), len(self._asked)
+        self._file, self._count = self._opened(), len(self._asked)
+
+    def _opened(self) -> TextIO:
+        return open(self._path, "a", encoding="utf-8", opener=owner_only)
 
     def _write(self, line: list[Any]) -> None:
-        file = self._path.open("a", encoding="utf-8") if self._file is None else self._file
+        file = self._opened() if self._file is None else self._file
         file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())

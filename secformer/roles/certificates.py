@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,8 +20,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from secformer.mpc.dealer.serials import owner_only
 from secformer.mpc.errors import SettingsError
+from secformer.mpc.net.notes import text
 from secformer.mpc.net.tls import ROLES, host_name
+from secformer.mpc.strict_json import read_own
 from secformer.roles.settings import ClientSettings, DealerSettings, PartySettings, load_client, template
 
 AUTHORITY = "authority"
@@ -30,13 +32,16 @@ REVOKED = "revoked.pem"  # the authority's list of revoked certificates; each ro
 ISSUED = "issued.jsonl"  # what the authority has issued, one JSON object per line
 AUTHORITY_DAYS, ROLE_DAYS = 3650, 398
 SKEW = timedelta(days=1)  # certificates are valid from a day before they are made, for clocks that are behind
-PORTS = {"dealer": 8440, "link": 8441, "party0": 8442, "party1": 8443, "metrics0": 9442, "metrics1": 9443}
+PORTS = {"dealer": 8440, "link": 8441, "party0": 8442, "party1": 8443, "metrics0": 9442, "metrics1": 9443,
+         "dealer_metrics": 9440}
 LOOPBACK = "127.0.0.1"
 HERE = {LOOPBACK: LOOPBACK, "localhost": LOOPBACK, "::1": "::1"}  # names of this machine, and the addresses to bind
 EVERYWHERE, EVERYWHERE_IPV6 = "0.0.0.0", "::"
 MODEL, CLIENT_MODEL = "model.safetensors", "model"
+MOST_SERIAL = 1 << 159  # serial numbers are below (RFC 5280)
 LONGEST_NAME = 64  # characters of a common name (RFC 5280)
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}")
+_SERIAL = re.compile(r"[1-9a-f][0-9a-f]*")
 _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _TAKEN = frozenset({AUTHORITY, *ROLES} - {"client"})
 
@@ -57,6 +62,26 @@ class Revoked:
 
     name: str
     serial: int
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A certificate in the record of those that were issued."""
+
+    name: str
+    serial: int
+    until: datetime
+
+    @classmethod
+    def read(cls, line: str) -> _Row:
+        """Raises ValueError, KeyError, TypeError."""
+        row = read_own(line)
+        digits, until = text(row["serial"]), datetime.fromisoformat(text(row["until"]))
+        if not (_SERIAL.fullmatch(digits) and int(digits, 16) < MOST_SERIAL):
+            raise ValueError(f"a serial number has hexadecimal digits 0-9 and a-f, got {digits[:64]!r}")
+        if until.tzinfo is None:
+            raise ValueError(f"a time states its zone, got {row['until'][:64]!r}")
+        return cls(text(row["name"]), int(digits, 16), until)
 
 
 def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping[str, int] | None = None,
@@ -95,7 +120,8 @@ def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping
             "metrics": (LOOPBACK, on[f"metrics{rank}"]), **(parties or {}),
         }
         _write_settings(folder, role, PartySettings, values)
-    _write_settings(folder, "dealer", DealerSettings, {"listen": (here["dealer"], on["dealer"]), "state": "state"})
+    _write_settings(folder, "dealer", DealerSettings, {
+        "listen": (here["dealer"], on["dealer"]), "state": "state", "metrics": (LOOPBACK, on["dealer_metrics"])})
     _write_settings(folder, "client", ClientSettings, {
         "party0": (at["party0"], on["party0"]), "party1": (at["party1"], on["party1"]), "model": CLIENT_MODEL})
     return made
@@ -145,7 +171,7 @@ def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_
         _write_list(folder, authority, signer, {})
     for each in ("authority.pem", REVOKED):
         _write(target / each, (folder / AUTHORITY / each).read_bytes())
-    with (folder / AUTHORITY / ISSUED).open("a", encoding="utf-8") as file:
+    with open(folder / AUTHORITY / ISSUED, "a", encoding="utf-8", opener=owner_only) as file:
         file.write(json.dumps({"name": name, "role": role, "serial": f"{certificate.serial_number:x}",
                                "until": until.isoformat(timespec="seconds")}) + "\n")
     if first is not None and not (target / f"{name}.toml").exists():
@@ -163,11 +189,13 @@ def revoke(folder: Path, name: str, *, serial: int | None = None, old: bool = Fa
     """
     authority, signer = _load_authority(folder / AUTHORITY)
     now = datetime.now(UTC)
-    known = [row for row in _issued(folder / AUTHORITY / ISSUED) if row["name"] == name]
+    if serial is not None and not 0 < serial < MOST_SERIAL:
+        raise SettingsError(f"a serial number lies above 0 and has at most 159 bits (RFC 5280), got {serial:x}")
+    known = [row for row in _issued(folder / AUTHORITY / ISSUED) if row.name == name]
     if serial is None and not known:
         raise SettingsError(f"the authority in {folder / AUTHORITY} has no record of a certificate of {name!r}; check "
                             f"the name, or give the serial number (`openssl x509 -in FILE -noout -serial`)")
-    serials = [int(row["serial"], 16) for row in known if datetime.fromisoformat(row["until"]) > now]
+    serials = [row.serial for row in known if row.until > now]
     wanted = [serial] if serial is not None else serials[:-1] if old else serials
     before = _revoked(folder / AUTHORITY / REVOKED)
     made = [Revoked(name, each) for each in dict.fromkeys(wanted) if each not in before]
@@ -179,12 +207,9 @@ def revoke(folder: Path, name: str, *, serial: int | None = None, old: bool = Fa
     return made
 
 
-def _issued(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
+def _issued(path: Path) -> list[_Row]:
     try:
-        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        return [{key: str(row[key]) for key in ("name", "serial", "until")} for row in rows]
+        return [_Row.read(line) for line in path.read_text("utf-8").split("\n") if line] if path.exists() else []
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingsError(f"{path}, the record of issued certificates, cannot be read ({type(error).__name__}: "
                             f"{error}); mend or remove it, and revoke by serial number") from error
@@ -277,7 +302,7 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with open(part, "xb", opener=owner_only) as file:
         file.write(pem)
     part.replace(path)
 

@@ -32,21 +32,26 @@ from secformer.mpc.net.credentials import Credentials
 from secformer.roles.asking import BothParties
 from secformer.roles.decoding import RemoteDecoding
 from secformer.roles.halves import fresh_id, halves_of, joined
+from secformer.roles.kept_receipts import Receipts
 from secformer.roles.messages import StepRequest
 from secformer.roles.settings import ClientSettings, load_client
 
 SOURCE = "the provisioned model's own"
 
 
-def connect(settings: str | Path | ClientSettings, *, guard: str = "mark") -> RemoteModel:
+def connect(settings: str | Path | ClientSettings, *, guard: str = "mark",
+            receipts: str | Path | None = None) -> RemoteModel:
     """A served model, from a client's settings file. Nothing is sent before the first request.
 
-    guard  what is done about texts that cannot be trusted: "mark", "nan" or "raise", as in `Settings`. Whether values
-           are checked at all was decided when the model was provisioned.
+    guard     what is done about texts that cannot be trusted: "mark", "nan" or "raise", as in `Settings`. Whether
+              values are checked at all was decided when the model was provisioned.
+    receipts  a file to which both parties' signed receipts of every answer are added, one JSON line for each; then an
+              answer without receipts is refused
 
     Raises SettingsError, ModelError.
     """
-    return RemoteModel(settings if isinstance(settings, ClientSettings) else load_client(settings), guard=guard)
+    return RemoteModel(settings if isinstance(settings, ClientSettings) else load_client(settings), guard=guard,
+                       receipts=receipts)
 
 
 class RemoteModel(Helpers, Generates):
@@ -56,7 +61,7 @@ class RemoteModel(Helpers, Generates):
     after the other. `close` abandons running requests.
     """
 
-    def __init__(self, settings: ClientSettings, *, guard: str = "mark"):
+    def __init__(self, settings: ClientSettings, *, guard: str = "mark", receipts: str | Path | None = None):
         if guard not in GUARDS or guard == "off":
             raise SettingsError(f"a client's guard must be 'mark', 'nan' or 'raise', got {guard!r}; `secformer "
                                 f"provision --no-guard` makes a model without one")
@@ -68,7 +73,9 @@ class RemoteModel(Helpers, Generates):
                                 f"nothing is checked; leave the guard at 'mark', or ask the model's owner for another")
         self._tables = None if self.public.private else Tables(settings.model, self.public)
         self.tokenizer = Tokenizer(settings.model, self.public.inputs)
-        context = Credentials(settings.tls).client()
+        credentials = Credentials(settings.tls)
+        context = credentials.client()
+        self._receipts = Receipts(settings.tls, credentials.objection, None if receipts is None else Path(receipts))
         self._ways = [BothParties((settings.party0, settings.party1), context, settings.deadline)
                       for _ in range(settings.in_flight)]
         self._sessions: set[str] = set()
@@ -125,9 +132,11 @@ class RemoteModel(Helpers, Generates):
 
     def _answered(self, way: BothParties, batch: Batch, names: Sequence[str],
                   request: str, step: StepRequest | None = None) -> tuple[dict[str, np.ndarray], Cost]:
-        """The values of the results of these names, and what they cost."""
+        """The values of the results of these names, and what they cost. Raises as `ask`, and AuthError for receipts
+        that do not hold."""
         halves = halves_of(self.public, self._tables, batch, request, step)
         answers = way.ask(lambda party, rank: party.infer(halves[rank]))
+        self._receipts.take(halves, answers, self.public.digest)
         cost = answers[0].cost.merged(answers[1].cost, parallel=True)
         return joined(answers, names, self.public.fixed.frac), cost
 

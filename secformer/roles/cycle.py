@@ -190,7 +190,7 @@ class Cycle:
             if needs.state != taken.state:
                 raise ForClients("the parties do not keep the same of this session; begin a new one")
             key = self._supply.burn(taken.space, taken.serial, (offer.nonce, taken.nonce), needs.plan)
-        except SecformerError as error:
+        except (SecformerError, OSError) as error:  # such as a full disk, which must not end the link either
             return None, f"party 0: {for_client(error, taken.request, job.client)}"
         return Work(job, taken, needs.plan, key, stepping=needs.stepping), ""
 
@@ -206,12 +206,12 @@ class Cycle:
             self._report(job, offer.requests[request])
             return None, Taken(request, error=TWO_CLIENTS, client=job.client)
         try:
-            needs = self._computer.needs(job)
-            found = self._supply.take(needs.plan, offer.last, offer.nonce, needs.cache, self._computer.kept())
+            needs, started = self._computer.needs(job), time.monotonic()
+            found = self._supply.take(needs.plan, offer.last, offer.nonce, needs.cache, self._computer.kept(), request)
             taken = Taken(request, job.half.shape_digest, needs.plan.digest, found.space, found.serial,
                           state=needs.state, nonce=found.nonce, client=job.client)
             return Work(job, taken, needs.plan, found.key, read_ahead(found.corrections, needs.plan),
-                        needs.stepping), taken
+                        needs.stepping, time.monotonic() - started), taken
         except (SecformerError, OSError) as error:
             away = "the dealer does not answer" if isinstance(error, PeerLost) else ""
             return None, Taken(request, error=for_client(error, request, job.client, away), client=job.client)

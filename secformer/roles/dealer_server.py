@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from secformer.mpc.backend import choose_backend
-from secformer.mpc.dealer.names import NONCE_BYTES, STORED, RunKey, run_name
+from secformer.mpc.dealer.names import STORED, RunKey, run_name
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.errors import AuthError, Desync
@@ -23,19 +24,25 @@ from secformer.mpc.kernels import kernels_for
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.listener import Listener
-from secformer.mpc.net.notes import hexadecimal
 from secformer.mpc.net.tls import TLSChannel
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.prg import FORMAT
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, Runs, runs_on
+from secformer.roles.asks import field, named_caches, nonces_of, requested
+from secformer.roles.audit import Auditing, Unaudited, opened
+from secformer.roles.chain import DEALT
 from secformer.roles.dealing import MAX_PLAN, WEIGHTS
 from secformer.roles.descriptors import dealer_room, raise_limit
 from secformer.roles.epochs import Epoch, State, as_note, space_of
 from secformer.roles.logs import certificates_read, not_recorded, refusals
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
+from secformer.roles.signing import Signer
 from secformer.version import __version__
+
+if TYPE_CHECKING:
+    from secformer.roles.monitoring import DealerMetrics
 
 MOST_RUNS = 1 << 20  # runs that may be asked for at once
 AHEAD = 1 << 26      # bytes of corrections that may be on their way from a GPU to the connection
@@ -46,10 +53,23 @@ Keys = tuple[RunKey, RunKey]  # party 0's and party 1's, of one run or of its ca
 log = logging.getLogger(__name__)
 
 
+class Reports(Protocol):
+    """Receives what the dealer reports, for its metrics."""
+
+    def connected(self, by: int) -> None: ...
+    def joined(self) -> None: ...
+    def new_epoch(self) -> None: ...
+    def burnt(self, space: str, count: int) -> None: ...
+    def dealt(self, space: str, runs: int, nbytes: int, seconds: float) -> None: ...
+    def failed(self, kind: str) -> None: ...
+    def refused(self, port: str, why: str) -> None: ...
+
+
 class DealerServer:
     """Listens from its construction until `close`."""
 
-    def __init__(self, settings: DealerSettings):
+    def __init__(self, settings: DealerSettings, audit: Auditing | None = None, reports: Reports | None = None):
+        self._audit, self._reports = audit or Unaudited(), reports or _Unmonitored()
         self._kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
         self.credentials = Credentials(settings.tls, certificates_read)
         self._state = State(settings.state)
@@ -62,8 +82,8 @@ class DealerServer:
         self._patience = settings.deadline
         try:
             self._listener = Listener(settings.listen, ("party0", "party1"), self.credentials.server(), self._serve,
-                                      refusals("dealer"), deadline=settings.deadline,
-                                      strangers=dealer_room(raise_limit()).strangers)
+                                      refusals("dealer", self._reports.refused), deadline=settings.deadline,
+                                      strangers=dealer_room(raise_limit(), settings.metrics is not None).strangers)
         except BaseException:
             self._state.close()
             raise
@@ -77,6 +97,16 @@ class DealerServer:
             self._state.close()
 
     def _serve(self, channel: TLSChannel) -> None:
+        self._reports.connected(1)
+        try:
+            self._answer(channel)
+        except Exception as error:
+            self._reports.failed(type(error).__name__)
+            raise
+        finally:
+            self._reports.connected(-1)
+
+    def _answer(self, channel: TLSChannel) -> None:
         ask = channel.hear(most=MAX_PLAN)
         channel.check()  # the ask may have come long after the handshake
         if ask.get("version") != __version__:
@@ -100,16 +130,18 @@ class DealerServer:
                 self._state.join(epoch, rank)
             note = as_note(epoch, rank, runs=runs)
         channel.tell(note)
+        self._reports.joined()
 
     def _epoch(self, ask: Mapping[str, Any]) -> tuple[Epoch, Dealer]:
         """The epoch of the model that a note names, and a dealer that holds the masks of its weights. If the model has
         no epoch yet, a new one begins."""
-        plan, model = Plan.from_dict(_field(ask, "weights", dict)), _field(ask, "model", str)
+        plan, model = Plan.from_dict(field(ask, "weights", dict)), field(ask, "model", str)
         if not (len(model) == 64 and set(model) <= set("0123456789abcdef")):
             raise Desync(f"a note must name the model by its digest, 64 hexadecimal digits; got {model!r}")
         epoch = self._state.epoch(model, plan.digest)
         if epoch is None:
             epoch = self._state.fresh(model, plan.digest)
+            self._reports.new_epoch()
             log.info("new epoch", extra={"fields": {"epoch": epoch.name, "model": model}})
         if epoch.name not in self._dealers:
             self._dealers[epoch.name] = self._dealer(epoch, plan)
@@ -132,15 +164,21 @@ class DealerServer:
     def _deal(self, channel: TLSChannel, ask: Mapping[str, Any]) -> None:
         if channel.role != "party1":
             raise AuthError(f"only party 1 receives corrections; {channel.role} asked for them")
-        plan, epoch, space = (Plan.from_dict(_field(ask, "plan", dict)), _field(ask, "epoch", str),
-                              _field(ask, "space", str))
-        count, after = _field(ask, "count", int), _field(ask, "after", int)
+        plan, epoch, space = (Plan.from_dict(field(ask, "plan", dict)), field(ask, "epoch", str),
+                              field(ask, "space", str))
+        count, after = field(ask, "count", int), field(ask, "after", int)
         if not 1 <= count <= MOST_RUNS or after < -1:
             raise Desync(f"party1 asks for {count} run(s) after {after}; the dealer gives 1 to {MOST_RUNS} runs after "
                          f"-1 or more")
         if plan.standing:
             raise Desync("party1 asks for masks of weights in a run; only the plan of provisioning has them")
-        nonces, cache = _nonces(ask, space_of(space)), _named(ask)
+        nonces, cache = nonces_of(ask, space_of(space)), named_caches(ask)
+        request = requested(ask)
+        if problem := self._audit.problem:
+            raise Desync(f"the dealer may deal nothing now: {problem}")
+        facts = {"request": request, "model": str(ask.get("model"))[:64], "plan": plan.digest, "epoch": epoch,
+                 "space": space, "count": count}
+        outcome, started = "failed", time.monotonic()
         if not self._dealing.acquire(timeout=self._patience):
             raise Desync("the dealer already serves as many requests as it may; try again later")
         try:
@@ -154,6 +192,8 @@ class DealerServer:
                 caches = self._kept(ask, epoch, cache)
                 first = max(self._state.last(known, space), after) + 1
                 seeds = self._state.burn(known, space, first, count)
+            self._reports.burnt(space, count)
+            facts |= {"serial": first, "bytes": count * plan.dealer_bytes}
             channel.tell({"serial": first})
             with self._computing() as runs:
                 script = Script(plan, plan.dealt if cache is None else "")  # a recording knows no caches
@@ -164,17 +204,21 @@ class DealerServer:
                     if cache == "":
                         caches = self._opened(epoch, keys)
                     self._dealt(runs, dealer, script, keys, channel, caches)
+            outcome = "dealt"
+            self._reports.dealt(space, count, count * plan.dealer_bytes, time.monotonic() - started)
         finally:
             self._dealing.release()
             with self._lock:
                 self._state.erase()
-        log.info("dealt", extra={"fields": {"epoch": epoch, "space": space, "serial": first, "count": count,
-                                            "bytes": count * plan.dealer_bytes}})
+            self._audit.append(DEALT, facts | {"outcome": outcome, "seconds": round(time.monotonic() - started, 3)})
+        log.info("dealt", extra={"fields": {"request": request, "epoch": epoch, "space": space, "serial": first,
+                                            "count": count, "bytes": count * plan.dealer_bytes,
+                                            "seconds": round(time.monotonic() - started, 3)}})
 
     def _kept(self, ask: Mapping[str, Any], epoch: str, cache: str | None) -> Keys | None:
         """The keys of the caches that a run takes, which a run before has opened. Forgets those of sessions that have
         ended. Raises Desync for caches that are not known here."""
-        known, kept = self._caches.setdefault(epoch, OrderedDict()), set(map(str, _field(ask, "kept", list)))
+        known, kept = self._caches.setdefault(epoch, OrderedDict()), set(map(str, field(ask, "kept", list)))
         for name in [name for name in known if name not in kept]:
             del known[name]
         if not cache:
@@ -228,6 +272,18 @@ class DealerServer:
         runs.run((dealer, script.name), script, seeds, name, {"party1": channel}, None, play)
 
 
+class _Unmonitored:
+    """Reports of a dealer without metrics."""
+
+    def connected(self, by: int) -> None: ...
+    def joined(self) -> None: ...
+    def new_epoch(self) -> None: ...
+    def burnt(self, space: str, count: int) -> None: ...
+    def dealt(self, space: str, runs: int, nbytes: int, seconds: float) -> None: ...
+    def failed(self, kind: str) -> None: ...
+    def refused(self, port: str, why: str) -> None: ...
+
+
 class _Nobody(Channel):
     """The channel for a plan without corrections: nothing may pass."""
 
@@ -242,37 +298,29 @@ class _Nobody(Channel):
     def close(self) -> None: ...
 
 
-def _named(ask: Mapping[str, Any]) -> str | None:
-    """The name of the caches that a note asks for."""
-    cache: str | None = None if ask.get("cache") is None else _field(ask, "cache", str)
-    return cache
-
-
-def _nonces(ask: Mapping[str, Any], space: str) -> tuple[bytes, bytes]:
-    """The nonces of party 0, which stored runs have none of, and of party 1. Raises Desync."""
-    try:
-        theirs, own = _field(ask, "nonces", list)
-        return hexadecimal(theirs, 0 if space == STORED else NONCE_BYTES), hexadecimal(own, NONCE_BYTES)
-    except ValueError as error:
-        raise Desync(f"a note must hold the nonces of party 0 and of party 1 ({error}); do both sides run the same "
-                     f"version?") from error
-
-
-def _field(note: Mapping[str, Any], name: str, kind: type) -> Any:
-    value = note.get(name)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise Desync(f"a note must hold {name!r} as {kind.__name__}, got {type(value).__name__}; do both sides run the "
-                     f"same version?")
-    return value
-
-
 def run_dealer(settings: DealerSettings) -> None:
     """Serves until SIGINT or SIGTERM; SIGHUP reads the certificates again. Raises SettingsError,
     StoreError, BackendUnavailable at the start."""
     share_the_interpreter()
-    server = DealerServer(settings)
-    try:
+    with ExitStack() as ends:
+        ends.callback(lambda: log.info("ended"))
+        audit = opened(settings.audit, settings.audit_folder, "dealer", Signer(settings.tls), settings.audit_mb)
+        ends.callback(audit.close)
+        metrics = _metrics(audit) if settings.metrics is not None else None
+        server = DealerServer(settings, audit, metrics)
+        ends.callback(server.close)
+        if metrics is not None and settings.metrics is not None:
+            from secformer.roles.health import Monitored
+
+            metrics.certificate(server.credentials.until)
+            ends.callback(Monitored(settings.metrics, lambda: audit.problem, metrics).close)
         wait_for_signal(server.credentials.renew)
-    finally:
-        server.close()
-        log.info("ended")
+
+
+def _metrics(audit: Auditing) -> DealerMetrics:
+    """A dealer without metrics does not need the packages that they need."""
+    from secformer.roles.monitoring import DealerMetrics
+
+    metrics = DealerMetrics(lambda: not audit.problem)
+    metrics.show_audit(audit)
+    return metrics

@@ -4,11 +4,12 @@ A connection starts with the party's note {"version", "streams", "ask"}:
 
 - "join" {"model", "weights": the plan of provisioning, "runs"} -> {"epoch", "seeds": the party's own, "runs": its seeds
   of the runs that are not used, if it asks for them}
-- "deal" {"model", "weights", "epoch", "space", "after", "count", "plan", "nonces", "cache", "kept"} -> {"serial": the
-  first}, then the corrections of `count` runs, in order. Party 1 only. The dealer chooses serials above `after`, and
-  burns them before it sends anything. "nonces" are party 0's and party 1's (see `mpc/dealer/names`). "cache" names the
-  caches that the runs take, by the run that opened them: "" for each run itself, null where they take none. "kept"
-  names the caches of all sessions that go on; the dealer forgets the seeds of all others.
+- "deal" {"model", "weights", "epoch", "space", "after", "count", "plan", "nonces", "cache", "kept", "request"} ->
+  {"serial": the first}, then the corrections of `count` runs, in order. Party 1 only. The dealer chooses serials above
+  `after`, and burns them before it sends anything. "nonces" are party 0's and party 1's (see `mpc/dealer/names`).
+  "cache" names the caches that the runs take, by the run that opened them: "" for each run itself, null where they take
+  none. "kept" names the caches of all sessions that go on; the dealer forgets the seeds of all others. "request" is the
+  id of the request that they are for, for the dealer's logs; "" for a store.
 
 Every note states the version and the format of the streams.
 """
@@ -55,11 +56,12 @@ class DealerClient:
             channel.close()
 
     def deal(self, epoch: Epoch, space: str, after: int, plan: Plan, *, nonces: tuple[bytes, bytes], count: int = 1,
-             patience: float, cache: str | None = None, kept: Collection[str] = ()) -> tuple[int, TLSChannel]:
+             patience: float, cache: str | None = None, kept: Collection[str] = (),
+             request: str = "") -> tuple[int, TLSChannel]:
         """The first serial of `count` runs, and the channel of their corrections. The caller closes the channel."""
         channel = self._ask({"ask": "deal", "epoch": epoch.name, "space": space, "after": after, "count": count,
                              "plan": plan.as_dict(), "nonces": [nonce.hex() for nonce in nonces], "cache": cache,
-                             "kept": sorted(kept)}, patience)
+                             "kept": sorted(kept), "request": request}, patience)
         try:
             return serial_of(channel), channel
         except BaseException:

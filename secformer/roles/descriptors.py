@@ -55,10 +55,10 @@ def party_room(settings: PartySettings, descriptors: int) -> Room:
     return Room(strangers, min(settings.queue + SPARE, descriptors - needed))
 
 
-def dealer_room(descriptors: int) -> Room:
+def dealer_room(descriptors: int, monitored: bool = False) -> Room:
     """The dealer's. Raises SettingsError where its connections do not fit."""
     strangers = _strangers(descriptors)
-    _require(descriptors, BASE + strangers + 2 * PEERS + TURNED_AWAY)
+    _require(descriptors, BASE + strangers + 2 * PEERS + TURNED_AWAY + (MONITORING if monitored else 0))
     return Room(strangers)
 
 

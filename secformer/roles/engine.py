@@ -43,7 +43,7 @@ from secformer.roles.jobs import Job, Jobs
 from secformer.roles.link import HEARTBEAT, compare, hello, stored_of
 from secformer.roles.linking import Link, Meeting, connect_link
 from secformer.roles.logs import certificates_read, not_recorded, refusals
-from secformer.roles.messages import Answer
+from secformer.roles.messages import Answer, Ran
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
 from secformer.roles.slots import Renewed, Slots, Work
@@ -264,7 +264,7 @@ class Engine:
         job, taken = work.job, work.taken
         batch = blind_batch(job.half.lengths, job.half.mask)
         channels = {"peer": peer} if work.corrections is None else {"peer": peer, "dealer": work.corrections}
-        started = time.perf_counter()
+        started, clock = time.monotonic(), time.perf_counter()
 
         session = work.stepping.session if work.stepping is not None else None
 
@@ -280,17 +280,21 @@ class Engine:
             script = self._model.script(batch) if session is None else Script(work.plan)
             ran = self._runs[slot].run((self._opened, script.name), script, (work.key.seed,), work.key.name, channels,
                                        self._words(job, batch), play)
-        cost = ran.facts.lasting(time.perf_counter() - started) if ran.repeated else ran.facts
+        cost = ran.facts.lasting(time.perf_counter() - clock) if ran.repeated else ran.facts
         if session is not None:
             self.sessions.done(session)
         results = dict(ran.results)
         if np.any(results.pop(CHECK, 0)):  # both parties have opened the same words
             return self._reject(work)
-        job.done.set_result(Answer(results, self._public.fixed.frac, cost))
+        told = Ran(self._opened, taken.run, work.key.name, work.plan.digest, started - job.came - work.material,
+                   work.material, time.monotonic() - started)
+        job.done.set_result(Answer(results, self._public.fixed.frac, cost, told))
         self._reports.answered(cost)
         log.info("answered", extra={"fields": {"request": taken.request, "client": job.client, "run": taken.run,
                                                "slot": slot, "tokens": batch.tokens, "seconds": round(cost.seconds, 3),
                                                "bytes": cost.bytes, "rounds": cost.rounds,
+                                               "waiting": round(told.waiting, 3),
+                                               "material": round(told.material, 3),
                                                **({"session": session.run} if session is not None else {})}})
 
     def _reject(self, work: Work) -> None:

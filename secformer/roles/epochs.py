@@ -21,7 +21,7 @@ from typing import Any
 from secformer.mpc.dealer.locking import Lock
 from secformer.mpc.dealer.names import LIVE, STORED
 from secformer.mpc.dealer.seeds import Seeds
-from secformer.mpc.dealer.serials import Serials, sync_folder
+from secformer.mpc.dealer.serials import Serials, owner_only, sync_folder
 from secformer.mpc.errors import Desync, StoreError
 from secformer.mpc.net.notes import hexadecimal, text, whole
 from secformer.mpc.prg import SEED_BYTES, fresh_seed
@@ -189,7 +189,7 @@ def replace(path: Path, content: str) -> None:
     zeros."""
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+    with open(part, "x", encoding="utf-8", opener=owner_only) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -43,6 +43,11 @@ class Job:
     came: float = 0.0  # the same
     done: Future[Answer] = field(default_factory=Future)
 
+    def fail(self, error: SecformerError) -> None:
+        """Ends a job that has not started, unless its client has given it up."""
+        if self.done.set_running_or_notify_cancel():
+            self.done.set_exception(error)
+
 
 class Jobs:
     """A queue. `candidates` lists the requests in fair order; `take` starts one. Thread-safe.
@@ -98,8 +103,8 @@ class Jobs:
             late = self._expire()
             ids = [job.half.request for job, _ in zip(self._in_turn(), range(most), strict=False)]
         for job in late:
-            job.done.set_exception(Expired("the request waited until its deadline: the parties were busy, or the other "
-                                           "party did not receive its half; send it again"))
+            job.fail(Expired("the request waited until its deadline: the parties were busy, or the other party did not "
+                             "receive its half; send it again"))
         return ids
 
     def clients(self, ids: Collection[str]) -> dict[str, str]:
@@ -144,10 +149,8 @@ class Jobs:
             for job in alone:
                 self._remove(job.half.request)
         for job in alone:
-            if job.done.set_running_or_notify_cancel():
-                job.done.set_exception(Alone(
-                    f"the other party did not get its half of the request within {self._alone:g} s; send both halves "
-                    f"again, at the same time and under a new id"))
+            job.fail(Alone(f"the other party did not get its half of the request within {self._alone:g} s; send both "
+                           f"halves again, at the same time and under a new id"))
 
     def alone(self) -> int:
         """How many halves wait of which the other party has no other half, as far as this party knows."""

@@ -19,7 +19,7 @@ from secformer.mpc.errors import InputError, ProtocolError
 from secformer.mpc.kernels.points import LEAF, MOST_TURN, SALT_WORDS, SEED_WORDS, PointKeys, depth
 from secformer.mpc.meter import Cost
 from secformer.mpc.net.notes import decimal
-from secformer.mpc.prg import SEED_BYTES
+from secformer.mpc.prg import SEED_BYTES, fresh_seed
 from secformer.mpc.strict_json import read_own
 
 REQUEST, ANSWER = "secformer request 2", "secformer answer 1"
@@ -49,7 +49,7 @@ class Half:
 
     Where the parties hold the embedding tables, a half holds keys of the one-hot rows. Where clients hold them, party
     0's half holds words, its share of the embedding sums (N, C), and party 1's the seed of its share. A half with a
-    `step` holds new tokens of one text.
+    `step` holds new tokens of one text. `digest` is that of the body that it came in.
     """
 
     request: str
@@ -60,6 +60,7 @@ class Half:
     seed: bytes | None = field(default=None, repr=False)
     step: StepRequest | None = None
     keys: RowKeys | None = field(default=None, repr=False)
+    digest: str = ""
 
     @cached_property
     def shape_digest(self) -> str:
@@ -75,13 +76,41 @@ class Half:
         return h.hexdigest()
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What a party can say of a run, all of it public: its epoch, its space and serial as "space/serial", its name (a
+    hash, which both parties' nonces enter), its plan's digest, and the seconds that the request waited, got its
+    material and was computed."""
+
+    epoch: str
+    run: str
+    name: str
+    plan: str
+    waiting: float
+    material: float
+    computing: float
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """What a client knows of an exchange with a party: the digests of the bodies that it sent and received, and the
+    receipt in the answer's header, None if there was none."""
+
+    half: str
+    answer: str
+    receipt: str | None = field(default=None, repr=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """One party's half of an answer: words by result name, with `frac` fractional bits, and the cost."""
+    """One party's half of an answer: words by result name, with `frac` fractional bits, and the cost. A party knows how
+    it `ran`, and a client what was `exchanged`."""
 
     words: Mapping[str, np.ndarray] = field(repr=False)
     frac: int
     cost: Cost
+    ran: Ran | None = None
+    exchanged: Exchanged | None = None
 
 
 def pack_half(half: Half) -> bytes:
@@ -96,10 +125,21 @@ def pack_half(half: Half) -> bytes:
         tensors["words"] = np.ascontiguousarray(half.words)
     else:
         tensors["seed"] = np.frombuffer(half.seed or b"", dtype=np.uint8)
-    metadata = {"format": REQUEST, "request": half.request, "model": half.model}
+    metadata = {"format": REQUEST, "request": half.request, "model": half.model, "salt": _salt()}
     if half.step is not None:
         metadata |= {name: str(value) for name, value in asdict(half.step).items()}
     return bytes(save(tensors, metadata=metadata))
+
+
+def _salt() -> str:
+    """Makes the digest of a body hide it. Without a salt, whoever has the other half and the digest could test guesses
+    of the text."""
+    return fresh_seed().hex()
+
+
+def body_digest(body: bytes) -> str:
+    """The digest of a body, as audit logs hold it."""
+    return hashlib.sha256(body).hexdigest()
 
 
 def most_bytes(inputs: TokenInputs, private: bool, max_tokens: int) -> int:
@@ -145,11 +185,13 @@ def unpack_half(body: bytes, *, inputs: TokenInputs, private: bool, rank: int, m
         seed = tensors["seed"]
         if seed.dtype != np.uint8 or seed.shape != (SEED_BYTES,):
             raise InputError(f"a seed must have {SEED_BYTES} bytes, got {seed.dtype} {seed.shape}")
-        return Half(request, model, lengths, attend, seed=seed.tobytes(), step=step)
+        return Half(request, model, lengths, attend, seed=seed.tobytes(), step=step,
+                    digest=body_digest(body))
     if private:
-        return Half(request, model, lengths, attend, keys=_keys(tensors, inputs, int(lengths.sum()), rank), step=step)
+        return Half(request, model, lengths, attend, keys=_keys(tensors, inputs, int(lengths.sum()), rank), step=step,
+                    digest=body_digest(body))
     _require("words", tensors["words"], np.uint64, (int(lengths.sum()), inputs.hidden))
-    return Half(request, model, lengths, attend, words=tensors["words"], step=step)
+    return Half(request, model, lengths, attend, words=tensors["words"], step=step, digest=body_digest(body))
 
 
 def _keys(tensors: Mapping[str, np.ndarray], inputs: TokenInputs, tokens: int, rank: int) -> RowKeys:
@@ -187,8 +229,13 @@ def _step(metadata: Mapping[str, str], lengths: np.ndarray, attend: np.ndarray) 
     return StepRequest(session, int(keep), int(last))
 
 
+def is_id(given: str) -> bool:
+    """Whether this has the form of the id of a request or a session."""
+    return len(given) == ID_DIGITS and not set(given) - set("0123456789abcdef")
+
+
 def _require_id(what: str, given: str) -> None:
-    if len(given) != ID_DIGITS or set(given) - set("0123456789abcdef"):
+    if not is_id(given):
         raise InputError(f"a {what} id must have {ID_DIGITS} hexadecimal digits, got {given[:64]!r}")
 
 
@@ -197,7 +244,7 @@ def pack_answer(answer: Answer, request: str) -> bytes:
     from safetensors.numpy import save
 
     cost = json.dumps(answer.cost.as_dict())
-    metadata = {"format": ANSWER, "request": request, "frac": str(answer.frac), "cost": cost}
+    metadata = {"format": ANSWER, "request": request, "frac": str(answer.frac), "cost": cost, "salt": _salt()}
     return bytes(save({name: np.ascontiguousarray(w) for name, w in answer.words.items()}, metadata=metadata))
 
 

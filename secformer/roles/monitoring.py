@@ -1,17 +1,23 @@
-"""What operators monitor at a party: its readiness, and metrics in Prometheus' format."""
+"""What operators monitor at a role: its readiness, and metrics in Prometheus' format."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from secformer.mpc.meter import Cost
+from secformer.roles.audit import Auditing
 from secformer.roles.jobs import Jobs
 
 SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 180.0, 600.0)  # upper bounds of the histogram's bins
+
+
+def _figure(audit: Auditing, name: str) -> float:
+    return audit.figures[name]
 
 
 class Status:
@@ -37,10 +43,44 @@ class Status:
 
 
 class Metrics:
-    """A party's metrics, in their own registry."""
+    """A role's metrics, in their own registry. `ready` tells whether the role does its work."""
+
+    def __init__(self, ready: Callable[[], bool]):
+        self._registry = CollectorRegistry()
+        Gauge("secformer_ready", "1 when the role does its work", registry=self._registry).set_function(
+            lambda: float(ready()))
+        self._refused = Counter("secformer_refused_connections", "Connections that were not let in, or that failed",
+                                ["port", "why"], registry=self._registry)
+
+    def show_audit(self, audit: Auditing) -> None:
+        """Shows how the audit log does."""
+        for name, about in (("failing", "1 while the audit log cannot be written"),
+                            ("lines", "Number of the last line of the audit log"),
+                            ("lost", "Lines of the audit log that found no room"),
+                            ("unwritten", "Lines of the audit log that wait for the disk")):
+            Gauge(f"secformer_audit_{name}", about, registry=self._registry).set_function(
+                partial(_figure, audit, name))
+
+    def certificate(self, until: Callable[[], datetime]) -> None:
+        """Shows when the role's certificate expires."""
+        Gauge("secformer_certificate_expires_seconds", "When the certificate in use expires, in seconds since 1970",
+              registry=self._registry).set_function(lambda: until().timestamp())
+
+    def refused(self, port: str, why: str) -> None:
+        """Counts a connection that was not let in, or that failed."""
+        self._refused.labels(port, why).inc()
+
+    def text(self) -> bytes:
+        """The metrics in Prometheus' format."""
+        return generate_latest(self._registry)
+
+
+class PartyMetrics(Metrics):
+    """A party's metrics."""
 
     def __init__(self, status: Status, jobs: Jobs):
-        self._registry = registry = CollectorRegistry()
+        super().__init__(lambda: not status.reason)
+        registry = self._registry
         self._requests = Counter("secformer_requests", "Requests that ended", ["outcome"], registry=registry)
         self._seconds = Histogram("secformer_request_seconds", "Time from a request's arrival to its answer",
                                   buckets=SECONDS, registry=registry)
@@ -48,14 +88,10 @@ class Metrics:
         self._bytes = Counter("secformer_sent_bytes", "Bytes sent to the other party online", registry=registry)
         self._rounds = Counter("secformer_rounds", "Message exchanges with the other party", registry=registry)
         self._dealer = Counter("secformer_dealer_bytes", "Bytes of corrections received or read", registry=registry)
-        self._refused = Counter("secformer_refused_connections", "Connections that were not let in, or that failed",
-                                ["port", "why"], registry=registry)
         self._material = Gauge("secformer_material_left", "Requests that the store has material for", ["plan"],
                                registry=registry)
         self._plans: set[str] = set()
         Gauge("secformer_waiting_requests", "Requests that wait", registry=registry).set_function(jobs.waiting)
-        Gauge("secformer_ready", "1 when requests are answered", registry=registry).set_function(
-            lambda: float(not status.reason))
 
     def count_sessions(self, count: Callable[[], int]) -> None:
         """Shows how many sessions are open."""
@@ -72,19 +108,10 @@ class Metrics:
                 ("secformer_budgets_spent", "Clients that were refused today for their budget", spent)):
             Gauge(name, about, registry=self._registry).set_function(count)
 
-    def certificate(self, until: Callable[[], datetime]) -> None:
-        """Shows when this party's certificate expires."""
-        Gauge("secformer_certificate_expires_seconds", "When the certificate in use expires, in seconds since 1970",
-              registry=self._registry).set_function(lambda: until().timestamp())
-
     def ended(self, outcome: str, seconds: float) -> None:
         """Counts a request that ended after this many seconds."""
         self._requests.labels(outcome).inc()
         self._seconds.observe(seconds)
-
-    def refused(self, port: str, why: str) -> None:
-        """Counts a connection that was not let in, or that failed."""
-        self._refused.labels(port, why).inc()
 
     def answered(self, cost: Cost) -> None:
         """Adds what an answer cost this party."""
@@ -100,6 +127,48 @@ class Metrics:
         for plan in self._plans:
             self._material.labels(plan[:16]).set(left.get(plan, 0))
 
-    def text(self) -> bytes:
-        """The metrics in Prometheus' format."""
-        return generate_latest(self._registry)
+
+class DealerMetrics(Metrics):
+    """The dealer's metrics."""
+
+    def __init__(self, ready: Callable[[], bool]):
+        super().__init__(ready)
+        registry = self._registry
+        self._serials = Counter("secformer_burnt_serials", "Serials that were given out", ["space"], registry=registry)
+        self._runs = Counter("secformer_dealt_runs", "Runs whose corrections were sent completely", ["space"],
+                             registry=registry)
+        self._bytes = Counter("secformer_dealt_bytes", "Bytes of corrections that were sent", registry=registry)
+        self._seconds = Histogram("secformer_dealing_seconds", "Time from an ask for runs to its last correction",
+                                  buckets=SECONDS, registry=registry)
+        self._joins = Counter("secformer_joins", "Times that a party joined an epoch", registry=registry)
+        self._failed = Counter("secformer_failed_asks", "Asks of parties that were refused, or that failed", ["kind"],
+                               registry=registry)
+        self._epochs = Counter("secformer_new_epochs", "Epochs that began", registry=registry)
+        self._connections = Gauge("secformer_connections", "Connections of parties that are served now",
+                                  registry=registry)
+
+    def connected(self, by: int) -> None:
+        """A connection is served, or its service has ended: 1 or -1."""
+        self._connections.inc(by)
+
+    def joined(self) -> None:
+        """A party has joined an epoch."""
+        self._joins.inc()
+
+    def new_epoch(self) -> None:
+        """An epoch begins."""
+        self._epochs.inc()
+
+    def burnt(self, space: str, count: int) -> None:
+        """Serials of a space are given out."""
+        self._serials.labels(space).inc(count)
+
+    def dealt(self, space: str, runs: int, nbytes: int, seconds: float) -> None:
+        """An ask for runs was answered, after this many seconds."""
+        self._runs.labels(space).inc(runs)
+        self._bytes.inc(nbytes)
+        self._seconds.observe(seconds)
+
+    def failed(self, kind: str) -> None:
+        """An ask was refused, or failed."""
+        self._failed.labels(kind).inc()

@@ -7,13 +7,15 @@ import threading
 from dataclasses import asdict
 
 from secformer.mpc.meter import Cost
+from secformer.roles.audit import opened
 from secformer.roles.budgets import JOURNAL, Ledger
 from secformer.roles.descriptors import party_room, raise_limit
 from secformer.roles.engine import Engine
 from secformer.roles.jobs import Jobs
-from secformer.roles.monitoring import Metrics, Status
+from secformer.roles.monitoring import PartyMetrics, Status
 from secformer.roles.settings import PartySettings
 from secformer.roles.signals import share_the_interpreter
+from secformer.roles.signing import Signer
 from secformer.roles.web import Web, serve
 
 ENDING = 10.0  # seconds in which the engine must end
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 class Reports:
     """Turns what the engine reports into readiness and metrics."""
 
-    def __init__(self, status: Status, metrics: Metrics):
+    def __init__(self, status: Status, metrics: PartyMetrics):
         self._status, self._metrics = status, metrics
 
     def ready(self) -> None:
@@ -46,21 +48,26 @@ class Reports:
 def run_party(settings: PartySettings) -> None:
     """Serves until SIGINT or SIGTERM. Raises ModelError, SettingsError, BackendUnavailable at the start."""
     share_the_interpreter()
+    signer = Signer(settings.tls)
+    audit = opened(settings.audit, settings.audit_folder, f"party{settings.rank}", signer, settings.audit_mb)
     room = party_room(settings, raise_limit())
     log.info("room", extra={"fields": asdict(room)})
     jobs, status = Jobs(settings.queue, settings.half_deadline), Status()
     ledger = Ledger(settings.budgets, settings.state / JOURNAL)
-    metrics = Metrics(status, jobs)
+    metrics = PartyMetrics(status, jobs)
     engine = Engine(settings, jobs, Reports(status, metrics))
+    metrics.show_audit(audit)
     metrics.count_sessions(engine.sessions.count)
     metrics.certificate(engine.credentials.until)
     thread = threading.Thread(target=engine.run, name="engine", daemon=True)
     thread.start()
     try:
-        web = Web(settings, engine.public, jobs, status, metrics, engine.sessions, ledger)
+        web = Web(settings, engine.public, jobs, status, metrics, engine.sessions, ledger, audit,
+                  signer if settings.receipts else None)
         serve(settings, web, engine.credentials, room)
     finally:
         engine.stop()
         thread.join(ENDING)
         ledger.close()
+        audit.close()
         log.info("ended")

@@ -43,9 +43,8 @@ class _Limit:
             raise OverQuota(f"one client may have {self._each // self._unit} {self._what} here at the same time, and "
                             f"this one would have more; send the request again when others of this client have ended")
         if mine > self._total - self.sum:
-            raise Crowded(f"other clients' requests hold {(self.sum - mine + amount) // self._unit} of "
-                          f"{self._total // self._unit} {self._what} that may be here at the same time; send the "
-                          f"request again later")
+            raise Crowded(f"all clients together may have {self._total // self._unit} {self._what} here at the same "
+                          f"time, and this one would be too many; send the request again later")
         self._held[client] = mine
         self.sum += amount
 

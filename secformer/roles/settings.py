@@ -40,6 +40,12 @@ BACKEND = _key("choice", "array library that computes", choices=BACKENDS)
 THREADS = _key("whole", "how many cores compute; 0 means half of the machine's cores", least=0)
 GRAPH = _key("choice", "on a GPU, whether requests of a shape that comes again are recorded as CUDA graphs",
              choices=GRAPHS)
+AUDIT = _key("choice", "the audit log; required: nothing is served while it cannot be written; best effort: serving "
+             "goes on, and metrics tell; off: there is none", choices=("required", "best effort", "off"))
+AUDIT_FOLDER = _key("path", "folder of the audit log, for this role alone")
+AUDIT_MB = _key("whole", "size at which a file of the audit log ends and the next one goes on, in MB", least=1)
+METRICS = _key("address?",
+               'address for health checks and Prometheus metrics over plain HTTP; "" turns both off')
 LOG_LEVEL = _key("choice", "lowest severity that is logged", choices=LEVELS)
 
 
@@ -63,8 +69,7 @@ class PartySettings(_Checked):
     link: Address = field(metadata=_key("address", "address where party 0 listens for party 1"))
     dealer: Address = field(metadata=_key("address", "address of the dealer"))
     tls: Identity = field(metadata=_key(TLS, "certificate and key of this role"))
-    metrics: Address | None = field(default=None, metadata=_key(
-        "address?", 'address for health checks and Prometheus metrics over plain HTTP; "" turns both off'))
+    metrics: Address | None = field(default=None, metadata=METRICS)
     store: Path = field(
         default=Path("store"), metadata=_key("path", "party 1: folder of the material that `secformer deal` stored"))
     deadline: float = field(default=60.0, metadata=DEADLINE)
@@ -106,6 +111,11 @@ class PartySettings(_Checked):
     backend: str = field(default="auto", metadata=BACKEND)
     threads: int = field(default=0, metadata=THREADS)
     graph: str = field(default="auto", metadata=GRAPH)
+    audit: str = field(default="required", metadata=AUDIT)
+    audit_folder: Path = field(default=Path("audit"), metadata=AUDIT_FOLDER)
+    audit_mb: int = field(default=64, metadata=AUDIT_MB)
+    receipts: bool = field(default=True, metadata=_key(
+        "flag", "true: clients get signed receipts of their requests; false: they get none"))
     log_level: str = field(default="info", metadata=LOG_LEVEL)
     budgets: Budgets = field(default=Budgets(), metadata=_key(BUDGETS, "how much each client may ask per day"))
 
@@ -128,12 +138,16 @@ class DealerSettings(_Checked):
     state: Path = field(
         metadata=_key("path", "folder for what must outlive the process: both parties' seeds and the used serials"))
     tls: Identity = field(metadata=_key(TLS, "certificate and key of this role"))
+    metrics: Address | None = field(default=None, metadata=METRICS)
     deadline: float = field(default=60.0, metadata=DEADLINE)
     max_streams: int = field(
         default=8, metadata=_key("whole", "how many requests the dealer serves at the same time", least=1))
     backend: str = field(default="auto", metadata=BACKEND)
     threads: int = field(default=0, metadata=THREADS)
     graph: str = field(default="auto", metadata=GRAPH)
+    audit: str = field(default="required", metadata=AUDIT)
+    audit_folder: Path = field(default=Path("audit"), metadata=AUDIT_FOLDER)
+    audit_mb: int = field(default=64, metadata=AUDIT_MB)
     log_level: str = field(default="info", metadata=LOG_LEVEL)
 
 

@@ -27,7 +27,8 @@ C = TypeVar("C")
 @dataclass(frozen=True)
 class Work:
     """A request that both parties have agreed to run, with the key of its run. `corrections` are closed when it has
-    ended; `stepping` is the step of a session, if it is one."""
+    ended; `stepping` is the step of a session, if it is one; `material` is how many seconds it took until the
+    corrections began to come."""
 
     job: Job
     taken: Taken
@@ -35,6 +36,7 @@ class Work:
     key: RunKey
     corrections: Channel | None = None
     stepping: Stepping | None = None
+    material: float = 0.0
 
 
 class Renewed(Exception):

@@ -22,7 +22,7 @@ from secformer.roles.certificates import init
 ROLES = ("dealer", "party0", "party1")
 START = 120.0  # seconds in which the roles must become ready
 END = 10.0     # seconds in which a role must end before it is killed
-LISTENERS = ("dealer", "link", "party0", "party1", "metrics0", "metrics1")
+LISTENERS = ("dealer", "link", "party0", "party1", "metrics0", "metrics1", "dealer_metrics")
 
 
 class LocalRoles:

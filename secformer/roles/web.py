@@ -15,7 +15,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from uvicorn import Config
 
@@ -25,30 +25,30 @@ from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.door import Report
 from secformer.mpc.net.places import Places
 from secformer.mpc.net.tcp import listening
-from secformer.mpc.net.tls import HANDSHAKE
 from secformer.roles.asking import HELLO
+from secformer.roles.audit import Auditing
 from secformer.roles.budgets import BudgetSpent, Ledger, Reservation
 from secformer.roles.connections import (
-    LONGEST_HEADER,
     PEER,
     ClientProtocol,
     Clients,
     DoorServer,
-    PatientProtocol,
     Peer,
 )
-from secformer.roles.descriptors import MONITORING, TOLD, Room
+from secformer.roles.descriptors import TOLD, Room
+from secformer.roles.entries import Entries, Entry
 from secformer.roles.failures import for_client
+from secformer.roles.health import COMMON, health_server
 from secformer.roles.jobs import Alone, DuplicateRequest, Expired, Jobs, QueueFull
 from secformer.roles.logs import refusals
 from secformer.roles.messages import ID_DIGITS, Answer, Half, most_bytes, pack_answer, unpack_half
-from secformer.roles.monitoring import Metrics, Status
+from secformer.roles.monitoring import PartyMetrics, Status
 from secformer.roles.quotas import MEGABYTE, Crowded, OverQuota, Place, Quotas
 from secformer.roles.sessions import Sessions, TooManySessions
 from secformer.roles.settings import PartySettings
+from secformer.roles.signing import Signer
 
 BODY = "application/octet-stream"
-GRACE = 5          # seconds in which running requests may end when the server stops
 KEEP_ALIVE = 60    # seconds for which an idle connection of a client is kept: under a flood, it need not come back
 PACKERS = 2        # threads that pack and unpack bodies; more would take cores from the engine
 RETRY_AFTER = 2.0  # seconds after which a client may try again if the party is not ready, or has no room for it
@@ -69,13 +69,16 @@ class Refusal(Exception):
 class Web:
     """What clients see of a party: it takes halves of requests and returns halves of answers."""
 
-    def __init__(self, settings: PartySettings, public: PublicModel, jobs: Jobs, status: Status, metrics: Metrics,
-                 sessions: Sessions, ledger: Ledger):
+    def __init__(self, settings: PartySettings, public: PublicModel, jobs: Jobs, status: Status, metrics: PartyMetrics,
+                 sessions: Sessions, ledger: Ledger, audit: Auditing, signer: Signer | None = None):
+        """`signer` signs receipts; None: there are none."""
         self._settings, self._public = settings, public
         self._jobs, self._status, self._metrics, self._sessions = jobs, status, metrics, sessions
         self._quotas, self._ledger = Quotas(requests=(settings.client_requests, settings.queue + settings.in_flight),
                                             mb=(settings.client_mb, settings.held_mb)), ledger
         metrics.count_fairness(lambda: self._quotas.held, jobs.alone, ledger.share, ledger.spent)
+        self._audit = audit
+        self._entries = Entries(f"party{settings.rank}", public.digest, audit, signer)
         self._description = public.to_json().encode()
 
     def app(self) -> Starlette:
@@ -85,24 +88,17 @@ class Web:
                                  Route("/v1/model", self._model, methods=["GET"]),
                                  Route("/v1/sessions/{session}", self._end, methods=["DELETE"])])
 
-    def health(self) -> Starlette:
-        """The application for operators."""
-        return Starlette(routes=[
-            Route("/healthz", self._alive), Route("/readyz", self._ready), Route("/metrics", self._counts)])
+    def reason(self) -> str:
+        """Why this party does not answer requests; "" if it does."""
+        return self._status.reason or self._audit.problem
+
+    def health(self, address: tuple[str, int]) -> DoorServer:
+        """The server for operators. Raises SettingsError if the address is taken."""
+        return health_server(address, self.reason, self._metrics)
 
     def refused(self, port: str) -> Report:
         """What logs and counts connections to this port that are not let in."""
         return refusals(port, self._metrics.refused)
-
-    async def _alive(self, request: Request) -> Response:
-        return PlainTextResponse("alive\n")
-
-    async def _ready(self, request: Request) -> Response:
-        reason = self._status.reason
-        return PlainTextResponse(reason or "ready\n", 503 if reason else 200)
-
-    async def _counts(self, request: Request) -> Response:
-        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _hello(self, request: Request) -> Response:
         """Tells a client that it is let in."""
@@ -122,12 +118,13 @@ class Web:
 
     async def _infer(self, request: Request) -> Response:
         started, half, outcome = time.monotonic(), None, "failed"
+        entry = self._entries.begin(request.scope[PEER].name)
         try:
-            with _refusals(), self._quotas.enter(request.scope[PEER].name) as place:
-                half = await self._half(request, place)
-                body = await self._answered(request, half, place)
+            with _refusals(), self._quotas.enter(entry.client) as place:
+                entry.half = half = await self._half(request, place)
+                body, headers = await self._answered(request, half, place, entry)
             outcome = "answered"
-            return Response(body, media_type=BODY, headers={"X-Request-Id": half.request})
+            return Response(body, media_type=BODY, headers={"X-Request-Id": half.request, **headers})
         except ClientDisconnect:
             outcome = "client left"
             return Response(status_code=499)  # the client has left, so nobody reads this
@@ -136,17 +133,18 @@ class Web:
             return _error(refusal, half)
         finally:
             self._metrics.ended(outcome, time.monotonic() - started)
+            entry.end(outcome)
 
-    async def _answered(self, request: Request, half: Half, place: Place) -> bytes:
-        """This party's half of the answer, as a body, once the client's budget has paid for it. Raises Refusal,
-        BudgetSpent, ClientDisconnect."""
+    async def _answered(self, request: Request, half: Half, place: Place, entry: Entry) -> tuple[bytes, dict[str, str]]:
+        """This party's half of the answer, as a body and headers, once the client's budget has paid for it. Raises
+        Refusal, BudgetSpent, ClientDisconnect."""
         peer: Peer = request.scope[PEER]
         reserved = self._ledger.reserve(peer.name, half.lengths.size if half.step is None else half.step.last)
         try:
             answer = await self._answer(request, half, place)
             if problem := peer.objection():  # it may have been revoked since the request came
                 raise Refusal(403, "certificate", problem)
-            return await asyncio.to_thread(_paid, reserved, answer, half.request)
+            return await asyncio.to_thread(_paid, reserved, answer, entry, half.request)
         except SecformerError as error:
             raise Refusal(500, type(error).__name__, for_client(error, half.request, peer.name)) from error
         finally:
@@ -157,7 +155,7 @@ class Web:
         peer: Peer = request.scope[PEER]
         if peer.role != "client":
             raise Refusal(403, "role", f"requests come from clients, but this certificate is {peer.role}'s")
-        if self._status.reason:  # which is for operators, who see it at the metrics port
+        if self.reason():  # which is for operators, who see it at the metrics port
             raise Refusal(503, "not ready", "this party is not ready; try again later", RETRY_AFTER)
         body, public, limit = bytearray(), self._public, self._settings.max_tokens
         most = min(self._settings.max_body_mb * MEGABYTE, most_bytes(public.inputs, public.private, limit))
@@ -212,7 +210,7 @@ class Web:
         except InputError as error:
             raise Refusal(400, "bad request", str(error)) from error
         except SecformerError as error:
-            told = for_client(error, half.request, request.scope[PEER].name)
+            told = for_client(error, half.request, peer.name)
             raise Refusal(500, type(error).__name__, told) from error
         finally:
             leaving.cancel()
@@ -248,11 +246,11 @@ def _refusals() -> Iterator[None]:
         raise Refusal(503, "crowded", str(error), RETRY_AFTER) from error
 
 
-def _paid(reserved: Reservation, answer: Answer, request: str) -> bytes:
-    """An answer as a body. It is counted before anybody gets it."""
+def _paid(reserved: Reservation, answer: Answer, entry: Entry, request: str) -> tuple[bytes, dict[str, str]]:
+    """An answer as a body, and headers. It is counted and written down before anybody gets it."""
     body = pack_answer(answer, request)
     reserved.spend()
-    return body
+    return body, entry.answered(answer, body)
 
 
 def _error(refusal: Refusal, half: Half | None) -> Response:
@@ -265,18 +263,14 @@ def _error(refusal: Refusal, half: Half | None) -> Response:
 def serve(settings: PartySettings, web: Web, credentials: Credentials, room: Room) -> None:
     """Serves until SIGINT or SIGTERM; SIGHUP reads the certificates again. Main thread only. Raises SettingsError if an
     address is taken."""
-    common = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none", "server_header": False,
-              "timeout_graceful_shutdown": GRACE, "h11_max_incomplete_event_size": LONGEST_HEADER}
     connected = Clients()
     clients = partial(ClientProtocol, patience=settings.header_deadline, connected=connected, too_many=Places(TOLD),
                       clients=Places(room.clients, settings.client_connections))
-    parts = [DoorServer(Config(web.app(), timeout_keep_alive=KEEP_ALIVE, **common),  # type: ignore[arg-type]
+    parts = [DoorServer(Config(web.app(), timeout_keep_alive=KEEP_ALIVE, **COMMON),
                         clients, listening(settings.clients), Places(room.strangers), web.refused("clients"),
                         credentials.server())]
     if settings.metrics is not None:
-        parts.append(DoorServer(Config(web.health(), **common),  # type: ignore[arg-type]
-                                partial(PatientProtocol, patience=HANDSHAKE), listening(settings.metrics),
-                                Places(MONITORING), web.refused("metrics")))
+        parts.append(web.health(settings.metrics))
 
     async def both() -> None:
         loop = asyncio.get_running_loop()

@@ -440,3 +440,13 @@ def test_a_header_that_promises_runs_of_another_size_is_refused(tmp_path: Path) 
     path.write_bytes(replace(Shelf.read(path), count=2**40, size=0).packed())
     with pytest.raises(StoreError, match="has runs of 0 bytes, but those of its plan have"):
         store(tmp_path).take(PLAN)
+
+
+def test_all_files_are_their_owner_s_alone(folder: Path) -> None:
+    store = Store(folder, SEEDS[1], EPOCH)
+    store.write(PLAN, 0, 2, NONCE, deal(PLAN))
+    taken = store.take(PLAN)
+    assert taken is not None
+    taken.corrections.close()
+    assert {path.suffix: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
+        ".store": 0o600, ".cursor": 0o600}

@@ -258,6 +258,20 @@ def test_a_party_that_takes_too_long(roles: Path, server: Server, monkeypatch: p
     party.close()
 
 
+def test_a_request_that_takes_too_long_is_not_sent_again(roles: Path, server: Server,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "GRACE", 0.0)
+    server.reply, released = lambda: (200, b'{"digest": "abc"}'), threading.Event()
+    party = PartyConnection(0, server.server_address, client_context(identity(roles, "client")), 0.5)  # type: ignore[arg-type]
+    assert party.model() == "abc"  # so that the connection is a kept one
+    server.reply = lambda: ((released.wait(20) and 200) or 500, b"")
+    with pytest.raises(PeerLost, match=r"did not answer within 0\.5 s"):
+        party.model()
+    assert len(server.asked) == 2 and server.connections == 1
+    released.set()
+    party.close()
+
+
 def test_hanging_up_ends_a_running_request(server: Server, party: PartyConnection) -> None:
     began, released = threading.Event(), threading.Event()
 

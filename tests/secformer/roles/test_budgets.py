@@ -150,12 +150,23 @@ def test_a_line_that_a_crash_cut_off_was_not_answered(tmp_path: Path, opened: Op
 
 
 @pytest.mark.parametrize("junk", ["{}\n", "x\n", "[1, 2]\n", '[20000, "bob", 1, -1]\n', '[20000, 3, 1, 1]\n',
-                                  '[20000, "bob", true, 1]\n', '[20000.5, "bob", 1, 1]\n', "\xff\n", "\n"])
+                                  '[20000, "bob", true, 1]\n', '[20000.5, "bob", 1, 1]\n', "\xff\n", "\n",
+                                  "[" * 5000 + "\n",
+                                  '[20000, "\\ud800", 1, 1]\n', f'[{10**12}, "bob", 1, 1]\n',
+                                  f'[20000, "bob", 1, {10**400}]\n'])
 def test_a_journal_that_cannot_be_read_stops_the_start(tmp_path: Path, junk: str) -> None:
     (tmp_path / "log").write_bytes(junk.encode("latin-1"))
     with pytest.raises(StoreError, match=r"says what clients have asked today, cannot be read .* remove it to renew"):
         Ledger(BUDGETS, tmp_path / "log")
     assert (tmp_path / "log").read_bytes() == junk.encode("latin-1")
+
+
+def test_counts_have_a_highest_value(tmp_path: Path, opened: Open) -> None:
+    """A journal that is summed up can be read again."""
+    (tmp_path / "log").write_text(f'[20000, "bob", 1, {module.MOST}]\n' * 2)
+    for _ in range(2):
+        with pytest.raises(BudgetSpent, match=f"has asked {module.MOST}"):
+            opened(tmp_path / "log").reserve("bob", 1)
 
 
 def test_a_long_journal_is_summed_up(tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,3 +197,15 @@ def test_without_budgets_nothing_is_written(tmp_path: Path, opened: Open, caplog
         for _ in range(10):
             spend(ledger, "bob", 10**9)
     assert (tmp_path / "log").read_text() == "" and not caplog.records and ledger.share() == 0.0
+
+
+def test_the_journal_is_its_owner_s_alone(tmp_path: Path, opened: Open, clock: Clock) -> None:
+    path = tmp_path / "log"
+    for _ in range(2):
+        ledger = opened(path)
+        assert path.stat().st_mode & 0o777 == 0o600
+        spend(ledger, "bob", 1)
+        clock.now += DAY
+        spend(ledger, "bob", 1)
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.chmod(0o644)  # as an older version left it

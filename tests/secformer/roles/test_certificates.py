@@ -71,7 +71,7 @@ def test_certificate_and_key_fit_and_contexts_take_them(made: Path, role: str) -
 def test_keys_and_folders_are_their_owners_alone(made: Path) -> None:
     keys = sorted(made.rglob("*.key"))
     assert [key.stem for key in keys] == ["authority", "client", "dealer", "party0", "party1"]
-    assert {stat.S_IMODE(key.stat().st_mode) for key in keys} == {0o600}
+    assert {stat.S_IMODE(key.stat().st_mode) for key in (*keys, made / "authority" / ISSUED)} == {0o600}
     assert {stat.S_IMODE(p.stat().st_mode) for p in [made, *made.iterdir()]} == {0o700}
     assert not list(made.rglob("*.part"))
     assert not [p for role in ROLES for p in (made / role).iterdir() if p.name == "authority.key"]
@@ -277,11 +277,17 @@ def test_what_revoke_refuses(folder: Path, tmp_path: Path) -> None:
         revoke(folder, "client")
     with pytest.raises(SettingsError, match="does not hold a readable authority"):
         revoke(tmp_path, "client")
+    for serial in (-1, 0, 1 << 159):
+        with pytest.raises(SettingsError, match="a serial number lies above 0 and has at most 159 bits"):
+            revoke(folder, "lost", serial=serial)
     assert len(revoke(folder, "lost", serial=77)) == 1, "a certificate that was issued before there was a record"
     (folder / "authority" / REVOKED).write_text("cut")
     with pytest.raises(SettingsError, match=r"the list of revoked certificates, cannot be read .* put back a copy"):
         revoke(folder, "party0")
-    for junk in ("{", "[]", '{"name": "party0"}'):
+    row = '{"name": "party0", "serial": "%s", "until": "%s"}'
+    far = "2999-01-01T00:00:00+00:00"
+    for junk in ("{", "[]", '{"name": "party0"}', "[" * 5000, row % ("xyz", far), row % ("0", far), row % ("1_0", far),
+                 row % ("a" * 41, far), row % ("aB", far), row % ("ab", "soon"), row % ("ab", "2999-01-01")):
         (folder / "authority" / ISSUED).write_text(junk + "\n")
         with pytest.raises(SettingsError, match="the record of issued certificates, cannot be read"):
             revoke(folder, "party0")

@@ -56,7 +56,7 @@ class Supply:
         return {"live": max((serial for _, serial in self.burnt), default=-1)}
 
     def take(self, plan: Plan, others: dict[str, int], nonce: bytes, cache: str | None = None,
-             kept: Any = ()) -> Supplied:
+             kept: Any = (), request: str = "") -> Supplied:
         if self.problem is not None:
             raise self.problem
         self.given.append(Corrections())
@@ -370,6 +370,17 @@ def test_without_material_both_clients_hear_which_party_lacks_it(parties: tuple[
     for future in [party.ask("a") for party in parties]:
         error = future.exception(30)
         assert isinstance(error, ProtocolError) and f"party {rank}: no material" in str(error)
+    parties[rank].supply.problem = None
+    for future in [party.ask("b") for party in parties]:
+        assert future.result(30)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_full_disk_refuses_the_request_and_keeps_the_link(parties: tuple[Party, Party], rank: int) -> None:
+    parties[rank].supply.problem = OSError(28, "No space left on device", "/srv/state/serials.log")
+    for future in [party.ask("a") for party in parties]:
+        said = str(future.exception(30))
+        assert f"party {rank}: something unexpected happened" in said and "/srv" not in said
     parties[rank].supply.problem = None
     for future in [party.ask("b") for party in parties]:
         assert future.result(30)

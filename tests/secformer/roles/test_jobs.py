@@ -60,6 +60,12 @@ def test_a_full_queue_refuses_and_forgets() -> None:
     jobs.submit(half("y"), "a", 60.0)  # a refused id may come again
 
 
+def test_a_request_that_was_given_up_may_pass_its_deadline() -> None:
+    jobs = Jobs(9)
+    assert jobs.submit(half("late"), "a", -1.0).cancel()
+    assert jobs.candidates(9) == [] and jobs.waiting() == 0
+
+
 def test_a_request_past_its_deadline_ends() -> None:
     jobs = Jobs(5)
     late, early = jobs.submit(half("x"), "a", 0.0), jobs.submit(half("y"), "a", 60.0)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from secformer.mpc.meter import Meter
 from secformer.roles.jobs import Jobs
-from secformer.roles.monitoring import Metrics, Status
+from secformer.roles.monitoring import Metrics, PartyMetrics, Status
 
 PLANS = "0123456789abcdef" * 4, "fedcba9876543210" * 4
 
@@ -18,7 +18,7 @@ def values(metrics: Metrics) -> dict[str, float]:
 
 def test_readiness_is_a_number_and_a_reason() -> None:
     status = Status()
-    metrics = Metrics(status, Jobs(3))
+    metrics = PartyMetrics(status, Jobs(3))
     assert values(metrics)["secformer_ready"] == 0 and status.reason == "starting"
     status.set_ready()
     assert values(metrics)["secformer_ready"] == 1 and status.reason == ""
@@ -27,7 +27,7 @@ def test_readiness_is_a_number_and_a_reason() -> None:
 
 
 def test_material_that_is_used_up_is_shown_as_none_left() -> None:
-    metrics = Metrics(Status(), Jobs(3))
+    metrics = PartyMetrics(Status(), Jobs(3))
     first, second = (f'secformer_material_left{{plan="{plan[:16]}"}}' for plan in PLANS)
     assert first not in values(metrics)
     metrics.material({PLANS[0]: 2})
@@ -39,7 +39,7 @@ def test_material_that_is_used_up_is_shown_as_none_left() -> None:
 
 
 def test_outcomes_seconds_and_costs_add_up() -> None:
-    metrics = Metrics(Status(), Jobs(3))
+    metrics = PartyMetrics(Status(), Jobs(3))
     for outcome, seconds in (("answered", 0.2), ("answered", 3.0), ("queue full", 0.0)):
         metrics.ended(outcome, seconds)
     metrics.answered(Meter().close(0.0))
@@ -52,7 +52,7 @@ def test_outcomes_seconds_and_costs_add_up() -> None:
 
 
 def test_limits_of_clients_are_numbers_without_names() -> None:
-    metrics = Metrics(Status(), Jobs(3))
+    metrics = PartyMetrics(Status(), Jobs(3))
     metrics.count_fairness(lambda: 7.0, lambda: 2.0, lambda: 0.5, lambda: 1.0)
     metrics.certificate(lambda: datetime.fromtimestamp(1000, UTC))
     now = values(metrics)
