@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from secrecy_lab import N, Part, View
@@ -84,7 +85,7 @@ def _packed(bits: np.ndarray) -> np.ndarray:
 
 
 def _ones(packed: np.ndarray) -> np.ndarray:
-    return np.bitwise_count(packed).sum(axis=-1, dtype=np.int64)
+    return np.bitwise_count(packed).sum(axis=-1, dtype=np.uint16).astype(np.int64)
 
 
 def _far(ones: np.ndarray, n: int) -> np.ndarray:
@@ -127,15 +128,19 @@ def _letters(parts: Sequence[tuple[Part, np.ndarray]], group: int, most: int) ->
     return letters[:most]
 
 
+@cache
+def _signs(bits: int) -> np.ndarray:
+    """(-1)^(parity of i & j), for all words i, j of so many bits."""
+    words = np.arange(1 << bits)
+    return (1 - 2 * (np.bitwise_count(words[:, None] & words) & 1).astype(np.int8)).astype(np.float32)
+
+
 def _words(letters: Sequence[tuple[str, np.ndarray]]) -> list[list[str]]:
     """Sets of letters whose parity is not fair: all of them, by a Walsh-Hadamard transform of the words' counts."""
     word = sum((bits.astype(np.int64) << k for k, (_, bits) in enumerate(letters)), np.zeros(N, np.int64))
-    sums = np.bincount(word, minlength=1 << len(letters)).astype(np.int32)
-    step = 1
-    while step < sums.size:
-        pair = sums.reshape(-1, 2, step)
-        sums = np.stack([pair[:, 0] + pair[:, 1], pair[:, 0] - pair[:, 1]], axis=1).reshape(-1)
-        step *= 2
+    low = len(letters) // 2
+    counts = np.bincount(word, minlength=1 << len(letters)).astype(np.float32)  # whole numbers up to N: exact
+    sums = (_signs(len(letters) - low) @ counts.reshape(-1, 1 << low) @ _signs(low)).reshape(-1)
     far = np.flatnonzero(np.abs(sums[1:]) >= T * math.sqrt(N)) + 1
     return [[name for k, (name, _) in enumerate(letters) if s >> k & 1] for s in far.tolist()]
 
