@@ -14,8 +14,9 @@ depends on the secret is found by the same test.
 such pairs were met. All follow from what one party holds already:
 
 1. An opened word u = m + m', of which m is the party's own message, with u - v for an own word v of fewer bits than u:
-   the bits above v are those of u, but for a borrow. So v is taken away only where it has all the bits of u. A mask
-   with fewer is found without this: the message or u - v' (v' the rest of the opening) has an unmasked bit.
+   the bits above v are those of u, but for a borrow. So v is taken away only where it has all the bits of u (a row of a
+   cache is opened in 64 bits, beside an operand whose mask has 40). A mask that is too narrow is found without this:
+   the opened word's highest bits then depend on the mask's, or on the secret.
 2. A row of a cache is opened as d = y - b, once. Its mask b is drawn with those of all slots, in the step that grows
    the cache; a later step draws none. So an opening looks for its mask among the standing ones of earlier steps, too.
    Both steps' openings of one row value y are d1 = y - b1 and d2 = y - b2, with masks of two slots, and a product with
@@ -90,6 +91,7 @@ class View:
     kinds: set[type[Kind]] = field(default_factory=set)
     verbs: set[str] = field(default_factory=set)
     correlations: int = 0
+    taken: list[Watched] = field(default_factory=list, repr=False)  # of all runs: masks of caches stand
 
     def add(self, name: str, words: np.ndarray, bits: int, planes: int = 1, **where: Any) -> None:
         """Words of N samples, so many planes of them one behind the other; or of fewer, to be joined with others."""
@@ -168,7 +170,7 @@ class Watcher:
 
     def __init__(self, party: Party, view: View, spoil: Spoil | None = None):
         self._party, self._view, self._spoil = party, view, spoil
-        self._recent: list[Watched] = []
+        self._recent = view.taken
         self._take, self._open, self._exchange, self._receive = (
             party.take, party.open, party._exchange, party.receive)
         self._theirs: Any = None

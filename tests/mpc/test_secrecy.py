@@ -208,6 +208,11 @@ def test_local_operators_talk_to_nobody(name: str) -> None:
         assert not view.verbs and not view.kinds
 
 
+def test_a_row_of_a_later_step_is_seen_without_its_standing_mask() -> None:
+    for view in observed("cache", "two steps"):
+        assert [p.name for p in view.parts].count("product 1: without own mask (2)") == 2  # two slots
+
+
 def test_every_kind_of_correlation_is_in_a_view() -> None:
     seen = set().union(*(view.kinds for case in CASES for view in observed(*case)))
     assert seen == set(KINDS.values())
