@@ -113,6 +113,8 @@ OTHERS: dict[str, str] = {
     "mpc/test_local_ops.py": "verbs that send nothing",
     "mpc/test_price.py": "weighs every verb",
     "mpc/test_shared_graphs.py": "programs that are one graph, and programs that are not",
+    "mpc/test_secrecy.py": "the whole view of either party, in every verb",
+    "mpc/test_secrecy_controls.py": "mistakes that the tests of secrecy find",
     "mpc/test_share_misuse.py": "what shares refuse, in every session",
     "mpc/test_views.py": "what each party sees of a run",
     "mpc/test_worlds.py": "whole programs over channels, kernels, formats and seeds",
@@ -135,6 +137,7 @@ OTHERS: dict[str, str] = {
     "models/families/test_fillers.py": "texts with fillers, in every family",
     "models/run/test_outliers.py": "weights of many sizes, on shares",
     "protocols/test_rivals.py": "three systems' functions, measured alike",
+    "protocols/test_secrecy_recipes.py": "the whole view of either party, in every recipe",
 }
 
 
