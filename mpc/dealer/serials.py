@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from secformer.mpc.dealer.files import owner_only, rewrite, sync_folder
 from secformer.mpc.errors import ReusedRandomness, StoreError
 
 KEPT = 100_000  # lines of the journal that are kept when it is opened again
@@ -25,7 +26,7 @@ class Serials:
         lines, cut = self._load(path)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if cut or len(lines) > KEPT:
-            self._tidy(lines if len(lines) <= KEPT else self._summary())
+            rewrite(path, "".join(f"{line}\n" for line in (lines if len(lines) <= KEPT else self._summary())))
         self._file = os.fdopen(owner_only(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a", encoding="ascii")
         sync_folder(path.parent)  # a journal that a power cut takes away would make every serial new
 
@@ -107,14 +108,6 @@ class Serials:
             f"{epoch} {space} ={first}-{end - 1}"
             for (epoch, space), ranges in self._alone.items() for end, first in ranges.items()]
 
-    def _tidy(self, lines: list[str]) -> None:
-        part = self._path.with_suffix(".part")
-        with open(part, "w", encoding="ascii", opener=owner_only) as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
-        part.replace(self._path)
-
     def _unreadable(self, why: str) -> StoreError:
         return StoreError(f"{self._path} cannot be read ({why}). It says which randomness was used, so nothing may be "
                           f"used without it: remove this role's state folder to start a new epoch")
@@ -122,19 +115,3 @@ class Serials:
     def _reused(self, epoch: str, space: str, serial: int) -> ReusedRandomness:
         return ReusedRandomness(f"serial {serial} ({space}) of epoch {epoch} was used before; a mask serves once: was "
                                 f"this role's state restored from a backup, or its peer's?")
-
-
-def owner_only(path: str | Path, flags: int) -> int:
-    """For `open(..., opener=owner_only)`: a file that only its owner may read, also where it was there before."""
-    handle = os.open(path, flags, 0o600)
-    os.fchmod(handle, 0o600)
-    return handle
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes new names last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

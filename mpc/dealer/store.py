@@ -22,10 +22,10 @@ import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
+from secformer.mpc.dealer.files import owner_only, rewrite, sync_folder
 from secformer.mpc.dealer.locking import Lock
 from secformer.mpc.dealer.names import NO_NONCE, NONCE_BYTES, STORED, run_name
 from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.dealer.serials import owner_only, sync_folder
 from secformer.mpc.errors import Desync, PeerLost, StoreError
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.notes import decimal
@@ -243,14 +243,7 @@ class Store:
                              f"remove it together with {path.name} and deal again") from error
 
     def _burn(self, path: Path, following: int) -> None:
-        cursor = _cursor(path)
-        part = cursor.with_suffix(".cursor.part")
-        with open(part, "w", encoding="ascii", opener=owner_only) as file:
-            file.write(f"{following}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(cursor)
-        sync_folder(self.folder)
+        rewrite(_cursor(path), f"{following}\n")
 
 
 class _Shelved(Channel):

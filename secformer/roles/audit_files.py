@@ -7,8 +7,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from secformer.mpc.dealer.files import sync_folder
 from secformer.mpc.dealer.locking import Lock
-from secformer.mpc.dealer.serials import sync_folder
 from secformer.mpc.errors import StoreError
 from secformer.roles.chain import ENDED, SUFFIX, Head, cut_facts, digest, file_name, read
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TextIO
 
-from secformer.mpc.dealer.serials import owner_only, sync_folder
+from secformer.mpc.dealer.files import owner_only, rewrite
 from secformer.mpc.errors import SecformerError, SettingsError, StoreError
 from secformer.mpc.net.notes import text as named
 from secformer.mpc.net.notes import whole
@@ -211,13 +211,8 @@ class Ledger:
 
     def _sum_up(self) -> None:
         """Writes the journal anew, with one line for each client, and goes on from there."""
-        part = self._path.with_suffix(".part")
-        with open(part, "w", encoding="utf-8", opener=owner_only) as file:
-            file.writelines(json.dumps([self._day, client, *both]) + "\n" for client, both in self._asked.items())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._path)
-        sync_folder(self._path.parent)
+        rewrite(self._path, "".join(json.dumps([self._day, client, *both]) + "\n"
+                                    for client, both in self._asked.items()))
         if self._file is not None:
             self._file.close()
         self._file, self._count = self._opened(), len(self._asked)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from secformer.mpc.dealer.serials import owner_only
+from secformer.mpc.dealer.files import owner_only
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.notes import text
 from secformer.mpc.net.tls import ROLES, host_name

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from secformer.mpc.dealer.files import rewrite
 from secformer.mpc.dealer.locking import Lock
 from secformer.mpc.dealer.names import LIVE, STORED
 from secformer.mpc.dealer.seeds import Seeds
-from secformer.mpc.dealer.serials import Serials, owner_only, sync_folder
+from secformer.mpc.dealer.serials import Serials
 from secformer.mpc.errors import Desync, StoreError
 from secformer.mpc.net.notes import hexadecimal, text, whole
 from secformer.mpc.prg import SEED_BYTES, fresh_seed
@@ -187,19 +188,12 @@ class State:
 def replace(path: Path, content: str) -> None:
     """Writes a file that appears whole, for its owner alone. What was in the file of that name is overwritten with
     zeros."""
-    part = path.with_suffix(".part")
-    part.unlink(missing_ok=True)
-    with open(part, "x", encoding="utf-8", opener=owner_only) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
     try:
         old = os.open(path, os.O_WRONLY)
     except FileNotFoundError:
         old = None
     try:
-        part.replace(path)
-        sync_folder(path.parent)
+        rewrite(path, content)
         if old is not None:
             os.write(old, bytes(os.fstat(old).st_size))
             os.fsync(old)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 import signal
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -117,11 +116,10 @@ class Web:
         return JSONResponse({})
 
     async def _infer(self, request: Request) -> Response:
-        started, half, outcome = time.monotonic(), None, "failed"
-        entry = self._entries.begin(request.scope[PEER].name)
+        entry, outcome = self._entries.begin(request.scope[PEER].name), "failed"
         try:
             with _refusals(), self._quotas.enter(entry.client) as place:
-                entry.half = half = await self._half(request, place)
+                half = entry.half = await self._half(request, place)
                 body, headers = await self._answered(request, half, place, entry)
             outcome = "answered"
             return Response(body, media_type=BODY, headers={"X-Request-Id": half.request, **headers})
@@ -130,9 +128,9 @@ class Web:
             return Response(status_code=499)  # the client has left, so nobody reads this
         except Refusal as refusal:
             outcome = refusal.kind
-            return _error(refusal, half)
+            return _error(refusal, entry.half)
         finally:
-            self._metrics.ended(outcome, time.monotonic() - started)
+            self._metrics.ended(outcome, entry.seconds)
             entry.end(outcome)
 
     async def _answered(self, request: Request, half: Half, place: Place, entry: Entry) -> tuple[bytes, dict[str, str]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mpc_lab import examples
 
 from secformer.mpc.dealer import serials as module
-from secformer.mpc.dealer.serials import Serials, owner_only
+from secformer.mpc.dealer.serials import Serials
 from secformer.mpc.errors import ReusedRandomness, StoreError
 
 EPOCH = "ab" * 16
@@ -224,18 +224,6 @@ def test_a_line_that_names_no_serials_is_refused(path: Path, serial: str) -> Non
     path.write_text(f"{EPOCH} live {serial}\n", "ascii")
     with pytest.raises(StoreError, match="is not a used serial"):
         Serials(path)
-
-
-@pytest.mark.parametrize("mode", ["a", "w", "x"])
-def test_a_file_for_its_owner_alone(path: Path, mode: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    if mode != "x":  # an older version made it
-        path.write_text("before")
-        path.chmod(0o644)
-    with open(path, mode, opener=owner_only) as file:
-        assert path.stat().st_mode & 0o777 == 0o600
-        file.write("now")
-    assert path.read_text() == ("beforenow" if mode == "a" else "now")
 
 
 def test_a_journal_is_its_owner_s_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
