@@ -62,8 +62,9 @@ class Dealer:
         return epoch_of(as_note(self.epoch, runs=runs))
 
     def deal(self, epoch: Epoch, space: str, after: int, plan: Any, *, nonces: tuple[bytes, bytes], patience: float,
-             cache: str | None, kept: Any) -> tuple[int, Corrections]:
+             cache: str | None, kept: Any, request: str) -> tuple[int, Corrections]:
         self.asked, self.cache, self.nonces, self.kept = (epoch, space, after, plan), cache, nonces, kept
+        self.request = request
         if self.epoch is None:
             raise PeerLost("the dealer does not answer")
         return self.serial, self.corrections
