@@ -9,8 +9,9 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -66,10 +67,14 @@ class Reports(Protocol):
 
 
 class DealerServer:
-    """Listens from its construction until `close`."""
+    """Listens from its construction until `close`.
 
-    def __init__(self, settings: DealerSettings, audit: Auditing | None = None, reports: Reports | None = None):
-        self._audit, self._reports = audit or Unaudited(), reports or _Unmonitored()
+    audit  opens the audit log, once the role's other files are known to be this process's
+    """
+
+    def __init__(self, settings: DealerSettings, audit: Callable[[], Auditing] = Unaudited,
+                 reports: Reports | None = None):
+        self._reports = reports or _Unmonitored()
         self._kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
         self.credentials = Credentials(settings.tls, certificates_read)
         self._state = State(settings.state)
@@ -80,13 +85,14 @@ class DealerServer:
         self._lock = threading.Lock()
         self._dealing = threading.BoundedSemaphore(settings.max_streams)
         self._patience = settings.deadline
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._state.close)
+            self.audit = audit()
+            undo.callback(self.audit.close)
             self._listener = Listener(settings.listen, ("party0", "party1"), self.credentials.server(), self._serve,
                                       refusals("dealer", self._reports.refused), deadline=settings.deadline,
                                       strangers=dealer_room(raise_limit(), settings.metrics is not None).strangers)
-        except BaseException:
-            self._state.close()
-            raise
+            undo.pop_all()
         self.port = self._listener.port
         log.info("listening", extra={"fields": {"port": self.port}})
 
@@ -174,7 +180,7 @@ class DealerServer:
             raise Desync("party1 asks for masks of weights in a run; only the plan of provisioning has them")
         nonces, cache = nonces_of(ask, space_of(space)), named_caches(ask)
         request = requested(ask)
-        if problem := self._audit.problem:
+        if problem := self.audit.problem:
             raise Desync(f"the dealer may deal nothing now: {problem}")
         facts = {"request": request, "model": str(ask.get("model"))[:64], "plan": plan.digest, "epoch": epoch,
                  "space": space, "count": count}
@@ -210,7 +216,7 @@ class DealerServer:
             self._dealing.release()
             with self._lock:
                 self._state.erase()
-            self._audit.append(DEALT, facts | {"outcome": outcome, "seconds": round(time.monotonic() - started, 3)})
+            self.audit.append(DEALT, facts | {"outcome": outcome, "seconds": round(time.monotonic() - started, 3)})
         log.info("dealt", extra={"fields": {"request": request, "epoch": epoch, "space": space, "serial": first,
                                             "count": count, "bytes": count * plan.dealer_bytes,
                                             "seconds": round(time.monotonic() - started, 3)}})
@@ -304,23 +310,22 @@ def run_dealer(settings: DealerSettings) -> None:
     share_the_interpreter()
     with ExitStack() as ends:
         ends.callback(lambda: log.info("ended"))
-        audit = opened(settings.audit, settings.audit_folder, "dealer", Signer(settings.tls), settings.audit_mb)
-        ends.callback(audit.close)
-        metrics = _metrics(audit) if settings.metrics is not None else None
-        server = DealerServer(settings, audit, metrics)
+        metrics = _metrics(lambda: not server.audit.problem) if settings.metrics is not None else None
+        server = DealerServer(settings, partial(
+            opened, settings.audit, settings.audit_folder, "dealer", Signer(settings.tls), settings.audit_mb), metrics)
+        ends.callback(server.audit.close)
         ends.callback(server.close)
         if metrics is not None and settings.metrics is not None:
             from secformer.roles.health import Monitored
 
+            metrics.show_audit(server.audit)
             metrics.certificate(server.credentials.until)
-            ends.callback(Monitored(settings.metrics, lambda: audit.problem, metrics).close)
+            ends.callback(Monitored(settings.metrics, lambda: server.audit.problem, metrics).close)
         wait_for_signal(server.credentials.renew)
 
 
-def _metrics(audit: Auditing) -> DealerMetrics:
+def _metrics(ready: Callable[[], bool]) -> DealerMetrics:
     """A dealer without metrics does not need the packages that they need."""
     from secformer.roles.monitoring import DealerMetrics
 
-    metrics = DealerMetrics(lambda: not audit.problem)
-    metrics.show_audit(audit)
-    return metrics
+    return DealerMetrics(ready)

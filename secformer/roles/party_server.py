@@ -48,14 +48,13 @@ class Reports:
 def run_party(settings: PartySettings) -> None:
     """Serves until SIGINT or SIGTERM. Raises ModelError, SettingsError, BackendUnavailable at the start."""
     share_the_interpreter()
-    signer = Signer(settings.tls)
-    audit = opened(settings.audit, settings.audit_folder, f"party{settings.rank}", signer, settings.audit_mb)
     room = party_room(settings, raise_limit())
     log.info("room", extra={"fields": asdict(room)})
     jobs, status = Jobs(settings.queue, settings.half_deadline), Status()
     ledger = Ledger(settings.budgets, settings.state / JOURNAL)
     metrics = PartyMetrics(status, jobs)
-    engine = Engine(settings, jobs, Reports(status, metrics))
+    engine, signer = Engine(settings, jobs, Reports(status, metrics)), Signer(settings.tls)
+    audit = opened(settings.audit, settings.audit_folder, f"party{settings.rank}", signer, settings.audit_mb)
     metrics.show_audit(audit)
     metrics.count_sessions(engine.sessions.count)
     metrics.certificate(engine.credentials.until)

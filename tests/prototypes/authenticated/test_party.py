@@ -151,7 +151,7 @@ def test_multiples_of_powers_of_two(factor: int, bit: int) -> None:
         product(Dealer(seed(200 + bit)), EDGES, EDGES, added(1, factor * 2**bit))
 
 
-@pytest.mark.parametrize("bit", [0, 1, 63, 64, 100, 127])
+@pytest.mark.parametrize("bit", [0, 1, 63, 64, 100])
 def test_a_wrong_mac(bit: int) -> None:
     error = Wide.of_ints([1 << bit])
     with pytest.raises(CheatingParty, match="MACs do not fit"):
@@ -166,18 +166,30 @@ def test_wrong_upper_bits(bit: int) -> None:
         opened(Dealer(seed(350 + bit)), [EDGES], alter=lambda x: Authenticated(x.value + error, x.mac))
 
 
-def test_wrong_highest_bits_may_pass_and_change_nothing() -> None:
-    """2^127 alpha chi is 0 for every even alpha or chi. That is no hole: the low 64 bits alone are the value."""
-    error, noticed = Wide.above(np.array([1 << 63], np.uint64)), 0
+def noticed_of_60(first: int, alter: Callable[[Authenticated], Authenticated]) -> int:
+    """How often a change is noticed. Where it passes, the value is right."""
+    noticed = 0
     for number in range(60):
         try:
-            found = opened(Dealer(seed(800 + number)), [EDGES[:1]],
-                           alter=lambda x: Authenticated(x.value + error, x.mac))
+            found = opened(Dealer(seed(first + number)), [EDGES[:1]], alter=alter)
         except CheatingParty:
             noticed += 1
         else:
             assert all(np.array_equal(value, EDGES[:1]) for (value,) in found)
+    return noticed
+
+
+def test_wrong_highest_bits_may_pass_and_change_nothing() -> None:
+    """2^127 alpha chi is 0 for every even alpha or chi. That is no hole: the low 64 bits alone are the value."""
+    error = Wide.above(np.array([1 << 63], np.uint64))
+    noticed = noticed_of_60(800, lambda x: Authenticated(x.value + error, x.mac))
     assert 0 < noticed < 40  # one of four
+
+
+def test_a_wrong_highest_bit_of_a_mac_may_pass_and_changes_nothing() -> None:
+    """2^127 chi is 0 for every even chi."""
+    error = Wide.of_ints([1 << 127])
+    assert 10 < noticed_of_60(900, lambda x: Authenticated(x.value, x.mac + error)) < 50  # one of two
 
 
 def kept_back(replayed: int, at: int) -> Change:
