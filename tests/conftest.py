@@ -4,6 +4,7 @@ machines are uneven)."""
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# For `fuzz` and `prototypes`, which no wheel has. Last, so that an installed secformer is what is tested.
+sys.path.append(str(ROOT))
 
 settings.register_profile("secformer", deadline=None)
 settings.load_profile("secformer")

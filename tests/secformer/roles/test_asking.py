@@ -447,7 +447,8 @@ def test_a_limit_beyond_patience_is_said_at_once(both: tuple[list[Server], BothP
         server.reply, server.headers = lambda: (429, b"this client may ask 3 texts per day"), headers
     with pytest.raises(Busy, match="answered 429: this client may ask 3 texts per day"):
         parties.patiently(lambda: parties.ask(model), 20.0)
-    assert all(len(server.asked) == 1 for server in servers)
+    # One refusal ends both requests, perhaps before the other is sent; none is sent again.
+    assert max(len(server.asked) for server in servers) == 1
 
 
 def test_hanging_up_ends_the_waiting_for_a_limit(both: tuple[list[Server], BothParties]) -> None:
