@@ -6,13 +6,19 @@ import argparse
 import importlib.util
 import tempfile
 import threading
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from secformer.commands import arguments
 from secformer.commands.common import Commands, show
 from secformer.commands.files import new_folder
 from secformer.mpc.errors import InputError, SettingsError
 
+if TYPE_CHECKING:
+    from secformer.roles.trial import LocalRoles
+
+PAGE_PORT = 8450
 NEEDED = ("starlette", "uvicorn", "h11", "prometheus_client")
 
 
@@ -91,24 +97,39 @@ def up(args: argparse.Namespace) -> None:
     new_folder(args.folder, "--folder")
     from rich.console import Console
 
+    from secformer.page.serving import origins
     from secformer.roles.signals import term_is_interrupt
     from secformer.roles.trial import LocalRoles
 
-    console = Console(stderr=True)
+    console, allowed = Console(stderr=True), [] if args.page is None else origins(args.page)
     term_is_interrupt()
-    with tempfile.TemporaryDirectory(prefix="secformer-") as temporary:
-        folder = Path(args.folder) if args.folder else Path(temporary)
+    with ExitStack() as stack:
+        folder = Path(args.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="secformer-")))
         console.print("provisioning ...")
         try:
-            with LocalRoles(folder, args.model, recipe=args.recipe, untrained_recipe=args.untrained_recipe) as roles:
-                roles.wait_ready(told=lambda reason: console.print(f"  {reason}", soft_wrap=True, highlight=False))
-                console.print("All roles are up. In another terminal:")
-                command = f'secformer query --settings {roles.settings("client")} "A sentence."'
-                console.print(f"  {command}", soft_wrap=True, highlight=False)
-                console.print(f"Logs are in {folder}. Ctrl-C stops all roles.", soft_wrap=True, highlight=False)
-                roles.watch(threading.Event())
+            roles = stack.enter_context(LocalRoles(folder, args.model, recipe=args.recipe, origins=allowed,
+                                                   untrained_recipe=args.untrained_recipe))
+            roles.wait_ready(told=lambda reason: console.print(f"  {reason}", soft_wrap=True, highlight=False))
+            told = ["All roles are up. In another terminal:",
+                    f'  secformer query --settings {roles.settings("client")} "A sentence."']
+            if args.page is not None:
+                told += _page(stack, roles, args.page)
+            for line in (*told, f"Logs are in {folder}. Ctrl-C stops all roles."):
+                console.print(line, soft_wrap=True, highlight=False)
+            roles.watch(threading.Event())
         except KeyboardInterrupt:
+            stack.close()
             console.print("all roles have ended")
+
+
+def _page(stack: ExitStack, roles: LocalRoles, port: int) -> list[str]:
+    """Serves the page until `stack` is closed. What to do with it, in lines."""
+    from secformer.page.trial import browser_options, trial_page
+
+    url = stack.enter_context(trial_page(roles, port)).url
+    return [f"The page is at {url} . Its browser must accept the parties' temporary certificates, for example:",
+            f"  chromium --user-data-dir=$(mktemp -d) {' '.join(browser_options(roles))} {url}",
+            f"Or open {roles.url(0)} and {roles.url(1)} in your browser once, and accept each certificate."]
 
 
 # ---- how they are called ---------------------------------------------------------------------------------------------
@@ -156,6 +177,7 @@ use this for trials only.
 examples:
   secformer up ./my-bert
   secformer up ./my-bert --folder ./kept          keep certificates, share files and logs in ./kept
+  secformer up ./my-bert --page                   and serve the page for browsers, at port 8450
 """
 
 
@@ -197,3 +219,5 @@ def add(commands: Commands) -> None:
     arguments.model(p)
     arguments.recipe(p, purpose="recipe that the parties run. ")
     p.add_argument("--folder", metavar="DIR", help="keep all files in this folder (default: a temporary folder)")
+    p.add_argument("--page", nargs="?", type=int, const=PAGE_PORT, metavar="PORT",
+                   help=f"also serve the page for browsers, at this port of the loopback address (default {PAGE_PORT})")

@@ -1,0 +1,20 @@
+/** Texts as their tokens. */
+
+import { element } from "./dom.js";
+
+const SPECIAL = /^(\[[A-Za-z]+\]|<\/?s>|<\|.*\|>|<(pad|unk|mask|bos|eos)>)$/;
+
+/** A list of tokens for each reading, {ids, tokens}. */
+export function chips(readings) {
+  return readings.map((reading, i) => {
+    const label = readings.length > 1 ? `Tokens of text ${i + 1}` : "Tokens";
+    const items = reading.tokens.map((token, place) => element("li", { class: SPECIAL.test(token) ? "special" : null },
+      shown(token), element("small", {}, String(reading.ids[place]))));
+    return element("ol", { class: "chips", "aria-label": label }, items);
+  });
+}
+
+/** Byte-level tokenizers write a space as Ġ and a line's end as Ċ; sentencepiece writes a space as ▁. */
+function shown(token) {
+  return token.replace(/[Ġ▁]/g, "␣").replace(/Ċ/g, "⏎") || "∅";
+}
