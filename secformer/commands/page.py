@@ -12,7 +12,7 @@ from secformer.commands.files import new_folder
 
 def page(args: argparse.Namespace) -> None:
     arguments.check_settings(args)
-    new_folder(args.out, "OUT")
+    new_folder(args.out, "DIR")
     from secformer.page.files import page_files, write
     from secformer.page.model import page_model
     from secformer.roles.certificates import PORTS
@@ -28,7 +28,7 @@ def page(args: argparse.Namespace) -> None:
 
 
 _PAGE = """\
-Writes a page for browsers into OUT: static files, to be served from your own origin. Whoever opens the page types a
+Writes a page for browsers into DIR: static files, to be served from your own origin. Whoever opens the page types a
 text; the page tokenises and splits it in the browser, sends one half to each party, and puts the answer together.
 Serve it yourself, over HTTPS: never let a party serve it, since whoever serves it could serve another page.
 
@@ -43,7 +43,7 @@ examples:
 def add(commands: Commands) -> None:
     """Adds this command to the command line."""
     p = commands.add("page", page, "write a page that asks the parties from a browser", _PAGE)
-    p.add_argument("out", metavar="OUT", help="new folder for the page's files")
+    p.add_argument("out", metavar="DIR", help="new folder for the page's files")
     arguments.settings(p, "the client's")
     for rank in (0, 1):
         p.add_argument(f"--party{rank}", metavar="URL",

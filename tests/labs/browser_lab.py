@@ -31,17 +31,23 @@ def chromium() -> str:
 
 
 @contextmanager
-def browser(options: list[str]) -> Iterator[Any]:
-    """A browser with a profile of its own. `options`: further ones."""
-    path = chromium()
+def playing() -> Iterator[Any]:
+    """What starts browsers: one for each process of tests."""
+    chromium()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=path, args=[*QUIET, *options])
-        try:
-            yield opened
-        finally:
-            opened.close()
+        yield play
+
+
+@contextmanager
+def browser(play: Any, options: list[str]) -> Iterator[Any]:
+    """A browser with a profile of its own. `options`: further ones."""
+    opened = play.chromium.launch(executable_path=chromium(), args=[*QUIET, *options])
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
 def shots(otherwise: Path) -> Path:
@@ -57,8 +63,8 @@ class Visit:
     sent  the body that each party was sent last, by its origin
     """
 
-    def __init__(self, browser: Any, url: str, *, viewport: dict[str, int] | None = None, **context: Any):
-        self._context = browser.new_context(viewport=viewport or WIDE, **context)
+    def __init__(self, chrome: Any, url: str, *, viewport: dict[str, int] | None = None, **context: Any):
+        self._context = chrome.new_context(viewport=viewport or WIDE, **context)
         self.page = page = self._context.new_page()
         page.set_default_timeout(WAIT)
         self.url, self.problems, self.asked = url, [], []

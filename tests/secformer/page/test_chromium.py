@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser_lab import PHONE, WIDE, Visit, browser, chromium, origin, shots
+from browser_lab import PHONE, WIDE, Visit, browser, origin, playing, shots
 
 pytest.importorskip("starlette", reason="the served roles need the extra `serve`")
 pytest.importorskip("uvicorn", reason="the served roles need the extra `serve`")
-chromium()
 
 from safetensors.numpy import load, save
 from sentence_lab import write_sentence
@@ -37,59 +37,71 @@ pytestmark = pytest.mark.slow
 TEXT, OTHER = "A wonderful film.", "A terrible film."
 SENTENCES = ["a cat sat on the mat", "the dog ran", "it was a very good film"]
 SHORT = {"half_deadline": 2.0, "deadline": 20.0, "dealer_wait": 2.0}
+NEW = 6  # tokens
 PUBLIC = {"lengths", "mask", "turns"}  # turns are two random bits in a byte each
-DIGITS = 0.0006  # of figures with three digits behind the point
 
 
 class Place:
-    """Served roles, and ports of this machine whose pages may ask them."""
+    """Served roles, the page that asks them, and a browser that accepts their keys."""
 
-    def __init__(self, folder: Path, model: Any, **provisioning: Any):
-        self.ports = free_ports(2)
-        allowed = [each for port in self.ports for each in origins(port)]
-        self.roles = LocalRoles(folder, model, settings=SHORT, origins=allowed, **provisioning)
+    def __init__(self, stack: ExitStack, play: Any, folder: Path, model: Any, **provisioning: Any):
+        port, self.other = free_ports(2)  # pages at both may ask
+        self.roles = stack.enter_context(LocalRoles(folder, model, settings=SHORT,
+                                                    origins=[*origins(port), *origins(self.other)], **provisioning))
         self.settings = load_client(self.roles.settings("client"))
-        self.urls = (self.roles.url(0), self.roles.url(1))
+        self.parties = (self.roles.url(0), self.roles.url(1))
+        self.public = PublicModel.load(self.settings.model)
+        self._chrome = stack.enter_context(browser(play, browser_options(self.roles)))
+        self.roles.wait_ready()
+        self.url = stack.enter_context(trial_page(self.roles, port)).url
 
-    def page(self, port: int, tokens: Callable[[], dict[str, Any]] | None = None) -> PageServer:
-        return PageServer(port, page_files(page_model(self.settings.model), self.urls), headers(list(self.urls)),
-                          tokens or (lambda: pair(self.settings, 600, 1000).as_dict()))
+    def visit(self, url: str = "", **context: Any) -> Visit:
+        return Visit(self._chrome, url or self.url, **context).open()
 
+    def page(self, port: int, tokens: Callable[[], dict[str, Any]]) -> PageServer:
+        """Another server of the same page."""
+        return PageServer(port, page_files(page_model(self.settings.model), self.parties),
+                          headers(list(self.parties)), tokens)
 
-@pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Place]]:
-    """Three models, each served by roles of its own, which start side by side."""
-    folder = tmp_path_factory.mktemp("places")
-    write_sentence(folder / "encoder")
-    found = {"demo": Place(folder / "demo", demo_model()), "sentences": Place(folder / "sentences", folder / "encoder"),
-             "chat": Place(folder / "chat", measured_chat(folder / "llama"), public_prefix="auto")}
-    entered: list[LocalRoles] = []
-    try:
-        for place in found.values():
-            entered.append(place.roles.__enter__())
-        for place in found.values():
-            place.roles.wait_ready()
-        yield found
-    finally:
-        for roles in entered:
-            roles.__exit__()
+    def tokens(self) -> dict[str, Any]:
+        return pair(self.settings, 600, 1000).as_dict()
+
+    def ids(self, text: str) -> np.ndarray:
+        """A text's tokens, as Python reads them."""
+        return Tokenizer(self.settings.model, self.public.inputs).rows([text])[0].ids
 
 
 @pytest.fixture(scope="module")
-def pages(places: dict[str, Place]) -> Iterator[dict[str, str]]:
-    """Addresses of the three pages, as `up --page` serves them."""
-    servers = {name: trial_page(place.roles, place.ports[0]) for name, place in places.items()}
-    yield {name: server.url for name, server in servers.items()}
-    for server in servers.values():
-        server.close()
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")
-def chrome(places: dict[str, Place]) -> Iterator[Any]:
-    """One browser, which accepts the keys of all these parties."""
-    keys = ",".join(option.partition("=")[2] for place in places.values() for option in browser_options(place.roles))
-    with browser([f"--ignore-certificate-errors-spki-list={keys}"]) as opened:
-        yield opened
+def play(stack: ExitStack) -> Any:
+    return stack.enter_context(playing())
+
+
+@pytest.fixture(scope="module")
+def demo(stack: ExitStack, play: Any, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The shipped model."""
+    return Place(stack, play, tmp_path_factory.mktemp("demo"), demo_model())
+
+
+@pytest.fixture(scope="module")
+def sentences(stack: ExitStack, play: Any, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A tiny model of sentence embeddings."""
+    folder = tmp_path_factory.mktemp("sentences")
+    return Place(stack, play, folder / "roles", write_sentence(folder / "model"))
+
+
+@pytest.fixture(scope="module")
+def chat(stack: ExitStack, play: Any, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A tiny chat model."""
+    pytest.importorskip("torch", reason="it is made by transformers")
+    pytest.importorskip("jinja2", reason="its template needs the extra `chat`")
+    folder = tmp_path_factory.mktemp("chat")
+    return Place(stack, play, folder / "roles", measured_chat(folder / "model"), public_prefix="auto")
 
 
 @pytest.fixture(scope="module")
@@ -103,43 +115,38 @@ def noise(body: bytes) -> np.ndarray:
                            if name not in PUBLIC])
 
 
-def test_a_text_is_labelled_as_in_process(chrome: Any, places: dict[str, Place], pages: dict[str, str],
-                                          pictures: Path) -> None:
-    visit = Visit(chrome, pages["demo"]).open()
+def test_a_text_is_labelled_as_in_process(demo: Place, pictures: Path) -> None:
+    visit = demo.visit()
     told = visit.ask(TEXT)
     wanted = plain_bert(demo_model(), [TEXT])
     assert told.split()[0] == wanted.labels[0]
     shown = dict(zip(visit.page.locator(".bars th").all_inner_texts(), visit.figures(".bars .figure"), strict=True))
-    labels = PublicModel.load(places["demo"].settings.model).architecture.spec.labels
-    for label, part in zip(labels, wanted.probabilities[0], strict=True):
+    for label, part in zip(demo.public.architecture.spec.labels, wanted.probabilities[0], strict=True):
         assert abs(shown[label] - 100 * part) < 1.0
-    reading = Tokenizer(places["demo"].settings.model, PublicModel.load(places["demo"].settings.model).inputs)
     ids = visit.page.locator("#chips small").all_inner_texts()
-    assert list(map(int, ids)) == reading.rows([TEXT])[0].ids.tolist()
+    assert list(map(int, ids)) == demo.ids(TEXT).tolist()
     assert visit.page.locator("#status").inner_text().startswith("Answered in")
     assert "rounds" in visit.page.inner_text("#cost")
-    visit.page.locator("summary").first.click()
+    visit.page.click("#answer summary")
     sums = visit.figures("#answer details td:last-child")
     assert np.abs(np.array(sums) - wanted.logits[0]).max() < 0.01
     for which in ("light", "dark"):
         visit.page.emulate_media(color_scheme=which)
         visit.page.screenshot(path=pictures / f"label-{which}.png", full_page=True)
     visit.end()
-    own, *parties = origin(pages["demo"]), *places["demo"].urls
-    assert {origin(url) for url in visit.asked} == {own, *parties}
+    assert {origin(url) for url in visit.asked} == {origin(demo.url), *demo.parties}
 
 
-def test_parties_get_noise(chrome: Any, places: dict[str, Place], pages: dict[str, str]) -> None:
+def test_parties_get_noise(demo: Place) -> None:
     """Bodies of two texts have one length, no trace of a text, and bytes that are all as likely."""
-    visit = Visit(chrome, pages["demo"]).open()
+    visit = demo.visit()
     bodies = []
     for text in (TEXT, OTHER, TEXT):
         visit.ask(text)
-        bodies.append([visit.sent[url] for url in places["demo"].urls])
+        bodies.append([visit.sent[url] for url in demo.parties])
     assert all(len(body) == len(bodies[0][0]) for both in bodies for body in both)
-    public = PublicModel.load(places["demo"].settings.model)
     for text, both in zip((TEXT, OTHER, TEXT), bodies, strict=True):
-        ids = Tokenizer(places["demo"].settings.model, public.inputs).rows([text])[0].ids
+        ids = demo.ids(text)
         for body in both:
             assert not any(word.encode() in body for word in text.lower().strip(".").split() if len(word) > 3)
             assert not any(ids.astype(kind).tobytes() in body for kind in ("<i8", "<i4", "<u2"))
@@ -157,12 +164,11 @@ def test_parties_get_noise(chrome: Any, places: dict[str, Place], pages: dict[st
     visit.end()
 
 
-def test_sentences_are_as_similar_as_in_python(chrome: Any, places: dict[str, Place], pages: dict[str, str],
-                                               pictures: Path) -> None:
-    with connect(places["sentences"].settings) as model:
+def test_sentences_are_as_similar_as_in_python(sentences: Place, pictures: Path) -> None:
+    with connect(sentences.roles.settings("client")) as model:
         vectors = model.embed(SENTENCES)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    visit = Visit(chrome, pages["sentences"], viewport=PHONE).open()
+    visit = sentences.visit(viewport=PHONE)
     assert "at least two sentences" in _mistake(visit, "one alone")
     visit.ask("\n".join(SENTENCES) + "\n")
     shown = np.array(visit.figures(".heat td.value")).reshape(3, 3)
@@ -178,8 +184,8 @@ def _mistake(visit: Visit, text: str) -> str:
     return str(visit.page.inner_text("#mistake:not([hidden])"))
 
 
-def test_a_keyboard_is_enough(chrome: Any, pages: dict[str, str]) -> None:
-    visit = Visit(chrome, pages["demo"]).open()
+def test_a_keyboard_is_enough(demo: Place) -> None:
+    visit = demo.visit()
     page, focused = visit.page, "document.activeElement.id || document.activeElement.className"
     page.keyboard.press("Tab")
     assert page.evaluate(focused) == "skip"
@@ -205,10 +211,10 @@ def test_a_keyboard_is_enough(chrome: Any, pages: dict[str, str]) -> None:
     visit.end()
 
 
-def test_it_fits_a_phone_and_holds_the_rules_of_access(chrome: Any, pages: dict[str, str], pictures: Path) -> None:
+def test_it_fits_a_phone_and_holds_the_rules_of_access(demo: Place, pictures: Path) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-core").Axe()
     for viewport, scheme in ((PHONE, "light"), (WIDE, "dark")):
-        visit = Visit(chrome, pages["demo"], viewport=viewport, color_scheme=scheme, reduced_motion="reduce").open()
+        visit = demo.visit(viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
         assert visit.overflow() <= 0
         visit.ask("A wonderful film, " + "warm and funny, " * 8 + "Donaudampfschifffahrtsgesellschaftskapitän.")
         for summary in visit.page.locator("summary").all():
@@ -220,8 +226,8 @@ def test_it_fits_a_phone_and_holds_the_rules_of_access(chrome: Any, pages: dict[
         visit.end()
 
 
-def test_what_a_text_cannot_be(chrome: Any, pages: dict[str, str]) -> None:
-    visit = Visit(chrome, pages["demo"]).open()
+def test_what_a_text_cannot_be(demo: Place) -> None:
+    visit = demo.visit()
     assert "Type a text first" in _mistake(visit, "  \n ")
     assert visit.page.get_attribute("#text", "aria-invalid") == "true"
     assert "this model takes at most" in _mistake(visit, "good " * 600)
@@ -250,11 +256,10 @@ def answering(visit: Visit, url: str, change: Callable[[bytes], bytes]) -> None:
     visit.page.route(f"{url}/**", handle)
 
 
-def test_a_marked_text_has_no_answer(chrome: Any, places: dict[str, Place], pages: dict[str, str],
-                                     pictures: Path) -> None:
+def test_a_marked_text_has_no_answer(demo: Place, pictures: Path) -> None:
     """As where a value left its range: the guard's word is not 0."""
-    visit = Visit(chrome, pages["demo"], ignore_https_errors=True).open()
-    answering(visit, places["demo"].urls[0], lambda body: changed(body, "guard"))
+    visit = demo.visit(ignore_https_errors=True)
+    answering(visit, demo.parties[0], lambda body: changed(body, "guard"))
     told = visit.ask(TEXT)
     assert "cannot be trusted" in told and "positive" not in told and "%" not in told
     assert "cannot be trusted" in visit.page.inner_text("#status")
@@ -263,72 +268,85 @@ def test_a_marked_text_has_no_answer(chrome: Any, places: dict[str, Place], page
     visit.end()
 
 
-def test_answers_that_do_not_belong_together_are_refused(chrome: Any, places: dict[str, Place],
-                                                         pages: dict[str, str]) -> None:
-    visit = Visit(chrome, pages["demo"], ignore_https_errors=True).open()
+def test_answers_that_do_not_belong_together_are_refused(demo: Place) -> None:
+    visit = demo.visit(ignore_https_errors=True)
     kept: list[bytes] = []
 
     def repeat(body: bytes) -> bytes:
         kept.append(body)
         return kept[0]
 
-    answering(visit, places["demo"].urls[1], repeat)
+    answering(visit, demo.parties[1], repeat)
     assert visit.ask(TEXT).startswith("positive")
     told = visit.ask(TEXT)
     assert "There is no answer" in told and "the answer of party 1 cannot be read (it answers request" in told
     visit.end()
 
 
-def test_tokens_that_expired_are_fetched_anew(chrome: Any, places: dict[str, Place]) -> None:
-    place = places["demo"]
+def test_tokens_that_expired_are_fetched_anew(demo: Place) -> None:
     given: list[bool] = []
 
     def tokens() -> dict[str, Any]:
         given.append(bool(given))
         if given[-1]:
-            return pair(place.settings, 600, 10).as_dict()
-        signer, model = Signer(place.settings.tls), PublicModel.load(place.settings.model).digest
-        old = [make(signer, rank, model, 60, 10, now=time.time() - 1000) for rank in (0, 1)]
+            return demo.tokens()
+        signer, then = Signer(demo.settings.tls), time.time() - 1000
+        old = [make(signer, rank, demo.public.digest, 60, 10, now=then) for rank in (0, 1)]
         return {"party0": old[0], "party1": old[1], "expires": time.time() + 600}
 
-    with place.page(place.ports[1], tokens) as server:
-        visit = Visit(chrome, server.url).open()
+    with demo.page(demo.other, tokens) as server:
+        visit = demo.visit(server.url)
         assert visit.ask(TEXT).startswith("positive") and given == [False, True]
         visit.end("401")
-    with place.page(place.ports[1], lambda: {"party0": "a.b.c", "party1": "a.b.c", "expires": 1e12}) as server:
-        visit = Visit(chrome, server.url).open()
+    with demo.page(demo.other, lambda: {"party0": "a.b.c", "party1": "a.b.c", "expires": 1e12}) as server:
+        visit = demo.visit(server.url)
         assert "did not answer the request (401)" in visit.ask(TEXT)
         visit.end("401")
 
 
-def test_a_page_of_another_origin_is_told_so(chrome: Any, places: dict[str, Place]) -> None:
-    with places["demo"].page(port := free_ports(1)[0]) as server:
-        visit = Visit(chrome, server.url).open()
+def test_a_page_of_another_origin_is_told_so(demo: Place) -> None:
+    with demo.page(port := free_ports(1)[0], demo.tokens) as server:
+        visit = demo.visit(server.url)
         told = visit.ask(TEXT)
         assert f"must add http://127.0.0.1:{port} to the origins" in told
-        visit.end("CORS policy", "net::ERR_FAILED")
+        visit.end("CORS policy", "net::ERR_FAILED", "401")
 
 
-@pytest.mark.parametrize("most", [12])
-def test_a_prompt_is_continued_as_in_python(chrome: Any, places: dict[str, Place], pages: dict[str, str], most: int,
-                                            pictures: Path) -> None:
-    with connect(places["chat"].settings) as model:
-        wanted = model.generate([{"role": "user", "content": "hello"}], max_new_tokens=most)
-    visit = Visit(chrome, pages["chat"], viewport=PHONE).open()
-    visit.page.fill("#length", str(most))
-    visit.ask("hello")
-    assert visit.page.locator(".stream .made").text_content() == wanted.text
-    assert visit.overflow() <= 0
+def test_a_prompt_is_continued_as_in_python(chat: Place, pictures: Path) -> None:
+    """Greedily, each token in a request of its own; then the session ends at both parties."""
+    with connect(chat.roles.settings("client")) as model:
+        wanted = model.generate([{"role": "user", "content": "hello"}], max_new_tokens=NEW)
+    visit = chat.visit(viewport=PHONE)
+    visit.page.fill("#length", str(NEW))
+    with visit.page.expect_request(lambda request: request.method == "DELETE"):
+        visit.ask("hello")
+    assert visit.page.text_content(".stream .made") == wanted.text
+    assert f"Done: {len(wanted.tokens)} tokens" in visit.page.inner_text("#status")
+    assert f"in {len(wanted.tokens)} requests" in visit.page.locator(".party").first.inner_text()
+    assert visit.overflow() <= 0 and "rounds" in visit.page.inner_text("#cost")
     visit.page.screenshot(path=pictures / "text-phone.png", full_page=True)
+    assert "this model's context holds" in _mistake(visit, "hello " * 200)
     visit.end()
 
 
-def test_a_dead_party_is_named(chrome: Any, places: dict[str, Place], pages: dict[str, str], pictures: Path) -> None:
-    """Last, because it ends one."""
-    place = places["sentences"]
-    visit = Visit(chrome, pages["sentences"]).open()
-    place.roles.stop("party1")
+def test_a_text_is_stopped(chat: Place) -> None:
+    visit = chat.visit()
+    visit.page.fill("#length", "120")
+    visit.page.fill("#text", "hello")
+    visit.page.click("#ask")
+    visit.page.locator(".party", has_text="2 requests").first.wait_for()
+    visit.page.click("#ask")
+    visit.answered()
+    assert "Stopped after" in visit.page.inner_text("#status") and visit.page.inner_text("#ask") == "Ask"
+    visit.end()
+
+
+def test_a_dead_party_is_named(sentences: Place, pictures: Path) -> None:
+    """Last of its model, because it ends one."""
+    visit = sentences.visit()
+    sentences.roles.stop("party1")
     told = visit.ask("\n".join(SENTENCES))
-    assert f"Party 1 does not answer at {place.urls[1]}" in told and "It may be down" in told
+    assert f"Party 1 does not answer at {sentences.parties[1]}" in told and "It may be down" in told
     visit.page.screenshot(path=pictures / "dead-party.png", full_page=True)
-    visit.end("net::ERR_CONNECTION_REFUSED")
+    assert all("ERR_CONNECTION_REFUSED" in each or "503" in each for each in visit.problems), visit.problems
+    visit.end(*{"net::ERR_CONNECTION_REFUSED", *(["503"] if "503" in str(visit.problems) else [])})

@@ -28,9 +28,23 @@ export function verdict({ label, probabilities }, labels) {
         element("td", { class: "figure" }, percent(part)))))));
 }
 
-/** A single number, such as a score. */
-export function score(value, name) {
-  return element("p", { class: "verdict" }, value.toFixed(4), element("small", {}, name));
+/** The score of a model with one output. */
+export function score(value) {
+  return element("p", { class: "verdict" }, value.toFixed(4), element("small", {}, "score"));
+}
+
+/** Outputs of a model whose numbers are no probabilities. */
+export function numbers(values, labels) {
+  return table("Outputs of the model", ["Output", "Value"], values.map((value, i) =>
+    [labels[i] ?? String(i), value.toFixed(4)]));
+}
+
+/** Words for each mask of a text, the likeliest first: [{words: [{word, probability}]}]. */
+export function masks(found) {
+  if (!found.length) return element("p", {}, "The text has no mask, so there is no word to find.");
+  return element("div", {}, found.map(({ words }, i) =>
+    table(`Words for mask ${i + 1}`, ["Word", "Probability"], words.map(({ word, probability }) =>
+      [word, percent(probability)]))));
 }
 
 /** How similar sentences are: the cosines of their vectors as a table with heat. `vectors`: null for a marked text. */
@@ -57,15 +71,19 @@ function cell(first, second, same) {
   return element("td", { class: same ? "value same" : "value", css: { "--strength": strength } }, cosine.toFixed(3));
 }
 
-/** A result for each token. */
-export function tagged(tokens, results, labels) {
-  return element("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Results by token" },
-    element("table", { class: "plain" },
-      element("thead", {}, element("tr", {}, ["Token", "Label", "Probability"].map((name) =>
-        element("th", { scope: "col" }, name)))),
-      element("tbody", {}, tokens.map((token, i) => element("tr", {}, element("th", { scope: "row" }, token),
-        element("td", {}, results[i].label ?? labels[results[i].best]),
-        element("td", {}, percent(results[i].probability)))))));
+/** The likeliest label of each token. */
+export function tagged(tokens, { labels, probabilities }) {
+  return table("Label of each token", ["Token", "Label", "Probability"], tokens.map((token, i) =>
+    [token, String(labels[i]), percent(Math.max(...probabilities[i]))]));
+}
+
+/** Rows of texts; the first of each is its name. */
+function table(caption, columns, rows) {
+  return element("div", { class: "wide", tabindex: "0", role: "region", "aria-label": caption },
+    element("table", { class: "plain" }, element("caption", {}, caption),
+      element("thead", {}, element("tr", {}, columns.map((name) => element("th", { scope: "col" }, name)))),
+      element("tbody", {}, rows.map(([name, ...values]) => element("tr", {}, element("th", { scope: "row" }, name),
+        values.map((value) => element("td", {}, value)))))));
 }
 
 const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);

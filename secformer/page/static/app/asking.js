@@ -1,6 +1,6 @@
 /** One answer, from the tokens to the picture of its cost. */
 
-import { heat, score, tagged, untrusted, verdict } from "./answers.js";
+import { heat, masks, numbers, score, tagged, untrusted, verdict } from "./answers.js";
 import { costs } from "./cost.js";
 import { byId, element } from "./dom.js";
 import { percent, seconds } from "./figures.js";
@@ -33,7 +33,7 @@ export class Asking {
     say("Splitting the text …");
     running(true);
     try {
-      if (this.#model.kind === "text") await this.#generate(readings[0], texts[0], options, signal);
+      if (this.#model.kind === "text") await this.#generate(texts[0], options, signal);
       else await this.#answer(readings, texts, signal);
     } catch (error) {
       for (const panel of this.#panels) panel.ended("");
@@ -59,12 +59,13 @@ export class Asking {
     say(`Answered in ${total}${this.#inWords(answer.texts)}.`);
   }
 
-  async #generate(reading, prompt, options, signal) {
-    const { shown, running } = generate(this.#model, this.#parties, reading, prompt, options, this.#told(), signal);
+  async #generate(prompt, options, signal) {
+    const { shown, running } = generate(() => this.#model.text(prompt, options), this.#parties, this.#told(), signal);
     byId("answer").replaceChildren(shown);
     reveal("answered");
     const { cost, spent, said } = await running;
     if (cost) this.#cost(cost, spent);
+    for (const panel of this.#panels) panel.rested();
     say(said);
   }
 
@@ -94,8 +95,11 @@ export class Asking {
         "An answer") : null, heat(texts, results.map((each) => (each.trusted === false ? null : each.vector))));
     }
     if (marked.length) return untrusted();
-    if (kind === "tokens") return tagged(readings[0].tokens, results[0].tokens, labels);
-    return "score" in results[0] ? score(results[0].score, "score") : verdict(results[0], labels);
+    const [result] = results;
+    if (result.masks) return masks(result.masks);
+    if (kind === "tokens") return tagged(readings[0].tokens, result);
+    if (result.score !== undefined) return score(result.score);
+    return result.probabilities ? verdict(result, labels) : numbers(result.logits, labels);
   }
 
   #inWords(results) {

@@ -4,11 +4,12 @@ import { element } from "./dom.js";
 
 const SPECIAL = /^(\[[A-Za-z]+\]|<\/?s>|<\|.*\|>|<(pad|unk|mask|bos|eos)>)$/;
 
-/** A list of tokens for each reading, {ids, tokens}. */
-export function chips(readings) {
+/** A list of tokens for each reading, {ids, tokens}. `known`: how many first tokens all texts have, if they are told. */
+export function chips(readings, known = 0) {
   return readings.map((reading, i) => {
     const label = readings.length > 1 ? `Tokens of text ${i + 1}` : "Tokens";
-    const items = reading.tokens.map((token, place) => element("li", { class: SPECIAL.test(token) ? "special" : null },
+    const kind = (token, place) => (place < known || SPECIAL.test(token) ? "special" : null);
+    const items = reading.tokens.map((token, place) => element("li", { class: kind(token, place) },
       shown(token), element("small", {}, String(reading.ids[place]))));
     return element("ol", { class: "chips", "aria-label": label }, items);
   });

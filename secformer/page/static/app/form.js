@@ -34,14 +34,14 @@ export class Form {
     byId("text-label").textContent = label;
     byId("hint").textContent = `${hint} Ctrl+Enter asks.`.trim();
     if (rows) byId("text").rows = rows;
-    byId("second-field").hidden = !(model.pairs && model.kind === "labels");
+    byId("second-field").hidden = !takesPairs(model);
     byId("length-field").hidden = model.kind !== "text";
     if (examples.length) byId("examples").append("Try", ...examples.map(([name, text]) => this.#example(name, text)));
   }
 
   /** run(readings, texts, options): asks, until the promise is settled; stop(): ends that. */
   connect(run, stop) {
-    for (const id of ["text", "second"]) {
+    for (const id of ["text", "second", "length"]) {
       byId(id).addEventListener("input", () => {
         clearTimeout(this.#timer);
         this.#timer = setTimeout(() => this.#look(false), PAUSE);
@@ -64,7 +64,7 @@ export class Form {
       }
       this.#show(true);
       try {
-        await run(readings, this.#texts(), { most: this.#length() });
+        await run(readings, this.#prompts(), { most: this.#length() });
       } finally {
         this.#show(false);
       }
@@ -78,7 +78,9 @@ export class Form {
     let problem = "";
     let readings = [];
     try {
-      readings = texts.map((text) => this.#model.tokenize(text));
+      readings = this.#model.kind === "text" ?
+        this.#prompts().map((prompt) => this.#model.text(prompt, { most: this.#length() })) :
+        texts.map((text, number) => this.#model.tokenize(text, { number }));
       if (sent) problem = this.#missing(texts);
     } catch (error) {
       problem = error.message;
@@ -88,7 +90,7 @@ export class Form {
     byId("mistake").hidden = !problem;
     if (problem) field.setAttribute("aria-invalid", "true");
     else field.removeAttribute("aria-invalid");
-    byId("chips").replaceChildren(...chips(readings));
+    byId("chips").replaceChildren(...chips(readings, this.#model.kind === "text" ? this.#model.facts.prefix.length : 0));
     byId("count").textContent = readings.length === 0 ? "Type a text to see its tokens." :
       `${readings.length > 1 ? `${count(readings.length)} texts, ` : ""}` +
       `${counted(readings.reduce((sum, { ids }) => sum + ids.length, 0), "token")}. ` +
@@ -106,6 +108,11 @@ export class Form {
     if (this.#model.kind === "embedding") return text.split("\n").map((line) => line.trim()).filter(Boolean);
     if (!text.trim()) return [];
     return second.trim() && !byId("second-field").hidden ? [[text, second]] : [text];
+  }
+
+  /** Texts as the model is asked: a prompt is a message, where it answers those. */
+  #prompts() {
+    return this.#model.kind === "text" && this.#model.converses ? this.#texts().map((text) => [text]) : this.#texts();
   }
 
   #length() {
@@ -127,5 +134,15 @@ export class Form {
       byId("text").focus();
     });
     return button;
+  }
+}
+
+/** Whether the model tells the second text of a pair from the first. */
+function takesPairs(model) {
+  if (model.kind !== "labels") return false;
+  try {
+    return Math.max(...model.tokenize(["a", "b"]).segments) > 0;
+  } catch {
+    return false;
   }
 }

@@ -48,9 +48,9 @@ export class PartyPanel {
     this.#canvas.setAttribute("aria-label", `Random-looking bytes that party ${this.#rank} received`);
     this.#digits.replaceChildren(`${hexadecimal(own, SHOWN)} …`);
     this.#facts.replaceChildren(...[
-      ["It received", this.#sent[0] === 1 ? bytes(half.length) :
+      ["its half", this.#sent[0] === 1 ? bytes(half.length) :
         `${bytes(this.#sent[1])} in ${counted(this.#sent[0], "request")}`],
-      ["of them noise", this.#sent[0] === 1 ? bytes(noise) : `${bytes(noise)} of the last one's`],
+      ["noise", this.#sent[0] === 1 ? bytes(noise) : `${bytes(noise)} of the last one`],
       ["in the clear", `${lengths.length === 1 ? `that there are ${counted(lengths[0], "token")}` :
         `that there are ${counted(lengths.length, "text")} of ${lengths.map(count).join(", ")} tokens`}; the model; a ` +
         "random name"],
@@ -67,6 +67,11 @@ export class PartyPanel {
     this.#state.textContent = `Its half of the answer: ${bytes(words.length)}`;
     this.#answer.replaceChildren(hexadecimal(words, SHOWN / 2) + (words.length > SHOWN / 2 ? " …" : ""));
     this.#answer.hidden = false;
+  }
+
+  /** Nothing more is to come. */
+  rested() {
+    this.#state.className = "state";
   }
 
   ended(why) {

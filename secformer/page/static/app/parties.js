@@ -4,6 +4,7 @@ import { counted } from "./figures.js";
 
 const PATIENCE = 30; // seconds that a request waits in total while a party says that it is busy
 const BODY = "application/octet-stream";
+const MOMENT = 500; // milliseconds
 const TOKEN = "token"; // the kind of a refusal for a token that expired, was used up, or does not hold
 
 /** What a party did not do, in words for whoever reads the page.
@@ -18,6 +19,11 @@ export class PartyError extends Error {
     super(message);
     this.after = after;
     this.expired = expired;
+  }
+
+  /** Whether asking again may help. */
+  get passing() {
+    return this.after !== null || this.expired;
   }
 }
 
@@ -34,12 +40,13 @@ export class Parties {
    * Asks until both parties have answered: {request, bodies}. A request that was refused for a token, or because a party
    * is busy, is made anew, with new randomness: no half is sent twice.
    *
-   * make    gives a request, {id, halves}
-   * told    {sent(request), answered(rank, bytes), again(why)}
-   * signal  ends it
+   * make     gives a request, {id, halves}
+   * told     {sent(request), answered(rank, bytes), again(why)}
+   * signal   ends it
+   * patient  false: a request is made once, as the steps of a text must be
    * Throws PartyError, TokenError, and AbortError after `signal`.
    */
-  async ask(make, told, signal) {
+  async ask(make, told, signal, { patient = true } = {}) {
     let renewed = false;
     for (let waited = 0; ;) {
       const tokens = await this.#tokens.pair();
@@ -48,7 +55,7 @@ export class Parties {
       try {
         return { request, bodies: await this.#both(request, tokens, told, signal) };
       } catch (error) {
-        if (!(error instanceof PartyError)) throw error;
+        if (!patient || !(error instanceof PartyError)) throw error;
         if (error.expired && !renewed) {
           renewed = true;
           told.again("A token has expired. Asking again with new ones …");
@@ -64,7 +71,7 @@ export class Parties {
     }
   }
 
-  /** One request, to both. The first failure ends the other's. */
+  /** One request, to both. If one fails, the other gets a moment to fail, too: its reason may say more. */
   async #both(request, tokens, told, signal) {
     const ending = new AbortController();
     const either = AbortSignal.any([signal, ending.signal]);
@@ -76,9 +83,10 @@ export class Parties {
     try {
       return await Promise.all(asked);
     } catch (error) {
-      ending.abort();
-      await Promise.allSettled(asked);
-      throw error;
+      const late = setTimeout(() => ending.abort(), MOMENT);
+      const reasons = (await Promise.allSettled(asked)).map(({ reason }) => reason);
+      clearTimeout(late);
+      throw reasons.find((each) => each instanceof PartyError && !each.passing) ?? error;
     }
   }
 
@@ -93,7 +101,7 @@ export class Parties {
       if (response.ok) return new Uint8Array(await response.arrayBuffer());
     } catch (error) {
       if (signal.aborted) throw error;
-      throw new PartyError(await unanswered(rank, this.urls[rank]));
+      throw new PartyError(await unanswered(rank, this.urls[rank], signal));
     }
     const { kind, message } = await reason(response);
     const after = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
@@ -117,9 +125,9 @@ export class Parties {
 const APART = { mode: "cors", credentials: "omit", cache: "no-store", redirect: "error", referrerPolicy: "no-referrer" };
 
 /** Browsers hide why a request failed. A request whose answer may not be read tells whether anybody is there. */
-async function unanswered(rank, url) {
+async function unanswered(rank, url, signal) {
   try {
-    await fetch(`${url}/v1/model`, { ...APART, mode: "no-cors" });
+    await fetch(`${url}/v1/model`, { ...APART, signal, mode: "no-cors", redirect: "follow" });
   } catch {
     return `Party ${rank} does not answer at ${url}. It may be down, or this browser may not trust its certificate: ` +
       "ask its operator, or install the private authority's certificate in this browser.";
