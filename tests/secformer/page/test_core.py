@@ -272,3 +272,18 @@ def test_bodies_that_python_wrote_come_back_from_the_container() -> None:
     assert unpack_answer(bytes_of(again), ID).words.keys() == {"logits", "guard"}
     for name, words in load(body).items():
         np.testing.assert_array_equal(load(bytes_of(again))[name], words)
+
+
+def test_altered_answers_are_joined_or_refused_and_nothing_else() -> None:
+    """Bytes of an answer's length, header and words, changed at random: what is refused is a ProtocolError."""
+    first, second = (pack_answer(each, ID) for each in answers({"logits": (2, 2), "guard": (2, 1)}, 16))
+    draw, jobs = np.random.default_rng(9), list[dict[str, Any]]()
+    for _ in range(600):
+        altered = bytearray(second)
+        for _ in range(int(draw.integers(1, 4))):
+            altered[int(draw.integers(0, 8 if draw.random() < 0.1 else len(altered)))] = int(draw.integers(0, 256))
+        kept = bytes(altered[: int(draw.integers(0, len(altered)))] if draw.random() < 0.1 else altered)
+        jobs.append({"do": "joined", "bodies": [text_of(first), text_of(kept)], "id": ID, "names": ["logits", "guard"],
+                     "frac": 16})
+    refused = [result for result in core(jobs) if "error" in result]
+    assert {result["error"] for result in refused} == {"ProtocolError"} and 50 < len(refused) < 590
