@@ -81,6 +81,15 @@ def test_points_outside_of_the_row_are_refused(points: list[Any], columns: int) 
     assert found["error"] == "RangeError" and "one or more points lie in a row" in found["message"]
 
 
+@pytest.mark.parametrize(("what", "places"), [
+    ("getRandomValues", {"streams.js"}), ("Math.random", set()), ("eval(", set()), ("Function(", set()),
+    ("fetch(", {"secformer.js"}),  # in its documentation
+    ("document", set()), ("window", set()), ("localStorage", set()), ("console", set())])
+def test_things_of_the_browser_stay_in_their_place(what: str, places: set[str]) -> None:
+    """Randomness has one source, and the core sends, stores, shows and logs nothing."""
+    assert {path.name for path in CORE.rglob("*.js") if what in path.read_text("utf-8")} == places
+
+
 # ---- halves ----------------------------------------------------------------------------------------------------------
 
 
