@@ -1,7 +1,8 @@
-// Runs the page's JavaScript for tests: jobs come as JSON on stdin, and what each gives goes to stdout, in their order.
-// Bytes are base64. An error is {error: its class, message}.
+// Runs the page's JavaScript for tests: jobs come as lines of JSON on stdin, and what each gives goes to stdout, in
+// their order. Bytes are base64. An error is {error: its class, message}.
 
 import { readFile } from "node:fs/promises";
+import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
 const [core] = process.argv.slice(2);
@@ -18,6 +19,7 @@ const { pack, unpack } = await part("safetensors.js");
 const bytes = (text) => Uint8Array.from(Buffer.from(text, "base64"));
 const base64 = (array) => Buffer.from(array.buffer, array.byteOffset, array.byteLength).toString("base64");
 const models = new Map();
+let growing; // the text that grows
 
 async function model(folder) {
   if (!models.has(folder)) models.set(folder, await load((name) => readFile(`${folder}/${name}`)));
@@ -58,17 +60,31 @@ const JOBS = {
     const { id, halves, readings } = known.request(texts.map((text) => known.tokenize(text)));
     return { id, halves: halves.map(base64), readings };
   },
+  text: async ({ folder, prompt, most }) => {
+    growing = (await model(folder)).text(prompt, { most });
+    return { ids: growing.ids, tokens: growing.tokens };
+  },
+  next: () => {
+    const { halves, ...facts } = growing.next();
+    return { ...facts, halves: halves.map(base64) };
+  },
+  take: ({ bodies }) => ({ ...growing.take(bodies.map(bytes)), text: growing.text, ended: growing.ended,
+    session: growing.session, generated: growing.generated }),
+  facts: async ({ folder }) => {
+    const { kind, labels, digest, converses } = await model(folder);
+    return { kind, labels, digest, converses };
+  },
+  same: async ({ folder, rank, description }) => (await model(folder)).requireSame(rank, description),
   answer: async ({ folder, request, bodies }) => (await model(folder)).answer(request, bodies.map(bytes)),
 };
 
-const chunks = [];
-for await (const chunk of process.stdin) chunks.push(chunk);
-const results = [];
-for (const { do: name, ...given } of JSON.parse(Buffer.concat(chunks).toString())) {
+for await (const line of createInterface({ input: process.stdin, crlfDelay: Infinity })) {
+  const { do: name, ...given } = JSON.parse(line);
+  let result;
   try {
-    results.push(await JOBS[name](given));
+    result = (await JOBS[name](given)) ?? null;
   } catch (error) {
-    results.push({ error: error.name, message: error.message });
+    result = { error: error.name, message: error.message };
   }
+  process.stdout.write(`${JSON.stringify(result)}\n`);
 }
-process.stdout.write(JSON.stringify(results));

@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -18,16 +18,30 @@ CORE = Path(secformer.page.__path__[0]) / "static/core"
 DRIVER = Path(__file__).with_name("core_driver.mjs")
 
 
+class Core:
+    """One node process, which takes a job at a time. It ends with the block."""
+
+    def __enter__(self) -> Self:
+        node = shutil.which("node")
+        if node is None:
+            pytest.skip("node is not installed, which runs the page's JavaScript outside of a browser")
+        self._process = subprocess.Popen([node, str(DRIVER), str(CORE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return self
+
+    def ask(self, **job: Any) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(job).encode() + b"\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def __exit__(self, *error: object) -> None:
+        self._process.communicate()
+
+
 def core(jobs: list[dict[str, Any]]) -> list[Any]:
     """What each job gives. Skips the test where node is not installed."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed, which runs the page's JavaScript outside of a browser")
-    done = subprocess.run([node, str(DRIVER), str(CORE)], input=json.dumps(jobs).encode(), capture_output=True,
-                          check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    found: list[Any] = json.loads(done.stdout)
-    return found
+    with Core() as process:
+        return [process.ask(**job) for job in jobs]
 
 
 def text_of(data: bytes) -> str:

@@ -22,18 +22,18 @@ def test_every_code_point_is_probed_or_like_one_that_is() -> None:
 
     covered = sorted([*PROBED, *(code for part in ALIKE for code in part)])
     assert covered == [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
-    steps = ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase")
-    for normalizer in (normalizers.NFD(), *(normalizers.BertNormalizer(**{s: s == step for s in steps}) for step in
-                                            steps)):
+    for normalizer in (normalizers.NFD(), normalizers.BertNormalizer()):
         for part in ALIKE:
-            text = "".join(map(chr, part))
-            assert normalizer.normalize_str(text) == normalizer.normalize_str(chr(part[0])) * len(part)
+            text, first = "".join(map(chr, part)), chr(part[0])
+            to = normalizer.normalize_str(first)
+            alike = normalizer.normalize_str(text) == (text if to == first else to * len(part))
+            assert alike, f"{normalizer} does not do the same with all of {part}"
 
 
 def test_the_planes_in_between_hold_no_letters_digits_spaces_or_marks() -> None:
     from tokenizers import Regex, pre_tokenizers
 
-    text = "".join(chr(code) for part in ALIKE for code in part)
+    text = "".join(chr(code) for part in ALIKE for code in part[::9])
     assert len(pre_tokenizers.BertPreTokenizer().pre_tokenize_str(text)) == 1
     assert not pre_tokenizers.Split(Regex(r"[^\p{L}\p{N}\s]+"), "removed").pre_tokenize_str(text)
     assert len(pre_tokenizers.Digits().pre_tokenize_str(text)) == 1

@@ -81,6 +81,15 @@ def test_points_outside_of_the_row_are_refused(points: list[Any], columns: int) 
     assert found["error"] == "RangeError" and "one or more points lie in a row" in found["message"]
 
 
+@pytest.mark.parametrize(("what", "places"), [
+    ("getRandomValues", {"streams.js"}), ("Math.random", set()), ("eval(", set()), ("Function(", set()),
+    ("fetch(", {"secformer.js"}),  # in its documentation
+    ("document", set()), ("window", set()), ("localStorage", set()), ("console", set())])
+def test_things_of_the_browser_stay_in_their_place(what: str, places: set[str]) -> None:
+    """Randomness has one source, and the core sends, stores, shows and logs nothing."""
+    assert {path.name for path in CORE.rglob("*.js") if what in path.read_text("utf-8")} == places
+
+
 # ---- halves ----------------------------------------------------------------------------------------------------------
 
 
@@ -272,3 +281,18 @@ def test_bodies_that_python_wrote_come_back_from_the_container() -> None:
     assert unpack_answer(bytes_of(again), ID).words.keys() == {"logits", "guard"}
     for name, words in load(body).items():
         np.testing.assert_array_equal(load(bytes_of(again))[name], words)
+
+
+def test_altered_answers_are_joined_or_refused_and_nothing_else() -> None:
+    """Bytes of an answer's length, header and words, changed at random: what is refused is a ProtocolError."""
+    first, second = (pack_answer(each, ID) for each in answers({"logits": (2, 2), "guard": (2, 1)}, 16))
+    draw, jobs = np.random.default_rng(9), list[dict[str, Any]]()
+    for _ in range(600):
+        altered = bytearray(second)
+        for _ in range(int(draw.integers(1, 4))):
+            altered[int(draw.integers(0, 8 if draw.random() < 0.1 else len(altered)))] = int(draw.integers(0, 256))
+        kept = bytes(altered[: int(draw.integers(0, len(altered)))] if draw.random() < 0.1 else altered)
+        jobs.append({"do": "joined", "bodies": [text_of(first), text_of(kept)], "id": ID, "names": ["logits", "guard"],
+                     "frac": 16})
+    refused = [result for result in core(jobs) if "error" in result]
+    assert {result["error"] for result in refused} == {"ProtocolError"} and 50 < len(refused) < 590

@@ -9,6 +9,7 @@
 
 import { joined } from "./answers.js";
 import { InputError, ModelError, ProtocolError } from "./errors.js";
+import { Growing } from "./generation.js";
 import { reading } from "./inputs.js";
 import { freshId, halvesOf } from "./requests.js";
 import { texts } from "./results.js";
@@ -97,6 +98,29 @@ export class Model {
     const { values, cost } = joined(bodies, request.id, this.facts.names, this.facts.frac);
     this.requireShapes(request, values);
     return { texts: texts(this.facts, this.tokenizer, request.readings, values), cost };
+  }
+
+  /** Whether `text` takes messages. */
+  get converses() {
+    return Boolean(this.facts.generation?.conversation);
+  }
+
+  /**
+   * A text that the model continues, of the kind "text" (see `Growing`), for up to `most` new tokens:
+   *
+   *     const text = model.text(prompt);
+   *     while (!text.ended) {
+   *       const request = text.next();                    // one body for each party, as of `request`
+   *       const { piece } = text.take(bodies);
+   *     }
+   *     // then end its session at both parties: DELETE /v1/sessions/ with text.session
+   *
+   * prompt  a string, or messages of user and assistant in turns, the user's first and last
+   * Throws InputError for a prompt that the model cannot take.
+   */
+  text(prompt, { most = 20 } = {}) {
+    if (this.kind !== "text") throw new InputError("this model does not tell the next token, so it generates no text");
+    return new Growing(this.facts, this.tokenizer, prompt, most);
   }
 
   /** Throws ProtocolError where a result does not have a row for each token, or for each text. */
