@@ -31,6 +31,7 @@ HELD: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("secformer/roles/entries.py", ("secformer/roles/test_kept_receipts.py",),
      "what a party writes down, as its clients see it"),
     ("secformer/views/audited.py", ("secformer/commands/test_auditing.py",), "one table, printed by its command"),
+    ("secformer/views/tokens.py", ("secformer/commands/test_tokens.py",), "three lines, printed by their command"),
     ("models/families/pooling.py", ("models/families/test_sentence.py",), "every way, by a sentence encoder"),
     ("models/families/encoder_facts.py", ("models/families/test_encoder.py",), "records, with the base they are for"),
     ("mpc/backend.py", ("mpc/test_worlds.py",), "a choice that every world makes"),
