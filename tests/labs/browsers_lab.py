@@ -23,6 +23,7 @@ from secformer.models.run.public import PublicModel
 from secformer.mpc.meter import Cost
 from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.tls import client_context, host_name
+from secformer.roles.asking import PartyConnection
 from secformer.roles.audit import Unaudited
 from secformer.roles.budgets import Budget, Budgets, Ledger
 from secformer.roles.certificates import REVOKED
@@ -36,6 +37,7 @@ from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
 from secformer.roles.signing import Signer
 from secformer.roles.tokens import make
+from secformer.roles.trial import LocalRoles
 from secformer.roles.web import Web, doors
 
 ORIGIN = "https://page.example"
@@ -67,6 +69,11 @@ class Waiting(Jobs):
         for done in self.waiting_for_it:
             if not done.done():
                 done.set_result(ANSWER)
+
+
+def browser(authority: Path, port: int, host: str = "127.0.0.1") -> HTTPSConnection:
+    """A connection as a browser makes it that trusts the authority."""
+    return HTTPSConnection(host, port, timeout=60, context=ssl.create_default_context(cafile=str(authority)))
 
 
 class Ports:
@@ -110,9 +117,8 @@ class Ports:
         return make(Signer(identity(self.roles, client)), rank, PUBLIC.digest, seconds, requests, **more)
 
     def browser(self, host: str = "127.0.0.1") -> HTTPSConnection:
-        """A connection as a browser makes it, which trusts the authority."""
-        trusting = ssl.create_default_context(cafile=str(self.roles / "client" / "authority.pem"))
-        return HTTPSConnection(host, self.browsers[1], timeout=20, context=trusting)
+        """A browser's connection to this party."""
+        return browser(self.roles / "client" / "authority.pem", self.browsers[1], host)
 
     def known(self, client: str = "client") -> HTTPConnection:
         """A connection to the clients' port."""
@@ -121,6 +127,25 @@ class Ports:
         connection.sock = client_context(identity(self.roles, client)).wrap_socket(
             connection.sock, server_hostname=host_name("party0"))
         return connection
+
+
+class Bearer(PartyConnection):
+    """One of the parties that real roles are, as a page reaches it: with a token, at the port for browsers."""
+
+    def __init__(self, roles: LocalRoles, rank: int, token: str):
+        self._page = browser(roles.role_folder("client") / "authority.pem", roles.ports[f"browsers{rank}"])
+        self._bearing = HEADER | {"Authorization": f"Bearer {token}"}
+        super().__init__(rank, ("127.0.0.1", self._page.port), self._page._context, 60.0)  # type: ignore[attr-defined]
+
+    def _outdated(self) -> bool:
+        return False
+
+    def _knock(self) -> HTTPConnection:
+        self._connection = self._page
+        return self._page
+
+    def _once(self, method: str, path: str, body: Any, headers: Any, most: int) -> Any:
+        return super()._once(method, path, body, {**headers, **self._bearing}, most)
 
 
 Said = tuple[int, dict[str, str], bytes]
