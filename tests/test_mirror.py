@@ -33,6 +33,7 @@ HELD: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("secformer/views/audited.py", ("secformer/commands/test_auditing.py",), "one table, printed by its command"),
     ("secformer/views/published.py", ("secformer/commands/test_page.py",), "one table, printed by its command"),
     ("secformer/page/trial.py", ("secformer/page/test_chromium.py",), "the page of roles that a browser really asks"),
+    ("secformer/views/tokens.py", ("secformer/commands/test_tokens.py",), "three lines, printed by their command"),
     ("models/families/pooling.py", ("models/families/test_sentence.py",), "every way, by a sentence encoder"),
     ("models/families/encoder_facts.py", ("models/families/test_encoder.py",), "records, with the base they are for"),
     ("mpc/backend.py", ("mpc/test_worlds.py",), "a choice that every world makes"),

@@ -29,6 +29,7 @@ from secformer.mpc.net.tls import (
     server_context,
 )
 
+UNREADABLE = ValueError, x509.InvalidVersion  # what `x509` raises for a file of another form
 EVERY = 1.0  # seconds between looks at the files
 Seen = tuple[tuple[int, int, int] | None, ...]
 
@@ -146,7 +147,7 @@ class Credentials:
         client.successor = self.client
         try:
             certificate = x509.load_pem_x509_certificate(self._identity.certificate.read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise SettingsError(f"{self._identity.certificate} cannot be read: {error}; it must be a certificate as a "
                                 f"PEM file") from error
         return _Shown(server, open_context(self._identity), client, certificate.not_valid_after_utc)
@@ -162,7 +163,7 @@ class Credentials:
             raise SettingsError(f"the list of revoked certificates {path} does not exist; copy `revoked.pem` from the "
                                 f"authority's folder, or take the key `revoked` out of [tls] to trust all "
                                 f"certificates until they expire") from error
-        except (OSError, ValueError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise SettingsError(f"{path} cannot be read ({error}); it must be a list of revoked certificates as a PEM "
                                 f"file, as `secformer revoke` writes it") from error
         if not any(_signed(found, each) for each in authorities):

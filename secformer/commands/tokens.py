@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from secformer.commands import arguments
-from secformer.commands.common import Commands, show
+from secformer.commands.common import Commands, show_json
+from secformer.mpc.errors import InputError
 
 MINUTES, REQUESTS = 10.0, 10_000
 WARNING = "tokens are secrets: whoever holds one may ask that party in this client's name until it expires"
@@ -15,12 +16,17 @@ WARNING = "tokens are secrets: whoever holds one may ask that party in this clie
 def token(args: argparse.Namespace) -> None:
     arguments.check_settings(args)
     from secformer.roles.settings import load_client
-    from secformer.roles.tokens import pair
+    from secformer.roles.tokens import MOST_SECONDS, pair
     from secformer.views import tokens
 
+    if not 1 <= 60 * args.minutes <= MOST_SECONDS:
+        raise InputError(f"--minutes must be from 1/60 to {MOST_SECONDS // 60}, got {args.minutes:g}")
+    made = pair(load_client(args.settings), int(60 * args.minutes), args.requests)
     print(f"secformer: {WARNING}", file=sys.stderr)
-    made = pair(load_client(args.settings), round(60 * args.minutes), args.requests)
-    show(args, made.as_dict(), tokens.tokens(made))
+    if args.json:
+        show_json(made.as_dict())
+    else:
+        print(tokens.tokens(made))
 
 
 _TOKEN = """\

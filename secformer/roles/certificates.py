@@ -21,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from secformer.mpc.dealer.files import owner_only
 from secformer.mpc.errors import SettingsError
+from secformer.mpc.net.credentials import UNREADABLE
 from secformer.mpc.net.notes import text
 from secformer.mpc.net.tls import ROLES, host_name
 from secformer.mpc.strict_json import read_own
@@ -244,7 +245,7 @@ def _revoked(path: Path) -> dict[int, datetime]:
         return {}
     try:
         return {each.serial_number: each.revocation_date_utc for each in x509.load_pem_x509_crl(path.read_bytes())}
-    except (OSError, ValueError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise SettingsError(f"{path}, the list of revoked certificates, cannot be read ({error}); put back a copy that "
                             f"a role has, so that no certificate on it becomes valid again") from error
 
@@ -292,7 +293,7 @@ def _load_authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePri
         certificate = x509.load_pem_x509_certificate((folder / "authority.pem").read_bytes())
         _ = certificate.subject  # is read when it is first asked for
         key = serialization.load_pem_private_key((folder / "authority.key").read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (OSError, TypeError, UnsupportedAlgorithm, *UNREADABLE) as error:
         raise SettingsError(f"{folder} does not hold a readable authority (authority.pem and authority.key): {error}; "
                             f"`secformer init` makes one") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 
 from secformer.mpc.errors import AuthError, SettingsError
+from secformer.mpc.net.credentials import UNREADABLE
 from secformer.mpc.net.tls import Certificate, Identity, name_of, role_of
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
@@ -43,6 +44,13 @@ class Signer:
         self._identity, self._lock = identity, threading.Lock()
         self._read_at = self._changed()
         self._key, self._certificate = _load(identity)
+
+    @property
+    def certificate(self) -> str:
+        """The certificate (PEM) of the key that signs next."""
+        with self._lock:
+            self._refresh()
+            return self._certificate
 
     def sign(self, purpose: str, text: str) -> Signed:
         """Takes tens of microseconds with a key on a curve."""
@@ -75,7 +83,7 @@ class Authority:
         """Raises SettingsError for a file that holds no certificate."""
         try:
             self._certificates = x509.load_pem_x509_certificates(path.read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise SettingsError(f"{path} holds no certificate of an authority that can be read ({error}); give "
                                 f"authority.pem, which `secformer init` writes") from error
 
@@ -124,7 +132,7 @@ def pem_of(certificate: bytes) -> str:
     """The inverse of `der_of`. Raises AuthError."""
     try:
         return x509.load_der_x509_certificate(certificate).public_bytes(serialization.Encoding.PEM).decode()
-    except ValueError as error:
+    except UNREADABLE as error:
         raise AuthError(f"this is not a certificate in DER form ({error})") from error
 
 
@@ -167,7 +175,7 @@ def _parsed(certificate: str) -> x509.Certificate:
         if len(certificate) > MAX_PEM:
             raise ValueError(f"it has more than {MAX_PEM} bytes")
         return x509.load_pem_x509_certificate(certificate.encode("ascii"))
-    except ValueError as error:
+    except UNREADABLE as error:
         raise AuthError(f"this is not a certificate in PEM form ({error})") from error
 
 
@@ -177,7 +185,7 @@ def _issued(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
             return False
         leaf.verify_directly_issued_by(authority)
         return True
-    except (x509.ExtensionNotFound, InvalidSignature, ValueError, TypeError):
+    except (x509.ExtensionNotFound, InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         return False
 
 
@@ -194,7 +202,7 @@ def _load(identity: Identity) -> tuple[PrivateKey, str]:
         pem = identity.certificate.read_text("ascii")
         key = serialization.load_pem_private_key(identity.key.read_bytes(), password=None)
         certificate = x509.load_pem_x509_certificate(pem.encode())
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, TypeError, *UNREADABLE) as error:
         raise SettingsError(f"{identity.certificate} and {identity.key} cannot be used to sign ({error}); `secformer "
                             f"certify` makes a pair") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey):

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -52,11 +53,12 @@ class TokenRefused(AuthError):
 
 @dataclass(frozen=True)
 class Claims:
-    """What a client signs: for which party of which model, from when until when (seconds since 1970), for how many
-    requests, and a random id."""
+    """What a client signs: for which party of which model, with which certificate (the SHA-256 of its DER form), from
+    when until when (seconds since 1970), for how many requests, and a random id."""
 
     party: str
     model: str
+    certificate: str
     start: int
     until: int
     requests: int
@@ -75,9 +77,9 @@ class Claims:
         names = {f.name for f in fields(cls)}
         if not isinstance(found, dict) or set(found) != names:
             raise ValueError(f"its claims must be {', '.join(sorted(names))}")
-        claims = cls(text(found["party"]), text(found["model"]), whole(found["start"]), whole(found["until"]),
-                     whole(found["requests"], 1, MOST_REQUESTS), hexadecimal(found["id"], ID_BYTES).hex(),
-                     whole(found["version"]))
+        claims = cls(text(found["party"]), text(found["model"]), hexadecimal(found["certificate"], 32).hex(),
+                     whole(found["start"]), whole(found["until"]), whole(found["requests"], 1, MOST_REQUESTS),
+                     hexadecimal(found["id"], ID_BYTES).hex(), whole(found["version"]))
         if claims.version != VERSION:
             raise ValueError(f"it is of form {claims.version}, but this version reads form {VERSION}")
         if claims.text != given:
@@ -107,6 +109,8 @@ class Token:
         token = cls(Claims.read(claims.decode()), Signed(b64encode(signature).decode(), pem_of(certificate)))
         if token.text != given:
             raise ValueError("it is not in the one form that a token has")
+        if token.claims.certificate != sha256(certificate).hexdigest():  # parts of it are under no signature
+            raise ValueError("it carries another certificate than it was signed with")
         return token
 
 
@@ -120,8 +124,13 @@ def make(signer: Signer, rank: int, model: str, seconds: int, requests: int, *, 
         if type(value) is not int or not 1 <= value <= most:
             raise InputError(f"a token must hold {what} from 1 to {most}, got {value!r}")
     start = math.floor(time.time() if now is None else now)
-    claims = Claims(f"party{rank}", model, start, start + seconds, requests, fresh_seed()[:ID_BYTES].hex())
-    return Token(claims, signer.sign(PURPOSE, claims.text)).text
+    certificate = signer.certificate
+    claims = Claims(f"party{rank}", model, sha256(der_of(certificate)).hexdigest(), start, start + seconds, requests,
+                    fresh_seed()[:ID_BYTES].hex())
+    signed = signer.sign(PURPOSE, claims.text)
+    if signed.certificate != certificate:  # it was renewed at this moment
+        return make(signer, rank, model, seconds, requests, now=now)
+    return Token(claims, signed).text
 
 
 @dataclass(frozen=True)

@@ -269,21 +269,28 @@ def _error(refusal: Refusal, half: Half | None) -> Response:
                         headers | ({"X-Request-Id": request} if request else {}))
 
 
-def serve(settings: PartySettings, web: Web, credentials: Credentials, room: Room) -> None:
-    """Serves until SIGINT or SIGTERM; SIGHUP reads the certificates again. Main thread only. Raises SettingsError if an
-    address is taken."""
-    connected, browsers = Clients(), settings.browsers
+def doors(settings: PartySettings, web: Web, credentials: Credentials, room: Room,
+          connected: Clients) -> list[DoorServer]:
+    """The servers of the ports for clients: with certificates, and for browsers where the settings say so. Clients'
+    places are shared, and strangers' are apart. Raises SettingsError if an address is taken."""
     shared: dict[str, Any] = {"patience": settings.header_deadline, "connected": connected,
                               "clients": Places(room.clients, settings.client_connections), "too_many": Places(TOLD)}
     config = Config(web.app(), timeout_keep_alive=KEEP_ALIVE, **COMMON)
-    parts = [DoorServer(config, partial(ClientProtocol, **shared), listening(settings.clients),
-                        Places(room.strangers), web.refused("clients"), credentials.server())]
-    if browsers is not None:
+    made = [DoorServer(config, partial(ClientProtocol, **shared), listening(settings.clients),
+                       Places(room.strangers), web.refused("clients"), credentials.server())]
+    if (browsers := settings.browsers) is not None:
         shown = credentials if browsers.certificate is None else Credentials(
             browsers.identity(settings.tls), certificates_read)
-        parts.append(DoorServer(
-            config, partial(BrowserProtocol, gate=web.gate(browsers, credentials), **shared),
-            listening(browsers.address), Places(room.strangers), web.refused(PORT), shown.open()))
+        made.append(DoorServer(config, partial(BrowserProtocol, gate=web.gate(browsers, credentials), **shared),
+                               listening(browsers.address), Places(room.strangers), web.refused(PORT), shown.open()))
+    return made
+
+
+def serve(settings: PartySettings, web: Web, credentials: Credentials, room: Room) -> None:
+    """Serves until SIGINT or SIGTERM; SIGHUP reads the certificates again. Main thread only. Raises SettingsError if an
+    address is taken."""
+    connected = Clients()
+    parts = doors(settings, web, credentials, room, connected)
     if settings.metrics is not None:
         parts.append(web.health(settings.metrics))
 

@@ -12,6 +12,7 @@ from secformer.mpc.errors import InputError, SettingsError
 from secformer.page.files import FACTS, INDEX, headers, origin, page_files, policy, write
 
 PARTIES = ("https://one.example:8444", "https://two.example/")
+KNOWN = ("http://www.w3.org/", "https://one.example", "https://two.example")
 MODEL = {"model.json": b"{}", "tokenizer.json": b"{}"}
 
 
