@@ -13,7 +13,7 @@ from secformer.commands.files import new_folder
 def page(args: argparse.Namespace) -> None:
     arguments.check_settings(args)
     new_folder(args.out, "DIR")
-    from secformer.page.files import page_files, write
+    from secformer.page.files import Page, write
     from secformer.page.model import page_model
     from secformer.roles.certificates import PORTS
     from secformer.roles.settings import load_client
@@ -22,9 +22,10 @@ def page(args: argparse.Namespace) -> None:
     settings = load_client(args.settings)
     known = [f"https://{f'[{host}]' if ':' in host else host}:{PORTS[f'browsers{rank}']}"
              for rank, (host, _) in enumerate((settings.party0, settings.party1))]
-    files = page_files(page_model(settings.model), (args.party0 or known[0], args.party1 or known[1]), args.tokens)
+    made = Page((args.party0 or known[0], args.party1 or known[1]), args.tokens)
+    files = made.files(page_model(settings.model))
     write(Path(args.out), files, force=args.force)
-    show(args, published.page_json(Path(args.out), files), published.page(Path(args.out), files))
+    show(args, published.page_json(made, Path(args.out), files), published.page(made, Path(args.out), files))
 
 
 _PAGE = """\

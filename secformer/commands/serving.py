@@ -18,7 +18,7 @@ from secformer.mpc.errors import InputError, SettingsError
 if TYPE_CHECKING:
     from secformer.roles.trial import LocalRoles
 
-PAGE_PORT = 8450
+PAGE_PORT, LAST_PORT = 8450, 65535
 NEEDED = ("starlette", "uvicorn", "h11", "prometheus_client")
 
 
@@ -93,6 +93,8 @@ def deal(args: argparse.Namespace) -> None:
 
 
 def up(args: argparse.Namespace) -> None:
+    if args.page is not None and not 1 <= args.page <= LAST_PORT:
+        args.usage(f"--page takes a port from 1 to {LAST_PORT}, got {args.page}")
     _need_servers()
     new_folder(args.folder, "--folder")
     from rich.console import Console

@@ -1,9 +1,10 @@
-"""The files of a page, by name: what ships with this package, the model's, and which parties it asks."""
+"""What a page consists of: the files that ship with this package, the model's, and whom it may ask."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -26,23 +27,53 @@ HEADERS = {
 }
 
 
-def page_files(model: Mapping[str, bytes], parties: tuple[str, str], tokens: str = TOKENS) -> dict[str, bytes]:
-    """All files, by path.
+@dataclass(frozen=True)
+class Page:
+    """Whom a page asks, and where it gets its tokens.
 
-    model    files of the model's folder, as `page_model` makes them
     parties  where browsers reach party 0 and party 1, as https://host:port
-    tokens   where the page gets its tokens: a path at its own origin, or a URL
+    tokens   a path at the page's own origin, or a URL
 
     Raises InputError for parties or tokens that no browser could be allowed to reach.
     """
-    found = _files(files("secformer.page") / STATIC)
-    origins = [origin(party, f"party {rank}") for rank, party in enumerate(parties)]
-    if origins[0] == origins[1]:
-        raise InputError(f"both parties are at {origins[0]}; give the address of each, since whoever gets both halves "
-                         f"reads the texts")
-    found[INDEX] = found[INDEX].replace(POLICY, policy(origins, tokens).encode())
-    found[FACTS] = json.dumps({"parties": origins, "tokens": tokens}, indent=1).encode() + b"\n"
-    return found | {f"{MODEL}/{name}": content for name, content in model.items()}
+
+    parties: tuple[str, str]
+    tokens: str = TOKENS
+
+    def __post_init__(self) -> None:
+        first, second = (origin(party, f"party {rank}") for rank, party in enumerate(self.parties))
+        if first == second:
+            raise InputError(f"both parties are at {first}; give the address of each, since whoever gets both halves "
+                             f"reads the texts")
+        object.__setattr__(self, "parties", (first, second))
+        self._reached()
+
+    def files(self, model: Mapping[str, bytes]) -> dict[str, bytes]:
+        """All files, by path. `model`: those of the model's folder, as `page_model` makes them."""
+        found = _files(files("secformer.page") / STATIC)
+        found[INDEX] = found[INDEX].replace(POLICY, self.policy.encode())
+        found[FACTS] = json.dumps({"parties": self.parties, "tokens": self.tokens}, indent=1).encode() + b"\n"
+        return found | {f"{MODEL}/{name}": content for name, content in model.items()}
+
+    @property
+    def policy(self) -> str:
+        """The content security policy that holds wherever the page is served from. The page runs and shows its own
+        files only. It connects to its own origin, the parties, and whoever gives it tokens."""
+        return "; ".join(["default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'",
+                          f"connect-src {' '.join(self._reached())}", "base-uri 'none'", "form-action 'none'",
+                          "require-trusted-types-for 'script'", "trusted-types 'none'"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a server of the page sends with each file. Only headers can forbid other pages to frame it."""
+        return HEADERS | {"Content-Security-Policy": f"{self.policy}; frame-ancestors 'none'"}
+
+    def _reached(self) -> list[str]:
+        own = ["'self'", *self.parties]
+        if "://" not in self.tokens:
+            return own
+        parts = urlsplit(self.tokens)
+        return [*own, origin(f"{parts.scheme}://{parts.netloc}", "the tokens")]
 
 
 def origin(url: str, whose: str = "the page") -> str:
@@ -51,29 +82,15 @@ def origin(url: str, whose: str = "the page") -> str:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        host, port = "", None
+        raise InputError(_unfit(url, whose)) from None
     if (not host or parts.scheme != "https" or parts.path not in ("", "/") or parts.query or parts.fragment
             or parts.username is not None or not set(host) <= _HOST):
-        raise InputError(f"the address of {whose} for browsers must be https://host or https://host:port, got {url!r}")
+        raise InputError(_unfit(url, whose))
     return f"https://{f'[{host}]' if ':' in host else host}" + (f":{port}" if port not in (None, 443) else "")
 
 
-def policy(parties: list[str], tokens: str = TOKENS) -> str:
-    """The content security policy that holds wherever the page is served from. The page runs and shows its own files
-    only. It connects to its own origin, the parties, and whoever gives it tokens. Raises InputError for tokens that
-    come from a URL without https."""
-    reached = ["'self'", *parties]
-    if "://" in tokens:
-        parts = urlsplit(tokens)
-        reached.append(origin(f"{parts.scheme}://{parts.netloc}", "the tokens"))
-    return "; ".join(["default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'",
-                      f"connect-src {' '.join(reached)}", "base-uri 'none'", "form-action 'none'",
-                      "require-trusted-types-for 'script'", "trusted-types 'none'"])
-
-
-def headers(parties: list[str], tokens: str = TOKENS) -> dict[str, str]:
-    """What a server of the page sends with each file. Only headers can forbid other pages to frame it."""
-    return HEADERS | {"Content-Security-Policy": f"{policy(parties, tokens)}; frame-ancestors 'none'"}
+def _unfit(url: str, whose: str) -> str:
+    return f"the address of {whose} for browsers must be https://host or https://host:port, got {url!r}"
 
 
 def write(folder: Path, found: Mapping[str, bytes], *, force: bool = False) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from secformer.page.files import headers, page_files
+from secformer.page.files import Page
 from secformer.page.model import page_model
 from secformer.page.serving import PageServer
 from secformer.roles.settings import load_client
@@ -22,9 +22,9 @@ SECONDS, REQUESTS = 600, 10_000  # that a token holds
 def trial_page(roles: LocalRoles, port: int) -> PageServer:
     """Serves the page of these roles, whose parties must let its origins ask. Raises ModelError for a model that the
     page cannot serve, and SettingsError if the port is taken."""
-    settings, parties = load_client(roles.settings("client")), (roles.url(0), roles.url(1))
-    files = page_files(page_model(settings.model), parties)
-    return PageServer(port, files, headers(list(parties)), lambda: pair(settings, SECONDS, REQUESTS).as_dict())
+    settings, page = load_client(roles.settings("client")), Page((roles.url(0), roles.url(1)))
+    return PageServer(port, page.files(page_model(settings.model)), page.headers,
+                      lambda: pair(settings, SECONDS, REQUESTS).as_dict())
 
 
 def browser_options(roles: LocalRoles) -> list[str]:

@@ -9,10 +9,11 @@ import pytest
 from checkpoints import write_checkpoint
 from commands_lab import answer, complaint
 
+import secformer.cli
 from secformer.cli import main
 from secformer.models.run.provisioning import write_shares
 from secformer.models.run.public import CLIENT_FOLDER
-from secformer.page.files import policy
+from secformer.page.files import Page
 from secformer.roles.certificates import init
 
 GIVEN = ("--party0", "https://one.example", "--party1", "https://two.example:8445")
@@ -36,8 +37,8 @@ def test_a_page_is_written(client: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert said["parties"] == ["https://one.example", "https://two.example:8445"] and said["tokens"] == "tokens.json"
     assert json.loads((tmp_path / "site/page.json").read_text()) == {"parties": said["parties"],
                                                                      "tokens": "tokens.json"}
-    assert policy(said["parties"]) in (tmp_path / "site/index.html").read_text("utf-8")
-    assert said["headers"]["Content-Security-Policy"].startswith(policy(said["parties"]))
+    page = Page((GIVEN[1], GIVEN[3]))
+    assert page.policy in (tmp_path / "site/index.html").read_text("utf-8") and said["headers"] == page.headers
     told = complaint(capsys, "page", str(tmp_path / "site"), "--settings", str(client), *GIVEN)
     assert "site is not empty; give a new folder, or --force" in told
     assert main(["page", str(tmp_path / "site"), "--settings", str(client), *GIVEN, "--force"]) == 0
@@ -58,3 +59,15 @@ def test_what_is_refused(client: Path, tmp_path: Path, capsys: pytest.CaptureFix
                          says: str) -> None:
     assert says in complaint(capsys, "page", str(tmp_path / "site"), "--settings", str(client), *options)
     assert not (tmp_path / "site").exists(), "something was written"
+
+
+def test_up_takes_the_page_s_port(capsys: pytest.CaptureFixture[str]) -> None:
+    """The port may be left out, and the model is never taken for it."""
+    parser = secformer.cli._parser()
+    for given, port in ((["--page", "m"], 8450), (["m", "--page"], 8450), (["--page", "9000", "m"], 9000), (["m"], None)):
+        found = parser.parse_args(["up", *given])
+        assert (found.model, found.page) == ("m", port), given
+    for odd in ("0", "65536"):
+        with pytest.raises(SystemExit):
+            main(["up", "m", "--page", odd])
+        assert f"--page takes a port from 1 to 65535, got {odd}" in capsys.readouterr().err

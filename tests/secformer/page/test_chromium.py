@@ -24,7 +24,7 @@ from secformer import connect, demo_model, plain_bert
 from secformer.models.data.tokenizer import Tokenizer
 from secformer.models.run.public import PublicModel
 from secformer.mpc.net.tcp import free_ports
-from secformer.page.files import headers, page_files
+from secformer.page.files import Page
 from secformer.page.model import page_model
 from secformer.page.serving import PageServer, origins
 from secformer.page.trial import browser_options, trial_page
@@ -38,6 +38,7 @@ TEXT, OTHER = "A wonderful film.", "A terrible film."
 SENTENCES = ["a cat sat on the mat", "the dog ran", "it was a very good film"]
 SHORT = {"half_deadline": 2.0, "deadline": 20.0, "dealer_wait": 2.0}
 NEW = 6  # tokens
+PICTURE = {"width": 760, "height": 900}  # docs/page.png is the light one
 PUBLIC = {"lengths", "mask", "turns"}  # turns are two random bits in a byte each
 
 
@@ -60,8 +61,8 @@ class Place:
 
     def page(self, port: int, tokens: Callable[[], dict[str, Any]]) -> PageServer:
         """Another server of the same page."""
-        return PageServer(port, page_files(page_model(self.settings.model), self.parties),
-                          headers(list(self.parties)), tokens)
+        page = Page(self.parties)
+        return PageServer(port, page.files(page_model(self.settings.model)), page.headers, tokens)
 
     def tokens(self) -> dict[str, Any]:
         return pair(self.settings, 600, 1000).as_dict()
@@ -130,6 +131,8 @@ def test_a_text_is_labelled_as_in_process(demo: Place, pictures: Path) -> None:
     visit.page.click("#answer summary")
     sums = visit.figures("#answer details td:last-child")
     assert np.abs(np.array(sums) - wanted.logits[0]).max() < 0.01
+    visit.page.set_viewport_size(PICTURE)
+    visit.page.evaluate("document.activeElement.blur(), document.querySelector('#status').hidden = true")
     for which in ("light", "dark"):
         visit.page.emulate_media(color_scheme=which)
         visit.page.screenshot(path=pictures / f"label-{which}.png", full_page=True)

@@ -15,18 +15,17 @@ pytest.importorskip("prometheus_client", reason="the page's server needs the ext
 
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.tcp import free_ports
-from secformer.page.files import headers, page_files
+from secformer.page.files import Page
 from secformer.page.serving import PageServer, origins
 
-PARTIES = ("https://one.example", "https://two.example")
-SAME = {"Sec-Fetch-Site": "same-origin"}
+PAGE = Page(("https://one.example", "https://two.example"))
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PageServer]:
     made = iter(range(100))
-    files = page_files({"model.json": b"{}", "tokenizer.json": b"{}"}, PARTIES)
-    with PageServer(free_ports(1)[0], files, headers(list(PARTIES)), lambda: {"party0": f"token {next(made)}"}) as it:
+    files = PAGE.files({"model.json": b"{}", "tokenizer.json": b"{}"})
+    with PageServer(free_ports(1)[0], files, PAGE.headers, lambda: {"party0": f"token {next(made)}"}) as it:
         yield it
 
 
@@ -53,7 +52,7 @@ def get(server: PageServer, path: str, method: str = "GET", host: str | None = N
 def test_files_come_with_strict_headers(server: PageServer, path: str, kind: str) -> None:
     status, told, body = get(server, path)
     assert status == 200 and told["content-type"].startswith(kind) and body
-    assert {name.lower(): value for name, value in headers(list(PARTIES)).items()}.items() <= told.items()
+    assert {name.lower(): value for name, value in PAGE.headers.items()}.items() <= told.items()
     assert "frame-ancestors 'none'" in told["content-security-policy"] and "server" not in told
 
 
