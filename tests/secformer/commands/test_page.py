@@ -64,7 +64,8 @@ def test_what_is_refused(client: Path, tmp_path: Path, capsys: pytest.CaptureFix
 def test_up_takes_the_page_s_port(capsys: pytest.CaptureFixture[str]) -> None:
     """The port may be left out, and the model is never taken for it."""
     parser = secformer.cli._parser()
-    for given, port in ((["--page", "m"], 8450), (["m", "--page"], 8450), (["--page", "9000", "m"], 9000), (["m"], None)):
+    for given, port in ((["--page", "m"], 8450), (["m", "--page"], 8450), (["--page", "9000", "m"], 9000),
+                        (["m"], None)):
         found = parser.parse_args(["up", *given])
         assert (found.model, found.page) == ("m", port), given
     for odd in ("0", "65536"):

@@ -20,6 +20,11 @@ export function parts(half) {
   return { own, both, lengths };
 }
 
+function known(lengths) {
+  if (lengths.length === 1) return `that there are ${counted(lengths[0], "token")}`;
+  return `that there are ${counted(lengths.length, "text")} of ${lengths.map(count).join(", ")} tokens`;
+}
+
 const differs = (name) => ["seeds", "segments", "words", "seed"].includes(name);
 
 /** A party's panel. It says what goes on: `sent`, `answered`, `ended`. */
@@ -30,7 +35,7 @@ export class PartyPanel {
   #digits = element("code", { class: "bytes" });
   #answer = element("code", { class: "bytes", hidden: "" });
   #rank;
-  #sent = [0, 0]; // requests, bytes
+  #sent = [0, 0, 0]; // requests, bytes, and how many of these are noise
 
   constructor(rank, url) {
     this.#rank = rank;
@@ -39,21 +44,20 @@ export class PartyPanel {
       this.#canvas, this.#digits, this.#facts, this.#state, this.#answer);
   }
 
-  /** This half is on its way. `first`: nothing was sent before it for this answer. */
+  /** This half is on its way. `first`: nothing was sent before it for this answer; the picture is of that one. */
   sent(half, first = true) {
-    this.#sent = first ? [1, half.length] : [this.#sent[0] + 1, this.#sent[1] + half.length];
     const { own, both, lengths } = parts(half);
     const noise = own.length + both.length;
-    draw(this.#canvas, own, both, getComputedStyle(this.shown).getPropertyValue("--own"));
-    this.#canvas.setAttribute("aria-label", `Random-looking bytes that party ${this.#rank} received`);
-    this.#digits.replaceChildren(`${hexadecimal(own, SHOWN)} …`);
+    const before = first ? [0, 0, 0] : this.#sent;
+    const [requests, all, noisy] = this.#sent = [before[0] + 1, before[1] + half.length, before[2] + noise];
+    if (first) {
+      draw(this.#canvas, own, both, getComputedStyle(this.shown).getPropertyValue("--own"));
+      this.#canvas.setAttribute("aria-label", `Random-looking bytes that party ${this.#rank} gets`);
+      this.#digits.replaceChildren(`${hexadecimal(own, SHOWN)} …`);
+    }
     this.#facts.replaceChildren(...[
-      ["its half", this.#sent[0] === 1 ? bytes(half.length) :
-        `${bytes(this.#sent[1])} in ${counted(this.#sent[0], "request")}`],
-      ["noise", this.#sent[0] === 1 ? bytes(noise) : `${bytes(noise)} of the last one`],
-      ["in the clear", `${lengths.length === 1 ? `that there are ${counted(lengths[0], "token")}` :
-        `that there are ${counted(lengths.length, "text")} of ${lengths.map(count).join(", ")} tokens`}; the model; a ` +
-        "random name"],
+      ["its half", first ? bytes(all) : `${bytes(all)} in ${counted(requests, "request")}`], ["noise", bytes(noisy)],
+      ["in the clear", `${first ? known(lengths) : "how many tokens a request has"}; the model; a random name`],
     ].flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
     this.#answer.hidden = true;
     this.#state.className = "state working";
