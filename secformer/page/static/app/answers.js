@@ -9,8 +9,8 @@ const LISTED = 10; // labels that are shown, the likeliest ones
 export function untrusted(which = "This answer") {
   return element("div", { class: "untrusted" },
     element("p", {}, element("strong", {}, `${which} cannot be trusted.`)),
-    element("p", {}, "A value inside the model left the range that the computation is right in. So what came back may " +
-      "be wrong, and it is not shown. Another wording may help."));
+    element("p", {}, "A value inside the model left the range that the computation is right in. So what came back " +
+      "may be wrong, and it is not shown. Another wording may help."));
 }
 
 /** A label, and the probabilities of all labels as bars. */

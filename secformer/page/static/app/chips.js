@@ -4,7 +4,7 @@ import { element } from "./dom.js";
 
 const SPECIAL = /^(\[[A-Za-z]+\]|<\/?s>|<\|.*\|>|<(pad|unk|mask|bos|eos)>)$/;
 
-/** A list of tokens for each reading, {ids, tokens}. `known`: how many first tokens all texts have, if they are told. */
+/** A list of tokens for each reading, {ids, tokens}. `known`: how many first tokens are the same in all texts. */
 export function chips(readings, known = 0) {
   return readings.map((reading, i) => {
     const label = readings.length > 1 ? `Tokens of text ${i + 1}` : "Tokens";

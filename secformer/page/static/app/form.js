@@ -15,7 +15,8 @@ const KINDS = {
   embedding: {
     title: "Your sentences", label: "Sentences, one per line", rows: 5,
     hint: "Give at least two sentences, to see how similar they are.",
-    examples: [["three sentences", "A cat sat on the mat.\nA kitten was resting on a rug.\nThe shares fell by two percent."]],
+    examples: [["three sentences",
+      "A cat sat on the mat.\nA kitten was resting on a rug.\nThe shares fell by two percent."]],
   },
   text: { title: "Your prompt", label: "Prompt", hint: "", examples: [] },
 };
@@ -90,7 +91,8 @@ export class Form {
     byId("mistake").hidden = !problem;
     if (problem) field.setAttribute("aria-invalid", "true");
     else field.removeAttribute("aria-invalid");
-    byId("chips").replaceChildren(...chips(readings, this.#model.kind === "text" ? this.#model.facts.prefix.length : 0));
+    const known = this.#model.kind === "text" ? this.#model.facts.prefix.length : 0;
+    byId("chips").replaceChildren(...chips(readings, known));
     byId("count").textContent = readings.length === 0 ? "Type a text to see its tokens." :
       `${readings.length > 1 ? `${count(readings.length)} texts, ` : ""}` +
       `${counted(readings.reduce((sum, { ids }) => sum + ids.length, 0), "token")}. ` +

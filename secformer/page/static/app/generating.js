@@ -15,7 +15,8 @@ import { counted, seconds } from "./figures.js";
  */
 export function generate(begin, parties, told, signal) {
   const made = element("span", { class: "made" });
-  const shown = element("div", { class: "stream", "aria-live": "polite", "aria-busy": "true", "data-running": "" }, made);
+  const shown = element("div", { class: "stream", "aria-live": "polite", "aria-busy": "true", "data-running": "" },
+    made);
   return { shown, running: run({ begin, parties, told, signal, shown, made }) };
 }
 

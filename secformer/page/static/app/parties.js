@@ -37,8 +37,8 @@ export class Parties {
   }
 
   /**
-   * Asks until both parties have answered: {request, bodies}. A request that was refused for a token, or because a party
-   * is busy, is made anew, with new randomness: no half is sent twice.
+   * Asks until both parties have answered: {request, bodies}. A request that was refused for a token, or because a
+   * party is busy, is made anew, with new randomness: no half is sent twice.
    *
    * make     gives a request, {id, halves}
    * told     {sent(request), answered(rank, bytes), again(why)}
@@ -122,7 +122,9 @@ export class Parties {
 }
 
 // Neither cookies nor the page's address go to a party, and nothing stays in a cache.
-const APART = { mode: "cors", credentials: "omit", cache: "no-store", redirect: "error", referrerPolicy: "no-referrer" };
+const APART = {
+  mode: "cors", credentials: "omit", cache: "no-store", redirect: "error", referrerPolicy: "no-referrer",
+};
 
 /** Browsers hide why a request failed. A request whose answer may not be read tells whether anybody is there. */
 async function unanswered(rank, url, signal) {
