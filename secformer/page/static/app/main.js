@@ -12,8 +12,8 @@ const MODEL = "model";
 async function start() {
   // over plain HTTP, anybody on the way could send another page, which keeps the text
   if (!isSecureContext) {
-    throw new Error("This page came over plain HTTP, so it may have been changed on its way. Open it over HTTPS, or on " +
-      "the machine that serves it.");
+    throw new Error("This page came over plain HTTP, so it may have been changed on its way. Open it over HTTPS, or " +
+      "on the machine that serves it.");
   }
   const facts = JSON.parse(new TextDecoder().decode(await read("page.json")));
   const model = await load((name) => read(`${MODEL}/${name}`));
