@@ -284,7 +284,7 @@ class Engine:
         if session is not None:
             self.sessions.done(session)
         results = dict(ran.results)
-        if np.any(results.pop(CHECK, 0)):  # both parties have opened the same words
+        if np.any(results.pop(CHECK, 0)):  # the other party refuses, too, unless it deviates
             return self._reject(work)
         told = Ran(self._opened, taken.run, work.key.name, work.plan.digest, started - job.came - work.material,
                    work.material, time.monotonic() - started)
