@@ -303,7 +303,8 @@ class Engine:
         log.warning("rows refused", extra={"fields": {"request": work.taken.request, "client": job.client,
                                                       "run": work.taken.run}})
         self.refused(job, problem)
-        job.done.set_exception(InputError(f"{problem}; share token ids with this version's client"))
+        job.done.set_exception(InputError(f"{problem}; share token ids with this version's client. If you did, a "
+                                          f"party may be cheating: tell both operators"))
 
     def _words(self, job: Job, batch: Batch) -> Any:
         half = job.half
