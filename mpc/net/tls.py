@@ -68,6 +68,13 @@ def server_context(identity: Identity) -> Context:
     return context
 
 
+def open_context(identity: Identity) -> Context:
+    """For a side that accepts whoever comes, and asks later who it is: TLS 1.3, without client certificates."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, identity)
+    context.num_tickets = 0
+    return context
+
+
 def client_context(identity: Identity) -> Context:
     """For the side that connects: TLS 1.3, the authority and the name are checked, the own certificate is shown."""
     return _context(ssl.PROTOCOL_TLS_CLIENT, identity)

@@ -26,6 +26,7 @@ from secformer.mpc.net.places import Places
 from secformer.mpc.net.tcp import listening
 from secformer.roles.asking import HELLO
 from secformer.roles.audit import Auditing
+from secformer.roles.browsers import PORT, BrowserProtocol, Gate
 from secformer.roles.budgets import BudgetSpent, Ledger, Reservation
 from secformer.roles.connections import (
     PEER,
@@ -39,13 +40,15 @@ from secformer.roles.entries import Entries, Entry
 from secformer.roles.failures import for_client
 from secformer.roles.health import COMMON, health_server
 from secformer.roles.jobs import Alone, DuplicateRequest, Expired, Jobs, QueueFull
-from secformer.roles.logs import refusals
+from secformer.roles.logs import certificates_read, refusals
 from secformer.roles.messages import ID_DIGITS, Answer, Half, most_bytes, pack_answer, unpack_half
 from secformer.roles.monitoring import PartyMetrics, Status
+from secformer.roles.origins import Browsers
 from secformer.roles.quotas import MEGABYTE, Crowded, OverQuota, Place, Quotas
 from secformer.roles.sessions import Sessions, TooManySessions
 from secformer.roles.settings import PartySettings
 from secformer.roles.signing import Signer
+from secformer.roles.tokens import Tokens
 
 BODY = "application/octet-stream"
 KEEP_ALIVE = 60    # seconds for which an idle connection of a client is kept: under a flood, it need not come back
@@ -95,6 +98,12 @@ class Web:
         """The server for operators. Raises SettingsError if the address is taken."""
         return health_server(address, self.reason, self._metrics)
 
+    def gate(self, browsers: Browsers, credentials: Credentials) -> Gate:
+        """What the port for browsers lets in. Raises SettingsError."""
+        tokens = Tokens(self._settings.rank, self._public.digest, browsers.token_seconds, credentials,
+                        self._settings.tls.authority)
+        return Gate(browsers.origins, tokens, credentials.server(), self._metrics.refused_browser)
+
     def refused(self, port: str) -> Report:
         """What logs and counts connections to this port that are not let in."""
         return refusals(port, self._metrics.refused)
@@ -116,7 +125,9 @@ class Web:
         return JSONResponse({})
 
     async def _infer(self, request: Request) -> Response:
-        entry, outcome = self._entries.begin(request.scope[PEER].name), "failed"
+        peer, outcome = request.scope[PEER], "failed"
+        self._metrics.came(peer.port)
+        entry = self._entries.begin(peer.name)
         try:
             with _refusals(), self._quotas.enter(entry.client) as place:
                 half = entry.half = await self._half(request, place)
@@ -258,15 +269,28 @@ def _error(refusal: Refusal, half: Half | None) -> Response:
                         headers | ({"X-Request-Id": request} if request else {}))
 
 
+def doors(settings: PartySettings, web: Web, credentials: Credentials, room: Room,
+          connected: Clients) -> list[DoorServer]:
+    """The servers of the ports for clients: with certificates, and for browsers where the settings say so. Clients'
+    places are shared, and strangers' are apart. Raises SettingsError if an address is taken."""
+    shared: dict[str, Any] = {"patience": settings.header_deadline, "connected": connected,
+                              "clients": Places(room.clients, settings.client_connections), "too_many": Places(TOLD)}
+    config = Config(web.app(), timeout_keep_alive=KEEP_ALIVE, **COMMON)
+    made = [DoorServer(config, partial(ClientProtocol, **shared), listening(settings.clients),
+                       Places(room.strangers), web.refused("clients"), credentials.server())]
+    if (browsers := settings.browsers) is not None:
+        shown = credentials if browsers.certificate is None else Credentials(
+            browsers.identity(settings.tls), certificates_read)
+        made.append(DoorServer(config, partial(BrowserProtocol, gate=web.gate(browsers, credentials), **shared),
+                               listening(browsers.address), Places(room.strangers), web.refused(PORT), shown.open()))
+    return made
+
+
 def serve(settings: PartySettings, web: Web, credentials: Credentials, room: Room) -> None:
     """Serves until SIGINT or SIGTERM; SIGHUP reads the certificates again. Main thread only. Raises SettingsError if an
     address is taken."""
     connected = Clients()
-    clients = partial(ClientProtocol, patience=settings.header_deadline, connected=connected, too_many=Places(TOLD),
-                      clients=Places(room.clients, settings.client_connections))
-    parts = [DoorServer(Config(web.app(), timeout_keep_alive=KEEP_ALIVE, **COMMON),
-                        clients, listening(settings.clients), Places(room.strangers), web.refused("clients"),
-                        credentials.server())]
+    parts = doors(settings, web, credentials, room, connected)
     if settings.metrics is not None:
         parts.append(web.health(settings.metrics))
 
