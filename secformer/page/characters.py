@@ -32,7 +32,7 @@ def bert_tables() -> Mapping[str, Any]:
         steps = ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase")
         return _changed(normalizers.BertNormalizer(**{step: step in on for step in steps}))
 
-    cleaned, parts = bert("clean_text"), _changed(normalizers.NFD())
+    cleaned = bert("clean_text")
     accents = {c for c, to in bert("strip_accents").items() if not to}
     pieces = pre_tokenizers.BertPreTokenizer().pre_tokenize_str("a" + "a".join(map(chr, PROBED)) + "a")
     cut, held = set[str](), set[int]()
@@ -45,11 +45,21 @@ def bert_tables() -> Mapping[str, Any]:
         "removed": _ranges(c for c, to in cleaned.items() if not to),
         "spaces": _ranges(c for c, to in cleaned.items() if to),
         "chinese": _ranges(bert("handle_chinese_chars")),
-        "decompositions": _pairs({c: to for c, to in parts.items() if ord(c) not in HANGUL}),
-        "classes": _classes(parts),
         "accents": _ranges(accents), "lower": _pairs(bert("lowercase")),
         "gaps": _ranges(gaps), "marks": _ranges(cut - gaps),
     }
+
+
+@cache
+def order_tables() -> Mapping[str, Any]:
+    """How characters are decomposed, put into canonical order, and composed again, without Hangul syllables."""
+    from tokenizers import normalizers
+
+    nfc, parts = normalizers.NFC(), _changed(normalizers.NFD())
+    own = {c: to for c, to in parts.items() if ord(c) not in HANGUL}
+    pairs = {c: nfc.normalize_str(to[:-1]) + to[-1] for c, to in own.items() if nfc.normalize_str(to) == c != to}
+    return {"decompositions": _pairs(own),
+            "classes": _classes(parts), "compositions": _pairs(pairs)}
 
 
 @cache

@@ -11,15 +11,16 @@ from typing import Any
 
 from secformer.models.data.tokenizer import Tokenizer
 from secformer.mpc.errors import ModelError
-from secformer.page.characters import bert_tables, byte_tables
+from secformer.page.characters import bert_tables, byte_tables, order_tables
 
 # The patterns of byte-level tokenizers beside GPT-2's own, which the step ByteLevel has: those of Llama 3 and of Qwen 2
 PATTERNS = tuple(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + numbers +
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+" for numbers in (r"\p{N}{1,3}", r"\p{N}"))
 PROCESSORS = ("TemplateProcessing", "BertProcessing", "RobertaProcessing", "ByteLevel", "Sequence")
+NFC = "NFC"  # the normalizer of Qwen 2 and of ModernBERT
 PROBE = "a"
-TAKEN = "it takes those of BERT (WordPiece) and of GPT-2, RoBERTa and Llama 3 (byte-level BPE)"
+TAKEN = "it takes those of BERT (WordPiece) and of GPT-2, RoBERTa, Llama 3 and Qwen 2 (byte-level BPE)"
 
 
 def exported(tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -35,8 +36,9 @@ def exported(tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
     require(whole, str(tokenizer.folder))
     kept = {name: whole[name] for name in ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model")}
     given = opened(PROBE, verbose=False)
+    tables = dict(bert_tables() if whole["model"]["type"] == "WordPiece" else byte_tables())
     return kept, {
-        "characters": dict(bert_tables() if whole["model"]["type"] == "WordPiece" else byte_tables()),
+        "characters": tables | dict(order_tables() if whole["normalizer"] is not None else {}),
         "side": opened.truncation_side, "types": "token_type_ids" in given,
     }
 
@@ -64,7 +66,7 @@ def require(whole: Mapping[str, Any], where: str) -> None:
 
 def _byte_problem(model: Mapping[str, Any], words: Mapping[str, Any], normalizer: Any) -> str | None:
     steps = _steps(words, "pretokenizers")
-    if normalizer is not None:
+    if normalizer is not None and normalizer["type"] != NFC:
         return f"normalizes texts ({_named(normalizer)})"
     if not steps or steps[-1]["type"] != "ByteLevel":
         return "is a BPE without bytes"

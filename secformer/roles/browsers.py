@@ -23,7 +23,7 @@ from secformer.roles.origins import VARY, Asked, Header
 from secformer.roles.tokens import TokenRefused, Tokens
 
 PORT = "browsers"        # in logs and metrics
-TURNS = 6                # requests of strangers that are looked at in a tick of the door: each costs a millisecond
+TURNS = 4                # requests of strangers that are looked at in a tick of the door: each costs a millisecond
 TRIES = 2                # tokens that a stranger may show on one connection
 HEARD = 1 << 19          # bytes of a connection that are read before it shows a token that holds
 OF_CLIENT = frozenset({"spent", "too many"})  # why a token that holds is refused all the same

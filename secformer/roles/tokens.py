@@ -16,7 +16,7 @@ import time
 from base64 import b64decode, b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -68,7 +68,7 @@ class Claims:
     @property
     def text(self) -> str:
         """The one text of these claims."""
-        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+        return json.dumps(vars(self), separators=(",", ":"), sort_keys=True)
 
     @classmethod
     def read(cls, given: str) -> Self:
@@ -143,7 +143,7 @@ class Pair:
 
     def as_dict(self) -> dict[str, Any]:
         """What a page is given."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def pair(settings: ClientSettings, seconds: int, requests: int) -> Pair:

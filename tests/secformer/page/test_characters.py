@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from secformer.page.characters import ALIKE, PROBED, bert_tables, byte_tables
+from secformer.page.characters import ALIKE, PROBED, bert_tables, byte_tables, order_tables
 
 
 def codes(bounds: list[int]) -> set[int]:
@@ -22,7 +22,7 @@ def test_every_code_point_is_probed_or_like_one_that_is() -> None:
 
     covered = sorted([*PROBED, *(code for part in ALIKE for code in part)])
     assert covered == [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
-    for normalizer in (normalizers.NFD(), normalizers.BertNormalizer()):
+    for normalizer in (normalizers.NFD(), normalizers.NFC(), normalizers.BertNormalizer()):
         for part in ALIKE:
             text, first = "".join(map(chr, part)), chr(part[0])
             to = normalizer.normalize_str(first)
@@ -46,7 +46,11 @@ def test_tables_hold_what_is_known_of_characters() -> None:
     assert codes(bert["spaces"]) >= {0x9, 0xA, 0xA0, 0x3000} and 0x4E00 in codes(bert["chinese"])
     lower = dict(zip(bert["lower"][::2], bert["lower"][1::2], strict=True))
     assert lower["\u03a3"] == "\u03c3" and lower["\u0130"] == "i\u0307" and "a" not in lower
-    parts = dict(zip(bert["decompositions"][::2], bert["decompositions"][1::2], strict=True))
+    order = order_tables()
+    parts, pairs = (dict(zip(order[name][::2], order[name][1::2], strict=True))
+                    for name in ("decompositions", "compositions"))
+    assert pairs["\u1e69"] == "\u1e63\u0307" and pairs["\u00c5"] == "A\u030a" and not {"\u0958", "\u212b"} & set(pairs)
+    assert all(len(pair) == 2 for pair in pairs.values())
     assert parts["\u1e69"] == "s\u0323\u0307" and not any(0xAC00 <= ord(c) < 0xD7A4 for c in parts)
     assert set(map(ord, "!-[`{\u00a1\u2019\u3001")) <= codes(bert["marks"]) and 0x20 in codes(bert["gaps"])
     assert codes(level["digits"]) >= {0x30, 0x39, 0xBD, 0x2160, 0x661} and 0x61 not in codes(level["digits"])
@@ -62,7 +66,7 @@ def test_ranges_ascend_and_do_not_touch(name: str) -> None:
 
 def test_ranks_order_marks_as_their_classes_do() -> None:
     """Ranks of all marks that Python knows, too: the library's Unicode may be older or newer than Python's."""
-    ranks = {chr(code): int(rank) for rank, bounds in bert_tables()["classes"].items() for code in codes(bounds)}
+    ranks = {chr(code): int(rank) for rank, bounds in order_tables()["classes"].items() for code in codes(bounds)}
     known = {c: unicodedata.combining(c) for c in ranks if unicodedata.combining(c)}
     assert len(known) > 700
     for rank in set(ranks.values()):

@@ -34,13 +34,15 @@ def page(tokenizer: Tokenizer, folder: Path) -> Path:
     return folder
 
 
-def write_bytes(folder: Path, words: Any, *, mask: bool = False, post: Any = None) -> Tokenizer:
+def write_bytes(folder: Path, words: Any, *, mask: bool = False, post: Any = None, nfc: bool = False) -> Tokenizer:
     """A byte-level BPE with two thousand merges, trained on texts of many scripts; texts are cut by `words`."""
-    from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Backend
 
     backend = Backend(models.BPE())
     backend.pre_tokenizer, backend.decoder = words, decoders.ByteLevel()
+    if nfc:
+        backend.normalizer = normalizers.NFC()
     special = ["<s>", "</s>", "<pad>", "<mask>"]
     trainer = trainers.BpeTrainer(vocab_size=2300, special_tokens=special, show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
@@ -75,7 +77,8 @@ def byte_kinds(folder: Path) -> dict[str, Tokenizer]:
                                post=roberta),
         "smollm": write_bytes(folder / "smollm", digits), "runs": write_bytes(folder / "runs", runs, mask=True),
         "llama3": write_bytes(folder / "llama3", split(PATTERNS[0])),
-        "qwen2": write_bytes(folder / "qwen2", split(PATTERNS[1])),
+        "qwen2": write_bytes(folder / "qwen2", split(PATTERNS[1]), nfc=True),
+        "modernbert": write_bytes(folder / "modernbert", plain, nfc=True, mask=True),
     }
 
 
@@ -96,7 +99,7 @@ def test_texts_of_many_scripts_by_bert(tmp_path: Path) -> None:
 
 def test_texts_of_many_scripts_by_byte_level_tokenizers(tmp_path: Path) -> None:
     kinds = byte_kinds(tmp_path)
-    alike({"gpt2": kinds.pop("gpt2")}, texts(MANY), tmp_path)
+    alike({name: kinds.pop(name) for name in ("gpt2", "qwen2")}, texts(MANY), tmp_path)
     alike(kinds, texts(400, seed=3), tmp_path)
 
 
@@ -152,7 +155,7 @@ def byte_level(**other: Any) -> dict[str, Any]:
     (changed("pre_tokenizer", {"type": "Whitespace"}), r"another way than BERT \(BertNormalizer, Whitespace\)"),
     (changed("post_processor/type", "Unheard"), "finishes texts with Unheard"),
     (changed("added_tokens/0/single_word", True), "single_word"),
-    (byte_level(normalizer={"type": "NFC"}), r"normalizes texts \(NFC\)"),
+    (byte_level(normalizer={"type": "NFKC"}), r"normalizes texts \(NFKC\)"),
     (byte_level(pre_tokenizer={"type": "Metaspace"}), "is a BPE without bytes"),
     (byte_level(pre_tokenizer=None), "is a BPE without bytes"),
     (byte_level(model=BYTES | {"dropout": 0.1}), "dropout"),

@@ -1,6 +1,6 @@
 /** BERT's way of tokenising: a normalizer, words at spaces and punctuation, and pieces of words (WordPiece). */
 
-import { Decomposition, Ranges, codes, textOf } from "./characters.js";
+import { Forms, Ranges, codes, textOf } from "./characters.js";
 
 const SPACE = 0x20;
 
@@ -15,7 +15,7 @@ export class BertNormalizer {
     this.spaces = new Ranges(tables.spaces);
     this.chinese = new Ranges(tables.chinese);
     this.accents = new Ranges(tables.accents);
-    this.decomposition = new Decomposition(tables.decompositions, tables.classes);
+    this.forms = new Forms(tables);
     this.lowered = new Map();
     for (let i = 0; i < tables.lower.length; i += 2) {
       this.lowered.set(tables.lower[i].codePointAt(0), codes(tables.lower[i + 1]));
@@ -28,7 +28,7 @@ export class BertNormalizer {
       points = points.filter((code) => !this.removed.has(code)).map((code) => (this.spaces.has(code) ? SPACE : code));
     }
     if (this.apart) points = points.flatMap((code) => (this.chinese.has(code) ? [SPACE, code, SPACE] : code));
-    if (this.strip) points = this.decomposition.of(points).filter((code) => !this.accents.has(code));
+    if (this.strip) points = this.forms.decomposed(points).filter((code) => !this.accents.has(code));
     if (this.lower) points = points.flatMap((code) => this.lowered.get(code) ?? code);
     return textOf(points);
   }

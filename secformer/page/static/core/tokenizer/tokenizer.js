@@ -6,6 +6,7 @@
 import { ModelError } from "../errors.js";
 import { BertNormalizer, BertWords, WordPiece } from "./bert.js";
 import { ByteWords, Merges, bytesToText } from "./bytes.js";
+import { Forms, codes, textOf } from "./characters.js";
 
 const GAP = /^[\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]$/;
 
@@ -16,7 +17,7 @@ export class Tokenizer {
    */
   constructor(json, facts) {
     const { normalizer, pre_tokenizer: words, model } = json;
-    this.normalizer = normalizer && new BertNormalizer(normalizer, facts.characters);
+    this.normalizer = normalizer && normalizerOf(normalizer, facts.characters);
     this.words = words.type === "BertPreTokenizer" ? new BertWords(facts.characters) :
       new ByteWords(words, facts.characters);
     this.model = model.type === "WordPiece" ? new WordPiece(model) : new Merges(model);
@@ -112,6 +113,15 @@ export class Tokenizer {
     const kept = ids.filter((id) => !this.added.get(id)?.special && this.spellings.has(id));
     return bytesToText(kept.map((id) => this.spelling(id)));
   }
+}
+
+function normalizerOf(config, tables) {
+  if (config.type === "BertNormalizer") return new BertNormalizer(config, tables);
+  if (config.type !== "NFC") {
+    throw new ModelError(`this page knows no normalizer ${config.type}; make the page again with this version`);
+  }
+  const forms = new Forms(tables);
+  return { normalize: (text) => textOf(forms.composed(codes(text))) };
 }
 
 const TEXTS = { A: 0, B: 1 };
