@@ -257,6 +257,7 @@ class Engine:
     def rest(self) -> None:
         """Does what is due while nothing waits."""
         self.sessions.expire()
+        self._supply.rest()
         self.report_material()  # `secformer deal` may have added some
 
     def _compute(self, slot: int, peer: TLSChannel, work: Work) -> None:

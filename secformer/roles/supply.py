@@ -51,7 +51,8 @@ class Supply:
             self._state.close()
             raise
         self._dealer = DealerClient(settings.dealer, context or Credentials(settings.tls).client(), model, weights,
-                                    deadline=settings.deadline)
+                                    deadline=settings.deadline, most=settings.in_flight,
+                                    silence=settings.dealer_wait)
         self._epoch: Epoch | None = None
 
     @property
@@ -154,12 +155,18 @@ class Supply:
         """Takes the seeds of used serials off the disk."""
         self._state.erase()
 
+    def rest(self) -> None:
+        """Hangs up on the dealer where nothing was asked for a while. Call it while nothing waits."""
+        self._dealer.rest()
+
     def left(self) -> dict[str, int]:
         """How many runs the store has material for, by plan. Raises StoreError for an unreadable store."""
         return self._store().left()
 
     def close(self) -> None:
-        """Closes the files, and lets another process have the folders. Nothing can be taken any more."""
+        """Hangs up on the dealer, closes the files, and lets another process have the folders. Nothing can be taken any
+        more."""
+        self._dealer.close()
         self._state.close()
         if self._reading is not None:
             self._reading.close()

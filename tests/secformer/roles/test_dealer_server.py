@@ -19,7 +19,8 @@ from secformer.mpc.net.tls import client_context
 from secformer.mpc.programs import everything
 from secformer.mpc.segments import Launches
 from secformer.roles import dealer_server
-from secformer.roles.dealer_server import MOST_RUNS, DealerServer
+from secformer.roles.asks import MOST_RUNS
+from secformer.roles.dealer_server import DealerServer
 from secformer.roles.dealing import DealerClient
 from secformer.roles.epochs import Epoch, State, epoch_of
 from secformer.roles.settings import DealerSettings
@@ -194,11 +195,7 @@ def test_notes_that_mean_nothing_are_refused(roles: Path, dealer: DealerServer, 
     client = party(roles, dealer)
     client._model |= note
     with pytest.raises(Desync, match=said):
-        channel = client._ask({"ask": "join"} | note, PATIENCE)
-        try:
-            channel.hear()
-        finally:
-            channel.close()
+        client._ask(lambda plans: {"ask": "join"} | note, dict, PATIENCE)
     assert party(roles, dealer).join(patience=PATIENCE)
 
 
