@@ -14,6 +14,7 @@ from secformer.mpc.prg import FORMAT
 from secformer.roles.dealing import PlansTold
 from secformer.roles.epochs import space_of
 from secformer.roles.messages import ID_DIGITS, is_id
+from secformer.roles.traces import DIGITS, is_trace
 from secformer.version import __version__
 
 MOST_RUNS = 1 << 20  # runs that may be asked for at once
@@ -52,7 +53,7 @@ class Deal:
     nonces   party 0's, which stored runs have none of, and party 1's
     cache    the name of the caches that they take; "" for those of each run itself, None for none
     kept     the names of the caches of all sessions that go on
-    request  the id of the request that they are for; "" for a store's
+    request  the id of the request that they are for, "" for a store's; and `trace` that of its trace, "" for none
     """
 
     plan: Plan
@@ -64,6 +65,7 @@ class Deal:
     cache: str | None
     kept: frozenset[str]
     request: str
+    trace: str
 
     @classmethod
     def read(cls, ask: Mapping[str, Any], plans: PlansTold, role: str) -> Self:
@@ -78,7 +80,7 @@ class Deal:
         if plan.standing:
             raise Desync("party1 asks for masks of weights in a run; only the plan of provisioning has them")
         return cls(plan, entry(ask, "epoch", str), space, after, count, _nonces(ask, space_of(space)), _caches(ask),
-                   frozenset(map(str, entry(ask, "kept", list))), _request(ask))
+                   frozenset(map(str, entry(ask, "kept", list))), _request(ask), _trace(ask))
 
 
 def _caches(ask: Mapping[str, Any]) -> str | None:
@@ -101,6 +103,13 @@ def _request(ask: Mapping[str, Any]) -> str:
         raise Desync(f"a request's id has {ID_DIGITS} hexadecimal digits, and a store's runs have none; party1 names "
                      f"{str(request)[:64]!r}")
     return str(request)
+
+
+def _trace(ask: Mapping[str, Any]) -> str:
+    trace = ask.get("trace", "")
+    if trace != "" and not (isinstance(trace, str) and is_trace(trace)):
+        raise Desync(f"a trace's id has {DIGITS} hexadecimal digits; party1 names {str(trace)[:64]!r}")
+    return str(trace)
 
 
 def entry(note: Mapping[str, Any], name: str, kind: type) -> Any:

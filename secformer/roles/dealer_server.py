@@ -40,6 +40,7 @@ from secformer.roles.logs import certificates_read, not_recorded, refusals
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
 from secformer.roles.signing import Signer
+from secformer.roles.traces import fields_of
 
 if TYPE_CHECKING:
     from secformer.roles.monitoring import DealerMetrics
@@ -211,9 +212,9 @@ class DealerServer:
             with self._lock:
                 self._state.erase()
             self.audit.append(DEALT, facts | {"outcome": outcome, "seconds": round(time.monotonic() - started, 3)})
-        log.info("dealt", extra={"fields": {"request": asked.request, "epoch": epoch, "space": space, "serial": first,
-                                            "count": count, "bytes": count * plan.dealer_bytes,
-                                            "seconds": round(time.monotonic() - started, 3)}})
+        log.info("dealt", extra={"fields": {
+            "request": asked.request, **fields_of(asked.trace), "epoch": epoch, "space": space, "serial": first,
+            "count": count, "bytes": count * plan.dealer_bytes, "seconds": round(time.monotonic() - started, 3)}})
 
     def _kept(self, asked: Deal) -> Keys | None:
         """The keys of the caches that a run takes, which a run before has opened. Forgets those of sessions that have

@@ -5,13 +5,13 @@ has {"version", "streams", "model", "weights": the plan of provisioning}, which 
 
 - "join" {"runs"} -> {"epoch", "seeds": the party's own, "runs": its seeds of the runs that are not used, if it asks for
   them}
-- "deal" {"epoch", "space", "after", "count", "plan", "nonces", "cache", "kept", "request"} -> {"serial": the first},
-  then the corrections of `count` runs, in order. Party 1 only. The dealer chooses serials above `after`, and burns them
-  before it sends anything. "plan" is a whole plan, or the digest of one that was sent on this connection (see
-  `PlansTold`). "nonces" are party 0's and party 1's (see `mpc/dealer/names`). "cache" names the caches that the runs
-  take, by the run that opened them: "" for each run itself, null where they take none. "kept" names the caches of all
-  sessions that go on; the dealer forgets the seeds of all others. "request" is the id of the request that they are for,
-  for the dealer's logs; "" for a store.
+- "deal" {"epoch", "space", "after", "count", "plan", "nonces", "cache", "kept", "request", "trace"} -> {"serial": the
+  first}, then the corrections of `count` runs, in order. Party 1 only. The dealer chooses serials above `after`, and
+  burns them before it sends anything. "plan" is a whole plan, or the digest of one that was sent on this connection
+  (see `PlansTold`). "nonces" are party 0's and party 1's (see `mpc/dealer/names`). "cache" names the caches that the
+  runs take, by the run that opened them: "" for each run itself, null where they take none. "kept" names the caches of
+  all sessions that go on; the dealer forgets the seeds of all others. "request" and "trace" are the ids of the request
+  that they are for and of its trace, for the dealer's logs; "" where there is none, as for a store.
 
 The dealer ends the connection of an ask that it refuses, and says why.
 """
@@ -109,12 +109,12 @@ class DealerClient:
 
     def deal(self, epoch: Epoch, space: str, after: int, plan: Plan, *, nonces: tuple[bytes, bytes], count: int = 1,
              patience: float, cache: str | None = None, kept: Collection[str] = (),
-             request: str = "") -> tuple[int, Channel]:
+             request: str = "", trace: str = "") -> tuple[int, Channel]:
         """The first serial of `count` runs, and the channel of their corrections. The caller closes the channel."""
         def note(plans: PlansTold) -> dict[str, Any]:
             return {"ask": "deal", "epoch": epoch.name, "space": space, "after": after, "count": count,
                     "plan": plans.told(plan), "nonces": [nonce.hex() for nonce in nonces], "cache": cache,
-                    "kept": sorted(kept), "request": request}
+                    "kept": sorted(kept), "request": request, "trace": trace}
 
         connection, serial = self._ask(note, _serial, patience)
         return serial, _Corrections(connection.channel, count * plan.messages, lambda: self._keep(connection))

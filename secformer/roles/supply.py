@@ -116,11 +116,12 @@ class Supply:
                                  f"store, and deal again")
 
     def take(self, plan: Plan, others: Mapping[str, int], nonce: bytes, cache: str | None = None,
-             kept: Collection[str] = (), request: str = "") -> Supplied:
+             kept: Collection[str] = (), request: str = "", trace: str = "") -> Supplied:
         """Material for one run of a plan, from the store or else from the dealer. `others` is what the other party's
         `last` returned, `nonce` is its nonce. What takes a `cache`, by the name of the run that opened it or "" for the
         run itself, always comes from the dealer: a store's runs were dealt before there was one. The dealer then
-        forgets all caches that are not `kept`. It learns the id of the request, for its logs.
+        forgets all caches that are not `kept`. It learns the ids of the request and of its trace, for
+        its logs.
 
         Raises PeerLost, Desync, StoreError, ReusedRandomness, OSError.
         """
@@ -130,7 +131,7 @@ class Supply:
             space, mine, after = LIVE, fresh_nonce(), max(others.get(LIVE, -1), self.last()[LIVE])
             serial, corrections = self._dealer.deal(self.epoch, LIVE, after, plan, nonces=(nonce, mine),
                                                     patience=self._patience, cache=cache, kept=kept,
-                                                    request=request)
+                                                    request=request, trace=trace)
         if self._buffer is not None:
             corrections.buffer = self._buffer
         try:

@@ -18,12 +18,15 @@ from engines_lab import Engines, Gate
 from roles_lab import no_serial_twice, until
 from sessions_lab import LONGEST, speaker
 
+from secformer.models.run.decoding import new_tokens
 from secformer.models.run.local import PlainModel, SecureModel
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError
 from secformer.mpc.ops.linear import OpenedRows
 from secformer.mpc.party import Party
 from secformer.roles import engine as module
-from secformer.roles.sessions import TooManySessions
+from secformer.roles.failures import AtLimit
+from secformer.roles.halves import fresh_id
+from secformer.roles.messages import StepRequest
 
 PROMPT, OTHER = "hello world", "The world"
 NEW = {"max_new_tokens": 5, "draft": None}
@@ -332,12 +335,17 @@ def test_a_client_whose_sessions_all_run_is_told_its_limit(up: Engines, monkeypa
         sessions.admit("client")
         (session,) = sessions._open.values()
         monkeypatch.setattr(session, "turn", object())
-        with pytest.raises(TooManySessions, match="one client may have 1 sessions open here, and all of this"):
+        with pytest.raises(AtLimit, match="one client may have 1 sessions open here, and all of this"):
             sessions.admit("client")
         sessions.admit("other")
-        with pytest.raises(ProtocolError, match="one client may have 1 sessions of 2048 MB here, and all of"):
-            mine.decoding().take([40])
+        other = mine.decoding()
+        for _ in range(2):  # nothing was begun or ended: the same may be asked again
+            with pytest.raises(AtLimit, match="one client may have 1 sessions of 2048 MB here, and all of"):
+                other._ask_parties(new_tokens([40]), lambda: (name := fresh_id(), StepRequest(name, 0, 1)))
         monkeypatch.undo()
+        limited(up, monkeypatch, client_sessions=2, sessions=9)
+        other.take([40])
+        text.take([41])
 
 
 def test_the_sessions_of_one_client_end(up: Engines) -> None:

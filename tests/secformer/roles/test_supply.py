@@ -66,7 +66,7 @@ class Dealer:
     def close(self) -> None: ...
 
     def deal(self, epoch: Epoch, space: str, after: int, plan: Any, *, nonces: tuple[bytes, bytes], patience: float,
-             cache: str | None, kept: Any, request: str) -> tuple[int, Corrections]:
+             cache: str | None, kept: Any, request: str, trace: str) -> tuple[int, Corrections]:
         self.asked, self.cache, self.nonces, self.kept = (epoch, space, after, plan), cache, nonces, kept
         self.request = request
         if self.epoch is None:
