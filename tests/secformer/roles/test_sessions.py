@@ -337,8 +337,9 @@ def test_a_client_whose_sessions_all_run_is_told_its_limit(up: Engines, monkeypa
         text = mine.decoding()
         text.take([40])
         sessions.admit("client")
-        (session,) = sessions._open.values()
-        monkeypatch.setattr(session, "turn", object())
+        for engine in up.engines:
+            (session,) = engine.sessions._open.values()
+            monkeypatch.setattr(session, "turn", object())
         with pytest.raises(AtLimit, match="one client may have 1 sessions open here, and all of this"):
             sessions.admit("client")
         sessions.admit("other")
