@@ -57,7 +57,7 @@ log.
 
 receipt: checks a client's receipts (`secformer query --receipt FILE`): that both parties signed them, and that they are
 of the same run. With --log, that the party's audit log has the line that each receipt names. Certificates must have been
-valid when a receipt was made; whether one was revoked is not checked here, but by clients when they get a receipt.
+valid when a receipt was made. Whether one was revoked is not checked here: clients check it when they get a receipt.
 
 examples:
   secformer audit verify audit --authority authority.pem

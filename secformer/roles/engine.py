@@ -288,7 +288,7 @@ class Engine:
         if session is not None:
             self.sessions.done(session)
         results = dict(ran.results)
-        if np.any(results.pop(CHECK, 0)):  # both parties have opened the same words
+        if np.any(results.pop(CHECK, 0)):  # the other party refuses, too, unless it deviates
             return self._reject(work)
         told = Ran(self._opened, taken.run, work.key.name, work.plan.digest, started - job.came - work.material,
                    work.material, time.monotonic() - started)
@@ -305,7 +305,8 @@ class Engine:
         job, problem = work.job, "the rows of this request are not one-hot, or its halves do not belong together"
         log.warning("rows refused", extra={"fields": {"request": work.taken.request, **fields_of(job.half.trace),
                                                       "client": job.client, "run": work.taken.run}})
-        error = InputError(f"{problem}; share token ids with this version's client")
+        error = InputError(f"{problem}; share token ids with this version's client. If you did, a party may be "
+                           f"cheating: tell both operators")
         self.refused(job, error)
         job.done.set_exception(error)
 
