@@ -60,7 +60,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.memory", "secformer.shipped", "secformer.version"),
     ("secformer.roles",),
     ("secformer",),
-    ("secformer.views",),
+    ("secformer.page", "secformer.views"),
     ("secformer.commands",),
     ("secformer.cli",),
     ("secformer.__main__",),

@@ -98,6 +98,8 @@ OTHERS: dict[str, str] = {
     "fuzz/test_corpus.py": "the kept inputs of every target of fuzzing",
     "fuzz/test_targets.py": "whether what reads has a target of fuzzing",
     "models/run/test_generating_models.py": "generation with real tiny models of every family",
+    "secformer/page/test_core.py": "the page's JavaScript, run by node",
+    "secformer/page/test_core_served.py": "the page's JavaScript and both engines",
     "secformer/roles/test_malicious_clients.py": "engines that get rows which no text has",
     "secformer/roles/test_recorded.py": "engines and the dealer on models of a GPU",
     "secformer/roles/test_audited.py": "one request in the logs of all roles",

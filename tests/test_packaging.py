@@ -25,7 +25,8 @@ def test_packages_are_the_folders_on_disk() -> None:
     declared = setup_cfg()["options"]["packages"].split()
     assert declared == list(package_dirs()), "packages and package_dir in setup.cfg list different packages"
     on_disk = {"secformer": "secformer", "secformer.commands": "secformer/commands",
-               "secformer.roles": "secformer/roles", "secformer.views": "secformer/views"}
+               "secformer.page": "secformer/page", "secformer.roles": "secformer/roles",
+               "secformer.views": "secformer/views"}
     for top in LINKS:
         for init in sorted((ROOT / top).rglob("__init__.py")):
             folder = init.parent.relative_to(ROOT)
@@ -100,6 +101,8 @@ def test_wheel_holds_the_package(wheel: Path) -> None:
     expected |= {"secformer/py.typed"} | {f"secformer/models/demo/{name}" for name in DEMO_FILES}
     expected |= {f"secformer/mpc/kernels/cuda/{path.name}" for path in (ROOT / "mpc/kernels/cuda").iterdir()
                  if path.suffix in (".cu", ".cuh", ".json")}
+    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "secformer/page/static").rglob("*")
+                 if path.is_file()}
     names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("secformer/")}
     extra = {name for name in names - expected if not name.startswith("secformer/models/demo/")}
     assert not expected - names and not extra

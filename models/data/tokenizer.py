@@ -69,6 +69,11 @@ class Tokenizer:
         behind = [self._behind(i, row) for i, row in enumerate(rows)]
         return Reading([self._fitted(i, row, truncation) for i, row in enumerate(behind)], places)
 
+    @property
+    def opened(self) -> Any:
+        """The tokenizer of `transformers`. Raises ModelError for one that cannot be read."""
+        return self._tokenizer()
+
     def words(self, ids: Sequence[int], *, special: bool = True) -> str:
         """The text of tokens, as the tokenizer writes it; without its special tokens if `special` is False."""
         return str(self._tokenizer().decode([int(i) for i in ids], skip_special_tokens=not special))

@@ -29,6 +29,7 @@ NONE = {
     "models/distill/resume.py": "its own training folder",
     "models/distill/tasks.py": "texts that the user trains on",
     "secformer/commands/files.py": "texts that the user gives",
+    "secformer/page/tokenizing.py": "what the tokenizer of a model folder, opened before, writes",
     "secformer/roles/trial.py": "logs of processes that it started",
 }
 
