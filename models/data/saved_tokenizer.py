@@ -13,10 +13,12 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from secformer.models.data.library import quiet, transformers
+from secformer.models.data.library import transformers
+from secformer.models.data.templates import rendered
 from secformer.mpc.errors import ModelError
 from secformer.mpc.strict_json import read_own
 
@@ -31,6 +33,10 @@ PROBES = ("", " ", "The cat sat on the mat, didn't it? It's 3.5 km.", "  two  sp
           "ÀÉÎ naïve e\u0301 \ufb01", "Съешь ещё этих булок", "我爱北京天安门。東京タワー", "नमस्ते दुनिया",
           "مرحبا بالعالم", "\U0001f469\u200d\U0001f680 ok \u200b\ufeff\u00a0",
           "x = f(a[0]) + 'b' # 10_000", "<s>[CLS] <|endoftext|> </s>", "unbelievably-supercalifragilistic")
+# conversations on which its template must write what transformers writes; a template may refuse some
+CHATS: tuple[tuple[tuple[str, str], ...], ...] = (
+    (("user", " Hi <b>\"there\"</b> "),), (("assistant", "first"),), (("tool", "{}"), ("user", "")),
+    (("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes?\n"), ("user", "é 你")))
 CUTS = (6, 9)  # lengths that they are cut to
 CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
            (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))  # where ids become text, one after the other
@@ -48,6 +54,7 @@ class Facts:
     pad            id of the padding token
     mask           id and text of the token that stands for a word to be found
     chat_template  in Jinja's language
+    special        texts of special tokens by their roles, which the template may write
     """
 
     sha256: str
@@ -58,6 +65,7 @@ class Facts:
     pad: int | None
     mask: tuple[int, str] | None
     chat_template: str | None
+    special: Mapping[str, str]
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT} | asdict(self), indent=1)
@@ -92,6 +100,8 @@ CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "pad": lambda v: v is None or _is_id(v),
     "mask": lambda v: v is None or (isinstance(v, list) and len(v) == 2 and _is_id(v[0]) and isinstance(v[1], str)),
     "chat_template": lambda v: v is None or isinstance(v, str),
+    "special": lambda v: isinstance(v, dict) and all(name.isidentifier() and isinstance(text, str)
+                                                     for name, text in v.items()),
 }
 
 
@@ -120,8 +130,8 @@ class SavedTokenizer:
 
     is_fast = True
 
-    def __init__(self, backend: Any, facts: Facts, folder: Path):
-        self._backend, self._facts, self._folder = backend, facts, folder
+    def __init__(self, backend: Any, facts: Facts):
+        self._backend, self._facts = backend, facts
         self._cutting = threading.Lock()  # where a text is cut is a setting of the backend
         self.all_special_ids, self.pad_token_id = list(facts.specials), facts.pad
         self.mask_token_id = None if facts.mask is None else facts.mask[0]
@@ -168,13 +178,9 @@ class SavedTokenizer:
     def get_chat_template(self) -> str | None:
         return self.chat_template
 
-    def apply_chat_template(self, messages: Any, **how: Any) -> Any:
-        """A template is a program that the model's owner wrote: `transformers` runs it where it can do nothing else.
-
-        Raises ModelError where that is not installed, and what the template raises.
-        """
-        with quiet("transformers"):
-            return opened(self._folder).apply_chat_template(messages, **how)
+    def apply_chat_template(self, messages: Sequence[Mapping[str, str]], **always: object) -> str:
+        """The text of a conversation, up to where the answer begins. Raises as `templates.rendered`."""
+        return rendered(self.chat_template or "", messages, self._facts.special)
 
 
 def opened(folder: Path) -> Any:
@@ -193,7 +199,7 @@ def load(folder: Path) -> SavedTokenizer | None:
         raise ModelError(f"cannot read the tokenizer in {folder}: {error}. Copy the clients' folder again") from error
     if hashlib.sha256(text).hexdigest() != facts.sha256:
         raise ModelError(f"{fast} is not the file that {FACTS} beside it describes; copy the clients' folder again")
-    return SavedTokenizer(_backend(text.decode("utf-8", "replace"), fast), facts, folder)
+    return SavedTokenizer(_backend(text.decode("utf-8", "replace"), fast), facts)
 
 
 def _backend(text: str, where: Path) -> Any:
@@ -229,8 +235,10 @@ def save(found: Any, folder: Path) -> bool:
     facts = Facts(hashlib.sha256(text.encode()).hexdigest(), "token_type_ids" in found.model_input_names,
                   str(found.truncation_side), bool(found.clean_up_tokenization_spaces) and not pairs,
                   tuple(int(i) for i in found.all_special_ids),
-                  None if found.pad_token_id is None else int(found.pad_token_id), mask, template)
-    if not _same(found, SavedTokenizer(backend, facts, folder)):
+                  None if found.pad_token_id is None else int(found.pad_token_id), mask, template,
+                  {name: str(text) for name, text in found.special_tokens_map.items() if isinstance(text, str)})
+    saved = SavedTokenizer(backend, facts)
+    if not _same(found, saved) or (template is not None and not _same_chats(found, saved)):
         return False
     (folder / FAST).write_bytes(text.encode())
     (folder / FACTS).write_bytes(facts.to_json().encode() + b"\n")
@@ -250,3 +258,19 @@ def _same(found: Any, saved: SavedTokenizer) -> bool:
                 return False
     return all(found.decode(ids, skip_special_tokens=skip) == saved.decode(ids, skip_special_tokens=skip)
                for ids in saved(list(PROBES))["input_ids"] for skip in (False, True))
+
+
+def _same_chats(found: Any, saved: SavedTokenizer) -> bool:
+    """Whether both make the same text of every conversation, or refuse it. False where Jinja is not installed."""
+    if find_spec("jinja2") is None:
+        return False
+
+    def text(tokenizer: Any, chat: tuple[tuple[str, str], ...]) -> str | None:
+        messages = [{"role": role, "content": content} for role, content in chat]
+        try:
+            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except Exception:  # a template may raise anything
+            return None
+
+    wanted = [text(found, chat) for chat in CHATS]
+    return any(wanted) and wanted == [text(saved, chat) for chat in CHATS]

@@ -110,8 +110,6 @@ class Tokenizer:
             try:
                 return str(self._tokenizer().apply_chat_template([dict(m) for m in messages], tokenize=False,
                                                                  add_generation_prompt=True))
-            except ModelError:  # `transformers` is not installed
-                raise
             except ImportError as error:
                 raise ModelError(f"messages are made a text by the tokenizer's chat template, which needs the package "
                                  f"`jinja2`, version 3.1 or later ({error}); install it: pip install "

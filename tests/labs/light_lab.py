@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = ("numba", "llvmlite", "torch", "transformers", "matplotlib", "jinja2", "starlette", "uvicorn", "scipy")
+HEAVY = ("numba", "llvmlite", "torch", "transformers", "matplotlib", "starlette", "uvicorn", "scipy")
 BEGIN = f"import sys\nsys.modules |= dict.fromkeys({HEAVY!r})\n"  # importing them raises ImportError
 END = f"\nfound = [name for name in {HEAVY!r} if sys.modules[name] is not None]\nassert not found, found\n"
 

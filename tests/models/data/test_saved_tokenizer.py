@@ -161,7 +161,7 @@ def test_a_saved_tokenizer_is_saved_again_as_it_is(tmp_path: Path) -> None:
         assert (tmp_path / "c" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-@pytest.mark.parametrize("package", ["transformers", "tokenizers"])
+@pytest.mark.parametrize("package", ["transformers", "tokenizers", "jinja2"])
 def test_what_is_missing_is_said(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "given").mkdir()
     chat(tmp_path / "own")
@@ -171,10 +171,11 @@ def test_what_is_missing_is_said(package: str, tmp_path: Path, monkeypatch: pyte
     if package == "tokenizers":
         with pytest.raises(ModelError, match=r'`tokenizers`.* install it: pip install "secformer\[client\]"'):
             given.rows("hello")
-    else:
-        assert given.rows("hello")
-        with pytest.raises(ModelError, match=r'install it: pip install "secformer\[models\]"'):
+    elif package == "jinja2":
+        with pytest.raises(ModelError, match=r'`jinja2`.* pip install "secformer\[chat\]"'):
             given.chat([{"role": "user", "content": "hello"}])
+    else:
+        assert given.rows("hello") and given.chat([{"role": "user", "content": "hello"}])
         with pytest.raises(ModelError, match=r'pip install "secformer\[models\]"'):
             Tokenizer(tmp_path / "own", INPUTS).rows("hello")
 
@@ -231,7 +232,7 @@ def test_facts_have_one_meaning(given: Path) -> None:
 @pytest.mark.parametrize(("key", "value"), [
     ("sha256", 7), ("segments", 1), ("side", "middle"), ("clean", None), ("specials", [1, -1]), ("specials", [True]),
     ("specials", "1"), ("pad", "0"), ("pad", 2**32), ("mask", [4]), ("mask", [4, 4]), ("mask", "[MASK]"),
-    ("chat_template", ["a"]), ("more", 1)])
+    ("chat_template", ["a"]), ("special", {"a b": "c"}), ("special", {"bos_token": 1}), ("special", []), ("more", 1)])
 def test_wrong_facts(key: str, value: Any, given: Path) -> None:
     facts = json.loads((given / FACTS).read_text("utf-8")) | {key: value}
     (given / FACTS).write_text(json.dumps(facts), "utf-8")
