@@ -1,6 +1,7 @@
 """Writes valid examples of every form into the corpus, by the package's own writers: python -m fuzz.seeds
 
-`tests/labs` makes the tiny model. `fuzz/targets/client` is its clients' folder, which two targets read.
+`tests/labs` makes the tiny model. `fuzz/targets/client` is its clients' folder, which several targets read.
+`fuzz/targets/authority.pem` is the authority of the kept tokens.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fuzz.target import CORPUS, scratch
-from fuzz.targets import bodies, channels, state
+from fuzz.targets import bodies, browsers, channels, state
 from secformer.models.data.batch import Batch, Row, blind_batch
 from secformer.models.data.saved_tokenizer import FACTS
 from secformer.models.families.folder import ModelFolder
@@ -34,10 +35,12 @@ from secformer.mpc.net.wire import NOTE, Tag, pack_header
 from secformer.mpc.party import Party
 from secformer.mpc.prg import FORMAT
 from secformer.mpc.sessions.secure import SecureSession
-from secformer.roles.certificates import AUTHORITY, ISSUED, init, issue
+from secformer.roles.certificates import AUTHORITY, AUTHORITY_DAYS, ISSUED, init, issue
 from secformer.roles.epochs import Epoch, as_note
 from secformer.roles.link import Offer, Reply, Taken
 from secformer.roles.messages import Answer, Half, StepRequest, pack_answer, pack_half
+from secformer.roles.signing import Signer
+from secformer.roles.tokens import MOST_REQUESTS, make
 from secformer.version import __version__
 
 HEX = "ab" * 16
@@ -171,7 +174,9 @@ def of_roles(folder: Path) -> None:
         put(f"{target}-settings", _without_comments((folder / role / f"{role}.toml").read_text("utf-8").splitlines()),
             *([(folder / role / f"{role}.toml").read_bytes()] if role == "dealer" else []))
     budgets = b"requests_per_day = 5\n[budgets.clients.alice]\ntexts_per_day = 7\n"
-    put("party-settings", *((CORPUS / "party-settings" / "valid-0").read_bytes() + more for more in (b"", budgets)))
+    pages = b'[browsers]\naddress = "127.0.0.1:8444"\norigins = ["https://page.example", "http://localhost:8000"]\n'
+    put("party-settings", *((CORPUS / "party-settings" / "valid-0").read_bytes() + more for more in (
+        b"", budgets, pages)))
     issue(folder, "client", name="alice")
     row = json.loads((folder / AUTHORITY / ISSUED).read_text("utf-8").splitlines()[-1])
     put("issued", row | {"until": "2999-12-31T23:59:59+00:00"})
@@ -183,6 +188,23 @@ def of_roles(folder: Path) -> None:
     put("revoked", b"", b"\0\1\0\40\0", b"\x80\1\0\40\0")
     put("identity", b"", b"\1\0\40\0")
     put("authority", b"", b"\1\0\40\0")
+
+
+def of_browsers(folder: Path) -> None:
+    init(folder, days=AUTHORITY_DAYS)
+    shutil.copy(folder / AUTHORITY / "authority.pem", browsers.AUTHORITY)
+    own = folder / "client"
+    signer = Signer(Identity(own / "authority.pem", own / "client.pem", own / "client.key"))
+    tokens = [make(signer, 0, browsers.MODEL, seconds, MOST_REQUESTS, now=browsers.made()).encode()
+              for seconds in (900, 60)]
+    put("tokens", *tokens)
+    half = (CORPUS / "clients-port" / "valid-0").read_bytes().partition(b"\r\n\r\n")[2]
+    origin = b"Host: party0\r\nOrigin: %s\r\n" % browsers.ORIGIN.encode()
+    bearer = b"Authorization: Bearer %s\r\n" % tokens[0]
+    put("browsers-port", b"POST /v1/infer HTTP/1.1\r\n%s%sContent-Length: %d\r\n\r\n%s" % (
+            origin, bearer, len(half), half),
+        b"GET /v1/model HTTP/1.1\r\nHost: party0\r\n%s\r\n" % bearer, b"GET /v1/model HTTP/1.1\r\n%s\r\n" % origin,
+        b"OPTIONS /v1/infer HTTP/1.1\r\n%sAccess-Control-Request-Method: POST\r\n\r\n" % origin)
 
 
 def _without_comments(lines: Iterable[str]) -> bytes:
@@ -206,6 +228,7 @@ def main() -> None:
         messages()
         of_model(folder / "of_model")
         of_roles(folder / "roles")
+        of_browsers(folder / "browsers")
         of_state(folder / "store")
 
 

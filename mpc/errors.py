@@ -53,6 +53,10 @@ class PeerLost(ProtocolError, ConnectionError):
     """The peer closed the connection or did not answer before the deadline."""
 
 
+class PeerEnded(PeerLost):
+    """The peer closed the connection in order: it has said all that it had to say."""
+
+
 class ReusedRandomness(ProtocolError):
     """A correlation was asked for a second time; masks burn when touched."""
 

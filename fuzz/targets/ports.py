@@ -39,7 +39,7 @@ from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
 from secformer.roles.web import Web
 
-ALLOWED = {200, 400, 404, 405, 409, 413, 429, 499, 503}  # what a party may answer here
+ALLOWED = {200, 204, 400, 401, 403, 404, 405, 409, 413, 429, 499, 503}  # what a party may answer here
 CERTIFICATE = {"subject": ((("commonName", "alice"),),), "subjectAltName": (("DNS", "client.secformer"),)}
 PATIENCE = 5.0
 _BODY = tensors()

@@ -18,6 +18,7 @@ from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.tls import Identity, client_context, server_context
 from secformer.roles.budgets import Budget, Budgets
 from secformer.roles.certificates import AUTHORITY, ISSUED, REVOKED, init, issue, revoke
+from secformer.roles.origins import Browsers
 from secformer.roles.settings import (
     BUDGETS,
     TLS,
@@ -32,8 +33,9 @@ from secformer.roles.settings import (
 
 KEYS = [f"{f.name} =" for cls in (PartySettings, DealerSettings, ClientSettings) for f in fields(cls)]
 WORDS = (*KEYS, "revoked =", "[budgets]", "[budgets.clients.alice]", "budgets = {}", "budgets.clients.bob = {}",
-         *(f"{f.name} =" for f in fields(Budget)), "[tls]", "[[tls]]", "{}", "inf", "nan", "0x10", "1_000",
-         "1979-05-27", '"[::1]:1"', '"a:99999"', '"":',
+         *(f"{f.name} =" for f in (*fields(Budget), *fields(Browsers))), "[browsers]",
+         '"https://page.example"', '"http://localhost:8000"', '"*"', "[tls]", "[[tls]]", "{}", "inf", "nan", "0x10",
+         "1_000", "1979-05-27", '"[::1]:1"', '"a:99999"', '"":',
          '"""', "'''", '"\\u0000"', "true", "[" * 500, "a." * 500, "{a=" * 400)
 
 
@@ -48,7 +50,7 @@ def settings(load: Callable[[Path], Any]) -> Callable[[Path], Any]:
             found = load(file)
             values = {f.name: getattr(found, f.name) for f in fields(found) if f.name not in (TLS, BUDGETS)}
             tls = {f.name: str(path) for f in fields(Identity) if (path := getattr(found.tls, f.name)) is not None}
-            if any(_odd(str(value)) for value in (*values.values(), *tls.values())):
+            if any(map(_odd, (*values.values(), *tls.values()))):
                 return
             file.write_text(template(type(found), values, tls), "utf-8")
             back = load(file)
@@ -69,9 +71,11 @@ def _table(budgets: Budgets) -> dict[str, Any]:
     return common | {"clients": dict(zip(budgets.clients, own, strict=True))}
 
 
-def _odd(text: str) -> bool:
-    """Whether a text has characters that the template, which writes names and paths, does not escape."""
-    return not text.isprintable()
+def _odd(value: Any) -> bool:
+    """Whether a value has characters that the template, which writes names and paths, does not escape."""
+    if isinstance(value, Browsers):
+        return any(map(_odd, vars(value).values()))
+    return any(map(_odd, value)) if isinstance(value, tuple | list) else not str(value).isprintable()
 
 
 def patched(valid: bytes, data: bytes) -> bytes:

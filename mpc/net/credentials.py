@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,29 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from secformer.mpc.errors import SettingsError
-from secformer.mpc.net.tls import Certificate, Context, Identity, client_context, expired, server_context
+from secformer.mpc.net.tls import (
+    Certificate,
+    Context,
+    Identity,
+    client_context,
+    expired,
+    open_context,
+    server_context,
+)
 
+UNREADABLE = ValueError, x509.InvalidVersion  # what `x509` raises for a file of another form
 EVERY = 1.0  # seconds between looks at the files
 Seen = tuple[tuple[int, int, int] | None, ...]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What the files of the certificate and its key have made, and until when it holds."""
+
+    server: Context
+    open: Context
+    client: Context
+    until: datetime
 
 
 class Credentials:
@@ -53,24 +73,20 @@ class Credentials:
 
     def server(self) -> Context:
         """For the side that accepts: each handshake shows the newest certificate."""
-        context = server_context(self._identity)
+        return self._newest(server_context(self._identity), lambda: self._shown.server)
 
-        def newest(connection: Any, name: str | None, asked: Any) -> None:
-            self.renew()
-            connection.context = self._shown[0]
-
-        context.sni_callback = newest
-        context.objection = self.objection
-        return context
+    def open(self) -> Context:
+        """As `server`, for a side that asks for no certificate."""
+        return self._newest(open_context(self._identity), lambda: self._shown.open)
 
     def client(self) -> Context:
         """For the side that connects: `newest` gives the context for the next connection."""
         self.renew()
-        return self._shown[1]
+        return self._shown.client
 
     def until(self) -> datetime:
         """When the own certificate expires."""
-        return self._shown[2]
+        return self._shown.until
 
     def objection(self, certificate: Certificate | None) -> str:
         """Why a certificate that was verified in a handshake does not hold any more; "" if it does."""
@@ -116,16 +132,25 @@ class Credentials:
         self._revoked, self._made = revoked, made
         self._report("revoked certificates read", "")
 
-    def _read_pair(self) -> tuple[Context, Context, datetime]:
+    def _newest(self, context: Context, shown: Callable[[], Context]) -> Context:
+        def newest(connection: Any, name: str | None, asked: Any) -> None:
+            self.renew()
+            connection.context = shown()
+
+        context.sni_callback = newest
+        context.objection = self.objection
+        return context
+
+    def _read_pair(self) -> _Shown:
         server, client = server_context(self._identity), client_context(self._identity)
         server.objection = client.objection = self.objection
         client.successor = self.client
         try:
             certificate = x509.load_pem_x509_certificate(self._identity.certificate.read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise SettingsError(f"{self._identity.certificate} cannot be read: {error}; it must be a certificate as a "
                                 f"PEM file") from error
-        return server, client, certificate.not_valid_after_utc
+        return _Shown(server, open_context(self._identity), client, certificate.not_valid_after_utc)
 
     def _read_list(self) -> tuple[dict[int, datetime], datetime]:
         path = self._identity.revoked
@@ -138,7 +163,7 @@ class Credentials:
             raise SettingsError(f"the list of revoked certificates {path} does not exist; copy `revoked.pem` from the "
                                 f"authority's folder, or take the key `revoked` out of [tls] to trust all "
                                 f"certificates until they expire") from error
-        except (OSError, ValueError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise SettingsError(f"{path} cannot be read ({error}); it must be a list of revoked certificates as a PEM "
                                 f"file, as `secformer revoke` writes it") from error
         if not any(_signed(found, each) for each in authorities):

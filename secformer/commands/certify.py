@@ -16,7 +16,7 @@ def init(args: argparse.Namespace) -> None:
     from secformer.views.issued import issued, issued_json
 
     hosts = {role: getattr(args, role) for role in ("party0", "party1", "dealer") if getattr(args, role)}
-    made = make(Path(args.folder), hosts=hosts, days=args.days)
+    made = make(Path(args.folder), hosts=hosts, days=args.days, origins=args.origin)
     show(args, issued_json(made), issued(made, f"Copy each role's folder in {args.folder} to the machine of that role. "
                                                f"Keep the folder `authority` to yourself: its key can forge "
                                                f"a certificate for any role."))
@@ -27,7 +27,7 @@ def certify(args: argparse.Namespace) -> None:
     from secformer.roles.certificates import issue
     from secformer.views.issued import issued, issued_json
 
-    made = [issue(Path(args.folder), args.role, name=args.name, days=args.days)]
+    made = [issue(Path(args.folder), args.role, name=args.name, days=args.days, hosts=args.host)]
     show(args, issued_json(made), issued(made, "Copy the certificate and its key to the machine of the role. A "
                                                "running role uses them within seconds. The old certificate stays valid "
                                                "until it expires; `secformer revoke --old` ends it."))
@@ -58,6 +58,7 @@ party 1, the dealer and a client. If no hosts are given, the files are for four 
 examples:
   secformer init certs
   secformer init certs --party0 10.0.0.1 --party1 10.0.0.2 --dealer 10.0.0.3
+  secformer init certs --origin https://page.example        a page there may ask from browsers
 """
 _CERTIFY = """\
 Issues a certificate from the authority that `secformer init` made. It renews the certificate of a role or, with
@@ -84,12 +85,18 @@ def add(commands: Commands) -> None:
     p.add_argument("folder", metavar="DIR", help="a new folder")
     for role in ("party0", "party1", "dealer"):
         p.add_argument(f"--{role}", metavar="HOST", help=f"host name or IP address of {role} (default: this machine)")
+    p.add_argument("--origin", action="append", default=[], metavar="O",
+                   help="origin of a page that may ask both parties from browsers; may be given several times "
+                        "(default: the parties have no port for browsers)")
     p.add_argument("--days", type=int, default=398, metavar="D", help="days that certificates are valid (default 398)")
 
     p = commands.add("certify", certify, "renew a certificate, or make one for another client", _CERTIFY)
     p.add_argument("folder", metavar="DIR", help="the folder that `secformer init` made")
     p.add_argument("role", choices=("party0", "party1", "dealer", "client"), help="role that the certificate is for")
     p.add_argument("--name", metavar="N", help="name of an additional client (role `client` only)")
+    p.add_argument("--host", action="append", metavar="H",
+                   help="host name or IP address by which browsers reach a party; may be given several times (default: "
+                        "as in its last certificate)")
     p.add_argument("--days", type=int, default=398, metavar="D", help="days that it is valid (default 398)")
 
     p = commands.add("revoke", revoke, "revoke certificates of a role or a client", _REVOKE)

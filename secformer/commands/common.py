@@ -94,15 +94,20 @@ def _pairs(path: str) -> list[tuple[str, str]]:
     return pairs
 
 
+def show_json(data: dict[str, Any]) -> None:
+    """Prints a result as JSON."""
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # paths may hold what the output cannot
+        text = json.dumps(data, indent=2, allow_nan=False)
+    print(text)
+
+
 def show(args: argparse.Namespace, data: dict[str, Any], view: RenderableType) -> None:
     """Prints a result: `data` as JSON with --json, else `view` as tables."""
     if args.json:
-        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
-        try:
-            text.encode(sys.stdout.encoding or "utf-8")
-        except UnicodeEncodeError:  # paths may hold what the output cannot
-            text = json.dumps(data, indent=2, allow_nan=False)
-        print(text)
+        show_json(data)
     else:
         from rich.console import Console
 

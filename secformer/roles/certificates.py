@@ -5,10 +5,9 @@ Keys are on the curve P-256. A certificate names exactly one role, as a DNS name
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,9 +21,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from secformer.mpc.dealer.files import owner_only
 from secformer.mpc.errors import SettingsError
+from secformer.mpc.net.credentials import UNREADABLE
 from secformer.mpc.net.notes import text
 from secformer.mpc.net.tls import ROLES, host_name
 from secformer.mpc.strict_json import read_own
+from secformer.roles.hosts import HERE, LOCAL, LOOPBACK, check_host, is_host, listens, named
+from secformer.roles.origins import Browsers, require_origin
 from secformer.roles.settings import ClientSettings, DealerSettings, PartySettings, load_client, template
 
 AUTHORITY = "authority"
@@ -32,17 +34,13 @@ REVOKED = "revoked.pem"  # the authority's list of revoked certificates; each ro
 ISSUED = "issued.jsonl"  # what the authority has issued, one JSON object per line
 AUTHORITY_DAYS, ROLE_DAYS = 3650, 398
 SKEW = timedelta(days=1)  # certificates are valid from a day before they are made, for clocks that are behind
-PORTS = {"dealer": 8440, "link": 8441, "party0": 8442, "party1": 8443, "metrics0": 9442, "metrics1": 9443,
-         "dealer_metrics": 9440}
-LOOPBACK = "127.0.0.1"
-HERE = {LOOPBACK: LOOPBACK, "localhost": LOOPBACK, "::1": "::1"}  # names of this machine, and the addresses to bind
-EVERYWHERE, EVERYWHERE_IPV6 = "0.0.0.0", "::"
+PORTS = {"dealer": 8440, "link": 8441, "party0": 8442, "party1": 8443, "browsers0": 8444, "browsers1": 8445,
+         "metrics0": 9442, "metrics1": 9443, "dealer_metrics": 9440}
 MODEL, CLIENT_MODEL = "model.safetensors", "model"
 MOST_SERIAL = 1 << 159  # serial numbers are below (RFC 5280)
 LONGEST_NAME = 64  # characters of a common name (RFC 5280)
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}")
 _SERIAL = re.compile(r"[1-9a-f][0-9a-f]*")
-_HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _TAKEN = frozenset({AUTHORITY, *ROLES} - {"client"})
 
 
@@ -71,6 +69,7 @@ class _Row:
     name: str
     serial: int
     until: datetime
+    hosts: tuple[str, ...] = ()  # by which browsers reach its machine
 
     @classmethod
     def read(cls, line: str) -> _Row:
@@ -81,11 +80,15 @@ class _Row:
             raise ValueError(f"a serial number has hexadecimal digits 0-9 and a-f, got {digits[:64]!r}")
         if until.tzinfo is None:
             raise ValueError(f"a time states its zone, got {row['until'][:64]!r}")
-        return cls(text(row["name"]), int(digits, 16), until)
+        hosts = row.get("hosts", [])
+        if not isinstance(hosts, list) or not all(map(is_host, map(text, hosts))):
+            raise ValueError("hosts must be a list of host names and IP addresses")
+        return cls(text(row["name"]), int(digits, 16), until, tuple(hosts))
 
 
 def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping[str, int] | None = None,
-         parties: Mapping[str, Any] | None = None, days: int = ROLE_DAYS) -> list[Issued]:
+         parties: Mapping[str, Any] | None = None, days: int = ROLE_DAYS,
+         origins: Sequence[str] = ()) -> list[Issued]:
     """Makes `folder` with a sub-folder for the authority and for each role. A role's folder holds its key, its
     certificate, the authority's certificate and a settings file, and goes to the role's machine. The authority's folder
     stays with the operator.
@@ -93,6 +96,7 @@ def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping
     hosts    names or IP addresses of the machines of `party0`, `party1`, `dealer`; default: this machine
     ports    replacements for single `PORTS`
     parties  further settings of both parties
+    origins  of pages in browsers that may ask both parties; none: the parties have no port for browsers
 
     Raises SettingsError if the folder is not empty, and for hosts, ports or days that are not valid.
     """
@@ -106,19 +110,24 @@ def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping
     if unknown := set(ports or {}) - set(PORTS):
         raise SettingsError(f"ports may be given for {', '.join(PORTS)}; got {', '.join(sorted(unknown))}")
     for role, host in (hosts or {}).items():
-        _check_host(role, host)
+        check_host(role, host)
+    for origin in origins:
+        require_origin(origin)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _make_authority(folder / AUTHORITY)
-    made = [issue(folder, role, days=days) for role in ROLES]
     at = {role: (hosts or {}).get(role, LOOPBACK) for role in ("party0", "party1", "dealer")}
+    names = {role: LOCAL if at[role] in HERE else [at[role]] for role in ("party0", "party1")}
+    made = [issue(folder, role, days=days, hosts=names.get(role, ())) for role in ROLES]
     on = {**PORTS, **(ports or {})}
-    here = {role: _listens(host) for role, host in at.items()}
+    here = {role: listens(host) for role, host in at.items()}
     for rank, role in ((0, "party0"), (1, "party1")):
         values = {
             "rank": rank, "model": MODEL, "state": "state", "clients": (here[role], on[role]),
             "link": (here[role] if rank == 0 else at["party0"], on["link"]), "dealer": (at["dealer"], on["dealer"]),
             "metrics": (LOOPBACK, on[f"metrics{rank}"]), **(parties or {}),
         }
+        if origins:
+            values["browsers"] = Browsers((here[role], on[f"browsers{rank}"]), list(origins))
         _write_settings(folder, role, PartySettings, values)
     _write_settings(folder, "dealer", DealerSettings, {
         "listen": (here["dealer"], on["dealer"]), "state": "state", "metrics": (LOOPBACK, on["dealer_metrics"])})
@@ -127,13 +136,16 @@ def init(folder: Path, *, hosts: Mapping[str, str] | None = None, ports: Mapping
     return made
 
 
-def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_DAYS) -> Issued:
+def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_DAYS,
+          hosts: Sequence[str] | None = None) -> Issued:
     """Makes a new key and certificate for a role or, with `name`, for one more client, signed by the authority in
     `folder`. They replace the role's old files; the old certificate stays valid until it expires. One more client also
     gets a settings file, with the addresses of the first client's.
 
-    Raises SettingsError for an unknown role, for a name that is taken or that is not a client's, and for a missing
-    authority.
+    hosts  names or IP addresses by which browsers reach a party, which its certificate names too; None: as before
+
+    Raises SettingsError for an unknown role, for hosts of another role than a party, for a name that is taken or that
+    is not a client's, and for a missing authority.
     """
     if role not in ROLES:
         raise SettingsError(f"the role of a certificate must be one of {', '.join(ROLES)}, got {role!r}")
@@ -143,7 +155,14 @@ def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_
     if name in _TAKEN:  # its folder holds another key, which would be overwritten
         raise SettingsError(f"the name {name!r} is taken by a role or the authority; give the client another name")
     _check_days(days)
+    if hosts and not role.startswith("party"):
+        raise SettingsError(f"hosts may be given for party0 and party1, which browsers reach by them; got "
+                            f"{', '.join(hosts)} for {role}")
+    for host in hosts or ():
+        check_host(role, host)
     name = name or role
+    if hosts is None:
+        hosts = _hosts_of(folder, name)
     first_file = folder / "client" / "client.toml"
     first = load_client(first_file) if role == "client" != name and first_file.is_file() else None
     authority, signer = _load_authority(folder / AUTHORITY)
@@ -157,7 +176,8 @@ def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_
     certificate = (
         _certificate(name, authority.subject, key.public_key(), now, until)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host_name(role))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host_name(role)), *map(named, hosts)]),
+                       critical=False)
         .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         .sign(signer, hashes.SHA256())
@@ -173,7 +193,7 @@ def issue(folder: Path, role: str, *, name: str | None = None, days: int = ROLE_
         _write(target / each, (folder / AUTHORITY / each).read_bytes())
     with open(folder / AUTHORITY / ISSUED, "a", encoding="utf-8", opener=owner_only) as file:
         file.write(json.dumps({"name": name, "role": role, "serial": f"{certificate.serial_number:x}",
-                               "until": until.isoformat(timespec="seconds")}) + "\n")
+                               "until": until.isoformat(timespec="seconds"), "hosts": list(hosts)}) + "\n")
     if first is not None and not (target / f"{name}.toml").exists():
         _write_settings(folder, name, ClientSettings,
                         {"party0": first.party0, "party1": first.party1, "model": CLIENT_MODEL})
@@ -215,12 +235,17 @@ def _issued(path: Path) -> list[_Row]:
                             f"{error}); mend or remove it, and revoke by serial number") from error
 
 
+def _hosts_of(folder: Path, name: str) -> tuple[str, ...]:
+    """Those that the last certificate of this name was issued for."""
+    return next((row.hosts for row in reversed(_issued(folder / AUTHORITY / ISSUED)) if row.name == name), ())
+
+
 def _revoked(path: Path) -> dict[int, datetime]:
     if not path.exists():
         return {}
     try:
         return {each.serial_number: each.revocation_date_utc for each in x509.load_pem_x509_crl(path.read_bytes())}
-    except (OSError, ValueError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise SettingsError(f"{path}, the list of revoked certificates, cannot be read ({error}); put back a copy that "
                             f"a role has, so that no certificate on it becomes valid again") from error
 
@@ -246,20 +271,6 @@ def _check_days(days: int) -> None:
         raise SettingsError(f"a certificate must be valid for 1 to {AUTHORITY_DAYS} days, got {days}")
 
 
-def _check_host(role: str, host: str) -> None:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        if not _HOST.fullmatch(host):
-            raise SettingsError(f"the machine of {role} must be a host name or an IP address, without a port or "
-                                f"brackets; got {host!r}") from None
-
-
-def _listens(host: str) -> str:
-    """The address that a role must bind so that others reach it at `host`."""
-    return HERE.get(host) or (EVERYWHERE_IPV6 if ":" in host else EVERYWHERE)
-
-
 def _make_authority(folder: Path) -> None:
     folder.mkdir(mode=0o700)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -282,7 +293,7 @@ def _load_authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePri
         certificate = x509.load_pem_x509_certificate((folder / "authority.pem").read_bytes())
         _ = certificate.subject  # is read when it is first asked for
         key = serialization.load_pem_private_key((folder / "authority.key").read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (OSError, TypeError, UnsupportedAlgorithm, *UNREADABLE) as error:
         raise SettingsError(f"{folder} does not hold a readable authority (authority.pem and authority.key): {error}; "
                             f"`secformer init` makes one") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):

@@ -33,12 +33,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Peer:
-    """Who is at the other end of a connection, as its certificate proved in the handshake."""
+    """Who is at the other end of a connection, as its certificate proved in the handshake, or signed in a token."""
 
     role: str
     name: str
     certificate: Certificate | None = field(default=None, repr=False)
     context: Context | None = field(default=None, repr=False)
+    port: str = "clients"
 
     def objection(self) -> str:
         """Why the certificate does not hold any more, in words for its owner; "" if it does."""
@@ -100,6 +101,9 @@ class PatientProtocol(OrderlyProtocol):
         self._coming.start()
         super().data_received(data)
 
+    async def proved(self) -> None:
+        """Returns once the other end has proved who it is, if it must. Raises AuthError, OSError."""
+
     def handle_events(self) -> None:
         """Also called for what has come before its turn, when the answer before it is complete."""
         super().handle_events()
@@ -132,28 +136,48 @@ class ClientProtocol(PatientProtocol):
         super().__init__(**patient)
         self._connected, self._clients, self._too_many = connected, clients, too_many
         self._place: Place | None = None
-        self.unproved: AuthError | None = None
+        self._unproved: AuthError | None = None
         self.peer: Peer | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        connection = transport.get_extra_info("ssl_object")
+        self._meet()
+
+    def _meet(self) -> None:
+        """Learns from the handshake who the other end is."""
+        connection = self.transport.get_extra_info("ssl_object")
         certificate = connection.getpeercert() if connection is not None else None
         try:
-            peer = self.peer = Peer(role_of(certificate), name_of(certificate), certificate, connection.context)
+            peer = Peer(role_of(certificate), name_of(certificate), certificate, connection.context)
         except AuthError as error:
-            self.unproved = error
-            transport.abort()
+            self._unproved = error
+            self.transport.abort()
             return
-        self.app = _with_peer(self.app, peer, self._connected)
-        self._place = self._clients.enter(peer.name, transport.abort)
+        refused = self._enter(peer)
+        self.app = identified(self.app, peer, self._connected) if refused is None else refused
+
+    async def proved(self) -> None:
+        if self._unproved is not None:
+            raise self._unproved
+
+    def _enter(self, peer: Peer) -> App | None:
+        """Takes a place for a client. Where there is none for it: what answers its request instead."""
+        self._leave()
+        self.peer, refused = peer, None
+        self._place = self._clients.enter(peer.name, self.transport.abort)
         if self._place is None:
-            self.app = _refusing(self._clients, peer.name)
-            self._place = self._too_many.enter(peer.name, transport.abort)
+            refused = _refusing(self._clients, peer.name)
+            self._place = self._too_many.enter(peer.name, self.transport.abort)
         if self._place is None:
-            transport.abort()
-            return
-        self._connected.came(self)
+            self.transport.abort()
+        else:
+            self._connected.came(self)
+        return refused
+
+    def _leave(self) -> None:
+        self._connected.left(self)
+        if self._place is not None:
+            self._place.leave()
 
     def idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
@@ -169,9 +193,7 @@ class ClientProtocol(PatientProtocol):
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connected.left(self)
-        if self._place is not None:
-            self._place.leave()
+        self._leave()
         super().connection_lost(exc)
 
 
@@ -192,8 +214,9 @@ class _Deadline:
             self._timer = None
 
 
-def _with_peer(app: Any, peer: Peer, clients: Clients) -> App:
-    async def identified(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+def identified(app: Any, peer: Peer, clients: Clients) -> App:
+    """An application whose requests come from this peer, while its certificate holds."""
+    async def asked(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if problem := peer.objection():
             log.warning("connection refused", extra={"fields": {"client": peer.name, "problem": problem}})
             answer = JSONResponse({"error": {"kind": "certificate", "message": problem, "request": None}}, 403)
@@ -202,7 +225,7 @@ def _with_peer(app: Any, peer: Peer, clients: Clients) -> App:
         clients.asked(peer)
         await app({**scope, PEER: peer}, receive, send)
 
-    return identified
+    return asked
 
 
 def _refusing(clients: Places, name: str) -> App:
@@ -255,8 +278,7 @@ class DoorServer(Server):
                     ssl_shutdown_timeout=GOODBYE)
             except TLSError as error:
                 raise AuthError(f"handshake failed: {reason(error)}") from error
-            if isinstance(protocol, ClientProtocol) and protocol.unproved is not None:
-                raise protocol.unproved
+            await protocol.proved()
 
         return meet
 

@@ -50,7 +50,8 @@ def party_room(settings: PartySettings, descriptors: int) -> Room:
     """A party's. Raises SettingsError where the settings do not fit."""
     strangers = _strangers(descriptors)
     link = strangers + PEERS + TURNED_AWAY if settings.rank == 0 else settings.in_flight + 1
-    needed = BASE + strangers + link + 2 * settings.in_flight + MONITORING + TOLD
+    doors = 1 if settings.browsers is None else 2
+    needed = BASE + doors * strangers + link + 2 * settings.in_flight + MONITORING + TOLD
     _require(descriptors, needed + LEAST)
     return Room(strangers, min(settings.queue + SPARE, descriptors - needed))
 

@@ -82,6 +82,9 @@ class PartyMetrics(Metrics):
         super().__init__(lambda: not status.reason)
         registry = self._registry
         self._requests = Counter("secformer_requests", "Requests that ended", ["outcome"], registry=registry)
+        self._came = Counter("secformer_port_requests", "Requests that came, by the port", ["port"], registry=registry)
+        self._browsers = Counter("secformer_refused_browsers", "Requests of browsers that were refused for their token "
+                                 "or their page's origin", ["why"], registry=registry)
         self._seconds = Histogram("secformer_request_seconds", "Time from a request's arrival to its answer",
                                   buckets=SECONDS, registry=registry)
         self._online = Counter("secformer_online_seconds", "Time spent on computing online", registry=registry)
@@ -107,6 +110,14 @@ class PartyMetrics(Metrics):
                 ("secformer_budget_share", "Largest part of its budget that a client has spent today", share),
                 ("secformer_budgets_spent", "Clients that were refused today for their budget", spent)):
             Gauge(name, about, registry=self._registry).set_function(count)
+
+    def came(self, port: str) -> None:
+        """Counts a request that begins at one of the ports for clients."""
+        self._came.labels(port).inc()
+
+    def refused_browser(self, why: str) -> None:
+        """Counts a request at the port for browsers whose token or origin does not hold."""
+        self._browsers.labels(why).inc()
 
     def ended(self, outcome: str, seconds: float) -> None:
         """Counts a request that ended after this many seconds."""
@@ -144,11 +155,16 @@ class DealerMetrics(Metrics):
         self._failed = Counter("secformer_failed_asks", "Asks of parties that were refused, or that failed", ["kind"],
                                registry=registry)
         self._epochs = Counter("secformer_new_epochs", "Epochs that began", registry=registry)
-        self._connections = Gauge("secformer_connections", "Connections of parties that are served now",
+        self._connections = Gauge("secformer_connections", "Connections of parties whose asks are served now",
                                   registry=registry)
+        self._made = Counter("secformer_connections_made", "Connections of parties that were let in", registry=registry)
 
-    def connected(self, by: int) -> None:
-        """A connection is served, or its service has ended: 1 or -1."""
+    def connected(self) -> None:
+        """A party was let in."""
+        self._made.inc()
+
+    def serving(self, by: int) -> None:
+        """An ask is served, or its service has ended: 1 or -1."""
         self._connections.inc(by)
 
     def joined(self) -> None:

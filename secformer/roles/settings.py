@@ -21,11 +21,13 @@ from secformer.mpc.net.tcp import split_address
 from secformer.mpc.net.tls import Identity
 from secformer.roles.budgets import Budgets
 from secformer.roles.linking import MOST_SLOTS
+from secformer.roles.origins import Browsers
 
 Address = tuple[str, int]
 S = TypeVar("S")
 LEVELS = ("debug", "info", "warning", "error")
-TLS, BUDGETS = "tls", "budgets"
+TLS, BUDGETS, BROWSERS = "tls", "budgets", "browsers"
+TABLES = (TLS, BUDGETS, BROWSERS)
 MOST_WAITING = 1 << 14  # the ids of all requests that wait fit a note between the parties
 OFF = ""  # the address of something that is turned off
 
@@ -118,6 +120,7 @@ class PartySettings(_Checked):
         "flag", "true: clients get signed receipts of their requests; false: they get none"))
     log_level: str = field(default="info", metadata=LOG_LEVEL)
     budgets: Budgets = field(default=Budgets(), metadata=_key(BUDGETS, "how much each client may ask per day"))
+    browsers: Browsers | None = field(default=None, metadata=_key(BROWSERS, "a port for pages in browsers"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -193,7 +196,7 @@ def template(cls: type, values: Mapping[str, Any], tls: Mapping[str, str]) -> st
     lines = [f"# Settings of secformer: {(cls.__doc__ or '').strip().rstrip('.').lower()}. Paths are relative to this "
              f"file.", ""]
     for f in fields(cls):
-        if f.name in (TLS, BUDGETS):
+        if f.name in TABLES:
             continue
         choices = f": {', '.join(f.metadata['choices'])}" if f.metadata["kind"] == "choice" else ""
         lines.append(f"# {f.metadata['about']}{choices}")
@@ -206,8 +209,17 @@ def template(cls: type, values: Mapping[str, Any], tls: Mapping[str, str]) -> st
               "# the authority's list of revoked certificates. A running role reads them again when they change."]
     lines += [f"{f.name} = {_toml(tls[f.name])}" for f in fields(Identity) if f.name in tls]
     if any(f.name == BUDGETS for f in fields(cls)):
-        lines += ["", *Budgets.TEMPLATE]
+        lines += ["", *Budgets.TEMPLATE, "", *_browsers(values.get(BROWSERS))]
     return "\n".join(lines) + "\n"
+
+
+def _browsers(given: Browsers | None) -> list[str]:
+    """The lines of the table [browsers]; comments, unless it is given."""
+    shown, mark = given or Browsers(("127.0.0.1", 8444), ["https://page.example"]), "# " if given is None else ""
+    lines = ["# a port for pages in browsers; without this table, there is none", f"{mark}[{BROWSERS}]"]
+    for name, about in Browsers.ABOUT.items():
+        lines += [f"# {about}", f"{mark}{name} = {_toml(getattr(shown, name))}"]
+    return lines
 
 
 def _load(cls: type[S], path: Path) -> S:
@@ -266,9 +278,9 @@ def _read(path: Path, name: str, value: Any, limits: Mapping[str, Any]) -> Any:
     kind = limits["kind"]
     if kind == TLS:
         return _identity(path, value)
-    if kind == BUDGETS:
+    if kind in (BUDGETS, BROWSERS):
         try:
-            return Budgets.read(value)
+            return Budgets.read(value) if kind == BUDGETS else Browsers.read(value, path.parent)
         except SettingsError as error:
             raise SettingsError(f"{path}: {error}") from None
     if kind in ("flag", "whole", "seconds", "choice"):
@@ -310,6 +322,8 @@ def _toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, tuple):
         host, port = value
         return f'"[{host}]:{port}"' if ":" in host else f'"{host}:{port}"'

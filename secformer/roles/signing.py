@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 
 from secformer.mpc.errors import AuthError, SettingsError
-from secformer.mpc.net.tls import Certificate, Identity, role_of
+from secformer.mpc.net.credentials import UNREADABLE
+from secformer.mpc.net.tls import Certificate, Identity, name_of, role_of
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 HASH = hashes.SHA256()
@@ -43,6 +44,13 @@ class Signer:
         self._identity, self._lock = identity, threading.Lock()
         self._read_at = self._changed()
         self._key, self._certificate = _load(identity)
+
+    @property
+    def certificate(self) -> str:
+        """The certificate (PEM) of the key that signs next."""
+        with self._lock:
+            self._refresh()
+            return self._certificate
 
     def sign(self, purpose: str, text: str) -> Signed:
         """Takes tens of microseconds with a key on a curve."""
@@ -75,7 +83,7 @@ class Authority:
         """Raises SettingsError for a file that holds no certificate."""
         try:
             self._certificates = x509.load_pem_x509_certificates(path.read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise SettingsError(f"{path} holds no certificate of an authority that can be read ({error}); give "
                                 f"authority.pem, which `secformer init` writes") from error
 
@@ -112,30 +120,50 @@ def require_signature(signed: Signed, purpose: str, text: str) -> None:
 
 def role_in(certificate: str) -> str:
     """The role that a certificate (PEM) names. Raises AuthError."""
+    return role_of(shown(certificate))
+
+
+def der_of(certificate: str) -> bytes:
+    """A certificate (PEM) in its short form. Raises AuthError."""
+    return _parsed(certificate).public_bytes(serialization.Encoding.DER)
+
+
+def pem_of(certificate: bytes) -> str:
+    """The inverse of `der_of`. Raises AuthError."""
     try:
-        names = _parsed(certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        found = names.get_values_for_type(x509.DNSName)
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
-        found = []
-    return role_of({"subjectAltName": tuple(("DNS", name) for name in found)})
+        return x509.load_der_x509_certificate(certificate).public_bytes(serialization.Encoding.PEM).decode()
+    except UNREADABLE as error:
+        raise AuthError(f"this is not a certificate in DER form ({error})") from error
 
 
 def shown(certificate: str) -> Certificate:
-    """Of a certificate (PEM), what tells whether it has expired or was revoked, as `getpeercert` gives it. Raises
-    AuthError."""
+    """Of a certificate (PEM), as `getpeercert` gives it: who it names, and what tells whether it has expired or was
+    revoked. Raises AuthError."""
     leaf = _parsed(certificate)
     until = leaf.not_valid_after_utc
-    return {"serialNumber": f"{leaf.serial_number:X}", "notAfter": f"{until:%b} {until.day:2d} {until:%H:%M:%S %Y} GMT"}
+    try:
+        names = tuple((("commonName", str(each.value)),)
+                      for each in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME))
+    except ValueError as error:
+        raise AuthError(f"the subject of this certificate cannot be read ({error})") from error
+    return {"subject": names, "subjectAltName": tuple(("DNS", name) for name in _dns_names(leaf)),
+            "serialNumber": f"{leaf.serial_number:X}", "notAfter": f"{until:%b} {until.day:2d} {until:%H:%M:%S %Y} GMT"}
 
 
 def name_in(path: Path) -> str:
     """The common name of a certificate file, as `tls.name_of` gives it. Raises SettingsError."""
     try:
-        pem = path.read_text("ascii")
-        subject = _parsed(pem).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return str(subject[0].value) if subject else role_in(pem)
+        return name_of(shown(path.read_text("ascii")))
     except (OSError, ValueError, AuthError) as error:
         raise SettingsError(f"{path} holds no certificate that can be read ({error})") from error
+
+
+def _dns_names(leaf: x509.Certificate) -> list[str]:
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return names.get_values_for_type(x509.DNSName)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+        return []
 
 
 def _message(purpose: str, text: str) -> bytes:
@@ -147,7 +175,7 @@ def _parsed(certificate: str) -> x509.Certificate:
         if len(certificate) > MAX_PEM:
             raise ValueError(f"it has more than {MAX_PEM} bytes")
         return x509.load_pem_x509_certificate(certificate.encode("ascii"))
-    except ValueError as error:
+    except UNREADABLE as error:
         raise AuthError(f"this is not a certificate in PEM form ({error})") from error
 
 
@@ -157,7 +185,7 @@ def _issued(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
             return False
         leaf.verify_directly_issued_by(authority)
         return True
-    except (x509.ExtensionNotFound, InvalidSignature, ValueError, TypeError):
+    except (x509.ExtensionNotFound, InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         return False
 
 
@@ -174,7 +202,7 @@ def _load(identity: Identity) -> tuple[PrivateKey, str]:
         pem = identity.certificate.read_text("ascii")
         key = serialization.load_pem_private_key(identity.key.read_bytes(), password=None)
         certificate = x509.load_pem_x509_certificate(pem.encode())
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, TypeError, *UNREADABLE) as error:
         raise SettingsError(f"{identity.certificate} and {identity.key} cannot be used to sign ({error}); `secformer "
                             f"certify` makes a pair") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey):

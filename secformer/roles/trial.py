@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -18,11 +18,12 @@ from secformer.models.run.share_file import share_file
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.net.tcp import free_ports
 from secformer.roles.certificates import init
+from secformer.roles.hosts import LOOPBACK
 
 ROLES = ("dealer", "party0", "party1")
 START = 120.0  # seconds in which the roles must become ready
 END = 10.0     # seconds in which a role must end before it is killed
-LISTENERS = ("dealer", "link", "party0", "party1", "metrics0", "metrics1", "dealer_metrics")
+LISTENERS = ("dealer", "link", "party0", "party1", "browsers0", "browsers1", "metrics0", "metrics1", "dealer_metrics")
 
 
 class LocalRoles:
@@ -31,12 +32,14 @@ class LocalRoles:
     Use it as a context manager: entering it starts the processes, leaving it ends them.
     """
 
-    def __init__(self, folder: Path, model: Any, *, settings: Mapping[str, Any] | None = None, **provisioning: Any):
+    def __init__(self, folder: Path, model: Any, *, settings: Mapping[str, Any] | None = None,
+                 origins: Sequence[str] = (), **provisioning: Any):
         """Makes the files; starts no process. `settings` go into the parties' settings files, `provisioning` to
-        `write_shares`. Raises ModelError, SettingsError, OSError."""
+        `write_shares`. Pages of the `origins` may ask the parties from browsers; without, the parties have no port for
+        browsers. Raises ModelError, SettingsError, OSError."""
         self.folder = folder
         self.ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
-        init(folder / "roles", ports=self.ports, parties=settings or {})
+        init(folder / "roles", ports=self.ports, parties=settings or {}, origins=origins)
         shares = folder / "shares"
         self.public = write_shares(model, shares, **provisioning)
         for rank in (0, 1):
@@ -52,6 +55,10 @@ class LocalRoles:
     def settings(self, role: str) -> Path:
         """A role's settings file."""
         return self.role_folder(role) / f"{role}.toml"
+
+    def url(self, rank: int) -> str:
+        """Where browsers reach a party, if it has a port for them."""
+        return f"https://{LOOPBACK}:{self.ports[f'browsers{rank}']}"
 
     def log(self, role: str) -> Path:
         return self.folder / f"{role}.log"

@@ -11,6 +11,8 @@ pytest.importorskip("starlette", reason="the served roles need the extra `serve`
 pytest.importorskip("uvicorn", reason="the served roles need the extra `serve`")
 pytest.importorskip("prometheus_client", reason="the served roles need the extra `serve`")
 
+from browsers_lab import ORIGIN
+
 from secformer import demo_model
 from secformer.roles.certificates import init
 from secformer.roles.trial import LocalRoles
@@ -29,7 +31,7 @@ def roles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRoles]:
     """The shipped model, served; tests that end a role start it again."""
-    with LocalRoles(tmp_path_factory.mktemp("served"), demo_model(), settings=SHORT) as roles:
+    with LocalRoles(tmp_path_factory.mktemp("served"), demo_model(), settings=SHORT, origins=[ORIGIN]) as roles:
         roles.wait_ready()
         yield roles
 

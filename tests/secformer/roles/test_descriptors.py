@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,24 +16,26 @@ from links_lab import identity
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.listener import PEERS, TURNED_AWAY
 from secformer.roles.descriptors import BASE, LEAST, MONITORING, SPARE, TOLD, dealer_room, party_room, raise_limit
+from secformer.roles.origins import Browsers
 from secformer.roles.settings import PartySettings
 
 
-def settings(rank: int = 0, **changes: int) -> PartySettings:
+def settings(rank: int = 0, **changes: Any) -> PartySettings:
     here = ("127.0.0.1", 0)
     return PartySettings(rank, Path("m"), Path("s"), here, here, here, identity(Path(), "party0"), **changes)  # type: ignore[arg-type]
 
 
-@given(st.integers(1, 100_000), st.integers(1, 5000), st.integers(1, 8), st.sampled_from([0, 1]))
-def test_what_is_given_out_is_there(descriptors: int, queue: int, in_flight: int, rank: int) -> None:
-    """All parts together never exceed the limit, or the role does not start."""
+@given(st.integers(1, 100_000), st.integers(1, 5000), st.integers(1, 8), st.sampled_from([0, 1]), st.booleans())
+def test_what_is_given_out_is_there(descriptors: int, queue: int, in_flight: int, rank: int, pages: bool) -> None:
+    """All parts together never exceed the limit, or the role does not start. Each port for clients has strangers."""
+    browsers = Browsers(("127.0.0.1", 0), ["https://page.example"]) if pages else None
     try:
-        room = party_room(settings(rank, queue=queue, in_flight=in_flight), descriptors)
+        room = party_room(settings(rank, queue=queue, in_flight=in_flight, browsers=browsers), descriptors)
     except SettingsError as error:
         assert descriptors < 1024 and str(descriptors) in str(error) and "LimitNOFILE" in str(error)
         return
     link = room.strangers + PEERS + TURNED_AWAY if rank == 0 else in_flight + 1
-    assert BASE + 2 * in_flight + link + room.strangers + MONITORING + TOLD + room.clients <= descriptors
+    assert BASE + 2 * in_flight + link + (1 + pages) * room.strangers + MONITORING + TOLD + room.clients <= descriptors
     assert min(LEAST, queue + SPARE) <= room.clients <= queue + SPARE
 
 

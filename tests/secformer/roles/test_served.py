@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browsers_lab import Bearer
 from roles_lab import LONG, TEXT, ask, log_lines, no_serial_twice, right, serials, until
 from sentence_lab import write_sentence
 
@@ -24,6 +25,7 @@ from secformer.mpc.prg import fresh_seed
 from secformer.roles.certificates import issue
 from secformer.roles.messages import ID_DIGITS, Half
 from secformer.roles.settings import ClientSettings, load_client
+from secformer.roles.tokens import pair
 from secformer.roles.trial import LocalRoles
 
 MIXED = ["Bad.", "A clumsy script, saved by two brilliant performances.", "", "so so", "great " * 40]
@@ -60,6 +62,24 @@ def test_answers_and_cost_are_the_in_process_ones(up: LocalRoles) -> None:
     assert out.cost.dealer_bytes >= inside.cost.dealer_bytes
     assert inside.cost.rounds / 2 <= two.cost.rounds < inside.cost.rounds
     assert [c for c in out.cost.children] == [c for c in inside.cost.children]
+
+
+def test_pages_get_the_same_answers_with_tokens(up: LocalRoles, tmp_path: Path) -> None:
+    """Signed for by both parties as the client's; another token of the same client may come for the other half."""
+    settings = one_by_one(up)
+    tokens = [pair(settings, 600, 100).as_dict() for _ in range(2)]
+    with connect(settings, receipts=tmp_path / "receipts") as client:
+        client._ways[0].parties = [Bearer(up, rank, tokens[rank][f"party{rank}"]) for rank in (0, 1)]
+        right(client.infer(MIXED), MIXED)
+        for each in client._ways[0].parties:
+            each.close()
+        client._ways[0].parties = [Bearer(up, rank, tokens[0][f"party{1 - rank}"]) for rank in (0, 1)]
+        with pytest.raises(ProtocolError, match="answered 401: the token is for 'party"):
+            client.infer(TEXT)
+    assert (tmp_path / "receipts").read_text().count("\n") >= 1
+    for rank in (0, 1):
+        assert 'secformer_port_requests_total{port="browsers"}' in fetch(up, rank, "/metrics")[1]
+        assert 'secformer_refused_browsers_total{why="other party"}' in fetch(up, rank, "/metrics")[1]
 
 
 def test_clients_that_hold_the_tables_share_sums(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsers_lab import ORIGIN, browser
 from links_lab import identity
 from roles_lab import TEXT, ask, blank_keys, logged, right, until
 
@@ -28,6 +29,8 @@ from secformer.mpc.net.tls import client_context, host_name
 from secformer.roles.asking import Busy
 from secformer.roles.certificates import REVOKED, init, issue, revoke
 from secformer.roles.messages import Half, most_bytes, pack_half
+from secformer.roles.settings import load_client
+from secformer.roles.tokens import pair
 from secformer.roles.trial import LocalRoles
 
 CLIENTS = ("alice", "mallory", "bob", "carol")
@@ -38,7 +41,7 @@ BUDGETS = "[budgets]\n[budgets.clients.bob]\nrequests_per_day = 2\n"
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRoles]:
-    roles = LocalRoles(tmp_path_factory.mktemp("fairness"), demo_model(), settings=SETTINGS)
+    roles = LocalRoles(tmp_path_factory.mktemp("fairness"), demo_model(), settings=SETTINGS, origins=[ORIGIN])
     for client in CLIENTS:
         issue(roles.folder / "roles", "client", name=client)
         shutil.copytree(roles.role_folder("client") / "model", roles.role_folder(client) / "model")
@@ -64,9 +67,10 @@ def asked(up: LocalRoles, client: str, text: str = TEXT) -> None:
 
 
 class Posting:
-    """Half a request that a client sends to one party, in a thread of its own."""
+    """Half a request that a client sends to one party, in a thread of its own; with a token of the client, if not with
+    its certificate."""
 
-    def __init__(self, up: LocalRoles, client: str, rank: int, *, mb: int = 0, request: str = ""):
+    def __init__(self, up: LocalRoles, client: str, rank: int, *, mb: int = 0, request: str = "", token: bool = False):
         lengths, inputs = np.array([4]), up.public.inputs
         if mb:
             each = most_bytes(inputs, True, 1) - most_bytes(inputs, True, 0)
@@ -74,17 +78,23 @@ class Posting:
         self._body = pack_half(Half(request or os.urandom(16).hex(), up.public.digest, lengths,
                                     np.ones((len(lengths), int(lengths.max())), bool),
                                     keys=blank_keys(inputs, int(lengths.sum()))))
-        self._up, self._client, self._rank = up, client, rank
+        self._up, self._client, self._rank, self._token = up, client, rank, token
         self.status, self.said, self.after = 0, "", ""
         self._thread = threading.Thread(target=self._post, daemon=True)
         self._thread.start()
 
     def _post(self) -> None:
-        connection = HTTPConnection("127.0.0.1", self._up.ports[f"party{self._rank}"], timeout=60)
-        connection.connect()
-        context = client_context(identity(self._up.folder / "roles", self._client))
-        connection.sock = context.wrap_socket(connection.sock, server_hostname=host_name(f"party{self._rank}"))
-        connection.request("POST", "/v1/infer", self._body)
+        if self._token:
+            pages = pair(load_client(self._up.settings(self._client)), 600, 100).as_dict()
+            connection: HTTPConnection = browser(self._up.role_folder("client") / "authority.pem",
+                                                 self._up.ports[f"browsers{self._rank}"])
+            shown = {"Authorization": f"Bearer {pages[f'party{self._rank}']}"}
+        else:
+            connection, shown = HTTPConnection("127.0.0.1", self._up.ports[f"party{self._rank}"], timeout=60), {}
+            connection.connect()
+            context = client_context(identity(self._up.folder / "roles", self._client))
+            connection.sock = context.wrap_socket(connection.sock, server_hostname=host_name(f"party{self._rank}"))
+        connection.request("POST", "/v1/infer", self._body, shown)
         answer = connection.getresponse()
         self.status, self.after = answer.status, answer.headers.get("Retry-After", "")
         self.said = answer.read().decode("utf-8", "replace")
@@ -165,9 +175,11 @@ def test_a_client_at_its_limit_asks_again_by_itself(up: LocalRoles) -> None:
     assert {posting.end() for posting in alone} == {504}
 
 
-def test_halves_of_two_clients_are_refused_at_both_parties(up: LocalRoles) -> None:
+@pytest.mark.parametrize("token", [False, True])
+def test_halves_of_two_clients_are_refused_at_both_parties(up: LocalRoles, token: bool) -> None:
     request = os.urandom(16).hex()
-    halves = [Posting(up, client, rank, request=request) for rank, client in enumerate(("alice", "mallory"))]
+    halves = [Posting(up, client, rank, request=request, token=token)
+              for rank, client in enumerate(("alice", "mallory"))]
     for half in halves:
         assert half.end() == 500 and "come from two clients" in half.said
         assert "mallory" not in half.said and "alice" not in half.said

@@ -34,7 +34,7 @@ NEEDED: dict[type, dict[str, Any]] = {
     DealerSettings: {"listen": ("0.0.0.0", 0), "state": "/elsewhere/state"},
     ClientSettings: {"party0": ("a", 1), "party1": ("b", 2), "model": "../model"},
 }
-TABLES = ("tls", "budgets")
+TABLES = ("tls", "budgets", "browsers")
 KEYS = [(cls, f) for cls in LOADERS for f in fields(cls) if f.name not in TABLES]
 NOT_STRINGS = ["1", "true", "[]", "{}", "2026-01-01"]
 ADDRESSES = ["host", "host:", ":80", "host:65536", "host:-1", "host:x", "host:8²", "[]:80", "a:1 "]
