@@ -18,6 +18,7 @@ import numpy as np
 from fuzz.target import CORPUS, scratch
 from fuzz.targets import bodies, browsers, channels, state
 from secformer.models.data.batch import Batch, Row, blind_batch
+from secformer.models.data.saved_tokenizer import FACTS
 from secformer.models.families.folder import ModelFolder
 from secformer.models.ranges.profile import measure
 from secformer.models.run.provisioning import write_shares
@@ -118,6 +119,7 @@ def of_model(folder: Path) -> None:
     put("description", public.to_json().encode())
     put("share-file", *((folder / "shares" / f"party{rank}.safetensors").read_bytes() for rank in (0, 1)))
     put("tables", (folder / "shares" / CLIENT_FOLDER / FILE).read_bytes())
+    put("tokenizer-facts", (folder / "shares" / CLIENT_FOLDER / FACTS).read_bytes())
     put("checkpoint", (path / "model.safetensors").read_bytes())
     shutil.rmtree(CLIENT, ignore_errors=True)
     CLIENT.mkdir()

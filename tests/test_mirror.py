@@ -109,6 +109,7 @@ OTHERS: dict[str, str] = {
     "secformer/roles/test_served.py": "all roles together, as users meet them",
     "secformer/roles/test_served_fairness.py": "all roles, clients that ask too much and new certificates",
     "secformer/roles/test_served_faults.py": "all roles together, when something breaks",
+    "examples/test_notebooks.py": "the notebooks of examples/",
     "mpc/test_cheating_party.py": "what a party that deviates reads, outside the model",
     "mpc/test_device_messages.py": "messages of GPU arrays, between channels and streams",
     "mpc/test_faults.py": "whole runs that fail, at a party or on the line",

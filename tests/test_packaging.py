@@ -64,7 +64,7 @@ def test_every_import_is_declared() -> None:
     cfg = setup_cfg()
     declared = {line.split()[0] for line in cfg["options"]["install_requires"].strip().splitlines()}
     extras = [line.split()[0] for part in cfg["options.extras_require"].values() for line in part.strip().splitlines()]
-    optional = {name.split("-cuda")[0].replace("-", "_") for name in extras} | {"tokenizers"}
+    optional = {name.split("-cuda")[0].replace("-", "_") for name in extras}
     for name, path in modules().items():
         tops = {other.split(".")[0] for other in imports(path)} - set(sys.stdlib_module_names) - {"secformer"}
         assert tops <= declared | optional, f"{name} imports {sorted(tops - declared - optional)}"
