@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Sequence
 
 from secformer import __version__
-from secformer.commands import auditing, certify, generation, inference, query, serving, tasks, training
+from secformer.commands import auditing, certify, gateway, generation, inference, query, serving, tasks, training
 from secformer.commands.common import Commands
 from secformer.memory import keep_memory
 from secformer.mpc.errors import SecformerError
@@ -85,6 +85,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"secformer {__version__}")
     commands = Commands(parser)
-    for group in (inference, tasks, generation, training, certify, serving, query, auditing):
+    for group in (inference, tasks, generation, training, certify, serving, query, gateway, auditing):
         group.add(commands)
     return parser

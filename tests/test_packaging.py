@@ -25,7 +25,8 @@ def test_packages_are_the_folders_on_disk() -> None:
     declared = setup_cfg()["options"]["packages"].split()
     assert declared == list(package_dirs()), "packages and package_dir in setup.cfg list different packages"
     on_disk = {"secformer": "secformer", "secformer.commands": "secformer/commands",
-               "secformer.roles": "secformer/roles", "secformer.views": "secformer/views"}
+               "secformer.roles": "secformer/roles", "secformer.gateway": "secformer/gateway",
+               "secformer.views": "secformer/views"}
     for top in LINKS:
         for init in sorted((ROOT / top).rglob("__init__.py")):
             folder = init.parent.relative_to(ROOT)
