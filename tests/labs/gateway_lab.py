@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 from secformer import PlainModel
@@ -14,6 +15,9 @@ from secformer.gateway.cells import Cell
 from secformer.gateway.desk import Desk
 from secformer.gateway.server import GatewayServer, Port
 from secformer.models.data.tokenizer import Texts
+from secformer.models.families.folder import ModelFolder
+from secformer.models.ranges.trained import plaintext
+from secformer.models.run.options import settings_of
 from secformer.models.run.output import SecureOutput
 from secformer.mpc.errors import ProtocolError
 
@@ -45,6 +49,13 @@ class Plain(PlainModel):
 
     def close(self) -> None:
         self.closed = True
+
+
+def plain(folder: Path, **settings: Any) -> Plain:
+    """A folder with exact functions, which needs no range profile and checks nothing."""
+    own = ModelFolder(folder)
+    return Plain(own, plaintext(own.architecture.spec), None,
+                 settings_of({"embedding": "client", "guard": "off"} | settings))
 
 
 @dataclass(frozen=True)
