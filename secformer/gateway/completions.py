@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,7 +119,7 @@ def _usage(found: list[Generated]) -> dict[str, int]:
 
 def completion(fields: Fields, desk: Desk) -> Order:
     """The order of a request for completions. Raises Refusal; ModelError where the model writes no text; InputError."""
-    prompts: list[Prompt] = _prompts(fields)
+    prompts: list[Prompt] = prompts_of(fields)
     most = fields.whole("max_tokens", 1, default=USUAL)
     fields.neutral({"best_of": (1,), "echo": (False,), "suffix": ("",), "logprobs": ()})
     return _order(COMPLETION, fields, desk, prompts, most)
@@ -136,7 +136,7 @@ def chat(fields: Fields, desk: Desk) -> Order:
 
 
 def _order(form: Form, fields: Fields, desk: Desk, prompts: list[Prompt], most: int | None) -> Order:
-    options = _options(fields)
+    options = options_of(fields)
     stream, usage = fields.flag("stream"), _usage_wanted(fields)
     fields.neutral(NEITHER)
     fields.end()
@@ -146,12 +146,14 @@ def _order(form: Form, fields: Fields, desk: Desk, prompts: list[Prompt], most: 
     context, found = desk.tokenizer.inputs.context, []
     for prompt in prompts:
         with desk.reading:
+            if isinstance(prompt, Mapping):
+                desk.tokenizer.require_own([prompt["input_ids"]])
             ids = render(desk.tokenizer, prompt, 1 if most is None else most).ids
         found.append((ids, Options(**options, max_new_tokens=context - len(ids) if most is None else most)))
     return Order(form, desk, tuple(ids for ids, _ in found), tuple(each for _, each in found), stream, usage)
 
 
-def _options(fields: Fields) -> Options:
+def options_of(fields: Fields) -> Options:
     """How tokens are chosen: as in OpenAI's interface, sampled at temperature 1 from all tokens unless the caller says
     otherwise."""
     options = Options(temperature=fields.number("temperature", 0, HOTTEST, 1.0), seed=fields.whole("seed", 0),
@@ -179,7 +181,7 @@ def _usage_wanted(fields: Fields) -> bool:
     return bool(given.get("include_usage", False))
 
 
-def _prompts(fields: Fields) -> list[Prompt]:
+def prompts_of(fields: Fields) -> list[Prompt]:
     found = fields.inputs("prompt")
     prompts: list[Prompt] = [{"input_ids": ids} for ids in found["input_ids"]] if isinstance(found, dict) else [*found]
     return prompts if len(prompts) <= PROMPTS else wrong("prompt", f"at most {PROMPTS} prompts")

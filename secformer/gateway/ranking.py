@@ -13,7 +13,7 @@ from secformer.roles.halves import fresh_id
 
 def rerank(fields: Fields, desk: Desk, visit: Visit) -> dict[str, Any]:
     """The documents, best first. Raises Refusal, and as `Visit`."""
-    query, documents = fields.text("query"), _documents(fields)
+    query, documents = fields.text("query"), documents_of(fields)
     most, back = fields.whole("top_n", 1), fields.flag("return_documents")
     fields.neutral({"max_chunks_per_doc": (), "max_tokens_per_doc": (), "rank_fields": (), "priority": (0,),
                     "truncation": (), "overlap_tokens": ()})
@@ -27,7 +27,7 @@ def rerank(fields: Fields, desk: Desk, visit: Visit) -> dict[str, Any]:
     }
 
 
-def _documents(fields: Fields) -> list[str]:
+def documents_of(fields: Fields) -> list[str]:
     given = fields.needed("documents")
     if not isinstance(given, list) or not 0 < len(given) <= MOST:
         wrong("documents", f"a list of 1 to {MOST} documents")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import CancelledError
 
 from secformer.gateway.desk import Desk, Job
@@ -46,6 +47,8 @@ class Visit(Helpers):
         if self._left:
             raise Gone
         with self._desk.reading:
+            if isinstance(texts, Mapping):
+                self.tokenizer.require_own(texts["input_ids"])
             return self.tokenizer.read(texts, truncation=self._desk.cells[0].truncation)
 
     def leave(self) -> None:

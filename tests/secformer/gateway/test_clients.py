@@ -246,6 +246,17 @@ def test_a_party_that_dies_and_comes_back(served: Served) -> None:
     right([each["embedding"] for each in json.loads(text)["data"]], served.wanted[:2])
 
 
+def test_the_manual_s_examples(served: Served, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (root / "docs/gateway.md").read_text("utf-8")
+    for package, source in zip(("openai", "langchain_openai"), re.findall(r"```python\n(.*?)```", page, re.DOTALL),
+                               strict=True):
+        pytest.importorskip(package)
+        own = source.replace("http://127.0.0.1:8000/v1", served.url).replace("not needed on loopback", KEY)
+        assert own.count(served.url) == own.count(KEY) == 1 and f"from {package} import" in own
+        exec(compile(own, "gateway.md", "exec"), {"__name__": "manual"})
+        assert capsys.readouterr().out.startswith("12\n")
+
+
 def test_a_client_of_our_own_says_the_same(served: Served) -> None:
     with connect(served.embedder.settings("client")) as model:
         right(model.embed(TEXTS), served.wanted)

@@ -133,6 +133,14 @@ def test_texts_that_the_model_cannot_take(served: GatewayServer) -> None:
     refused(answer, 400, "invalid_value", says="input_ids must lie in 0..38 for this model; got 2..9999")
 
 
+def test_token_ids_of_another_tokenizer_are_refused(served: GatewayServer) -> None:
+    """As langchain's OpenAIEmbeddings sends them by default: without [CLS] and [SEP], and with ids of other words."""
+    for path, model in (("/v1/embeddings", "embedder"), ("/v1/classify", "labels")):
+        for ids in ([15, 19], [[2, 9, 3], [9, 3]], [[2, 9]]):
+            refused(said(served, path, {"model": model, "input": ids}), 400, "invalid_value",
+                    says="must be those of this model's own tokenizer, with the ids [2, 3]")
+
+
 # ---- ranking and labels ----------------------------------------------------------------------------------------------
 
 
