@@ -92,7 +92,7 @@ def claims(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return of
 
 
-@examples(30)
+@examples(15)
 @given(seed=st.integers(0, 10**6), layer=st.integers(0, 1), role=st.sampled_from([*ROLES, "word_embeddings"]),
        octaves=st.floats(-2.0, 9.0))
 def test_no_unmarked_answer_is_far_off(seed: int, layer: int, role: str, octaves: float, claims: Any,
