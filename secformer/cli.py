@@ -58,7 +58,7 @@ def _complain(message: str, debug: bool) -> None:
 _ABOUT = """\
 Runs Transformer models on secret texts with secret weights. Two servers compute on additive shares; a dealer, which
 sees no data, supplies randomness. With the recipe `faithful`, the answers match the plaintext model's up to a small
-error of approximation and rounding. The commands `init` to `query` are for separate servers, and `embed` to `score`
+error of approximation and rounding. The commands `init` to `gateway` are for separate servers, and `embed` to `score`
 can ask such servers. Wherever another command computes securely, it runs the three roles in this process, each with its
 own data, and prints the cost of the protocol.
 """

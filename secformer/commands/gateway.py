@@ -26,14 +26,16 @@ def gateway(args: argparse.Namespace) -> None:
     from secformer.gateway.desk import desks_of
     from secformer.gateway.server import GatewayServer, Port
     from secformer.mpc.net.tcp import split_address
+    from secformer.roles.descriptors import raise_limit
     from secformer.roles.logs import log_to_stderr
     from secformer.roles.signals import wait_for_signal
 
     port = Port(split_address(args.listen), certificate=args.certificate, key=args.key, api_key=api_key)
     log_to_stderr("gateway", args.log_level)
+    raise_limit()
     with GatewayServer(port, desks_of(named)) as server:
         Console(stderr=True).print(f"{server.about} Ctrl-C ends it.", soft_wrap=True, highlight=False)
-        wait_for_signal()
+        wait_for_signal(server.require_running)
 
 
 def _named(given: str) -> tuple[str, str]:

@@ -52,9 +52,9 @@ class Job:
 class Desk:
     """One model and its cells. Each cell has a thread that asks it. Thread-safe.
 
-    name    what callers call the model
-    made    when the desk was opened, in seconds since 1970
-    reading held while the tokenizer is used, which is not thread-safe
+    name     what callers call the model
+    made     when the desk was opened, in seconds since 1970
+    reading  held while the tokenizer is used, which is not thread-safe
     """
 
     def __init__(self, name: str, cells: Sequence[Cell]):

@@ -35,6 +35,10 @@ class Refusal(Exception):
         super().__init__(message)
         self.status, self.code, self.param, self.after = status, code, param, after
 
+    def without(self, secret: str, instead: str) -> Refusal:
+        """The same, with other words for some of its message's."""
+        return Refusal(self.status, self.code, str(self).replace(secret, instead), param=self.param, after=self.after)
+
     @property
     def body(self) -> dict[str, Any]:
         """The body of the answer."""

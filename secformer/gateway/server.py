@@ -19,7 +19,7 @@ from uvicorn import Config
 from secformer.gateway.desk import Desk
 from secformer.gateway.refusals import RETRY_AFTER, Refusal
 from secformer.gateway.web import REQUESTS, Gateway
-from secformer.mpc.errors import SettingsError
+from secformer.mpc.errors import ProtocolError, SettingsError
 from secformer.mpc.net.door import Refused
 from secformer.mpc.net.places import Place, Places, site
 from secformer.mpc.net.tcp import Socket, listening
@@ -151,6 +151,11 @@ class GatewayServer:
     def about(self) -> str:
         """One line for the terminal."""
         return f"The gateway serves {', '.join(self._gateway.desks)} at {self.url}."
+
+    def require_running(self) -> None:
+        """Raises ProtocolError if it has ended by itself."""
+        if not self._thread.is_alive():
+            raise ProtocolError("the gateway has ended by itself; its log says why")
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:

@@ -31,6 +31,7 @@ from secformer.mpc.errors import SecformerError, SettingsError
 
 REQUESTS = 256         # at the same time: each may hold a thread
 MAX_BODY = 1 << 23     # bytes
+OPEN = ("/healthz", "/readyz")  # paths that need no key
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # names of this machine for programs that run on it
 Task = Callable[[Fields, Desk, Visit], dict[str, Any]]
 Ordering = Callable[[Fields, Desk], Order]
@@ -85,7 +86,7 @@ class Gateway:
             await _refused(refusal)(scope, receive, noting)
         finally:
             self._here -= 1
-            path = request.url.path if request.url.path in self._paths else "other"
+            path = scope["path"] if scope["path"] in self._paths else "other"
             log.info("request", extra={"fields": {"path": path, "status": status or "caller left",
                                                   "seconds": round(time.monotonic() - began, 3)}})
 
@@ -93,7 +94,7 @@ class Gateway:
         """Raises Refusal for a request that may not come in."""
         if self._local and self._key is None and _host(request.headers.get("host", "")) not in LOOPBACK:
             raise Refusal(403, "wrong_host", f"this gateway answers to {', '.join(LOOPBACK)} only")
-        if not request.url.path.startswith("/v"):
+        if request.scope["path"] in OPEN:  # not its URL, which is made of what the Host header says
             return
         if self._key is not None and not hmac.compare_digest(_shown(request).encode(), self._key):
             raise Refusal(401, "invalid_api_key", "this gateway needs its API key, as Authorization: Bearer KEY")
@@ -179,7 +180,10 @@ class Gateway:
             known = isinstance(error, SecformerError)
             log.error("request failed", exc_info=None if known else error,
                       extra={"fields": {"kind": type(error).__name__} | ({"problem": str(error)} if known else {})})
-        return refusal_of(error)
+        refusal = refusal_of(error)
+        for desk in self.desks.values():  # where models lie on this machine is not for callers
+            refusal = refusal.without(str(desk.tokenizer.folder), f"{desk.name}'s folder")
+        return refusal
 
     def _desk(self, fields: Fields) -> Desk:
         name = fields.text("model")

@@ -283,6 +283,11 @@ def test_an_answer_may_fill_the_context(served: GatewayServer) -> None:
             says=f"this model's context holds {CONTEXT}")
 
 
+def test_where_models_lie_is_not_told(served: GatewayServer, models: dict[str, Plain]) -> None:
+    body = CHAT | {"messages": [{"role": "narrator", "content": "a"}]}
+    refused(said(served, "/v1/chat/completions", body), 400, "invalid_value", says="the chat template in chat's folder")
+
+
 @pytest.mark.parametrize(("more", "param"), [
     ({"tools": [{"type": "function"}]}, "tools"), ({"tool_choice": "required"}, "tool_choice"),
     ({"functions": [{}]}, "functions"), ({"response_format": {"type": "json_object"}}, "response_format"),
@@ -416,6 +421,8 @@ def test_the_api_key(models: dict[str, Plain]) -> None:
                 answer = said(server, path, body, headers=headers)
                 refused(answer, 401, "invalid_api_key")
                 assert answer.headers["www-authenticate"] == "Bearer"
+        trick = {"Host": "127.0.0.1/healthz?"}  # a URL made of this header has another path
+        refused(said(server, "/v1/models", headers=trick), 401, "invalid_api_key")
         shown = {"Authorization": f"bearer {KEY}", "Host": "my.proxy"}
         assert said(server, "/v1/models", headers=shown).status == 200
         assert said(server, "/healthz").status == said(server, "/readyz").status == 200
