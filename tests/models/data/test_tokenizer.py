@@ -196,3 +196,28 @@ def test_chat_templates(tokenizer: Tokenizer, tmp_path: Path) -> None:
     found.folder.joinpath("tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}', "utf-8")
     found.folder.joinpath("chat_template.jinja").write_text("{{ messages[0].content }}!", "utf-8")
     assert Tokenizer(found.folder, found.inputs).chat([{"role": "user", "content": "a"}]) == "a!"
+
+
+def test_what_was_read_before_stays(tokenizer: Tokenizer) -> None:
+    """Also behind a public prefix, which is left out once."""
+    read = tokenizer.read(["a cat", "dog"])
+    assert tokenizer.read(read) is read and tokenizer.rows(read, truncation=True) == read.rows
+    twice = replace(tokenizer.inputs, before=(2, 6))
+    prefixed = Tokenizer(tokenizer.folder, twice)
+    (row,) = prefixed.read(prefixed.read({"input_ids": [2, 6, 2, 6, 7]})).rows
+    assert row.ids.tolist() == [2, 6, 7]
+
+
+def test_ids_of_another_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """They lack the tokens that stand around every text; a tokenizer that puts none there cannot tell."""
+    tokenizer.require_own([ids("[CLS]", "cat", "[SEP]"), ids("[CLS]", "[SEP]")])
+    for other in (ids("cat"), ids("[CLS]", "cat"), ids("cat", "[SEP]")):
+        with pytest.raises(InputError, match=r"text 1: token ids must be those of this model's own tokenizer, with the "
+                                             r"ids \[2, 3\]"):
+            tokenizer.require_own([ids("[CLS]", "cat", "[SEP]"), other])
+    byte_tokenizer(tmp_path / "none").require_own([[7], [9, 8]])
+    begins = byte_tokenizer(tmp_path / "begins", template=None, start=True)
+    begins.require_own([[1, 9]])
+    with pytest.raises(InputError, match="text 0"):
+        begins.require_own([[9, 8]])
+    Tokenizer(tmp_path, tokenizer.inputs).require_own([[9]])  # a folder without a tokenizer takes ids alone

@@ -27,7 +27,6 @@ from gateway_lab import KEY
 from roles_lab import logged, until
 from tiny_chat_lab import MESSAGES, measured_chat
 
-from secformer import connect
 from secformer.models.families.folder import ModelFolder
 from secformer.models.ranges.profile import FILE, measure
 from secformer.models.run.generate import Generated
@@ -255,8 +254,3 @@ def test_the_manual_s_examples(served: Served, root: Path, capsys: pytest.Captur
         assert own.count(served.url) == own.count(KEY) == 1 and f"from {package} import" in own
         exec(compile(own, "gateway.md", "exec"), {"__name__": "manual"})
         assert capsys.readouterr().out.startswith("12\n")
-
-
-def test_a_client_of_our_own_says_the_same(served: Served) -> None:
-    with connect(served.embedder.settings("client")) as model:
-        right(model.embed(TEXTS), served.wanted)
