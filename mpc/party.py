@@ -67,7 +67,7 @@ class Party:
 
         Returns flat uint64 arrays reduced mod 2^bits. What is given must be masked by a fresh uniform mask of
         `bits` bits (or come to be, as `Sealing` says): that is the caller's proof obligation, and nothing else may be
-        opened, but for what is 0 unless a client cheats (see `ops/unit_rows`).
+        opened, but for the words of a coin, and tags that the other party can make by itself (see `ops/zero`).
         """
         mine = self.kernels.seal(items)
         with self.kernels.backend.reading(self._exchange(verb, items, mine)) as theirs:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -175,13 +175,20 @@ class Primitives(ABC):
 
     # ---- clients' rows
 
-    def _sketches(self, x: Share, spans: Sequence[tuple[int, int]], count: int) -> Data:
-        """Random sketches of rows (see `ops/unit_rows`). Raises SettingsError in a session that shares nothing."""
-        raise SettingsError(f"a {type(self).__name__} gets plain rows, which need no check; check shares")
+    def _toss(self) -> Any:
+        """A coin of both parties (see `ops/coin`)."""
+        self._nothing_shared()
 
-    def _shown(self, x: Share) -> Any:
-        """Opens to both parties what is 0 if nobody cheats."""
-        raise SettingsError(f"a {type(self).__name__} shares nothing, so there is nothing to open")
+    def _sketches(self, x: Share, spans: Sequence[tuple[int, int]], count: int, coin: Any) -> Data:
+        """Random sketches of rows (see `ops/unit_rows`)."""
+        self._nothing_shared()
+
+    def _whether_zero(self, x: Share, coin: Any) -> Any:
+        """Words that are 0 if x is, in whole words (see `ops/zero`)."""
+        self._nothing_shared()
+
+    def _nothing_shared(self) -> NoReturn:
+        raise SettingsError(f"a {type(self).__name__} gets plain rows, which need no check; check shares")
 
     # ---- guards (see `guarding`); every verb does what its check asks for, if it has one
 

@@ -73,6 +73,7 @@ HELD: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("mpc/dealer/service.py", ("mpc/dealer/test_kinds.py", "mpc/dealer/test_source.py"), "the other end of a source"),
     ("mpc/ops/book.py", ("mpc/dealer/test_plan_json.py", "mpc/sessions/test_twin_and_recorder.py"),
      "series agreed on, by roles and by the recorder"),
+    ("mpc/ops/coin.py", ("mpc/test_guarding.py", "mpc/test_unit_rows.py"), "by the verbs that toss it"),
     ("mpc/ops/compare.py", ("mpc/ops/test_comparison.py",), "by its verbs"),
     ("mpc/ops/guard.py", ("mpc/test_guarding.py",), "a party's side of a guarded program"),
     ("mpc/ops/linear.py", ("mpc/ops/test_products.py",), "by its verbs"),

@@ -21,7 +21,7 @@ from secformer.mpc.dealer.kinds import (
     WeightMask,
     Witness,
 )
-from secformer.mpc.dealer.products import Hadamard, MatMul
+from secformer.mpc.dealer.products import Hadamard, MatMul, UnknownFactor
 from secformer.mpc.dealer.thresholds import Empty, Reached
 from secformer.mpc.errors import Desync
 from secformer.mpc.net.notes import text, whole
@@ -35,7 +35,7 @@ MOST_WORDS = 1 << 34   # of a field
 NARROW = frozenset({"bits", "window", "width", "period_bits", "frac", "spare", "segments", "lifts"})
 KINDS: dict[str, type[Kind]] = {
     cls.__name__: cls for cls in (Hadamard, MatMul, Lift, SeriesMask, ExpMask, Less, Relu, Reached, Empty, WeightMask,
-                                  Witness, Coin)
+                                  Witness, Coin, UnknownFactor)
 }
 
 

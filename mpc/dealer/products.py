@@ -227,6 +227,31 @@ class MatMul(Bilinear):
         return kernels.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False), width)
 
 
+@dataclass(frozen=True)
+class UnknownFactor(Kind):
+    """A matrix (rows, columns) that nobody knows, and a mask of a row of words that is multiplied by it. Only that row
+    is opened, so the matrix serves like a product's mask.
+
+    Law: product = mask @ factor mod 2^64.
+    """
+
+    rows: int
+    columns: int
+
+    def fields(self) -> Iterator[Field]:
+        yield Field("mask", self.rows, WORD_BITS)
+        yield Field("factor", self.rows * self.columns, WORD_BITS)
+        yield Field("product", self.columns, WORD_BITS, derived=True)
+
+    def correlate(self, masks: Values, kernels: Kernels, standing: Standing) -> Iterator[Array]:
+        factor = masks["factor"].reshape(self.rows, self.columns)
+        yield kernels.matmul(masks["mask"].reshape(1, -1), factor).reshape(-1)
+
+    @property
+    def opened(self) -> int:
+        return 8 * self.rows
+
+
 def _columns(standing: Standing, weight: int | tuple[int, ...]) -> Array:
     """A weight's standing mask, or some columns of it, or these transposed."""
     if isinstance(weight, int):

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.dealer.correlations import Material
-from secformer.mpc.dealer.kinds import Coin, Guards, Witness, together
+from secformer.mpc.dealer.kinds import Guards, Witness, together
 from secformer.mpc.guards import Check, Texts, texts_of
+from secformer.mpc.ops.coin import toss
 from secformer.mpc.party import Party
-from secformer.mpc.prg import SEED_BYTES, Stream
 from secformer.mpc.shares import Share
 
 ROOM = 1 << 15  # words that are kept ready for what places say
@@ -32,9 +32,7 @@ class Watch:
 
     def __init__(self, party: Party, texts: Texts, count: int):
         self._party, self._texts, self._count = party, texts, count
-        material = party.take(Coin(SEED_BYTES // 8))
-        (words,) = party.open("coin", [(material.draw("mask"), 64)])                                    # 1
-        self._weights = Stream.under(words, party.kernels)
+        self._weights = toss(party)                                                                     # 1
         self._places: list[np.ndarray] = []  # the text of each row
         self._found: list[Any] = []          # what the rows said, in few arrays
         self._used = 0                       # of the last of these

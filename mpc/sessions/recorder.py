@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.dealer.comparisons import Less, Relu
-from secformer.mpc.dealer.kinds import CHUNK, Coin, Kind, WeightMask
+from secformer.mpc.dealer.kinds import CHUNK, Kind, WeightMask
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.products import Bilinear, Hadamard, MatMul
 from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint, encode
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts
-from secformer.mpc.ops import exponential, guard, linear, series, thresholds, truncate
-from secformer.mpc.prg import SEED_BYTES
+from secformer.mpc.ops import exponential, guard, linear, series, thresholds, truncate, zero
+from secformer.mpc.ops.coin import COIN
 from secformer.mpc.primitives import Levels, Threshold
 from secformer.mpc.rounds import Job
 from secformer.mpc.scales import Truncation
@@ -263,23 +263,26 @@ class PlanRecorder(Session):
         self._take(Relu(x.size, window, width, chunk=self._chunk, guards=guard.plain(check)))
         return self._made(x.shape)
 
-    def _sketches(self, x: Share, spans: Sequence[tuple[int, int]], count: int) -> Any:
+    def _toss(self) -> None:
+        self._take(COIN)
+
+    def _sketches(self, x: Share, spans: Sequence[tuple[int, int]], count: int, coin: Any) -> Any:
         self._note(tuple(spans), count)
         self._told("sketches", x, spans, count)
-        self._take(Coin(SEED_BYTES // 8))
         return self._made((len(spans), len(x), 3 * count + 1))
 
-    def _shown(self, x: Share) -> Any:
-        self._told("shown", x)
+    def _whether_zero(self, x: Share, coin: Any) -> Any:
+        self._told("zero", x)
+        self._take(zero.KIND)
         self._rounds += 1
-        self._bytes += 16 * x.size
-        return np.zeros(x.shape, np.uint64)
+        self._bytes += 2 * zero.TAG_BYTES
+        return np.zeros(zero.WORDS, np.uint64)
 
     def _watch(self, texts: Texts | None, count: int) -> None:
         self._count = count
         self._told("watch", texts, count)
         if texts is not None:
-            self._take(Coin(SEED_BYTES // 8))
+            self._take(COIN)
 
     def _witness(self, jobs: list[tuple[Share, Check]]) -> None:
         self._told("witness", jobs)

@@ -13,8 +13,9 @@ from secformer.mpc.fixed import decode, encode
 from secformer.mpc.functions import Exponential, Opening, Series
 from secformer.mpc.guards import Check, Texts
 from secformer.mpc.kernels.words import Dropped
-from secformer.mpc.ops import compare, exponential, guard, linear, series, thresholds, truncate, unit_rows
+from secformer.mpc.ops import coin, compare, exponential, guard, linear, series, thresholds, truncate, unit_rows, zero
 from secformer.mpc.party import Opens, Party
+from secformer.mpc.prg import Stream
 from secformer.mpc.primitives import Levels, Threshold
 from secformer.mpc.rounds import Job
 from secformer.mpc.scales import Truncation
@@ -171,12 +172,14 @@ class SecureSession(Session):
 
     # ---- clients' rows --------------------------------------------------------------------------------------------
 
-    def _sketches(self, x: Share, spans: Sequence[tuple[int, int]], count: int) -> Any:
-        return unit_rows.sketches(self.party, x.data, spans, count)
+    def _toss(self) -> Stream:
+        return coin.toss(self.party)
 
-    def _shown(self, x: Share) -> Any:
-        (words,) = self.party.open("zeros", [(x.data, x.width)])
-        return self.party.kernels.backend.fetched(words, lambda found: found.reshape(x.shape))
+    def _sketches(self, x: Share, spans: Sequence[tuple[int, int]], count: int, coin: Stream) -> Any:
+        return unit_rows.sketches(self.party, x.data, spans, count, coin)
+
+    def _whether_zero(self, x: Share, coin: Stream) -> Any:
+        return self.party.kernels.backend.fetched(zero.tell(self.party, x.data, coin), lambda words: words)
 
     # ---- guards ---------------------------------------------------------------------------------------------------
 

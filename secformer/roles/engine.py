@@ -284,7 +284,7 @@ class Engine:
         if session is not None:
             self.sessions.done(session)
         results = dict(ran.results)
-        if np.any(results.pop(CHECK, 0)):  # both parties have opened the same words
+        if np.any(results.pop(CHECK, 0)):  # the other party refuses, too, unless it deviates
             return self._reject(work)
         told = Ran(self._opened, taken.run, work.key.name, work.plan.digest, started - job.came - work.material,
                    work.material, time.monotonic() - started)
@@ -303,7 +303,8 @@ class Engine:
         log.warning("rows refused", extra={"fields": {"request": work.taken.request, "client": job.client,
                                                       "run": work.taken.run}})
         self.refused(job, problem)
-        job.done.set_exception(InputError(f"{problem}; share token ids with this version's client"))
+        job.done.set_exception(InputError(f"{problem}; share token ids with this version's client. If you did, a "
+                                          f"party may be cheating: tell both operators"))
 
     def _words(self, job: Job, batch: Batch) -> Any:
         half = job.half

@@ -28,10 +28,12 @@ such pairs were met. All follow from what one party holds already:
 4. A public number c enters a product as the shares c and 0, such as the first guess of an iteration; a share that is
    multiplied by a public even number ends with zeros. Then an opening without the own mask is the message that came,
    plus something public. Views of recipes, and of secrets that one party holds alone, leave these words out.
-5. A sketch <r, x> of a share, with public r, is even where all entries of r are. So unit rows here have many columns.
+5. The halves of a digest have 32 bits and are equal at both parties, so a digest's opening without the own mask is the
+   message that came, minus what the receiver knows. It is left out, as for coins and tags, which have no mask.
+6. A sketch <r, x> of a share, with public r, is even where all entries of r are. So unit rows here have many columns.
 
-What a check of unit rows opens is 0 for unit rows. Then the message is minus the party's own words, which is no news;
-`Watcher.open` makes sure of this, and leaves it out of the view.
+The tag that a party receives at the end of a check of unit rows is no news: it follows from the party's own key. It
+stands in the view as every message does.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ from secformer.mpc.simulate import World
 N = 4096  # samples of a run
 VALUES = (0.0, ULP, 31.0, ULP - 31.0)  # which secret it is: two bits
 SECRETS = 2
+ALIKE = ("coin", "digest", "tag")  # what is opened without a mask, or whose operand both parties know
 Program = Callable[..., Any]
 Spoil = Callable[[int, Kind, str, np.ndarray], np.ndarray]  # rank, kind, field, words -> words: a mistake, on purpose
 
@@ -111,7 +114,7 @@ class View:
             if words.size % N:
                 self.few.append(name)
             else:
-                self.parts.append(Part(name, words.reshape(-1, N), bits, combined=True))
+                self.parts.append(Part(name, words.reshape(N, -1).T, bits, combined=True))  # by sample, if pieces are
         self.small.clear()
 
     def without_guesses(self) -> View:
@@ -209,16 +212,13 @@ class Watcher:
         for number, ((mine, bits), u) in enumerate(zip(items, opened, strict=True)):
             size = mine.size * -(-bits // 8)
             received, start = wire_words(payload[start : start + size], bits), start + size
-            if verb == "zeros":
-                assert not u.any(), "unit rows were found to be none"
-                continue
             if bits < 64 and (received >> np.uint64(bits)).any():
                 raise AssertionError(f"{verb} {number}: bits above the opened {bits} travel")
             group = self._recent[-1].group if self._recent else -1
             name, planes = f"{verb} {number}", max(1, mine.size // N) if verb == "count" else 1
             self._view.add(f"{name}: received", received, bits, planes, group=group)
             self._view.add(f"{name}: opened", u, bits, planes, combined=True, opened=True)
-            for guess in self._without_own_mask(mine, bits, np.array(u), xor) if verb != "coin" else ():
+            for guess in self._without_own_mask(mine, bits, np.array(u), xor) if verb not in ALIKE else ():
                 self._view.add(f"{name}: without own mask", guess, bits, planes, combined=True)
         assert start == payload.size
         return opened

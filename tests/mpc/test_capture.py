@@ -78,6 +78,20 @@ def test_nothing_is_recorded_unless_asked(host_modules: HostModules, mode: str) 
     assert not xp.gpu.graphs
 
 
+def test_a_check_of_rows_is_recorded_and_refuses_rows_in_a_later_run(host_modules: HostModules) -> None:
+    def checked(s: Any, given: Given) -> Any:
+        return s.unit_rows(s.accept(given.words(), frac=0, operand=True), ((0, 3),))
+
+    xp, world = world_on(host_modules)
+    script = world.script(checked, Given(ghost((2, 3))))
+    mask = np.random.default_rng(1).integers(0, 2**64, (2, 3), dtype=np.uint64)
+    for run, rows in enumerate(([[0, 1, 0], [1, 0, 0]], [[0, 0, 1]] * 2, [[0, 1, 0], [1, 1, 0]], [[1, 0, 0]] * 2)):
+        words = np.array(rows, dtype=np.uint64)
+        found = world.run(checked, Given(words - mask), Given(mask), script=script).results
+        assert [bool(each.any()) for each in found] == [run == 2] * 2
+    assert sum(graph.launches for graph in xp.gpu.graphs) == 3 and not world.notes
+
+
 def test_an_unknown_mode() -> None:
     with pytest.raises(SettingsError, match="graph must be one of auto, off; got 'on'"):
         World(backend="numpy", graph="on")

@@ -14,7 +14,7 @@ from mpc_lab import ULP, Sent, examples, run, tapped
 from secformer.mpc.dealer.comparisons import Comparison, Less, Relu
 from secformer.mpc.dealer.kinds import Coin, ExpMask, Kind, Lift, SeriesMask, WeightMask, Witness
 from secformer.mpc.dealer.plan import KINDS
-from secformer.mpc.dealer.products import Hadamard, MatMul
+from secformer.mpc.dealer.products import Hadamard, MatMul, UnknownFactor
 from secformer.mpc.dealer.thresholds import Empty, Reached
 from secformer.mpc.functions import Exponential, Series
 from secformer.mpc.meter import Meter
@@ -84,7 +84,7 @@ ALONE: dict[type[Kind], Any] = {
     Lift: lambda s, x: s.settle(x * 0.3)[0],
     WeightMask: lambda s, x: [s.open_weight(x.data.reshape(1, N)), x][1],
 }
-RIDING = (Coin, Witness)  # no verb's: weighed in test_guarding
+RIDING = (Coin, Witness, UnknownFactor)  # no verb's: weighed in test_guarding and ops/test_zero
 PAIRED = (Reached, Empty)  # one verb's, one after the other: weighed in ops/test_thresholds
 
 

@@ -38,7 +38,7 @@ from secformer.mpc.dealer.kinds import (
     together,
 )
 from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.dealer.products import Hadamard, MatMul
+from secformer.mpc.dealer.products import Hadamard, MatMul, UnknownFactor
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.thresholds import Empty, Reached
 from secformer.mpc.errors import ProtocolError
@@ -79,6 +79,11 @@ def witness_law(kind: Witness, values: Values, weights: Weights) -> None:
 
 def coin_law(kind: Coin, values: Values, weights: Weights) -> None:
     assert values["mask"].size == kind.count
+
+
+def unknown_factor_law(kind: UnknownFactor, values: Values, weights: Weights) -> None:
+    expected = values["mask"].astype(object) @ values["factor"].astype(object).reshape(kind.rows, kind.columns)
+    np.testing.assert_array_equal(values["product"], words_of(expected))
 
 
 def matmul_law(kind: MatMul, values: Values, weights: Weights) -> None:
@@ -292,6 +297,7 @@ LAWS: dict[type, Callable[..., None]] = {
     WeightMask: weight_law,
     Witness: witness_law,
     Coin: coin_law,
+    UnknownFactor: unknown_factor_law,
 }
 GUARDS = ((2, 5, 90), (10, 300, 20_000))  # shift, low, span: rings of 2^8 and 2^16
 
@@ -434,6 +440,8 @@ PLANS: list[list[Kind]] = [
                                                        (200, 6, ((0, 61, 40),)), (5, 40, ())]],
     [Coin(4)],
     [Coin(0)],
+    [UnknownFactor(8, 4)],
+    [UnknownFactor(1, 3)],
     [Lift(40, 24, 64, GUARDS)],
     [Lift(9, 32, 32, GUARDS[:1])],
     [SeriesMask(30, 24, 3, 48, spare=2, guards=GUARDS)],

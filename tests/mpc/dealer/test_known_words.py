@@ -16,7 +16,7 @@ from mpc_lab import KERNELS, SEEDS, kernels_named
 from secformer.mpc.dealer.comparisons import Less, Relu
 from secformer.mpc.dealer.kinds import Coin, ExpMask, Kind, Lift, SeriesMask, WeightMask, Witness
 from secformer.mpc.dealer.plan import KINDS, Plan
-from secformer.mpc.dealer.products import Hadamard, MatMul
+from secformer.mpc.dealer.products import Hadamard, MatMul, UnknownFactor
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.dealer.thresholds import Empty, Reached
@@ -45,6 +45,7 @@ KNOWN: list[tuple[tuple[Kind, ...], str]] = [
     ((Empty(9, 8, 16, 3),), "08dd3d224641"),
     ((Witness(9, 24, GUARDS),), "68673570f618"),
     ((Coin(4),), "44d24ccaf744"),
+    ((UnknownFactor(8, 4),), "b4f635d834fe"),
 ]
 
 

@@ -96,7 +96,7 @@ def signed(facts: dict[str, Any]) -> dict[str, Any]:
     ["Less", 4, 14, 48, 2**40, 8192, []], ["ExpMask", 9, 24, 2**40, 1, 41, 8192, 0, []],
     ["ExpMask", 9, 24, 2, 1, 41, 8192, 0, []], ["SeriesMask", 2**33, 24, 8, 48, 20, 1, 0, []],
     ["SeriesMask", 9, 24, 8, 48, 20, 0, 0, []], ["Empty", 4, 3, 32, 2, 2**40, 8192], ["Lift", 3, 16, 48, [[1, 2]]],
-    ["Coin", 2**40],
+    ["Coin", 2**40], ["UnknownFactor", 8, -4], ["UnknownFactor", 2**20, 2**20],
 ])
 def test_a_plan_that_cannot_be_laid_out_is_refused_before_it_takes_memory(row: list[Any]) -> None:
     """Found by fuzzing: such plans were accepted, with a digest that fits, and the dealer failed later."""
