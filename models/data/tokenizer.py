@@ -83,21 +83,6 @@ class Tokenizer:
         with quiet("transformers"):
             return [int(i) for i in self._tokenizer()(text, verbose=False, add_special_tokens=special)["input_ids"]]
 
-    def require_own(self, ids: Sequence[Sequence[int]]) -> None:
-        """Raises InputError for a text of token ids without the tokens that this tokenizer puts around every text, such
-        as [CLS] and [SEP]. Ids of another model's tokenizer hardly ever have them; here they would mean other words.
-        Nothing is checked in a folder whose tokenizer cannot be opened: only ids made elsewhere can be given there."""
-        try:
-            around = self.tokens("")
-        except ModelError:
-            return
-        for i, each in enumerate(ids):
-            ends = [each[0] == around[0], each[-1] == around[-1]] if around and each else []
-            if ends and not (all(ends) if len(around) > 1 else any(ends)):
-                raise InputError(f"text {i}: token ids must be those of this model's own tokenizer, with the ids "
-                                 f"{around} that it puts around a text; these were made for another model, or without "
-                                 f"special tokens. Give the text itself, or tokenise it with this model's tokenizer")
-
     def generated(self, ids: Sequence[int]) -> str:
         """The text of generated tokens, without special ones. Spaces stay as they are, so that further tokens only add
         to it; a character of which some bytes are missing is U+FFFD."""

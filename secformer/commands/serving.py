@@ -97,9 +97,12 @@ def up(args: argparse.Namespace) -> None:
     new_folder(args.folder, "--folder")
     from rich.console import Console
 
+    from secformer.mpc.net.tcp import listening, split_address
     from secformer.roles.signals import term_is_interrupt
     from secformer.roles.trial import LocalRoles
 
+    if args.gateway is not None:  # a port that cannot be used is told before the model is provisioned
+        listening(split_address(f"127.0.0.1:{args.gateway}")).close()
     console = Console(stderr=True)
     term_is_interrupt()
     with ExitStack() as stack:

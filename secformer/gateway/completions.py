@@ -11,6 +11,7 @@ from typing import Any
 from secformer.gateway.desk import Desk
 from secformer.gateway.fields import Fields, wrong
 from secformer.gateway.messages import messages_of
+from secformer.gateway.token_ids import require_own
 from secformer.gateway.writing import write, written
 from secformer.models.generation.prompts import Prompt, render
 from secformer.models.generation.stops import End
@@ -147,7 +148,7 @@ def _order(form: Form, fields: Fields, desk: Desk, prompts: list[Prompt], most: 
     for prompt in prompts:
         with desk.reading:
             if isinstance(prompt, Mapping):
-                desk.tokenizer.require_own([prompt["input_ids"]])
+                require_own(desk.tokenizer, [prompt["input_ids"]])
             ids = render(desk.tokenizer, prompt, 1 if most is None else most).ids
         found.append((ids, Options(**options, max_new_tokens=context - len(ids) if most is None else most)))
     return Order(form, desk, tuple(ids for ids, _ in found), tuple(each for _, each in found), stream, usage)

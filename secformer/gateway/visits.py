@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 
 from secformer.gateway.desk import Desk, Job
 from secformer.gateway.refusals import Gone
+from secformer.gateway.token_ids import require_own
 from secformer.models.data.tokenizer import Reading, Texts
 from secformer.models.run.guard import refuse
 from secformer.models.run.helpers import Helpers
@@ -48,7 +49,7 @@ class Visit(Helpers):
             raise Gone
         with self._desk.reading:
             if isinstance(texts, Mapping):
-                self.tokenizer.require_own(texts["input_ids"])
+                require_own(self.tokenizer, texts["input_ids"])
             return self.tokenizer.read(texts, truncation=self._desk.cells[0].truncation)
 
     def leave(self) -> None:

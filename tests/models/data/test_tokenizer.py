@@ -206,18 +206,3 @@ def test_what_was_read_before_stays(tokenizer: Tokenizer) -> None:
     prefixed = Tokenizer(tokenizer.folder, twice)
     (row,) = prefixed.read(prefixed.read({"input_ids": [2, 6, 2, 6, 7]})).rows
     assert row.ids.tolist() == [2, 6, 7]
-
-
-def test_ids_of_another_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """They lack the tokens that stand around every text; a tokenizer that puts none there cannot tell."""
-    tokenizer.require_own([ids("[CLS]", "cat", "[SEP]"), ids("[CLS]", "[SEP]")])
-    for other in (ids("cat"), ids("[CLS]", "cat"), ids("cat", "[SEP]")):
-        with pytest.raises(InputError, match=r"text 1: token ids must be those of this model's own tokenizer, with the "
-                                             r"ids \[2, 3\]"):
-            tokenizer.require_own([ids("[CLS]", "cat", "[SEP]"), other])
-    byte_tokenizer(tmp_path / "none").require_own([[7], [9, 8]])
-    begins = byte_tokenizer(tmp_path / "begins", template=None, start=True)
-    begins.require_own([[1, 9]])
-    with pytest.raises(InputError, match="text 0"):
-        begins.require_own([[9, 8]])
-    Tokenizer(tmp_path, tokenizer.inputs).require_own([[9]])  # a folder without a tokenizer takes ids alone
