@@ -106,6 +106,15 @@ def messages() -> None:
         (b"200 OK", b"octet-stream", answer), (b"200 OK", b"json", digest), (b"503 No", b"json", problem))))
 
 
+def requests() -> None:
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "a"}]},
+            {"role": "assistant", "content": "b", "refusal": None}, {"role": "user", "content": "c"}]
+    put("gateway-bodies", {"model": "m", "input": "a"}, {"model": "m", "input": ["a", "b"]},
+        {"model": "m", "input": [[1, 2], [3]]}, {"model": "m", "documents": ["a", {"text": "b"}]},
+        {"model": "m", "prompt": [1, 2], "stop": ["a"], "temperature": 0.5, "top_p": 1, "seed": 3},
+        {"model": "m", "messages": chat, "temperature": 0, "top_k": 4, "repetition_penalty": 1.1, "stop": "a"})
+
+
 def of_model(folder: Path) -> None:
     """Examples about a tiny BERT, whose clients hold the tables, so that its files are small."""
     from checkpoints import write_checkpoint
@@ -226,6 +235,7 @@ def main() -> None:
     with scratch() as folder:
         notes()
         messages()
+        requests()
         of_model(folder / "of_model")
         of_roles(folder / "roles")
         of_browsers(folder / "browsers")

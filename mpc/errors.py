@@ -41,6 +41,10 @@ class InputError(SecformerError, ValueError):
     """Texts or token ids that the model cannot take."""
 
 
+class TooLong(InputError):
+    """A text of more tokens than the model takes."""
+
+
 class ProtocolError(SecformerError, RuntimeError):
     """The two parties, or a party and the dealer, no longer run one protocol."""
 

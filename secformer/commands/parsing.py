@@ -20,7 +20,7 @@ class CommandParser(argparse.ArgumentParser):
     """A parser that takes options and positionals in any order. Behind `--`, everything is a positional.
 
     An argument that begins with a dash is an option, unless it is `-` alone, a negative number, holds a space, or
-    stands behind `--`. Options must take no argument or exactly one.
+    stands behind `--`. Options take no argument, one, or a number that may be left out.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -58,7 +58,7 @@ class CommandParser(argparse.ArgumentParser):
                 positionals.append(arg)
                 continue
             options.append(arg)
-            if self._takes_one(arg) and waiting and waiting[-1] != ENDS and not self._is_option(waiting[-1]):
+            if waiting and waiting[-1] != ENDS and not self._is_option(waiting[-1]) and self._takes(arg, waiting[-1]):
                 options.append(waiting.pop())
         return options, positionals
 
@@ -67,10 +67,11 @@ class CommandParser(argparse.ArgumentParser):
             return False
         return bool(self._named(arg)) or not (" " in arg or _is_number(arg))
 
-    def _takes_one(self, arg: str) -> bool:
-        """Whether the next argument belongs to this option."""
+    def _takes(self, arg: str, behind: str) -> bool:
+        """Whether the argument behind this option belongs to it. An option that may stand alone takes numbers only."""
         named = self._named(arg)
-        return "=" not in arg and len(named) == 1 and named[0].nargs != 0
+        return "=" not in arg and len(named) == 1 and named[0].nargs != 0 and (
+            named[0].nargs != argparse.OPTIONAL or _is_number(behind))
 
     def _named(self, arg: str) -> list[argparse.Action]:
         """The options that an argument names: one, by its full name; several, where an abbreviation is ambiguous."""

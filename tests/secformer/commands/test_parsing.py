@@ -24,6 +24,15 @@ def parsed(*arguments: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in ("command", "usage")}
 
 
+def test_a_number_that_may_be_left_out() -> None:
+    """`--gateway` takes the port that stands behind it, and never the model."""
+    for given, port in ((["--gateway", "m"], 8000), (["m", "--gateway"], 8000), (["--gateway", "9000", "m"], 9000),
+                        (["m", "--gateway", "9000"], 9000), (["--gateway=9000", "m"], 9000), (["m"], None),
+                        (["m", "--gateway", "--folder", "f"], 8000)):
+        found = parsed("up", *given)
+        assert (found["model"], found["gateway"]) == ("m", port), given
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_order_says_the_same(command: str) -> None:
     """Each option may stand before, between and behind the positionals, which keep their order."""
@@ -77,11 +86,12 @@ def test_misuse_is_told_as_it_was_typed(arguments: list[str], says: str, capsys:
     assert f"usage: secformer {arguments[0]}" in told
 
 
-def test_every_option_takes_none_or_one_argument() -> None:
+def test_every_option_takes_none_or_one_argument_or_a_number_that_may_be_left_out() -> None:
     """What the parser counts on; a command that needs more must extend it."""
     for parser in secformer.cli._parser()._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]
         assert isinstance(parser, CommandParser)
-        odd = [a.option_strings for a in parser._actions if a.option_strings and a.nargs not in (None, 0)]
+        odd = [a.option_strings for a in parser._actions if a.option_strings and a.nargs not in (None, 0)
+               and (a.nargs, a.type) != ("?", int)]
         assert not odd
         typed = [a.dest for a in parser._actions if not a.option_strings and a.type is not None]
         assert not typed, "a positional with a type of its own would keep its mark"
