@@ -21,6 +21,7 @@ from secformer.commands import (
     gateway,
     generation,
     inference,
+    page,
     query,
     serving,
     tasks,
@@ -96,6 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"secformer {__version__}")
     commands = Commands(parser)
-    for group in (inference, tasks, generation, training, certify, serving, query, gateway, tokens, auditing):
+    for group in (inference, tasks, generation, training, certify, serving, query, gateway, page, tokens, auditing):
         group.add(commands)
     return parser

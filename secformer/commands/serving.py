@@ -17,8 +17,9 @@ from secformer.mpc.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
     from secformer.gateway.server import GatewayServer
+    from secformer.roles.trial import LocalRoles
 
-GATEWAY_PORT = 8000
+GATEWAY_PORT, PAGE_PORT, LAST_PORT = 8000, 8450, 65535
 NEEDED = ("starlette", "uvicorn", "h11", "prometheus_client")
 
 
@@ -93,29 +94,34 @@ def deal(args: argparse.Namespace) -> None:
 
 
 def up(args: argparse.Namespace) -> None:
+    if args.page is not None and not 1 <= args.page <= LAST_PORT:
+        args.usage(f"--page takes a port from 1 to {LAST_PORT}, got {args.page}")
     need_servers()
     new_folder(args.folder, "--folder")
     from rich.console import Console
 
     from secformer.mpc.net.tcp import listening, split_address
+    from secformer.page.serving import origins
     from secformer.roles.signals import term_is_interrupt
     from secformer.roles.trial import LocalRoles
 
     if args.gateway is not None:  # a port that cannot be used is told before the model is provisioned
         listening(split_address(f"127.0.0.1:{args.gateway}")).close()
-    console = Console(stderr=True)
+    console, allowed = Console(stderr=True), [] if args.page is None else origins(args.page)
     term_is_interrupt()
     with ExitStack() as stack:
         folder = Path(args.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="secformer-")))
         console.print("provisioning ...")
         try:
-            roles = stack.enter_context(LocalRoles(folder, args.model, recipe=args.recipe,
+            roles = stack.enter_context(LocalRoles(folder, args.model, recipe=args.recipe, origins=allowed,
                                                    untrained_recipe=args.untrained_recipe))
             roles.wait_ready(told=lambda reason: console.print(f"  {reason}", soft_wrap=True, highlight=False))
             told = ["All roles are up. In another terminal:",
                     f'  secformer query --settings {roles.settings("client")} "A sentence."']
             if args.gateway is not None:
                 told.append(stack.enter_context(_gateway(args, roles.settings("client"))).about)
+            if args.page is not None:
+                told += _page(stack, roles, args.page)
             for line in (*told, f"Logs are in {folder}. Ctrl-C stops all roles."):
                 console.print(line, soft_wrap=True, highlight=False)
             roles.watch(threading.Event())
@@ -133,6 +139,16 @@ def _gateway(args: argparse.Namespace, settings: Path) -> GatewayServer:
     port = Port(("127.0.0.1", args.gateway), api_key=arguments.api_key_of(None))
     log_to_stderr("gateway", "warning")
     return GatewayServer(port, desks_of([(Path(args.model).resolve().name, settings)]))
+
+
+def _page(stack: ExitStack, roles: LocalRoles, port: int) -> list[str]:
+    """Serves the page until `stack` is closed. What to do with it, in lines."""
+    from secformer.page.trial import browser_options, trial_page
+
+    url = stack.enter_context(trial_page(roles, port)).url
+    return [f"The page is at {url} . Its browser must accept the parties' temporary certificates, for example:",
+            f"  chromium --user-data-dir=$(mktemp -d) {' '.join(browser_options(roles))} {url}",
+            f"Or open {roles.url(0)} and {roles.url(1)} in your browser once, and accept each certificate."]
 
 
 # ---- how they are called ---------------------------------------------------------------------------------------------
@@ -181,6 +197,7 @@ examples:
   secformer up ./my-bert
   secformer up ./my-bert --folder ./kept          keep certificates, share files and logs in ./kept
   secformer up ./my-bert --gateway                and serve the API that applications already use, at port 8000
+  secformer up ./my-bert --page                   and serve the page for browsers, at port 8450
 """
 
 
@@ -224,3 +241,5 @@ def add(commands: Commands) -> None:
     p.add_argument("--folder", metavar="DIR", help="keep all files in this folder (default: a temporary folder)")
     p.add_argument("--gateway", nargs="?", type=int, const=GATEWAY_PORT, metavar="PORT",
                    help=f"also run the gateway, on this port of the loopback address (default {GATEWAY_PORT})")
+    p.add_argument("--page", nargs="?", type=int, const=PAGE_PORT, metavar="PORT",
+                   help=f"also serve the page for browsers, at this port of the loopback address (default {PAGE_PORT})")

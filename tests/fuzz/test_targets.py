@@ -28,6 +28,8 @@ NONE = {
     "models/distill/trim.py": "the config of a model folder that was opened before",
     "models/distill/resume.py": "its own training folder",
     "models/distill/tasks.py": "texts that the user trains on",
+    "secformer/page/files.py": "files of this package",
+    "secformer/page/trial.py": "certificates of roles that it started",
     "secformer/commands/files.py": "texts that the user gives",
     "secformer/page/tokenizing.py": "what the tokenizer of a model folder, opened before, writes",
     "secformer/roles/trial.py": "logs of processes that it started",

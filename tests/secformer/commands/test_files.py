@@ -33,6 +33,7 @@ READ = [  # an option whose file is read, in a command that is otherwise right; 
     *((name, MODEL, "--pairs", "{}") for name in ("embed", "classify", "entities", "fill-mask", "answer")),
     *((name, MODEL, "text", "text", "--profile", "{}")
       for name in ("embed", "rerank", "classify", "entities", "fill-mask", "answer")),
+    ("page", "new", "--settings", "{}"),
     ("generate", MODEL, "text", "--profile", "{}"), ("chat", MODEL, "--profile", "{}"),
     ("score", MODEL, "text", "--profile", "{}"),
     *(("gateway", "--settings", __file__, name, "{}") for name in ("--certificate", "--key", "--api-key-file")),
@@ -45,6 +46,7 @@ FOLDERS = [  # an option whose folder is read
 WRITTEN = [("compare", MODEL, "text", "--html", "{}"), ("profile", MODEL, "--texts", __file__, "--out", "{}")]
 MADE = [
     ("provision", MODEL, "--out", "{}"), ("up", MODEL, "--folder", "{}"), ("init", "{}"),
+    ("page", "{}", "--settings", __file__),
     ("finetune", MODEL, *OWN, "--train", __file__, "--dev", __file__, "--out", "{}"),
     ("distill", MODEL, *OWN, "--train", __file__, "--dev", __file__, "--out", "{}"),
 ]
