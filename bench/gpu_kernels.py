@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from secformer.mpc.kernels import Kernels
+from secformer.mpc.kernels.points import LEAF, PointKeys, depth
 from secformer.mpc.kernels.words import TERMS, Factor, Mask, Masked, Piece
+from secformer.mpc.points import keys_of
 from secformer.mpc.prg import Stream
 
 KEY, OTHER = bytes(range(32)), bytes(range(32, 64))
@@ -18,6 +21,7 @@ ENTRIES = 1 << (2 * BLOCKS - 1)
 CHACHA = 976 / 64          # 32-bit operations per byte: 80 quarter rounds of 12, and 16 additions, for 64 bytes
 TURN, HARMONIC = 40, 11    # float64 operations of a turn, and of a harmonic and its rounding
 GROWTH, ENTRY = 30, 3      # float64 operations of a power of e, and of scaling and rounding it
+VOCABULARY = 30_522        # words of a token's row
 THRESHOLDS = 6             # with which a value of eight bits is compared at once
 # shift, low, span: of an opening of 40 bits
 GUARDS = (17, 5 << 16, 3 << 20), (24, 9 << 20, 3 << 20), (34, 9 << 20, 3 << 20)
@@ -63,6 +67,8 @@ def cases() -> list[Case]:
         Case("correction, 48 bits", words("x"), lambda k, a, n: k.correction(KEY, a["x"], 48), 14, 6 * CHACHA,
              "numbers"),
         Case("correction of bytes", bytes_, lambda k, a, n: k.correction(KEY, a["x"], 8, True), 2, CHACHA, "numbers"),
+        Case("points, rows of 30,522 words", nothing, expanded, 8, 64 / LEAF * (2 + depth(VOCABULARY)) * CHACHA,
+             "numbers", 128 * VOCABULARY),
         Case("pack, 24 bits", words("x"), lambda k, a, n: k.pack(a["x"], 24), 11),
         Case("pack, 48 bits", words("x"), lambda k, a, n: k.pack(a["x"], 48), 14),
         Case("unpack, 48 bits", payload(48), lambda k, a, n: k.unpack(a["payload"], n, 48), 14),
@@ -122,6 +128,18 @@ def sealed(k: Kernels, a: Arrays, n: int) -> Any:
     if k.fuses:
         return k.seal([(stream.sealing(a["x"], 48, 9), 48)])
     return k.seal([(Masked(a["x"] + stream.words(n, 48) + np.uint64(9), a["x"]), 48)])
+
+
+def expanded(k: Kernels, a: Arrays, n: int) -> Any:
+    columns = min(n, VOCABULARY)
+    out = k.xp.empty((n // columns, columns), dtype=np.uint64)
+    k.points(_keys(n // columns, columns), out)
+    return out
+
+
+@cache
+def _keys(tokens: int, columns: int) -> PointKeys:
+    return keys_of(np.arange(tokens) * 7 % columns, columns, KEY)[1]
 
 
 def exponential(k: Kernels, a: Arrays, n: int) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 from fuzz.target import CORPUS, scratch
 from fuzz.targets import bodies, browsers, channels, state
 from secformer.models.data.batch import Batch, Row, blind_batch
+from secformer.models.data.saved_tokenizer import FACTS
 from secformer.models.families.folder import ModelFolder
 from secformer.models.ranges.profile import measure
 from secformer.models.run.provisioning import write_shares
@@ -105,6 +106,15 @@ def messages() -> None:
         (b"200 OK", b"octet-stream", answer), (b"200 OK", b"json", digest), (b"503 No", b"json", problem))))
 
 
+def requests() -> None:
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "a"}]},
+            {"role": "assistant", "content": "b", "refusal": None}, {"role": "user", "content": "c"}]
+    put("gateway-bodies", {"model": "m", "input": "a"}, {"model": "m", "input": ["a", "b"]},
+        {"model": "m", "input": [[1, 2], [3]]}, {"model": "m", "documents": ["a", {"text": "b"}]},
+        {"model": "m", "prompt": [1, 2], "stop": ["a"], "temperature": 0.5, "top_p": 1, "seed": 3},
+        {"model": "m", "messages": chat, "temperature": 0, "top_k": 4, "repetition_penalty": 1.1, "stop": "a"})
+
+
 def of_model(folder: Path) -> None:
     """Examples about a tiny BERT, whose clients hold the tables, so that its files are small."""
     from checkpoints import write_checkpoint
@@ -118,6 +128,7 @@ def of_model(folder: Path) -> None:
     put("description", public.to_json().encode())
     put("share-file", *((folder / "shares" / f"party{rank}.safetensors").read_bytes() for rank in (0, 1)))
     put("tables", (folder / "shares" / CLIENT_FOLDER / FILE).read_bytes())
+    put("tokenizer-facts", (folder / "shares" / CLIENT_FOLDER / FACTS).read_bytes())
     put("checkpoint", (path / "model.safetensors").read_bytes())
     shutil.rmtree(CLIENT, ignore_errors=True)
     CLIENT.mkdir()
@@ -224,6 +235,7 @@ def main() -> None:
     with scratch() as folder:
         notes()
         messages()
+        requests()
         of_model(folder / "of_model")
         of_roles(folder / "roles")
         of_browsers(folder / "browsers")

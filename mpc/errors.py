@@ -41,6 +41,10 @@ class InputError(SecformerError, ValueError):
     """Texts or token ids that the model cannot take."""
 
 
+class TooLong(InputError):
+    """A text of more tokens than the model takes."""
+
+
 class ProtocolError(SecformerError, RuntimeError):
     """The two parties, or a party and the dealer, no longer run one protocol."""
 
@@ -51,6 +55,10 @@ class Desync(ProtocolError):
 
 class PeerLost(ProtocolError, ConnectionError):
     """The peer closed the connection or did not answer before the deadline."""
+
+
+class PeerEnded(PeerLost):
+    """The peer closed the connection in order: it has said all that it had to say."""
 
 
 class ReusedRandomness(ProtocolError):

@@ -15,7 +15,19 @@ import traceback
 from collections.abc import Sequence
 
 from secformer import __version__
-from secformer.commands import auditing, certify, generation, inference, page, query, serving, tasks, tokens, training
+from secformer.commands import (
+    auditing,
+    certify,
+    gateway,
+    generation,
+    inference,
+    page,
+    query,
+    serving,
+    tasks,
+    tokens,
+    training,
+)
 from secformer.commands.common import Commands
 from secformer.memory import keep_memory
 from secformer.mpc.errors import SecformerError
@@ -58,7 +70,7 @@ def _complain(message: str, debug: bool) -> None:
 _ABOUT = """\
 Runs Transformer models on secret texts with secret weights. Two servers compute on additive shares; a dealer, which
 sees no data, supplies randomness. With the recipe `faithful`, the answers match the plaintext model's up to a small
-error of approximation and rounding. The commands `init` to `query` are for separate servers, and `embed` to `score`
+error of approximation and rounding. The commands `init` to `gateway` are for separate servers, and `embed` to `score`
 can ask such servers. Wherever another command computes securely, it runs the three roles in this process, each with its
 own data, and prints the cost of the protocol.
 """
@@ -85,6 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"secformer {__version__}")
     commands = Commands(parser)
-    for group in (inference, tasks, generation, training, certify, serving, query, page, tokens, auditing):
+    for group in (inference, tasks, generation, training, certify, serving, query, gateway, page, tokens, auditing):
         group.add(commands)
     return parser

@@ -26,6 +26,7 @@ def test_packages_are_the_folders_on_disk() -> None:
     assert declared == list(package_dirs()), "packages and package_dir in setup.cfg list different packages"
     on_disk = {"secformer": "secformer", "secformer.commands": "secformer/commands",
                "secformer.page": "secformer/page", "secformer.roles": "secformer/roles",
+               "secformer.gateway": "secformer/gateway",
                "secformer.views": "secformer/views"}
     for top in LINKS:
         for init in sorted((ROOT / top).rglob("__init__.py")):
@@ -64,7 +65,7 @@ def test_every_import_is_declared() -> None:
     cfg = setup_cfg()
     declared = {line.split()[0] for line in cfg["options"]["install_requires"].strip().splitlines()}
     extras = [line.split()[0] for part in cfg["options.extras_require"].values() for line in part.strip().splitlines()]
-    optional = {name.split("-cuda")[0].replace("-", "_") for name in extras} | {"tokenizers"}
+    optional = {name.split("-cuda")[0].replace("-", "_") for name in extras}
     for name, path in modules().items():
         tops = {other.split(".")[0] for other in imports(path)} - set(sys.stdlib_module_names) - {"secformer"}
         assert tops <= declared | optional, f"{name} imports {sorted(tops - declared - optional)}"

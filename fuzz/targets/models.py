@@ -15,6 +15,7 @@ import numpy as np
 from fuzz.mutators import json_text, tensors
 from fuzz.target import Read, Target, require, stateless
 from secformer.models.data.checkpoint import SINGLE, Checkpoint
+from secformer.models.data.saved_tokenizer import Facts
 from secformer.models.families.config import read_config
 from secformer.models.families.table import architecture_of
 from secformer.models.generation.stops import end_tokens
@@ -51,6 +52,11 @@ def _same(public: PublicModel) -> None:
 
 def descriptions(data: bytes) -> None:
     _same(PublicModel.from_json(data, "the input"))
+
+
+def tokenizer_facts(data: bytes) -> None:
+    facts = Facts.from_json(data, "the input")
+    require(Facts.from_json(facts.to_json(), "written again") == facts, "facts have one meaning")
 
 
 @contextmanager
@@ -164,6 +170,7 @@ TARGETS = (
     Target("share-file", ("models/run/share_file.py", "models/run/public.py"), share_files, tensors(_signed_inside),
            1 << 16),
     Target("tables", ("models/run/tables.py", "models/data/checkpoint.py"), tables, tensors()),
+    Target("tokenizer-facts", ("models/data/saved_tokenizer.py",), stateless(tokenizer_facts), json_text()),
     Target("checkpoint", ("models/data/checkpoint.py",), checkpoints, tensors()),
     Target("folder", ("models/families/config.py", "models/families/modules.py", "models/generation/stops.py",
                       "models/data/checkpoint.py"), folders, json_text()),

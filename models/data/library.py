@@ -18,7 +18,7 @@ def transformers() -> Any:
             return importlib.import_module("transformers")
         except ImportError as error:
             raise ModelError(f"reading a model folder needs the package `transformers`, which cannot be imported here "
-                             f"({error}); install it with: pip install transformers") from error
+                             f"({error}); install it: pip install \"secformer[models]\"") from error
 
 
 @contextmanager

@@ -17,9 +17,8 @@ from secformer.models.data.inputs import TokenInputs
 from secformer.models.data.library import quiet
 from secformer.models.data.tokenizer_files import open_tokenizer
 from secformer.models.data.unicode import require_unicode
-from secformer.mpc.errors import InputError, ModelError
+from secformer.mpc.errors import InputError, ModelError, TooLong
 
-Texts = str | Sequence[str] | Sequence[tuple[str, str]] | Mapping[str, Any]
 PARTS = ("the first", "the second")  # of a pair of texts
 KEYS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -48,6 +47,9 @@ class Reading:
     places: list[Places] | None = None
 
 
+Texts = str | Sequence[str] | Sequence[tuple[str, str]] | Mapping[str, Any] | Reading
+
+
 class Tokenizer:
     """A folder's own tokenizer. It is opened when first needed; dicts of token ids do not need it."""
 
@@ -60,10 +62,13 @@ class Tokenizer:
         return self.read(texts, truncation=truncation).rows
 
     def read(self, texts: Texts, *, truncation: bool = False) -> Reading:
-        """Checked rows, in the order of the texts, and where their tokens stand in the texts.
+        """Checked rows, in the order of the texts, and where their tokens stand in the texts. What this tokenizer has
+        read before stays as it is.
 
         Raises InputError for texts that the model cannot take, and ModelError for a tokenizer that cannot be read.
         """
+        if isinstance(texts, Reading):
+            return texts
         rows, places = (id_rows(texts, self.inputs), None) if isinstance(texts, Mapping) else self._read(
             text_list(texts), truncation)
         behind = [self._behind(i, row) for i, row in enumerate(rows)]
@@ -213,9 +218,9 @@ class Tokenizer:
         if len(row) <= most:
             return row
         if not truncation:
-            raise InputError(f"text {i} has {len(row)} tokens; this model takes at most {most}. Shorten it, or let it "
-                             f"be cut: truncation=True in Python, --truncation on the command line, truncation in a "
-                             f"client's settings file")
+            raise TooLong(f"text {i} has {len(row)} tokens; this model takes at most {most}. Shorten it, or let it be "
+                          f"cut: truncation=True in Python, --truncation on the command line, truncation in a client's "
+                          f"settings file")
         cut = row.cut(most)
         if not cut.mask.any():
             raise InputError(f"text {i} has no token to attend to among the first {most}, which truncation keeps; "

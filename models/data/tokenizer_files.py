@@ -1,22 +1,24 @@
-"""The files that make a folder's tokenizer, and how `transformers` opens it."""
+"""The files that make a folder's tokenizer, and how it is opened: as it was saved for clients, or by `transformers`."""
 
 from __future__ import annotations
 
 import shlex
+import shutil
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from secformer.models.data.library import quiet, transformers
+from secformer.models.data.library import quiet
+from secformer.models.data.saved_tokenizer import FACTS, FAST, SavedTokenizer, load, opened, save
 from secformer.mpc.errors import ModelError
 
-FAST = "tokenizer.json"
 PIECES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")  # files of sentencepiece
 # each of these makes a tokenizer
 COMPLETE: tuple[tuple[str, ...], ...] = ((FAST,), ("vocab.txt",), ("vocab.json", "merges.txt"), *((p,) for p in PIECES))
 # what `transformers` writes for tokenizers, and reads again where it is there
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt",
-                   "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", *PIECES)
+                   "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", FACTS, *PIECES)
 FEW = 4  # words: a tokenizer without any still has up to two pieces beside its special tokens
 NEEDED = ("sentencepiece", "google.protobuf")  # the modules that read PIECES
 PACKAGES = "sentencepiece protobuf"            # those that bring them
@@ -28,17 +30,20 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def open_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer, a fast one where `transformers` has or makes one.
+    """The folder's tokenizer: the one that was saved for clients, or a fast one where `transformers` makes one.
 
     Raises ModelError where files are missing, or cannot be read, or make a tokenizer that knows no words.
     """
     if not has_tokenizer(folder):
         raise ModelError(f"{folder} has no tokenizer ({' or '.join(' with '.join(names) for names in COMPLETE)}); add "
                          f"its files, or give token ids as a dict with 'input_ids'")
-    library = transformers()
+    if (saved := load(folder)) is not None:
+        return saved
     with quiet("transformers"):
         try:
-            found = library.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            found = opened(folder)
+        except ModelError:  # the library is not installed
+            raise
         except Exception as error:  # the library raises many types; each means an unusable tokenizer
             raise ModelError(_unread(folder, error)) from error
     if len(found) - len(set(found.all_special_ids)) < FEW:  # the library takes no notice of files of other kinds
@@ -46,6 +51,20 @@ def open_tokenizer(folder: Path) -> Any:
         raise ModelError(f"the tokenizer in {folder}, a {type(found).__name__} of {there}, knows no words beside its "
                          f"special tokens; these files belong to another kind of tokenizer. Copy the model's own")
     return found
+
+
+def write_for_clients(folder: Path, to: Path) -> None:
+    """Writes a folder's tokenizer into another folder. Clients open it without `transformers`, unless its class does
+    more than the package `tokenizers` does; a tokenizer that cannot be opened is copied as it is.
+
+    Raises OSError.
+    """
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, to / name)
+    with suppress(ModelError):  # such a model takes token ids
+        if not isinstance(found := open_tokenizer(folder), SavedTokenizer):
+            save(found, to)
 
 
 def _unread(folder: Path, error: Exception) -> str:

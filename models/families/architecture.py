@@ -196,6 +196,11 @@ class Architecture(ABC):
         return False
 
     @property
+    def embedding_size(self) -> int:
+        """D, the number of entries of a text's embedding."""
+        return self.hidden_size
+
+    @property
     def head(self) -> Head:
         """What the head answers."""
         return self.classes[self.spec.architecture]

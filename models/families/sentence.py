@@ -155,6 +155,11 @@ class SentenceModel(Architecture):
         return self.inner.fillable
 
     @property
+    def embedding_size(self) -> int:
+        dense = self.modules.dense
+        return dense[-1].outer if dense else self.hidden_size * len(self.modules.pooling)
+
+    @property
     def unit_embeddings(self) -> bool:
         return self.modules.unit
 

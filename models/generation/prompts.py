@@ -8,7 +8,7 @@ from typing import Any
 
 from secformer.models.data.tokenizer import Tokenizer, id_rows
 from secformer.models.data.unicode import require_unicode
-from secformer.mpc.errors import InputError
+from secformer.mpc.errors import InputError, TooLong
 
 Messages = Sequence[Mapping[str, str]]
 Prompt = str | Messages | Mapping[str, Any]
@@ -57,9 +57,8 @@ def render(tokenizer: Tokenizer, prompt: Prompt, new: int) -> Rendered:
         raise InputError("the prompt is empty, so there is nothing to continue; give at least one token of text")
     (row,) = id_rows({"input_ids": ids}, tokenizer.inputs)
     if len(row) + new > tokenizer.inputs.context:
-        raise InputError(f"the prompt has {len(row)} tokens and max_new_tokens is {new}, together {len(row) + new}; "
-                         f"this model's context holds {tokenizer.inputs.context}. Shorten the prompt, or generate "
-                         f"fewer tokens")
+        raise TooLong(f"the prompt has {len(row)} tokens and max_new_tokens is {new}, together {len(row) + new}; this "
+                      f"model's context holds {tokenizer.inputs.context}. Shorten the prompt, or generate fewer tokens")
     return Rendered(tuple(row.ids.tolist()), text)
 
 

@@ -6,6 +6,7 @@ end of the generation, behind which nothing is given.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -105,6 +106,11 @@ class TextStream:
         most = max(map(len, self._stop), default=1) - 1
         return next((n for n in range(min(most, len(whole) - len(self.text)), 0, -1)
                      if any(stop.startswith(whole[-n:]) for stop in self._stop)), 0)
+
+
+def write_ends(ends: Collection[int], folder: Path) -> None:
+    """Writes a folder's generation_config.json, so that `end_tokens` needs no defaults there. Raises OSError."""
+    (folder / FILE).write_text(json.dumps({KEY: sorted(ends)}) + "\n", "utf-8")
 
 
 def end_tokens(folder: Path) -> frozenset[int]:

@@ -6,7 +6,7 @@ B texts, T tokens of the longest, C hidden, L labels, V vocabulary. Beyond a tex
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from secformer.models.run.probabilities import sigmoid, softmax
 from secformer.models.run.tasks import Answer, facts
 from secformer.mpc.errors import InputError
 from secformer.mpc.meter import Cost
+
+LISTED = ("labels", "breaches", "answers")  # fields that hold a list with an entry per text
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +85,14 @@ class SecureOutput:
                              "with logits")
         weights = self.attention_mask[:, :, None].astype(np.float64)
         return unit((self.last_hidden_state * weights).sum(1) / weights.sum(1))
+
+    def part(self, start: int, stop: int) -> SecureOutput:
+        """Of the texts from `start` up to, and without, `stop`. Arrays keep the longest text's length; the cost and the
+        notes stay those of all texts."""
+        per_text: dict[str, Any] = {f.name: value[start:stop] for f in fields(self)
+                                    if isinstance(value := getattr(self, f.name), np.ndarray)
+                                    or (f.name in LISTED and value is not None)}
+        return replace(self, **per_text)
 
     def as_dict(self, *, hidden: bool = False) -> dict[str, Any]:
         """Plain lists and numbers, for JSON. Hidden states are large, so they are included only with `hidden`."""

@@ -21,13 +21,13 @@ from secformer.models.data.checkpoint import PathLike
 from secformer.models.data.parameters import load_weights
 from secformer.models.data.shares import GhostTensors, OwnerShares
 from secformer.models.data.tensors import TABLE
-from secformer.models.data.tokenizer_files import TOKENIZER_FILES
+from secformer.models.data.tokenizer_files import write_for_clients
 from secformer.models.families.blocks import Forward
 from secformer.models.families.caching import SLOTS, Timeline
 from secformer.models.families.config import FILE as CONFIG
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import behind_embedding
-from secformer.models.generation.stops import FILE as GENERATION
+from secformer.models.generation.stops import end_tokens, write_ends
 from secformer.models.ranges.profile import RangeProfile
 from secformer.models.run.options import Settings
 from secformer.models.run.prepare import choose_recipe, prepare
@@ -77,6 +77,7 @@ def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto
     folder = ModelFolder(model)
     tell("checking the model", 0, 3)
     public = describe(folder, recipe, profile, settings)
+    ends = None if public.decoder is None else end_tokens(folder.path)
     tell("sharing the weights", 1, 3)
     seed, layout = fresh_seed(), public.layout
     owner = OwnerShares(layout, seed, folder.checkpoint, frac)
@@ -89,9 +90,10 @@ def write_shares(model: PathLike, out: PathLike, *, recipe: Recipe | str = "auto
     (client / PUBLIC).write_text(public.to_json() + "\n", "utf-8")
     if not public.private:
         write_tables(client, folder, public)
-    for name in (CONFIG, GENERATION, *TOKENIZER_FILES):
-        if (folder.path / name).is_file():
-            shutil.copyfile(folder.path / name, client / name)
+    shutil.copyfile(folder.path / CONFIG, client / CONFIG)
+    if ends is not None:
+        write_ends(ends, client)
+    write_for_clients(folder.path, client)
     tell("writing the clients' folder", 3, 3)
     return public
 

@@ -68,6 +68,11 @@ class Plan:
         return sum(kind.corrections for kind in self.kinds)
 
     @property
+    def messages(self) -> int:
+        """How many messages of corrections a run has."""
+        return sum(len(kind.layout.parcels) for kind in self.kinds)
+
+    @property
     def standing(self) -> bool:
         """Whether it has masks that serve more than once: those of weights, which provisioning alone may take."""
         return any(isinstance(kind, WeightMask) for kind in self.kinds)

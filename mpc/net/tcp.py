@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from secformer.mpc.errors import Desync, PeerLost, SettingsError
+from secformer.mpc.errors import Desync, PeerEnded, PeerLost, SettingsError
 from secformer.mpc.net.channel import DEADLINE, Channel
 from secformer.mpc.net.wire import ABORT, DATA, HEADER_BYTES, MAX_ABORT, NOTE, Tag, pack_header, unpack_header
 from secformer.mpc.strict_json import read_own
@@ -212,8 +212,10 @@ class StreamChannel(Channel):
                 raise self._lost(tag, f"sent nothing for {self.deadline:g} s") from None
             except OSError as error:
                 raise self._lost(tag, f"broke the connection ({error.strerror or error})") from None
+            if count is None:
+                raise self._lost(tag, self._closed)
             if not count:
-                raise self._lost(tag, self._closed if count is None else "closed the connection")
+                raise PeerEnded(str(self._lost(tag, "closed the connection")))
             view = view[count:]
 
 
@@ -233,6 +235,13 @@ def prompt(connection: socket.socket) -> socket.socket:
     if hasattr(socket, "TCP_KEEPIDLE"):  # elsewhere the system's own interval counts
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, QUIET)
     return connection
+
+
+def limit_silence(connection: socket.socket, seconds: float) -> None:
+    """Lets a connection fail once the peer's system has not confirmed for so long what was sent, or is not there any
+    more. Not every system can do that; elsewhere the deadline of whoever reads counts."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(1e3 * seconds)))
 
 
 def split_address(text: str) -> tuple[str, int]:

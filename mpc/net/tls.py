@@ -3,6 +3,7 @@ name, `party0.secformer` and so on, which is what the other side asks for, where
 
 from __future__ import annotations
 
+import selectors
 import socket
 import ssl
 import threading
@@ -15,7 +16,7 @@ from typing import Any, Self
 
 from secformer.mpc.errors import AuthError, PeerLost, SettingsError
 from secformer.mpc.net.channel import DEADLINE
-from secformer.mpc.net.tcp import StreamChannel, connect_socket, prompt
+from secformer.mpc.net.tcp import StreamChannel, connect_socket, limit_silence, prompt
 
 Certificate = Mapping[str, Any]  # as `getpeercert` gives it
 CertificateRefused = ssl.SSLCertVerificationError
@@ -27,6 +28,7 @@ HANDSHAKE = 10.0      # seconds that a connection gets to prove who it is
 PIECE = 1 << 18       # bytes that are encrypted, or taken from the socket, at a time
 RETRY = 0.05, 0.5     # seconds between attempts to connect: at first, at most
 LEAST = 0.1           # seconds that the last attempt gets
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # takes descriptors of any number, if it can
 WELCOME, REFUSED = b"\1", b"\0"  # what the accepting side says first: the peer is let in, or is told why not
 
 
@@ -92,6 +94,19 @@ def _context(protocol: int, identity: Identity) -> Context:
     except ssl.SSLError as error:
         raise SettingsError(f"{identity.certificate}, {identity.key} and {identity.authority} do not fit together: "
                             f"{reason(error)}; they must be PEM files made together") from error
+    return context
+
+
+def own_context(certificate: str | Path, key: str | Path) -> Context:
+    """For a side that accepts anybody: TLS 1.3, and it shows its own certificate. Raises SettingsError."""
+    context = Context(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError among them
+        why = reason(error) if isinstance(error, ssl.SSLError) else error.strerror
+        raise SettingsError(f"{certificate} and {key} cannot be used: {why}; they must be a certificate and its key, "
+                            f"as PEM files") from error
     return context
 
 
@@ -229,6 +244,15 @@ class TLSStream:
             raise ConnectionError(reason(error)) from error
         return count
 
+    def comes(self, seconds: float) -> bool:
+        """Whether the peer sends something, or hangs up, within so many seconds. No thread may read meanwhile."""
+        with self._lock:
+            if self._goodbye or self._incoming.pending or self._tls.pending():
+                return True
+        with _Selector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            return bool(selector.select(seconds))
+
     def recv(self, size: int, /) -> bytes:
         """Raw bytes, for those who only wait for the end."""
         return self._socket.recv(size)
@@ -257,8 +281,18 @@ class TLSChannel(StreamChannel):
 
     def __init__(self, stream: TLSStream, deadline: float = DEADLINE):
         self.role, self.name = role_of(stream.certificate), name_of(stream.certificate)
-        self._certificate, self._context = stream.certificate, stream.context
+        self._certificate, self._context, self._secured = stream.certificate, stream.context, stream
         super().__init__(stream, self.role, deadline)
+
+    def comes(self, seconds: float) -> bool:
+        """Whether the peer sends something, or hangs up, within so many seconds. No thread may read meanwhile."""
+        return self._secured.comes(seconds)
+
+    def lasts(self) -> bool:
+        """Whether a side that has connected may go on with this channel while nothing is due on it: its own certificate
+        is still its newest, the peer's still holds, and the peer has not hung up."""
+        return (self._context is self._context.successor() and not self._context.objection(self._certificate)
+                and not self.comes(0.0))
 
     def check(self) -> None:
         """Ends the channel and raises AuthError where the peer's certificate has expired or was revoked."""
@@ -268,16 +302,19 @@ class TLSChannel(StreamChannel):
 
 
 def connect(address: tuple[str, int], expected: str, context: Context, *, patience: float,
-            deadline: float = DEADLINE) -> TLSChannel:
+            deadline: float = DEADLINE, silence: float | None = None) -> TLSChannel:
     """Connects to a role that a `Listener` serves, and returns once it has let this side in. A connection that ends
     before that is made again for `patience` seconds, because strangers may have been in the way.
+
+    silence  seconds after which the connection fails if the peer's system does not confirm what was sent, where this
+             system can tell; None: only the deadline counts
 
     Raises PeerLost where nobody answers, AuthError where the wrong one does, Desync where this side has no business.
     """
     end, pause = time.monotonic() + patience, RETRY[0]
     while True:
         try:
-            return _let_in(address, expected, context, max(LEAST, end - time.monotonic()), deadline)
+            return _let_in(address, expected, context, max(LEAST, end - time.monotonic()), deadline, silence)
         except PeerLost:
             if time.monotonic() + pause >= end:
                 raise
@@ -285,10 +322,12 @@ def connect(address: tuple[str, int], expected: str, context: Context, *, patien
         pause = min(2 * pause, RETRY[1])
 
 
-def _let_in(address: tuple[str, int], expected: str, context: Context, patience: float,
-            deadline: float) -> TLSChannel:
+def _let_in(address: tuple[str, int], expected: str, context: Context, patience: float, deadline: float,
+            silence: float | None) -> TLSChannel:
     connection = connect_socket(*address, expected, deadline=patience)
     try:
+        if silence is not None:
+            limit_silence(connection, silence)
         stream, said = shake_hands(connection, context.successor(), server=False, expected=expected,
                                    deadline=min(HANDSHAKE, patience)), bytearray(1)
         if not stream.recv_into(said):

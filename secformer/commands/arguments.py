@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from secformer.commands import files
@@ -18,6 +19,7 @@ BACKEND = "array library: auto (default), numpy or cupy"
 # what the owner of a served model decides, and the values that leave it to the owner
 OWNED = {"recipe": "auto", "untrained_recipe": False, "profile": None, "backend": "auto", "embedding": "private",
          "frac": 16, "public_prefix": "auto"}
+API_KEY = "SECFORMER_API_KEY"  # the environment's variable with the gateway's own key
 SETTINGS = ".toml"  # ends the names of settings files
 
 
@@ -140,3 +142,11 @@ def settings(p: argparse.ArgumentParser, whose: str) -> None:
 def check_settings(args: argparse.Namespace) -> None:
     """Raises InputError where --settings names a file that cannot be read."""
     files.readable(args.settings, "--settings", "`secformer init` writes one for each role")
+
+
+def api_key_of(file: str | None) -> str | None:
+    """The key that callers of the gateway must show: a file's, else the environment's, if there is one. Raises
+    InputError."""
+    if file is None:
+        return os.environ.get(API_KEY)
+    return files.text_of(file, "--api-key-file", "give a file that holds the key and nothing else").strip()

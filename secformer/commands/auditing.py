@@ -56,7 +56,8 @@ hold. Lines removed at the end are found with --head, a line that was noted else
 log.
 
 receipt: checks a client's receipts (`secformer query --receipt FILE`): that both parties signed them, and that they are
-of the same run. With --log, that the party's audit log has the line that each receipt names.
+of the same run. With --log, that the party's audit log has the line that each receipt names. Certificates must have
+been valid when a receipt was made. Whether one was revoked is not checked: clients check it when they get a receipt.
 
 examples:
   secformer audit verify audit --authority authority.pem

@@ -16,13 +16,14 @@ from secformer.commands.files import new_folder
 from secformer.mpc.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
+    from secformer.gateway.server import GatewayServer
     from secformer.roles.trial import LocalRoles
 
-PAGE_PORT, LAST_PORT = 8450, 65535
+GATEWAY_PORT, PAGE_PORT, LAST_PORT = 8000, 8450, 65535
 NEEDED = ("starlette", "uvicorn", "h11", "prometheus_client")
 
 
-def _need_servers(what: str = "serving", instead: str = "") -> None:
+def need_servers(what: str = "serving", instead: str = "") -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise SettingsError(f"{what} needs the extra `serve`; not installed: {', '.join(missing)}. Install it: "
@@ -54,13 +55,13 @@ def dealer(args: argparse.Namespace) -> None:
 
     settings = load_dealer(args.settings)
     if settings.metrics is not None:
-        _need_servers("the dealer's metrics port", "; or turn the port off: metrics = \"\"")
+        need_servers("the dealer's metrics port", "; or turn the port off: metrics = \"\"")
     log_to_stderr("dealer", settings.log_level)
     run_dealer(settings)
 
 
 def party(args: argparse.Namespace) -> None:
-    _need_servers()
+    need_servers()
     arguments.check_settings(args)
     from secformer.roles.logs import log_to_stderr
     from secformer.roles.party_server import run_party
@@ -95,14 +96,17 @@ def deal(args: argparse.Namespace) -> None:
 def up(args: argparse.Namespace) -> None:
     if args.page is not None and not 1 <= args.page <= LAST_PORT:
         args.usage(f"--page takes a port from 1 to {LAST_PORT}, got {args.page}")
-    _need_servers()
+    need_servers()
     new_folder(args.folder, "--folder")
     from rich.console import Console
 
+    from secformer.mpc.net.tcp import listening, split_address
     from secformer.page.serving import origins
     from secformer.roles.signals import term_is_interrupt
     from secformer.roles.trial import LocalRoles
 
+    if args.gateway is not None:  # a port that cannot be used is told before the model is provisioned
+        listening(split_address(f"127.0.0.1:{args.gateway}")).close()
     console, allowed = Console(stderr=True), [] if args.page is None else origins(args.page)
     term_is_interrupt()
     with ExitStack() as stack:
@@ -114,6 +118,8 @@ def up(args: argparse.Namespace) -> None:
             roles.wait_ready(told=lambda reason: console.print(f"  {reason}", soft_wrap=True, highlight=False))
             told = ["All roles are up. In another terminal:",
                     f'  secformer query --settings {roles.settings("client")} "A sentence."']
+            if args.gateway is not None:
+                told.append(stack.enter_context(_gateway(args, roles.settings("client"))).about)
             if args.page is not None:
                 told += _page(stack, roles, args.page)
             for line in (*told, f"Logs are in {folder}. Ctrl-C stops all roles."):
@@ -122,6 +128,17 @@ def up(args: argparse.Namespace) -> None:
         except KeyboardInterrupt:
             stack.close()
             console.print("all roles have ended")
+
+
+def _gateway(args: argparse.Namespace, settings: Path) -> GatewayServer:
+    """The gateway of `up`: it calls the model as its folder is called."""
+    from secformer.gateway.desk import desks_of
+    from secformer.gateway.server import GatewayServer, Port
+    from secformer.roles.logs import log_to_stderr
+
+    port = Port(("127.0.0.1", args.gateway), api_key=arguments.api_key_of(None))
+    log_to_stderr("gateway", "warning")
+    return GatewayServer(port, desks_of([(Path(args.model).resolve().name, settings)]))
 
 
 def _page(stack: ExitStack, roles: LocalRoles, port: int) -> list[str]:
@@ -179,6 +196,7 @@ use this for trials only.
 examples:
   secformer up ./my-bert
   secformer up ./my-bert --folder ./kept          keep certificates, share files and logs in ./kept
+  secformer up ./my-bert --gateway                and serve the API that applications already use, at port 8000
   secformer up ./my-bert --page                   and serve the page for browsers, at port 8450
 """
 
@@ -221,5 +239,7 @@ def add(commands: Commands) -> None:
     arguments.model(p)
     arguments.recipe(p, purpose="recipe that the parties run. ")
     p.add_argument("--folder", metavar="DIR", help="keep all files in this folder (default: a temporary folder)")
+    p.add_argument("--gateway", nargs="?", type=int, const=GATEWAY_PORT, metavar="PORT",
+                   help=f"also run the gateway, on this port of the loopback address (default {GATEWAY_PORT})")
     p.add_argument("--page", nargs="?", type=int, const=PAGE_PORT, metavar="PORT",
                    help=f"also serve the page for browsers, at this port of the loopback address (default {PAGE_PORT})")

@@ -15,6 +15,8 @@ from secformer.mpc.net.tls import HUNG_UP, RETRY, CertificateRefused, Context, h
 from secformer.mpc.strict_json import read_own
 from secformer.roles.messages import Answer, Exchanged, Half, body_digest, pack_half, unpack_answer
 from secformer.roles.receipts import HEADER as RECEIPT
+from secformer.roles.traces import HEADER as TRACE
+from secformer.roles.traces import header_of
 
 T = TypeVar("T")
 KNOCKING = 20.0  # seconds for which a client that was hung up on tries to get in
@@ -25,6 +27,7 @@ MAX_ERROR = 1 << 16  # bytes: longer descriptions of errors are cut
 MAX_TOKEN = 1 << 22  # bytes of an answer for each position of a request: more than any vocabulary's logits take
 MAX_COST = 1 << 20   # bytes of the rest of an answer
 MAX_MODEL = 1 << 28  # bytes of a model's description
+DUPLICATE = "duplicate"  # the kind of refusal of a request whose id a party knows
 HELLO = "/v1/hello"  # the small question that a party answers on a new connection
 
 
@@ -41,6 +44,10 @@ class Busy(ProtocolError):
 
 class _Silent(PeerLost):
     """A party did not answer in time. To ask again would take as long once more, under an id that it knows."""
+
+
+class _SentBefore(ProtocolError):
+    """A party knows the id of the request."""
 
 
 class Left(ProtocolError):
@@ -87,7 +94,8 @@ class PartyConnection:
     def infer(self, half: Half) -> Answer:
         """The party's half of the answer. Raises ProtocolError, PeerLost, InputError."""
         body = Sent(pack_half(half))
-        response, content = self._exchange("POST", "/v1/infer", body, {REQUEST_ID: half.request},
+        headers = {REQUEST_ID: half.request} | ({TRACE: header_of(half.trace, half.request)} if half.trace else {})
+        response, content = self._exchange("POST", "/v1/infer", body, headers,
                                            most=MAX_COST + half.mask.size * MAX_TOKEN)
         return replace(unpack_answer(content, half.request), exchanged=Exchanged(
             body.digest, body_digest(content), response.headers.get(RECEIPT)))
@@ -130,7 +138,12 @@ class PartyConnection:
         except PeerLost as error:
             if not kept or self._left or isinstance(error, _Silent):
                 raise
-        return self._once(method, path, body, headers or {}, most)  # the party had hung up since the last one
+            lost = error
+        try:
+            return self._once(method, path, body, headers or {}, most)  # the party had hung up since the last one
+        except _SentBefore as error:
+            raise PeerLost(f"{self._role} at {self._shown} hung up in the middle of a request that it had taken, so "
+                           f"the answer is lost; ask again ({lost})") from error
 
     def _outdated(self) -> bool:
         """Whether the kept connection was made with a certificate that this client has replaced since, or that does
@@ -209,13 +222,15 @@ class PartyConnection:
         status = response.status
         try:
             facts: Any = read_own(content)["error"]
-            message = str(facts["message"])
-        except (ValueError, KeyError, TypeError):
-            message = content.decode("utf-8", "replace").strip()[:200] or "no reason given"
+            kind, message = facts.get("kind"), str(facts["message"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            kind, message = None, content.decode("utf-8", "replace").strip()[:200] or "no reason given"
         text = f"{self._role} answered {status}: {message}"
         if status == 429:
             after = response.headers.get("Retry-After", "")
             return Busy(text, float(after) if after.isascii() and after.isdigit() else None)
+        if status == 409 and kind == DUPLICATE:
+            return _SentBefore(text)
         return InputError(text) if status in (400, 413) else Busy(text) if status == 503 else ProtocolError(text)
 
     @property

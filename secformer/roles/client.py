@@ -29,29 +29,31 @@ from secformer.models.run.turns import Turns
 from secformer.mpc.errors import ModelError, ProtocolError, SecformerError, SettingsError
 from secformer.mpc.meter import Cost
 from secformer.mpc.net.credentials import Credentials
-from secformer.roles.asking import BothParties
-from secformer.roles.decoding import RemoteDecoding
+from secformer.roles.asking import BothParties, Busy
+from secformer.roles.decoding import Attempt, RemoteDecoding
 from secformer.roles.halves import fresh_id, halves_of, joined
 from secformer.roles.kept_receipts import Receipts
 from secformer.roles.messages import StepRequest
 from secformer.roles.settings import ClientSettings, load_client
+from secformer.roles.traces import trace_in
 
 SOURCE = "the provisioned model's own"
 
 
 def connect(settings: str | Path | ClientSettings, *, guard: str = "mark",
-            receipts: str | Path | None = None) -> RemoteModel:
+            receipts: str | Path | None = None, traceparent: str | None = None) -> RemoteModel:
     """A served model, from a client's settings file. Nothing is sent before the first request.
 
-    guard     what is done about texts that cannot be trusted: "mark", "nan" or "raise", as in `Settings`. Whether
-              values are checked at all was decided when the model was provisioned.
-    receipts  a file to which both parties' signed receipts of every answer are added, one JSON line for each; then an
-              answer without receipts is refused
+    guard        what is done about texts that cannot be trusted: "mark", "nan" or "raise", as in `Settings`. Whether
+                 values are checked at all was decided when the model was provisioned.
+    receipts     a file to which both parties' signed receipts of every answer are added, one JSON line for each; then
+                 an answer without receipts is refused
+    traceparent  W3C's header of the trace that all requests belong to; by default, each call is a trace of its own
 
     Raises SettingsError, ModelError.
     """
     return RemoteModel(settings if isinstance(settings, ClientSettings) else load_client(settings), guard=guard,
-                       receipts=receipts)
+                       receipts=receipts, traceparent=traceparent)
 
 
 class RemoteModel(Helpers, Generates):
@@ -61,11 +63,16 @@ class RemoteModel(Helpers, Generates):
     after the other. `close` abandons running requests.
     """
 
-    def __init__(self, settings: ClientSettings, *, guard: str = "mark", receipts: str | Path | None = None):
+    def __init__(self, settings: ClientSettings, *, guard: str = "mark", receipts: str | Path | None = None,
+                 traceparent: str | None = None):
         if guard not in GUARDS or guard == "off":
             raise SettingsError(f"a client's guard must be 'mark', 'nan' or 'raise', got {guard!r}; `secformer "
                                 f"provision --no-guard` makes a model without one")
         self._settings, self.guard = settings, guard
+        self._trace = "" if traceparent is None else trace_in([traceparent])
+        if traceparent is not None and not self._trace:
+            raise SettingsError(f"a traceparent is 00-TRACE-PARENT-FLAGS, in 2, 32, 16 and 2 lower-case hexadecimal "
+                                f"digits; got {traceparent[:80]!r}")
         self.public = PublicModel.load(settings.model)
         self.architecture = self.public.architecture
         if guard != "mark" and GUARD not in self.public.names:
@@ -90,12 +97,13 @@ class RemoteModel(Helpers, Generates):
         """
         architecture = self.architecture
         with self._turns.take(), shown(progress) as tell:
-            read, tell = self._read(texts), self._turns.telling(tell)
+            read, tell, trace = self._read(texts), self._turns.telling(tell), self._trace or fresh_id()
             for way in self._ways:
                 way.resume()
             self._compare()
-            results, cost = gather(read.rows, self._settings.batch_tokens, architecture.results,
-                                   [partial(self._ask, way) for way in self._ways], tell, self._hang_up, self._steps())
+            asks = [partial(self._ask, way, trace) for way in self._ways]
+            results, cost = gather(read.rows, self._settings.batch_tokens, architecture.results, asks, tell,
+                                   self._hang_up, self._steps())
             return assemble(architecture, read.rows, results, cost=cost, profile_source=SOURCE, guard=self.guard,
                             notes=[*self.public.notes, *self._filling(), *advice(architecture, read)],
                             answers=answers(architecture, read, results, self.tokenizer))
@@ -122,19 +130,19 @@ class RemoteModel(Helpers, Generates):
                     f"for a filler's values; set pad_to = 1 where marks matter"]
         return []
 
-    def _ask(self, way: BothParties, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
+    def _ask(self, way: BothParties, trace: str, batch: Batch, tell: Progress) -> tuple[dict[str, np.ndarray], Cost]:
         """One request: a half to each party, at the same time. Party 1's half is a seed."""
         tell("asking the parties", 0, 1)
-        found, cost = way.patiently(lambda: self._answered(way, batch, self.public.names, fresh_id()),
+        found, cost = way.patiently(lambda: self._answered(way, batch, self.public.names, fresh_id(), trace),
                                     self._settings.deadline)
         tell("asking the parties", 1, 1)
         return named(found), cost
 
     def _answered(self, way: BothParties, batch: Batch, names: Sequence[str],
-                  request: str, step: StepRequest | None = None) -> tuple[dict[str, np.ndarray], Cost]:
+                  request: str, trace: str, step: StepRequest | None = None) -> tuple[dict[str, np.ndarray], Cost]:
         """The values of the results of these names, and what they cost. Raises as `ask`, and AuthError for receipts
         that do not hold."""
-        halves = halves_of(self.public, self._tables, batch, request, step)
+        halves = halves_of(self.public, self._tables, batch, request, step, trace)
         answers = way.ask(lambda party, rank: party.infer(halves[rank]))
         self._receipts.take(halves, answers, self.public.digest)
         cost = answers[0].cost.merged(answers[1].cost, parallel=True)
@@ -149,14 +157,25 @@ class RemoteModel(Helpers, Generates):
         if not self.public.steps:
             raise ModelError("this model was provisioned by a version that did not generate text; ask its owner to "
                              "provision it again")
-        return RemoteDecoding(decoder, self._step, self._end)
+        return RemoteDecoding(decoder, partial(self._step, self._trace or fresh_id()), self._end)
 
-    def _step(self, batch: Batch, request: str, step: StepRequest) -> tuple[dict[str, np.ndarray], Cost]:
-        with self._turns.take():
-            self._ways[0].resume()
-            self._compare()
+    def _step(self, trace: str, batch: Batch, attempt: Attempt) -> tuple[dict[str, np.ndarray], Cost]:
+        way = self._ways[0]
+
+        def asked() -> tuple[dict[str, np.ndarray], Cost]:
+            request, step = attempt()
             self._sessions.add(step.session)
-            return self._answered(self._ways[0], batch, self.public.step_names, request, step)
+            try:
+                return self._answered(way, batch, self.public.step_names, request, trace, step)
+            except Busy:
+                if request == step.session:  # it was not opened
+                    self._sessions.remove(step.session)
+                raise
+
+        with self._turns.take():
+            way.resume()
+            self._compare()
+            return way.patiently(asked, self._settings.deadline)
 
     def _end(self, session: str) -> None:
         """Ends a session at the parties that can be reached. They end it by themselves after a while."""

@@ -13,12 +13,13 @@ from secformer.mpc.dealer.ahead import read_ahead
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.errors import Desync, PeerLost, SecformerError
 from secformer.mpc.net.tls import TLSChannel
-from secformer.roles.failures import ForClients, for_client
+from secformer.roles.failures import ForClients, HalvesDiffer, for_client, kind_of, refusal
 from secformer.roles.jobs import Job, Jobs
 from secformer.roles.link import HEARTBEAT, LATE_HALF, OFFERED, Offer, Reply, Taken, hear_offer, hear_reply
 from secformer.roles.sessions import Stepping
 from secformer.roles.slots import Renewed, Slots, Work, answering
 from secformer.roles.supply import Supply
+from secformer.roles.traces import fields_of
 
 TWO_CLIENTS = "the halves of the request come from two clients, but one client must send both: use one certificate"
 
@@ -53,7 +54,7 @@ class Computer(Protocol):
     def begin(self, work: Work) -> None:
         """Both parties have agreed to run this, and it starts next."""
 
-    def refused(self, job: Job, problem: str) -> None:
+    def refused(self, job: Job, problem: SecformerError) -> None:
         """The request will not run."""
 
     def renewal(self) -> bool:
@@ -113,11 +114,12 @@ class Cycle:
             job = self._jobs.take(taken.request)
             with answering(job):
                 work, problem = self._checked(job, offer, taken)
-                link.tell({"go": work is not None, "error": problem})
+                link.tell({"go": problem is None} | ({} if problem is None else {
+                    "error": str(problem), "kind": kind_of(problem)}))
                 if work is not None:
                     self._computer.begin(work)
                     slots.start(slot, work)
-                elif job is not None:
+                elif job is not None and problem is not None:
                     self._refuse(job, problem)
             self._supply.erase()  # while the slot computes
 
@@ -161,57 +163,61 @@ class Cycle:
                 slots.start(offer.slot, work)
                 started = True
             else:
-                self._refuse(job, str(answer.get("error")))
+                self._refuse(job, refusal(str(answer.get("kind")), str(answer.get("error"))))
         finally:
             if work is not None and work.corrections is not None and not started:
                 work.corrections.close()
         return taken
 
-    def _refuse(self, job: Job, problem: str) -> None:
+    def _refuse(self, job: Job, problem: SecformerError) -> None:
         self._computer.refused(job, problem)
-        job.done.set_exception(ForClients(problem))
+        job.done.set_exception(problem)
 
-    def _checked(self, job: Job | None, offer: Offer, taken: Taken) -> tuple[Work | None, str]:
+    def _checked(self, job: Job | None, offer: Offer, taken: Taken) -> tuple[Work | None, SecformerError | None]:
         """Party 0: a taken request, whose serial is then burnt; or why it may not run. Its own nonce, which was drawn
         for this offer, enters the run's name: so no answer of party 1 leads to masks that were used before."""
         if job is None:
-            return None, "its client has left, or it no longer waits at party 0"
+            return None, ForClients("its client has left, or it no longer waits at party 0")
         if taken.error:
-            return None, f"party 1: {taken.error}"
+            return None, refusal(taken.kind, f"party 1: {taken.error}")
         if taken.client != job.client:
             self._report(job, taken.client)
-            return None, TWO_CLIENTS
+            return None, HalvesDiffer(TWO_CLIENTS)
         try:
             needs = self._computer.needs(job)
             for what, mine, theirs in (("shape", job.half.shape_digest, taken.shape),
                                        ("plan", needs.plan.digest, taken.plan)):
                 if mine != theirs:
-                    return None, f"the halves of the request differ: {what} {mine} at party 0, {theirs} at party 1"
+                    return None, HalvesDiffer(f"the halves of the request differ: {what} {mine} at party 0, {theirs} "
+                                              f"at party 1; share the same texts with both, in one request")
             if needs.state != taken.state:
                 raise ForClients("the parties do not keep the same of this session; begin a new one")
             key = self._supply.burn(taken.space, taken.serial, (offer.nonce, taken.nonce), needs.plan)
         except (SecformerError, OSError) as error:  # such as a full disk, which must not end the link either
-            return None, f"party 0: {for_client(error, taken.request, job.client)}"
-        return Work(job, taken, needs.plan, key, stepping=needs.stepping), ""
+            return None, refusal(kind_of(error), f"party 0: {for_client(error, job.half, job.client)}")
+        return Work(job, taken, needs.plan, key, stepping=needs.stepping), None
 
     def _report(self, job: Job, other: str) -> None:
         """Logs the names of two clients, which neither of them is told."""
         log.warning("halves of two clients", extra={"fields": {
-            "request": job.half.request, "client": job.client, "client at the other party": other[:64]}})
+            "request": job.half.request, **fields_of(job.half.trace), "client": job.client,
+            "client at the other party": other[:64]}})
 
     def _supplied(self, job: Job, offer: Offer) -> tuple[Work | None, Taken]:
         """A taken request with its corrections, or with the reason why there are none."""
         request = job.half.request
         if offer.requests[request] != job.client:
             self._report(job, offer.requests[request])
-            return None, Taken(request, error=TWO_CLIENTS, client=job.client)
+            return None, Taken(request, error=TWO_CLIENTS, client=job.client, kind="halves")
         try:
             needs, started = self._computer.needs(job), time.monotonic()
-            found = self._supply.take(needs.plan, offer.last, offer.nonce, needs.cache, self._computer.kept(), request)
+            found = self._supply.take(needs.plan, offer.last, offer.nonce, needs.cache, self._computer.kept(), request,
+                                       job.half.trace)
             taken = Taken(request, job.half.shape_digest, needs.plan.digest, found.space, found.serial,
                           state=needs.state, nonce=found.nonce, client=job.client)
             return Work(job, taken, needs.plan, found.key, read_ahead(found.corrections, needs.plan),
                         needs.stepping, time.monotonic() - started), taken
         except (SecformerError, OSError) as error:
             away = "the dealer does not answer" if isinstance(error, PeerLost) else ""
-            return None, Taken(request, error=for_client(error, request, job.client, away), client=job.client)
+            return None, Taken(request, error=for_client(error, job.half, job.client, away), client=job.client,
+                               kind=kind_of(error))

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,50 +20,52 @@ from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.names import STORED, RunKey, run_name
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
-from secformer.mpc.errors import AuthError, Desync
+from secformer.mpc.errors import Desync, PeerEnded
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.credentials import Credentials
-from secformer.mpc.net.listener import Listener
+from secformer.mpc.net.listener import PEERS, Listener
 from secformer.mpc.net.tls import TLSChannel
 from secformer.mpc.net.wire import Tag
-from secformer.mpc.prg import FORMAT
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, Runs, runs_on
-from secformer.roles.asks import field, named_caches, nonces_of, requested
+from secformer.roles.asks import Deal, Greeting
 from secformer.roles.audit import Auditing, Unaudited, opened
 from secformer.roles.chain import DEALT
-from secformer.roles.dealing import MAX_PLAN, WEIGHTS
+from secformer.roles.dealing import IDLE, MAX_PLAN, WEIGHTS
 from secformer.roles.descriptors import dealer_room, raise_limit
-from secformer.roles.epochs import Epoch, State, as_note, space_of
+from secformer.roles.epochs import Epoch, State, as_note
+from secformer.roles.idling import Idle
 from secformer.roles.logs import certificates_read, not_recorded, refusals
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
 from secformer.roles.signing import Signer
-from secformer.version import __version__
+from secformer.roles.traces import fields_of
 
 if TYPE_CHECKING:
     from secformer.roles.monitoring import DealerMetrics
 
-MOST_RUNS = 1 << 20  # runs that may be asked for at once
 AHEAD = 1 << 26      # bytes of corrections that may be on their way from a GPU to the connection
 EPOCHS = 4           # epochs for which the masks of the weights are kept in memory
 CACHES = 1 << 12     # sessions of an epoch whose seeds are kept in memory
+RESTING = PEERS // 2 # connections of one role that may wait for its next ask; the others are for new ones
+PATIENT = 2 * IDLE   # seconds for which they may: longer than a party keeps them
 Keys = tuple[RunKey, RunKey]  # party 0's and party 1's, of one run or of its caches
 
 log = logging.getLogger(__name__)
 
 
 class Reports(Protocol):
-    """Receives what the dealer reports, for its metrics."""
+    """Receives what the dealer reports, for its metrics. By itself it ignores everything."""
 
-    def connected(self, by: int) -> None: ...
-    def joined(self) -> None: ...
-    def new_epoch(self) -> None: ...
-    def burnt(self, space: str, count: int) -> None: ...
-    def dealt(self, space: str, runs: int, nbytes: int, seconds: float) -> None: ...
-    def failed(self, kind: str) -> None: ...
-    def refused(self, port: str, why: str) -> None: ...
+    def connected(self) -> None: return
+    def serving(self, by: int) -> None: return
+    def joined(self) -> None: return
+    def new_epoch(self) -> None: return
+    def burnt(self, space: str, count: int) -> None: return
+    def dealt(self, space: str, runs: int, nbytes: int, seconds: float) -> None: return
+    def failed(self, kind: str) -> None: return
+    def refused(self, port: str, why: str) -> None: return
 
 
 class DealerServer:
@@ -84,7 +86,7 @@ class DealerServer:
         self._lanes: list[tuple[AbstractContextManager[Any], Runs]] = []  # free ones
         self._lock = threading.Lock()
         self._dealing = threading.BoundedSemaphore(settings.max_streams)
-        self._patience = settings.deadline
+        self._patience, self._idle = settings.deadline, Idle(RESTING, PATIENT)
         with ExitStack() as undo:
             undo.callback(self._state.close)
             self.audit = audit()
@@ -97,53 +99,59 @@ class DealerServer:
         log.info("listening", extra={"fields": {"port": self.port}})
 
     def close(self) -> None:
-        """Stops listening, and gives out no more serials."""
+        """Stops listening, ends connections on which nothing is asked, and gives out no more serials."""
         self._listener.close()
+        self._idle.close()
         with self._lock:
             self._state.close()
 
     def _serve(self, channel: TLSChannel) -> None:
-        self._reports.connected(1)
+        """Answers a party's asks, one after the other, until it hangs up or asks nothing for a long time."""
+        self._reports.connected()
+        greeting: Greeting | None = None
         try:
-            self._answer(channel)
+            while greeting is None or self._idle.wait(channel):
+                ask = channel.hear(most=MAX_PLAN)
+                with self._serving():
+                    channel.check()  # the ask may have come long after the handshake
+                    greeting = greeting or Greeting.read(ask, channel.role)
+                    self._answer(channel, greeting, ask)
+        except PeerEnded:
+            return
+
+    @contextmanager
+    def _serving(self) -> Iterator[None]:
+        self._reports.serving(1)
+        try:
+            yield
         except Exception as error:
             self._reports.failed(type(error).__name__)
             raise
         finally:
-            self._reports.connected(-1)
+            self._reports.serving(-1)
 
-    def _answer(self, channel: TLSChannel) -> None:
-        ask = channel.hear(most=MAX_PLAN)
-        channel.check()  # the ask may have come long after the handshake
-        if ask.get("version") != __version__:
-            raise Desync(f"the dealer runs version {__version__}, {channel.role} runs {ask.get('version')!r}; install "
-                         f"the same version everywhere")
-        if ask.get("streams") != FORMAT:
-            raise Desync(f"the dealer makes streams of the format {FORMAT!r}, {channel.role} of "
-                         f"{str(ask.get('streams'))[:40]!r}; install the same version everywhere")
+    def _answer(self, channel: TLSChannel, greeting: Greeting, ask: dict[str, Any]) -> None:
         if ask.get("ask") == "join":
-            self._join(channel, ask)
+            self._join(channel, greeting, bool(ask.get("runs")))
         elif ask.get("ask") == "deal":
-            self._deal(channel, ask)
+            self._deal(channel, greeting, Deal.read(ask, greeting.plans, channel.role))
         else:
             raise Desync(f"{channel.role} asks for {ask.get('ask')!r}; the dealer answers join and deal")
 
-    def _join(self, channel: TLSChannel, ask: Mapping[str, Any]) -> None:
-        rank, runs = 0 if channel.role == "party0" else 1, bool(ask.get("runs"))
+    def _join(self, channel: TLSChannel, greeting: Greeting, runs: bool) -> None:
+        rank = 0 if channel.role == "party0" else 1
         with self._lock:
-            epoch, _ = self._epoch(ask)
+            epoch, _ = self._epoch(greeting)
             if runs:
                 self._state.join(epoch, rank)
             note = as_note(epoch, rank, runs=runs)
         channel.tell(note)
         self._reports.joined()
 
-    def _epoch(self, ask: Mapping[str, Any]) -> tuple[Epoch, Dealer]:
-        """The epoch of the model that a note names, and a dealer that holds the masks of its weights. If the model has
-        no epoch yet, a new one begins."""
-        plan, model = Plan.from_dict(field(ask, "weights", dict)), field(ask, "model", str)
-        if not (len(model) == 64 and set(model) <= set("0123456789abcdef")):
-            raise Desync(f"a note must name the model by its digest, 64 hexadecimal digits; got {model!r}")
+    def _epoch(self, greeting: Greeting) -> tuple[Epoch, Dealer]:
+        """The epoch of the model that a party has named, and a dealer that holds the masks of its weights. If the model
+        has no epoch yet, a new one begins."""
+        plan, model = greeting.weights, greeting.model
         epoch = self._state.epoch(model, plan.digest)
         if epoch is None:
             epoch = self._state.fresh(model, plan.digest)
@@ -160,54 +168,41 @@ class DealerServer:
         return epoch, self._dealers[epoch.name]
 
     def _dealer(self, epoch: Epoch, provisioning: Plan) -> Dealer:
-        if provisioning.dealer_bytes or not provisioning.standing:
-            raise Desync("the plan of provisioning must hold masks of weights only; do all roles run the same version?")
         dealer = Dealer((epoch.seeds[0], epoch.seeds[1]), self._kernels)
         with self._kernels.backend.lane(), np.errstate(over="ignore"):  # words wrap by design
             dealer.deal(provisioning, WEIGHTS, _Nobody("nobody"))
         return dealer
 
-    def _deal(self, channel: TLSChannel, ask: Mapping[str, Any]) -> None:
-        if channel.role != "party1":
-            raise AuthError(f"only party 1 receives corrections; {channel.role} asked for them")
-        plan, epoch, space = (Plan.from_dict(field(ask, "plan", dict)), field(ask, "epoch", str),
-                              field(ask, "space", str))
-        count, after = field(ask, "count", int), field(ask, "after", int)
-        if not 1 <= count <= MOST_RUNS or after < -1:
-            raise Desync(f"party1 asks for {count} run(s) after {after}; the dealer gives 1 to {MOST_RUNS} runs after "
-                         f"-1 or more")
-        if plan.standing:
-            raise Desync("party1 asks for masks of weights in a run; only the plan of provisioning has them")
-        nonces, cache = nonces_of(ask, space_of(space)), named_caches(ask)
-        request = requested(ask)
+    def _deal(self, channel: TLSChannel, greeting: Greeting, asked: Deal) -> None:
         if problem := self.audit.problem:
             raise Desync(f"the dealer may deal nothing now: {problem}")
-        facts = {"request": request, "model": str(ask.get("model"))[:64], "plan": plan.digest, "epoch": epoch,
+        plan, epoch, space, count = asked.plan, asked.epoch, asked.space, asked.count
+        facts = {"request": asked.request, "model": greeting.model, "plan": plan.digest, "epoch": epoch,
                  "space": space, "count": count}
         outcome, started = "failed", time.monotonic()
         if not self._dealing.acquire(timeout=self._patience):
             raise Desync("the dealer already serves as many requests as it may; try again later")
         try:
             with self._lock:
-                known, dealer = self._epoch(ask)
+                known, dealer = self._epoch(greeting)
                 if known.name != epoch:
                     raise Desync(f"the model's epoch is {known.name} at the dealer but {epoch} at party 1; join again")
                 if space == STORED and known.joined != {0, 1}:
                     raise Desync("the parties must have joined the epoch before runs are stored: they need the seeds. "
                                  "Start both parties, and deal when they are ready")
-                caches = self._kept(ask, epoch, cache)
-                first = max(self._state.last(known, space), after) + 1
+                caches = self._kept(asked)
+                first = max(self._state.last(known, space), asked.after) + 1
                 seeds = self._state.burn(known, space, first, count)
             self._reports.burnt(space, count)
             facts |= {"serial": first, "bytes": count * plan.dealer_bytes}
             channel.tell({"serial": first})
             with self._computing() as runs:
-                script = Script(plan, plan.dealt if cache is None else "")  # a recording knows no caches
+                script = Script(plan, plan.dealt if asked.cache is None else "")  # a recording knows no caches
                 for serial in range(first, first + count):
                     channel.check()
-                    name = run_name(epoch, space, serial, nonces, plan.digest)
+                    name = run_name(epoch, space, serial, asked.nonces, plan.digest)
                     keys = RunKey(name, seeds[0].take(serial)), RunKey(name, seeds[1].take(serial))
-                    if cache == "":
+                    if asked.cache == "":
                         caches = self._opened(epoch, keys)
                     self._dealt(runs, dealer, script, keys, channel, caches)
             outcome = "dealt"
@@ -217,15 +212,15 @@ class DealerServer:
             with self._lock:
                 self._state.erase()
             self.audit.append(DEALT, facts | {"outcome": outcome, "seconds": round(time.monotonic() - started, 3)})
-        log.info("dealt", extra={"fields": {"request": request, "epoch": epoch, "space": space, "serial": first,
-                                            "count": count, "bytes": count * plan.dealer_bytes,
-                                            "seconds": round(time.monotonic() - started, 3)}})
+        log.info("dealt", extra={"fields": {
+            "request": asked.request, **fields_of(asked.trace), "epoch": epoch, "space": space, "serial": first,
+            "count": count, "bytes": count * plan.dealer_bytes, "seconds": round(time.monotonic() - started, 3)}})
 
-    def _kept(self, ask: Mapping[str, Any], epoch: str, cache: str | None) -> Keys | None:
+    def _kept(self, asked: Deal) -> Keys | None:
         """The keys of the caches that a run takes, which a run before has opened. Forgets those of sessions that have
         ended. Raises Desync for caches that are not known here."""
-        known, kept = self._caches.setdefault(epoch, OrderedDict()), set(map(str, field(ask, "kept", list)))
-        for name in [name for name in known if name not in kept]:
+        known, cache = self._caches.setdefault(asked.epoch, OrderedDict()), asked.cache
+        for name in [name for name in known if name not in asked.kept]:
             del known[name]
         if not cache:
             return None
@@ -278,16 +273,8 @@ class DealerServer:
         runs.run((dealer, script.name), script, seeds, name, {"party1": channel}, None, play)
 
 
-class _Unmonitored:
-    """Reports of a dealer without metrics."""
-
-    def connected(self, by: int) -> None: ...
-    def joined(self) -> None: ...
-    def new_epoch(self) -> None: ...
-    def burnt(self, space: str, count: int) -> None: ...
-    def dealt(self, space: str, runs: int, nbytes: int, seconds: float) -> None: ...
-    def failed(self, kind: str) -> None: ...
-    def refused(self, port: str, why: str) -> None: ...
+class _Unmonitored(Reports):
+    """A dealer without metrics."""
 
 
 class _Nobody(Channel):

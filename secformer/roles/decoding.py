@@ -15,24 +15,32 @@ from secformer.roles.halves import fresh_id
 from secformer.roles.messages import StepRequest
 
 Asked = tuple[dict[str, np.ndarray], Cost]
+Attempt = Callable[[], tuple[str, StepRequest]]
 
 
 class RemoteDecoding(Decoding):
     """A session at both parties (see `sessions`), from its first step on.
 
-    ask   sends new tokens as a step of a session, under a request's id; that of the first is the session's
+    ask   sends new tokens as a step of a session. It gets what names each attempt: a request's id, and the step. The id
+          of the first step is the session's
     end   ends a session, as far as the parties can be reached
     """
 
-    def __init__(self, decoder: Decoder, ask: Callable[[Batch, str, StepRequest], Asked], end: Callable[[str], None]):
+    def __init__(self, decoder: Decoder, ask: Callable[[Batch, Attempt], Asked], end: Callable[[str], None]):
         super().__init__(decoder)
-        self.name, self._ask_parties, self._end, self._begun = fresh_id(), ask, end, False
+        self.name, self._ask_parties, self._end, self._begun = "", ask, end, False
 
     def _ask(self, batch: Batch, turn: Turn) -> Step:
-        keep, request = self.length - len(turn.positions), fresh_id() if self._begun else self.name
-        self._begun = True
+        keep, first, self._begun = self.length - len(turn.positions), not self._begun, True
+
+        def attempt() -> tuple[str, StepRequest]:
+            request = fresh_id()
+            if first:
+                self.name = request
+            return request, StepRequest(self.name, keep, turn.last)
+
         try:
-            found, cost = self._ask_parties(batch, request, StepRequest(self.name, keep, turn.last))
+            found, cost = self._ask_parties(batch, attempt)
         except BaseException:
             self.close()
             raise

@@ -39,6 +39,7 @@ from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.cycle import Cycle, Needs
 from secformer.roles.dealing import WEIGHTS
 from secformer.roles.descriptors import party_room, raise_limit
+from secformer.roles.failures import AtLimit, NoRoom
 from secformer.roles.jobs import Job, Jobs
 from secformer.roles.link import HEARTBEAT, compare, hello, stored_of
 from secformer.roles.linking import Link, Meeting, connect_link
@@ -48,6 +49,7 @@ from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
 from secformer.roles.slots import Renewed, Slots, Work
 from secformer.roles.supply import Supply
+from secformer.roles.traces import fields_of
 
 RETRY = 0.2, 5.0  # seconds between attempts to link: at first, at most
 
@@ -242,9 +244,10 @@ class Engine:
         if work.stepping is not None:
             self.sessions.begin(work.stepping, work.key)
 
-    def refused(self, job: Job, problem: str) -> None:
-        """The request will not run. A session whose step does not run is ended, here and at the other party."""
-        if job.half.step is not None:
+    def refused(self, job: Job, problem: SecformerError) -> None:
+        """The request will not run. A session whose step does not run is ended, here and at the other party, unless the
+        step may be asked for again."""
+        if job.half.step is not None and not isinstance(problem, AtLimit | NoRoom):
             self.sessions.end(job.client, job.half.step.session, f"a step was refused: {problem}")
 
     def renewal(self) -> bool:
@@ -257,6 +260,7 @@ class Engine:
     def rest(self) -> None:
         """Does what is due while nothing waits."""
         self.sessions.expire()
+        self._supply.rest()
         self.report_material()  # `secformer deal` may have added some
 
     def _compute(self, slot: int, peer: TLSChannel, work: Work) -> None:
@@ -290,21 +294,21 @@ class Engine:
                    work.material, time.monotonic() - started)
         job.done.set_result(Answer(results, self._public.fixed.frac, cost, told))
         self._reports.answered(cost)
-        log.info("answered", extra={"fields": {"request": taken.request, "client": job.client, "run": taken.run,
-                                               "slot": slot, "tokens": batch.tokens, "seconds": round(cost.seconds, 3),
-                                               "bytes": cost.bytes, "rounds": cost.rounds,
-                                               "waiting": round(told.waiting, 3),
-                                               "material": round(told.material, 3),
-                                               **({"session": session.run} if session is not None else {})}})
+        log.info("answered", extra={"fields": {
+            "request": taken.request, **fields_of(job.half.trace), "client": job.client, "run": taken.run, "slot": slot,
+            "tokens": batch.tokens, "seconds": round(cost.seconds, 3), "bytes": cost.bytes, "rounds": cost.rounds,
+            "waiting": round(told.waiting, 3), "material": round(told.material, 3),
+            **({"session": session.run} if session is not None else {})}})
 
     def _reject(self, work: Work) -> None:
         """Gives no answer to rows that are not one-hot. The link stays: only the client is at fault."""
         job, problem = work.job, "the rows of this request are not one-hot, or its halves do not belong together"
-        log.warning("rows refused", extra={"fields": {"request": work.taken.request, "client": job.client,
-                                                      "run": work.taken.run}})
-        self.refused(job, problem)
-        job.done.set_exception(InputError(f"{problem}; share token ids with this version's client. If you did, a "
-                                          f"party may be cheating: tell both operators"))
+        log.warning("rows refused", extra={"fields": {"request": work.taken.request, **fields_of(job.half.trace),
+                                                      "client": job.client, "run": work.taken.run}})
+        error = InputError(f"{problem}; share token ids with this version's client. If you did, a party may be "
+                           f"cheating: tell both operators")
+        self.refused(job, error)
+        job.done.set_exception(error)
 
     def _words(self, job: Job, batch: Batch) -> Any:
         half = job.half

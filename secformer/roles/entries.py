@@ -12,6 +12,7 @@ from secformer.roles.chain import REQUEST, Head, transcript
 from secformer.roles.messages import Answer, Half, body_digest
 from secformer.roles.receipts import HEADER, Statement, signed
 from secformer.roles.signing import Signer
+from secformer.roles.traces import fields_of
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Entry:
     def __init__(self, entries: Entries, client: str):
         self._entries, self.client, self._began = entries, client, time.monotonic()
         self.half: Half | None = None
+        self.trace = ""  # id of the trace that it belongs to
         self._written = False
 
     @property
@@ -82,5 +84,6 @@ class Entry:
             noted["half"] = half.digest
         noted |= ran
         head = self._entries.audit.append(REQUEST, {**facts, **noted, "transcript": transcript(noted)})
-        log.info("request ended", extra={"fields": facts | ({"audit": head.number} if head is not None else {})})
+        log.info("request ended", extra={"fields": facts | fields_of(self.trace) | (
+            {"audit": head.number} if head is not None else {})})
         return head

@@ -13,8 +13,11 @@ from secformer.mpc.errors import (
     PeerLost,
     ProtocolError,
     ReusedRandomness,
+    SecformerError,
     StoreError,
 )
+from secformer.roles.messages import Half
+from secformer.roles.traces import fields_of
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,24 @@ class ForClients(ProtocolError):
     """An error whose message is made for the client of a request."""
 
 
+class AtLimit(ForClients):
+    """A client is at one of its limits. Nothing was begun, so it may ask the same again later."""
+
+
+class NoRoom(ForClients):
+    """A party has no room for this now, because of others. Nothing was begun."""
+
+
+class HalvesDiffer(ForClients):
+    """The two halves of a request do not belong together."""
+
+
+class SessionEnded(ForClients):
+    """A step of a session that is not there any more."""
+
+
+KINDS: dict[str, type[SecformerError]] = {  # what the parties tell each other beside the words
+    "limit": AtLimit, "room": NoRoom, "halves": HalvesDiffer, "session": SessionEnded, "input": InputError}
 SHOWN = (ForClients, InputError, ModelError)  # what is wrong with the client's own request
 GENERAL: tuple[tuple[type[BaseException], str], ...] = (  # the first that fits
     (AuthError, "a role that it needs could not prove who it is"),
@@ -34,7 +55,17 @@ GENERAL: tuple[tuple[type[BaseException], str], ...] = (  # the first that fits
 )
 
 
-def for_client(error: BaseException, request: str, client: str, whose: str = "") -> str:
+def kind_of(error: BaseException) -> str:
+    """The kind of a refusal, as the other party learns it; "" for a failure that is no client's doing."""
+    return next((kind for kind, which in KINDS.items() if isinstance(error, which)), "")
+
+
+def refusal(kind: str, message: str) -> SecformerError:
+    """The error of that kind, for the client of a request."""
+    return KINDS.get(kind, ForClients)(message)
+
+
+def for_client(error: BaseException, half: Half, client: str, whose: str = "") -> str:
     """What the client of a request is told about an error. Where that is not all, the log tells the whole story.
 
     whose  what failed, where the caller knows it better than the error: a sentence without its end
@@ -42,6 +73,7 @@ def for_client(error: BaseException, request: str, client: str, whose: str = "")
     if isinstance(error, SHOWN):
         return str(error)
     log.warning("request failed", extra={"fields": {
-        "request": request, "client": client, "problem": f"{type(error).__name__}: {error}"}})
+        "request": half.request, **fields_of(half.trace), "client": client,
+        "problem": f"{type(error).__name__}: {error}"}})
     general = next((text for kind, text in GENERAL if isinstance(error, kind)), "something unexpected happened")
-    return f"{whose or general}; the parties' logs tell more under the request's id {request}"
+    return f"{whose or general}; the parties' logs tell more under the request's id {half.request}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
@@ -21,16 +22,20 @@ def fresh_id() -> str:
 
 
 def halves_of(public: PublicModel, tables: Tables | None, batch: Batch, request: str,
-              step: StepRequest | None = None) -> tuple[Half, Half]:
-    """Party 0's half and party 1's: keys of one-hot rows; or, with the `tables` that clients hold, words and a seed."""
+              step: StepRequest | None = None, trace: str = "") -> tuple[Half, Half]:
+    """Party 0's half and party 1's: keys of one-hot rows; or, with the `tables` that clients hold, words and a seed.
+
+    trace  the id of the trace that the request belongs to
+    """
+    def half(**secret: Any) -> Half:
+        return Half(request, public.digest, batch.lengths, batch.mask, step=step, trace=trace, **secret)
+
     seed = fresh_seed()
     if tables is None:
-        first, second = (Half(request, public.digest, batch.lengths, batch.mask, keys=keys, step=step)
-                         for keys in public.inputs.keys(batch, seed))
+        first, second = (half(keys=keys) for keys in public.inputs.keys(batch, seed))
         return first, second
     mine, _ = public.inputs.client_halves(batch, tables.sums(batch), public.fixed.frac, seed)
-    return (Half(request, public.digest, batch.lengths, batch.mask, words=mine.words(), step=step),
-            Half(request, public.digest, batch.lengths, batch.mask, seed=seed, step=step))
+    return half(words=mine.words()), half(seed=seed)
 
 
 def joined(answers: tuple[Answer, Answer], names: Collection[str], frac: int) -> dict[str, np.ndarray]:

@@ -4,9 +4,9 @@
 2. unless both parties still hold the opened weights: the run that opens them
 3. party 0: offer {"requests": {id: client's name} in fair order, "slot": a free one, "last": {"live": its last used
    serial}, "nonce": for the run of the one that is taken, "here", "renew"}; without ids it is a sign of life
-4. party 1: {"take": id, "client", "shape", "plan", "space", "serial", "nonce", "state"}, or {"take": id, "error"}, or
-   {"take": null, "renew"}; and "here"
-5. party 0: {"go": true}, and both run the program in that slot; or {"go": false, "error"}
+4. party 1: {"take": id, "client", "shape", "plan", "space", "serial", "nonce", "state"}, or {"take": id, "error",
+   "kind": see `failures`}, or {"take": null, "renew"}; and "here"
+5. party 0: {"go": true}, and both run the program in that slot; or {"go": false, "error", "kind"}
 
 Every now and then, "here" lists all ids of which a party has a half, so that the other knows which of its own wait in
 vain; otherwise it is null. "renew" asks for a new link, such as under new certificates, once nothing runs: party 1 asks
@@ -81,6 +81,7 @@ def stored_of(note: Mapping[str, Any], peer: str) -> list[tuple[int, int]]:
 class Taken:
     """Party 1's answer to an offer: which request runs, and what enters the name of its run; or why it cannot run.
 
+    kind    of the error
     state   of the session that the request continues
     client  who sent party 1's half
     """
@@ -94,6 +95,7 @@ class Taken:
     state: str = ""
     client: str = ""
     nonce: bytes = field(default=b"", repr=False)
+    kind: str = ""
 
     @property
     def run(self) -> str:
@@ -115,7 +117,7 @@ class Reply:
         note = {"take": None} if taken is None else {
             "take": taken.request, "shape": taken.shape, "plan": taken.plan, "space": taken.space,
             "serial": taken.serial, "error": taken.error, "state": taken.state, "client": taken.client,
-            "nonce": taken.nonce.hex()}
+            "nonce": taken.nonce.hex()} | ({"kind": taken.kind} if taken.kind else {})
         channel.tell(note | _rare(self.here, self.renew))
 
 
@@ -169,7 +171,7 @@ def _taken(note: Mapping[str, Any]) -> Taken | None:
     error = text(note["error"])
     return Taken(text(note["take"]), text(note["shape"]), text(note["plan"]), text(note["space"]),
                  whole(note["serial"], -1), error, text(note["state"]), text(note["client"]),
-                 hexadecimal(note["nonce"], 0 if error else NONCE_BYTES))
+                 hexadecimal(note["nonce"], 0 if error else NONCE_BYTES), text(note.get("kind", "")))
 
 
 def _rare(here: tuple[str, ...] | None, renew: bool) -> dict[str, Any]:

@@ -49,7 +49,8 @@ class Half:
 
     Where the parties hold the embedding tables, a half holds keys of the one-hot rows. Where clients hold them, party
     0's half holds words, its share of the embedding sums (N, C), and party 1's the seed of its share. A half with a
-    `step` holds new tokens of one text. `digest` is that of the body that it came in.
+    `step` holds new tokens of one text. `digest` is that of the body that it came in, and `trace` the id of the trace
+    that the request belongs to (see `traces`), which travels in a header.
     """
 
     request: str
@@ -61,6 +62,7 @@ class Half:
     step: StepRequest | None = None
     keys: RowKeys | None = field(default=None, repr=False)
     digest: str = ""
+    trace: str = ""
 
     @cached_property
     def shape_digest(self) -> str:

@@ -155,11 +155,16 @@ class DealerMetrics(Metrics):
         self._failed = Counter("secformer_failed_asks", "Asks of parties that were refused, or that failed", ["kind"],
                                registry=registry)
         self._epochs = Counter("secformer_new_epochs", "Epochs that began", registry=registry)
-        self._connections = Gauge("secformer_connections", "Connections of parties that are served now",
+        self._connections = Gauge("secformer_connections", "Connections of parties whose asks are served now",
                                   registry=registry)
+        self._made = Counter("secformer_connections_made", "Connections of parties that were let in", registry=registry)
 
-    def connected(self, by: int) -> None:
-        """A connection is served, or its service has ended: 1 or -1."""
+    def connected(self) -> None:
+        """A party was let in."""
+        self._made.inc()
+
+    def serving(self, by: int) -> None:
+        """An ask is served, or its service has ended: 1 or -1."""
         self._connections.inc(by)
 
     def joined(self) -> None:

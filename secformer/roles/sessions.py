@@ -18,7 +18,7 @@ from secformer.models.run.decoding import Turn
 from secformer.models.run.served_steps import PartyText, Shape
 from secformer.mpc.dealer.names import RunKey
 from secformer.mpc.errors import InputError
-from secformer.roles.failures import ForClients
+from secformer.roles.failures import AtLimit, ForClients, NoRoom, SessionEnded
 from secformer.roles.messages import Half
 from secformer.roles.settings import PartySettings
 
@@ -27,14 +27,6 @@ MEGABYTE = 1 << 20
 Key = tuple[str, str]  # client and id: a stranger's session is not found
 
 log = logging.getLogger(__name__)
-
-
-class TooManySessions(ForClients):
-    """Every session that this client may have is open, and a step of each is running."""
-
-
-class SessionEnded(ForClients):
-    """A step of a session that is not there any more."""
 
 
 @dataclass(eq=False)
@@ -96,7 +88,8 @@ class Sessions:
         """The step that a half asks for. Makes room for it, and changes nothing else.
 
         Raises SessionEnded where the client has no such session any more, InputError for a step that cannot be,
-        ForClients where another is running or there is no room, ModelError where the model generates no text.
+        ForClients where another is running, AtLimit or NoRoom where there is no room, ModelError where the model
+        generates no text.
         """
         if half.step is None:
             raise InputError("this request continues no text")
@@ -116,11 +109,11 @@ class Sessions:
             return Stepping(session, shape, half.step.keep)
 
     def admit(self, client: str) -> None:
-        """Raises TooManySessions where a client may not open another session, because none of its own is idle."""
+        """Raises AtLimit where a client may not open another session, because none of its own is idle."""
         with self._lock:
             mine = [session for key, session in self._open.items() if key[0] == client]
             if len(mine) >= self._settings.client_sessions and all(session.turn is not None for session in mine):
-                raise TooManySessions(f"one client may have {self._settings.client_sessions} sessions open here, and "
+                raise AtLimit(f"one client may have {self._settings.client_sessions} sessions open here, and "
                                       f"all of this one's are running a step; begin the session when one has ended")
 
     def names(self) -> list[str]:
@@ -191,8 +184,8 @@ class Sessions:
                            "begin a new one")
 
     def _make_room(self, session: TextSession, shape: Shape) -> None:
-        """Ends the oldest idle sessions of the same client, until there is room. Raises ForClients where that is not
-        enough."""
+        """Ends the oldest idle sessions of the same client, until there is room. Raises AtLimit or NoRoom
+        where that is not enough, ForClients for a text that never fits."""
         settings, client = self._settings, session.key[0]
         most, room = settings.sessions, settings.session_mb * MEGABYTE // self._slot_bytes
         my_most, my_room = settings.client_sessions, settings.client_session_mb * MEGABYTE // self._slot_bytes
@@ -208,10 +201,10 @@ class Sessions:
                 return
             idle = next((each for each in mine if each.turn is None), None)
             if idle is None and not mine_fit:
-                raise TooManySessions(f"one client may have {my_most} sessions of {settings.client_session_mb} MB here,"
+                raise AtLimit(f"one client may have {my_most} sessions of {settings.client_session_mb} MB here,"
                                       f" and all of this one's are running a step; try again when one has ended")
             if idle is None:
-                raise ForClients(f"{len(others)} sessions are open here, and there is no room for one more; try "
+                raise NoRoom(f"{len(others)} sessions are open here, and there is no room for one more; try "
                                     f"again later")
             self.end(*idle.key, "another session of the same client needed its room")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,20 +57,20 @@ def stock(settings: PartySettings, lengths: Sequence[int], count: int, tell: Pro
     plan = model.plan(blind_batch(sizes, np.arange(sizes.max()) < sizes[:, None]))
     dealer = DealerClient(settings.dealer, Credentials(settings.tls).client(), share.public.digest, model.provisioning,
                           deadline=settings.deadline)
-    epoch = dealer.join(patience=settings.dealer_wait, runs=False)
-    store, nonce = Store(settings.store, epoch.seeds[1], epoch.name), fresh_nonce()
-    with writing(settings.store):
+    with ExitStack() as ends:
+        ends.callback(dealer.close)
+        epoch = dealer.join(patience=settings.dealer_wait, runs=False)
+        store, nonce = Store(settings.store, epoch.seeds[1], epoch.name), fresh_nonce()
+        ends.enter_context(writing(settings.store))
         after = max(store.last(), Serials.last_in(settings.state / JOURNAL, epoch.name, STORED))
         first, channel = dealer.deal(epoch, STORED, after, plan, nonces=(NO_NONCE, nonce), count=count,
                                      patience=settings.dealer_wait)
+        ends.callback(channel.close)
 
         def receive(serial: int) -> Receive:
             return channel.receive
 
         tell("storing", 0, count)
-        try:
-            written = store.write(plan, first, count, nonce, receive, lambda done: tell("storing", done, count))
-        finally:
-            channel.close()
+        written = store.write(plan, first, count, nonce, receive, lambda done: tell("storing", done, count))
     return Stocked(plan.digest, tuple(lengths), written.runs, store.left().get(plan.digest, 0), run_bytes(plan),
                    written.problem)

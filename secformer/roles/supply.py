@@ -51,7 +51,8 @@ class Supply:
             self._state.close()
             raise
         self._dealer = DealerClient(settings.dealer, context or Credentials(settings.tls).client(), model, weights,
-                                    deadline=settings.deadline)
+                                    deadline=settings.deadline, most=settings.in_flight,
+                                    silence=settings.dealer_wait)
         self._epoch: Epoch | None = None
 
     @property
@@ -115,11 +116,12 @@ class Supply:
                                  f"store, and deal again")
 
     def take(self, plan: Plan, others: Mapping[str, int], nonce: bytes, cache: str | None = None,
-             kept: Collection[str] = (), request: str = "") -> Supplied:
+             kept: Collection[str] = (), request: str = "", trace: str = "") -> Supplied:
         """Material for one run of a plan, from the store or else from the dealer. `others` is what the other party's
         `last` returned, `nonce` is its nonce. What takes a `cache`, by the name of the run that opened it or "" for the
         run itself, always comes from the dealer: a store's runs were dealt before there was one. The dealer then
-        forgets all caches that are not `kept`. It learns the id of the request, for its logs.
+        forgets all caches that are not `kept`. It learns the ids of the request and of its trace, for
+        its logs.
 
         Raises PeerLost, Desync, StoreError, ReusedRandomness, OSError.
         """
@@ -129,7 +131,7 @@ class Supply:
             space, mine, after = LIVE, fresh_nonce(), max(others.get(LIVE, -1), self.last()[LIVE])
             serial, corrections = self._dealer.deal(self.epoch, LIVE, after, plan, nonces=(nonce, mine),
                                                     patience=self._patience, cache=cache, kept=kept,
-                                                    request=request)
+                                                    request=request, trace=trace)
         if self._buffer is not None:
             corrections.buffer = self._buffer
         try:
@@ -154,12 +156,18 @@ class Supply:
         """Takes the seeds of used serials off the disk."""
         self._state.erase()
 
+    def rest(self) -> None:
+        """Hangs up on the dealer where nothing was asked for a while. Call it while nothing waits."""
+        self._dealer.rest()
+
     def left(self) -> dict[str, int]:
         """How many runs the store has material for, by plan. Raises StoreError for an unreadable store."""
         return self._store().left()
 
     def close(self) -> None:
-        """Closes the files, and lets another process have the folders. Nothing can be taken any more."""
+        """Hangs up on the dealer, closes the files, and lets another process have the folders. Nothing can be taken any
+        more."""
+        self._dealer.close()
         self._state.close()
         if self._reading is not None:
             self._reading.close()

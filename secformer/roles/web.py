@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.door import Report
 from secformer.mpc.net.places import Places
 from secformer.mpc.net.tcp import listening
-from secformer.roles.asking import HELLO
+from secformer.roles.asking import DUPLICATE, HELLO
 from secformer.roles.audit import Auditing
 from secformer.roles.browsers import PORT, BrowserProtocol, Gate
 from secformer.roles.budgets import BudgetSpent, Ledger, Reservation
@@ -37,7 +38,7 @@ from secformer.roles.connections import (
 )
 from secformer.roles.descriptors import TOLD, Room
 from secformer.roles.entries import Entries, Entry
-from secformer.roles.failures import for_client
+from secformer.roles.failures import AtLimit, HalvesDiffer, NoRoom, SessionEnded, for_client
 from secformer.roles.health import COMMON, health_server
 from secformer.roles.jobs import Alone, DuplicateRequest, Expired, Jobs, QueueFull
 from secformer.roles.logs import certificates_read, refusals
@@ -45,10 +46,12 @@ from secformer.roles.messages import ID_DIGITS, Answer, Half, most_bytes, pack_a
 from secformer.roles.monitoring import PartyMetrics, Status
 from secformer.roles.origins import Browsers
 from secformer.roles.quotas import MEGABYTE, Crowded, OverQuota, Place, Quotas
-from secformer.roles.sessions import Sessions, TooManySessions
+from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
 from secformer.roles.signing import Signer
 from secformer.roles.tokens import Tokens
+from secformer.roles.traces import HEADER as TRACE
+from secformer.roles.traces import trace_in
 
 BODY = "application/octet-stream"
 KEEP_ALIVE = 60    # seconds for which an idle connection of a client is kept: under a flood, it need not come back
@@ -117,11 +120,11 @@ class Web:
 
     async def _end(self, request: Request) -> Response:
         """Ends a session of the client, if it has this one; it does not learn which."""
-        peer: Peer = request.scope[PEER]
-        role, name = peer.role, peer.name
-        if role != "client":
-            return _error(Refusal(403, "role", f"sessions are clients', but this certificate is {role}'s"), None)
-        self._sessions.end(name, request.path_params["session"][:ID_DIGITS], "its client ended it")
+        try:
+            client = _client(request)
+        except Refusal as refusal:
+            return _error(refusal, None)
+        self._sessions.end(client.name, request.path_params["session"][:ID_DIGITS], "its client ended it")
         return JSONResponse({})
 
     async def _infer(self, request: Request) -> Response:
@@ -130,7 +133,8 @@ class Web:
         entry = self._entries.begin(peer.name)
         try:
             with _refusals(), self._quotas.enter(entry.client) as place:
-                half = entry.half = await self._half(request, place)
+                entry.trace = trace_in(request.headers.getlist(TRACE))
+                half = entry.half = replace(await self._half(request, place), trace=entry.trace)
                 body, headers = await self._answered(request, half, place, entry)
             outcome = "answered"
             return Response(body, media_type=BODY, headers={"X-Request-Id": half.request, **headers})
@@ -154,16 +158,16 @@ class Web:
             if problem := peer.objection():  # it may have been revoked since the request came
                 raise Refusal(403, "certificate", problem)
             return await asyncio.to_thread(_paid, reserved, answer, entry, half.request)
+        except (AtLimit, NoRoom):  # see `_refusals`
+            raise
         except SecformerError as error:
-            raise Refusal(500, type(error).__name__, for_client(error, half.request, peer.name)) from error
+            raise Refusal(500, type(error).__name__, for_client(error, half, peer.name)) from error
         finally:
             reserved.release()
 
     async def _half(self, request: Request, place: Place) -> Half:
         """The half of a request, after all checks. Raises Refusal, OverQuota, Crowded."""
-        peer: Peer = request.scope[PEER]
-        if peer.role != "client":
-            raise Refusal(403, "role", f"requests come from clients, but this certificate is {peer.role}'s")
+        peer = _client(request)
         if self.reason():  # which is for operators, who see it at the metrics port
             raise Refusal(503, "not ready", "this party is not ready; try again later", RETRY_AFTER)
         body, public, limit = bytearray(), self._public, self._settings.max_tokens
@@ -197,7 +201,7 @@ class Web:
             place.until(job)
             running = asyncio.wrap_future(job)
         except DuplicateRequest as error:
-            raise Refusal(409, "duplicate", str(error)) from error
+            raise Refusal(409, DUPLICATE, str(error)) from error
         except QueueFull as error:
             raise Refusal(503, "queue full", str(error), RETRY_AFTER) from error
         leaving = asyncio.ensure_future(_left(request))
@@ -216,10 +220,16 @@ class Web:
         except asyncio.CancelledError as error:
             raise Refusal(503, "shutting down", "this party is shutting down; send the request again",
                           RETRY_AFTER) from error
+        except (AtLimit, NoRoom):  # see `_refusals`
+            raise
+        except HalvesDiffer as error:
+            raise Refusal(409, "halves differ", str(error)) from error
+        except SessionEnded as error:
+            raise Refusal(409, "session ended", str(error)) from error
         except InputError as error:
             raise Refusal(400, "bad request", str(error)) from error
         except SecformerError as error:
-            told = for_client(error, half.request, peer.name)
+            told = for_client(error, half, peer.name)
             raise Refusal(500, type(error).__name__, told) from error
         finally:
             leaving.cancel()
@@ -231,8 +241,19 @@ class Web:
         """Ends connections, and sessions, of clients whose certificates do not hold any more; until it is cancelled."""
         while True:
             await asyncio.sleep(WATCH)
-            for name, problem in connected.end_invalid().items():
-                self._sessions.end_of(name, problem)
+            try:
+                for name, problem in connected.end_invalid().items():
+                    self._sessions.end_of(name, problem)
+            except Exception:  # a defect, after which others' certificates must still be watched
+                log.exception("unexpected")
+
+
+def _client(request: Request) -> Peer:
+    """Who asks, which must be a client. Raises Refusal."""
+    peer: Peer = request.scope[PEER]
+    if peer.role != "client":
+        raise Refusal(403, "role", f"requests and sessions are clients', but this certificate is {peer.role}'s")
+    return peer
 
 
 async def _left(request: Request) -> None:
@@ -247,11 +268,11 @@ def _refusals() -> Iterator[None]:
         yield
     except OverQuota as error:
         raise Refusal(429, "over quota", str(error), RETRY_AFTER) from error
-    except TooManySessions as error:
+    except AtLimit as error:
         raise Refusal(429, "too many sessions", str(error), RETRY_AFTER) from error
     except BudgetSpent as error:
         raise Refusal(429, "budget spent", str(error), error.renews) from error
-    except Crowded as error:
+    except (Crowded, NoRoom) as error:
         raise Refusal(503, "crowded", str(error), RETRY_AFTER) from error
 
 

@@ -47,7 +47,8 @@ def _counts(counts: Counter[str]) -> str:
 
 def receipts_json(verdict: Receipts) -> dict[str, Any]:
     return {"holds": verdict.bad is None, "bad": vars(verdict.bad) if verdict.bad is not None else None,
-            "receipts": verdict.receipts, "in_logs": verdict.found, "trusted": verdict.trusted}
+            "receipts": verdict.receipts, "in_logs": verdict.found, "trusted": verdict.trusted,
+            "revocations_checked": False}
 
 
 def receipts(verdict: Receipts) -> RenderableType:
@@ -55,7 +56,8 @@ def receipts(verdict: Receipts) -> RenderableType:
     logs = ", ".join(f"{count} in {party}'s log" for party, count in sorted(verdict.found.items()))
     for name, value in (("requests with two receipts that hold", str(verdict.receipts)),
                         ("lines of audit logs", logs or "not checked: give --log"),
-                        ("certificates", "of this authority" if verdict.trusted else "not checked: give --authority")):
+                        ("certificates", "of this authority" if verdict.trusted else "not checked: give --authority"),
+                        ("revocations", "not checked here: a client checks them when it gets a receipt")):
         table.add_row(name, value)
     if verdict.bad is not None:
         end = f"Does not hold: {verdict.bad.file}, line {verdict.bad.line}: {verdict.bad.problem}."

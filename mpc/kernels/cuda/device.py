@@ -20,6 +20,7 @@ SOURCES = {
     "powers": ("growth", "powers", "exponential"),
     "compare": ("flip_bits", "look_up", "outcome", "pick", "below", "signs", "reaching", "gather", "outcome_rows",
                 "outcome_tables"),
+    "points": ("points",),
     "guard": ("guard_tables", "breaches", "row_xors"),
     "integer": ("integer64", "integer32"),
     "limbs": ("limbs64", "limbs32", "joined64", "joined32"),

@@ -18,6 +18,7 @@ from secformer.mpc.kernels.cuda.guards import Guards
 from secformer.mpc.kernels.cuda.keys import Keys
 from secformer.mpc.kernels.cuda.products import Products
 from secformer.mpc.kernels.cuda.ways import Choice, product_of, recorded
+from secformer.mpc.kernels.points import PointKeys, leaves
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
 from secformer.mpc.kernels.words import TERMS, Array, Factor, Grid, Guard, Key, Masked, Sealing, whole_bytes
@@ -97,6 +98,15 @@ class CudaKernels(Bundled):
             out = self._bytes(n * whole_bytes(bits))
             self._expand("correction", n, *self.keys(key), value, np.uint64(n), np.int32(bits), out)
         return out
+
+    def points(self, keys: PointKeys, out: Array) -> None:
+        n, columns = out.shape
+        whole = out if out.flags.c_contiguous else self.xp.empty(out.shape, dtype=np.uint64)
+        given = [self._flat(self.xp.asarray(v)) for v in (keys.seeds, keys.corrections, keys.turns, keys.finals)]
+        facts = *map(np.uint32, keys.salt), np.int32(keys.rank), np.int32(keys.depth)
+        self._each("points", n * leaves(columns), *given, *facts, *map(np.uint64, (n, leaves(columns), columns)), whole)
+        if whole is not out:
+            out[...] = whole
 
     # ---- words ----------------------------------------------------------------------------------------------------
 

@@ -1,17 +1,11 @@
 // ChaCha20 (RFC 8439, zero nonce) fused into what consumes it. A block of threads makes the 64-byte blocks of GROUP
 // consecutive words in shared memory, then walks over the words, so that device memory sees whole cache lines.
 #include "common.cuh"
+#include "chacha.cuh"
 
 #define THREADS 128
 #define GROUP 2048u  // words: whole 64-byte blocks of every plane
 #define POOL (GROUP / 8 * 17)  // of words of eight bytes; 16 numbers a 64-byte block, one more against bank conflicts
-
-#define ROTATE(x, n) (((x) << (n)) | ((x) >> (32 - (n))))
-#define QUARTER(a, b, c, d)                 \
-    a += b; d = ROTATE(d ^ a, 16);          \
-    c += d; b = ROTATE(b ^ c, 12);          \
-    a += b; d = ROTATE(d ^ a, 8);           \
-    c += d; b = ROTATE(b ^ c, 7);
 
 struct Key { u64 part[4]; };
 
@@ -28,22 +22,7 @@ __device__ inline void make_block(const Key& key, u32 counter, u32* out) {
                      (u32)key.part[0], (u32)(key.part[0] >> 32), (u32)key.part[1], (u32)(key.part[1] >> 32),
                      (u32)key.part[2], (u32)(key.part[2] >> 32), (u32)key.part[3], (u32)(key.part[3] >> 32),
                      counter, 0u, 0u, 0u};
-    u32 x[16];
-#pragma unroll
-    for (int i = 0; i < 16; ++i) x[i] = start[i];
-#pragma unroll
-    for (int i = 0; i < 10; ++i) {
-        QUARTER(x[0], x[4], x[8], x[12])
-        QUARTER(x[1], x[5], x[9], x[13])
-        QUARTER(x[2], x[6], x[10], x[14])
-        QUARTER(x[3], x[7], x[11], x[15])
-        QUARTER(x[0], x[5], x[10], x[15])
-        QUARTER(x[1], x[6], x[11], x[12])
-        QUARTER(x[2], x[7], x[8], x[13])
-        QUARTER(x[3], x[4], x[9], x[14])
-    }
-#pragma unroll
-    for (int i = 0; i < 16; ++i) out[i] = x[i] + start[i];
+    permuted(start, out);
 }
 
 // The blocks that this block of threads needs of the stream of n words of `bytes` bytes. Words lie there as in a payload,

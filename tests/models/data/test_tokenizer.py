@@ -196,3 +196,13 @@ def test_chat_templates(tokenizer: Tokenizer, tmp_path: Path) -> None:
     found.folder.joinpath("tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}', "utf-8")
     found.folder.joinpath("chat_template.jinja").write_text("{{ messages[0].content }}!", "utf-8")
     assert Tokenizer(found.folder, found.inputs).chat([{"role": "user", "content": "a"}]) == "a!"
+
+
+def test_what_was_read_before_stays(tokenizer: Tokenizer) -> None:
+    """Also behind a public prefix, which is left out once."""
+    read = tokenizer.read(["a cat", "dog"])
+    assert tokenizer.read(read) is read and tokenizer.rows(read, truncation=True) == read.rows
+    twice = replace(tokenizer.inputs, before=(2, 6))
+    prefixed = Tokenizer(tokenizer.folder, twice)
+    (row,) = prefixed.read(prefixed.read({"input_ids": [2, 6, 2, 6, 7]})).rows
+    assert row.ids.tolist() == [2, 6, 7]

@@ -60,6 +60,7 @@ def test_against_the_formulas(case: dict[str, Any], tmp_path: Path) -> None:
     folder = write_sentence(tmp_path, **case, **SIZES)
     expected = wanted(folder, **case)
     np.testing.assert_allclose(plain_bert(folder, TEXTS).embeddings, expected, **EXACT)
+    assert ModelFolder(folder).architecture.embedding_size == expected.shape[1]
     np.testing.assert_allclose(twin(folder, TEXTS).embeddings, expected, **NEAR)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from text_lab import END, START, byte_tokenizer
 
 from secformer.models.data.tokenizer import Tokenizer
-from secformer.models.generation.stops import End, TextStream, end_tokens
+from secformer.models.generation.stops import End, TextStream, end_tokens, write_ends
 from secformer.mpc.errors import ModelError
 
 
@@ -163,6 +163,9 @@ def folder(at: Path, config: dict[str, Any], generation: Any = None) -> Path:
 ])
 def test_end_tokens(config: dict[str, Any], generation: Any, ends: set[int], tmp_path: Path) -> None:
     assert end_tokens(folder(tmp_path, config, generation)) == ends
+    (tmp_path / "config.json").unlink()
+    write_ends(ends, tmp_path)
+    assert end_tokens(tmp_path) == ends, "no default is needed"
 
 
 @pytest.mark.parametrize("bad", ["7", [7, "8"], True, -1, [True], {"a": 1}])

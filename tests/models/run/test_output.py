@@ -96,3 +96,18 @@ def test_as_dict_is_json() -> None:
     assert set(short) == {"embeddings", "cost", "notes", "profile"}
     whole = json.loads(json.dumps(found.as_dict(hidden=True)))
     assert np.shape(whole["last_hidden_state"]) == (2, 3, 2)
+
+
+def test_a_part_of_the_texts() -> None:
+    """Rows of every array, and entries of every list that has one per text."""
+    whole = out(SPEC, logits=[np.array([0.0, 2.0, -8.0]), np.array([9.0, 0.0, 0.0])],
+                guard=[np.array(["somewhere"]), np.array([], dtype=str)])
+    part = whole.part(1, 2)
+    assert part.labels == ["no"] and part.breaches == [()] and whole.breaches == [("somewhere",), ()]
+    assert part.trusted.tolist() == [True] and part.logits.tolist() == [[9.0, 0.0, 0.0]]
+    assert part.attention_mask.tolist() == [[1, 1, 1]] and part.notes == whole.notes
+    token = replace(SPEC, architecture="BertModel")
+    hidden = out(token, last_hidden_state=[np.ones((2, 4)), np.full((3, 4), 2.0)])
+    first = hidden.part(0, 1)
+    assert first.labels is None and first.answers is None
+    np.testing.assert_array_equal(first.embeddings, hidden.embeddings[:1])

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from secformer import demo_model, plain_bert
 from secformer.models.data.batch import Batch, blind_batch
+from secformer.models.data.saved_tokenizer import load
 from secformer.models.data.tokenizer import Texts, Tokenizer
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.program import CHECK
@@ -49,6 +50,7 @@ def answers(out: Path, texts: Texts, world: World | None = None) -> np.ndarray:
 
 
 def test_two_share_files_answer_as_the_model(provisioned: Path) -> None:
+    assert load(provisioned / CLIENT_FOLDER) is not None, "clients need no transformers to read texts"
     wanted = plain_bert(demo_model(), TEXTS).logits
     assert np.abs(answers(provisioned, TEXTS) - wanted).max() < 0.01
 

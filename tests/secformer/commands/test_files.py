@@ -36,6 +36,7 @@ READ = [  # an option whose file is read, in a command that is otherwise right; 
     ("page", "new", "--settings", "{}"),
     ("generate", MODEL, "text", "--profile", "{}"), ("chat", MODEL, "--profile", "{}"),
     ("score", MODEL, "text", "--profile", "{}"),
+    *(("gateway", "--settings", __file__, name, "{}") for name in ("--certificate", "--key", "--api-key-file")),
 ]
 FOLDERS = [  # an option whose folder is read
     ("finetune", MODEL, "--out", "new", "--task", "sst2", "--data", "{}"),
@@ -62,7 +63,7 @@ def option_of(command: tuple[str, ...]) -> str:
 
 
 def refused(command: tuple[str, ...], path: Path, says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if command[0] in ("party", "up"):
+    if command[0] in ("party", "up", "gateway"):
         pytest.importorskip("starlette", reason="needs the extra `serve`")
     role = ["party0"] if command[:2] == ("certify", "role") else []
     filled = [str(path) if each == "{}" else each for each in command if each != "role"]

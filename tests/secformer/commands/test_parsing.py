@@ -24,6 +24,15 @@ def parsed(*arguments: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in ("command", "usage")}
 
 
+def test_a_number_that_may_be_left_out() -> None:
+    """`--gateway` takes the port that stands behind it, and never the model."""
+    for given, port in ((["--gateway", "m"], 8000), (["m", "--gateway"], 8000), (["--gateway", "9000", "m"], 9000),
+                        (["m", "--gateway", "9000"], 9000), (["--gateway=9000", "m"], 9000), (["m"], None),
+                        (["m", "--gateway", "--folder", "f"], 8000)):
+        found = parsed("up", *given)
+        assert (found["model"], found["gateway"]) == ("m", port), given
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_order_says_the_same(command: str) -> None:
     """Each option may stand before, between and behind the positionals, which keep their order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,16 @@ def test_serving_names_the_extra_that_is_missing(command: list[str], capsys: pyt
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else object())
     assert 'not installed: uvicorn. Install it: pip install "secformer[serve]"' in complaint(capsys, *command)
+
+
+def test_a_port_of_the_gateway_that_cannot_be_used(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told before anything is provisioned."""
+    pytest.importorskip("uvicorn")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = complaint(capsys, "up", "no-model", "--gateway", str(port))
+    assert f"cannot listen on 127.0.0.1:{port}" in said
+    assert "a port of 0 to 65535, got '127.0.0.1:99999'" in complaint(capsys, "up", "no-model", "--gateway", "99999")
 
 
 def test_lengths_are_numbers(party: str, capsys: pytest.CaptureFixture[str]) -> None:

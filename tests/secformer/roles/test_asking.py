@@ -42,6 +42,7 @@ class Server(ThreadingHTTPServer):
         self.reply: Callable[[], tuple[int, bytes]] = lambda: (200, b"")
         self.headers: dict[str, str] = {}  # of every answer
         self.asked: list[str] = []         # ids of requests, as headers say
+        self.traces: list[str | None] = [] # the same of traces
         self.closing = False  # whether a connection ends after its second answer, without a word
         self.missing = 0      # bytes of answers that are announced and do not come
         self.connections = 0
@@ -69,6 +70,7 @@ class Handler(BaseHTTPRequestHandler):
             status, body = 200, b"{}"
         else:
             self.server.asked.append(self.headers.get("X-Request-Id", ""))
+            self.server.traces.append(self.headers.get("traceparent"))
             status, body = self.server.reply()
         self.send_response(status)
         for header in self.server.headers.items():
@@ -151,6 +153,26 @@ def test_an_answer_that_is_longer_than_any_may_be(server: Server, party: PartyCo
     server.reply = lambda: (200, pack_answer(sent, ID))
     monkeypatch.undo()
     assert party.infer(HALF).cost == sent.cost and server.connections == 3
+
+
+def test_a_request_that_was_taken_before_its_connection_was_lost_says_so(server: Server,
+                                                                         party: PartyConnection) -> None:
+    """It is sent again, because a kept connection may have been lost before; then the party knows its id."""
+    server.reply = lambda: (200, b'{"digest": "abc"}')
+    party.model()
+    refusal = json.dumps({"error": {"kind": "duplicate", "message": f"request {ID} was sent before"}}).encode()
+
+    def cut() -> tuple[int, bytes]:
+        server.reply = lambda: (409, refusal)
+        raise ConnectionAbortedError
+
+    server.reply = cut
+    with pytest.raises(PeerLost, match=r"party0 at .* hung up in the middle of a request that it had taken, so the "
+                                       r"answer is lost; ask again"):
+        party.infer(HALF)
+    assert server.asked == ["", ID, ID] and server.connections == 2
+    with pytest.raises(ProtocolError, match=r"party0 answered 409: request .* was sent before"):
+        party.infer(HALF)  # an id that the client itself has used twice
 
 
 def test_an_answer_that_is_cut(server: Server, party: PartyConnection) -> None:
@@ -313,7 +335,8 @@ def test_hanging_up_lasts_until_it_is_resumed(server: Server, party: PartyConnec
 def test_a_party_learns_the_id_before_the_body(server: Server, party: PartyConnection) -> None:
     server.reply = lambda: (200, pack_answer(Answer({}, 16, Cost("total")), ID))
     party.infer(HALF)
-    assert server.asked == [ID]
+    party.infer(replace(HALF, trace="cd" * 16))
+    assert server.asked == [ID, ID] and server.traces == [None, f"00-{'cd' * 16}-{ID[:16]}-00"]
 
 
 @pytest.mark.parametrize(("status", "header", "after"), [(429, "7", 7.0), (429, None, None), (429, "soon", None),
@@ -465,7 +488,7 @@ def test_hanging_up_ends_the_waiting_for_a_limit(both: tuple[list[Server], BothP
 
     thread = threading.Thread(target=ask)
     thread.start()
-    until(lambda: all(server.asked for server in servers))
+    until(lambda: any(server.asked for server in servers))  # a refusal may end its twin before it is sent
     parties.hang_up()
     thread.join(20)
     assert not thread.is_alive() and isinstance(errors[0], ProtocolError)

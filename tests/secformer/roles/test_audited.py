@@ -78,7 +78,8 @@ def test_receipts_of_served_parties(up: LocalRoles, tmp_path: Path, capsys: pyte
              str(tmp_path / "party1"), "--json"]
     assert main(asked) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found == {"holds": True, "bad": None, "receipts": 3, "in_logs": {"party0": 3, "party1": 3}, "trusted": True}
+    assert found == {"holds": True, "bad": None, "receipts": 3, "in_logs": {"party0": 3, "party1": 3}, "trusted": True,
+                     "revocations_checked": False}
     log = next((tmp_path / "party1").glob("*.jsonl"))
     at = next(said.line for said in [Statement.read(kept[1][1]["statement"])])
     whole = log.read_bytes().splitlines(keepends=True)

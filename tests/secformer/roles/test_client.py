@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import write_checkpoint
+from light_lab import light
 from roles_lab import LONG, TEXT, right, serials, until
 
 from secformer import RemoteModel, connect, demo_model, plain_bert
@@ -34,6 +35,15 @@ def test_every_thread_gets_its_answer(remote: RemoteModel) -> None:
     with ThreadPoolExecutor(4) as threads:
         for question, out in zip(questions, threads.map(remote.infer, questions), strict=True):
             right(out, question)
+
+
+def test_a_light_install_asks(up: LocalRoles) -> None:
+    """What `pip install "secformer[client]"` brings is enough."""
+    code = ("from secformer import connect\nwith connect(sys.argv[1]) as model:\n"
+            "    print(model.classify('A wonderful film.').label)")
+    assert light(code, str(up.settings("client"))) == "positive\n"
+    assert "negative" in light("from secformer.cli import main\nassert main(['classify', *sys.argv[1:]]) == 0",
+                               str(up.settings("client")), "Dull and lifeless.")
 
 
 def test_texts_that_are_not_unicode_are_refused_before_anything_is_sent(up: LocalRoles, remote: RemoteModel) -> None:

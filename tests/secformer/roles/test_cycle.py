@@ -17,11 +17,11 @@ from roles_lab import until
 
 from secformer.mpc.dealer.names import RunKey, fresh_nonce, run_name
 from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.errors import AuthError, Desync, PeerLost, ProtocolError
+from secformer.mpc.errors import AuthError, Desync, InputError, PeerLost, ProtocolError
 from secformer.mpc.meter import Cost
 from secformer.roles import cycle as module
 from secformer.roles.cycle import Cycle, Needs
-from secformer.roles.failures import ForClients
+from secformer.roles.failures import AtLimit, ForClients, HalvesDiffer, NoRoom, SessionEnded
 from secformer.roles.jobs import Alone, Job, Jobs
 from secformer.roles.messages import Answer, Half
 from secformer.roles.slots import Renewed, Slots, Work
@@ -56,7 +56,7 @@ class Supply:
         return {"live": max((serial for _, serial in self.burnt), default=-1)}
 
     def take(self, plan: Plan, others: dict[str, int], nonce: bytes, cache: str | None = None,
-             kept: Any = (), request: str = "") -> Supplied:
+             kept: Any = (), request: str = "", trace: str = "") -> Supplied:
         if self.problem is not None:
             raise self.problem
         self.given.append(Corrections())
@@ -271,11 +271,29 @@ def test_halves_that_differ_do_not_run(parties: tuple[Party, Party], differ: str
         follower.computer.needed = OTHER_PLAN
     futures = [leader.ask("a"), follower.ask("a", tokens=2 if differ == "shape" else 1)]
     for future in futures:
-        assert f"the halves of the request differ: {differ}" in str(future.exception(30))
+        error = future.exception(30)
+        assert f"the halves of the request differ: {differ}" in str(error) and isinstance(error, HalvesDiffer)
     assert not leader.computer.ran and not leader.supply.burnt
     leader.ask("b")
     follower.computer.needed = PLAN
     assert follower.ask("b").result(30), "the link goes on"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("kind", [AtLimit, NoRoom, SessionEnded, InputError, ForClients])
+def test_both_clients_learn_what_kind_of_refusal_it_is(parties: tuple[Party, Party], rank: int,
+                                                       kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever party finds it."""
+    def needs(job: Job) -> Needs:
+        raise kind("so and so")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parties[rank].computer, "needs", needs)
+        for future in [party.ask("a") for party in parties]:
+            error = future.exception(30)
+            assert type(error) is kind and str(error) == f"party {rank}: so and so"
+    for future in [party.ask("b") for party in parties]:
+        assert future.result(30), "the link goes on"
 
 
 @pytest.mark.parametrize("checked", ["both parties", "party 0 alone"])

@@ -19,7 +19,8 @@ from secformer.mpc.net.tls import client_context
 from secformer.mpc.programs import everything
 from secformer.mpc.segments import Launches
 from secformer.roles import dealer_server
-from secformer.roles.dealer_server import MOST_RUNS, DealerServer
+from secformer.roles.asks import MOST_RUNS
+from secformer.roles.dealer_server import DealerServer
 from secformer.roles.dealing import DealerClient
 from secformer.roles.epochs import Epoch, State, epoch_of
 from secformer.roles.settings import DealerSettings
@@ -140,12 +141,33 @@ def test_only_party_1_receives_corrections(roles: Path, dealer: DealerServer) ->
     ({"nonces": (bytes(16), bytes(16)), "space": STORED}, "the nonces of party 0 and of party 1"),
     ({"count": 0}, "asks for 0 run"), ({"count": MOST_RUNS + 1}, f"the dealer gives 1 to {MOST_RUNS} runs"),
     ({"after": -2}, "after -2"),
+    *(({"request": bad}, "a request's id has 32 hexadecimal digits, and a store's runs have none; party1 names")
+      for bad in ("ab", "ab" * 17, "AB" * 16, "zz" * 16, "ab" * 16 + "\n", 3, None, [], ["ab" * 16], True)),
+    *(({"trace": bad}, "a trace's id has 32 hexadecimal digits; party1 names")
+      for bad in ("ab", "00" * 16, "AB" * 16, 3, None)),
 ])
 def test_what_the_dealer_does_not_give(roles: Path, dealer: DealerServer, changes: dict[str, Any], said: str) -> None:
     client = party(roles, dealer)
     with pytest.raises(Desync, match=said):
         dealt(client, client.join(patience=PATIENCE), **changes)
     assert dealt(client, client.join(patience=PATIENCE)) == 0, "what was refused used no serial"
+
+
+def test_the_dealer_knows_which_request_and_which_trace_runs_are_for(
+    roles: Path, dealer: DealerServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    noted: list[Any] = []
+    monkeypatch.setattr(dealer.audit, "append", lambda event, facts: noted.append(facts))
+    client = party(roles, dealer)
+    epoch = client.join(patience=PATIENCE)
+    with caplog.at_level("INFO", "secformer"):
+        dealt(client, epoch, request="ab" * 16, trace="cd" * 16)
+        dealt(client, epoch)
+        until(lambda: [record.message for record in caplog.records].count("dealt") == 2)
+    first, second = (record.__dict__["fields"] for record in caplog.records if record.message == "dealt")
+    assert (first["request"], first["trace"]) == ("ab" * 16, "cd" * 16)
+    assert second["request"] == "" and "trace" not in second
+    assert [facts["request"] for facts in noted] == ["ab" * 16, ""]
 
 
 def test_another_epoch_is_refused(roles: Path, dealer: DealerServer) -> None:
@@ -194,11 +216,7 @@ def test_notes_that_mean_nothing_are_refused(roles: Path, dealer: DealerServer, 
     client = party(roles, dealer)
     client._model |= note
     with pytest.raises(Desync, match=said):
-        channel = client._ask({"ask": "join"} | note, PATIENCE)
-        try:
-            channel.hear()
-        finally:
-            channel.close()
+        client._ask(lambda plans: {"ask": "join"} | note, dict, PATIENCE)
     assert party(roles, dealer).join(patience=PATIENCE)
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -257,8 +258,8 @@ def test_roles_end_in_order(up: LocalRoles, how: int) -> None:
 
 
 def test_up_runs_everything_and_ends_cleanly(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-m", "secformer", "up", str(demo_model()), "--folder", str(tmp_path)],
-                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [sys.executable, "-m", "secformer", "up", "--gateway", "0", str(demo_model()), "--folder", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
     lines = []
     for line in process.stderr:
@@ -270,6 +271,11 @@ def test_up_runs_everything_and_ends_cleanly(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "secformer", "query", "--settings", settings, "--json", TEXT],
                           capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["labels"] == ["positive"]
+    url = next(line for line in lines if "gateway" in line).split()[-1].rstrip(".")
+    asked = Request(f"{url}/classify", json.dumps({"model": "demo", "input": TEXT}).encode(),
+                    {"Content-Type": "application/json"})
+    with urlopen(asked) as answer:
+        assert json.loads(answer.read())["data"][0]["prediction"] == "positive"
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
     rest = process.stderr.read()

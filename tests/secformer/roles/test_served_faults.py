@@ -187,7 +187,7 @@ def test_a_role_is_no_client(up: LocalRoles, role: str) -> None:
     folder = up.role_folder(role)
     with (identity(up, certificate=folder / f"{role}.pem", key=folder / f"{role}.key") as settings,
           connect(settings) as model,
-          pytest.raises(ProtocolError, match="requests come from clients")):
+          pytest.raises(ProtocolError, match="requests and sessions are clients'")):
         model.infer(TEXT)
     all_well(up)
 
@@ -313,12 +313,12 @@ def test_sessions_over_https(up: LocalRoles) -> None:
     first, second, batch = os.urandom(16).hex(), os.urandom(16).hex(), new_tokens([7])
     with connect(up.settings("client")) as model:
         with pytest.raises(ProtocolError, match="BertForSequenceClassification does not tell the next token"):
-            model._step(batch, first, StepRequest(first, 0, 1))
+            model._step(first, batch, lambda: (first, StepRequest(first, 0, 1)))
         model._sessions.add(second)
         model._end(second)
         for name, why in ((first, "a step was refused"), (second, "its client ended it")):
             with pytest.raises(ProtocolError, match=rf"the session has ended \({why}"):
-                model._step(batch, os.urandom(16).hex(), StepRequest(name, 0, 1))
+                model._step(first, batch, lambda name=name: (os.urandom(16).hex(), StepRequest(name, 0, 1)))
     connection = HTTPConnection("127.0.0.1", timeout=20)
     connection.sock = connected(up, "dealer", "party0", "party0")
     connection.request("DELETE", f"/v1/sessions/{first}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -18,12 +19,18 @@ from engines_lab import Engines, Gate
 from roles_lab import no_serial_twice, until
 from sessions_lab import LONGEST, speaker
 
+from secformer.models.run.decoding import new_tokens
 from secformer.models.run.local import PlainModel, SecureModel
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError
+from secformer.mpc.net.tls import client_context
 from secformer.mpc.ops.linear import OpenedRows
 from secformer.mpc.party import Party
 from secformer.roles import engine as module
-from secformer.roles.sessions import TooManySessions
+from secformer.roles.asking import BothParties, Busy
+from secformer.roles.failures import AtLimit
+from secformer.roles.halves import fresh_id
+from secformer.roles.messages import StepRequest
+from secformer.roles.settings import load_client
 
 PROMPT, OTHER = "hello world", "The world"
 NEW = {"max_new_tokens": 5, "draft": None}
@@ -124,7 +131,7 @@ def test_a_step_may_not_run_beyond_the_context_or_behind_what_is_there(up: Engin
         for keep in (0, 3, LONGEST):
             bad = client.decoding()
             bad._ids, bad.timeline.length = [1] * keep, keep  # a client that does not count
-            with pytest.raises(ProtocolError, match=r"a step takes 1 or more tokens, .* behind 1 to 1 tokens here"):
+            with pytest.raises(InputError, match=r"a step takes 1 or more tokens, .* behind 1 to 1 tokens here"):
                 bad._step([40], 1)
         text.take([41])
 
@@ -330,14 +337,44 @@ def test_a_client_whose_sessions_all_run_is_told_its_limit(up: Engines, monkeypa
         text = mine.decoding()
         text.take([40])
         sessions.admit("client")
-        (session,) = sessions._open.values()
-        monkeypatch.setattr(session, "turn", object())
-        with pytest.raises(TooManySessions, match="one client may have 1 sessions open here, and all of this"):
+        for engine in up.engines:
+            (session,) = engine.sessions._open.values()
+            monkeypatch.setattr(session, "turn", object())
+        with pytest.raises(AtLimit, match="one client may have 1 sessions open here, and all of this"):
             sessions.admit("client")
         sessions.admit("other")
-        with pytest.raises(ProtocolError, match="one client may have 1 sessions of 2048 MB here, and all of"):
-            mine.decoding().take([40])
+        other = mine.decoding()
+        for _ in range(2):  # nothing was begun or ended: the same may be asked again
+            with pytest.raises(AtLimit, match="one client may have 1 sessions of 2048 MB here, and all of"):
+                other._ask_parties(new_tokens([40]), lambda: (name := fresh_id(), StepRequest(name, other.length, 1)))
         monkeypatch.undo()
+        limited(up, monkeypatch, client_sessions=2, sessions=9)
+        other.take([40])
+        text.take([41])
+
+
+def test_a_step_at_a_limit_is_asked_again_under_a_new_id(up: Engines, twin: PlainModel,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every attempt but each second is told a limit. A session has the id of the request that opened it at last."""
+    asked: list[tuple[str, StepRequest]] = []
+    with up.client() as mine, closing(BothParties((("127.0.0.1", 1),) * 2, client_context(
+            load_client(up.roles.settings("client")).tls), 1.0)) as patient:
+        answered = mine._answered
+
+        def full(way: Any, batch: Any, names: Any, request: str, trace: str, step: StepRequest) -> Any:
+            asked.append((request, step))
+            if len(asked) % 2:
+                raise Busy("this client is at a limit", 0.0)
+            return answered(way, batch, names, request, trace, step)
+
+        monkeypatch.setattr(mine, "_answered", full)
+        monkeypatch.setattr(mine._ways[0], "patiently", patient.patiently)
+        text, wanted = mine.decoding(), twin.decoding()
+        for ids in ([40, 41], [42]):
+            close(text.take(ids), wanted.take(ids))
+        (first, _), (second, opened), (third, step), (fourth, again) = asked
+        assert len({first, second, third, fourth}) == 4 and step == again
+        assert opened.session == second == step.session and mine._sessions == {second}
 
 
 def test_the_sessions_of_one_client_end(up: Engines) -> None:

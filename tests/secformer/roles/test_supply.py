@@ -61,8 +61,12 @@ class Dealer:
             raise PeerLost("the dealer does not answer")
         return epoch_of(as_note(self.epoch, runs=runs))
 
+    def rest(self) -> None: ...
+
+    def close(self) -> None: ...
+
     def deal(self, epoch: Epoch, space: str, after: int, plan: Any, *, nonces: tuple[bytes, bytes], patience: float,
-             cache: str | None, kept: Any, request: str) -> tuple[int, Corrections]:
+             cache: str | None, kept: Any, request: str, trace: str) -> tuple[int, Corrections]:
         self.asked, self.cache, self.nonces, self.kept = (epoch, space, after, plan), cache, nonces, kept
         self.request = request
         if self.epoch is None:

@@ -63,7 +63,8 @@ def test_kernels_are_verified_and_counted(
     assert kernels.verify(host, reference, 40) == []
     covered = {name for case in kernels.cases() for name in case.run.__code__.co_names}
     own = {n for of in (CudaKernels, Bundled) for n, f in vars(of).items() if callable(f) and not n.startswith("_")}
-    others = {"flip_bits", "outcome", "exponential", "factor", "share", "ready", "as_key", "claim_keys"}
+    others = {"flip_bits", "outcome", "exponential", "factor", "share", "ready", "as_key", "claim_keys",
+              "points"}
     assert own - covered - others == {"matmul", "joint"}, "every kernel is in the bench"
     monkeypatch.setattr(kernels, "SHRINK", 1 << 18)
     rows = kernels.measure(host, clock, PEAKS)

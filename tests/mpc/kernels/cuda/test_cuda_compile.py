@@ -15,6 +15,7 @@ from secformer.mpc.kernels.cuda.device import OPTIONS, SOURCES, source
 from secformer.mpc.kernels.cuda.guards import GUARDS, SLICE, THREADS
 from secformer.mpc.kernels.cuda.launch import EXPANDERS, FUNCTIONS
 from secformer.mpc.kernels.cuda.products import SIDE, STAGES, STEP, TILE
+from secformer.mpc.kernels.points import BLOCK, LEAF
 
 WANTED = ("70", "80", "90")  # compute capabilities; a compiler that dropped one says so itself
 
@@ -36,7 +37,7 @@ def test_constants_agree_with_the_sources() -> None:
         for name, value in re.findall(r"^#define (\w+) (\d+)\b", (FOLDER / f"{file}.cu").read_text(), re.MULTILINE):
             stated[name] = int(value)
     expected = {"THREADS": EXPANDERS, "FUNCTIONS": FUNCTIONS, "SIDE": SIDE, "STEP": STEP, "STAGES": STAGES,
-                "TILE": TILE, "LOOKERS": THREADS, "SLICE": SLICE, "GUARDS": GUARDS}
+                "TILE": TILE, "LEAF": LEAF, "LEAF_WORDS": BLOCK, "LOOKERS": THREADS, "SLICE": SLICE, "GUARDS": GUARDS}
     assert {name: stated[name] for name in expected} == expected
 
 

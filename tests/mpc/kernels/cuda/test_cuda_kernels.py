@@ -15,6 +15,7 @@ from secformer.mpc.kernels.cuda.bundles import WATCHED
 from secformer.mpc.kernels.cuda.device import SOURCES
 from secformer.mpc.kernels.cuda.guards import GUARDS, SLICE, Guards
 from secformer.mpc.kernels.words import Dropped, Mask, Masked, Piece
+from secformer.mpc.points import keys_of
 from secformer.mpc.prg import Stream
 
 SIZES = [0, 1, 7, 64, 255, 257, 1025, 2049]
@@ -235,6 +236,23 @@ def test_bits_are_dropped(same: Callable[..., None], n: int, bits: int) -> None:
     same("dropped", words(n, n), bits, up=False)
     same("dropped", words(n, n), bits, up=True)
     same("dropped", words(n, 1, n, 2).transpose(2, 0, 1), bits, up=True)
+
+
+# ---- rows of keys of point functions ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [1, 2, 8, 15, 16, 17, 33, 64, 65, 127, 129, 1000])
+def test_rows_of_point_keys(columns: int, cuda: Kernels, reference: Kernels) -> None:
+    """Both parties' rows, for points at both ends and between; also where the rows are a part of a larger array."""
+    tokens = np.unique(np.array([0, columns // 2, columns - 1, 16 % columns, 15 % columns]))
+    for keys in keys_of(tokens, columns, KEY):
+        expected = np.zeros((len(keys), columns), np.uint64)
+        reference.points(keys, expected)
+        for more in (0, 3):
+            out = cuda.xp.full((len(keys), columns + more), 7, dtype=np.uint64)
+            cuda.points(keys, out[:, :columns])
+            np.testing.assert_array_equal(cuda.backend.to_host(out)[:, :columns], expected)
+            assert (cuda.backend.to_host(out)[:, columns:] == 7).all()
 
 
 # ---- guards ---------------------------------------------------------------------------------------------------------
