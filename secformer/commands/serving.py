@@ -105,8 +105,9 @@ def up(args: argparse.Namespace) -> None:
     from secformer.roles.signals import term_is_interrupt
     from secformer.roles.trial import LocalRoles
 
-    if args.gateway is not None:  # a port that cannot be used is told before the model is provisioned
-        listening(split_address(f"127.0.0.1:{args.gateway}")).close()
+    for port in (args.gateway, args.page):  # one that cannot be used is told before the model is provisioned
+        if port is not None:
+            listening(split_address(f"127.0.0.1:{port}")).close()
     console, allowed = Console(stderr=True), [] if args.page is None else origins(args.page)
     term_is_interrupt()
     with ExitStack() as stack:

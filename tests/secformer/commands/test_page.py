@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,10 @@ def test_up_takes_the_page_s_port(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             main(["up", "m", "--page", odd])
         assert f"--page takes a port from 1 to 65535, got {odd}" in capsys.readouterr().err
+
+
+def test_up_tells_of_a_taken_port_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("uvicorn", reason="`up` needs the extra `serve`")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = complaint(capsys, "up", "no-model", "--page", str(port := taken.getsockname()[1]))
+    assert f"cannot listen on 127.0.0.1:{port}" in said and "provisioning" not in said
