@@ -131,15 +131,15 @@ class SavedTokenizer:
     is_fast = True
 
     def __init__(self, backend: Any, facts: Facts):
-        self._backend, self._facts = backend, facts
+        self.backend_tokenizer, self._facts = backend, facts
         self._cutting = threading.Lock()  # where a text is cut is a setting of the backend
         self.all_special_ids, self.pad_token_id = list(facts.specials), facts.pad
         self.mask_token_id = None if facts.mask is None else facts.mask[0]
         self.mask_token = None if facts.mask is None else facts.mask[1]
-        self.chat_template = facts.chat_template
+        self.chat_template, self.truncation_side = facts.chat_template, facts.side
 
     def __len__(self) -> int:
-        return int(self._backend.get_vocab_size(with_added_tokens=True))
+        return int(self.backend_tokenizer.get_vocab_size(with_added_tokens=True))
 
     def __call__(self, first: str | Sequence[str], second: Sequence[str] | None = None, *, truncation: bool = False,
                  max_length: int | None = None, add_special_tokens: bool = True, **always: object) -> Any:
@@ -148,31 +148,31 @@ class SavedTokenizer:
         given = [first] if alone else list(first) if second is None else list(zip(first, second, strict=True))
         with self._cutting:
             if truncation:
-                self._backend.enable_truncation(max_length, stride=0, strategy="longest_first",
+                self.backend_tokenizer.enable_truncation(max_length, stride=0, strategy="longest_first",
                                                 direction=self._facts.side)
             else:
-                self._backend.no_truncation()
-            found = self._backend.encode_batch(given, add_special_tokens=add_special_tokens)
+                self.backend_tokenizer.no_truncation()
+            found = self.backend_tokenizer.encode_batch(given, add_special_tokens=add_special_tokens)
         out = Encoded(found, self._facts.segments)
         return {name: values[0] for name, values in out.items()} if alone else out
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False,
                clean_up_tokenization_spaces: bool | None = None) -> str:
         """The text of tokens."""
-        text = str(self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens))
+        text = str(self.backend_tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
         clean = self._facts.clean if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
         for before, after in CLEANED if clean else ():
             text = text.replace(before, after)
         return text
 
     def convert_ids_to_tokens(self, token: int) -> str | None:
-        found = self._backend.id_to_token(token)
+        found = self.backend_tokenizer.id_to_token(token)
         return None if found is None else str(found)
 
     @property
     def added_tokens_decoder(self) -> Mapping[int, Any]:
         """Tokens that stand outside of the vocabulary's rules, by id."""
-        found: Mapping[int, Any] = self._backend.get_added_tokens_decoder()
+        found: Mapping[int, Any] = self.backend_tokenizer.get_added_tokens_decoder()
         return found
 
     def get_chat_template(self) -> str | None:
