@@ -13,13 +13,14 @@ both learns that and nothing else, unless it knows the random words: their diffe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from secformer.mpc.dealer.correlations import Material
 from secformer.mpc.dealer.kinds import Coin, Guards, Witness, together
-from secformer.mpc.guards import Check, Texts, texts_of
+from secformer.mpc.guards import Check, Guard, Texts, texts_of
 from secformer.mpc.party import Party
 from secformer.mpc.prg import SEED_BYTES, Stream
 from secformer.mpc.shares import Share
@@ -87,7 +88,12 @@ def kind_of(x: Share, check: Check) -> Witness:
 
 def plain(check: Check | None) -> Guards:
     """A check's guards as a kind has them."""
-    return () if check is None else tuple((g.shift, g.low, g.span) for g in check.guards)
+    return () if check is None else _plain(check.guards)
+
+
+@lru_cache(maxsize=1 << 12)
+def _plain(guards: tuple[Guard, ...]) -> Guards:
+    return tuple((g.shift, g.low, g.span) for g in guards)
 
 
 def witness(party: Party, jobs: Sequence[tuple[Share, Check]]) -> None:

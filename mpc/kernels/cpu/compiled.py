@@ -31,7 +31,7 @@ from secformer.mpc.kernels.points import PointKeys
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, outcomes, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
 from secformer.mpc.kernels.threads import spread, threaded
-from secformer.mpc.kernels.words import TERMS, Array, Factor, Guard, Masked, Sealing, whole_bytes
+from secformer.mpc.kernels.words import TERMS, Array, Factor, Guard, Masked, Sealing, broadcast, whole_bytes
 from secformer.mpc.ring import mask
 
 announce(*(m.__name__ for m in (chacha, compare, guard, multiply, packing, points, powers, products, series, sketches,
@@ -171,7 +171,7 @@ class NumbaKernels(Bundled):
     # ---- element-wise products --------------------------------------------------------------------------------------
 
     def multiplied(self, x: Factor, y: Factor, terms: Mapping[str, Array], first: bool) -> Array:
-        shape = np.broadcast_shapes(x.share.shape, y.share.shape)
+        shape = broadcast(x.share.shape, y.share.shape)
         out = np.empty(math.prod(shape), dtype=np.uint64)
         if out.size:
             grid, (u, share, v, other) = self.gridded(x.opened, x.share, y.opened, y.share)
