@@ -6,6 +6,7 @@ Facts alone, for whoever fits, plans or evaluates them; how two parties do it is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -52,6 +53,11 @@ class Series:
     @property
     def harmonics(self) -> int:
         return len(self.cos) - 1
+
+    @cached_property
+    def waves(self) -> tuple[np.ndarray, np.ndarray]:
+        """The coefficients of the cosines and of the sines from the first harmonic on, (K,) each."""
+        return np.array(self.cos[1:], dtype=np.float64), np.array(self.sin[1:], dtype=np.float64)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The series in float64, for the twin and for measuring fits."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -83,6 +84,7 @@ def guard(low: float, high: float, frac: int, bits: int, offset: int = 0, times:
     return Guard(ring - INDEX_BITS, (start + offset) % (1 << ring), span)
 
 
+@lru_cache(maxsize=1 << 12)
 def chain(low: float, high: float, frac: int, bits: int, offset: int = 0,
           times: float = RING) -> tuple[Guard, ...]:
     """Guards of an opening of `bits` bits that let no value outside of [low, high] pass, as far as the opening tells

@@ -60,7 +60,7 @@ class LocalOperators(Operators, Primitives):
         c = np.asarray(c)
         if c.dtype.kind in "biu":
             return x.like(self._scale(x.data, c.astype(np.float64), 0))
-        top = float(np.abs(c).max(initial=0.0))
+        top = float(np.abs(c).max(initial=0.0)) if c.ndim else abs(float(c))
         if not math.isfinite(top):
             raise RangeError("a public factor must be finite; check the constants given")
         if top == 0.0:

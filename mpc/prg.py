@@ -18,7 +18,7 @@ from typing import Any, Self
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import Kernels, NumpyKernels
-from secformer.mpc.kernels.words import BLOCK_BYTES, Key, Mask, Piece, Sealing, drawn
+from secformer.mpc.kernels.words import BLOCK_BYTES, Key, Sealing, drawn
 
 FORMAT = "secformer keys 2"  # raise it whenever a name, or the words that are cut from a keystream, change
 SEED_BYTES = 32
@@ -41,7 +41,11 @@ def derive(seed: bytes, *name: Name) -> bytes:
 
 def derive_all(seed: bytes, first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
     """The keys of all names that begin alike, in their spelling (see `spelt`): quicker than one by one."""
-    begun = _begun(seed, first)
+    return _ended(_begun(seed, first), rest)
+
+
+def _ended(begun: Any, rest: Iterable[bytes]) -> Iterator[bytes]:
+    """The keys of names that go on from a hash."""
     for more in rest:
         one = begun.copy()
         one.update(more)
@@ -105,33 +109,6 @@ class Stream:
         start = self._advance(drawn(u.size * len(shifts), 64))
         self._kernels.weigh(self._key, start, tables, u, shifts, out)
 
-    @staticmethod
-    def combined(pairs: Sequence[tuple[Stream, Stream]], masks: Sequence[Mask]) -> list[Any]:
-        """Masks of which each party has a share, from two fresh streams for each (see `Kernels.combined`)."""
-        for pair, mask in zip(pairs, masks, strict=True):
-            for stream in pair:
-                stream._whole(drawn(mask.length, mask.bits))
-        return pairs[0][0]._kernels.combined([(a._key, b._key) for a, b in pairs], masks)
-
-    def correction(self, value: Any, bits: int, *, xor: bool = False) -> Any:
-        """Value minus the first words of a fresh stream, packed; with xor, bytes xor the stream's bytes."""
-        self._whole(drawn(value.size, bits))
-        return self._kernels.correction(self._key, value, bits, xor)
-
-    @staticmethod
-    def shares(streams: Sequence[Stream], pieces: Sequence[Piece]) -> list[Any]:
-        """The first words, or bytes, of several fresh streams, one for each piece (see `Kernels.shares`)."""
-        for stream, piece in zip(streams, pieces, strict=True):
-            stream._whole(drawn(piece.length, piece.bits))
-        return streams[0]._kernels.shares([stream._key for stream in streams], pieces)
-
-    @staticmethod
-    def corrections(streams: Sequence[Stream], values: Sequence[Any], pieces: Sequence[Piece]) -> Any:
-        """One payload with the corrections of several fresh streams (see `Kernels.corrections`)."""
-        for stream, piece in zip(streams, pieces, strict=True):
-            stream._whole(drawn(piece.length, piece.bits))
-        return streams[0]._kernels.corrections([stream._key for stream in streams], values, pieces)
-
     def _advance(self, blocks: int) -> int:
         """Uses up so many blocks; the number of the first."""
         start = self._block
@@ -139,11 +116,6 @@ class Stream:
             raise RangeError("a stream gives 256 GiB at most; split the work over several names")
         self._block += blocks
         return start
-
-    def _whole(self, blocks: int) -> None:
-        """Uses up the first blocks, of a stream that nothing was read from."""
-        if self._advance(blocks):
-            raise RangeError("this needs a stream that nothing was read from; give the stream a name of its own")
 
 
 class Streams:
@@ -154,6 +126,11 @@ class Streams:
 
     def stream(self, *rest: Name) -> Stream:
         """The stream of the beginning and `rest`, from its start."""
-        one = self._begun.copy()
-        one.update(spelt(*rest))
-        return Stream._keyed(one.digest(), self._kernels)
+        return Stream._keyed(self.keys(b"", [spelt(*rest)])[0], self._kernels)
+
+    def keys(self, first: bytes, rest: Sequence[bytes]) -> list[bytes]:
+        """The keys of the streams whose names go on alike, in their spelling (see `spelt`). Read each once, from its
+        start: together with others (see `Bundles`), or as a `stream`."""
+        begun = self._begun.copy()
+        begun.update(first)
+        return list(_ended(begun, rest))

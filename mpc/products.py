@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from secformer.mpc.caches import Cached, Entering
 from secformer.mpc.errors import SettingsError, ShapeError
 from secformer.mpc.guarding import Guarding
-from secformer.mpc.kernels.words import whole_bytes
+from secformer.mpc.kernels.words import broadcast, whole_bytes
 from secformer.mpc.ring import WORD_BITS
 from secformer.mpc.rounds import Job, Round, Shape
 from secformer.mpc.scales import Operand, distinct, lifted_window, product_width
@@ -105,7 +103,7 @@ class Products(Guarding):
         enters = operands | {id(y): Entering(y, operands[id(y)]) for _, y in pairs if isinstance(y, Cached)}
         given = [(operands[id(x)], y if isinstance(y, Weight) else enters[id(y)]) for x, y in pairs]
         kept = [operands[id(x)] for x in settled]
-        shapes = [(*x.shape[:-1], y.shape[-1]) if matmul else np.broadcast_shapes(x.shape, y.shape) for x, y in pairs]
+        shapes = [(*x.shape[:-1], y.shape[-1]) if matmul else broadcast(x.shape, y.shape) for x, y in pairs]
         job = partial(self._matmul, given, widths) if matmul else partial(self._mul, given, widths, kept)
         products = self._given(job, [*shapes, *(v.shape for v in kept)])
         found = [Share(self, data, x.frac + y.frac, w, min(m, h - 2 - x.frac - y.frac))

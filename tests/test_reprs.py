@@ -53,6 +53,7 @@ SHOWN = {  # fields of those types that may be printed, and why
     "Row.mask": "public", "Half.lengths": "public", "Half.mask": "public",
     **{f"Meeting.{name}": "public: places, by lengths and masks" for name in ("queries", "keys", "mask", "places",
                                                                             "alone")},
+    "Table.facts": "public: sizes, and where arrays lie",
     "Examples.labels": "the trainer's own data, on the trainer's machine",
     "SecureOutput.attention_mask": "public",
     "SecureOutput.trusted": "the client's own: one bool per text",

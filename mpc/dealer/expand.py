@@ -1,31 +1,54 @@
-"""A party's side of a correlation, expanded from its seed: fields are drawn one by one, each once."""
+"""A party's side of a correlation, expanded from its seed: each field is drawn once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from secformer.mpc.dealer.correlations import Material
 from secformer.mpc.dealer.kinds import Field, Kind, Parcel
-from secformer.mpc.errors import ReusedRandomness
+from secformer.mpc.errors import ProtocolError, ReusedRandomness
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.words import Masked, Sealing
 from secformer.mpc.meter import Meter
-from secformer.mpc.prg import Stream
+from secformer.mpc.net.channel import Channel
+from secformer.mpc.prg import Name, Stream, Streams, spelt
 
-Expand = Callable[[Field], Stream]
-Receive = Callable[[Parcel], Any]
+
+class FieldStreams:
+    """A party's streams of the fields of one run: of its own fields, and of the caches that it takes."""
+
+    def __init__(self, seed: bytes, run: Name, cache: Name | None, kernels: Kernels, cache_seed: bytes | None = None):
+        self._own = Streams(seed, "run", run, kernels=kernels)
+        self._caches = None if cache is None else Streams(cache_seed or seed, "cache", cache, kernels=kernels)
+
+    def stream(self, index: int, field: Field) -> Stream:
+        """The stream of a field of correlation number `index`. Raises ProtocolError for a cache in a run that names
+        none."""
+        return self._own.stream(index, field.name) if field.cache is None else self._of_caches(field.cache).stream(
+            field.cache)
+
+    def keys(self, index: int, parcel: Parcel) -> list[bytes]:
+        """The keys of the streams of a parcel's fields, as `stream`."""
+        if (cache := parcel.fields[0].cache) is not None:
+            return self._of_caches(cache).keys(b"", [spelt(cache)])
+        return self._own.keys(spelt(index), parcel.spelt)
+
+    def _of_caches(self, cache: int) -> Streams:
+        if self._caches is None:
+            raise ProtocolError(f"this run takes cache {cache} and names no caches; state the name of the session "
+                                f"whose caches they are")
+        return self._caches
 
 
 class Expansion(Material):
-    """A correlation whose fields are streams; with `receive`, derived fields are what the dealer sends. Fields that
-    travel together are expanded or received together, when the first of them is drawn."""
+    """Correlation number `index` of a run, whose fields are streams; with a dealer, derived fields are what it sends.
+    Fields of one parcel are expanded or received together, when the first of them is drawn."""
 
-    def __init__(self, kind: Kind, expand_from: Expand, receive: Receive | None, kernels: Kernels, meter: Meter):
-        self.kind = kind
-        self._fields, self._parcels = dict(kind.layout.fields), kind.layout.parcel
-        self._opened: dict[str, Any] = {}  # derived fields that came with another and were not drawn yet
-        self._stream, self._receive = expand_from, receive
+    def __init__(self, kind: Kind, index: int, streams: FieldStreams, dealer: Channel | None, kernels: Kernels,
+                 meter: Meter):
+        self.kind, self._index, self._streams, self._dealer = kind, index, streams, dealer
+        self._fields = dict(kind.layout.fields)
+        self._found: dict[str, Any] = {}  # fields that came with another and were not drawn yet
         self._kernels, self._meter = kernels, meter
 
     def draw(self, name: str) -> Any:
@@ -35,21 +58,25 @@ class Expansion(Material):
                 f"{name} of {self.kind!r} was drawn before or does not exist; a mask serves once: ask for a new "
                 f"correlation"
             )
-        with self._meter.offline():
-            if not field.derived:
-                return self._stream(field).words(field.count, field.bits)
-            if name not in self._opened:
-                self._open(self._parcels[name])
-            return self._opened.pop(name)
+        if name not in self._found:
+            with self._meter.offline():
+                self._open(field)
+        return self._found.pop(name)
 
-    def _open(self, parcel: Parcel) -> None:
-        """This party's shares of all fields of a parcel."""
-        if self._receive is None:
-            shares = Stream.shares([self._stream(field) for field in parcel.fields], parcel.pieces)
-        else:
-            with self._kernels.backend.reading(self._receive(parcel)) as payload:
+    def _open(self, field: Field) -> None:
+        """This party's shares of all fields of a field's parcel."""
+        parcel = self.kind.layout.parcel[field.name]
+        if self._dealer is not None and field.derived:
+            self._meter.dealt(parcel.nbytes)
+            message = self._dealer.receive(parcel.tag(self._index), parcel.nbytes)
+            with self._kernels.backend.reading(message) as payload:
                 shares = self._kernels.unpacked(payload, parcel.pieces)
-        self._opened |= {field.name: share for field, share in zip(parcel.fields, shares, strict=True)}
+        elif self._kernels.fuses and not field.derived:  # others may be sealed instead
+            self._found[field.name] = self._streams.stream(self._index, field).words(field.count, field.bits)
+            return
+        else:
+            shares = self._kernels.shares(self._streams.keys(self._index, parcel), parcel.pieces)
+        self._found.update(zip(parcel.names, shares, strict=True))
 
     def masked(self, name: str, words: Any, constant: int = 0, *, keeps: bool = False) -> Masked | Sealing:
         """Where kernels fuse, sealed when it is opened; elsewhere expanding stays offline work that nobody waits
@@ -57,14 +84,14 @@ class Expansion(Material):
         field = self._fuses(name)
         if field is None:
             return super().masked(name, self._kernels.plain(words), constant)
-        return self._stream(field).sealing(words, field.bits, constant, keeps=keeps)
+        return self._streams.stream(self._index, field).sealing(words, field.bits, constant, keeps=keeps)
 
     def subtracted(self, name: str, words: Any) -> Masked | Sealing:
         """As `masked`."""
         field = self._fuses(name)
         if field is None:
             return super().subtracted(name, self._kernels.plain(words))
-        return self._stream(field).sealing(words, field.bits, away=True, keeps=True)
+        return self._streams.stream(self._index, field).sealing(words, field.bits, away=True, keeps=True)
 
     def _fuses(self, name: str) -> Field | None:
         """The mask of that name, burnt, where it is better expanded into the sum that it masks."""

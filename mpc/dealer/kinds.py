@@ -16,10 +16,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.tables import STEP_BITS
-from secformer.mpc.kernels.words import Guard, Mask, Piece, whole_bytes
+from secformer.mpc.kernels.words import Guard, Mask, Piece, drawn, whole_bytes
 from secformer.mpc.net.wire import Tag
+from secformer.mpc.prg import MAX_BLOCKS, spelt
 from secformer.mpc.ring import WORD_BITS, mask
 
 Array = Any
@@ -50,19 +52,36 @@ class Field:
 
     @cached_property
     def piece(self) -> Piece:
-        """How a share of it is drawn and travels."""
+        """How a share of it is drawn and travels. Raises RangeError where no stream gives so much."""
+        if drawn(self.count, self.bits) > MAX_BLOCKS:
+            raise RangeError(f"{self.name} has {self.count} words; a stream gives 256 GiB at most: use several")
         return Piece(self.count, self.bits, self.xor and self.derived)
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """Derived fields that the dealer sends to party 1 in one message."""
+    """Fields that are expanded together: derived ones, which the dealer also sends to party 1 in one message, or masks.
+    """
 
     fields: tuple[Field, ...]
 
     @cached_property
-    def pieces(self) -> list[Piece]:
-        return [f.piece for f in self.fields]
+    def names(self) -> tuple[str, ...]:
+        return tuple(f.name for f in self.fields)
+
+    @cached_property
+    def spelt(self) -> tuple[bytes, ...]:
+        """The names as keys are derived from them."""
+        return tuple(spelt(f.name) for f in self.fields)
+
+    @cached_property
+    def pieces(self) -> tuple[Piece, ...]:
+        return tuple(f.piece for f in self.fields)
+
+    @cached_property
+    def masks(self) -> tuple[Mask, ...]:
+        """How the dealer knows them, where they are masks."""
+        return tuple(Mask(f.count, f.bits, f.xor, f.carries) for f in self.fields)
 
     @cached_property
     def nbytes(self) -> int:
@@ -81,15 +100,15 @@ class Layout(NamedTuple):
     """The fields of a kind, as they are looked up run after run.
 
     fields   by name
-    parcels  in the order in which they are dealt
-    parcel   of each derived field, by name
-    masks    the fields that are not derived, and how the dealer knows them
+    masks    of the run, all in one parcel, and those of caches, each in one of its own
+    parcels  of derived fields, in the order in which they are dealt
+    parcel   of each field, by name
     """
 
     fields: Mapping[str, Field]
+    masks: tuple[Parcel, ...]
     parcels: tuple[Parcel, ...]
     parcel: Mapping[str, Parcel]
-    masks: tuple[tuple[Field, Mask], ...]
 
 
 @dataclass(frozen=True)
@@ -145,8 +164,10 @@ class Kind(ABC):
     def layout(self) -> Layout:
         """What `fields` and `parcels` say, worked out once."""
         fields, parcels = tuple(self.fields()), tuple(self.parcels())
-        masks = tuple((f, Mask(f.count, f.bits, f.xor, f.carries)) for f in fields if not f.derived)
-        return Layout({f.name: f for f in fields}, parcels, {f.name: p for p in parcels for f in p.fields}, masks)
+        own = tuple(f for f in fields if not f.derived and f.cache is None)
+        masks = ((Parcel(own),) if own else ()) + tuple(Parcel((f,)) for f in fields if f.cache is not None)
+        return Layout({f.name: f for f in fields}, masks, parcels,
+                      {name: parcel for parcel in masks + parcels for name in parcel.names})
 
     @property
     def corrections(self) -> int:

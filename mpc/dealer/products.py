@@ -16,7 +16,7 @@ import numpy as np
 from secformer.mpc.caches import as_operand
 from secformer.mpc.dealer.kinds import Array, Field, Guards, Kind, Shape, Standing, Values
 from secformer.mpc.kernels import Kernels
-from secformer.mpc.kernels.words import whole_bytes
+from secformer.mpc.kernels.words import broadcast, whole_bytes
 from secformer.mpc.ring import WORD_BITS, word_type
 
 
@@ -155,7 +155,7 @@ class Hadamard(Bilinear):
     lifts: tuple[int, ...] = ()
 
     def product_shape(self, i: int, j: int) -> Shape:
-        return np.broadcast_shapes(self.shapes[i], self.shapes[j])
+        return broadcast(self.shapes[i], self.shapes[j])
 
     def product(self, a: Array, b: Array, width: int, kernels: Kernels) -> Array:
         return a * b

@@ -8,13 +8,13 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
+from secformer.mpc.dealer.expand import FieldStreams
 from secformer.mpc.dealer.kinds import Kind, WeightMask
 from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.dealer.source import FieldStreams
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.prg import Name, Stream
+from secformer.mpc.prg import Name
 from secformer.mpc.ring import word_type
 
 Both = tuple[bytes, bytes]  # seeds of party 0 and of party 1
@@ -40,14 +40,14 @@ class Dealer:
         own, other = (FieldStreams(seed, run, cache, self._kernels, cache_seed) for seed, cache_seed in zip(
             seeds or self.seeds, cache_seeds or seeds or self.seeds, strict=True))
         for index, kind in enumerate(plan.kinds):
-            masks = _masks(kind, index, own, other)
+            masks = self._masks(kind, index, own, other)
             if isinstance(kind, WeightMask):
                 mask = masks["mask"].reshape(kind.shape)
                 self._standing[kind.index] = mask.astype(word_type(kind.width), copy=False)
             values = iter(kind.correlate(masks, self._kernels, self._mask_of))
             for parcel in kind.layout.parcels:
-                streams = [own.stream(index, field) for field in parcel.fields]
-                payload = Stream.corrections(streams, list(islice(values, len(streams))), parcel.pieces)
+                payload = self._kernels.corrections(own.keys(index, parcel), list(islice(values, len(parcel.fields))),
+                                                    parcel.pieces)
                 party1.send(parcel.tag(index), self._kernels.backend.outgoing(payload))
 
     def _mask_of(self, index: int) -> Any:
@@ -55,10 +55,10 @@ class Dealer:
             raise ProtocolError(f"weight {index} was never provisioned with this dealer; provision the model first")
         return self._standing[index]
 
-
-def _masks(kind: Kind, index: int, own: FieldStreams, other: FieldStreams) -> dict[str, Any]:
-    """The values of a correlation's masks, from both parties' streams."""
-    masks = kind.layout.masks
-    found = Stream.combined([(own.stream(index, f), other.stream(index, f)) for f, _ in masks],
-                            [mask for _, mask in masks])
-    return {f.name: value for (f, _), value in zip(masks, found, strict=True)}
+    def _masks(self, kind: Kind, index: int, own: FieldStreams, other: FieldStreams) -> dict[str, Any]:
+        """The values of a correlation's masks, from both parties' streams."""
+        found: dict[str, Any] = {}
+        for parcel in kind.layout.masks:
+            keys = list(zip(own.keys(index, parcel), other.keys(index, parcel), strict=True))
+            found.update(zip(parcel.names, self._kernels.combined(keys, parcel.masks), strict=True))
+        return found

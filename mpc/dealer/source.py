@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
-from secformer.mpc.dealer.expand import Expansion
-from secformer.mpc.dealer.kinds import Field, Kind, Parcel
+from secformer.mpc.dealer.expand import Expansion, FieldStreams
+from secformer.mpc.dealer.kinds import Kind
 from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.errors import Desync, ProtocolError, ReusedRandomness
+from secformer.mpc.errors import Desync, ReusedRandomness
 from secformer.mpc.kernels import Kernels
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.prg import Name, Stream, Streams
+from secformer.mpc.prg import Name
 
 
 class Source:
@@ -43,38 +42,8 @@ class Source:
                 f"start a new run under a fresh name"
             )
         planned = self._plan.kinds[index]
-        if planned != kind:
+        if planned is not kind and planned != kind:
             raise Desync(
                 f"correlation {index}: the plan has {planned!r}, the program asked for {kind!r}; record the plan anew"
             )
-
-        def stream(field: Field) -> Stream:
-            return self._streams.stream(index, field)
-
-        dealer = self._dealer
-        if dealer is None:
-            return Expansion(planned, stream, None, self._kernels, self._meter)
-
-        def receive(parcel: Parcel) -> Any:
-            self._meter.dealt(parcel.nbytes)
-            return dealer.receive(parcel.tag(index), parcel.nbytes)
-
-        return Expansion(planned, stream, receive, self._kernels, self._meter)
-
-
-class FieldStreams:
-    """A party's streams of the fields of one run: of its own fields, and of the caches that it takes."""
-
-    def __init__(self, seed: bytes, run: Name, cache: Name | None, kernels: Kernels, cache_seed: bytes | None = None):
-        self._own = Streams(seed, "run", run, kernels=kernels)
-        self._caches = None if cache is None else Streams(cache_seed or seed, "cache", cache, kernels=kernels)
-
-    def stream(self, index: int, field: Field) -> Stream:
-        """The stream of a field of correlation number `index`. Raises ProtocolError for a cache in a run that names
-        none."""
-        if field.cache is None:
-            return self._own.stream(index, field.name)
-        if self._caches is None:
-            raise ProtocolError(f"this run takes cache {field.cache} and names no caches; state the name of the "
-                                f"session whose caches they are")
-        return self._caches.stream(field.cache)
+        return Expansion(planned, index, self._streams, self._dealer, self._kernels, self._meter)

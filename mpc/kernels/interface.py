@@ -28,6 +28,7 @@ from secformer.mpc.kernels.words import (
     Key,
     Masked,
     Sealing,
+    broadcast,
     drawn,
     spans,
     whole_bytes,
@@ -211,7 +212,7 @@ class Kernels(Bundles):
     def multiplied(self, x: Factor, y: Factor, terms: Mapping[str, Array], first: bool) -> Array:
         """One party's share of x y, broadcasting (see `ops/linear`): `terms` has its shares of a pair's terms in
         `Hadamard`, flat. A square is the pair of the same factor."""
-        shape = np.broadcast_shapes(x.share.shape, y.share.shape)
+        shape = broadcast(x.share.shape, y.share.shape)
         u, share, v, other = map(self.xp.atleast_1d, (x.opened, x.share, y.opened, y.share))  # numbers would overflow
         e, f = u - x.offset, v - y.offset
         rest = share - e if first else share

@@ -133,9 +133,20 @@ class Grid(NamedTuple):
     steps: tuple[tuple[int, int], ...]
 
 
+@lru_cache(maxsize=1 << 12)
+def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that operands of these shapes broadcast to. Raises ValueError where they do not."""
+    return np.broadcast_shapes(*shapes)
+
+
 def grid(shapes: Sequence[tuple[int, ...]]) -> Grid | None:
     """The fewest rows and columns in which operands of these shapes broadcast; None where that takes more axes."""
-    out = np.broadcast_shapes(*shapes)
+    return _grid(*shapes)
+
+
+@lru_cache(maxsize=1 << 12)
+def _grid(*shapes: tuple[int, ...]) -> Grid | None:
+    out = broadcast(*shapes)
     padded = [(1,) * (len(out) - len(shape)) + tuple(shape) for shape in shapes]
     steps = [1] * len(shapes)
     axes: list[tuple[int, tuple[int, ...]]] = []  # from the last: length, and steps

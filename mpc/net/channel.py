@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -59,20 +58,22 @@ class Channel(ABC):
 
 
 class _Pipe:
-    """One direction: a queue bounded by bytes."""
+    """One direction: a queue bounded by bytes. None in it says that it has ended: what was sent before still comes."""
 
     def __init__(self, capacity: int):
         self.capacity, self.held = capacity, 0
-        self.items: deque[tuple[Tag, Any]] = deque()
-        self.changed = threading.Condition()
+        self.items: SimpleQueue[tuple[Tag, Any] | None] = SimpleQueue()
+        self.room = threading.Condition()  # also guards what is held
+        self.crowded = 0                   # senders that wait for room
         self.closed = False
         self.reason: str | None = None
 
     def end(self, reason: str | None = None) -> None:
-        with self.changed:
+        with self.room:
             self.closed = True
             self.reason = self.reason or reason
-            self.changed.notify_all()
+            self.room.notify_all()
+        self.items.put(None)
 
 
 class LocalChannel(Channel):
@@ -83,28 +84,39 @@ class LocalChannel(Channel):
         self._out, self._in = outgoing, incoming
 
     def send(self, tag: Tag, payload: Any) -> None:
-        pipe, end = self._out, time.monotonic() + self.deadline
-        with pipe.changed:
-            while pipe.held and pipe.held + payload.size > pipe.capacity and not pipe.closed:
-                if not pipe.changed.wait(end - time.monotonic()):
-                    raise self._lost(tag, f"took nothing for {self.deadline:g} s")
+        pipe, size = self._out, payload.size
+        with pipe.room:
+            if pipe.held and pipe.held + size > pipe.capacity and not pipe.closed:
+                self._wait(pipe, tag, size)
             if pipe.closed:
                 raise self._ended(pipe, tag)
-            pipe.items.append((tag, payload))
-            pipe.held += payload.size
-            pipe.changed.notify_all()
+            pipe.held += size
+            pipe.items.put((tag, payload))
+
+    def _wait(self, pipe: _Pipe, tag: Tag, size: int) -> None:
+        """Until there is room, or the pipe has ended."""
+        pipe.crowded += 1
+        try:
+            if not pipe.room.wait_for(lambda: not pipe.held or pipe.held + size <= pipe.capacity or pipe.closed,
+                                      self.deadline):
+                raise self._lost(tag, f"took nothing for {self.deadline:g} s")
+        finally:
+            pipe.crowded -= 1
 
     def receive(self, tag: Tag, nbytes: int) -> Any:
-        pipe, end = self._in, time.monotonic() + self.deadline
-        with pipe.changed:
-            while not pipe.items:
-                if pipe.closed:
-                    raise self._ended(pipe, tag)
-                if not pipe.changed.wait(end - time.monotonic()):
-                    raise self._lost(tag, f"sent nothing for {self.deadline:g} s")
-            came, payload = pipe.items.popleft()
+        pipe = self._in
+        try:
+            item = pipe.items.get(timeout=self.deadline)
+        except Empty:
+            raise self._lost(tag, f"sent nothing for {self.deadline:g} s") from None
+        if item is None:
+            pipe.items.put(None)  # whoever asks again is told again
+            raise self._ended(pipe, tag)
+        came, payload = item
+        with pipe.room:
             pipe.held -= payload.size
-            pipe.changed.notify_all()
+            if pipe.crowded:
+                pipe.room.notify_all()
         self._compare(tag, nbytes, came, payload.size)
         return payload
 

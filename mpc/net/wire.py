@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from secformer.mpc.errors import Desync
 
@@ -14,14 +14,13 @@ DATA, ABORT, NOTE = 0, 1, 2
 MAX_ABORT = 4096
 
 
-@dataclass(frozen=True)
-class Tag:
+class Tag(NamedTuple):
     """What a message is: its step in the program, the verb, the opened bits and the number of elements."""
 
     step: int
     verb: str
     bits: int
-    count: int
+    count: int  # type: ignore[assignment]  # not a tuple's
 
     def __str__(self) -> str:
         return f"step {self.step}: {self.verb} of {self.count} elements at {self.bits} bits"

@@ -13,13 +13,14 @@ both learns that and nothing else, unless it knows the random words: their diffe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from secformer.mpc.dealer.correlations import Material
 from secformer.mpc.dealer.kinds import Guards, Witness, together
-from secformer.mpc.guards import Check, Texts, texts_of
+from secformer.mpc.guards import Check, Guard, Texts, texts_of
 from secformer.mpc.ops.coin import toss
 from secformer.mpc.party import Party
 from secformer.mpc.shares import Share
@@ -85,7 +86,12 @@ def kind_of(x: Share, check: Check) -> Witness:
 
 def plain(check: Check | None) -> Guards:
     """A check's guards as a kind has them."""
-    return () if check is None else tuple((g.shift, g.low, g.span) for g in check.guards)
+    return () if check is None else _plain(check.guards)
+
+
+@lru_cache(maxsize=1 << 12)
+def _plain(guards: tuple[Guard, ...]) -> Guards:
+    return tuple((g.shift, g.low, g.span) for g in guards)
 
 
 def witness(party: Party, jobs: Sequence[tuple[Share, Check]]) -> None:

@@ -43,7 +43,7 @@ def series(party: Party, x: Share, functions: Sequence[Series], opening: Opening
     u = u & mask(bits) if opening.spare else u
     cos, sin = (np.zeros((len(functions), kind.harmonics)) for _ in range(2))
     for i, f in enumerate(functions):
-        cos[i, : f.harmonics], sin[i, : f.harmonics] = f.cos[1:], f.sin[1:]
+        cos[i, : f.harmonics], sin[i, : f.harmonics] = f.waves
     parts = [party.kernels.xp.empty((len(functions), 0), dtype=np.uint64)]
     for j, (start, stop) in enumerate(chunks(x.size, kind.chunk)):                                     # 2
         harmonics = material.draw(f"words{j}").reshape(2 * kind.harmonics, stop - start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,12 @@ from secformer.mpc.rounds import Job
 from secformer.mpc.scales import Truncation
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share, Weight
+
+
+@lru_cache(maxsize=1 << 12, typed=True)
+def _factor(c: float, bits: int) -> np.uint64:
+    """A public number as a word; a program scales by few."""
+    return np.uint64(encode(c, bits))
 
 
 class SecureSession(Session):
@@ -112,8 +119,8 @@ class SecureSession(Session):
         return truncate.drop(a, bits, self.party.rank == 1)
 
     def _scale(self, a: Any, c: np.ndarray, bits: int) -> Any:
-        words = encode(c, bits)  # a number travels with the launch, an array would be copied first
-        return a * (self.party.kernels.backend.brought(words) if words.ndim else words[()])
+        # a number travels with the launch, an array would be copied first
+        return a * (self.party.kernels.backend.brought(encode(c, bits)) if c.ndim else _factor(float(c), bits))
 
     def _point(self, a: Any, exponent: int) -> Any:
         return a  # moving the point leaves the words alone

@@ -10,8 +10,7 @@ from mpc_lab import examples, kernels_named, looks_uniform
 
 from secformer.mpc.errors import RangeError
 from secformer.mpc.kernels import Kernels
-from secformer.mpc.kernels.words import Mask
-from secformer.mpc.prg import MAX_BLOCKS, SEED_BYTES, Stream, Streams, derive, fresh_seed
+from secformer.mpc.prg import MAX_BLOCKS, SEED_BYTES, Stream, Streams, derive, fresh_seed, spelt
 
 SEED = bytes(range(32))
 # RFC 8439, appendix A.1, test vectors 1 to 4: (last key bytes, block, keystream); the nonce is zero in all of them.
@@ -138,23 +137,14 @@ def test_words_below_zero_bits_are_zero() -> None:
     assert not Stream(SEED, "none").words(10, 0).any()
 
 
-def test_fused_reads_are_their_parts() -> None:
-    """combined and correction say what words and read would have given, and use as much of the stream."""
+def test_a_sealing_uses_as_much_of_the_stream_as_the_words_of_its_mask() -> None:
     x = np.arange(40, dtype=np.uint64)
     for bits in (5, 24, 48):
-        expected, stream = Stream(SEED, "a").words(40, bits), Stream(SEED, "a")
-        sealing, after = stream.sealing(x, bits, 7), Stream(SEED, "a")
-        assert (sealing.block, sealing.size) == (0, 40)
+        stream, after = Stream(SEED, "a"), Stream(SEED, "a")
+        sealing = stream.sealing(x, bits, 7)
         after.words(40, bits)
+        assert (sealing.block, sealing.size) == (0, 40)
         np.testing.assert_array_equal(stream.words(3), after.words(3))
-        (both,) = Stream.combined([(Stream(SEED, "a"), Stream(SEED, "b"))], [Mask(40, bits)])
-        np.testing.assert_array_equal(both, (expected + Stream(SEED, "b").words(40, bits)) & np.uint64(2**bits - 1))
-        (both,) = Stream.combined([(Stream(SEED, "a"), Stream(SEED, "b"))], [Mask(40, bits, carries=True)])
-        np.testing.assert_array_equal(both, expected + Stream(SEED, "b").words(40, bits))
-        with pytest.raises(RangeError, match="nothing was read from"):
-            stream.correction(x, bits)
-    with pytest.raises(RangeError, match="nothing was read from"):
-        Stream.combined([(Stream(SEED, "a"), after)], [Mask(40, 24)])
 
 
 def test_streams_that_begin_alike_are_those_of_their_whole_names() -> None:
@@ -162,5 +152,7 @@ def test_streams_that_begin_alike_are_those_of_their_whole_names() -> None:
     for rest in ((0, "mask"), (1, "mask"), ("1", "mask"), (1,), (1, "mask", 2), (True, "mask")):
         np.testing.assert_array_equal(begun.stream(*rest).words(9), Stream(SEED, "run", 3, *rest).words(9))
     assert not np.array_equal(begun.stream(1).words(9), begun.stream("1").words(9))
+    wanted = [derive(SEED, "run", 3, 1, name) for name in ("mask", "wraps")]
+    assert begun.keys(spelt(1), [spelt("mask"), spelt("wraps")]) == wanted
     with pytest.raises(RangeError, match="a seed has 32 bytes, got 5"):
         Streams(b"short", "run", 3, kernels=kernels_named("numpy"))

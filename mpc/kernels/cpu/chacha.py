@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from secformer.mpc.kernels.cpu.packing import Planes, cut, join, planes
+from secformer.mpc.kernels.cpu.packing import Planes, cut, join, numbers, planes, writable, write, written
 from secformer.mpc.kernels.cpu.processor import WIDE
 
 Array = Any
@@ -214,3 +214,64 @@ def correction_xor(key: Array, value: Array, out: Array) -> None:
         _fill(key, start // 64, pool, (part.size + 3) // 4)
         for i in range(part.size):
             total[i] = part[i] ^ drawn[i]
+
+
+# ---- several streams in one call (see `bundles.Table`) ---------------------------------------------------------------
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def shares(keys: Array, facts: Array, out: Array) -> None:
+    """out = the first words, or bytes, of each stream."""
+    pool = _pool()
+    for i in range(facts.shape[0]):
+        (count, nbytes, at, _), mask, raw = numbers(facts, i), facts[i, 2], facts[i, 3] == 1
+        if raw:  # bytes: those of whole words
+            count, nbytes = (count + 7) // 8, 8
+        for start in range(0, count, GROUP):
+            part = out[at + start : at + min(count, start + GROUP)]
+            _draw(keys[i], 0, count, nbytes, start, pool, part)
+            if not raw:
+                for j in range(part.size):
+                    part[j] &= mask
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def combined_all(keys: Array, facts: Array, out: Array) -> None:
+    """out = for each mask the sum of two streams' words, or their xor. Keys stand in pairs."""
+    pool, drawn = _pool(), np.empty(GROUP, np.uint64)
+    for i in range(facts.shape[0]):
+        count, nbytes, at, _ = numbers(facts, i)
+        each, mask, xor = facts[i, 2], facts[i, 5], facts[i, 3] == 1
+        for start in range(0, count, GROUP):
+            total = out[at + start : at + min(count, start + GROUP)]
+            found = drawn[: total.size]
+            _draw(keys[2 * i], 0, count, nbytes, start, pool, total)
+            _draw(keys[2 * i + 1], 0, count, nbytes, start, pool, found)
+            for j in range(total.size):
+                a, b = total[j] & each, found[j] & each
+                total[j] = a ^ b if xor else (a + b) & mask
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def corrections(keys: Array, values: Array, facts: Array, out: Array) -> None:
+    """out = the payload of values - the streams' words; of bytes xor theirs."""
+    pool, drawn = _pool(), np.empty(GROUP, np.uint64)
+    for i in range(facts.shape[0]):
+        (count, nbytes, at, first), mask, raw = numbers(facts, i), facts[i, 2], facts[i, 3] == 1
+        to = out[first : first + count * nbytes]
+        if raw:
+            count, nbytes = (count + 7) // 8, 8
+        room = writable(to)
+        for start in range(0, count, GROUP):
+            part = values[at + start : at + min(count, start + GROUP)]
+            left = drawn[: part.size]
+            _draw(keys[i], 0, count, nbytes, start, pool, left)
+            for j in range(part.size):
+                left[j] = part[j] ^ left[j] if raw else part[j] - left[j]
+            if raw:
+                end = min(to.size, 8 * (start + part.size))
+                to[8 * start : end] = left.view(np.uint8)[: end - 8 * start]
+            else:
+                write(left, mask, start, count, nbytes, room)
+        if not raw:
+            written(room, to)

@@ -25,20 +25,20 @@ from secformer.mpc.kernels.cpu import (
     sketches,
     thin,
 )
+from secformer.mpc.kernels.cpu.bundles import Bundled
 from secformer.mpc.kernels.cpu.compile_notice import announce
 from secformer.mpc.kernels.points import PointKeys
-from secformer.mpc.kernels.reference import NumpyKernels
 from secformer.mpc.kernels.tables import STEP_BITS, outcome_patterns, outcomes, power_factors
 from secformer.mpc.kernels.taylor import SQUARINGS
 from secformer.mpc.kernels.threads import spread, threaded
-from secformer.mpc.kernels.words import TERMS, Array, Factor, Guard, Key, Mask, Masked, Sealing, whole_bytes
+from secformer.mpc.kernels.words import TERMS, Array, Factor, Guard, Masked, Sealing, broadcast, whole_bytes
 from secformer.mpc.ring import mask
 
 announce(*(m.__name__ for m in (chacha, compare, guard, multiply, packing, points, powers, products, series, sketches,
                                 thin)))
 
 
-class NumbaKernels(NumpyKernels):
+class NumbaKernels(Bundled):
     """Compiled CPU kernels; what is not here is inherited from the reference."""
 
     name = "numba"
@@ -114,18 +114,6 @@ class NumbaKernels(NumpyKernels):
         chacha.uniform(_words(key), block, whole_bytes(bits), mask(bits), out)
         return out
 
-    def combined(self, keys: Sequence[tuple[Key, Key]], masks: Sequence[Mask]) -> list[Array]:
-        found = []
-        for each, m in zip(keys, masks, strict=True):
-            if m.xor:
-                found += super().combined([each], [m])
-                continue
-            out = np.empty(m.length, dtype=np.uint64)
-            kept = mask(64 if m.carries else m.bits)
-            chacha.combined(*map(_words, each), whole_bytes(m.bits), mask(m.bits), kept, out)
-            found.append(out)
-        return found
-
     def correction(self, key: bytes, value: Array, bits: int, xor: bool = False) -> Array:
         flat, nbytes = value.reshape(-1), whole_bytes(bits)
         if nbytes == 8 or value.dtype != (np.uint8 if xor else np.uint64):
@@ -183,7 +171,7 @@ class NumbaKernels(NumpyKernels):
     # ---- element-wise products --------------------------------------------------------------------------------------
 
     def multiplied(self, x: Factor, y: Factor, terms: Mapping[str, Array], first: bool) -> Array:
-        shape = np.broadcast_shapes(x.share.shape, y.share.shape)
+        shape = broadcast(x.share.shape, y.share.shape)
         out = np.empty(math.prod(shape), dtype=np.uint64)
         if out.size:
             grid, (u, share, v, other) = self.gridded(x.opened, x.share, y.opened, y.share)

@@ -129,3 +129,97 @@ def rounded_up(words: Array, bits: int, out: Array) -> None:
     """Minus the words' negatives without their lowest bits."""
     for i in range(words.size):
         out[i] = np.uint64(0) - ((np.uint64(0) - words[i]) >> bits)
+
+
+# ---- several arrays in one call (see `bundles.Table`) ----------------------------------------------------------------
+
+
+@njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def numbers(facts: Array, i: int) -> Any:
+    """Of array i: its elements, bytes of each on the wire, first word in the buffer, first byte in the payload."""
+    return np.int64(facts[i, 0]), np.int64(facts[i, 1]), np.int64(facts[i, 4]), np.int64(facts[i, 5])
+
+
+@njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def writable(payload: Array) -> Array:
+    """Bytes that wider numbers may be written to: a part of a message, or, where that may lie anywhere, others."""
+    return np.empty(payload.size, np.uint8) if payload.ctypes.data % 8 else payload
+
+
+@njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def written(room: Array, payload: Array) -> None:
+    """Brings what was written to `writable` bytes to their place."""
+    if room.ctypes.data != payload.ctypes.data:
+        payload[:] = room
+
+
+@njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def write(words: Array, mask: int, start: int, count: int, nbytes: int, room: Array) -> None:
+    """Writes the low bits of words start, ... of `count`, as `cut` does; eight bytes as they are."""
+    if nbytes == 8:
+        whole = room.view(np.uint64)
+        for j in range(words.size):
+            whole[start + j] = words[j] & mask
+    else:
+        cut(words, mask, start, planes(room, count, nbytes))
+
+
+@njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _readable(payload: Array) -> Array:
+    """A part of a message, whose words may be read."""
+    return payload.copy() if payload.ctypes.data % 8 else payload
+
+
+@njit(nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _read(payload: Array, start: int, count: int, nbytes: int, out: Array) -> None:
+    """out = the words of a payload of `count` from `start` on."""
+    if nbytes == 8:
+        whole = payload.view(np.uint64)
+        for j in range(out.size):
+            out[j] = whole[start + j]
+    else:
+        join(planes(payload, count, nbytes), start, out)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def pack_all(words: Array, facts: Array, out: Array) -> None:
+    for i in range(facts.shape[0]):
+        count, nbytes, at, first = numbers(facts, i)
+        to = out[first : first + count * nbytes]
+        room = writable(to)
+        for start in range(0, count, BLOCK):
+            write(words[at + start : at + min(count, start + BLOCK)], facts[i, 2], start, count, nbytes, room)
+        written(room, to)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def unpack_all(payload: Array, facts: Array, out: Array) -> None:
+    for i in range(facts.shape[0]):
+        (count, nbytes, at, first), mask = numbers(facts, i), facts[i, 2]
+        given = payload[first : first + count * nbytes]
+        if facts[i, 3] == 1:
+            out[at : at + (count + 7) // 8].view(np.uint8)[:count] = given
+            continue
+        given = _readable(given)
+        for start in range(0, count, BLOCK):
+            part = out[at + start : at + min(count, start + BLOCK)]
+            _read(given, start, count, nbytes, part)
+            for j in range(part.size):
+                part[j] &= mask
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def open_all(mine: Array, theirs: Array, facts: Array, xor: bool, out: Array) -> None:
+    """out = (the words of one payload + those of the other) & mask, or xor."""
+    other = np.empty(BLOCK, np.uint64)
+    for i in range(facts.shape[0]):
+        (count, nbytes, at, first), mask = numbers(facts, i), facts[i, 2]
+        end = first + count * nbytes
+        ours, given = _readable(mine[first:end]), _readable(theirs[first:end])
+        for start in range(0, count, BLOCK):
+            total = out[at + start : at + min(count, start + BLOCK)]
+            found = other[: total.size]
+            _read(ours, start, count, nbytes, total)
+            _read(given, start, count, nbytes, found)
+            for j in range(total.size):
+                total[j] = (total[j] ^ found[j] if xor else total[j] + found[j]) & mask

@@ -494,9 +494,12 @@ def test_layouts_say_what_the_kind_says(kinds: list[Kind]) -> None:
         assert found is kind.layout and list(found.fields.items()) == [(f.name, f) for f in fields]
         assert found.parcels == tuple(kind.parcels())
         assert [f for parcel in found.parcels for f in parcel.fields] == [f for f in fields if f.derived]
-        assert all(f in found.parcel[f.name].fields for f in fields if f.derived)
-        assert [(f.name, m.length, m.bits, m.xor, m.carries) for f, m in found.masks] == [
-            (f.name, f.count, f.bits, f.xor, f.carries) for f in fields if not f.derived]
+        assert all(f in found.parcel[f.name].fields for f in fields)
+        masks = [(f, m) for parcel in found.masks for f, m in zip(parcel.fields, parcel.masks, strict=True)]
+        assert [(m.length, m.bits, m.xor, m.carries) for _, m in masks] == [
+            (f.count, f.bits, f.xor, f.carries) for f, _ in masks]
+        assert sorted(f.name for f, _ in masks) == sorted(f.name for f in fields if not f.derived)
+        assert all(len(parcel.fields) == 1 for parcel in found.masks if any(f.cache is not None for f in parcel.fields))
 
 
 def test_equal_kinds_of_a_plan_are_one_value() -> None:
