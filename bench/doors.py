@@ -42,7 +42,7 @@ from secformer.mpc.net.tcp import free_ports
 from secformer.roles.trial import ROLES, LocalRoles
 
 KINDS = ("idle", "half", "slow", "garbage")
-PORTS = {"clients": "party0", "link": "link", "dealer": "dealer", "metrics": "metrics0"}
+PORTS = {"clients": "party0", "browsers": "browsers0", "link": "link", "dealer": "dealer", "metrics": "metrics0"}
 TEXT = "A wonderful film."
 LIMIT = 1024     # descriptors of each role
 AGAIN = 1.0      # seconds after which a socket that was hung up on is opened again
@@ -201,7 +201,8 @@ def main() -> None:
         sink(args.sink)
     found: dict[str, Any] = {"descriptors": LIMIT, "sockets": args.sockets,
                              "seconds": args.seconds, "attacks": {}}
-    with tempfile.TemporaryDirectory() as folder, LimitedRoles(Path(folder) / "roles", demo_model()) as roles:
+    with tempfile.TemporaryDirectory() as folder, LimitedRoles(
+            Path(folder) / "roles", demo_model(), origins=["https://page.example"]) as roles:
         roles.wait_ready()
         client = Client(roles)
         client.ask_for(3.0)

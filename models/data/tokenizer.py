@@ -76,38 +76,40 @@ class Tokenizer:
 
     @property
     def opened(self) -> Any:
-        """The tokenizer of `transformers`. Raises ModelError for one that cannot be read."""
-        return self._tokenizer()
+        """The tokenizer itself (see `tokenizer_files`). Raises ModelError for one that cannot be read."""
+        if self._loaded is None:
+            self._loaded = open_tokenizer(self.folder)
+        return self._loaded
 
     def words(self, ids: Sequence[int], *, special: bool = True) -> str:
         """The text of tokens, as the tokenizer writes it; without its special tokens if `special` is False."""
-        return str(self._tokenizer().decode([int(i) for i in ids], skip_special_tokens=not special))
+        return str(self.opened.decode([int(i) for i in ids], skip_special_tokens=not special))
 
     def tokens(self, text: str, *, special: bool = True) -> list[int]:
         """The ids of one text as it stands; without the tokens that are put around every text if `special` is False."""
         with quiet("transformers"):
-            return [int(i) for i in self._tokenizer()(text, verbose=False, add_special_tokens=special)["input_ids"]]
+            return [int(i) for i in self.opened(text, verbose=False, add_special_tokens=special)["input_ids"]]
 
     def generated(self, ids: Sequence[int]) -> str:
         """The text of generated tokens, without special ones. Spaces stay as they are, so that further tokens only add
         to it; a character of which some bytes are missing is U+FFFD."""
-        return str(self._tokenizer().decode([int(i) for i in ids], skip_special_tokens=True,
-                                            clean_up_tokenization_spaces=False))
+        tokenizer = self.opened
+        return str(tokenizer.decode(list(map(int, ids)), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def special(self, text: str) -> int | None:
         """The id of the special token that is written so, such as "<|im_end|>"; None where there is none."""
-        known = self._tokenizer().added_tokens_decoder
+        known = self.opened.added_tokens_decoder
         return next((int(i) for i, token in known.items() if token.special and token.content == text), None)
 
     @property
     def specials(self) -> frozenset[int]:
         """The ids of all special tokens."""
-        return frozenset(int(i) for i, token in self._tokenizer().added_tokens_decoder.items() if token.special)
+        return frozenset(int(i) for i, token in self.opened.added_tokens_decoder.items() if token.special)
 
     @property
     def chat_template(self) -> str | None:
         """The template, in Jinja's language, that makes one text of a conversation; None where there is none."""
-        found = self._tokenizer()
+        found = self.opened
         return None if not found.chat_template else str(found.get_chat_template())
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
@@ -118,7 +120,7 @@ class Tokenizer:
         """
         with quiet("transformers"):
             try:
-                return str(self._tokenizer().apply_chat_template([dict(m) for m in messages], tokenize=False,
+                return str(self.opened.apply_chat_template([dict(m) for m in messages], tokenize=False,
                                                                  add_generation_prompt=True))
             except ImportError as error:
                 raise ModelError(f"messages are made a text by the tokenizer's chat template, which needs the package "
@@ -132,7 +134,7 @@ class Tokenizer:
     @property
     def mask(self) -> tuple[int, str] | None:
         """The token that stands for a word to be found: its id and its text. None for a tokenizer without one."""
-        found = self._tokenizer()
+        found = self.opened
         return None if found.mask_token_id is None else (int(found.mask_token_id), str(found.mask_token))
 
     def compare(self, *, masks: bool) -> list[str]:
@@ -145,7 +147,7 @@ class Tokenizer:
         text that it is for.
         """
         try:
-            tokenizer = self._tokenizer()
+            tokenizer = self.opened
         except ModelError as error:
             return [f"texts cannot be tokenised, so give token ids: {error}"]
         words, notes = self.inputs.words, []
@@ -166,7 +168,7 @@ class Tokenizer:
         return notes
 
     def _read(self, texts: list[str] | list[tuple[str, str]], truncation: bool) -> tuple[list[Row], list[Places]]:
-        tokenizer = self._tokenizer()
+        tokenizer = self.opened
         parts = [(text,) if isinstance(text, str) else text for text in texts]
         first, *second = ([self._given(part) for part in each] for each in zip(*parts, strict=True))
         first = [self._given(self.inputs.prompt) + text for text in first]
@@ -190,7 +192,7 @@ class Tokenizer:
     @property
     def prompt_tokens(self) -> int:
         """How many tokens the prompt takes at a text's start, special ones before it included."""
-        tokenizer = self._tokenizer()
+        tokenizer = self.opened
         ids = tokenizer(self._given(self.inputs.prompt), verbose=False)["input_ids"]
         return len(ids) - (ids[-1] in tokenizer.all_special_ids)
 
@@ -226,11 +228,6 @@ class Tokenizer:
             raise InputError(f"text {i} has no token to attend to among the first {most}, which truncation keeps; "
                              f"shorten the text yourself")
         return cut
-
-    def _tokenizer(self) -> Any:
-        if self._loaded is None:
-            self._loaded = open_tokenizer(self.folder)
-        return self._loaded
 
 
 def _places(out: Any, i: int, texts: tuple[str, ...], fast: bool) -> Places:

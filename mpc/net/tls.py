@@ -97,19 +97,6 @@ def _context(protocol: int, identity: Identity) -> Context:
     return context
 
 
-def own_context(certificate: str | Path, key: str | Path) -> Context:
-    """For a side that accepts anybody: TLS 1.3, and it shows its own certificate. Raises SettingsError."""
-    context = Context(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        context.load_cert_chain(certificate, key)
-    except OSError as error:  # ssl.SSLError among them
-        why = reason(error) if isinstance(error, ssl.SSLError) else error.strerror
-        raise SettingsError(f"{certificate} and {key} cannot be used: {why}; they must be a certificate and its key, "
-                            f"as PEM files") from error
-    return context
-
-
 def host_name(role: str) -> str:
     """The DNS name that a role's certificate carries."""
     return f"{role}.{DOMAIN}"

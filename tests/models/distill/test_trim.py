@@ -25,7 +25,7 @@ from secformer.models.distill.trim import trim  # noqa: E402
 def test_trimmed_models(teacher: Path, tmp_path: Path) -> None:
     folder = ModelFolder(write_checkpoint(tmp_path / "four", "BertForSequenceClassification", prefix="bert.",
                                           labels=2, num_hidden_layers=4))
-    (folder.path / "vocab.txt").write_text("\n".join(folder.tokenizer._tokenizer().convert_ids_to_tokens(range(39))))
+    (folder.path / "vocab.txt").write_text("\n".join(folder.tokenizer.opened.convert_ids_to_tokens(range(39))))
     words = trim(folder, tmp_path / "words", TRAIN.texts, layers=4, neurons=20, words=39, positions=16)
     a, b = (plain_bert(path, DEV.texts[:5]).logits for path in (words.path, folder.path))
     np.testing.assert_allclose(a, b)

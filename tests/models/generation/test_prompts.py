@@ -92,7 +92,7 @@ def test_without_jinja(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*_: Any, **__: Any) -> None:
         raise ImportError("no jinja")
 
-    monkeypatch.setattr(tokenizer._tokenizer(), "apply_chat_template", refuse)
+    monkeypatch.setattr(tokenizer.opened, "apply_chat_template", refuse)
     with pytest.raises(ModelError, match=re.escape('pip install "secformer[chat]"')):
         render(tokenizer, HI, 3)
 
