@@ -181,7 +181,7 @@ def test_halves_of_two_clients_are_refused_at_both_parties(up: LocalRoles, token
     halves = [Posting(up, client, rank, request=request, token=token)
               for rank, client in enumerate(("alice", "mallory"))]
     for half in halves:
-        assert half.end() == 500 and "come from two clients" in half.said
+        assert half.end() == 409 and "come from two clients" in half.said
         assert "mallory" not in half.said and "alice" not in half.said
     logged(up, "party1", lambda line: line["event"] == "halves of two clients" and line["client"] == "mallory")
     asked(up, "alice")
