@@ -7,6 +7,7 @@ such as half a file, are reported, and the ones that were read before stay in fo
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from secformer.mpc.net.tls import (
     client_context,
     expired,
     open_context,
+    reason,
     server_context,
 )
 
@@ -189,3 +191,17 @@ def _seen(files: tuple[Path, ...]) -> Seen:
         return facts.st_mtime_ns, facts.st_size, facts.st_ino
 
     return tuple(map(look, files))
+
+
+def own_context(certificate: str | Path, key: str | Path) -> Context:
+    """For a server whose callers show no certificate, and that belongs to no authority of ours: TLS 1.3. Raises
+    SettingsError."""
+    context = Context(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError among them
+        why = reason(error) if isinstance(error, ssl.SSLError) else error.strerror
+        raise SettingsError(f"{certificate} and {key} cannot be used: {why}; they must be a certificate and its key, "
+                            f"as PEM files") from error
+    return context

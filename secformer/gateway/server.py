@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,10 +20,10 @@ from secformer.gateway.desk import Desk
 from secformer.gateway.refusals import RETRY_AFTER, Refusal
 from secformer.gateway.web import REQUESTS, Gateway
 from secformer.mpc.errors import ProtocolError, SettingsError
+from secformer.mpc.net.credentials import own_context
 from secformer.mpc.net.door import Refused
 from secformer.mpc.net.places import Place, Places, site
 from secformer.mpc.net.tcp import Socket, listening
-from secformer.mpc.net.tls import Context, reason
 from secformer.roles.connections import LONGEST_HEADER, DoorServer, PatientProtocol
 
 PATIENCE = 30.0       # seconds in which a request must have arrived
@@ -118,19 +117,6 @@ class _Server(DoorServer):
         await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
 
 
-def _context(certificate: str | Path, key: str | Path) -> Context:
-    """TLS 1.3 for callers, who show no certificate. Raises SettingsError."""
-    context = Context(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        context.load_cert_chain(certificate, key)
-    except OSError as error:  # ssl.SSLError among them
-        why = reason(error) if isinstance(error, ssl.SSLError) else error.strerror
-        raise SettingsError(f"{certificate} and {key} cannot be used: {why}; they must be a certificate and its key, "
-                            f"as PEM files") from error
-    return context
-
-
 class GatewayServer:
     """A gateway that serves in a thread of its own, from its construction until `close`.
 
@@ -140,7 +126,7 @@ class GatewayServer:
     def __init__(self, port: Port, desks: Sequence[Desk]):
         self.port, self._gateway = port, Gateway(desks, key=port.api_key, local=port.local)
         try:
-            context = None if port.certificate is None or port.key is None else _context(port.certificate, port.key)
+            context = None if port.certificate is None or port.key is None else own_context(port.certificate, port.key)
             sock = listening(port.address)
         except BaseException:
             self._gateway.close()
