@@ -22,9 +22,9 @@ from secformer.gateway.web import REQUESTS, Gateway
 from secformer.mpc.errors import ProtocolError, SettingsError
 from secformer.mpc.net.credentials import own_context
 from secformer.mpc.net.door import Refused
-from secformer.mpc.net.places import Place, Places, site
+from secformer.mpc.net.places import Places, site
 from secformer.mpc.net.tcp import Socket, listening
-from secformer.roles.connections import LONGEST_HEADER, DoorServer, PatientProtocol
+from secformer.roles.connections import LONGEST_HEADER, DoorServer, PlacedProtocol
 
 PATIENCE = 30.0       # seconds in which a request must have arrived
 KEEP_ALIVE = 60       # seconds for which an idle connection is kept
@@ -74,34 +74,18 @@ class Port:
             return False
 
 
-class CallerProtocol(PatientProtocol):
+class CallerProtocol(PlacedProtocol):
     """The protocol of callers. An idle connection gives way to a new one; where all are busy, a new one is told so."""
 
     def __init__(self, *, callers: Places, **patient: Any):
         super().__init__(patience=PATIENCE, **patient)
         self._callers = callers
-        self._place: Place | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._place = self._callers.enter(site(self.client[0]) if self.client else "", transport.abort)
         if self._place is None:
             self.app = _full
-
-    def handle_events(self) -> None:
-        super().handle_events()
-        if self._place is not None and self.cycle is not None and not self.cycle.response_complete:
-            self._place.busy = True
-
-    def on_response_complete(self) -> None:
-        if self._place is not None:
-            self._place.rest()
-        super().on_response_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._place is not None:
-            self._place.leave()
-        super().connection_lost(exc)
 
 
 async def _full(scope: Any, receive: Any, send: Any) -> None:

@@ -124,7 +124,33 @@ class PatientProtocol(OrderlyProtocol):
         self.transport.abort()
 
 
-class ClientProtocol(PatientProtocol):
+class PlacedProtocol(PatientProtocol):
+    """`PatientProtocol`, for connections that have a place of their own: it is busy while a request is answered."""
+
+    def __init__(self, **patient: Any):
+        super().__init__(**patient)
+        self._place: Place | None = None
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self._place is not None and self.cycle is not None and not self.cycle.response_complete:
+            self._place.busy = True
+
+    def on_response_complete(self) -> None:
+        if self._place is not None:
+            self._place.rest()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+        super().connection_lost(exc)
+
+    def _leave(self) -> None:
+        if self._place is not None:
+            self._place.leave()
+
+
+class ClientProtocol(PlacedProtocol):
     """The protocol of clients, with the peer in the scope of its requests.
 
     connected every client's connections, for as long as its certificate holds
@@ -135,7 +161,6 @@ class ClientProtocol(PatientProtocol):
     def __init__(self, *, connected: Clients, clients: Places, too_many: Places, **patient: Any):
         super().__init__(**patient)
         self._connected, self._clients, self._too_many = connected, clients, too_many
-        self._place: Place | None = None
         self._unproved: AuthError | None = None
         self.peer: Peer | None = None
 
@@ -176,25 +201,10 @@ class ClientProtocol(PatientProtocol):
 
     def _leave(self) -> None:
         self._connected.left(self)
-        if self._place is not None:
-            self._place.leave()
+        super()._leave()
 
     def idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
-
-    def handle_events(self) -> None:
-        super().handle_events()
-        if self._place is not None and self.cycle is not None and not self.cycle.response_complete:
-            self._place.busy = True
-
-    def on_response_complete(self) -> None:
-        if self._place is not None:
-            self._place.rest()
-        super().on_response_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._leave()
-        super().connection_lost(exc)
 
 
 class _Deadline:
