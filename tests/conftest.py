@@ -3,8 +3,10 @@ machines are uneven)."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: several workers then end at the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A command that a test runs in this process logs to that test's stderr; later tests must not."""
+    top, ours = logging.getLogger(), logging.getLogger("secformer")
+    before, levels = set(top.handlers), (top.level, ours.level)
+    yield
+    for handler in set(top.handlers) - before:
+        top.removeHandler(handler)
+    top.setLevel(levels[0])
+    ours.setLevel(levels[1])
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,7 @@ class Dealt:
         self.settings: DealerSettings = replace(settings, listen=("127.0.0.1", free_ports(1)[0]), backend="numpy",
                                                 state=tmp_path / "state", metrics=None)
         self.roles, self.metrics, self.used = roles, DealerMetrics(lambda: True), list[int]()
+        self._before = set(threading.enumerate())
         self.server = self._started()
         self.client = self.party(most=2)
         self.epoch: Epoch = self.client.join(patience=PATIENCE)
@@ -89,6 +90,12 @@ class Dealt:
         """How many connections the dealer has let in."""
         return int(self.figure("connections_made_total"))
 
+    @property
+    def threads(self) -> list[str]:
+        """Those that talk to the dealer or for it."""
+        return [thread.name for thread in set(threading.enumerate()) - self._before
+                if thread.name.startswith(("from 127.", "to dealer"))]
+
     def figure(self, name: str) -> float:
         (line,) = (line for line in self.metrics.text().decode().splitlines() if line.startswith(f"secformer_{name} "))
         return float(line.split()[1])
@@ -103,16 +110,12 @@ def take(channel: Channel, plan: Plan = PLAN) -> None:
         assert channel.receive(tag, nbytes).size == nbytes
 
 
-def dealing_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("from 127.", "to dealer"))]
-
-
 @pytest.fixture
 def dealt(roles: Path, tmp_path: Path) -> Iterator[Dealt]:
     dealt = Dealt(roles, tmp_path)
     yield dealt
     dealt.close()
-    until(lambda: not dealing_threads())
+    until(lambda: not dealt.threads)
 
 
 def test_one_connection_serves_ask_after_ask(dealt: Dealt) -> None:
@@ -363,4 +366,4 @@ def test_a_closed_party_keeps_nothing(dealt: Dealt) -> None:
     dealt.client.close()
     channel.close()
     assert not dealt.client._kept
-    until(lambda: not dealing_threads())
+    until(lambda: not dealt.threads)
