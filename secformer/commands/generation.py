@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 EXIT, NEW = "/exit", "/new"  # what a user of `chat` writes to end it, and to begin a new conversation
 HELP = f"{EXIT} or Ctrl-D ends, {NEW} begins a new conversation, Ctrl-C stops an answer"
 PROBE = "a"  # a question that fits every conversation
-SAMPLING = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "stop", "seed")
-LENGTH = 128  # tokens of an answer at most; what is written to a terminal may be long, and Ctrl-C ends it
 
 
 def generate(args: argparse.Namespace) -> None:
@@ -29,7 +27,8 @@ def generate(args: argparse.Namespace) -> None:
     if args.continued and args.system is not None:
         args.usage("--system is for a conversation; leave it out, or leave --continue out")
     served = _checked(args)
-    from secformer.commands.generating import as_prompt, generating
+    from secformer.commands.generating import generating
+    from secformer.models.generation.prompts import as_prompt
     from secformer.views import generation
 
     def given(tokenizer: Tokenizer) -> Prompt:
@@ -37,7 +36,7 @@ def generate(args: argparse.Namespace) -> None:
 
     with generating(args, served=served, check=lambda own: _fits(args, own, given(own))) as (model, compiling):
         with model.generate(given(model.tokenizer), stream=True, draft=_draft(args), progress=args.progress,
-                            **_sampling(args)) as running:
+                            **arguments.sampled(args)) as running:
             if args.json:
                 running.run()
             else:
@@ -52,7 +51,8 @@ def generate(args: argparse.Namespace) -> None:
 
 def chat(args: argparse.Namespace) -> None:
     served = _checked(args)
-    from secformer.commands.generating import as_prompt, generating
+    from secformer.commands.generating import generating
+    from secformer.models.generation.prompts import as_prompt
     from secformer.models.run.conversation import Conversation
     from secformer.mpc.errors import InputError
     from secformer.views import generation
@@ -73,7 +73,7 @@ def chat(args: argparse.Namespace) -> None:
             elif line.strip():
                 try:
                     with talk.ask(line, stream=True, draft=_draft(args), progress=args.progress,
-                                  **_sampling(args)) as running:
+                                  **arguments.sampled(args)) as running:
                         _stream(running)
                 except KeyboardInterrupt:
                     _told(["stopped"])
@@ -156,12 +156,7 @@ def _fits(args: argparse.Namespace, tokenizer: Tokenizer, prompt: Prompt) -> Non
     from secformer.models.generation.prompts import render
     from secformer.models.run.generate import sampling_of
 
-    render(tokenizer, prompt, sampling_of(_sampling(args)).max_new_tokens)
-
-
-def _sampling(args: argparse.Namespace) -> Any:
-    """The options that were given, by the names of `Sampling`."""
-    return {name: value for name in SAMPLING if (value := getattr(args, name)) is not None}
+    render(tokenizer, prompt, sampling_of(arguments.sampled(args)).max_new_tokens)
 
 
 def _draft(args: argparse.Namespace) -> Any:
@@ -226,18 +221,7 @@ def add(commands: Commands) -> None:
 
 
 def _tokens(p: argparse.ArgumentParser) -> None:
-    group = p.add_argument_group("tokens", "how tokens are chosen, as in `generate` of transformers; greedily, unless "
-                                           "--temperature, --top-k or --top-p is given")
-    group.add_argument("--max-new-tokens", type=int, default=LENGTH, metavar="N",
-                       help=f"the most tokens to generate ({LENGTH})")
-    group.add_argument("--temperature", type=float, metavar="T", help="what logits are divided by; 0: greedy")
-    group.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest tokens (50); 0: from all")
-    group.add_argument("--top-p", type=float, metavar="P",
-                       help="sample from the fewest likeliest tokens whose probabilities sum up to P")
-    group.add_argument("--repetition-penalty", type=float, metavar="R",
-                       help="above 1, tokens that came before become less likely")
-    group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be given repeatedly")
-    group.add_argument("--seed", type=int, metavar="N", help="equal seeds make equal choices")
+    group = arguments.sampling(p)
     group.add_argument("--draft", choices=("auto", "off"), default="auto",
                        help="auto: where decoding is greedy, tokens are guessed from the text so far, and several are "
                             "verified in one step (default); off: one token in each step. The tokens are the same")
