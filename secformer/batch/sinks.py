@@ -29,7 +29,7 @@ def write(path: Path, kind: str, schema: pa.Schema, tables: Iterable[pa.Table]) 
 def _parquet(file: BinaryIO, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
     with pq.ParquetWriter(file, _unmarked(schema)) as writer:
         for table in _joined(tables):
-            writer.write_table(table.cast(_unmarked(schema)))
+            writer.write_table(pa.Table.from_arrays(_told(table), schema=_unmarked(schema)))
 
 
 def _joined(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -52,7 +52,7 @@ def _csv(file: BinaryIO, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
         for table in tables:
             columns = [pa.array([None if each is None else _dumped(each) for each in column.to_pylist()], f.type)
                        if pa.types.is_nested(column.type) else column
-                       for column, f in zip(table.columns, flat, strict=True)]
+                       for column, f in zip(_told(table), flat, strict=True)]
             writer.write_table(pa.Table.from_arrays(columns, schema=flat))
 
 
@@ -64,6 +64,13 @@ def _json_lines(file: BinaryIO, schema: pa.Schema, tables: Iterable[pa.Table]) -
                    for column, json_ in zip(table.columns, raw, strict=True)]
         for row in zip(*columns, strict=True):
             file.write(_dumped(dict(zip(schema.names, row, strict=True))).encode() + b"\n")
+
+
+def _told(table: pa.Table) -> list[pa.ChunkedArray | pa.Array]:
+    """The columns; of those that hold JSON, texts as they are, and other values as JSON."""
+    return [pa.array([value if isinstance(value := _loaded(text), str) or value is None else text
+                      for text in column.to_pylist()], pa.string()) if is_json(f) else column
+            for column, f in zip(table.columns, table.schema, strict=True)]
 
 
 def _dumped(value: Any) -> str:

@@ -26,6 +26,7 @@ from secformer.mpc.errors import InputError, ModelError
 
 TEXT, QUERY, DOCUMENT = "text", "query", "document"  # what a task reads, and the columns' usual names
 ROW_BITS = 64  # of a generation's seed: the row's number; the job's own seed stands above them
+LEFT_OUT = "nan"  # the guard: texts that cannot be trusted end no call; their answers are left out here
 PROBE = "a"    # a text that every model can hold
 
 
@@ -107,16 +108,16 @@ class Reads(Task):
     def ask(self, model: Model, units: Sequence[Unit], architecture: Architecture) -> Answers:
         places = [cast("Places", unit.places) for unit in units] if self.placed else None
         reading = Reading([cast("Row", unit.row) for unit in units], places)
-        asked = Asked(model.architecture, model.tokenizer, "nan", False, lambda texts, progress: model(texts))
-        columns = self.answers(asked, reading, architecture)
-        out = asked.output
+        asked = Asked(model.architecture, model.tokenizer, LEFT_OUT, False, lambda texts, progress: model(texts))
+        columns, out, cost = self.answers(asked, reading, architecture), asked.output, asked.output.cost
         trusted = [None] * len(units) if out.trusted is None else out.trusted.tolist()
-        cost = out.cost
-        return Answers(columns, trusted, 0 if cost is None else cost.bytes + cost.dealer_bytes)
+        kept = pa.array(range(len(units)), pa.int64(), mask=np.array([each is False for each in trusted]))
+        return Answers({name: column.take(kept) for name, column in columns.items()}, trusted,
+                       0 if cost is None else cost.bytes + cost.dealer_bytes)
 
     @abstractmethod
     def answers(self, model: Asked, reading: Reading, architecture: Architecture) -> dict[str, pa.Array]:
-        """The columns, from one call of the model."""
+        """The columns, from one call of the model, as if all texts could be trusted."""
 
     def _made(self, architecture: Architecture, *values: Any) -> dict[str, pa.Array]:
         return {f.name: pa.array(each, f.type) for f, each in zip(self.fields(architecture), values, strict=True)}
@@ -129,10 +130,8 @@ class Embed(Reads):
         return [pa.field("embedding", pa.list_(pa.float32(), architecture.embedding_size))]
 
     def answers(self, model: Asked, reading: Reading, architecture: Architecture) -> dict[str, pa.Array]:
-        found = np.asarray(model.embed(reading), dtype=np.float32)
-        lost = pa.array(np.isnan(found).any(axis=1))
-        flat = pa.array(found.reshape(-1))
-        return {"embedding": pa.FixedSizeListArray.from_arrays(flat, architecture.embedding_size, mask=lost)}
+        flat = pa.array(np.asarray(model.embed(reading), dtype=np.float32).reshape(-1))
+        return {"embedding": pa.FixedSizeListArray.from_arrays(flat, architecture.embedding_size)}
 
 
 class Classify(Reads):
@@ -165,8 +164,7 @@ class Rerank(Reads):
         return [pa.field("score", pa.float64())]
 
     def answers(self, model: Asked, reading: Reading, architecture: Architecture) -> dict[str, pa.Array]:
-        scores = np.asarray(model(reading).scores, dtype=np.float64)
-        return {"score": pa.array(scores, mask=np.isnan(scores))}
+        return self._made(architecture, np.asarray(model(reading).scores, dtype=np.float64))
 
 
 class Entities(Reads):

@@ -9,8 +9,6 @@ from enum import Enum
 
 from secformer.batch.tasks import Answers, Task, Unit
 from secformer.gateway.cells import Model
-from secformer.models.families.program import GUARD
-from secformer.models.run.public import PublicModel
 from secformer.mpc.errors import InputError, ProtocolError, RangeError
 from secformer.roles.asking import Busy
 from secformer.roles.client import connect
@@ -78,7 +76,5 @@ class Worker:
 
 
 def open_served(settings: ClientSettings) -> Model:
-    """The model that a cell's parties hold, for one request at a time. Values of texts that cannot be trusted are left
-    out."""
-    guarded = GUARD in PublicModel.load(settings.model).names
-    return connect(replace(settings, in_flight=1), guard="nan" if guarded else "mark")
+    """The model that a cell's parties hold, for one request at a time."""
+    return connect(replace(settings, in_flight=1))

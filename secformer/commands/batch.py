@@ -6,7 +6,7 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ def batch(args: argparse.Namespace) -> None:
     job = Job(Path(args.source), Path(args.out), Path(args.cells), _task(args), columns, id=args.id,
               keep=tuple(args.keep or ()), chunk=args.chunk, truncation=args.truncation, strict=args.strict,
               overwrite=args.overwrite, restart=args.restart, patience=args.patience, ray=args.ray)
-    with _shown(args) as tell:
+    with _shown(args) as tell, redirect_stdout(sys.stderr):  # Ray writes there what it thinks of dead workers
         try:
             summary = run_job(job, tell)
         except KeyboardInterrupt:
@@ -116,9 +116,9 @@ def _shown(args: argparse.Namespace) -> Iterator[Tell]:
 
 _BATCH = """\
 Answers every row of a file by many cells: pairs of served parties that hold one model. Reads and writes Parquet, CSV
-and JSON lines, by the files' endings. Each row is written once, with its id or number; rows that cannot be answered have
-the reason in the column `error`, and rows whose answers cannot be trusted have none and `trusted` is false. A job that
-was stopped goes on when the same command is run again. Workers run on Ray, on this machine or on a cluster of your own
+and JSON lines, by the files' endings. Each row is written once, with its id or number. The column `error` says why a
+row could not be answered. Where `trusted` is false, the answer cannot be trusted and is left out. A job that was
+stopped goes on when the same command is run again. Workers run on Ray, on this machine or on a cluster of your own
 domain. It needs the extra `batch`.
 
 examples:
