@@ -224,7 +224,7 @@ def test_a_job_goes_on_wherever_its_driver_died(tmp_path: Path, model: Path, two
         except InputError:  # the output was there, and all that was left was an empty folder
             assert steps[-1] in ("unlink", "rmdir") and not again.calls
             assert not list((tmp_path / "out.csv.parts").glob("*.arrow"))
-            JobFolder(out)._lock.close()
+            shutil.rmtree(tmp_path / "out.csv.parts")
         right(read_rows(out), model, given)
         out.unlink()
     assert {"fsync", "replace", "unlink", "rmdir"} <= set(steps) and len(steps) > 20
