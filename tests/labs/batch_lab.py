@@ -1,4 +1,4 @@
-"""What the tests of batch jobs share: cells that nobody needs to start, files of rows, and models that fail on demand."""
+"""What the tests of batch jobs share: cells that nobody needs to start, files of rows, models that fail on demand."""
 
 from __future__ import annotations
 

@@ -93,7 +93,8 @@ def test_every_format(tmp_path: Path, model: Path, two: Path, source: str, outpu
     assert found.bytes == 100 * MANY and sum(cell.rows for cell in found.cells) == MANY
     answered = read_rows(out)
     right(answered, model, given)
-    number = int if (source, output) in {(".parquet", ".parquet"), (".parquet", ".jsonl"), (".jsonl", ".jsonl")} else str
+    typed = {(".parquet", ".parquet"), (".parquet", ".jsonl"), (".jsonl", ".jsonl")}
+    number = int if (source, output) in typed else str
     assert [row["n"] for row in answered] == [number(i) for i in range(MANY)]
     assert list(answered[0]) == ["key", "n", "label", "score", "scores", "trusted", "error"]
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted([f"in{source}", f"out{output}"])
@@ -427,7 +428,7 @@ def test_a_row_that_the_model_does_not_take_fails_alone(tmp_path: Path, model: P
     assert found.pop(31)["error"] == "the text is not for us"
     right(found, model, given[:31] + given[32:])
     assert set(asked.rows.values()) == {1}
-    with pytest.raises(Stopped, match="row 31 .*the text is not for us"):
+    with pytest.raises(Stopped, match=r"row 31 .*the text is not for us"):
         ran(job(source, out, two, id="key", strict=True, overwrite=True), Instant(model, refuse))
 
 
