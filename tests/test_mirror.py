@@ -106,6 +106,7 @@ OTHERS: dict[str, str] = {
     "fuzz/test_corpus.py": "the kept inputs of every target of fuzzing",
     "fuzz/test_targets.py": "whether what reads has a target of fuzzing",
     "models/run/test_generating_models.py": "generation with real tiny models of every family",
+    "secformer/cells/test_served_cells.py": "two cells of real roles, and a gateway in front of them",
     "secformer/page/test_chromium.py": "the page in a real browser, against real roles",
     "secformer/page/test_core.py": "the page's JavaScript, run by node",
     "secformer/page/test_core_served.py": "the page's JavaScript and both engines",

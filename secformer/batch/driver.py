@@ -11,7 +11,6 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -24,12 +23,10 @@ from secformer.batch.sources import Piece, Source
 from secformer.batch.stations import AHEAD, Station
 from secformer.batch.stopped import AGAIN, Stopped
 from secformer.batch.tasks import Answers, Unit
+from secformer.batch.work import Job
 from secformer.batch.worker import Failed, Kind, Opener
 from secformer.cells.drained import Drained
 from secformer.cells.listing import CellList
-
-if TYPE_CHECKING:
-    from secformer.batch.job import Job
 
 ROWS = 4096    # rows of open chunks for each cell, at most
 READY = 2      # how many times what all cells may hold should wait for them

@@ -1,4 +1,4 @@
-"""A batch job: what is asked, from which file into which, and how it ended. `run_job` runs it."""
+"""Running a batch job, from its files to its summary."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,61 +19,12 @@ from secformer.batch.ray_crew import RayCrew
 from secformer.batch.sinks import write
 from secformer.batch.sources import Source, ending, open_source
 from secformer.batch.stopped import Stopped, cannot_write
-from secformer.batch.tasks import Task
+from secformer.batch.work import CHUNK as CHUNK
+from secformer.batch.work import PATIENCE as PATIENCE
+from secformer.batch.work import Job as Job
 from secformer.batch.worker import Opener, open_served
 from secformer.cells.listing import load_cells
-from secformer.mpc.errors import InputError, SettingsError
-
-CHUNK = 1024      # rows of a part file
-PATIENCE = 600.0  # seconds for which a job waits while no cell serves
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a job does.
-
-    source, output  files: Parquet, CSV or JSON lines, by their endings
-    cells           the list of cells (TOML)
-    columns         of the source, one for each of the task's inputs
-    id              the source's column that names rows; None: rows have numbers, from 0
-    keep            further columns that go into the output as they are
-    chunk           rows of a part file
-    truncation      texts that are too long are cut, whatever the clients' settings say
-    strict          the first row that cannot be answered ends the job
-    overwrite       an output that is there is replaced, when the new one is whole
-    restart         parts of an earlier run are thrown away
-    patience        seconds for which the job waits while no cell serves
-    ray             the address of a Ray cluster of the client's own domain; None: Ray is started here
-    """
-
-    source: Path
-    output: Path
-    cells: Path
-    task: Task
-    columns: tuple[str, ...]
-    id: str | None = None
-    keep: tuple[str, ...] = ()
-    chunk: int = CHUNK
-    truncation: bool = False
-    strict: bool = False
-    overwrite: bool = False
-    restart: bool = False
-    patience: float = PATIENCE
-    ray: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.chunk < 1:
-            raise SettingsError(f"a chunk must have at least one row, got {self.chunk}")
-        if not self.patience > 0:
-            raise SettingsError(f"patience must be a positive number of seconds, got {self.patience:g}")
-        if len(self.columns) != len(self.task.inputs):
-            raise SettingsError(f"{self.task.name} reads one column for each of {', '.join(self.task.inputs)}; got "
-                                f"{len(self.columns)}")
-
-    @property
-    def carried(self) -> tuple[str, ...]:
-        """The source's columns that go into the output as they are."""
-        return tuple(dict.fromkeys([*([] if self.id is None else [self.id]), *self.keep]))
+from secformer.mpc.errors import InputError
 
 
 @dataclass(frozen=True)

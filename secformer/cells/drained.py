@@ -101,7 +101,8 @@ def _unreadable(file: Path, why: str) -> SettingsError:
 
 
 class Drained:
-    """The drained cells of a list, for one who hands work to cells: it looks at most once per `LOOK` seconds.
+    """The drained cells of a list, for one who hands work to cells: it looks at most once per `LOOK` seconds. Any
+    thread may ask.
 
     A file that cannot be read changes nothing; this is logged.
     """
