@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from fuzz.target import CORPUS, scratch
-from fuzz.targets import bodies, browsers, channels, state
+from fuzz.targets import batch, bodies, browsers, channels, state
+from secformer.batch.folder import FORMAT as JOBS
 from secformer.cells.drained import HEADER
 from secformer.models.data.batch import Batch, Row, blind_batch
 from secformer.models.data.saved_tokenizer import FACTS
@@ -237,6 +238,13 @@ def of_state(folder: Path) -> None:
     put("store", b"\n" + file, b"6\n" + file)
 
 
+def of_batch() -> None:
+    put("rows-json", b'{"id": 5, "text": "a"}\n\n{"text": "b", "id": [1]}\n', b'{"id": 1, "text": null}\n{\n')
+    put("rows-csv", b'id,text\n5,"a ""b"",\nc"\n\n7,d\n1,2,3\n')
+    put("job", {"format": JOBS, **batch.FACTS})
+    put("job-done", {"rows": 1, "failed": 0, "marked": 0, "answered": 1, "seconds": 0.5, "bytes": 7, "cells": []})
+
+
 def main() -> None:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "labs"))
     with scratch() as folder:
@@ -247,6 +255,7 @@ def main() -> None:
         of_roles(folder / "roles")
         of_browsers(folder / "browsers")
         of_state(folder / "store")
+        of_batch()
 
 
 if __name__ == "__main__":

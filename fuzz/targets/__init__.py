@@ -7,8 +7,21 @@ To add one: write valid examples in `fuzz/seeds.py`, a reader beside its relativ
 from __future__ import annotations
 
 from fuzz.target import Target
-from fuzz.targets import bodies, browsers, channels, dealer, gateway, models, plans, ports, records, settings, state
+from fuzz.targets import (
+    batch,
+    bodies,
+    browsers,
+    channels,
+    dealer,
+    gateway,
+    models,
+    plans,
+    ports,
+    records,
+    settings,
+    state,
+)
 
 TARGETS: tuple[Target, ...] = (*channels.TARGETS, *plans.TARGETS, *bodies.TARGETS, *ports.TARGETS, *browsers.TARGETS,
                                *dealer.TARGETS, *settings.TARGETS, *state.TARGETS, *records.TARGETS, *models.TARGETS,
-                               *gateway.TARGETS)
+                               *gateway.TARGETS, *batch.TARGETS)

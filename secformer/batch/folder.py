@@ -30,6 +30,8 @@ from secformer.mpc.strict_json import read_own
 
 FORMAT = "secformer batch 1"
 JOB, DONE, LOCK = "job.json", "done.json", "lock"
+SUMMARY = {"rows", "failed", "marked", "answered", "seconds", "bytes", "cells"}  # keys of `done.json`
+AFRESH = "--restart throws the parts away and begins again"
 ENDING = ".parts"  # behind the output's name
 ENDS = 1 << 16     # bytes at either end of an input that its fingerprint has
 
@@ -56,8 +58,7 @@ class JobFolder:
                 held = read_own(path.read_bytes())
                 differ = sorted(name for name in {*held, *wanted} if held.get(name) != wanted.get(name))
             except (OSError, ValueError, TypeError, AttributeError) as error:
-                raise InputError(f"{path} cannot be read ({error}); --restart throws the parts away and begins "
-                                 f"again") from error
+                raise InputError(f"{path} cannot be read ({error}); {AFRESH}") from error
             if differ:
                 told = "; ".join(f"{name} was {held.get(name)!r} and is {wanted.get(name)!r}" for name in differ)
                 raise InputError(f"{self.path} holds the parts of another job: {told}. Run that one again as it was, "
@@ -135,7 +136,12 @@ class JobFolder:
         if not path.exists():
             return None
         try:
-            summary: dict[str, Any] = read_own(path.read_bytes())
+            summary = read_own(path.read_bytes())
+            if not isinstance(summary, dict) or summary.keys() != SUMMARY:
+                raise ValueError("it is not a summary")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({error}); {AFRESH}") from error
+        try:
             self._put()
         except OSError as error:
             raise cannot_write(self.output, error) from error

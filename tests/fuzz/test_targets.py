@@ -28,6 +28,7 @@ NONE = {
     "models/distill/trim.py": "the config of a model folder that was opened before",
     "models/distill/resume.py": "its own training folder",
     "models/distill/tasks.py": "texts that the user trains on",
+    "secformer/batch/sinks.py": "parts that the driver has written",
     "secformer/page/files.py": "files of this package",
     "secformer/page/trial.py": "certificates of roles that it started",
     "secformer/commands/files.py": "texts that the user gives",
