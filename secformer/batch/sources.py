@@ -11,9 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
@@ -23,6 +24,8 @@ PROBLEM = "\0problem"  # the column that no file has
 RAW_JSON = {b"secformer": b"json"}  # marks a column whose texts are JSON
 BLOCK = 8 << 20        # bytes of a CSV file that are parsed at once: the most that a row may have
 LINE = 64 << 20        # bytes: longer lines of JSON are not read
+MARK = b"\xef\xbb\xbf"   # what some programs put before UTF-8
+DEEP = "nests too deeply"
 NUMBERS = "not a number of JSON"
 
 
@@ -110,18 +113,22 @@ class Parquet(Source):
 
 
 class Csv(Source):
-    """All columns are texts. The first row names them."""
+    """All columns are texts. The first row names them.
+
+    The parser takes bytes for Latin-1, in which every byte is a character, because it loses wrong rows that are not
+    UTF-8. Values are decoded behind it.
+    """
 
     def __init__(self, path: Path, texts: Sequence[str], carried: Sequence[str]):
         super().__init__(path, texts, carried)
         self.schema = pa.schema([pa.field(name, pa.string()) for name in self.carried])
-        with path.open("rb") as file:
+        with _behind_mark(path) as file:
             parsing = _parsing(lambda row: "skip")
             try:
                 names = pa_csv.open_csv(file, read_options=_READ, parse_options=parsing).schema.names
             except pa.ArrowException as error:
                 raise self._unreadable(error) from error
-        self._require(names)
+        self._require([name.encode("latin-1").decode("utf-8", "replace") for name in names])
 
     def pieces(self) -> Iterator[Piece]:
         wrong: list[Any] = []  # rows with too few or too many columns, as the parser finds them
@@ -130,15 +137,16 @@ class Csv(Source):
             wrong.append(row)
             return "skip"
 
-        kinds = pa_csv.ConvertOptions(check_utf8=False, strings_can_be_null=False, include_columns=list(self.needed),
-                                      column_types=dict.fromkeys(self.needed, pa.binary()))
+        own = {name: name.encode().decode("latin-1") for name in self.needed}
+        kinds = pa_csv.ConvertOptions(strings_can_be_null=False, include_columns=list(own.values()),
+                                      column_types=dict.fromkeys(own.values(), pa.string()))
         size, number = max(1, self.path.stat().st_size), 2  # the first row behind the names
-        with self.path.open("rb") as file:
+        with _behind_mark(self.path) as file:
             try:
                 for batch in pa_csv.open_csv(file, read_options=_READ, parse_options=_parsing(skip),
                                              convert_options=kinds):
                     problems = _problems(len(batch))
-                    columns = {name: _texts(batch.column(name), name, problems) for name in self.needed}
+                    columns = {name: _texts(_bytes(batch.column(its)), name, problems) for name, its in own.items()}
                     table = _table({name: columns[name] for name in self.texts},
                                    {name: columns[name] for name in self.carried}, self.schema, problems)
                     table, number = self._with_wrong(table, number, wrong)
@@ -206,7 +214,12 @@ class JsonLines(Source):
                 problem = (f"{name!r} is null, not a text" if name in facts and value is None else
                            f"line {number} of the file has no {name!r}" if name not in facts else
                            f"{name!r} is a {type(value).__name__}, not a text")
-        values += [json.dumps(facts[name]) if name in facts else None for name in self.carried]
+        for name in self.carried:
+            try:
+                values.append(json.dumps(facts[name]) if name in facts else None)
+            except RecursionError:
+                values.append(None)
+                problem = f"line {number} of the file {DEEP}"
         for i, value in enumerate(values):
             if value is not None and _surrogate(value):
                 values[i], problem = None, f"line {number} of the file has half a surrogate pair, which is no character"
@@ -214,7 +227,7 @@ class JsonLines(Source):
 
 
 SOURCES: dict[str, type[Source]] = {".parquet": Parquet, ".csv": Csv, ".jsonl": JsonLines}
-_READ = pa_csv.ReadOptions(use_threads=False, block_size=BLOCK)
+_READ = pa_csv.ReadOptions(use_threads=False, block_size=BLOCK, encoding="latin-1")
 
 
 def open_source(path: Path, texts: Sequence[str], carried: Sequence[str]) -> Source:
@@ -236,6 +249,20 @@ def ending(path: Path) -> str:
 def is_json(field: pa.Field) -> bool:
     """Whether a column's texts are JSON."""
     return field.metadata is not None and RAW_JSON.items() <= field.metadata.items()
+
+
+def _behind_mark(path: Path) -> BinaryIO:
+    """A file, behind the mark that some programs put before UTF-8."""
+    file = path.open("rb")
+    file.seek(len(MARK) * (file.read(len(MARK)) == MARK))
+    return file
+
+
+def _bytes(column: pa.Array) -> pa.Array:
+    """The bytes of values that were taken for Latin-1."""
+    if pc.all(pc.string_is_ascii(column)).as_py() in (True, None):
+        return column
+    return pa.array([value.encode("latin-1") for value in column.to_pylist()], pa.binary())
 
 
 def _parsing(handler: Any) -> pa_csv.ParseOptions:
@@ -295,7 +322,7 @@ def _lines(file: Any) -> Iterator[tuple[int, bytes | None]]:
     while line := file.readline(LINE + 1):
         number += 1
         if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
+            line = line.removeprefix(MARK)
         whole = len(line) <= LINE
         while not whole and not line.endswith(b"\n") and line:
             line = file.readline(LINE + 1)
@@ -309,7 +336,9 @@ def _object(line: bytes | None) -> dict[str, Any] | str:
         return f"has more than {LINE >> 20} MiB"
     try:
         found = json.loads(line.decode("utf-8"), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        return DEEP
+    except ValueError as error:
         return f"is not JSON: {error}"
     return found if isinstance(found, dict) else f"is a {type(found).__name__}, not a JSON object"
 

@@ -110,11 +110,12 @@ def test_csv_texts_stay_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", [24, 64, 1 << 20])
 def test_csv_rows_of_wrong_width_keep_their_places(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_READ", sources.pa_csv.ReadOptions(use_threads=False, block_size=block))
-    lines = ["n,text", *(f"{i},t{i}" for i in range(20))]
+    monkeypatch.setattr(sources, "_READ", sources.pa_csv.ReadOptions(use_threads=False, block_size=block,
+                                                                       encoding="latin-1"))
+    lines = [b"n,text", *(f"{i},t{i}".encode() for i in range(20))]
     for at in (1, 2, 9, 20):
-        lines[at] = f"{at}"
-    (tmp_path / "in.csv").write_text("\n".join([*lines, "1,2,3"]))
+        lines[at] = b"\xe9" * (at % 2) + b"x"
+    (tmp_path / "in.csv").write_bytes(b"\n".join([*lines, b"1,2,3"]))
     found = all_rows(tmp_path / "in.csv", carried=("n",))
     assert len(found) == 21
     for i, row in enumerate(found):
@@ -130,6 +131,12 @@ def test_csv_bytes_that_are_no_text(tmp_path: Path) -> None:
     found = all_rows(tmp_path / "in.csv", carried=("n",))
     assert "'text' is not UTF-8" in found[0][PROBLEM] and "'n' is not UTF-8" in found[1][PROBLEM]
     assert found[2] == {"text 0": "c", "carried 0": "3", PROBLEM: None}
+
+
+def test_csv_names_and_values_are_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_bytes("\ufefftext,gr\u00f6\u00dfe\n\u4e2d\u00e9,\U0001f600\n".encode())
+    (row,) = all_rows(tmp_path / "in.csv", carried=("gr\u00f6\u00dfe",))
+    assert row == {"text 0": "\u4e2d\u00e9", "carried 0": "\U0001f600", PROBLEM: None}
 
 
 def test_columns_that_are_there_twice_are_refused(tmp_path: Path) -> None:
@@ -148,6 +155,9 @@ def test_json_values_are_carried_as_they_are(tmp_path: Path) -> None:
 
 
 def test_json_lines_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = b'{"v": ' + b"[" * 5000 + b"]" * 5000 + b"}"
+    (tmp_path / "deep.jsonl").write_bytes(b'{"text": "a", "v": 1}\n' + deep)
+    assert all_rows(tmp_path / "deep.jsonl", carried=("v",))[1][PROBLEM] == "line 2 of the file nests too deeply"
     monkeypatch.setattr(sources, "LINE", 30)
     lines = [b'\xef\xbb\xbf{"text": "a"}', b"", b'{"text": NaN}', b"[1]", b'{"text": "\xff"}',
              b'{"text": "%s"}' % (b"b" * 90), b"  ", b'{"text": "c"}']
