@@ -9,7 +9,8 @@ from pathlib import Path
 from fuzz.mutators import json_text, lines
 from fuzz.target import Open, Read, Target, require
 from secformer.batch.folder import DONE, JOB, JobFolder
-from secformer.batch.sources import PROBLEM, open_source
+from secformer.batch.rows import PROBLEM
+from secformer.batch.sources import open_source
 
 FACTS = {"task": "embed", "chunk": 10}
 MARKS = ('"', '""', ",", "\n", "\r\n", "text", "id", "a", "\\", "\x00", "\u00e9")
@@ -58,7 +59,8 @@ def summaries(folder: Path) -> Iterator[Read]:
 
 
 TARGETS = (
-    Target("rows-json", ("secformer/batch/sources.py",), rows(".jsonl"), lines('{"text": ', '"a"', "}", "null", "\n")),
+    Target("rows-json", ("secformer/batch/json_lines.py",), rows(".jsonl"),
+           lines('{"text": ', '"a"', "}", "null", "\n")),
     Target("rows-csv", ("secformer/batch/sources.py",), rows(".csv"), lines(*MARKS)),
     Target("job", ("secformer/batch/folder.py",), jobs, json_text()),
     Target("job-done", ("secformer/batch/folder.py",), summaries, json_text()),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from secformer.batch.sources import PROBLEM, Piece
+from secformer.batch.rows import PROBLEM, Piece
 from secformer.batch.tasks import Answers, Unit
 from secformer.mpc.errors import InputError
 

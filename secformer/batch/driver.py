@@ -19,7 +19,7 @@ from secformer.batch.crew import Crew, Hire, Outcomes
 from secformer.batch.folder import JobFolder
 from secformer.batch.known import Known
 from secformer.batch.pool import Item, Pool
-from secformer.batch.sources import Piece, Source
+from secformer.batch.rows import Piece, Source
 from secformer.batch.stations import AHEAD, Station
 from secformer.batch.stopped import AGAIN, Stopped
 from secformer.batch.tasks import Answers, Unit

@@ -16,8 +16,9 @@ from secformer.batch.driver import Driver, Tell, silent
 from secformer.batch.folder import DONE, ENDING, JobFolder, fingerprint
 from secformer.batch.known import Known, known
 from secformer.batch.ray_crew import RayCrew
+from secformer.batch.rows import Source
 from secformer.batch.sinks import write
-from secformer.batch.sources import Source, ending, open_source
+from secformer.batch.sources import ending, open_source
 from secformer.batch.stopped import Stopped, cannot_write
 from secformer.batch.work import CHUNK as CHUNK
 from secformer.batch.work import PATIENCE as PATIENCE

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from secformer.batch.sources import is_json
+from secformer.batch.rows import is_json
 
 GROUP = 1 << 16  # rows of a row group of Parquet, about
 Write = Callable[[BinaryIO, pa.Schema, Iterable[pa.Table]], None]

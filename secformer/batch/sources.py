@@ -6,10 +6,7 @@ read keep their places. The memory that a piece takes does not depend on the fil
 
 from __future__ import annotations
 
-import json
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,66 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from secformer.batch.json_lines import JsonLines
+from secformer.batch.rows import MARK, Piece, Source, table_of, unread
 from secformer.mpc.errors import InputError
 
-PROBLEM = "\0problem"  # the column that no file has
-RAW_JSON = {b"secformer": b"json"}  # marks a column whose texts are JSON
-BLOCK = 8 << 20        # bytes of a CSV file that are parsed at once: the most that a row may have
-LINE = 64 << 20        # bytes: longer lines of JSON are not read
-MARK = b"\xef\xbb\xbf"   # what some programs put before UTF-8
-DEEP = "nests too deeply"
-NUMBERS = "not a number of JSON"
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some rows, in order. `end`: which part of the file is read when they are, from 0 to 1."""
-
-    rows: pa.Table = field(repr=False)
-    end: float
-
-
-class Source(ABC):
-    """An open input. `texts` are the columns that are asked about, `carried` those that go into the output as they
-    are."""
-
-    def __init__(self, path: Path, texts: Sequence[str], carried: Sequence[str]):
-        """Raises InputError for a file that lacks a column, or that is of another kind than its name says."""
-        self.path, self.texts, self.carried = path, tuple(texts), tuple(carried)
-        self.needed = tuple(dict.fromkeys([*texts, *carried]))
-        self.schema = pa.schema([])  # of the carried columns
-
-    @abstractmethod
-    def pieces(self) -> Iterator[Piece]:
-        """All rows. Raises InputError where the file cannot be read on."""
-
-    def chunks(self, size: int) -> Iterator[Piece]:
-        """The same rows, `size` at a time; fewer at the end."""
-        held, count, end = list[pa.Table](), 0, 0.0
-        for piece in self.pieces():
-            held.append(piece.rows)
-            count += len(piece.rows)
-            if count >= size:
-                table, done, before = pa.concat_tables(held), 0, end
-                while count - done >= size:
-                    done += size
-                    end = before + (piece.end - before) * done / count
-                    yield Piece(table.slice(done - size, size), end)
-                held, count = [table.slice(done)], count - done
-        if count:
-            yield Piece(pa.concat_tables(held), 1.0)
-
-    def _require(self, names: Sequence[str]) -> None:
-        """Raises InputError unless each needed column is there, once."""
-        shown = ", ".join(map(repr, names)) or "none"
-        for name in self.needed:
-            if (times := list(names).count(name)) != 1:
-                raise InputError(f"{self.path} has {times or 'no'} column{'s' * (times > 1)} {name!r}; its columns are "
-                                 f"{shown}. Name the right one: --text, --query, --document, --id or --keep")
-
-    def _unreadable(self, error: Exception) -> InputError:
-        told = " ".join(str(error).split())[:300]
-        return InputError(f"cannot read {self.path}: {told}; what is there must be a whole {self.path.suffix} file")
+BLOCK = 8 << 20  # bytes of a CSV file that are parsed at once: the most that a row may have
 
 
 class Parquet(Source):
@@ -105,7 +47,7 @@ class Parquet(Source):
                 for name in self.texts:
                     columns[name] = _texts(batch.column(name), name, problems)
                 carried = {name: batch.column(name) for name in self.carried}
-                yield Piece(_table(columns, carried, self.schema, problems), done / total)
+                yield Piece(table_of(columns, carried, self.schema, problems), done / total)
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(error) from error
         finally:
@@ -147,14 +89,14 @@ class Csv(Source):
                                              convert_options=kinds):
                     problems = _problems(len(batch))
                     columns = {name: _texts(_bytes(batch.column(its)), name, problems) for name, its in own.items()}
-                    table = _table({name: columns[name] for name in self.texts},
+                    table = table_of({name: columns[name] for name in self.texts},
                                    {name: columns[name] for name in self.carried}, self.schema, problems)
                     table, number = self._with_wrong(table, number, wrong)
                     yield Piece(table, min(1.0, file.tell() / size))
             except pa.ArrowException as error:
                 raise self._unreadable(error) from error
         if wrong:
-            yield Piece(self._with_wrong(_table({n: pa.array([], pa.string()) for n in self.texts},
+            yield Piece(self._with_wrong(table_of({n: pa.array([], pa.string()) for n in self.texts},
                                                 {n: pa.array([], pa.string()) for n in self.carried},
                                                 self.schema, []), number, wrong, last=True)[0], 1.0)
 
@@ -166,64 +108,9 @@ class Csv(Source):
             ahead = 0 if last else row.number - number
             told = (f"row {row.number} of the file has {row.actual_columns} columns, not {row.expected_columns} (the "
                     f"names are row 1; empty lines do not count)")
-            parts += [table.slice(done, ahead), _unread(table.schema, [told])]
+            parts += [table.slice(done, ahead), unread(table.schema, [told])]
             done, number = done + ahead, row.number + 1
         return pa.concat_tables([*parts, table.slice(done)]), number + len(table) - done
-
-
-class JsonLines(Source):
-    """One object per line. Carried values are kept as JSON. Empty lines are left out."""
-
-    def __init__(self, path: Path, texts: Sequence[str], carried: Sequence[str]):
-        super().__init__(path, texts, carried)
-        self.schema = pa.schema([pa.field(name, pa.string(), metadata=RAW_JSON) for name in self.carried])
-        with path.open("rb") as file:
-            first = next((facts for _, line in _lines(file) if isinstance(facts := _object(line), dict)), None)
-        if first is not None:
-            self._require(list(first))
-
-    def pieces(self) -> Iterator[Piece]:
-        size, found = max(1, self.path.stat().st_size), list[tuple[list[str | None], str | None]]()
-        with self.path.open("rb") as file:
-            for number, line in _lines(file):
-                found.append(self._row(number, line))
-                if len(found) == 256:
-                    yield Piece(self._made(found), min(1.0, file.tell() / size))
-                    found = []
-        if found:
-            yield Piece(self._made(found), 1.0)
-
-    def _made(self, found: Sequence[tuple[list[str | None], str | None]]) -> pa.Table:
-        columns = list(zip(*(values for values, _ in found), strict=True))
-        count = len(self.texts)
-        return _table({name: pa.array(each, pa.string()) for name, each in zip(self.texts, columns, strict=False)},
-                      {name: pa.array(each, pa.string()) for name, each in
-                       zip(self.carried, columns[count:], strict=True)}, self.schema, [told for _, told in found])
-
-    def _row(self, number: int, line: bytes | None) -> tuple[list[str | None], str | None]:
-        """A line's texts and carried values, and what is wrong with it."""
-        facts = _object(line)
-        if isinstance(facts, str):
-            return [None] * (len(self.texts) + len(self.carried)), f"line {number} of the file {facts}"
-        problem = None
-        values: list[str | None] = []
-        for name in self.texts:
-            value = facts.get(name)
-            values.append(value if isinstance(value, str) else None)
-            if problem is None and not isinstance(value, str):
-                problem = (f"{name!r} is null, not a text" if name in facts and value is None else
-                           f"line {number} of the file has no {name!r}" if name not in facts else
-                           f"{name!r} is a {type(value).__name__}, not a text")
-        for name in self.carried:
-            try:
-                values.append(json.dumps(facts[name]) if name in facts else None)
-            except RecursionError:
-                values.append(None)
-                problem = f"line {number} of the file {DEEP}"
-        for i, value in enumerate(values):
-            if value is not None and _surrogate(value):
-                values[i], problem = None, f"line {number} of the file has half a surrogate pair, which is no character"
-        return values, problem
 
 
 SOURCES: dict[str, type[Source]] = {".parquet": Parquet, ".csv": Csv, ".jsonl": JsonLines}
@@ -244,11 +131,6 @@ def ending(path: Path) -> str:
         raise InputError(f"{path} ends in {found or 'nothing'!r}; the ending says what a file holds, and must be "
                          f"{', '.join(SOURCES)}")
     return found
-
-
-def is_json(field: pa.Field) -> bool:
-    """Whether a column's texts are JSON."""
-    return field.metadata is not None and RAW_JSON.items() <= field.metadata.items()
 
 
 def _behind_mark(path: Path) -> BinaryIO:
@@ -298,54 +180,3 @@ def _texts(column: pa.Array, name: str, problems: list[str | None]) -> pa.Array:
             values.append(None)
             problems[i] = f"{name!r} is not UTF-8: byte {error.start} cannot be read"
     return pa.array(values, pa.string())
-
-
-def _table(texts: dict[str, pa.Array], carried: dict[str, pa.Array], schema: pa.Schema,
-           problems: Sequence[str | None]) -> pa.Table:
-    """Texts, as "text 0" and on, then carried columns, as "carried 0" and on, then problems: one column may be both."""
-    columns = [*texts.values(), *(carried[f.name] for f in schema), pa.array(problems, pa.string())]
-    fields = [*(pa.field(f"text {i}", pa.string()) for i in range(len(texts))),
-              *(pa.field(f"carried {i}", f.type) for i, f in enumerate(schema)), pa.field(PROBLEM, pa.string())]
-    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
-
-
-def _unread(schema: pa.Schema, problems: Sequence[str]) -> pa.Table:
-    """Rows of which nothing is known but what is wrong with them."""
-    columns = [pa.nulls(len(problems), f.type) for f in schema]
-    columns[-1] = pa.array(problems, pa.string())
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _lines(file: Any) -> Iterator[tuple[int, bytes | None]]:
-    """Lines that hold something, with their numbers, from 1; None for one that is too long."""
-    number = 0
-    while line := file.readline(LINE + 1):
-        number += 1
-        if number == 1:
-            line = line.removeprefix(MARK)
-        whole = len(line) <= LINE
-        while not whole and not line.endswith(b"\n") and line:
-            line = file.readline(LINE + 1)
-        if not whole or line.strip():
-            yield number, line if whole else None
-
-
-def _object(line: bytes | None) -> dict[str, Any] | str:
-    """A line's object, or what is wrong with it."""
-    if line is None:
-        return f"has more than {LINE >> 20} MiB"
-    try:
-        found = json.loads(line.decode("utf-8"), parse_constant=_no_number)
-    except RecursionError:
-        return DEEP
-    except ValueError as error:
-        return f"is not JSON: {error}"
-    return found if isinstance(found, dict) else f"is a {type(found).__name__}, not a JSON object"
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is {NUMBERS}")
-
-
-def _surrogate(text: str) -> bool:
-    return any("\ud800" <= c <= "\udfff" for c in text) if not text.isascii() else False

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from batch_lab import write_rows
 
-from secformer.batch import sources
-from secformer.batch.sources import PROBLEM, Piece, ending, open_source
+from secformer.batch import json_lines, sources
+from secformer.batch.rows import PROBLEM, Piece
+from secformer.batch.sources import ending, open_source
 from secformer.mpc.errors import InputError
 
 
@@ -158,7 +159,7 @@ def test_json_lines_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monk
     deep = b'{"v": ' + b"[" * 5000 + b"]" * 5000 + b"}"
     (tmp_path / "deep.jsonl").write_bytes(b'{"text": "a", "v": 1}\n' + deep)
     assert all_rows(tmp_path / "deep.jsonl", carried=("v",))[1][PROBLEM] == "line 2 of the file nests too deeply"
-    monkeypatch.setattr(sources, "LINE", 30)
+    monkeypatch.setattr(json_lines, "LINE", 30)
     lines = [b'\xef\xbb\xbf{"text": "a"}', b"", b'{"text": NaN}', b"[1]", b'{"text": "\xff"}',
              b'{"text": "%s"}' % (b"b" * 90), b"  ", b'{"text": "c"}']
     (tmp_path / "in.jsonl").write_bytes(b"\n".join(lines))
