@@ -188,6 +188,9 @@ class Web:
         if half.model != self._public.digest:
             raise Refusal(409, "other model", f"this party holds model {self._public.digest}, but the request is for "
                                               f"{half.model}; use the clients' folder of the same provisioning")
+        if half.step is not None and public.decoder is None:
+            raise Refusal(400, "bad request", f"the model here ({public.architecture.spec.architecture}) generates no "
+                                              f"text, so a request holds whole texts, not a session's new tokens")
         if half.step is not None and half.step.session == half.request:
             self._sessions.admit(peer.name)
         return half
