@@ -98,8 +98,9 @@ def compared(args: argparse.Namespace) -> dict[str, Any]:
                 rows[name].append(asked(sides[name]))
                 print(f"{name}: {rows[name][-1]['seconds']:.2f} s, {rows[name][-1]['processor_seconds']:.2f} processor "
                       f"s", file=sys.stderr)
-    ratios = {key: round(statistics.median(now[key] / before[key] for before, now in
-                                           zip(rows["before"], rows["now"], strict=True)), 4) for key in rows["now"][0] if key != "error"}
+    pairs = list(zip(rows["before"], rows["now"], strict=True))
+    ratios = {key: round(statistics.median(now[key] / before[key] for before, now in pairs), 4)
+              for key in rows["now"][0] if key != "error"}
     ratios["all_bytes"] = round(total(rows["now"]) / total(rows["before"]), 6)
     return {"shape": args.shape, "tokens": args.tokens, **rows, "medians_of_now_over_before": ratios, "limit": LIMIT}
 
