@@ -74,9 +74,11 @@ def test_tokens_are_those_of_one_process_and_of_the_twin(up: Engines, made: Any,
     with up.client() as client:
         found = client.generate(PROMPT, **NEW)
         drafted = client.generate(PROMPT, max_new_tokens=5)
+        long, own = (client.generate(PROMPT, max_new_tokens=17, draft=draft) for draft in (None, made[0]))
         assert not [engine.sessions.count() for engine in up.engines if engine.sessions.count()], "texts are closed"
         scored, whole = client.score(PROMPT), client(PROMPT)
     assert found.tokens == here.tokens == wanted.tokens == drafted.tokens and len(found.tokens) == 5
+    assert own.tokens == long.tokens and [s.tokens for s in own.steps] == [8, 8], "all that the same model drafts"
     assert found.trusted and np.allclose(found.logprobs, wanted.logprobs, atol=5e-3)
     assert scored.log_likelihood == pytest.approx(twin.score(PROMPT).log_likelihood, abs=0.05)
     close(whole, twin(PROMPT))
