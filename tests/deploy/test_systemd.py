@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from secformer.roles.certificates import init
 from secformer.roles.settings import load_dealer, load_party
 
 UNITS = {unit_of(role): role for role in (*ROLES, "gateway")}
-PROGRAM = "/opt/secformer/bin/secformer"
+PROGRAM = re.compile(r"/opt/secformer/(%i|gateway)/bin/secformer\b")
 HOME = "/var/lib/secformer/%i"
 MOST_EXPOSED = 20  # tenths, of systemd's scale from 0 (fully sandboxed) to 10
 
@@ -33,7 +34,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("units")
     for name in UNITS:
         text = (DEPLOY / "systemd" / name).read_text("utf-8")
-        (folder / name).write_text(text.replace(PROGRAM, sys.executable), "utf-8")
+        (folder / name).write_text(PROGRAM.sub(sys.executable, text), "utf-8")
     return folder
 
 
@@ -107,8 +108,8 @@ def test_the_command_is_one_of_ours(name: str, capsys: pytest.CaptureFixture[str
     if UNITS[name] == "gateway":
         (given,) = (value.strip('"') for value in values(name, "Environment") if "GATEWAY=" in value)
         line = line.replace("$GATEWAY", given.removeprefix("GATEWAY="))
-    program, *arguments = line.replace("%i", "a").split()
-    assert program == PROGRAM and f"/{'client' if UNITS[name] == 'gateway' else UNITS[name]}.toml" in line
+    program, *arguments = line.split()
+    assert PROGRAM.fullmatch(program) and f"/{'client' if UNITS[name] == 'gateway' else UNITS[name]}.toml" in line
     missing = [word.replace("/var/lib/secformer", str(tmp_path)).replace("/etc/secformer", str(tmp_path))
                for word in arguments]
     assert main(missing) == 1
