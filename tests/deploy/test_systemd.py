@@ -28,13 +28,17 @@ def test_every_unit_is_tested() -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The units, with a program that is there."""
+    """The units, with programs that are there, for the cell `a` and for the gateway."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("there is no systemd-analyze here")
     folder = tmp_path_factory.mktemp("units")
+    for link in ("a", "gateway"):
+        (folder / link / "bin").mkdir(parents=True)
+        (folder / link / "bin/secformer").symlink_to(sys.executable)
     for name in UNITS:
         text = (DEPLOY / "systemd" / name).read_text("utf-8")
-        (folder / name).write_text(PROGRAM.sub(sys.executable, text), "utf-8")
+        assert "=/opt/secformer/" in text
+        (folder / name).write_text(text.replace("=/opt/secformer/", f"={folder}/"), "utf-8")
     return folder
 
 
