@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from secformer import __version__
 from secformer.commands import (
     auditing,
+    cells,
     certify,
     gateway,
     generation,
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"secformer {__version__}")
     commands = Commands(parser)
-    for group in (inference, tasks, generation, training, certify, serving, query, gateway, page, tokens, auditing):
+    for group in (inference, tasks, generation, training, certify, serving, query, gateway, cells, page, tokens,
+                  auditing):
         group.add(commands)
     return parser

@@ -59,6 +59,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.models",),
     ("secformer.memory", "secformer.shipped", "secformer.version"),
     ("secformer.roles",),
+    ("secformer.cells",),
     ("secformer.gateway",),
     ("secformer",),
     ("secformer.page", "secformer.views"),

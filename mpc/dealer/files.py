@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -22,12 +23,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def rewrite(path: Path, content: str) -> None:
-    """Writes a text file for its owner alone. It appears whole, and lasts through a power cut; until then the file of
-    that name is as it was. Raises OSError."""
+def rewrite(path: Path, content: str, opener: Callable[[str, int], int] = owner_only) -> None:
+    """Writes a text file, by default for its owner alone. It appears whole, and lasts through a power cut; until then
+    the file of that name is as it was. Raises OSError."""
     part = path.with_suffix(f"{path.suffix}.part")
     part.unlink(missing_ok=True)
-    with open(part, "x", encoding="utf-8", opener=owner_only) as file:
+    with open(part, "x", encoding="utf-8", opener=opener) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it

@@ -118,6 +118,9 @@ class PartySettings(_Checked):
     audit_mb: int = field(default=64, metadata=AUDIT_MB)
     receipts: bool = field(default=True, metadata=_key(
         "flag", "true: clients get signed receipts of their requests; false: they get none"))
+    status: bool = field(default=True, metadata=_key(
+        "flag", "true: clients may ask whether this party is ready and how much waits, runs and is stored, of all "
+        "clients together; false: they may not"))
     log_level: str = field(default="info", metadata=LOG_LEVEL)
     budgets: Budgets = field(default=Budgets(), metadata=_key(BUDGETS, "how much each client may ask per day"))
     browsers: Browsers | None = field(default=None, metadata=_key(BROWSERS, "a port for pages in browsers"))
@@ -223,16 +226,9 @@ def _browsers(given: Browsers | None) -> list[str]:
 
 
 def _load(cls: type[S], path: Path) -> S:
-    try:
-        with path.open("rb") as file:
-            given = tomllib.load(file)
-    except OSError as error:
-        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}; `secformer init` writes "
-                            f"one") from error
-    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, and of whole numbers with too many digits
-        raise SettingsError(f"{path} is not a TOML file: {error}") from error
+    given = read_toml(path, "settings file", "`secformer init` writes one")
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    _refuse_unknown(path, "", given, list(known))
+    refuse_unknown(path, "", given, list(known))
     values = {}
     for name, f in known.items():
         if name in given:
@@ -247,7 +243,19 @@ def _load(cls: type[S], path: Path) -> S:
         raise SettingsError(f"{path}: {error}") from None
 
 
-def _refuse_unknown(path: Path, where: str, given: Mapping[str, Any], known: list[str]) -> None:
+def read_toml(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """A file's top table. Raises SettingsError: `what` the file is, and the `remedy` where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"cannot read the {what} {path}: {error.strerror}; {remedy}") from error
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, and of whole numbers with too many digits
+        raise SettingsError(f"{path} is not a TOML file: {error}") from error
+
+
+def refuse_unknown(path: Path, where: str, given: Mapping[str, Any], known: list[str]) -> None:
+    """Raises SettingsError for a key that is not known, with the nearest one; `where` comes before the key's name."""
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -307,7 +315,7 @@ def _identity(path: Path, given: Any) -> Identity:
     names = [f.name for f in fields(Identity)]
     if not isinstance(given, dict):
         raise SettingsError(f"{path}: [tls] must be a table with the keys {', '.join(names)}")
-    _refuse_unknown(path, "tls.", given, names)
+    refuse_unknown(path, "tls.", given, names)
     names = [f.name for f in fields(Identity) if f.name in given or f.default is MISSING]
     for name in names:
         if not isinstance(given.get(name), str) or not given[name]:

@@ -32,12 +32,13 @@ class Reports:
 
     def __init__(self) -> None:
         self.reason, self.costs = "starting", list[Cost]()
+        self.told: list[str] = []  # to clients, why not
 
     def ready(self) -> None:
         self.reason = ""
 
-    def not_ready(self, reason: str) -> None:
-        self.reason = reason
+    def not_ready(self, reason: str, told: str) -> None:
+        self.reason, self.told = reason, [*self.told, told]
 
     def answered(self, cost: Cost) -> None:
         self.costs.append(cost)

@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from secformer.mpc.dealer.locking import Lock
+from secformer.mpc.dealer.locking import Lock, alone_in
 from secformer.mpc.errors import StoreError
 
 HOLDS = "import sys, time\nfrom pathlib import Path\nfrom secformer.mpc.dealer.locking import Lock\n" \
@@ -40,3 +41,24 @@ def test_within_one_process_too(tmp_path: Path) -> None:
     lock.close()
     lock.close()
     Lock(tmp_path / "lock", "the folder").close()
+
+
+def test_one_at_a_time_in_a_folder(tmp_path: Path) -> None:
+    """Who finds somebody in waits for the end, also in another thread; nothing is left in the folder."""
+    inside, seen = threading.Event(), []
+
+    def enter() -> None:
+        inside.set()
+        with alone_in(tmp_path):
+            seen.append("other")
+
+    other = threading.Thread(target=enter)
+    with alone_in(tmp_path):
+        other.start()
+        inside.wait()
+        other.join(0.1)
+        seen.append("own")
+    other.join()
+    assert seen == ["own", "other"] and not list(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError), alone_in(tmp_path / "gone"):
+        pass

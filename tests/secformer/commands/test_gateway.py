@@ -9,8 +9,11 @@ import pytest
 pytest.importorskip("uvicorn", reason="the gateway needs the extra `serve`")
 pytest.importorskip("prometheus_client", reason="the gateway needs the extra `serve`")
 
+from cells_lab import listed
 from commands_lab import complaint, help_of
 
+from secformer.cells.drained import drained_file
+from secformer.cli import main
 from secformer.commands.arguments import API_KEY, api_key_of
 from secformer.commands.gateway import _named
 
@@ -69,3 +72,17 @@ def test_where_the_api_key_comes_from(tmp_path: Path, monkeypatch: pytest.Monkey
     assert api_key_of(None) == "other" and api_key_of(str(file)) == KEY
     text = help_of(capsys, "gateway")
     assert "--api-key-file FILE" in text and API_KEY in text and "--api-key " not in text
+
+
+def test_lists_of_cells(settings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["gateway"])
+    assert left.value.code == 2 and "give --settings FILE or --cells FILE" in capsys.readouterr().err
+    assert f"--cells {tmp_path / 'no.toml'} does not exist; give a TOML file with a table [[cell]]" in complaint(
+        capsys, "gateway", "--cells", f"name={tmp_path / 'no.toml'}")
+    assert f"{settings} lists no cells" in complaint(capsys, "gateway", "--cells", settings)
+    path = listed(tmp_path)
+    assert f"cannot read {tmp_path / 'a' / 'model' / 'public.json'}" in complaint(
+        capsys, "gateway", "--cells", f"m={path}")
+    drained_file(path).write_text("-\n")
+    assert "does not say which cells are drained" in complaint(capsys, "gateway", "--cells", str(path))

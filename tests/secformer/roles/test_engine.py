@@ -78,6 +78,7 @@ def test_a_request_overtakes_one_that_waits_for_the_network(up: Engines) -> None
     assert second.error is None
     right(second.found, SHORT)
     assert first.found is None and first.error is None
+    assert up.engines[1].running() == 1 and len({engine.epoch() for engine in up.engines} - {""}) == 1
     gate.open()
     first.end()
     assert first.error is None
@@ -138,6 +139,8 @@ def test_a_peer_that_vanishes(up: Engines, slot: int) -> None:
 
 
 def answered_again(up: Engines) -> None:
+    told = {why for reports in up.reports for why in reports.told}
+    assert told and not any("127.0.0.1" in why or "/" in why for why in told), "clients may hear it"
     answers: list[bool] = []
 
     def asked() -> bool:

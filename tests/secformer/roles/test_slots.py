@@ -69,10 +69,11 @@ def test_two_run_at_the_same_time_and_a_third_waits() -> None:
     def use(slots: Slots[str]) -> None:
         first, second, third = work("a"), work("b"), work("c")
         assert slots.free(SOON) == 0
+        assert slots.busy == 0
         slots.start(0, first)
-        assert slots.free(SOON) == 1
+        assert slots.free(SOON) == 1 and slots.busy == 1
         slots.start(1, second)
-        assert slots.free(SOON) is None
+        assert slots.free(SOON) is None and slots.busy == 2
         for slot in (0, 1):
             with pytest.raises(ProtocolError, match=f"slot {slot} is not free"):
                 slots.start(slot, third)
@@ -84,6 +85,7 @@ def test_two_run_at_the_same_time_and_a_third_waits() -> None:
         assert {each.job.done.result(LATE).cost.name for each in (first, second, third)} == {"a", "b", "c"}
         slots.wait_free(0, LATE)
         slots.wait_free(1, LATE)
+        assert slots.busy == 0
         assert all(each.corrections.closed for each in (first, second, third))  # type: ignore[union-attr]
         slots.check()
 
