@@ -94,6 +94,16 @@ class PartyMetrics(Metrics):
         self._material = Gauge("secformer_material_left", "Requests that the store has material for", ["plan"],
                                registry=registry)
         self._plans: set[str] = set()
+        self._runs = Counter("secformer_started_runs", "Runs of requests that began, by where their material comes "
+                             "from: the dealer (live) or the store (stored)", ["space"], registry=registry)
+        self._ahead_bytes = Gauge("secformer_ahead_bytes", "Bytes of the store on disk, while the party fills it",
+                                  registry=registry)
+        self._ahead_runs = Gauge("secformer_ahead_runs", "Requests that the store has material for, of all shapes",
+                                 registry=registry)
+        self._filled = Counter("secformer_ahead_filled_runs", "Runs that the party has stored by itself",
+                               registry=registry)
+        self._not_filled = Counter("secformer_ahead_failures", "Attempts to fill the store that failed", ["kind"],
+                                   registry=registry)
         Gauge("secformer_waiting_requests", "Requests that wait", registry=registry).set_function(jobs.waiting)
 
     def count_sessions(self, count: Callable[[], int]) -> None:
@@ -130,6 +140,23 @@ class PartyMetrics(Metrics):
         self._bytes.inc(cost.bytes)
         self._rounds.inc(cost.rounds)
         self._dealer.inc(cost.dealer_bytes)
+
+    def took(self, space: str) -> None:
+        """Counts a run that begins, by the space of its serial."""
+        self._runs.labels(space).inc()
+
+    def ahead(self, nbytes: int, runs: int) -> None:
+        """Sets what the store holds."""
+        self._ahead_bytes.set(nbytes)
+        self._ahead_runs.set(runs)
+
+    def filled(self, runs: int) -> None:
+        """Counts runs that the party has stored by itself."""
+        self._filled.inc(runs)
+
+    def not_filled(self, kind: str) -> None:
+        """Counts a failure to fill the store, by the kind of the error."""
+        self._not_filled.labels(kind).inc()
 
     def material(self, left: Mapping[str, int]) -> None:
         """Sets how many requests the store has material for, by plan digest. A plan whose material is used up is kept

@@ -38,6 +38,18 @@ class Reports:
     def answered(self, cost: Cost) -> None:
         self._metrics.answered(cost)
 
+    def took(self, space: str) -> None:
+        self._metrics.took(space)
+
+    def ahead(self, nbytes: int, runs: int) -> None:
+        self._metrics.ahead(nbytes, runs)
+
+    def filled(self, runs: int) -> None:
+        self._metrics.filled(runs)
+
+    def not_filled(self, kind: str) -> None:
+        self._metrics.not_filled(kind)
+
     def material(self, left: dict[str, int]) -> None:
         self._metrics.material(left)
 
