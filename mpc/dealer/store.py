@@ -167,7 +167,7 @@ class Store:
         return run_name(self._epoch, STORED, serial, (NO_NONCE, nonce), plan.digest)
 
     def _remove(self, path: Path) -> None:
-        path.unlink()
+        path.unlink(missing_ok=True)  # `discard` may have been faster
         _cursor(path).unlink(missing_ok=True)
 
     def nbytes(self) -> int:
@@ -183,11 +183,15 @@ class Store:
         """Removes the oldest file of runs that were made ahead, if they are of another epoch or their plan is
         `unwanted`. Says which; None where there is none. For who holds `writing`."""
         for path in sorted(self.folder.glob(f"*{AHEAD}.store"), key=lambda path: path.name.split("-")[2]):
-            with suppress(FileNotFoundError):
+            try:
                 shelf = Shelf.read(path)
-                if shelf.epoch != self._epoch or unwanted(shelf.plan):
-                    self._remove(path)
-                    return path
+            except StoreError:
+                if path.exists():
+                    raise
+                continue  # used up since the folder was listed
+            if shelf.epoch != self._epoch or unwanted(shelf.plan):
+                self._remove(path)
+                return path
         return None
 
     def tidy(self) -> None:

@@ -93,7 +93,9 @@ class Filler:
                 continue
             except (SecformerError, OSError) as error:
                 kind = type(error).__name__
-                if not self._stop.is_set() and kind != told:  # once, until it works again
+                if self._stop.is_set():
+                    return
+                if kind != told:  # once, until it works again
                     log.warning("store not filled", extra={"fields": {"problem": f"{kind}: {error}"}})
             except Exception as error:
                 kind = type(error).__name__

@@ -76,7 +76,7 @@ class PartySettings(_Checked):
         default=Path("store"), metadata=_key("path", "party 1: folder of the material that is made ahead of time"))
     ahead_mb: int = field(default=0, metadata=_key(
         "whole", "party 1: how many MB `store` may hold; below that, material is made ahead for the shapes that "
-        "clients ask for; 0: none is, except by `secformer deal`"))
+        "clients ask for; 0: none is, except by `secformer deal`", least=0))
     ahead_requests: int = field(default=100, metadata=_key(
         "whole", "party 1: for how many requests of one shape material is made ahead", least=1))
     deadline: float = field(default=60.0, metadata=DEADLINE)

@@ -95,6 +95,19 @@ def test_caches_have_the_name_of_a_run_that_opened_some(roles: Path, dealer: Dea
     assert dealt(client, epoch) == 5 and not dealer._caches[epoch.name], "a session that has ended leaves no seed"
 
 
+def test_runs_that_are_stored_leave_sessions_as_they_are(roles: Path, dealer: DealerServer) -> None:
+    """They are asked for by whoever knows of no session: a store is filled while texts are being generated."""
+    parties = [party(roles, dealer, rank) for rank in (0, 1)]
+    epoch = [client.join(patience=PATIENCE) for client in parties][1]
+    name = opened(parties[1], epoch, 0)
+    assert dealt(parties[1], epoch, space=STORED, count=2) == 0
+    assert dealt(parties[1], epoch, cache=name, kept=(name,)) == 1
+    for cache in ("", name):
+        with pytest.raises(Desync, match="asks for runs of a session to store"):
+            dealt(parties[1], epoch, space=STORED, cache=cache, kept=(name,))
+    assert dealt(parties[1], epoch, cache=name, kept=(name,)) == 2 and dealt(parties[1], epoch, space=STORED) == 2
+
+
 def opened_beside(client: DealerClient, epoch: Epoch, serial: int, other: str) -> str:
     nonces = fresh_nonce(), fresh_nonce()
     assert dealt(client, epoch, cache="", nonces=nonces, kept=(other,)) == serial
