@@ -46,6 +46,7 @@ from secformer.roles.link import HEARTBEAT, compare, hello, stored_of
 from secformer.roles.linking import Link, Meeting, connect_link
 from secformer.roles.logs import certificates_read, not_recorded, refusals
 from secformer.roles.messages import Answer, Ran
+from secformer.roles.precedence import Precedence
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
 from secformer.roles.slots import Renewed, Slots, Work
@@ -88,8 +89,9 @@ class Engine:
                                  traced=any(runs.recording for runs in self._runs))
         self._supply = Supply(settings, share.public.digest, self._model.provisioning, self._kernels.backend.buffer,
                               self.credentials.client())
+        self._running = Precedence()  # requests go before material ahead
         self._filler = filling.Filler(settings, lambda: self._supply.joined, self._supply.client,
-                                      self._supply.precedence, jobs.halves, reports)
+                                      self._supply.precedence, self._running, jobs.halves, reports)
         decoder = share.public.decoder
         self.sessions = Sessions(settings, self._model.text, 1 if decoder is None else slot_bytes(decoder))
         self._opened = ""  # the epoch in which the weights were opened
@@ -226,10 +228,12 @@ class Engine:
 
     @contextmanager
     def _computing(self, slot: int) -> Iterator[None]:
+        end = self._running.begin()
         try:
             with self._lanes[slot], np.errstate(over="ignore"):  # words wrap by design
                 yield
         finally:
+            end()
             self._parties[slot].end()
 
     # ---- requests -------------------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ PIECE = 1 << 26       # bytes of a file that is asked for at once, unless one ru
 PARTS = 8             # files into which a small limit is divided: a file leaves the disk with its last run
 LONGER = 4           # times as long as another plan's runs last, those of a plan make room for them
 RESERVE = 1 << 28     # bytes of the disk that are left free: the state folder may lie on the same one
-PATIENCE = 5.0        # seconds for which a piece waits while requests get their material from the dealer
+PATIENCE = 5.0        # seconds for which a piece waits while requests get their material from the dealer, or run
+BRIEF = 0.05          # seconds for which one message waits while requests run: they take most of the processors
 GAP = 0.1             # seconds between two pieces, in which `secformer deal` may have the store
 BEAT = 5.0            # seconds between two looks at the store, where no request comes
 RETRY = 1.0, 60.0     # seconds until the next attempt after a failure: at first, at most
@@ -50,15 +51,16 @@ class Filler:
 
     epoch       the epoch that the party has joined; None before
     dealer      makes a connection to the dealer for the pieces that follow each other
-    precedence  counts the live runs that are being dealt to this party
+    dealing     counts the runs of requests that are being dealt to this party
+    running     counts those that this party computes
     waiting     the requests that wait
     """
 
     def __init__(self, settings: PartySettings, epoch: Callable[[], Epoch | None], dealer: Callable[[], DealerClient],
-                 precedence: Precedence, waiting: Callable[[], Iterable[Half]], reports: Reports):
+                 dealing: Precedence, running: Precedence, waiting: Callable[[], Iterable[Half]], reports: Reports):
         self._folder, self._state = settings.store, settings.state
         self._limit, self._most = settings.ahead_mb * MB, settings.ahead_requests
-        self._epoch, self._dealer, self._precedence = epoch, dealer, precedence
+        self._epoch, self._dealer, self._dealing, self._running = epoch, dealer, dealing, running
         self._waiting, self._reports, self._demand = waiting, reports, Demand()
         self._noted, self._stop = threading.Event(), threading.Event()
         self._too_large: set[str] = set()  # plans of which one run is larger than the limit, as was logged
@@ -112,7 +114,8 @@ class Filler:
         store, dealer = Store(self._folder, epoch.seeds[1], epoch.name), None
         try:
             while not self._stop.is_set() and epoch is self._epoch():
-                self._precedence.give_way(PATIENCE)
+                self._running.give_way(PATIENCE)
+                self._dealing.give_way(PATIENCE)
                 lock = self._writing()
                 if lock is None:  # `secformer deal` writes; what it stores is seen at the next look
                     return
@@ -194,7 +197,8 @@ class Filler:
     def _give_way(self) -> None:
         if self._stop.is_set():
             raise PeerLost("this party is shutting down")
-        self._precedence.give_way()
+        self._running.give_way(BRIEF)
+        self._dealing.give_way()
 
     def _tell(self, store: Store) -> dict[str, int]:
         """Reports what the store holds; the runs that are left, by plan."""

@@ -16,14 +16,14 @@ GIVE_WAY = 0.2  # seconds for which one message of a stored run may wait, so tha
 
 
 class Precedence:
-    """Counts the live runs that are being dealt. Thread-safe."""
+    """Counts the runs of requests that are being dealt, or computed. Thread-safe."""
 
     def __init__(self) -> None:
         self._live = 0
         self._changed = threading.Condition()
 
     def begin(self) -> Callable[[], None]:
-        """A live run begins. What is returned says, once, that its corrections have come, or never will."""
+        """A run begins. What is returned says, once, that it is over: that its corrections have come, or never will."""
         over = threading.Lock()  # held from the first call on
 
         def end() -> None:
@@ -34,7 +34,7 @@ class Precedence:
         return end
 
     def give_way(self, patience: float = GIVE_WAY) -> None:
-        """Waits while live runs are being dealt, but at most `patience` seconds."""
+        """Waits while there are runs that are not over, but at most `patience` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: not self._live, timeout=patience)
 

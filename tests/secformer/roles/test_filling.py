@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -104,10 +105,10 @@ class Fixed:
     """A filler, and what it has to do with."""
 
     def __init__(self, settings: PartySettings, limit: int):
-        self.dealer, self.reports, self.precedence = Dealer(), Reports(), Precedence()
+        self.dealer, self.reports, self.dealing, self.running = Dealer(), Reports(), Precedence(), Precedence()
         self.waiting: list[Half] = []
-        self.filler = Filler(settings, lambda: EPOCH, self.dealer, self.precedence, lambda: self.waiting,  # type: ignore[arg-type]
-                             self.reports)
+        self.filler = Filler(settings, lambda: EPOCH, self.dealer, self.dealing, self.running,  # type: ignore[arg-type]
+                             lambda: self.waiting, self.reports)
         self.filler._limit = limit
         self.store = Store(settings.store, bytes(32), EPOCH.name)
 
@@ -314,3 +315,31 @@ def test_party_0_and_who_sets_no_limit_make_nothing_ahead(fixed: Any, changes: d
     each.filler.start()
     assert not each.filler._thread.is_alive() and not each.filler._demand.wants({})
     each.filler.close()
+
+
+@pytest.mark.parametrize("what", ["dealing", "running"])
+def test_a_request_goes_first_between_pieces_and_between_messages(fixed: Any, monkeypatch: pytest.MonkeyPatch,
+                                                                  what: str) -> None:
+    """With patience without end, nothing moves while a request does; it goes on when that is over."""
+    monkeypatch.setattr(module, "PATIENCE", 60.0)
+    monkeypatch.setattr(module, "BRIEF", 60.0)
+    monkeypatch.setattr(Precedence.give_way, "__defaults__", (60.0,))
+    each = fixed(2 * ONE)
+    each.want(PLAN)
+    requests: Precedence = getattr(each, what)
+    ends = [requests.begin()]
+    begun = threading.Event()
+
+    def begin() -> None:
+        ends.append(requests.begin())
+        begun.set()
+
+    each.dealer.at_end, each.dealer.ends_after = begin, 1
+    each.filler.start()
+    assert not begun.wait(0.2) and not each.dealer.asked
+    ends[0]()
+    until(begun.is_set)
+    time.sleep(0.2)
+    assert each.dealer.received == 1
+    ends[1]()
+    until(lambda: each.reports.stored == 2)

@@ -45,7 +45,7 @@ def test_a_dealer_that_is_away(settings: PartySettings) -> None:
 
 def test_a_store_that_is_being_filled_is_waited_for(settings: PartySettings) -> None:
     """The party's filler has it for a piece at a time; another `secformer deal` has it for long."""
-    filling, lock = replace(settings, ahead_mb=1, dealer_wait=60.0), writing(settings.store)
+    filling, lock = replace(settings, ahead_mb=1, dealer_wait=30.0), writing(settings.store)
     with pytest.raises(StoreError, match="is in use by process"):
         _writing(replace(filling, ahead_mb=0))
     with pytest.raises(StoreError, match="is in use by process"):
