@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class _Asked:
     """How often a plan was asked for: in all, and weighed by age as of `last`."""
 
     plan: Plan
-    shape: bytes
+    shape: bytes = field(repr=False)
     last: float
     times: int = 0
     weight: float = 0.0

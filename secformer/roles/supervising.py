@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
 
@@ -52,7 +52,7 @@ class _Process:
     back_off: BackOff
     due: float = 0.0
     started: float = 0.0
-    running: subprocess.Popen[bytes] | None = None
+    running: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     last: str = ""
     reader: threading.Thread | None = None
 
