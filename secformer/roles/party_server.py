@@ -11,6 +11,7 @@ from secformer.roles.audit import opened
 from secformer.roles.budgets import JOURNAL, Ledger
 from secformer.roles.descriptors import party_room, raise_limit
 from secformer.roles.engine import Engine
+from secformer.roles.filling import MB
 from secformer.roles.jobs import Jobs
 from secformer.roles.monitoring import PartyMetrics, Status
 from secformer.roles.settings import PartySettings
@@ -68,6 +69,7 @@ def run_party(settings: PartySettings) -> None:
     engine, signer = Engine(settings, jobs, Reports(status, metrics)), Signer(settings.tls)
     audit = opened(settings.audit, settings.audit_folder, f"party{settings.rank}", signer, settings.audit_mb)
     metrics.show_audit(audit)
+    metrics.limit_ahead(settings.ahead_mb * MB if settings.rank == 1 else 0)
     metrics.count_sessions(engine.sessions.count)
     metrics.certificate(engine.credentials.until)
     thread = threading.Thread(target=engine.run, name="engine", daemon=True)
