@@ -118,6 +118,7 @@ OTHERS: dict[str, str] = {
     "secformer/roles/test_unwritable_audit.py": "all roles, while the disk refuses the lines of their audit logs",
     "secformer/roles/test_rollback.py": "all roles together, when their state was restored, cloned or set back",
     "secformer/roles/test_theft.py": "what a thief of all roles' files reads",
+    "secformer/roles/test_served_ahead.py": "all roles, while party 1 fills its store and is one of several workers",
     "secformer/roles/test_served.py": "all roles together, as users meet them",
     "secformer/roles/test_served_fairness.py": "all roles, clients that ask too much and new certificates",
     "secformer/roles/test_served_faults.py": "all roles together, when something breaks",

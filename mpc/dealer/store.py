@@ -4,7 +4,8 @@ A file holds the corrections of consecutive runs of one plan: a header (version,
 for each run every correction with a tag and an authenticator. A cursor beside it says which serial comes next; it is
 written and synced before a run is handed out, so that a crash may waste material and never gives it out twice.
 
-One process may take from a folder, and one may write into it, at the same time (see `reading` and `writing`). A copy of
+One process may take from a folder, and one may write into it, at the same time (see `reading` and `writing`). Files of
+runs that a party made ahead by itself have a mark in their names: the party may remove those again. A copy of
 a file that is put back gives its runs out again: what stops that is that their seeds are gone (see `seeds`), so compare
 `ranges` with those that are left.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,6 +39,7 @@ VERSION = 2
 _HEADER = struct.Struct("<4sHHQQQ16s32s16s")  # magic, version, rank, first serial, count, bytes per run, epoch, plan,
 #                                               nonce
 MAC_BYTES = 16
+AHEAD = "-ahead"  # ends the names of files that may be removed again
 Receive = Callable[[Tag, int], Any]
 
 
@@ -101,7 +104,7 @@ def reading(folder: Path) -> Lock:
 
 def writing(folder: Path) -> Lock:
     """Keeps all others from writing into a store. Raises StoreError while another process does."""
-    return Lock(folder / "writing.lock", "the store (of which another `secformer deal` writes)")
+    return Lock(folder / "writing.lock", "the store (into which `secformer deal`, or party 1's filler, writes)")
 
 
 class Store:
@@ -144,7 +147,10 @@ class Store:
             if serial >= end:  # a crash came between the burning and the removal of its last run
                 self._remove(path)
                 continue
-            file = path.open("rb")
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:  # removed by `discard` since the folder was listed
+                continue
             try:
                 self._burn(path, serial + 1)
                 file.seek(_HEADER.size + (serial - shelf.first) * shelf.size)
@@ -161,13 +167,43 @@ class Store:
         return run_name(self._epoch, STORED, serial, (NO_NONCE, nonce), plan.digest)
 
     def _remove(self, path: Path) -> None:
-        path.unlink()
+        path.unlink(missing_ok=True)  # `discard` may have been faster
         _cursor(path).unlink(missing_ok=True)
 
+    def nbytes(self) -> int:
+        """Bytes on disk of all runs in the folder: those of other epochs, and those being written, are counted too."""
+        found = 0
+        for pattern in ("*.store", "*.part"):
+            for path in self.folder.glob(pattern):
+                with suppress(FileNotFoundError):  # used up since the folder was listed
+                    found += path.stat().st_size
+        return found
+
+    def discard(self, unwanted: Callable[[str], bool]) -> Path | None:
+        """Removes the oldest file of runs that were made ahead, if they are of another epoch or their plan is
+        `unwanted`. Says which; None where there is none. For who holds `writing`."""
+        for path in sorted(self.folder.glob(f"*{AHEAD}.store"), key=lambda path: path.name.split("-")[2]):
+            try:
+                shelf = Shelf.read(path)
+            except StoreError:
+                if path.exists():
+                    raise
+                continue  # used up since the folder was listed
+            if shelf.epoch != self._epoch or unwanted(shelf.plan):
+                self._remove(path)
+                return path
+        return None
+
+    def tidy(self) -> None:
+        """Removes what a killed process left of runs that it was writing. For who holds `writing`."""
+        for path in self.folder.glob("*.part"):
+            if not path.name.endswith(".cursor.part"):  # the reader's
+                path.unlink()
+
     def write(self, plan: Plan, first: int, count: int, nonce: bytes, deal: Callable[[int], Receive],
-              told: Callable[[int], None] = lambda done: None) -> Written:
+              told: Callable[[int], None] = lambda done: None, ahead: bool = False) -> Written:
         """Writes `count` runs of a plan from serial `first` on; `deal(serial)` gives the corrections one by one.
-        `nonce` is drawn for these runs alone.
+        `nonce` is drawn for these runs alone. Runs that are made `ahead` may be discarded.
 
         Where the disk is full or the dealer leaves, the runs that are whole are kept. Raises StoreError where not one
         is.
@@ -175,7 +211,7 @@ class Store:
         if len(nonce) != NONCE_BYTES:
             raise StoreError(f"a nonce has {NONCE_BYTES} bytes, got {len(nonce)}; draw one with fresh_nonce()")
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self.folder / f"{plan.digest[:16]}-{self._epoch[:8]}-{first:012d}.store"
+        path = self.folder / f"{plan.digest[:16]}-{self._epoch[:8]}-{first:012d}{AHEAD if ahead else ''}.store"
         part = path.with_suffix(".part")
         done, problem = 0, None
         try:
@@ -277,6 +313,11 @@ class _Shelved(Channel):
 
     def close(self) -> None:
         self._file.close()
+
+
+def file_bytes(plan: Plan, count: int) -> int:
+    """Bytes of a file of `count` runs of a plan."""
+    return _HEADER.size + count * run_bytes(plan)
 
 
 def run_bytes(plan: Plan) -> int:

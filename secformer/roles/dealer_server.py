@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from secformer.mpc.backend import choose_backend
-from secformer.mpc.dealer.names import STORED, RunKey, run_name
+from secformer.mpc.dealer.names import LIVE, STORED, RunKey, run_name
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
 from secformer.mpc.errors import Desync, PeerEnded
@@ -37,6 +37,7 @@ from secformer.roles.descriptors import dealer_room, raise_limit
 from secformer.roles.epochs import Epoch, State, as_note
 from secformer.roles.idling import Idle
 from secformer.roles.logs import certificates_read, not_recorded, refusals
+from secformer.roles.precedence import Streams
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
 from secformer.roles.signing import Signer
@@ -85,8 +86,7 @@ class DealerServer:
         self._graph = settings.graph
         self._lanes: list[tuple[AbstractContextManager[Any], Runs]] = []  # free ones
         self._lock = threading.Lock()
-        self._dealing = threading.BoundedSemaphore(settings.max_streams)
-        self._patience, self._idle = settings.deadline, Idle(RESTING, PATIENT)
+        self._streams, self._idle = Streams(settings.max_streams, settings.deadline), Idle(RESTING, PATIENT)
         with ExitStack() as undo:
             undo.callback(self._state.close)
             self.audit = audit()
@@ -179,39 +179,38 @@ class DealerServer:
         plan, epoch, space, count = asked.plan, asked.epoch, asked.space, asked.count
         facts = {"request": asked.request, "model": greeting.model, "plan": plan.digest, "epoch": epoch,
                  "space": space, "count": count}
-        outcome, started = "failed", time.monotonic()
-        if not self._dealing.acquire(timeout=self._patience):
-            raise Desync("the dealer already serves as many requests as it may; try again later")
-        try:
-            with self._lock:
-                known, dealer = self._epoch(greeting)
-                if known.name != epoch:
-                    raise Desync(f"the model's epoch is {known.name} at the dealer but {epoch} at party 1; join again")
-                if space == STORED and known.joined != {0, 1}:
-                    raise Desync("the parties must have joined the epoch before runs are stored: they need the seeds. "
-                                 "Start both parties, and deal when they are ready")
-                caches = self._kept(asked)
-                first = max(self._state.last(known, space), asked.after) + 1
-                seeds = self._state.burn(known, space, first, count)
-            self._reports.burnt(space, count)
-            facts |= {"serial": first, "bytes": count * plan.dealer_bytes}
-            channel.tell({"serial": first})
-            with self._computing() as runs:
-                script = Script(plan, plan.dealt if asked.cache is None else "")  # a recording knows no caches
-                for serial in range(first, first + count):
-                    channel.check()
-                    name = run_name(epoch, space, serial, asked.nonces, plan.digest)
-                    keys = RunKey(name, seeds[0].take(serial)), RunKey(name, seeds[1].take(serial))
-                    if asked.cache == "":
-                        caches = self._opened(epoch, keys)
-                    self._dealt(runs, dealer, script, keys, channel, caches)
-            outcome = "dealt"
-            self._reports.dealt(space, count, count * plan.dealer_bytes, time.monotonic() - started)
-        finally:
-            self._dealing.release()
-            with self._lock:
-                self._state.erase()
-            self.audit.append(DEALT, facts | {"outcome": outcome, "seconds": round(time.monotonic() - started, 3)})
+        with self._streams.place(space, channel) as out:
+            outcome, started = "failed", time.monotonic()
+            try:
+                with self._lock:
+                    known, dealer = self._epoch(greeting)
+                    if known.name != epoch:
+                        raise Desync(f"the model's epoch is {known.name} at the dealer but {epoch} at party 1; join "
+                                     f"again")
+                    if space == STORED and known.joined != {0, 1}:
+                        raise Desync("the parties must have joined the epoch before runs are stored: they need the "
+                                     "seeds. Start both parties, and deal when they are ready")
+                    caches = self._kept(asked) if space == LIVE else None  # a store knows no sessions
+                    first = max(self._state.last(known, space), asked.after) + 1
+                    seeds = self._state.burn(known, space, first, count)
+                self._reports.burnt(space, count)
+                facts |= {"serial": first, "bytes": count * plan.dealer_bytes}
+                channel.tell({"serial": first})
+                with self._computing() as runs:
+                    script = Script(plan, plan.dealt if asked.cache is None else "")  # a recording knows no caches
+                    for serial in range(first, first + count):
+                        channel.check()
+                        name = run_name(epoch, space, serial, asked.nonces, plan.digest)
+                        keys = RunKey(name, seeds[0].take(serial)), RunKey(name, seeds[1].take(serial))
+                        if asked.cache == "":
+                            caches = self._opened(epoch, keys)
+                        self._dealt(runs, dealer, script, keys, out, caches)
+                outcome = "dealt"
+                self._reports.dealt(space, count, count * plan.dealer_bytes, time.monotonic() - started)
+            finally:
+                with self._lock:
+                    self._state.erase()
+                self.audit.append(DEALT, facts | {"outcome": outcome, "seconds": round(time.monotonic() - started, 3)})
         log.info("dealt", extra={"fields": {
             "request": asked.request, **fields_of(asked.trace), "epoch": epoch, "space": space, "serial": first,
             "count": count, "bytes": count * plan.dealer_bytes, "seconds": round(time.monotonic() - started, 3)}})
@@ -257,7 +256,7 @@ class DealerServer:
         kept = list(self._dealers.values())
         runs.forget(lambda name: name[0] not in kept)
 
-    def _dealt(self, runs: Runs, dealer: Dealer, script: Script, keys: Keys, channel: TLSChannel,
+    def _dealt(self, runs: Runs, dealer: Dealer, script: Script, keys: Keys, channel: Channel,
                caches: Keys | None) -> None:
         """The dealer is part of the program's name: its recordings read the masks that it holds."""
         name, seeds = keys[0].name, (keys[0].seed, keys[1].seed)

@@ -36,6 +36,7 @@ from secformer.mpc.party import Party
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, runs_on
 from secformer.mpc.sessions.secure import SecureSession
+from secformer.roles import filling
 from secformer.roles.cycle import Cycle, Needs
 from secformer.roles.dealing import WEIGHTS
 from secformer.roles.descriptors import party_room, raise_limit
@@ -45,6 +46,7 @@ from secformer.roles.link import HEARTBEAT, compare, hello, stored_of
 from secformer.roles.linking import Link, Meeting, connect_link
 from secformer.roles.logs import certificates_read, not_recorded, refusals
 from secformer.roles.messages import Answer, Ran
+from secformer.roles.precedence import Precedence
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
 from secformer.roles.slots import Renewed, Slots, Work
@@ -56,12 +58,13 @@ RETRY = 0.2, 5.0  # seconds between attempts to link: at first, at most
 log = logging.getLogger(__name__)
 
 
-class Reports(Protocol):
-    """Receives what the engine reports: readiness, costs, and what the store holds."""
+class Reports(filling.Reports, Protocol):
+    """Receives what the engine reports: readiness, costs, where material comes from, and what the store holds."""
 
     def ready(self) -> None: ...
     def not_ready(self, reason: str, told: str) -> None: ...  # `told` is for clients
     def answered(self, cost: Cost) -> None: ...
+    def took(self, space: str) -> None: ...
     def material(self, left: dict[str, int]) -> None: ...
     def refused(self, port: str, why: str) -> None: ...
 
@@ -86,6 +89,9 @@ class Engine:
                                  traced=any(runs.recording for runs in self._runs))
         self._supply = Supply(settings, share.public.digest, self._model.provisioning, self._kernels.backend.buffer,
                               self.credentials.client())
+        self._running = Precedence()  # requests go before material ahead
+        self._filler = filling.Filler(settings, lambda: self._supply.joined, self._supply.client,
+                                      self._supply.precedence, self._running, jobs.halves, reports)
         decoder = share.public.decoder
         self.sessions = Sessions(settings, self._model.text, 1 if decoder is None else slot_bytes(decoder))
         self._opened = ""  # the epoch in which the weights were opened
@@ -118,13 +124,16 @@ class Engine:
 
     def epoch(self) -> str:
         """The name of the epoch that this party has joined; "" before that."""
-        return self._supply.joined
+        joined = self._supply.joined
+        return joined.name if joined is not None else ""
 
     def run(self) -> None:
         """Serves until `stop`. Runs once."""
+        self._filler.start()
         try:
             self._run()
         finally:
+            self._filler.close()
             self._supply.close()
 
     def _run(self) -> None:
@@ -233,10 +242,12 @@ class Engine:
 
     @contextmanager
     def _computing(self, slot: int) -> Iterator[None]:
+        end = self._running.begin()
         try:
             with self._lanes[slot], np.errstate(over="ignore"):  # words wrap by design
                 yield
         finally:
+            end()
             self._parties[slot].end()
 
     # ---- requests -------------------------------------------------------------------------------------------------
@@ -244,7 +255,9 @@ class Engine:
     def needs(self, job: Job) -> Needs:
         """The correlations that a request needs, and the step of a session, if it is one."""
         if job.half.step is None:
-            return Needs(self._model.plan(blind_batch(job.half.lengths, job.half.mask)))
+            plan = self._model.plan(blind_batch(job.half.lengths, job.half.mask))
+            self._filler.note(plan, job.half)
+            return Needs(plan)
         stepping = self.sessions.asked(job.half, job.client)
         return Needs(self._model.step_plan(stepping.shape), stepping)
 
@@ -254,6 +267,7 @@ class Engine:
 
     def begin(self, work: Work) -> None:
         """Both parties have agreed to run this, and it starts next."""
+        self._reports.took(work.taken.space)
         if work.stepping is not None:
             self.sessions.begin(work.stepping, work.key)
 

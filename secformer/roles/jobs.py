@@ -15,6 +15,7 @@ from secformer.mpc.errors import SecformerError
 from secformer.roles.messages import Answer, Half
 
 REMEMBERED = 4096  # ids of ended requests that are remembered, to refuse duplicates
+COUNTED = 256      # waiting requests whose shapes are looked at, to make material ahead
 
 
 class QueueFull(SecformerError):
@@ -156,6 +157,11 @@ class Jobs:
         """How many halves wait of which the other party has no other half, as far as this party knows."""
         with self._changed:
             return self._count() - len(self._met)
+
+    def halves(self, most: int = COUNTED) -> list[Half]:
+        """The first halves that wait, clients in turn."""
+        with self._changed:
+            return [job.half for job, _ in zip(self._in_turn(), range(most), strict=False)]
 
     def wake(self) -> None:
         """Makes those who wait for candidates ask again whether it is enough."""

@@ -11,6 +11,7 @@ from secformer.roles.audit import opened
 from secformer.roles.budgets import JOURNAL, Ledger
 from secformer.roles.descriptors import party_room, raise_limit
 from secformer.roles.engine import Engine
+from secformer.roles.filling import MB
 from secformer.roles.jobs import Jobs
 from secformer.roles.monitoring import PartyMetrics, Status
 from secformer.roles.settings import PartySettings
@@ -38,6 +39,18 @@ class Reports:
     def answered(self, cost: Cost) -> None:
         self._metrics.answered(cost)
 
+    def took(self, space: str) -> None:
+        self._metrics.took(space)
+
+    def ahead(self, nbytes: int, runs: int) -> None:
+        self._metrics.ahead(nbytes, runs)
+
+    def filled(self, runs: int) -> None:
+        self._metrics.filled(runs)
+
+    def not_filled(self, kind: str) -> None:
+        self._metrics.not_filled(kind)
+
     def material(self, left: dict[str, int]) -> None:
         self._metrics.material(left)
         self._status.material = sum(left.values())
@@ -57,6 +70,7 @@ def run_party(settings: PartySettings) -> None:
     engine, signer = Engine(settings, jobs, Reports(status, metrics)), Signer(settings.tls)
     audit = opened(settings.audit, settings.audit_folder, f"party{settings.rank}", signer, settings.audit_mb)
     metrics.show_audit(audit)
+    metrics.limit_ahead(settings.ahead_mb * MB if settings.rank == 1 else 0)
     metrics.count_sessions(engine.sessions.count)
     status.running, status.epoch = engine.running, engine.epoch
     metrics.certificate(engine.credentials.until)

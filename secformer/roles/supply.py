@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from secformer.mpc.dealer.names import LIVE, NO_NONCE, STORED, RunKey, fresh_nonce, run_name
 from secformer.mpc.dealer.plan import Plan
@@ -14,6 +15,7 @@ from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.tls import Context
 from secformer.roles.dealing import JOIN_PATIENCE, DealerClient
 from secformer.roles.epochs import Epoch, State, space_of
+from secformer.roles.precedence import Precedence
 from secformer.roles.settings import PartySettings
 
 
@@ -36,6 +38,9 @@ class Supply:
     weights  the plan of provisioning
     buffer   makes what corrections are received into, where the party has memory of its own for that
     context  for connections to the dealer; by default, of the settings' certificate
+
+    `client()` makes a further way to the dealer, which any thread may use. `precedence` counts the runs that the dealer
+    is sending for requests.
     """
 
     def __init__(self, settings: PartySettings, model: str, weights: Plan, buffer: Buffer | None = None,
@@ -50,9 +55,10 @@ class Supply:
         except BaseException:
             self._state.close()
             raise
-        self._dealer = DealerClient(settings.dealer, context or Credentials(settings.tls).client(), model, weights,
-                                    deadline=settings.deadline, most=settings.in_flight,
-                                    silence=settings.dealer_wait)
+        self.precedence = Precedence()
+        self.client = partial(DealerClient, settings.dealer, context or Credentials(settings.tls).client(), model,
+                              weights, deadline=settings.deadline, silence=settings.dealer_wait)
+        self._dealer = self.client(most=settings.in_flight, precedence=self.precedence)
         self._epoch: Epoch | None = None
 
     @property
@@ -63,9 +69,9 @@ class Supply:
         return self._epoch
 
     @property
-    def joined(self) -> str:
-        """The name of that epoch; "" before the party has joined one."""
-        return self._epoch.name if self._epoch is not None else ""
+    def joined(self) -> Epoch | None:
+        """The epoch that the party has joined, if it has joined one. Any thread may ask."""
+        return self._epoch
 
     @property
     def seed(self) -> bytes:

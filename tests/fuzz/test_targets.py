@@ -33,6 +33,8 @@ NONE = {
     "secformer/commands/files.py": "texts that the user gives",
     "secformer/page/tokenizing.py": "what the tokenizer of a model folder, opened before, writes",
     "secformer/roles/trial.py": "logs of processes that it started",
+    "secformer/roles/supervising.py": "logs of processes that it started",
+    "secformer/roles/worker_files.py": "which reader of settings a file is for",
 }
 
 

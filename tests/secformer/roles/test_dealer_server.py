@@ -23,14 +23,15 @@ from secformer.roles.asks import MOST_RUNS
 from secformer.roles.dealer_server import DealerServer
 from secformer.roles.dealing import DealerClient
 from secformer.roles.epochs import Epoch, State, epoch_of
+from secformer.roles.precedence import Precedence
 from secformer.roles.settings import DealerSettings
 
 PATIENCE = 5.0
 
 
-def serve(roles: Path, state: Path) -> DealerServer:
+def serve(roles: Path, state: Path, **settings: Any) -> DealerServer:
     return DealerServer(DealerSettings(("127.0.0.1", 0), state, identity(roles, "dealer"), deadline=10.0,
-                                       backend="numpy"))
+                                       backend="numpy", **settings))
 
 
 @pytest.fixture
@@ -93,6 +94,49 @@ def test_caches_have_the_name_of_a_run_that_opened_some(roles: Path, dealer: Dea
     assert dealt(client, epoch, kept=(second,)) == 4, "what was refused used no serial"
     assert list(dealer._caches[epoch.name]) == [second]
     assert dealt(client, epoch) == 5 and not dealer._caches[epoch.name], "a session that has ended leaves no seed"
+
+
+def test_runs_that_are_stored_leave_sessions_as_they_are(roles: Path, dealer: DealerServer) -> None:
+    """They are asked for by whoever knows of no session: a store is filled while texts are being generated."""
+    parties = [party(roles, dealer, rank) for rank in (0, 1)]
+    epoch = [client.join(patience=PATIENCE) for client in parties][1]
+    name = opened(parties[1], epoch, 0)
+    assert dealt(parties[1], epoch, space=STORED, count=2) == 0
+    assert dealt(parties[1], epoch, cache=name, kept=(name,)) == 1
+    for cache in ("", name):
+        with pytest.raises(Desync, match="asks for runs of a session to store"):
+            dealt(parties[1], epoch, space=STORED, cache=cache, kept=(name,))
+    assert dealt(parties[1], epoch, cache=name, kept=(name,)) == 2 and dealt(parties[1], epoch, space=STORED) == 2
+
+
+def test_asks_for_stores_take_no_place_of_live_ones(roles: Path, tmp_path: Path) -> None:
+    """A party asks for a lot to store and does not read it; another is served meanwhile, by a dealer with one place."""
+    with closing(serve(roles, tmp_path / "state", max_streams=1)) as dealer:
+        first, filling, live = (party(roles, dealer, rank) for rank in (0, 1, 1))
+        epoch = [client.join(patience=PATIENCE) for client in (first, filling, live)][1]
+        _, channel = filling.deal(epoch, STORED, -1, PLAN, nonces=(NO_NONCE, fresh_nonce()), count=100_000,
+                                  patience=PATIENCE)
+        with closing(channel):
+            assert [dealt(live, epoch) for _ in range(3)] == [0, 1, 2]
+            for tag, nbytes in PLAN.corrections():
+                assert channel.receive(tag, nbytes).size == nbytes
+
+
+def test_runs_are_counted_while_they_are_being_dealt(roles: Path, dealer: DealerServer) -> None:
+    """Whoever gives way to them waits until their corrections have come, or never will."""
+    precedence = Precedence()
+    client = DealerClient(("127.0.0.1", dealer.port), client_context(identity(roles, "party1")), MODEL, WEIGHTS,
+                          deadline=10.0, precedence=precedence)
+    epoch = client.join(patience=PATIENCE)
+    for end in ("close", "abort"):
+        _, channel = client.deal(epoch, LIVE, -1, PLAN, nonces=(fresh_nonce(), fresh_nonce()), patience=PATIENCE)
+        assert precedence._live == 1
+        channel.abort("enough") if end == "abort" else channel.close()
+        channel.close()
+        assert precedence._live == 0
+    with pytest.raises(Desync, match="join again"):
+        dealt(client, Epoch("ff" * 16, {1: bytes(32)}))
+    assert precedence._live == 0
 
 
 def opened_beside(client: DealerClient, epoch: Epoch, serial: int, other: str) -> str:
