@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -156,6 +157,17 @@ class Store:
             label, name = f"{STORED}/{serial}", self._name(serial, shelf.nonce, plan)
             return Taken(serial, shelf.nonce, _Shelved(file, self._seed, label, name))
         return None
+
+    def discard(self, epochs: Collection[str]) -> int:
+        """Removes the material of all epochs but these, which nobody can use any more. Files of other versions stay.
+        Returns how many files were removed."""
+        removed = 0
+        for path in sorted(self.folder.glob("*.store")):
+            with suppress(StoreError):
+                if Shelf.read(path).epoch not in epochs:
+                    self._remove(path)
+                    removed += 1
+        return removed
 
     def _name(self, serial: int, nonce: bytes, plan: Plan) -> str:
         return run_name(self._epoch, STORED, serial, (NO_NONCE, nonce), plan.digest)

@@ -26,8 +26,8 @@ SUFFIX = ".jsonl"
 LONGEST = 1 << 16     # bytes of a line
 ANCHOR = "anchor"     # purpose of the signature
 CUT = "it is cut"
-BEGAN, RESUMED, ENDED, REQUEST, DEALT, LOST, UNSYNCED = (
-    "began", "resumed", "ended", "request", "dealt", "lost", "unsynced")
+BEGAN, RESUMED, ENDED, REQUEST, DEALT, EPOCH, LOST, UNSYNCED = (
+    "began", "resumed", "ended", "request", "dealt", "epoch", "lost", "unsynced")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.cycle import Cycle, Needs
 from secformer.roles.dealing import WEIGHTS
 from secformer.roles.descriptors import party_room, raise_limit
+from secformer.roles.epoch_watch import EpochWatch
 from secformer.roles.failures import AtLimit, NoRoom
 from secformer.roles.jobs import Job, Jobs
 from secformer.roles.link import HEARTBEAT, compare, hello, stored_of
@@ -57,9 +58,10 @@ log = logging.getLogger(__name__)
 
 
 class Reports(Protocol):
-    """Receives what the engine reports: readiness, costs, and what the store holds."""
+    """Receives what the engine reports: readiness, the epoch, costs, and what the store holds."""
 
     def ready(self) -> None: ...
+    def opened(self, model: str, epoch: str) -> None: ...
     def not_ready(self, reason: str) -> None: ...
     def answered(self, cost: Cost) -> None: ...
     def material(self, left: dict[str, int]) -> None: ...
@@ -88,6 +90,7 @@ class Engine:
                               self.credentials.client())
         decoder = share.public.decoder
         self.sessions = Sessions(settings, self._model.text, 1 if decoder is None else slot_bytes(decoder))
+        self._watch = EpochWatch(self._supply.outdated)
         self._opened = ""  # the epoch in which the weights were opened
         self._stop = threading.Event()
         self._jobs = jobs
@@ -113,23 +116,25 @@ class Engine:
 
     def run(self) -> None:
         """Serves until `stop`. Runs once."""
+        if self._rank == 1:  # which tells the other party
+            self._watch.start()
         try:
             self._run()
         finally:
+            self._watch.close()
             self._supply.close()
 
     def _run(self) -> None:
         pause, renewed = RETRY[0], False
         while not self._stop.is_set():
+            told, renewed = _quietly if renewed else self._reports.not_ready, False
             try:
-                if not renewed:
-                    self._reports.not_ready("waiting for the dealer or a known epoch")
-                    self._supply.join()
-                    self.report_material()
-                    self._reports.not_ready("waiting for the other party")
-                self._generation, renewed = self.credentials.generation, False
+                told("waiting for the dealer or a known epoch")
+                self._join()
+                told("waiting for the other party")
+                self._generation = self.credentials.generation
                 self._link = link = self._meet()
-                self._greet(link)
+                self._greet(link, told)
                 log.info("linked", extra={"fields": {"epoch": self._opened}})
                 pause = RETRY[0]
                 self._reports.ready()
@@ -151,6 +156,18 @@ class Engine:
                 self._end_link(f"unexpected {type(error).__name__}")
                 self._stop.wait(pause)
         self._end_link("this party is shutting down")
+
+    def _join(self) -> None:
+        """Learns the epoch. Sessions of another one end: the dealer has forgotten the masks of their caches."""
+        self._watch.joining()
+        try:
+            self._supply.join()
+        except SecformerError as error:
+            self._meeting.refuse(str(error))
+            raise
+        self.report_material()
+        if self._opened and self._opened != self._supply.epoch.name:
+            self.sessions.end_all("the dealer has begun a new epoch")
 
     def stop(self) -> None:
         """Ends `run`. A running request fails."""
@@ -183,7 +200,7 @@ class Engine:
             link.abort(reason)
         self._jobs.wake()
 
-    def _greet(self, link: Link) -> None:
+    def _greet(self, link: Link, told: Callable[[str], None]) -> None:
         """Compares what must be the same at both parties, and opens the weights unless both still hold them opened."""
         epoch, control = self._supply.epoch.name, link.control
         mine = hello(self._public, self._model.provisioning, epoch, rank=self._rank, opened=self._opened == epoch,
@@ -199,7 +216,7 @@ class Engine:
                          f"{self._settings.in_flight}; do both sides run the same version?")
         if mine["opened"] and theirs.get("opened") is True:
             return
-        self._reports.not_ready("opening the weights")
+        told("opening the weights")
         started, meter = time.perf_counter(), Meter()
         self._opened = ""
         for runs in self._runs:
@@ -208,8 +225,9 @@ class Engine:
             self._begin(0, control, RunKey(WEIGHTS, self._supply.seed), self._model.provisioning, None, meter)
             self._model.load_weights(self._shares)
         self._opened = epoch
+        self._reports.opened(self._public.digest, epoch)
         cost = meter.close(started)
-        log.info("weights opened", extra={"fields": {"seconds": round(time.perf_counter() - started, 3),
+        log.info("weights opened", extra={"fields": {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3),
                                                      "bytes": cost.offline_bytes}})
 
     def _begin(self, slot: int, peer: Channel, key: RunKey, plan: Plan, corrections: Channel | None, meter: Meter,
@@ -251,11 +269,11 @@ class Engine:
             self.sessions.end(job.client, job.half.step.session, f"a step was refused: {problem}")
 
     def renewal(self) -> bool:
-        """Whether this party shows another certificate than when the link was made. Raises AuthError where one of the
-        other party's does not hold any more."""
+        """Whether this party shows another certificate than when the link was made, or knows that the epoch is over.
+        Raises AuthError where one of the other party's certificates does not hold any more."""
         if (link := self._link) is not None:
             link.check()
-        return self.credentials.generation != self._generation
+        return self._watch.over or self.credentials.generation != self._generation
 
     def rest(self) -> None:
         """Does what is due while nothing waits."""
@@ -326,3 +344,7 @@ class Engine:
             self._reports.material(self._supply.left())
         except StoreError as error:  # parties can do without a store; a request that needs it says so
             log.warning("store unreadable", extra={"fields": {"problem": str(error)}})
+
+
+def _quietly(reason: str) -> None:
+    """Nobody is told while a link is renewed: requests may come, and wait."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from secformer.mpc.dealer.names import LIVE, NO_NONCE, STORED, RunKey, fresh_nonce, run_name
@@ -88,10 +89,11 @@ class Supply:
         elif epoch is not known and (left := epoch.left(LIVE)):
             self._state.meet(known, left[0][0])
         self._epoch = known
+        self._discard()
         self.check(known.left(STORED), "this party")
 
     def outdated(self) -> bool:
-        """Whether the dealer has begun a new epoch, because it lost its state or somebody removed it."""
+        """Whether the dealer has begun a new epoch: see `rotation`; or it has lost its state. Any thread may ask."""
         try:
             return self._dealer.join(patience=JOIN_PATIENCE, runs=False) != self._epoch
         except (SecformerError, OSError):
@@ -159,6 +161,14 @@ class Supply:
     def rest(self) -> None:
         """Hangs up on the dealer where nothing was asked for a while. Call it while nothing waits."""
         self._dealer.rest()
+        self._discard()  # `secformer deal` may have been storing while an epoch ended
+
+    def _discard(self) -> None:
+        """Removes stored material of epochs whose seeds this party does not have any more. What stays where that fails
+        is of no use either, and does no harm."""
+        if self._reading is not None:
+            with suppress(StoreError, OSError):
+                self._store().discard({epoch.name for _, _, epoch in self._state.epochs()})
 
     def left(self) -> dict[str, int]:
         """How many runs the store has material for, by plan. Raises StoreError for an unreadable store."""

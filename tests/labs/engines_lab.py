@@ -31,13 +31,16 @@ class Reports:
     """What an engine reports."""
 
     def __init__(self) -> None:
-        self.reason, self.costs = "starting", list[Cost]()
+        self.reason, self.epoch, self.costs = "starting", "", list[Cost]()
 
     def ready(self) -> None:
         self.reason = ""
 
     def not_ready(self, reason: str) -> None:
         self.reason = reason
+
+    def opened(self, model: str, epoch: str) -> None:
+        self.epoch = epoch
 
     def answered(self, cost: Cost) -> None:
         self.costs.append(cost)

@@ -157,7 +157,7 @@ def test_the_dealer_knows_which_request_and_which_trace_runs_are_for(
     roles: Path, dealer: DealerServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     noted: list[Any] = []
-    monkeypatch.setattr(dealer.audit, "append", lambda event, facts: noted.append(facts))
+    monkeypatch.setattr(dealer.audit, "append", lambda event, facts: noted.append(facts | {"event": event}))
     client = party(roles, dealer)
     epoch = client.join(patience=PATIENCE)
     with caplog.at_level("INFO", "secformer"):
@@ -167,6 +167,7 @@ def test_the_dealer_knows_which_request_and_which_trace_runs_are_for(
     first, second = (record.__dict__["fields"] for record in caplog.records if record.message == "dealt")
     assert (first["request"], first["trace"]) == ("ab" * 16, "cd" * 16)
     assert second["request"] == "" and "trace" not in second
+    assert noted.pop(0) == {"event": "epoch", "model": MODEL, "epoch": epoch.name, "instead of": "", "why": "first"}
     assert [facts["request"] for facts in noted] == ["ab" * 16, ""]
 
 
