@@ -19,9 +19,9 @@ def epoch(args: argparse.Namespace) -> None:
 
 
 _EPOCH = """\
-rotate: run this on the dealer's machine, as the user that runs the dealer. The dealer begins a new epoch for each model,
-with new masks, and forgets the old one. Requests that run go on; those that come meanwhile wait until both parties have
-opened the weights again. Open sessions of generated texts end, and stored material becomes worthless.
+rotate: run this on the dealer's machine, as the user that runs the dealer. The dealer begins a new epoch for each
+model, with new masks, and forgets the old one. Requests that run go on; those that come meanwhile wait until both
+parties have opened the weights again. Open sessions of generated texts end, and stored material becomes worthless.
 
 example:
   secformer epoch rotate --settings dealer.toml
