@@ -1,4 +1,4 @@
-"""Another version of the package, for the processes of real roles: links to our files, and copies of those that differ."""
+"""Another version of the package, for processes of real roles: links to our files, copies of those that differ."""
 
 from __future__ import annotations
 
