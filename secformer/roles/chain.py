@@ -115,7 +115,7 @@ def read(line: bytes) -> dict[str, Any]:
 
 def same_format(facts: Mapping[str, Any]) -> bool:
     """Whether a line is of this version's format, as far as it says so."""
-    return facts.get("format", FORMAT) == FORMAT
+    return bool(facts.get("format", FORMAT) == FORMAT)
 
 
 def transcript(facts: Mapping[str, Any]) -> str:

@@ -206,6 +206,19 @@ def _named(path: Path, facts: Any) -> tuple[str, str]:
     return text(facts["model"]), text(facts["plan"])
 
 
+def names_in(folder: Path) -> dict[str, tuple[str, str]]:
+    """The model and the name of each epoch in a state folder, by its file. Another process may hold the folder. Raises
+    StoreError."""
+    found = {}
+    for path in sorted(folder.glob("epoch-*.json")):
+        try:
+            facts = read_own(path.read_bytes())
+            found[path.name] = _named(path, facts)[0], hexadecimal(facts["epoch"], NAME_BYTES).hex()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+    return found
+
+
 def replace(path: Path, content: str) -> None:
     """Writes a file that appears whole, for its owner alone. What was in the file of that name is overwritten with
     zeros."""

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from secformer.mpc.dealer.files import owner_only, sync_folder
-from secformer.mpc.errors import InputError, StoreError
-from secformer.mpc.strict_json import read_own
-from secformer.roles.epochs import Epoch, State
+from secformer.mpc.errors import InputError
+from secformer.roles.epochs import Epoch, State, names_in
 
 FIRST, ORDERED, TOO_OLD = "first", "ordered", "too old"  # why an epoch begins
 WHYS = (FIRST, ORDERED, TOO_OLD)
@@ -70,7 +69,7 @@ def rotate(folder: Path, patience: float = PATIENCE) -> Rotated:
 
     Raises InputError for a folder that holds no epochs, and where no dealer did it in time; the order then stands.
     """
-    if not (before := _names(folder)):
+    if not (before := names_in(folder)):
         raise InputError(f"{folder} holds no epochs: give the settings file of a dealer that has served, on the "
                          f"dealer's machine")
     order = folder / ORDER
@@ -83,17 +82,5 @@ def rotate(folder: Path, patience: float = PATIENCE) -> Rotated:
                              f"it when it starts. If it is running, its log says what is wrong. To take the order "
                              f"back, remove {order}")
         time.sleep(0.05)
-    after = _names(folder)
+    after = names_in(folder)
     return Rotated([(model, old, after[file][1]) for file, (model, old) in before.items() if file in after])
-
-
-def _names(folder: Path) -> dict[str, tuple[str, str]]:
-    """The model and the name of each epoch, by its file. Raises StoreError."""
-    found = {}
-    for path in sorted(folder.glob("epoch-*.json")):
-        try:
-            facts = read_own(path.read_bytes())
-            found[path.name] = str(facts["model"]), str(facts["epoch"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
-    return found
