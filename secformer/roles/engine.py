@@ -111,7 +111,6 @@ class Engine:
 
     @property
     def public(self) -> PublicModel:
-        """The public description of the model."""
         return self._public
 
     def run(self) -> None:
@@ -127,10 +126,11 @@ class Engine:
     def _run(self) -> None:
         pause, renewed = RETRY[0], False
         while not self._stop.is_set():
-            told, renewed = _quietly if renewed else self._reports.not_ready, False
+            quiet, renewed = renewed, False
+            told = _quietly if quiet else self._reports.not_ready
             try:
                 told("waiting for the dealer or a known epoch")
-                self._join()
+                self._join(quiet)
                 told("waiting for the other party")
                 self._generation = self.credentials.generation
                 self._link = link = self._meet()
@@ -157,11 +157,11 @@ class Engine:
                 self._stop.wait(pause)
         self._end_link("this party is shutting down")
 
-    def _join(self) -> None:
+    def _join(self, again: bool) -> None:
         """Learns the epoch. Sessions of another one end: the dealer has forgotten the masks of their caches."""
         self._watch.joining()
         try:
-            self._supply.join()
+            self._supply.join(again)
         except SecformerError as error:
             self._meeting.refuse(str(error))
             raise

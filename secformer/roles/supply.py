@@ -68,8 +68,9 @@ class Supply:
         """The party's seed of the masks of the weights."""
         return self.epoch.seeds[self._rank]
 
-    def join(self) -> None:
-        """Learns the epoch: from the dealer or, while the dealer is unreachable, from disk.
+    def join(self, again: bool = False) -> None:
+        """Learns the epoch: from the dealer or, while the dealer is unreachable, from disk. A party that serves and
+        joins `again` stays in its epoch, too, if the dealer refuses it: its store may still serve.
 
         Raises PeerLost if neither knows one, ProtocolError if the dealer gives another party's seed, StoreError as
         `check`.
@@ -77,8 +78,8 @@ class Supply:
         known = self._state.epoch(self._model, self._weights)
         try:
             epoch = self._dealer.join(patience=JOIN_PATIENCE if known else self._patience)
-        except PeerLost:
-            if known is None:
+        except ProtocolError as error:
+            if known is None or not (again or isinstance(error, PeerLost)):
                 raise
             epoch = known
         if set(epoch.seeds) != {self._rank} or not epoch.runs:
