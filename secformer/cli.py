@@ -19,6 +19,7 @@ from secformer.commands import (
     auditing,
     cells,
     certify,
+    epochs,
     gateway,
     generation,
     inference,
@@ -99,7 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"secformer {__version__}")
     commands = Commands(parser)
-    for group in (inference, tasks, generation, training, certify, serving, workers, query, gateway, cells, page, tokens,
+    for group in (inference, tasks, generation, training, certify, serving, workers, epochs, query, gateway, cells, page,
+                  tokens,
                   auditing):
         group.add(commands)
     return parser

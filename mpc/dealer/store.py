@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +149,7 @@ class Store:
                 continue
             try:
                 file = path.open("rb")
-            except FileNotFoundError:  # removed by `discard` since the folder was listed
+            except FileNotFoundError:  # removed by another thread since the folder was listed
                 continue
             try:
                 self._burn(path, serial + 1)
@@ -163,11 +163,22 @@ class Store:
             return Taken(serial, shelf.nonce, _Shelved(file, self._seed, label, name))
         return None
 
+    def keep_only(self, epochs: Collection[str]) -> int:
+        """Removes the material of all epochs but these, which nobody can use any more. Files of other versions stay.
+        Returns how many files were removed."""
+        removed = 0
+        for path in sorted(self.folder.glob("*.store")):
+            with suppress(StoreError):
+                if Shelf.read(path).epoch not in epochs:
+                    self._remove(path)
+                    removed += 1
+        return removed
+
     def _name(self, serial: int, nonce: bytes, plan: Plan) -> str:
         return run_name(self._epoch, STORED, serial, (NO_NONCE, nonce), plan.digest)
 
     def _remove(self, path: Path) -> None:
-        path.unlink(missing_ok=True)  # `discard` may have been faster
+        path.unlink(missing_ok=True)  # another thread may have been faster
         _cursor(path).unlink(missing_ok=True)
 
     def nbytes(self) -> int:

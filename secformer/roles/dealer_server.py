@@ -20,7 +20,7 @@ from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.names import LIVE, STORED, RunKey, run_name
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
-from secformer.mpc.errors import Desync, PeerEnded
+from secformer.mpc.errors import Desync, PeerEnded, StoreError
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.credentials import Credentials
@@ -31,13 +31,14 @@ from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, Runs, runs_on
 from secformer.roles.asks import Deal, Greeting
 from secformer.roles.audit import Auditing, Unaudited, opened
-from secformer.roles.chain import DEALT
+from secformer.roles.chain import DEALT, EPOCH
 from secformer.roles.dealing import IDLE, MAX_PLAN, WEIGHTS
 from secformer.roles.descriptors import dealer_room, raise_limit
 from secformer.roles.epochs import Epoch, State, as_note
 from secformer.roles.idling import Idle
 from secformer.roles.logs import certificates_read, not_recorded, refusals
 from secformer.roles.precedence import Streams
+from secformer.roles.rotation import FIRST, Rotation
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
 from secformer.roles.signing import Signer
@@ -62,7 +63,7 @@ class Reports(Protocol):
     def connected(self) -> None: return
     def serving(self, by: int) -> None: return
     def joined(self) -> None: return
-    def new_epoch(self) -> None: return
+    def new_epoch(self, why: str) -> None: return
     def burnt(self, space: str, count: int) -> None: return
     def dealt(self, space: str, runs: int, nbytes: int, seconds: float) -> None: return
     def failed(self, kind: str) -> None: return
@@ -81,6 +82,7 @@ class DealerServer:
         self._kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
         self.credentials = Credentials(settings.tls, certificates_read)
         self._state = State(settings.state)
+        self._rotation = Rotation(self._state, settings.epoch_days)
         self._dealers: OrderedDict[str, Dealer] = OrderedDict()
         self._caches: dict[str, OrderedDict[str, Keys]] = {}  # of sessions that go on, by epoch and name
         self._graph = settings.graph
@@ -91,12 +93,38 @@ class DealerServer:
             undo.callback(self._state.close)
             self.audit = audit()
             undo.callback(self.audit.close)
+            self._rotate()  # before anybody joins
             self._listener = Listener(settings.listen, ("party0", "party1"), self.credentials.server(), self._serve,
                                       refusals("dealer", self._reports.refused), deadline=settings.deadline,
                                       strangers=dealer_room(raise_limit(), settings.metrics is not None).strangers)
             undo.pop_all()
         self.port = self._listener.port
         log.info("listening", extra={"fields": {"port": self.port}})
+
+    def tend(self) -> None:
+        """Does what is due; call it every now and then. Reads certificates that have changed, and replaces epochs that
+        are too old, or that an operator has ordered to be replaced."""
+        self.credentials.renew()
+        try:
+            with self._lock:
+                self._rotate()
+        except (StoreError, OSError) as error:  # such as a full disk: it is tried again
+            log.error("epoch not replaced", extra={"fields": {"problem": str(error)}})
+
+    def _rotate(self) -> None:
+        """Runs that have begun go on in the old epoch, with masks and seeds of their own."""
+        for model, _, old, new, why in self._rotation.replaced():
+            self._dealers.pop(old.name, None)
+            self._caches.pop(old.name, None)
+            for _, runs in self._lanes:
+                self._release(runs)
+            self._began(model, new, why, old.name)
+
+    def _began(self, model: str, epoch: Epoch, why: str, old: str = "") -> None:
+        facts = {"model": model, "epoch": epoch.name, "instead of": old, "why": why}
+        self.audit.append(EPOCH, facts)
+        self._reports.new_epoch(why)
+        log.info("new epoch", extra={"fields": facts})
 
     def close(self) -> None:
         """Stops listening, ends connections on which nothing is asked, and gives out no more serials."""
@@ -146,7 +174,8 @@ class DealerServer:
                 self._state.join(epoch, rank)
             note = as_note(epoch, rank, runs=runs)
         channel.tell(note)
-        self._reports.joined()
+        if runs:  # else it only looks whether the epoch is over, or stores material
+            self._reports.joined()
 
     def _epoch(self, greeting: Greeting) -> tuple[Epoch, Dealer]:
         """The epoch of the model that a party has named, and a dealer that holds the masks of its weights. If the model
@@ -155,8 +184,7 @@ class DealerServer:
         epoch = self._state.epoch(model, plan.digest)
         if epoch is None:
             epoch = self._state.fresh(model, plan.digest)
-            self._reports.new_epoch()
-            log.info("new epoch", extra={"fields": {"epoch": epoch.name, "model": model}})
+            self._began(model, epoch, FIRST)
         if epoch.name not in self._dealers:
             self._dealers[epoch.name] = self._dealer(epoch, plan)
             while len(self._dealers) > EPOCHS:
@@ -230,9 +258,12 @@ class DealerServer:
 
     def _opened(self, epoch: str, keys: Keys) -> Keys:
         """The keys of the caches that this run opens."""
+        caches = keys[0].caches, keys[1].caches
         with self._lock:
+            if epoch not in self._dealers:  # it has ended since the run began
+                return caches
             known = self._caches.setdefault(epoch, OrderedDict())
-            known[keys[0].name] = caches = keys[0].caches, keys[1].caches
+            known[keys[0].name] = caches
             while len(known) > CACHES:
                 known.popitem(last=False)
         return caches
@@ -307,7 +338,7 @@ def run_dealer(settings: DealerSettings) -> None:
             metrics.show_audit(server.audit)
             metrics.certificate(server.credentials.until)
             ends.callback(Monitored(settings.metrics, lambda: server.audit.problem, metrics).close)
-        wait_for_signal(server.credentials.renew)
+        wait_for_signal(server.tend)
 
 
 def _metrics(ready: Callable[[], bool]) -> DealerMetrics:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from secformer.mpc.meter import Cost
 from secformer.roles.audit import Auditing
 from secformer.roles.jobs import Jobs
+from secformer.roles.rotation import WHYS
 
 SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 180.0, 600.0)  # upper bounds of the histogram's bins
 
@@ -213,7 +214,9 @@ class DealerMetrics(Metrics):
         self._joins = Counter("secformer_joins", "Times that a party joined an epoch", registry=registry)
         self._failed = Counter("secformer_failed_asks", "Asks of parties that were refused, or that failed", ["kind"],
                                registry=registry)
-        self._epochs = Counter("secformer_new_epochs", "Epochs that began", registry=registry)
+        self._epochs = Counter("secformer_new_epochs", "Epochs that began, by the reason", ["why"], registry=registry)
+        for why in WHYS:
+            self._epochs.labels(why)  # an alert can only see a number rise that was there before
         self._connections = Gauge("secformer_connections", "Connections of parties whose asks are served now",
                                   registry=registry)
         self._made = Counter("secformer_connections_made", "Connections of parties that were let in", registry=registry)
@@ -230,9 +233,9 @@ class DealerMetrics(Metrics):
         """A party has joined an epoch."""
         self._joins.inc()
 
-    def new_epoch(self) -> None:
+    def new_epoch(self, why: str) -> None:
         """An epoch begins."""
-        self._epochs.inc()
+        self._epochs.labels(why).inc()
 
     def burnt(self, space: str, count: int) -> None:
         """Serials of a space are given out."""

@@ -151,6 +151,8 @@ class DealerSettings(_Checked):
     tls: Identity = field(metadata=_key(TLS, "certificate and key of this role"))
     metrics: Address | None = field(default=None, metadata=METRICS)
     deadline: float = field(default=60.0, metadata=DEADLINE)
+    epoch_days: int = field(default=0, metadata=_key(
+        "whole", "after how many days an epoch gives way to a new one, with new masks; 0: never by itself", least=0))
     max_streams: int = field(
         default=8, metadata=_key("whole", "how many requests the dealer serves at the same time; beside them it serves "
                                   "half as many asks for stores, which give way", least=1))

@@ -33,6 +33,7 @@ from secformer.roles.connections import PEER, ClientProtocol, Clients, DoorServe
 from secformer.roles.descriptors import TOLD, Room
 from secformer.roles.entries import Entries, Entry
 from secformer.roles.failures import AtLimit, HalvesDiffer, NoRoom, SessionEnded, for_client
+from secformer.roles.formats import hello
 from secformer.roles.health import COMMON, health_server
 from secformer.roles.jobs import Alone, DuplicateRequest, Expired, Jobs, QueueFull
 from secformer.roles.logs import asyncio_problem, certificates_read, refusals
@@ -112,8 +113,8 @@ class Web:
         return refusals(port, self._metrics.refused)
 
     async def _hello(self, request: Request) -> Response:
-        """Tells a client that it is let in."""
-        return JSONResponse({})
+        """Tells a client that it is let in, and which messages this party takes."""
+        return JSONResponse(hello())
 
     async def _model(self, request: Request) -> Response:
         return Response(self._description, media_type="application/json")

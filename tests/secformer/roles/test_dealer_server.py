@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +25,7 @@ from secformer.roles.dealer_server import DealerServer
 from secformer.roles.dealing import DealerClient
 from secformer.roles.epochs import Epoch, State, epoch_of
 from secformer.roles.precedence import Precedence
+from secformer.roles.rotation import ORDER
 from secformer.roles.settings import DealerSettings
 
 PATIENCE = 5.0
@@ -201,7 +203,7 @@ def test_the_dealer_knows_which_request_and_which_trace_runs_are_for(
     roles: Path, dealer: DealerServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     noted: list[Any] = []
-    monkeypatch.setattr(dealer.audit, "append", lambda event, facts: noted.append(facts))
+    monkeypatch.setattr(dealer.audit, "append", lambda event, facts: noted.append(facts | {"event": event}))
     client = party(roles, dealer)
     epoch = client.join(patience=PATIENCE)
     with caplog.at_level("INFO", "secformer"):
@@ -211,6 +213,7 @@ def test_the_dealer_knows_which_request_and_which_trace_runs_are_for(
     first, second = (record.__dict__["fields"] for record in caplog.records if record.message == "dealt")
     assert (first["request"], first["trace"]) == ("ab" * 16, "cd" * 16)
     assert second["request"] == "" and "trace" not in second
+    assert noted.pop(0) == {"event": "epoch", "model": MODEL, "epoch": epoch.name, "instead of": "", "why": "first"}
     assert [facts["request"] for facts in noted] == ["ab" * 16, ""]
 
 
@@ -300,3 +303,50 @@ def test_a_party_that_asks_for_none_gets_no_seeds_of_runs(roles: Path, dealer: D
 def test_a_second_dealer_on_the_same_state_does_not_start(roles: Path, dealer: DealerServer, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"the state folder .* is in use by process"):
         serve(roles, tmp_path / "state")
+
+
+def test_runs_that_have_begun_go_on_in_the_old_epoch(roles: Path, dealer: DealerServer, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of their corrections comes. The dealer keeps nothing of that epoch, nor of caches that they open."""
+    client, nonces, real = party(roles, dealer), (fresh_nonce(), fresh_nonce()), dealer._dealt
+    epoch, reached, goes_on = client.join(patience=PATIENCE), threading.Event(), threading.Event()
+    wanted = client.deal(epoch, LIVE, -1, PLAN, nonces=nonces, patience=PATIENCE)[1]
+    for tag, nbytes in PLAN.corrections():
+        wanted.receive(tag, nbytes)
+
+    def slow(*args: Any) -> None:
+        reached.set()
+        assert goes_on.wait(30)
+        real(*args)
+
+    monkeypatch.setattr(dealer, "_dealt", slow)
+    serial, channel = client.deal(epoch, LIVE, -1, PLAN, nonces=nonces, patience=PATIENCE, cache="")
+    assert reached.wait(30)
+    (dealer._state.folder / ORDER).touch()
+    dealer.tend()
+    goes_on.set()
+    for tag, nbytes in PLAN.corrections():
+        assert channel.receive(tag, nbytes).size == nbytes
+    channel.close()
+    assert serial == 1 and not dealer._caches.get(epoch.name) and epoch.name not in dealer._dealers
+    with pytest.raises(Desync, match=rf"epoch is \w+ at the dealer but {epoch.name} at party 1; join again"):
+        client.deal(epoch, LIVE, -1, PLAN, nonces=nonces, patience=PATIENCE)
+    new = client.join(patience=PATIENCE)
+    assert new.name != epoch.name and dealt(client, new) == 0
+    client.close()
+
+
+def test_an_order_that_cannot_be_done_is_tried_again(roles: Path, dealer: DealerServer,
+                                                     monkeypatch: pytest.MonkeyPatch,
+                                                     caplog: pytest.LogCaptureFixture) -> None:
+    client = party(roles, dealer)
+    epoch = client.join(patience=PATIENCE)
+    (dealer._state.folder / ORDER).touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(dealer._state, "fresh", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left")))
+        dealer.tend()
+    assert "epoch not replaced" in [record.message for record in caplog.records]
+    assert client.join(patience=PATIENCE) == epoch
+    dealer.tend()
+    assert client.join(patience=PATIENCE) != epoch
+    client.close()

@@ -30,6 +30,7 @@ from secformer.roles.asking import BothParties, Busy
 from secformer.roles.failures import AtLimit
 from secformer.roles.halves import fresh_id
 from secformer.roles.messages import StepRequest
+from secformer.roles.rotation import ORDER
 from secformer.roles.settings import load_client
 
 PROMPT, OTHER = "hello world", "The world"
@@ -389,3 +390,20 @@ def test_the_sessions_of_one_client_end(up: Engines) -> None:
         with pytest.raises(ProtocolError, match=r"the session has ended \(its certificate was revoked"):
             text.take([41])
         other.take([41])
+
+
+def test_a_new_epoch_ends_sessions_with_the_reason(up: Engines, twin: PlainModel) -> None:
+    """The masks of their caches are gone. A new session of the same text goes on, and other requests are not lost."""
+    with up.client() as mine:
+        text, same = mine.decoding(), twin.decoding()
+        close(text.take([40]), same.take([40]))
+        (old,) = up.dealer._caches
+        (up.roles.role_folder("dealer") / "state" / ORDER).touch()
+        up.dealer.tend()
+        assert old not in up.dealer._caches
+        with pytest.raises(ProtocolError, match=r"the session has ended \(the dealer has begun a new epoch\); begin a "
+                                                r"new one"):
+            text.take([41])
+        again, same = mine.decoding(), twin.decoding()
+        close(again.take([40, 41]), same.take([40, 41]))
+        assert set(up.dealer._caches) and old not in up.dealer._caches
