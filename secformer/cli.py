@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from secformer import __version__
 from secformer.commands import (
     auditing,
+    batch,
     cells,
     certify,
     epochs,
@@ -100,8 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"secformer {__version__}")
     commands = Commands(parser)
-    for group in (inference, tasks, generation, training, certify, serving, workers, epochs, query, gateway, cells, page,
-                  tokens,
-                  auditing):
+    for group in (inference, tasks, generation, training, certify, serving, workers, epochs, query, gateway, cells,
+                  batch, page, tokens, auditing):
         group.add(commands)
     return parser

@@ -62,6 +62,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("secformer.cells",),
     ("secformer.gateway",),
     ("secformer",),
+    ("secformer.batch",),
     ("secformer.page", "secformer.views"),
     ("secformer.commands",),
     ("secformer.cli",),

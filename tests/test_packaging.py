@@ -26,7 +26,8 @@ def test_packages_are_the_folders_on_disk() -> None:
     assert declared == list(package_dirs()), "packages and package_dir in setup.cfg list different packages"
     on_disk = {"secformer": "secformer", "secformer.commands": "secformer/commands",
                "secformer.page": "secformer/page", "secformer.roles": "secformer/roles",
-               "secformer.cells": "secformer/cells", "secformer.gateway": "secformer/gateway",
+               "secformer.cells": "secformer/cells", "secformer.batch": "secformer/batch",
+               "secformer.gateway": "secformer/gateway",
                "secformer.views": "secformer/views"}
     for top in LINKS:
         for init in sorted((ROOT / top).rglob("__init__.py")):

@@ -28,6 +28,14 @@ class Rendered:
     text: str | None = field(repr=False)
 
 
+def as_prompt(tokenizer: Tokenizer, prompt: str, *, system: str | None, continued: bool = False) -> Prompt:
+    """A text for the model to continue, or, where the model has a chat template, messages for it to answer."""
+    if continued or (system is None and tokenizer.chat_template is None):
+        return prompt
+    before = [] if system is None else [{"role": "system", "content": system}]
+    return [*before, {"role": "user", "content": prompt}]
+
+
 def render(tokenizer: Tokenizer, prompt: Prompt, new: int) -> Rendered:
     """The prompt's tokens.
 

@@ -22,7 +22,7 @@ class PartyHealth:
     """How a party does.
 
     told     what it says of itself; None if it does not tell, or was not reached
-    problem  why it answers no requests; "" if it answers, or does not tell
+    problem  why it answers no requests; "" if it answers, or does not tell. Where it told nothing, this names it
     reached  whether something has answered at its address
     """
 
@@ -55,7 +55,8 @@ class CellHealth:
     @property
     def problem(self) -> str:
         """Why a request would fail, as far as the parties tell; "" if nothing is known against it."""
-        return "; ".join(f"party {rank}: {party.problem}" for rank, party in enumerate(self.parties) if party.problem)
+        return "; ".join(party.problem if party.told is None else f"party{rank} says: {party.problem}"
+                         for rank, party in enumerate(self.parties) if party.problem)
 
 
 class Probe:
@@ -103,7 +104,7 @@ class _Question:
 
     def __init__(self, rank: int, address: tuple[str, int], context: Context, seconds: float, model: str):
         self._party = PartyConnection(rank, address, context, seconds, grace=0.0)
-        self._seconds, self._model = seconds, model
+        self._role, self._seconds, self._model = f"party{rank}", seconds, model
         self._found: PartyHealth | None = None
         self._thread = threading.Thread(target=self._ask, name=f"status of party {rank}", daemon=True)
         self._thread.start()
@@ -121,13 +122,13 @@ class _Question:
 
     def _problem(self, told: Told | None) -> str:
         if told is not None and self._model and told.model != self._model:
-            return (f"holds model {told.model[:16]}, but this client knows {self._model[:16]}; use the clients' folder "
-                    f"of the same provisioning")
+            return (f"it holds model {told.model[:16]}, but this client knows {self._model[:16]}; use the clients' "
+                    f"folder of the same provisioning")
         return told.problem if told is not None else ""
 
     def answer(self, end: float) -> PartyHealth:
         self._thread.join(max(0.0, end - time.monotonic()))
         if (found := self._found) is None:
             self._party.hang_up()
-            return PartyHealth(problem=f"no answer within {self._seconds:g} s", reached=False)
+            return PartyHealth(problem=f"{self._role} did not answer within {self._seconds:g} s", reached=False)
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from secformer.commands import files
 
@@ -20,6 +21,8 @@ BACKEND = "array library: auto (default), numpy or cupy"
 OWNED = {"recipe": "auto", "untrained_recipe": False, "profile": None, "backend": "auto", "embedding": "private",
          "frac": 16, "public_prefix": "auto"}
 API_KEY = "SECFORMER_API_KEY"  # the environment's variable with the gateway's own key
+SAMPLING = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "stop", "seed")
+LENGTH = 128  # tokens of an answer at most; what is written to a terminal may be long, and Ctrl-C ends it
 SETTINGS = ".toml"  # ends the names of settings files
 
 
@@ -125,6 +128,28 @@ def embedding(p: argparse.ArgumentParser) -> None:
     p.add_argument("--embedding", choices=("private", "client"), default="private",
                    help="private: token ids are secret and looked up securely (default); client: the client holds the "
                         "embedding tables")
+
+
+def sampling(p: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """How a model that generates text chooses tokens."""
+    group = p.add_argument_group("tokens", "how tokens are chosen, as in `generate` of transformers; greedily, unless "
+                                           "--temperature, --top-k or --top-p is given")
+    group.add_argument("--max-new-tokens", type=int, metavar="N", help=f"the most tokens to generate ({LENGTH})")
+    group.add_argument("--temperature", type=float, metavar="T", help="what logits are divided by; 0: greedy")
+    group.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest tokens (50); 0: from all")
+    group.add_argument("--top-p", type=float, metavar="P",
+                       help="sample from the fewest likeliest tokens whose probabilities sum up to P")
+    group.add_argument("--repetition-penalty", type=float, metavar="R",
+                       help="above 1, tokens that came before become less likely")
+    group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be given repeatedly")
+    group.add_argument("--seed", type=int, metavar="N", help="equal seeds make equal choices")
+    return group
+
+
+def sampled(args: argparse.Namespace) -> Any:
+    """The options of tokens that were given, by the names of `Sampling`, and the most tokens."""
+    return {"max_new_tokens": LENGTH} | {name: value for name in SAMPLING
+                                         if (value := getattr(args, name)) is not None}
 
 
 def guard(p: argparse.ArgumentParser, *, off: bool = True, marked: bool = True) -> None:

@@ -14,7 +14,6 @@ from secformer.commands import arguments
 from secformer.commands.compiling import Compiling
 from secformer.models.data.tokenizer import Tokenizer
 from secformer.models.families.folder import ModelFolder
-from secformer.models.generation.prompts import Prompt
 from secformer.models.run.decoding import decoder_of
 from secformer.models.run.generate import Generates
 from secformer.models.run.progress import shown
@@ -55,11 +54,3 @@ def _generates(model: object) -> Generates:
     if not isinstance(model, Generates):
         raise ModelError("this served model generates no text; give the folder of a causal language model")
     return model
-
-
-def as_prompt(tokenizer: Tokenizer, prompt: str, *, system: str | None, continued: bool = False) -> Prompt:
-    """A text for the model to continue, or, where the model has a chat template, messages for it to answer."""
-    if continued or (system is None and tokenizer.chat_template is None):
-        return prompt
-    before = [] if system is None else [{"role": "system", "content": system}]
-    return [*before, {"role": "user", "content": prompt}]

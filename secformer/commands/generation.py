@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 EXIT, NEW = "/exit", "/new"  # what a user of `chat` writes to end it, and to begin a new conversation
 HELP = f"{EXIT} or Ctrl-D ends, {NEW} begins a new conversation, Ctrl-C stops an answer"
 PROBE = "a"  # a question that fits every conversation
-SAMPLING = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "stop", "seed")
 DRAFTS: Mapping[str, Literal["auto"] | None] = {"auto": "auto", "off": None}  # what --draft takes beside folders
-LENGTH = 128  # tokens of an answer at most; what is written to a terminal may be long, and Ctrl-C ends it
 
 
 def generate(args: argparse.Namespace) -> None:
@@ -32,7 +30,8 @@ def generate(args: argparse.Namespace) -> None:
     if args.continued and args.system is not None:
         args.usage("--system is for a conversation; leave it out, or leave --continue out")
     served, draft = _checked(args), _draft(args)
-    from secformer.commands.generating import as_prompt, generating
+    from secformer.commands.generating import generating
+    from secformer.models.generation.prompts import as_prompt
     from secformer.views import generation
 
     def given(tokenizer: Tokenizer) -> Prompt:
@@ -40,7 +39,7 @@ def generate(args: argparse.Namespace) -> None:
 
     with generating(args, served=served, check=lambda own: _fits(args, own, given(own), draft)) as (model, compiling):
         with model.generate(given(model.tokenizer), stream=True, draft=draft, progress=args.progress,
-                            **_sampling(args)) as running:
+                            **arguments.sampled(args)) as running:
             if args.json:
                 running.run()
             else:
@@ -55,7 +54,8 @@ def generate(args: argparse.Namespace) -> None:
 
 def chat(args: argparse.Namespace) -> None:
     served, draft = _checked(args), _draft(args)
-    from secformer.commands.generating import as_prompt, generating
+    from secformer.commands.generating import generating
+    from secformer.models.generation.prompts import as_prompt
     from secformer.models.run.conversation import Conversation
     from secformer.mpc.errors import InputError
     from secformer.views import generation
@@ -75,7 +75,8 @@ def chat(args: argparse.Namespace) -> None:
                 talk = Conversation(model, system=args.system)
             elif line.strip():
                 try:
-                    with talk.ask(line, stream=True, draft=draft, progress=args.progress, **_sampling(args)) as running:
+                    with talk.ask(line, stream=True, draft=draft, progress=args.progress,
+                                  **arguments.sampled(args)) as running:
                         _stream(running)
                 except KeyboardInterrupt:
                     _told(["stopped"])
@@ -160,13 +161,8 @@ def _fits(args: argparse.Namespace, tokenizer: Tokenizer, prompt: Prompt, draft:
     from secformer.models.run.drafters import drafter_of
     from secformer.models.run.generate import sampling_of
 
-    render(tokenizer, prompt, sampling_of(_sampling(args)).max_new_tokens)
+    render(tokenizer, prompt, sampling_of(arguments.sampled(args)).max_new_tokens)
     drafter_of(draft, tokenizer)
-
-
-def _sampling(args: argparse.Namespace) -> Any:
-    """The options that were given, by the names of `Sampling`."""
-    return {name: value for name in SAMPLING if (value := getattr(args, name)) is not None}
 
 
 def _draft(args: argparse.Namespace) -> Draft:
@@ -238,18 +234,7 @@ def add(commands: Commands) -> None:
 
 
 def _tokens(p: argparse.ArgumentParser) -> None:
-    group = p.add_argument_group("tokens", "how tokens are chosen, as in `generate` of transformers; greedily, unless "
-                                           "--temperature, --top-k or --top-p is given")
-    group.add_argument("--max-new-tokens", type=int, default=LENGTH, metavar="N",
-                       help=f"the most tokens to generate ({LENGTH})")
-    group.add_argument("--temperature", type=float, metavar="T", help="what logits are divided by; 0: greedy")
-    group.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest tokens (50); 0: from all")
-    group.add_argument("--top-p", type=float, metavar="P",
-                       help="sample from the fewest likeliest tokens whose probabilities sum up to P")
-    group.add_argument("--repetition-penalty", type=float, metavar="R",
-                       help="above 1, tokens that came before become less likely")
-    group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be given repeatedly")
-    group.add_argument("--seed", type=int, metavar="N", help="equal seeds make equal choices")
+    group = arguments.sampling(p)
     group.add_argument("--draft", default="auto", metavar="D",
                        help="where decoding is greedy, tokens are guessed, and several are verified in one step. auto: "
                             "guessed from the text so far (default); the folder of a small model with the same "

@@ -10,7 +10,7 @@ from secformer.commands import arguments
 from secformer.commands.common import Commands, inputs, show, texts_of
 
 if TYPE_CHECKING:
-    from secformer.commands.asked import Asked
+    from secformer.models.run.asked import Asked
     from secformer.models.run.output import SecureOutput
 
 ALL = "all"  # stands for a number of results without a limit

@@ -22,7 +22,7 @@ from secformer.cli import main
 
 COMMANDS = ("demo", "infer", "check", "compare", "profile", "papers", "embed", "rerank", "classify", "entities",
             "fill-mask", "answer", "generate", "chat", "score", "finetune", "distill", "evaluate", "init",
-            "certify", "provision", "dealer", "party", "deal", "up", "query", "gateway")
+            "certify", "provision", "dealer", "party", "deal", "up", "query", "gateway", "batch")
 WRONG: tuple[list[str], ...] = (
     [], ["nothing"], ["infer"], ["infer", "folder"], ["profile", "folder"],
     ["infer", "folder", "a text", "--pairs", "file"], ["demo", "--recpie", "x"],

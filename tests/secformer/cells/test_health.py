@@ -13,6 +13,7 @@ import pytest
 from secformer.cells.health import CellHealth, PartyHealth, Probe, look
 from secformer.mpc.errors import SettingsError
 from secformer.mpc.net.tcp import free_ports
+from secformer.roles.asking import PartyConnection
 from secformer.roles.certificates import init
 from secformer.roles.settings import ClientSettings, load_client
 from secformer.roles.telling import Told
@@ -40,14 +41,14 @@ def test_nobody_is_there(client: ClientSettings) -> None:
     assert not found.ready and not found.reached
     for rank, party in enumerate(found.parties):
         assert not party.reached and party.told is None and "does not answer or hung up" in party.problem
-        assert f"party {rank}: party{rank} at 127.0.0.1:" in found.problem
+        assert f"party{rank} at 127.0.0.1:" in found.problem
 
 
 def test_silence_ends_at_the_deadline_for_all_cells_together(client: ClientSettings, silent: tuple[str, int]) -> None:
     probes = [Probe(replace(client, party0=silent, party1=silent), seconds=0.3) for _ in range(5)]
     for found in look(probes):
         assert not found.reached and not found.ready
-        assert all("within 0.3 s" in party.problem for party in found.parties)
+        assert found.problem == "party0 did not answer within 0.3 s; party1 did not answer within 0.3 s"
 
 
 def test_one_party_that_is_silent_hides_nothing_of_the_other(client: ClientSettings, silent: tuple[str, int]) -> None:
@@ -62,10 +63,19 @@ def test_certificates_that_cannot_be_used(client: ClientSettings, tmp_path: Path
 
 def test_what_makes_a_cell_ready() -> None:
     ready, untold = PartyHealth(TOLD), PartyHealth()
-    starting, gone = PartyHealth(TOLD, "starting"), PartyHealth(problem="no", reached=False)
+    starting, gone = PartyHealth(TOLD, "starting"), PartyHealth(problem="party1 is gone", reached=False)
     assert CellHealth((ready, ready)).ready and CellHealth((ready, ready)).problem == ""
     for pair in ((ready, untold), (untold, ready), (ready, starting), (gone, ready)):
         assert not CellHealth(pair).ready
     assert CellHealth((untold, ready)).problem == "", "a party that does not tell may be asked"
-    assert CellHealth((starting, gone)).problem == "party 0: starting; party 1: no"
+    assert CellHealth((starting, gone)).problem == "party0 says: starting; party1 is gone"
     assert CellHealth((starting, untold)).reached and not CellHealth((ready, gone)).reached
+
+
+def test_another_model_than_the_client_knows(client: ClientSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answers would be refused, so no request should be sent there."""
+    monkeypatch.setattr(PartyConnection, "status", lambda party: TOLD)
+    assert Probe(client, model=TOLD.model)().ready and Probe(client)().ready
+    found = Probe(client, model="cd" * 32)()
+    assert not found.ready and found.reached
+    assert found.problem.count(f"it holds model {'ab' * 8}, but this client knows {'cd' * 8}") == 2

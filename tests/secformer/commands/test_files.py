@@ -34,6 +34,7 @@ READ = [  # an option whose file is read, in a command that is otherwise right; 
     *((name, MODEL, "text", "text", "--profile", "{}")
       for name in ("embed", "rerank", "classify", "entities", "fill-mask", "answer")),
     ("page", "new", "--settings", "{}"),
+    ("batch", __file__, "o.csv", "--task", "embed", "--cells", "{}"),
     ("generate", MODEL, "text", "--profile", "{}"), ("chat", MODEL, "--profile", "{}"),
     ("score", MODEL, "text", "--profile", "{}"),
     ("cells", "status", "--cells", "{}"),
