@@ -17,6 +17,7 @@ import numpy as np
 
 from fuzz.target import CORPUS, scratch
 from fuzz.targets import bodies, browsers, channels, state
+from secformer.cells.drained import HEADER
 from secformer.models.data.batch import Batch, Row, blind_batch
 from secformer.models.data.saved_tokenizer import FACTS
 from secformer.models.families.folder import ModelFolder
@@ -40,6 +41,7 @@ from secformer.roles.epochs import Epoch, as_note
 from secformer.roles.link import Offer, Reply, Taken
 from secformer.roles.messages import Answer, Half, StepRequest, pack_answer, pack_half
 from secformer.roles.signing import Signer
+from secformer.roles.telling import Told
 from secformer.roles.tokens import MOST_REQUESTS, make
 from secformer.version import __version__
 
@@ -102,8 +104,10 @@ def messages() -> None:
     reply = b"HTTP/1.1 %s\r\nContent-Type: application/%s\r\nContent-Length: %d\r\n\r\n%s"
     problem = json.dumps({"error": {"kind": "queue full", "message": "wait", "request": HEX}}).encode()
     digest = json.dumps({"digest": "cd" * 32}).encode()
+    status = json.dumps(Told(__version__, FORMAT, "cd" * 32, "01234567", "", 3, 2, 40).facts()).encode()
     put("parties-answers", *(reply % (status, kind, len(body), body) for status, kind, body in (
-        (b"200 OK", b"octet-stream", answer), (b"200 OK", b"json", digest), (b"503 No", b"json", problem))))
+        (b"200 OK", b"octet-stream", answer), (b"200 OK", b"json", digest), (b"503 No", b"json", problem),
+        (b"200 OK", b"json", status))))
 
 
 def requests() -> None:
@@ -173,7 +177,8 @@ def _ports(public: PublicModel) -> None:
     put("clients-port", *(request % (b"POST", b"/v1/infer", len(half), half) for half in halves),
         *(request % (b"GET", path, 0, b"") for path in (b"/v1/model", b"/v1/hello")),
         request % (b"DELETE", b"/v1/sessions/" + HEX.encode(), 0, b""),
-        b"POST /v1/infer HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+        b"POST /v1/infer HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        request % (b"GET", b"/v1/status", 0, b""))
     put("health-port", *(request % (b"GET", path, 0, b"") for path in (b"/healthz", b"/readyz", b"/metrics")))
 
 
@@ -182,6 +187,8 @@ def of_roles(folder: Path) -> None:
     for role, target in (("party0", "party"), ("dealer", "dealer"), ("client", "client")):
         put(f"{target}-settings", _without_comments((folder / role / f"{role}.toml").read_text("utf-8").splitlines()),
             *([(folder / role / f"{role}.toml").read_bytes()] if role == "dealer" else []))
+    put("cells", b'[[cell]]\nname = "a"\nsettings = "a.toml"\n[[cell]]\nname = "b"\nsettings = "b.toml"\n')
+    put("drained", HEADER.encode() + b"a\n")
     budgets = b"requests_per_day = 5\n[budgets.clients.alice]\ntexts_per_day = 7\n"
     pages = b'[browsers]\naddress = "127.0.0.1:8444"\norigins = ["https://page.example", "http://localhost:8000"]\n'
     put("party-settings", *((CORPUS / "party-settings" / "valid-0").read_bytes() + more for more in (

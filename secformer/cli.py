@@ -18,6 +18,7 @@ from secformer import __version__
 from secformer.commands import (
     auditing,
     batch,
+    cells,
     certify,
     gateway,
     generation,
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"secformer {__version__}")
     commands = Commands(parser)
-    for group in (inference, tasks, generation, training, certify, serving, query, gateway, batch, page, tokens,
+    for group in (inference, tasks, generation, training, certify, serving, query, gateway, cells, batch, page, tokens,
                   auditing):
         group.add(commands)
     return parser

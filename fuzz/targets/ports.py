@@ -46,7 +46,7 @@ _BODY = tensors()
 _HEAD = lines("Content-Length:", "Transfer-Encoding: chunked", "Expect: 100-continue", "Connection: close", "GET",
               "PUT", "Upgrade: websocket", "HTTP/1.0", "HTTP/2.0", "/v1/model", "/v1/infer", "/v1/sessions/x",
               "/metrics", "/readyz", "Content-Encoding: gzip", "Host:", "Content-Length: 99999999999999999999",
-              "Content-Length: +5", "\r", "/v1/hello",
+              "Content-Length: +5", "\r", "/v1/hello", "/v1/status",
               "X-Request-Id: " + "ab" * 16)
 
 
@@ -213,7 +213,7 @@ def parties_answers(folder: Path) -> Iterator[Read]:
 
     def read(data: bytes) -> None:
         refusals: list[SecformerError] = []
-        for ask in (lambda party: party.model(), lambda party: party.infer(half)):
+        for ask in (lambda party: party.model(), lambda party: party.infer(half), lambda party: party.status()):
             reached = Reached(0, ("127.0.0.1", 1), None, 1.0)  # type: ignore[arg-type]
             reached.answering(data)
             try:
@@ -222,7 +222,7 @@ def parties_answers(folder: Path) -> Iterator[Read]:
                 refusals.append(error)
             finally:
                 reached.close()
-        if len(refusals) == 2:
+        if len(refusals) == 3:
             raise refusals[0]
 
     yield read
@@ -247,5 +247,6 @@ TARGETS = (
            clients_port, http, below=("h11", "uvicorn")),
     Target("health-port", ("secformer/roles/web.py", "secformer/roles/monitoring.py"), health_port, http,
            1 << 12, ("h11", "uvicorn")),
-    Target("parties-answers", ("secformer/roles/asking.py", "secformer/roles/messages.py"), parties_answers, http),
+    Target("parties-answers", ("secformer/roles/asking.py", "secformer/roles/messages.py",
+                               "secformer/roles/telling.py"), parties_answers, http),
 )

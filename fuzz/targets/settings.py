@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives import serialization
 
 from fuzz.mutators import json_text, lines
 from fuzz.target import Read, Target, require
+from secformer.cells.drained import drained, drained_file
+from secformer.cells.listing import load_cells
 from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.tls import Identity, client_context, server_context
 from secformer.roles.budgets import Budget, Budgets
@@ -37,6 +39,8 @@ WORDS = (*KEYS, "revoked =", "[budgets]", "[budgets.clients.alice]", "budgets = 
          '"https://page.example"', '"http://localhost:8000"', '"*"', "[tls]", "[[tls]]", "{}", "inf", "nan", "0x10",
          "1_000", "1979-05-27", '"[::1]:1"', '"a:99999"', '"":',
          '"""', "'''", '"\\u0000"', "true", "[" * 500, "a." * 500, "{a=" * 400)
+
+CELLS = ("[[cell]]", "[cell]", "cell = []", 'name = "c"', 'settings = "a.toml"', 'settings = "b.toml"', *WORDS[-18:])
 
 
 def settings(load: Callable[[Path], Any]) -> Callable[[Path], Any]:
@@ -76,6 +80,37 @@ def _odd(value: Any) -> bool:
     if isinstance(value, Browsers):
         return any(map(_odd, vars(value).values()))
     return any(map(_odd, value)) if isinstance(value, tuple | list) else not str(value).isprintable()
+
+
+@contextmanager
+def cells(folder: Path) -> Iterator[Read]:
+    """A list of cells, beside the settings files of two: what it reads, written again, it reads as the same."""
+    file, tls = folder / "cells.toml", {"authority": "a.pem", "certificate": "c.pem", "key": "c.key"}
+    for name, port in (("a", 1), ("b", 3)):
+        given = {"party0": ("localhost", port), "party1": ("localhost", port + 1), "model": "model"}
+        (folder / f"{name}.toml").write_text(template(ClientSettings, given, tls), "utf-8")
+
+    def read(data: bytes) -> None:
+        file.write_bytes(data)
+        found = load_cells(file)
+        file.write_text("".join(f"[[cell]]\nname = '{cell.name}'\nsettings = '{cell.settings}'\n" for cell in found))
+        require(load_cells(file) == found, "a list has one meaning")
+
+    yield read
+
+
+@contextmanager
+def drained_cells(folder: Path) -> Iterator[Read]:
+    """The file that says which cells are drained."""
+    file = folder / "cells.toml"
+
+    def read(data: bytes) -> None:
+        drained_file(file).write_bytes(data)
+        found = drained(file)
+        drained_file(file).write_text("".join(f"{name}\n" for name in found))
+        require(drained(file) == found, "the file has one meaning")
+
+    yield read
 
 
 def patched(valid: bytes, data: bytes) -> bytes:
@@ -164,6 +199,8 @@ TARGETS = (
     Target("party-settings", READS, settings(load_party), lines(*WORDS), below=("tomllib",)),
     Target("dealer-settings", READS[:1], settings(load_dealer), lines(*WORDS), below=("tomllib",)),
     Target("client-settings", READS[:1], settings(load_client), lines(*WORDS), below=("tomllib",)),
+    Target("cells", ("secformer/cells/listing.py", *READS[:1]), cells, lines(*CELLS), below=("tomllib",)),
+    Target("drained", ("secformer/cells/drained.py",), drained_cells, lines("a", "b-1", "# c", "-", "\\x00")),
     Target("identity", ("mpc/net/tls.py",), identities, longest=256),
     Target("authority", ("secformer/roles/certificates.py",), authorities, longest=256),
     Target("revoked", ("mpc/net/credentials.py",), revocations, longest=256),

@@ -169,6 +169,15 @@ def check_settings(args: argparse.Namespace) -> None:
     files.readable(args.settings, "--settings", "`secformer init` writes one for each role")
 
 
+def cells(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--cells", required=True, metavar="FILE", help="the list of cells (TOML)")
+
+
+def check_cells(file: str) -> None:
+    """Raises InputError where a list of cells cannot be read."""
+    files.readable(file, "--cells", "give a TOML file with a table [[cell]] for each cell")
+
+
 def api_key_of(file: str | None) -> str | None:
     """The key that callers of the gateway must show: a file's, else the environment's, if there is one. Raises
     InputError."""

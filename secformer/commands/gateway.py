@@ -15,14 +15,19 @@ PEM = "give a PEM file"
 
 def gateway(args: argparse.Namespace) -> None:
     need_servers("the gateway")
-    named = [_named(given) for given in args.settings]
+    if not args.settings and not args.cells:
+        args.usage("give --settings FILE or --cells FILE")
+    named, lists = ([_named(given) for given in each] for each in (args.settings, args.cells))
     for _, file in named:
         files.readable(file, "--settings", "`secformer init` writes one for each role")
+    for _, file in lists:
+        arguments.check_cells(file)
     for option, file in (("--certificate", args.certificate), ("--key", args.key)):
         files.readable(file, option, PEM)
     api_key = arguments.api_key_of(args.api_key_file)
     from rich.console import Console
 
+    from secformer.cells.listing import load_cells
     from secformer.gateway.desk import desks_of
     from secformer.gateway.server import GatewayServer, Port
     from secformer.mpc.net.tcp import split_address
@@ -33,7 +38,7 @@ def gateway(args: argparse.Namespace) -> None:
     port = Port(split_address(args.listen), certificate=args.certificate, key=args.key, api_key=api_key)
     log_to_stderr("gateway", args.log_level)
     raise_limit()
-    with GatewayServer(port, desks_of(named)) as server:
+    with GatewayServer(port, desks_of(named, [(name, load_cells(file)) for name, file in lists])) as server:
         Console(stderr=True).print(f"{server.about} Ctrl-C ends it.", soft_wrap=True, highlight=False)
         wait_for_signal(server.require_running)
 
@@ -52,6 +57,7 @@ and shares the texts here, so no text leaves this machine but to the caller. It 
 examples:
   secformer gateway --settings client.toml
   secformer gateway --settings embedder=a/client.toml --settings embedder=b/client.toml --settings chat=c/client.toml
+  secformer gateway --cells cells.toml                      several cells of one model; see `secformer cells`
   secformer gateway --settings client.toml --api-key-file key.txt
   secformer gateway --settings client.toml --listen 10.0.0.9:443 --certificate cert.pem --key key.pem \\
                     --api-key-file key.txt
@@ -61,9 +67,11 @@ examples:
 def add(commands: Commands) -> None:
     """Adds this command to the command line."""
     p = commands.add("gateway", gateway, "serve the API that applications already use", _GATEWAY, json=False)
-    p.add_argument("--settings", required=True, action="append", metavar="[NAME=]FILE",
+    p.add_argument("--settings", action="append", default=[], metavar="[NAME=]FILE",
                    help="a client's settings file, and what callers name its model (default: its class); give this "
                         "option again for other models, and for other parties that serve the same one, under one name")
+    p.add_argument("--cells", action="append", default=[], metavar="[NAME=]FILE",
+                   help="a list of cells that serve one model, and what callers name it; `secformer cells` drains them")
     p.add_argument("--listen", default=LISTEN, metavar="HOST:PORT",
                    help=f"address to listen on (default {LISTEN}). Beyond this machine, a certificate, its key and an "
                         f"API key are needed")

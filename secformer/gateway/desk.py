@@ -2,7 +2,8 @@
 
 While a cell is busy, what comes in waits; when it is free, it takes as much of that as goes into one call. A request
 that fails together with others is asked again alone, so that it fails alone. A cell whose parties fail hands its
-requests to another cell; they fail only when every cell has.
+requests to another cell; they fail only when every cell has. A cell that has failed, and one that is drained, leaves
+requests to the others.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from secformer.gateway.cells import WRITERS, Cell, cell_of, require_alike
-from secformer.gateway.refusals import Closing, Gone
+from secformer.cells.alike import require_alike
+from secformer.cells.listing import CellList
+from secformer.gateway.cells import WRITERS, Cell, cell_of, cells_of
+from secformer.gateway.refusals import AllDrained, Closing, Gone
 from secformer.models.data.tokenizer import Reading
 from secformer.models.run.output import SecureOutput
 from secformer.mpc.errors import InputError, ProtocolError, RangeError
@@ -59,7 +62,8 @@ class Desk:
 
     def __init__(self, name: str, cells: Sequence[Cell]):
         """Raises ModelError for cells that hold different models."""
-        require_alike(name, list(cells))
+        require_alike([(cell.name, cell.traits) for cell in cells],
+                      f"Both are named {name!r}; name them differently: --settings NAME=FILE, --cells NAME=FILE")
         self.name, self.cells, self.made = name, tuple(cells), int(time.time())
         self.architecture, self.tokenizer = cells[0].model.architecture, cells[0].model.tokenizer
         self.reading = threading.Lock()
@@ -80,10 +84,11 @@ class Desk:
     # ---- whole answers -------------------------------------------------------------------------------------------
 
     def submit(self, read: Reading) -> Job:
-        """Queues texts. Raises Closing."""
+        """Queues texts. Raises Closing, AllDrained."""
         job = Job(read)
         with self._changed:
             self._require_open()
+            self._require_undrained()
             self._waiting.append(job)
             self._changed.notify_all()
         return job
@@ -101,6 +106,7 @@ class Desk:
                     if taken := self._taken(cell):
                         return taken
                 else:
+                    self._give_up()
                     self._changed.wait(LOOK if self._waiting else None)
             return []
 
@@ -111,9 +117,16 @@ class Desk:
         return sum(job.tokens for job in self._fitting(cell))
 
     def _may(self, cell: Cell, tried: Collection[Cell]) -> bool:
-        """Whether a cell may try: one that has failed just now leaves requests to others that can serve them."""
-        return cell not in tried and not (cell.rest and any(
-            not other.rest for other in self.cells if other is not cell and other not in tried))
+        """Whether a cell may try: one that is away leaves requests to others that can serve them."""
+        return cell not in tried and not cell.drained() and not (cell.watch.away and any(
+            not other.watch.away and not other.drained() for other in self.cells if other not in tried))
+
+    def _give_up(self) -> None:
+        """Ends requests that wait for drained cells only. Holds the lock."""
+        for job in [job for job in self._waiting if not self.untried(job.tried)]:
+            self._waiting.remove(job)
+            if job.begin():
+                job.answer.set_exception(AllDrained(self.name))
 
     def _taken(self, cell: Cell) -> list[Job]:
         taken: list[Job] = []
@@ -166,13 +179,15 @@ class Desk:
     def place(self, tried: Collection[Cell], left: threading.Event) -> Iterator[Cell]:
         """A cell that has not tried, for one text: the one that generates fewest. Waits while all generate `WRITERS`.
 
-        Raises Closing, and Gone when nobody waits for the text any more.
+        Raises Closing; AllDrained; and Gone when nobody waits for the text any more.
         """
         with self._changed:
             while not (free := [cell for cell in self.cells if self._may(cell, tried) and cell.writing < WRITERS]):
                 self._require_open()
                 if left.is_set():
                     raise Gone
+                if not self.untried(tried):
+                    raise AllDrained(self.name)
                 self._changed.wait(LOOK)
             self._require_open()
             cell = min(free, key=lambda each: each.writing)
@@ -187,23 +202,26 @@ class Desk:
     # ---- how cells do --------------------------------------------------------------------------------------------
 
     def untried(self, tried: Collection[Cell]) -> bool:
-        """Whether there is a cell that has not tried."""
-        return any(cell not in tried for cell in self.cells)
+        """Whether there is a cell that has not tried, and is not drained."""
+        return any(cell not in tried and not cell.drained() for cell in self.cells)
 
     def failed(self, cell: Cell, error: ProtocolError) -> None:
         with self._changed:
             if not self._closing:
-                cell.failed(error)
+                cell.watch.failed(error)
 
     def served(self, cell: Cell) -> None:
-        with self._changed:
-            cell.served()
+        cell.watch.served()
 
     # ---- the end -------------------------------------------------------------------------------------------------
 
     @property
     def closing(self) -> bool:
         return self._closing
+
+    def _require_undrained(self) -> None:
+        if not self.untried(()):
+            raise AllDrained(self.name)
 
     def _require_open(self) -> None:
         if self._closing:
@@ -223,26 +241,28 @@ class Desk:
         """Ends what runs, and hangs up. Closing twice is allowed."""
         self.drain()
         for cell in self.cells:
-            cell.model.close()
+            cell.close()
         for thread in self._threads:
             thread.join()
 
 
-def desks_of(named: Sequence[Named]) -> list[Desk]:
-    """A desk for each name, with a cell for each of its files; without a name, a model is called as its class is.
-    Nothing is sent. Raises SettingsError, ModelError."""
+def desks_of(named: Sequence[Named], lists: Sequence[tuple[str, CellList]] = ()) -> list[Desk]:
+    """A desk for each name, with a cell for each of its files, and all cells of its lists; without a name, a model is
+    called as its class is. Nothing is sent. Raises SettingsError, ModelError."""
     cells: list[tuple[str, Cell]] = []
     desks: list[Desk] = []
     try:
         for name, file in named:
             cell = cell_of(file)
             cells.append((name or cell.model.architecture.spec.architecture, cell))
+        for name, listed in lists:
+            cells += [(name or cell.model.architecture.spec.architecture, cell) for cell in cells_of(listed)]
         for name in dict.fromkeys(name for name, _ in cells):
             desks.append(Desk(name, [cell for own, cell in cells if own == name]))
     except BaseException:
         for desk in desks:
             desk.close()
         for _, cell in cells:
-            cell.model.close()
+            cell.close()
         raise
     return desks

@@ -19,6 +19,7 @@ from secformer.mpc.errors import (
 from secformer.roles.asking import Busy
 
 RETRY_AFTER = 2.0  # seconds after which a caller may ask again where nobody knows better
+DRAINED_AFTER = 30.0  # the same where the operator wants no requests: maintenance takes a while
 TYPES = {401: "authentication_error", 429: "rate_limit_error"}  # by status; others: who is at fault
 
 
@@ -59,6 +60,14 @@ class Closing(ProtocolError):
     """The gateway ends, and begins nothing more."""
 
 
+class AllDrained(ProtocolError):
+    """Every cell that could answer is drained."""
+
+    def __init__(self, model: str):
+        super().__init__(f"every cell of the model {model!r} that could answer is drained; `secformer cells resume` "
+                         f"gives a cell work again")
+
+
 def refusal_of(error: BaseException) -> Refusal:
     """What a caller is told of an error. Who the parties are, and what went wrong between them, is for the log."""
     told = str(error)
@@ -77,6 +86,9 @@ def refusal_of(error: BaseException) -> Refusal:
     if isinstance(error, Closing):
         return Refusal(503, "shutting_down", "this gateway is shutting down; send the request again later",
                        after=RETRY_AFTER)
+    if isinstance(error, AllDrained):
+        return Refusal(503, "drained", "this model is not served now: its operator has drained it, for example for "
+                                       "maintenance; try again after the time in Retry-After", after=DRAINED_AFTER)
     if isinstance(error, Busy) and error.after is not None:
         return Refusal(429, "party_limit", "this gateway's own limit at the parties is reached, such as the budget of "
                                            "its certificate; try again after the time in Retry-After",

@@ -15,6 +15,7 @@ from secformer.mpc.net.tls import HUNG_UP, RETRY, CertificateRefused, Context, h
 from secformer.mpc.strict_json import read_own
 from secformer.roles.messages import Answer, Exchanged, Half, body_digest, pack_half, unpack_answer
 from secformer.roles.receipts import HEADER as RECEIPT
+from secformer.roles.telling import NOT_TOLD, STATUS, Told
 from secformer.roles.traces import HEADER as TRACE
 from secformer.roles.traces import header_of
 
@@ -50,6 +51,10 @@ class _SentBefore(ProtocolError):
     """A party knows the id of the request."""
 
 
+class _Untold(ProtocolError):
+    """A party does not tell how it does."""
+
+
 class Left(ProtocolError):
     """This client hung up because the other party failed."""
 
@@ -76,9 +81,10 @@ def _body(response: HTTPResponse, most: int) -> bytes:
 class PartyConnection:
     """One party, as a client reaches it. The connection is kept between requests; a lost one is replaced."""
 
-    def __init__(self, rank: int, address: tuple[str, int], context: Context, deadline: float):
+    def __init__(self, rank: int, address: tuple[str, int], context: Context, deadline: float, grace: float = GRACE):
+        """`deadline` seconds for an answer, and `grace` for a party to report that they have passed."""
         self._role, self._address, self._context = f"party{rank}", address, context
-        self._deadline = deadline
+        self._deadline, self._grace = deadline, grace
         self._connection: HTTPConnection | None = None
         self._left = False
 
@@ -90,6 +96,18 @@ class PartyConnection:
         except (ValueError, KeyError, TypeError) as error:
             raise ProtocolError(f"{self._role} sent a description of its model that cannot be read ({error}); does it "
                                 f"run the same version?") from error
+
+    def status(self) -> Told | None:
+        """How the party does; None where it does not tell, or is of a version that could not. Raises as `infer`."""
+        try:
+            _, body = self._exchange("GET", STATUS, Sent())
+        except _Untold:
+            return None
+        try:
+            return Told.read(read_own(body))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ProtocolError(f"{self._role} sent a status that cannot be read ({type(error).__name__}: {error}); "
+                                f"does it run another version?") from error
 
     def infer(self, half: Half) -> Answer:
         """The party's half of the answer. Raises ProtocolError, PeerLost, InputError."""
@@ -175,7 +193,7 @@ class PartyConnection:
                                     f"check the address and the certificates") from error
             if isinstance(error, TimeoutError):
                 raise _Silent(f"{self._role} at {self._shown} did not answer within "
-                              f"{self._deadline + GRACE:g} s") from error
+                              f"{self._deadline + self._grace:g} s") from error
             raise PeerLost(f"{self._role} at {self._shown} does not answer or hung up ({error}); check that it is "
                            f"running and, in its log, that it accepts this client's certificate") from error
         if response.status != 200:
@@ -204,7 +222,7 @@ class PartyConnection:
             pause = min(2 * pause, RETRY[1])
 
     def _knock(self) -> HTTPConnection:
-        connection = self._connection = HTTPConnection(*self._address, timeout=self._deadline + GRACE)
+        connection = self._connection = HTTPConnection(*self._address, timeout=self._deadline + self._grace)
         connection.connect()
         context = self._context.successor()
         secured = context.wrap_socket(connection.sock, server_hostname=host_name(self._role))
@@ -231,6 +249,8 @@ class PartyConnection:
             return Busy(text, float(after) if after.isascii() and after.isdigit() else None)
         if status == 409 and kind == DUPLICATE:
             return _SentBefore(text)
+        if status == 404 or (status == 403 and kind == NOT_TOLD):
+            return _Untold(text)
         return InputError(text) if status in (400, 413) else Busy(text) if status == 503 else ProtocolError(text)
 
     @property

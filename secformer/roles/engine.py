@@ -39,7 +39,7 @@ from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.cycle import Cycle, Needs
 from secformer.roles.dealing import WEIGHTS
 from secformer.roles.descriptors import party_room, raise_limit
-from secformer.roles.failures import AtLimit, NoRoom
+from secformer.roles.failures import AtLimit, NoRoom, general
 from secformer.roles.jobs import Job, Jobs
 from secformer.roles.link import HEARTBEAT, compare, hello, stored_of
 from secformer.roles.linking import Link, Meeting, connect_link
@@ -60,7 +60,7 @@ class Reports(Protocol):
     """Receives what the engine reports: readiness, costs, and what the store holds."""
 
     def ready(self) -> None: ...
-    def not_ready(self, reason: str) -> None: ...
+    def not_ready(self, reason: str, told: str) -> None: ...  # `told` is for clients
     def answered(self, cost: Cost) -> None: ...
     def material(self, left: dict[str, int]) -> None: ...
     def refused(self, port: str, why: str) -> None: ...
@@ -96,6 +96,7 @@ class Engine:
         self._meeting = Meeting()
         self._link: Link | None = None
         self._generation = 0  # of the certificate that the link was made with
+        self._slots: Slots[TLSChannel] | None = None  # of the last link
         self._listener: Listener | None = None
         if self._rank == 0:
             try:
@@ -111,6 +112,14 @@ class Engine:
         """The public description of the model."""
         return self._public
 
+    def running(self) -> int:
+        """How many requests run."""
+        return self._slots.busy if self._slots is not None else 0
+
+    def epoch(self) -> str:
+        """The name of the epoch that this party has joined; "" before that."""
+        return self._supply.joined
+
     def run(self) -> None:
         """Serves until `stop`. Runs once."""
         try:
@@ -123,10 +132,10 @@ class Engine:
         while not self._stop.is_set():
             try:
                 if not renewed:
-                    self._reports.not_ready("waiting for the dealer or a known epoch")
+                    self._waiting("waiting for the dealer or a known epoch")
                     self._supply.join()
                     self.report_material()
-                    self._reports.not_ready("waiting for the other party")
+                    self._waiting("waiting for the other party")
                 self._generation, renewed = self.credentials.generation, False
                 self._link = link = self._meet()
                 self._greet(link)
@@ -134,6 +143,7 @@ class Engine:
                 pause = RETRY[0]
                 self._reports.ready()
                 with Slots(link.slots, self._compute, self._end_link) as slots:
+                    self._slots = slots
                     (self._cycle.lead if self._rank == 0 else self._cycle.follow)(link.control, slots)
             except Renewed:
                 log.info("link renewed")
@@ -142,7 +152,7 @@ class Engine:
             except (SecformerError, OSError) as error:
                 self._end_link(str(error))
                 if not self._stop.is_set():
-                    self._reports.not_ready(str(error))
+                    self._reports.not_ready(str(error), general(error))
                     log.warning("link lost", extra={"fields": {"problem": str(error)}})
                     self._stop.wait(pause)
                     pause = min(2 * pause, RETRY[1])
@@ -159,6 +169,9 @@ class Engine:
             self._listener.close()
         if (link := self._link) is not None:
             link.abort("this party is shutting down")
+
+    def _waiting(self, what: str) -> None:
+        self._reports.not_ready(what, what)
 
     # ---- the link -------------------------------------------------------------------------------------------------
 
@@ -199,7 +212,7 @@ class Engine:
                          f"{self._settings.in_flight}; do both sides run the same version?")
         if mine["opened"] and theirs.get("opened") is True:
             return
-        self._reports.not_ready("opening the weights")
+        self._waiting("opening the weights")
         started, meter = time.perf_counter(), Meter()
         self._opened = ""
         for runs in self._runs:

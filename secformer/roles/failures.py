@@ -75,5 +75,9 @@ def for_client(error: BaseException, half: Half, client: str, whose: str = "") -
     log.warning("request failed", extra={"fields": {
         "request": half.request, **fields_of(half.trace), "client": client,
         "problem": f"{type(error).__name__}: {error}"}})
-    general = next((text for kind, text in GENERAL if isinstance(error, kind)), "something unexpected happened")
-    return f"{whose or general}; the parties' logs tell more under the request's id {half.request}"
+    return f"{whose or general(error)}; the parties' logs tell more under the request's id {half.request}"
+
+
+def general(error: BaseException) -> str:
+    """An error in general words: a sentence without its end."""
+    return next((text for kind, text in GENERAL if isinstance(error, kind)), "something unexpected happened")

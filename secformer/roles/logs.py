@@ -6,7 +6,8 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -124,3 +125,9 @@ def certificates_read(event: str, problem: str) -> None:
         logging.getLogger(__name__).error(event, extra={"fields": {"problem": problem}})
     else:
         logging.getLogger(__name__).info(event)
+
+
+def asyncio_problem(loop: AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """Logs what asyncio reports, under one name, so that it cannot fill the log."""
+    logging.getLogger(__name__).error("unexpected", exc_info=context.get("exception"),
+                                      extra={"fields": {"problem": context["message"]}})

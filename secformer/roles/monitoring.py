@@ -21,25 +21,46 @@ def _figure(audit: Auditing, name: str) -> float:
 
 
 class Status:
-    """Whether a party answers requests, and if it does not, why. Thread-safe."""
+    """Whether a party answers requests, and if it does not, why; and what else clients may be told. Thread-safe.
+
+    running   how many requests run
+    epoch     the name of the epoch that the party has joined; "" before that
+    material  requests that the party's store has material for; None where it has no store, or did not look yet
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._reason = "starting"
+        self._reason = self._told = "starting"
+        self._ending = ""
+        self.running: Callable[[], int] = lambda: 0
+        self.epoch: Callable[[], str] = lambda: ""
+        self.material: int | None = None
 
     @property
     def reason(self) -> str:
-        """Why the party does not answer requests; "" if it does."""
+        """Why the party does not answer requests, for its operator; "" if it does."""
         with self._lock:
-            return self._reason
+            return self._ending or self._reason
+
+    @property
+    def told(self) -> str:
+        """The same for clients, in general words."""
+        with self._lock:
+            return self._ending or self._told
 
     def set_ready(self) -> None:
         with self._lock:
-            self._reason = ""
+            self._reason = self._told = ""
 
-    def set_not_ready(self, reason: str) -> None:
+    def set_not_ready(self, reason: str, told: str) -> None:
+        """`told` is for clients: it names no address and no path."""
         with self._lock:
-            self._reason = reason or "not ready"
+            self._reason, self._told = reason or "not ready", told or "not ready"
+
+    def set_ending(self) -> None:
+        """The party is shutting down, whatever else is the case."""
+        with self._lock:
+            self._ending = "shutting down"
 
 
 class Metrics:

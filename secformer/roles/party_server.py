@@ -32,14 +32,15 @@ class Reports:
     def ready(self) -> None:
         self._status.set_ready()
 
-    def not_ready(self, reason: str) -> None:
-        self._status.set_not_ready(reason)
+    def not_ready(self, reason: str, told: str) -> None:
+        self._status.set_not_ready(reason, told)
 
     def answered(self, cost: Cost) -> None:
         self._metrics.answered(cost)
 
     def material(self, left: dict[str, int]) -> None:
         self._metrics.material(left)
+        self._status.material = sum(left.values())
 
     def refused(self, port: str, why: str) -> None:
         self._metrics.refused(port, why)
@@ -57,6 +58,7 @@ def run_party(settings: PartySettings) -> None:
     audit = opened(settings.audit, settings.audit_folder, f"party{settings.rank}", signer, settings.audit_mb)
     metrics.show_audit(audit)
     metrics.count_sessions(engine.sessions.count)
+    status.running, status.epoch = engine.running, engine.epoch
     metrics.certificate(engine.credentials.until)
     thread = threading.Thread(target=engine.run, name="engine", daemon=True)
     thread.start()

@@ -118,6 +118,9 @@ class PartySettings(_Checked):
     audit_mb: int = field(default=64, metadata=AUDIT_MB)
     receipts: bool = field(default=True, metadata=_key(
         "flag", "true: clients get signed receipts of their requests; false: they get none"))
+    status: bool = field(default=True, metadata=_key(
+        "flag", "true: clients may ask whether this party is ready and how much waits, runs and is stored, of all "
+        "clients together; false: they may not"))
     log_level: str = field(default="info", metadata=LOG_LEVEL)
     budgets: Budgets = field(default=Budgets(), metadata=_key(BUDGETS, "how much each client may ask per day"))
     browsers: Browsers | None = field(default=None, metadata=_key(BROWSERS, "a port for pages in browsers"))

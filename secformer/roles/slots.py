@@ -72,6 +72,11 @@ class Slots(Generic[C]):
         """Whether a run has failed."""
         return self._error is not None
 
+    @property
+    def busy(self) -> int:
+        """How many requests run."""
+        return sum(work is not None for work in self._work)
+
     def free(self, patience: float) -> int | None:
         """The slot that has been free for longest. Waits up to `patience` seconds for one; None if all are still busy.
         Raises as `check` does."""

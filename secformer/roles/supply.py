@@ -63,6 +63,11 @@ class Supply:
         return self._epoch
 
     @property
+    def joined(self) -> str:
+        """The name of that epoch; "" before the party has joined one."""
+        return self._epoch.name if self._epoch is not None else ""
+
+    @property
     def seed(self) -> bytes:
         """The party's seed of the masks of the weights."""
         return self.epoch.seeds[self._rank]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,19 +29,13 @@ from secformer.roles.asking import DUPLICATE, HELLO
 from secformer.roles.audit import Auditing
 from secformer.roles.browsers import PORT, BrowserProtocol, Gate
 from secformer.roles.budgets import BudgetSpent, Ledger, Reservation
-from secformer.roles.connections import (
-    PEER,
-    ClientProtocol,
-    Clients,
-    DoorServer,
-    Peer,
-)
+from secformer.roles.connections import PEER, ClientProtocol, Clients, DoorServer, Peer
 from secformer.roles.descriptors import TOLD, Room
 from secformer.roles.entries import Entries, Entry
 from secformer.roles.failures import AtLimit, HalvesDiffer, NoRoom, SessionEnded, for_client
 from secformer.roles.health import COMMON, health_server
 from secformer.roles.jobs import Alone, DuplicateRequest, Expired, Jobs, QueueFull
-from secformer.roles.logs import certificates_read, refusals
+from secformer.roles.logs import asyncio_problem, certificates_read, refusals
 from secformer.roles.messages import ID_DIGITS, Answer, Half, most_bytes, pack_answer, unpack_half
 from secformer.roles.monitoring import PartyMetrics, Status
 from secformer.roles.origins import Browsers
@@ -49,6 +43,7 @@ from secformer.roles.quotas import MEGABYTE, Crowded, OverQuota, Place, Quotas
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
 from secformer.roles.signing import Signer
+from secformer.roles.telling import NOT_TOLD, STATUS, told
 from secformer.roles.tokens import Tokens
 from secformer.roles.traces import HEADER as TRACE
 from secformer.roles.traces import trace_in
@@ -91,11 +86,16 @@ class Web:
         return Starlette(routes=[Route(HELLO, self._hello, methods=["GET"]),
                                  Route("/v1/infer", self._infer, methods=["POST"]),
                                  Route("/v1/model", self._model, methods=["GET"]),
+                                 Route(STATUS, self._tell, methods=["GET"]),
                                  Route("/v1/sessions/{session}", self._end, methods=["DELETE"])])
 
     def reason(self) -> str:
         """Why this party does not answer requests; "" if it does."""
         return self._status.reason or self._audit.problem
+
+    def end(self) -> None:
+        """The party is shutting down: it begins nothing more."""
+        self._status.set_ending()
 
     def health(self, address: tuple[str, int]) -> DoorServer:
         """The server for operators. Raises SettingsError if the address is taken."""
@@ -117,6 +117,16 @@ class Web:
 
     async def _model(self, request: Request) -> Response:
         return Response(self._description, media_type="application/json")
+
+    async def _tell(self, request: Request) -> Response:
+        """How this party does, where its operator lets clients ask; above all while it is not ready."""
+        try:
+            _client(request)
+            if not self._settings.status:
+                raise Refusal(403, NOT_TOLD, "this party does not tell clients how it does")
+        except Refusal as refusal:
+            return _error(refusal, None)
+        return JSONResponse(told(self._public.digest, self._jobs, self._status, self._audit).facts())
 
     async def _end(self, request: Request) -> Response:
         """Ends a session of the client, if it has this one; it does not learn which."""
@@ -317,10 +327,10 @@ def serve(settings: PartySettings, web: Web, credentials: Credentials, room: Roo
 
     async def both() -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_unexpected)
+        loop.set_exception_handler(asyncio_problem)
         loop.set_default_executor(ThreadPoolExecutor(PACKERS, thread_name_prefix="bodies"))
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, _end, parts)
+            loop.add_signal_handler(number, _end, web, parts)
         loop.add_signal_handler(signal.SIGHUP, lambda: credentials.renew(now=True))
         watching = loop.create_task(web.watch(connected))
         await asyncio.gather(*(server.serve() for server in parts))
@@ -330,11 +340,7 @@ def serve(settings: PartySettings, web: Web, credentials: Credentials, room: Roo
         runner.run(both())
 
 
-def _unexpected(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
-    """Logs what asyncio reports, under one name, so that it cannot fill the log (see `logs`)."""
-    log.error("unexpected", exc_info=context.get("exception"), extra={"fields": {"problem": context["message"]}})
-
-
-def _end(servers: Sequence[DoorServer]) -> None:
+def _end(web: Web, servers: Sequence[DoorServer]) -> None:
+    web.end()
     for server in servers:
         server.should_exit = True

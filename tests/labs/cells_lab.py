@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+
+from tree import ROOT
 
 from secformer.roles.settings import ClientSettings, template
 
 TLS = {"authority": "authority.pem", "certificate": "client.pem", "key": "client.key"}
+
+
+def clients_model(folder: Path) -> None:
+    """A clients' folder of a tiny model that was provisioned once, with something like a tokenizer's file."""
+    shutil.copytree(ROOT / "fuzz/targets/client", folder)
+    (folder / "vocab.txt").write_text("a\nb\n")
 
 
 def client_file(folder: Path, ports: tuple[int, int], **values: object) -> Path:

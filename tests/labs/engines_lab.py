@@ -36,7 +36,7 @@ class Reports:
     def ready(self) -> None:
         self.reason = ""
 
-    def not_ready(self, reason: str) -> None:
+    def not_ready(self, reason: str, told: str) -> None:
         self.reason = reason
 
     def answered(self, cost: Cost) -> None:

@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 from secformer import PlainModel
+from secformer.cells.watch import REST, Watch
 from secformer.gateway.cells import Cell
 from secformer.gateway.desk import Desk
 from secformer.gateway.server import GatewayServer, Port
@@ -107,6 +109,8 @@ def serving(desks: list[Desk], **port: Any) -> Iterator[GatewayServer]:
         yield server
 
 
-def desk(name: str, *models: Any, **cell: Any) -> Desk:
-    """A desk with a cell for each model."""
-    return Desk(name, [Cell(model, where=f"cell {i}", **cell) for i, model in enumerate(models)])
+def desk(name: str, *models: Any, rest: float = REST, drained: set[int] | None = None, **cell: Any) -> Desk:
+    """A desk with a cell for each model. Those whose numbers are in `drained` are drained; the set may change."""
+    gone = set() if drained is None else drained
+    return Desk(name, [Cell(model, watch=Watch(f"cell {i}", rest=rest), drained=partial(gone.__contains__, i), **cell)
+                       for i, model in enumerate(models)])

@@ -36,6 +36,7 @@ READ = [  # an option whose file is read, in a command that is otherwise right; 
     ("page", "new", "--settings", "{}"),
     ("generate", MODEL, "text", "--profile", "{}"), ("chat", MODEL, "--profile", "{}"),
     ("score", MODEL, "text", "--profile", "{}"),
+    ("cells", "status", "--cells", "{}"),
     *(("gateway", "--settings", __file__, name, "{}") for name in ("--certificate", "--key", "--api-key-file")),
 ]
 FOLDERS = [  # an option whose folder is read

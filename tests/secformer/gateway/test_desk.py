@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,9 @@ from checkpoints import write_checkpoint
 from gateway_lab import Plain, desk, plain
 from roles_lab import until
 
-from secformer.gateway import cells
 from secformer.gateway.cells import WRITERS, Cell
 from secformer.gateway.desk import Desk, desks_of
-from secformer.gateway.refusals import Closing, Gone
+from secformer.gateway.refusals import AllDrained, Closing, Gone, refusal_of
 from secformer.gateway.visits import Visit
 from secformer.models.data.tokenizer import Texts
 from secformer.models.run.output import SecureOutput
@@ -62,7 +62,7 @@ def made(folder: Path) -> Callable[[], Model]:
 def opened() -> Iterator[Callable[..., Desk]]:
     desks: list[Desk] = []
 
-    def made(*models: Model, **cell: int) -> Desk:
+    def made(*models: Model, **cell: Any) -> Desk:
         desks.append(desk("m", *models, **cell))
         return desks[-1]
 
@@ -158,14 +158,12 @@ def test_cells_share_the_work(made: Callable[[], Model], opened: Callable[..., D
     assert all(future.result(30.0) for future in futures) and len(one.calls) + len(two.calls) == 4
 
 
-def test_a_failed_cell_rests_while_another_serves(made: Callable[[], Model], opened: Callable[..., Desk],
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "REST", 3600.0)
+def test_a_failed_cell_rests_while_another_serves(made: Callable[[], Model], opened: Callable[..., Desk]) -> None:
     bad, good = made(), made()
     bad.broken = PeerLost("gone")
     for model in (bad, good):
         model.go.set()
-    at = opened(bad, good)
+    at = opened(bad, good, rest=3600.0)
     for _ in range(6):
         assert submitted(at, "a").result(30.0)
     assert len(bad.calls) <= 1 and not at.problem
@@ -213,9 +211,68 @@ def test_a_desk_that_closes(made: Callable[[], Model], opened: Callable[..., Des
 
 def test_cells_of_one_name_hold_one_model(tmp_path: Path, made: Callable[[], Model]) -> None:
     other = plain(write_checkpoint(tmp_path / "other", num_hidden_layers=1))
-    with pytest.raises(ModelError, match="cell 0 and cell 1 are both named 'm', but lead to different models"):
+    with pytest.raises(ModelError, match=r"the cells cell 0 and cell 1 hold different models, .*: architecture: layers:"
+                                         r" 2 at cell 0, 1 at cell 1\. Both are named 'm'; name them differently"):
         desk("m", made(), other)
-    with pytest.raises(ModelError, match="differ in `truncation`"):
+    with pytest.raises(ModelError, match="truncation: false at in process, true at in process"):
         Desk("m", [Cell(made()), Cell(made(), truncation=True)])
     with pytest.raises(SettingsError, match=r"no\.toml"):
         desks_of([("m", tmp_path / "no.toml")])
+
+
+# ---- drained cells ---------------------------------------------------------------------------------------------------
+
+
+def test_a_drained_cell_is_left_alone_and_finishes_what_it_has(made: Callable[[], Model],
+                                                                opened: Callable[..., Desk]) -> None:
+    one, two, drained = made(), made(), set[int]()
+    two.go.set()
+    at = opened(one, two, drained=drained)
+    drained.add(1)
+    running = submitted(at, "a")
+    assert one.running.wait(30.0)
+    drained.add(0)
+    drained.discard(1)
+    for _ in range(3):
+        assert submitted(at, "a").result(30.0)
+    one.go.set()
+    assert running.result(30.0) and len(one.calls) == 1 and two.calls == [1, 1, 1]
+    assert not at.problem
+    drained.clear()
+    two.broken = PeerLost("gone")
+    assert submitted(at, "a").result(30.0) and submitted(at, "a").result(30.0), "it serves again"
+
+
+def test_with_all_cells_drained_requests_are_refused_in_words(made: Callable[[], Model],
+                                                               opened: Callable[..., Desk]) -> None:
+    one, two, drained = made(), made(), {0, 1}
+    at = opened(one, two, drained=drained)
+    with pytest.raises(AllDrained) as error:
+        submitted(at, "a")
+    refusal = refusal_of(error.value)
+    assert refusal.status == 503 and int(refusal.headers["Retry-After"]) >= 1 and "drained" in str(refusal)
+    with pytest.raises(AllDrained), at.place((), threading.Event()):
+        pass
+    assert at.problem == "m: no cell answers (drained)"
+
+
+def test_requests_that_wait_when_the_last_cell_is_drained(made: Callable[[], Model],
+                                                          opened: Callable[..., Desk]) -> None:
+    model, other, drained = made(), made(), {1}
+    at = opened(model, other, drained=drained)
+    running = submitted(at, "a")
+    assert model.running.wait(30.0)
+    waiting = submitted(at, "a cat sat")
+    drained.add(0)
+    assert isinstance(waiting.exception(30.0), AllDrained)
+    model.go.set()
+    assert running.result(30.0)
+
+
+def test_a_request_whose_only_other_cell_is_drained_fails_as_its_cell_did(made: Callable[[], Model],
+                                                                          opened: Callable[..., Desk]) -> None:
+    bad, other = made(), made()
+    bad.broken = PeerLost("gone")
+    bad.go.set()
+    at = opened(bad, other, drained={1})
+    assert isinstance(submitted(at, "a").exception(30.0), PeerLost) and other.calls == []

@@ -28,6 +28,7 @@ from secformer.roles import asking
 from secformer.roles.asking import MAX_ERROR, BothParties, Busy, Left, PartyConnection
 from secformer.roles.certificates import REVOKED, issue, revoke
 from secformer.roles.messages import Answer, Half, pack_answer
+from secformer.roles.telling import NOT_TOLD, Told
 
 ID = "0123456789abcdef" * 2
 HALF = Half(ID, "m" * 64, np.array([2]), np.ones((1, 2), bool), seed=bytes(32))
@@ -116,6 +117,28 @@ def test_a_description_that_cannot_be_read(server: Server, party: PartyConnectio
     server.reply = lambda: (200, body)
     with pytest.raises(ProtocolError, match="party0 sent a description of its model that cannot be read"):
         party.model()
+
+
+def test_a_status(server: Server, party: PartyConnection) -> None:
+    told = Told("0.1", "streams", "ab" * 32, "01234567", "", 1, 2, None)
+    server.reply = lambda: (200, json.dumps(told.facts() | {"later": 1}).encode())
+    assert party.status() == told, "a later version may tell more"
+    for status, kind in ((403, NOT_TOLD), (404, "any")):
+        server.reply = lambda status=status, kind=kind: (  # type: ignore[misc]
+            status, json.dumps({"error": {"kind": kind, "message": "so"}}).encode())
+        assert party.status() is None
+    server.reply = lambda: (404, b"Not Found")  # as versions answer that had no status
+    assert party.status() is None
+    server.reply = lambda: (403, json.dumps({"error": {"kind": "certificate", "message": "so and so"}}).encode())
+    with pytest.raises(ProtocolError, match="party0 answered 403: so and so"):
+        party.status()
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"null", b'{"version": 1}'])
+def test_a_status_that_cannot_be_read(server: Server, party: PartyConnection, body: bytes) -> None:
+    server.reply = lambda: (200, body)
+    with pytest.raises(ProtocolError, match=r"party0 sent a status that cannot be read .*another version"):
+        party.status()
 
 
 @pytest.mark.parametrize(("status", "kind"), [(400, InputError), (413, InputError), (503, Busy), (429, Busy),
@@ -269,22 +292,21 @@ def test_nobody_at_the_address(roles: Path, server: Server, party: PartyConnecti
         party.model()
 
 
-def test_a_party_that_takes_too_long(roles: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "GRACE", 0.0)
+def test_a_party_that_takes_too_long(roles: Path, server: Server) -> None:
     released = threading.Event()
     server.reply = lambda: ((released.wait(20) and 200) or 500, b"")
-    party = PartyConnection(0, server.server_address, client_context(identity(roles, "client")), 0.5)  # type: ignore[arg-type]
+    party = PartyConnection(0, server.server_address, client_context(identity(roles, "client")), 0.5,  # type: ignore[arg-type]
+                            grace=0.0)
     with pytest.raises(PeerLost, match=r"did not answer within 0\.5 s"):
         party.model()
     released.set()
     party.close()
 
 
-def test_a_request_that_takes_too_long_is_not_sent_again(roles: Path, server: Server,
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "GRACE", 0.0)
+def test_a_request_that_takes_too_long_is_not_sent_again(roles: Path, server: Server) -> None:
     server.reply, released = lambda: (200, b'{"digest": "abc"}'), threading.Event()
-    party = PartyConnection(0, server.server_address, client_context(identity(roles, "client")), 0.5)  # type: ignore[arg-type]
+    party = PartyConnection(0, server.server_address, client_context(identity(roles, "client")), 0.5,  # type: ignore[arg-type]
+                            grace=0.0)
     assert party.model() == "abc"  # so that the connection is a kept one
     server.reply = lambda: ((released.wait(20) and 200) or 500, b"")
     with pytest.raises(PeerLost, match=r"did not answer within 0\.5 s"):

@@ -22,8 +22,8 @@ def test_readiness_is_a_number_and_a_reason() -> None:
     assert values(metrics)["secformer_ready"] == 0 and status.reason == "starting"
     status.set_ready()
     assert values(metrics)["secformer_ready"] == 1 and status.reason == ""
-    status.set_not_ready("")
-    assert values(metrics)["secformer_ready"] == 0 and status.reason, "no reason at all would mean ready"
+    status.set_not_ready("", "")
+    assert values(metrics)["secformer_ready"] == 0 and status.reason and status.told, "no reason would mean ready"
 
 
 def test_material_that_is_used_up_is_shown_as_none_left() -> None:

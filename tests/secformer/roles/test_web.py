@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from secformer.roles.messages import Answer, Half, pack_half
 from secformer.roles.monitoring import PartyMetrics, Status
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
+from secformer.roles.telling import NOT_TOLD, Told, told
 from secformer.roles.web import Web
 
 ID, TRACE, PARENT = "ab" * 16, "0123456789abcdef" * 2, "cd" * 8
@@ -65,8 +67,9 @@ class Up:
     def __init__(self, folder: Path, ledger: Ledger, public: PublicModel):
         settings = PartySettings(0, folder, folder, ("127.0.0.1", 0), ("127.0.0.1", 0), ("127.0.0.1", 0),
                                  Identity(folder, folder, folder))
-        status = Status()
+        self.status = status = Status()
         status.set_ready()
+        self.settings = settings
         self.public, self.jobs, self.audit = public, Failing(8), Noted()
         self.sessions = Sessions(settings, lambda: None, 1)  # type: ignore[arg-type,return-value]
         self.web = Web(settings, self.public, self.jobs, status, PartyMetrics(status, self.jobs), self.sessions, ledger,
@@ -175,3 +178,27 @@ def test_certificates_are_watched_on_after_a_defect(up: Up, monkeypatch: pytest.
     asyncio.run(watch())
     assert ended[0] == ("alice", "its certificate was revoked")
     assert [record.message for record in caplog.records] == ["unexpected"] and "a defect" in caplog.text
+
+
+def test_a_status_is_told_to_clients_also_while_the_party_is_not_ready(up: Up) -> None:
+    came, _, body = up.ask("GET", "/v1/status")
+    assert came == 200 and Told.read(body) == told(up.public.digest, up.jobs, up.status, up.audit)
+    assert body["problem"] == ""
+    up.status.set_not_ready("10.0.0.3 left", "waiting for the other party")
+    assert up.ask()[0] == 503
+    came, _, body = up.ask("GET", "/v1/status")
+    assert came == 200 and Told.read(body).problem == "waiting for the other party"
+    assert "10.0.0.3" not in str(body)
+
+
+def test_a_party_that_is_shutting_down_begins_nothing(up: Up) -> None:
+    up.web.end()
+    assert up.ask()[0] == 503 and up.web.reason() == "shutting down"
+    assert up.ask("GET", "/v1/status")[2]["problem"] == "shutting down"
+
+
+def test_no_status_where_the_operator_wants_none_and_for_other_roles(up: Up) -> None:
+    assert up.ask("GET", "/v1/status", Peer("party1", "party1"))[0] == 403
+    up.web._settings = replace(up.settings, status=False)
+    came, _, body = up.ask("GET", "/v1/status")
+    assert (came, body["error"]["kind"]) == (403, NOT_TOLD)
