@@ -19,7 +19,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +50,37 @@ def job_of(folder: Path, source: Path, cells: Path, name: str = "out") -> Job:
     return Job(source, folder / f"{name}.parquet", cells, Classify(), ("text",), id="id")
 
 
-def timed(job: Job, opener: Opener | None = None, tell: Any = None) -> tuple[Summary, float, float]:
-    """How a job ended; its seconds without the start of Ray; and the driver's processor seconds in these."""
-    began: list[tuple[float, float]] = []
+@dataclass(frozen=True)
+class Pace:
+    """How fast a job ran once its workers were there: from its first answers on. The start of Ray and of the workers,
+    some seconds, does not grow with the file.
+
+    driver   processor seconds of the driver
+    """
+
+    rows: int
+    seconds: float
+    driver: float
+
+    @property
+    def rate(self) -> float:
+        return self.rows / self.seconds
+
+
+def timed(job: Job, opener: Opener | None = None, tell: Callable[[Progress], None] | None = None
+          ) -> tuple[Summary, Pace]:
+    """How a job ended, and its pace."""
+    began: list[tuple[int, float, float]] = []
 
     def told(progress: Progress) -> None:
-        if not began:
-            began.append((time.monotonic() - progress.seconds, time.process_time()))
+        if not began and progress.answered:
+            began.append((progress.answered, progress.seconds, time.process_time()))
         if tell is not None:
             tell(progress)
 
     summary = run_job(job, told, **({} if opener is None else {"opener": opener}))
-    return summary, summary.seconds, time.process_time() - began[0][1]
+    rows, seconds, driver = began[0]
+    return summary, Pace(summary.answered - rows, summary.seconds - seconds, time.process_time() - driver)
 
 
 # ---- one real cell ---------------------------------------------------------------------------------------------------
@@ -74,18 +94,18 @@ def service(args: argparse.Namespace, at: Path) -> int:
         cells = cells_file(at, [each.settings("client") for each in roles])
         timed(job_of(at, rows_file(at, texts[:64]), cells, "warm"))
         source = rows_file(at, texts)
-        summary, seconds, _ = timed(job_of(at, source, cells), Timed(noted))
+        summary, pace = timed(job_of(at, source, cells), Timed(noted))
     error = verified(at / "out.parquet", texts)
     calls = np.loadtxt(noted)[:, :2]
     slope, base = np.polyfit(calls[:, 0], calls[:, 1], 1)
     record("cells-service", {
-        "model": "shipped", "rows": len(texts), "error_of_a_probability": error, "seconds": seconds,
-        "rows_per_second": len(texts) / seconds, "bytes_per_row": summary.bytes / len(texts),
+        "model": "shipped", "rows": len(texts), "error_of_a_probability": error, "seconds": summary.seconds,
+        "rows_per_second": pace.rate, "bytes_per_row": summary.bytes / len(texts),
         "client_bytes_per_row": client_bytes(texts[:256]),
         "base_seconds": float(base), "seconds_per_position": float(slope),
         "calls": [[int(positions), round(each, 4)] for positions, each in calls.tolist()],
     }, args.out)
-    print(f"{len(texts) / seconds:.1f} rows/s; a call takes {base:.2f} s and {1e3 * slope:.2f} ms a position")
+    print(f"{pace.rate:.1f} rows/s; a call takes {base:.2f} s and {1e3 * slope:.2f} ms a position")
     return 0
 
 
@@ -121,19 +141,20 @@ def scaling(args: argparse.Namespace, at: Path) -> int:
         noted = at / f"noted-{count}"
         cells = cells_file(at, stand_ins(at, count))
         job = job_of(at, rows_file(at, texts), cells, f"out-{count}")
-        summary, seconds, driver = timed(job, StandIn(demo_model(), of, noted))
+        summary, pace = timed(job, StandIn(demo_model(), of, noted))
         verified(job.output, texts, 8)
         calls = np.loadtxt(noted)
         late = float(calls[:, 2].mean())
-        models.append(Measured(calls[:, 1].tolist(), len(texts) / len(calls), driver / len(calls), 0.0,
+        models.append(Measured(calls[:, 1].tolist(), len(texts) / len(calls),
+                               pace.driver / pace.rows * len(texts) / len(calls), 0.0,
                                1 + AHEAD))  # these parties are no further away than this process
         predicted = rate(models[-1], count, LAN.bandwidth, len(calls) // count)
         measured[str(count)] = {
-            "rows": len(texts), "seconds": seconds, "rows_per_second": len(texts) / seconds,
-            "simulated_rows_per_second": predicted, "simulated_over_measured": predicted * seconds / len(texts),
-            "driver_processor_seconds_per_call": driver / len(calls), "late_calls": late,
+            "rows": len(texts), "seconds": summary.seconds, "rows_per_second": pace.rate,
+            "simulated_rows_per_second": predicted, "simulated_over_measured": predicted / pace.rate,
+            "driver_processor_seconds_per_call": models[-1].driver, "late_calls": late,
             "rows_by_cell": [cell.rows for cell in summary.cells]}
-        print(f"{count} cells: {len(texts) / seconds:.1f} rows/s, simulated {predicted:.1f}; {100 * late:.0f} % late",
+        print(f"{count} cells: {pace.rate:.1f} rows/s, simulated {predicted:.1f}; {100 * late:.0f} % late",
               file=sys.stderr)
     one = measured["1"]["rows_per_second"]
     for count in CELLS:
@@ -201,14 +222,14 @@ def file(args: argparse.Namespace, at: Path) -> int:
     texts = sentences(args.rows or 10_000, args.data)
     with running(at, args.cells) as roles:
         cells = cells_file(at, [each.settings("client") for each in roles])
-        summary, seconds, driver = timed(job_of(at, rows_file(at, texts), cells), tell=told)
+        summary, pace = timed(job_of(at, rows_file(at, texts), cells), tell=told)
     error = verified(at / "out.parquet", texts)
     record("cells-file", {
-        "model": "shipped", "cells": args.cells, "rows": len(texts), "seconds": seconds,
-        "rows_per_second": len(texts) / seconds, "bytes_per_row": summary.bytes / len(texts),
-        "driver_processor_seconds": driver, "error_of_a_probability": error, "errors": summary.failed,
+        "model": "shipped", "cells": args.cells, "rows": len(texts), "seconds": summary.seconds,
+        "rows_per_second": pace.rate, "bytes_per_row": summary.bytes / len(texts),
+        "driver_processor_seconds": pace.driver, "error_of_a_probability": error, "errors": summary.failed,
         "marked": summary.marked, "rows_by_cell": [cell.rows for cell in summary.cells]}, args.out)
-    print(f"{len(texts)} rows, each once, in {seconds:.0f} s: {len(texts) / seconds:.1f} rows/s")
+    print(f"{len(texts)} rows, each once, in {summary.seconds:.0f} s: {pace.rate:.1f} rows/s")
     return 0
 
 
@@ -220,15 +241,16 @@ def stream(args: argparse.Namespace, at: Path) -> int:
         seen.append((progress.rows, resident()))
 
     job = job_of(at, rows_file(at, texts), cells_file(at, stand_ins(at, 2)))
-    count, before = len(texts), texts[:: len(texts) // 1000 or 1]
+    count = len(texts)
     del texts
-    _, seconds, driver = timed(job, StandIn(demo_model(), Service(0.0, 0.0)), tell)
+    summary, pace = timed(job, StandIn(demo_model(), Service(0.0, 0.0)), tell)
     texts = sentences(count, args.data)
     verified(job.output, texts, 50)
     tenth = [memory for rows, memory in seen if rows >= count // 10]
-    result = {"rows": count, "seconds": seconds, "driver_processor_seconds_per_1000_rows": 1000 * driver / count,
+    result = {"rows": count, "seconds": summary.seconds,
+              "driver_processor_seconds_per_1000_rows": 1000 * pace.driver / pace.rows,
               "megabytes_after_a_tenth": tenth[0] / 1e6, "megabytes_at_most_after_that": max(tenth) / 1e6,
-              "megabytes_at_the_end": tenth[-1] / 1e6, "texts_looked_at": len(before)}
+              "megabytes_at_the_end": tenth[-1] / 1e6}
     record("cells-stream", result, args.out)
     print(f"{count} rows: {result['megabytes_after_a_tenth']:.0f} MB after a tenth of them, at most "
           f"{result['megabytes_at_most_after_that']:.0f} MB after that")
