@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from secformer.commands import arguments
 from secformer.commands.common import Commands, show, texts_of
