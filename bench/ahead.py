@@ -60,12 +60,12 @@ def measured(roles: LocalRoles, pairs: int) -> dict[str, Any]:
             for busy in (True, False)[:: 1 if pair % 2 else -1]:
                 if not busy:
                     with held(store):
-                        quiet.append(asked(model, next(words)))
+                        quiet.append(asked(model, next(words), store)[0])
                     continue
                 begin(store)
-                before, seconds = nbytes(store), asked(model, next(words))
+                seconds, came = asked(model, next(words), store)
                 filling.append(seconds)
-                written.append((nbytes(store) - before) / seconds)
+                written.append(came / seconds)
     begin(store)
     costs, before, started = cpu(roles), nbytes(store), time.perf_counter()
     time.sleep(ALONE)
@@ -80,14 +80,14 @@ def measured(roles: LocalRoles, pairs: int) -> dict[str, Any]:
     }
 
 
-def asked(model: Any, words: int) -> float:
-    """Seconds of a request whose answer is the plaintext model's."""
-    text, started = "a " * words, time.perf_counter()
+def asked(model: Any, words: int, store: Path) -> tuple[float, int]:
+    """Seconds of a request whose answer is the plaintext model's, and bytes by which the store grew meanwhile."""
+    text, before, started = "a " * words, nbytes(store), time.perf_counter()
     out = model.infer(text)
-    seconds = time.perf_counter() - started
+    seconds, came = time.perf_counter() - started, nbytes(store) - before
     if np.abs(out.logits - plain_bert(demo_model(), text).logits).max() > 0.01:
         raise SystemExit("the answer is wrong")
-    return seconds
+    return seconds, came
 
 
 def held(store: Path) -> Lock:

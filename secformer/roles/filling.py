@@ -15,7 +15,7 @@ from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.store import Store, file_bytes, run_bytes, writing
 from secformer.mpc.errors import PeerLost, SecformerError, StoreError
 from secformer.roles.dealing import JOIN_PATIENCE, DealerClient
-from secformer.roles.demand import Demand, Want, shape_of, shapes_of
+from secformer.roles.demand import SHAPES, Demand, Want, shape_of, shapes_of
 from secformer.roles.epochs import Epoch
 from secformer.roles.messages import Half
 from secformer.roles.precedence import Precedence
@@ -116,8 +116,8 @@ class Filler:
             while not self._stop.is_set() and epoch is self._epoch():
                 self._running.give_way(PATIENCE)
                 self._dealing.give_way(PATIENCE)
-                lock = self._writing()
-                if lock is None:  # `secformer deal` writes; what it stores is seen at the next look
+                lock = self._writing() if not self._stop.is_set() else None
+                if lock is None:  # or `secformer deal` writes; what it stores is seen at the next look
                     return
                 with lock:
                     store.tidy()
@@ -144,7 +144,7 @@ class Filler:
         for _, digest in worth:
             plan = wants[digest].plan
             missing, each = self._most - left.get(digest, 0), run_bytes(plan)
-            if missing <= 0 or self._never_fits(plan):
+            if missing <= 0 or not each or self._never_fits(plan):
                 continue
             piece = min(PIECE, self._limit // PARTS)
             while (room := self._limit - store.nbytes()) < file_bytes(plan, 1):
@@ -171,6 +171,8 @@ class Filler:
         if (size := file_bytes(plan, 1)) <= self._limit:
             return False
         if plan.digest not in self._too_large:
+            if len(self._too_large) >= SHAPES:
+                self._too_large.clear()
             self._too_large.add(plan.digest)
             log.warning("ahead_mb too small", extra={"fields": {"plan": plan.digest, "problem": (
                 f"one run of this plan takes {size / MB:.1f} MB, and ahead_mb is {self._limit / MB:g}: it gets no "

@@ -308,6 +308,12 @@ def test_files_are_marked_as_made_ahead(fixed: Any) -> None:
     assert path.stem.endswith(AHEAD)
 
 
+def test_a_plan_without_corrections_needs_no_material(fixed: Any) -> None:
+    each = fixed()
+    each.want(Plan(()), 9)
+    assert each.fill() == []
+
+
 @pytest.mark.parametrize("changes", [{"rank": 0}, {"ahead_mb": 0}])
 def test_party_0_and_who_sets_no_limit_make_nothing_ahead(fixed: Any, changes: dict[str, Any]) -> None:
     each = fixed(**changes)
