@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -25,7 +26,7 @@ from secformer.roles.dealer_server import DealerServer
 from secformer.roles.dealing import DealerClient
 from secformer.roles.epochs import Epoch, State, epoch_of
 from secformer.roles.precedence import Precedence
-from secformer.roles.rotation import ORDER
+from secformer.roles.rotation import DAY, ORDER
 from secformer.roles.settings import DealerSettings
 
 PATIENCE = 5.0
@@ -350,3 +351,15 @@ def test_an_order_that_cannot_be_done_is_tried_again(roles: Path, dealer: Dealer
     dealer.tend()
     assert client.join(patience=PATIENCE) != epoch
     client.close()
+
+
+def test_an_epoch_ends_by_its_age_where_the_settings_say_so(roles: Path, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = DealerSettings(("127.0.0.1", 0), tmp_path / "state", identity(roles, "dealer"), deadline=10.0,
+                              backend="numpy", epoch_days=2)
+    with closing(DealerServer(settings)) as dealer, closing(party(roles, dealer)) as client:
+        epoch = client.join(patience=PATIENCE)
+        for days, over in ((1.9, False), (2.1, True)):
+            monkeypatch.setattr(dealer._rotation, "_clock", lambda days=days: time.time() + days * DAY)
+            dealer.tend()
+            assert (client.join(patience=PATIENCE) != epoch) is over
