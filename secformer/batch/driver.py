@@ -18,7 +18,7 @@ from secformer.batch.chunks import Chunk, alone, table_of
 from secformer.batch.crew import Crew, Hire, Outcomes
 from secformer.batch.folder import JobFolder
 from secformer.batch.known import Known
-from secformer.batch.pool import SUSPECT, Item, Pool
+from secformer.batch.pool import Item, Pool
 from secformer.batch.sources import Piece, Source
 from secformer.batch.stations import AHEAD, Station
 from secformer.batch.stopped import AGAIN, Stopped
@@ -33,7 +33,7 @@ READY = 2      # how many times what all cells may hold should wait for them
 TICK = 0.2     # seconds between looks at what nobody announces
 TELL = 0.5     # seconds between reports
 LEAST = 8      # a call at the job's end has at least this part of a usual one's positions
-HOPELESS = 2 * SUSPECT  # failures of cells, the last ones with this row alone, after which a row has an error
+HOPELESS = 10  # failures of cells, after the first `SUSPECT` with this row alone, after which a row has an error
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,23 +29,24 @@ def waiting(now: Progress) -> str:
 
 def summary(found: Summary, output: str) -> RenderableType:
     """The table at the end."""
-    table = Table(title=f"{output}: {found.rows:,} rows", title_justify="left")
-    table.add_column("")
-    table.add_column("", justify="right")
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
     rate = found.answered / found.seconds if found.seconds else 0.0
-    for name, value in (("rows with an error", f"{found.failed:,}"),
+    for name, value in (("rows", f"{found.rows:,}"), ("rows with an error", f"{found.failed:,}"),
                         ("rows that cannot be trusted", f"{found.marked:,}"),
                         ("rows answered in this run", f"{found.answered:,}"), ("seconds", f"{found.seconds:,.1f}"),
                         ("rows per second", f"{rate:,.1f}"), ("MB between the parties", f"{found.bytes / 1e6:,.1f}")):
         table.add_row(name, value)
+    written = Text(f"written: {output}")
     if not found.cells:
-        return table
+        return Group(written, table)
     cells = Table()
     for name in ("cell", "rows", "failures"):
         cells.add_column(name, justify="left" if name == "cell" else "right")
     for cell in found.cells:
         cells.add_row(cell.name, f"{cell.rows:,}", f"{cell.failures:,}")
-    return Group(table, cells)
+    return Group(written, table, cells)
 
 
 def _time(seconds: float) -> str:

@@ -30,6 +30,6 @@ def test_summary(cells: tuple[CellSummary, ...]) -> None:
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(summary(Summary(2000, 3, 4, 1000, 20.0, 5_000_000, cells), "out.csv"))
     text = console.export_text()
-    for part in ("out.csv: 2,000 rows", "rows with an error", "3", "4", "1,000", "20.0", "50.0", "5.0"):
+    for part in ("written: out.csv", "2,000", "rows with an error", "3", "4", "1,000", "20.0", "50.0", "5.0"):
         assert part in text
     assert ("berlin" in text and "900" in text) == bool(cells)
