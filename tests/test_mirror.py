@@ -46,6 +46,8 @@ HELD: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("models/run/asked.py", ("secformer/commands/test_asked.py",), "what commands and batch jobs ask of a model"),
     ("models/families/pooling.py", ("models/families/test_sentence.py",), "every way, by a sentence encoder"),
     ("models/families/encoder_facts.py", ("models/families/test_encoder.py",), "records, with the base they are for"),
+    ("secformer/roles/reporting.py", ("secformer/roles/test_engine.py",), "what an engine says; the tests listen"),
+    ("mpc/dealer/shelved.py", ("mpc/dealer/test_store.py",), "runs of a store, altered and cut"),
     ("mpc/backend.py", ("mpc/test_worlds.py",), "a choice that every world makes"),
     ("mpc/constants.py", ("mpc/test_recording.py",), "what recordings read, and how much of it is kept"),
     ("mpc/errors.py", ("mpc/test_faults.py", "mpc/test_share_misuse.py"), "classes; what raises them is tested"),

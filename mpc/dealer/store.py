@@ -21,24 +21,21 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from secformer.mpc.dealer.files import owner_only, rewrite, sync_folder
 from secformer.mpc.dealer.locking import Lock
 from secformer.mpc.dealer.names import NO_NONCE, NONCE_BYTES, STORED, run_name
 from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.shelved import Shelved, mac, run_bytes
 from secformer.mpc.errors import Desync, PeerLost, StoreError
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.notes import decimal
-from secformer.mpc.net.wire import HEADER_BYTES, Tag, pack_header
-from secformer.mpc.prg import derive
+from secformer.mpc.net.wire import Tag, pack_header
 
 MAGIC = b"SFST"
 VERSION = 2
 _HEADER = struct.Struct("<4sHHQQQ16s32s16s")  # magic, version, rank, first serial, count, bytes per run, epoch, plan,
 #                                               nonce
-MAC_BYTES = 16
 AHEAD = "-ahead"  # ends the names of files that may be removed again
 Receive = Callable[[Tag, int], Any]
 
@@ -160,7 +157,7 @@ class Store:
                 file.close()
                 raise
             label, name = f"{STORED}/{serial}", self._name(serial, shelf.nonce, plan)
-            return Taken(serial, shelf.nonce, _Shelved(file, self._seed, label, name))
+            return Taken(serial, shelf.nonce, Shelved(file, self._seed, label, name))
         return None
 
     def keep_only(self, epochs: Collection[str]) -> int:
@@ -267,7 +264,7 @@ class Store:
         header, data = pack_header(tag, payload.size), np.ascontiguousarray(payload).data
         file.write(header)
         file.write(data)
-        file.write(_mac(self._seed, run, tag, header, data))
+        file.write(mac(self._seed, run, tag, header, data))
 
     def _shelves(self) -> Iterator[tuple[Path, Shelf]]:
         for path in sorted(self.folder.glob("*.store")):
@@ -293,59 +290,9 @@ class Store:
         rewrite(_cursor(path), f"{following}\n")
 
 
-class _Shelved(Channel):
-    """Reads one run's corrections back; refuses what was altered, moved or cut."""
-
-    def __init__(self, file: BinaryIO, seed: bytes, label: str, name: str):
-        super().__init__("the store")
-        self._file, self._seed, self._label, self._name = file, seed, label, name
-
-    def receive(self, tag: Tag, nbytes: int) -> Any:
-        header, payload = self._file.read(HEADER_BYTES), self.buffer(nbytes)
-        read = self._file.readinto(payload.data)  # type: ignore[attr-defined]
-        mac = self._file.read(MAC_BYTES)
-        try:
-            if header != pack_header(tag, nbytes) or read != nbytes:
-                raise InvalidSignature
-            check = Poly1305(_key(self._seed, self._name, tag))
-            check.update(header)
-            check.update(payload.data)
-            check.verify(mac)
-        except InvalidSignature:
-            raise StoreError(f"{self._label}, {tag}: the stored correction was altered or cut; remove the store's "
-                             f"files and deal again") from None
-        return payload
-
-    def send(self, tag: Tag, payload: Any) -> None:
-        raise StoreError("a store is only read during a run")
-
-    def abort(self, reason: str) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._file.close()
-
-
 def file_bytes(plan: Plan, count: int) -> int:
     """Bytes of a file of `count` runs of a plan."""
     return _HEADER.size + count * run_bytes(plan)
-
-
-def run_bytes(plan: Plan) -> int:
-    """Bytes that one run of a plan takes in a store."""
-    return sum(HEADER_BYTES + nbytes + MAC_BYTES for _, nbytes in plan.corrections())
-
-
-def _mac(seed: bytes, run: str, tag: Tag, header: bytes, payload: Any) -> bytes:
-    mac = Poly1305(_key(seed, run, tag))
-    mac.update(header)
-    mac.update(payload)
-    return mac.finalize()
-
-
-def _key(seed: bytes, run: str, tag: Tag) -> bytes:
-    """A key for one message: a Poly1305 key serves once."""
-    return derive(seed, "store", run, tag.step, tag.verb)
 
 
 def _cursor(path: Path) -> Path:

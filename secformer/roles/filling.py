@@ -12,7 +12,8 @@ from typing import Protocol
 
 from secformer.mpc.dealer.locking import Lock
 from secformer.mpc.dealer.plan import Plan
-from secformer.mpc.dealer.store import Store, file_bytes, run_bytes, writing
+from secformer.mpc.dealer.shelved import run_bytes
+from secformer.mpc.dealer.store import Store, file_bytes, writing
 from secformer.mpc.errors import PeerLost, SecformerError, StoreError
 from secformer.roles.dealing import JOIN_PATIENCE, DealerClient
 from secformer.roles.demand import SHAPES, Demand, Want, shape_of, shapes_of

@@ -15,7 +15,8 @@ from secformer.models.run.served import PartyModel
 from secformer.models.run.share_file import ShareFile
 from secformer.mpc.backend import choose_backend
 from secformer.mpc.dealer.locking import Lock
-from secformer.mpc.dealer.store import Store, run_bytes, writing
+from secformer.mpc.dealer.shelved import run_bytes
+from secformer.mpc.dealer.store import Store, writing
 from secformer.mpc.errors import InputError, SettingsError, StoreError
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.net.credentials import Credentials

@@ -13,8 +13,8 @@ from tiny_chat_lab import MESSAGES, measured_chat
 
 import secformer
 from secformer.cli import main
-from secformer.commands.generating import as_prompt
 from secformer.models.families.folder import ModelFolder
+from secformer.models.generation.prompts import as_prompt
 from secformer.models.ranges.profile import FILE, RangeProfile
 from secformer.models.run.local import reference
 from secformer.roles.settings import ClientSettings, template

@@ -19,7 +19,8 @@ from roles_lab import until
 from secformer.mpc.dealer.names import NO_NONCE, STORED
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.products import Hadamard
-from secformer.mpc.dealer.store import AHEAD, Store, file_bytes, run_bytes, writing
+from secformer.mpc.dealer.shelved import run_bytes
+from secformer.mpc.dealer.store import AHEAD, Store, file_bytes, writing
 from secformer.mpc.errors import PeerLost, StoreError
 from secformer.roles import filling as module
 from secformer.roles.epochs import Epoch
