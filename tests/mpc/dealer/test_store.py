@@ -22,8 +22,8 @@ from secformer.mpc.dealer.names import NO_NONCE, STORED, run_name
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.products import Hadamard
 from secformer.mpc.dealer.service import Dealer
-from secformer.mpc.dealer.source import Source
 from secformer.mpc.dealer.shelved import MAC_BYTES, run_bytes
+from secformer.mpc.dealer.source import Source
 from secformer.mpc.dealer.store import Receive, Shelf, Store, file_bytes, reading, writing
 from secformer.mpc.errors import Desync, PeerLost, StoreError
 from secformer.mpc.meter import Meter
