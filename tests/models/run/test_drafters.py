@@ -40,7 +40,7 @@ def test_each_is_told_apart(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: p
     assert all(advice(drafter, [5], Sampling(temperature=1.0)) == [] for drafter in (None, own, LookUp()))
 
 
-@pytest.mark.parametrize("draft", ["off", 3, Own.draft, Path("gone")], ids=repr)
+@pytest.mark.parametrize("draft", ["off", 3, Own.draft, Path("gone")], ids=["word", "number", "method", "folder"])
 def test_what_is_none(draft: Any, tokenizer: Tokenizer) -> None:
     with pytest.raises(SettingsError, match=r"draft must be 'auto', None .*, the folder of a draft model, or a Draft"):
         drafter_of(draft, tokenizer)
