@@ -51,6 +51,7 @@ AHEAD = 1 << 26      # bytes of corrections that may be on their way from a GPU 
 EPOCHS = 4           # epochs for which the masks of the weights are kept in memory
 CACHES = 1 << 12     # sessions of an epoch whose seeds are kept in memory
 RESTING = PEERS // 2 # connections of one role that may wait for its next ask; the others are for new ones
+ENDING = 5.0         # seconds in which asks that are served may end when the dealer stops
 PATIENT = 2 * IDLE   # seconds for which they may: longer than a party keeps them
 Keys = tuple[RunKey, RunKey]  # party 0's and party 1's, of one run or of its caches
 
@@ -102,8 +103,7 @@ class DealerServer:
         log.info("listening", extra={"fields": {"port": self.port}})
 
     def tend(self) -> None:
-        """Does what is due; call it every now and then. Reads certificates that have changed, and replaces epochs that
-        are too old, or that an operator has ordered to be replaced."""
+        """Reads certificates that have changed, and replaces epochs that are due. Call it every now and then."""
         self.credentials.renew()
         try:
             with self._lock:
@@ -129,7 +129,7 @@ class DealerServer:
     def close(self) -> None:
         """Stops listening, ends connections on which nothing is asked, and gives out no more serials."""
         self._listener.close()
-        self._idle.close()
+        self._idle.close(ENDING)  # so that a restart of the dealer breaks off no run
         with self._lock:
             self._state.close()
 
@@ -140,7 +140,7 @@ class DealerServer:
         try:
             while greeting is None or self._idle.wait(channel):
                 ask = channel.hear(most=MAX_PLAN)
-                with self._serving():
+                with self._idle.served(channel), self._serving():
                     channel.check()  # the ask may have come long after the handshake
                     greeting = greeting or Greeting.read(ask, channel.role)
                     self._answer(channel, greeting, ask)
@@ -260,9 +260,8 @@ class DealerServer:
         """The keys of the caches that this run opens."""
         caches = keys[0].caches, keys[1].caches
         with self._lock:
-            if epoch not in self._dealers:  # it has ended since the run began
-                return caches
-            known = self._caches.setdefault(epoch, OrderedDict())
+            ended = epoch not in self._dealers  # since the run began
+            known = OrderedDict[str, Keys]() if ended else self._caches.setdefault(epoch, OrderedDict())
             known[keys[0].name] = caches
             while len(known) > CACHES:
                 known.popitem(last=False)
