@@ -34,6 +34,7 @@ from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.meter import Cost
 from secformer.mpc.net.tls import Handshake, Identity, client_context
 from secformer.mpc.net.wire import NOTE, Tag, pack_header
+from secformer.mpc.ops import zero
 from secformer.mpc.party import Party
 from secformer.mpc.prg import FORMAT
 from secformer.mpc.sessions.secure import SecureSession
@@ -158,7 +159,7 @@ def _plans(public: PublicModel) -> None:
     model = PartyModel(public, SecureSession(Party(1, public.fixed, NumpyKernels(choose_backend("numpy")))))
     sizes = np.array([2, 1])
     whole = model.plan(blind_batch(sizes, np.arange(2) < sizes[:, None]))
-    kinds = {type(kind): kind for kind in whole.kinds}
+    kinds = {type(kind): kind for kind in (*whole.kinds, zero.KIND)}
     plan = Plan(tuple(kinds.values()), whole.rounds, whole.bytes, whole.constants)
     weights = Plan(model.provisioning.kinds[:2])
     put("plan", plan.as_dict(), state.STORED.as_dict(), weights.as_dict())
@@ -166,7 +167,8 @@ def _plans(public: PublicModel) -> None:
     deal = {"ask": "deal", "epoch": "ef" * 16, "space": "live", "after": -1, "count": 1, "kept": [],
             "nonces": [NONCE.hex(), NONCE.hex()]}
     put("dealer", own | {"ask": "join", "runs": True}, own | deal | {"plan": state.STORED.as_dict(), "cache": None},
-        own | deal | {"plan": state.STORED.as_dict(), "cache": None, "space": "stored", "nonces": ["", NONCE.hex()]})
+        own | deal | {"plan": state.STORED.as_dict(), "cache": None, "space": "stored", "nonces": ["", NONCE.hex()]},
+        own | deal | {"plan": state.STORED.as_dict(), "cache": "", "request": HEX, "trace": HEX})
 
 
 def _ports(public: PublicModel) -> None:

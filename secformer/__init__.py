@@ -8,7 +8,8 @@ The public interface. A name is loaded when it is first used, so importing the p
 `SecureModel` keeps a provisioned model for repeated calls, and `PlainModel` is its plaintext twin. Both have a method
 per task: `embed`, `rerank`, `classify`, `entities`, `fill_mask`, `answer`, `generate` and `score`. `plain_model` runs
 the float64 plaintext model. `secure_bert` and `plain_bert` are other names of `secure_model` and `plain_model`.
-`secure_generate` and `plain_generate` continue or answer a prompt, and a `Conversation` goes on.
+`secure_generate` and `plain_generate` continue or answer a prompt, and a `Conversation` goes on; a `DraftModel` guesses
+tokens ahead.
 `FAITHFUL`, `SECFORMER`, `MPCFORMER`, `MPCFORMER_2RELU`, `PUMA` and `CRYPTEN` are recipes, values of `Recipe`. Every
 error derives from `SecformerError`.
 
@@ -25,6 +26,7 @@ from secformer.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from secformer.models.run.conversation import Conversation as Conversation
+    from secformer.models.run.draft_model import DraftModel as DraftModel
     from secformer.models.run.generate import Generated as Generated
     from secformer.models.run.generate import Generation as Generation
     from secformer.models.run.generate import Scored as Scored
@@ -57,6 +59,7 @@ _HOMES = {
     "secure_generate": "secformer.models.run.local_generate",
     "plain_generate": "secformer.models.run.local_generate",
     "Conversation": "secformer.models.run.conversation",
+    "DraftModel": "secformer.models.run.draft_model",
     "Generated": "secformer.models.run.generate",
     "Generation": "secformer.models.run.generate",
     "Scored": "secformer.models.run.generate",
@@ -84,6 +87,7 @@ __all__ = [
     "PUMA",
     "SECFORMER",
     "Conversation",
+    "DraftModel",
     "Generated",
     "Generation",
     "PlainModel",

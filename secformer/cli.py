@@ -20,6 +20,7 @@ from secformer.commands import (
     batch,
     cells,
     certify,
+    epochs,
     gateway,
     generation,
     inference,
@@ -29,6 +30,7 @@ from secformer.commands import (
     tasks,
     tokens,
     training,
+    workers,
 )
 from secformer.commands.common import Commands
 from secformer.memory import keep_memory
@@ -99,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"secformer {__version__}")
     commands = Commands(parser)
-    for group in (inference, tasks, generation, training, certify, serving, query, gateway, cells, batch, page, tokens,
-                  auditing):
+    for group in (inference, tasks, generation, training, certify, serving, workers, epochs, query, gateway, cells,
+                  batch, page, tokens, auditing):
         group.add(commands)
     return parser

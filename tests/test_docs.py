@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from checkpoints import write_checkpoint
-from tiny_chat_lab import measured_chat
+from tiny_chat_lab import measured_chat, tiny_chat
 from tree import ROOT, modules
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 MANUAL = ROOT / "docs/using.md"
 EXAMPLES = ROOT / "README.md", MANUAL, ROOT / "docs/generation.md"
-CHAT = "my-chat-model"
+CHAT, SMALL = "my-chat-model", "my-small-model"
 LONGEST_README = 800  # words
 THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "my-encoder": ("BertModel", {}), "my-reranker": ("BertForSequenceClassification", {"labels": 1}),
@@ -93,6 +93,8 @@ def test_examples_run(source: str, models: Path, capsys: pytest.CaptureFixture[s
     if CHAT in source and not (models / CHAT).exists():
         pytest.importorskip("jinja2")
         measured_chat(models / CHAT)
+    if SMALL in source:
+        tiny_chat(models / SMALL)
     monkeypatch.chdir(models)
     exec(compile(source, "an example", "exec"), {"__name__": "example"})
     assert capsys.readouterr().out

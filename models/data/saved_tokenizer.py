@@ -199,10 +199,11 @@ def load(folder: Path) -> SavedTokenizer | None:
         raise ModelError(f"cannot read the tokenizer in {folder}: {error}. Copy the clients' folder again") from error
     if hashlib.sha256(text).hexdigest() != facts.sha256:
         raise ModelError(f"{fast} is not the file that {FACTS} beside it describes; copy the clients' folder again")
-    return SavedTokenizer(_backend(text.decode("utf-8", "replace"), fast), facts)
+    return SavedTokenizer(backend_of(text.decode("utf-8", "replace"), fast), facts)
 
 
-def _backend(text: str, where: Path) -> Any:
+def backend_of(text: str, where: Path) -> Any:
+    """The tokenizer of the package `tokenizers` that the text of a tokenizer.json describes. Raises ModelError."""
     try:
         from tokenizers import Tokenizer as Backend
     except ImportError as error:
@@ -226,7 +227,7 @@ def save(found: Any, folder: Path) -> bool:
         template = str(found.get_chat_template()) if found.chat_template else None
     except ValueError:  # several templates, and none of them is the usual one
         return False
-    backend = _backend(found.backend_tokenizer.to_str(), folder)
+    backend = backend_of(found.backend_tokenizer.to_str(), folder)
     backend.no_truncation()
     backend.no_padding()
     text = backend.to_str(pretty=False)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from secformer.models.data.library import quiet
-from secformer.models.data.saved_tokenizer import FACTS, FAST, SavedTokenizer, load, opened, save
+from secformer.models.data.saved_tokenizer import FACTS, FAST, SavedTokenizer, backend_of, load, opened, save
 from secformer.mpc.errors import ModelError
 
 PIECES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")  # files of sentencepiece
@@ -51,6 +52,21 @@ def open_tokenizer(folder: Path) -> Any:
         raise ModelError(f"the tokenizer in {folder}, a {type(found).__name__} of {there}, knows no words beside its "
                          f"special tokens; these files belong to another kind of tokenizer. Copy the model's own")
     return found
+
+
+def vocabulary(folder: Path) -> Mapping[str, int]:
+    """The ids of all tokens that a folder's tokenizer has. `transformers` is not needed where there is a FAST one.
+
+    Raises ModelError as `open_tokenizer`.
+    """
+    file = folder / FAST
+    if not file.is_file():
+        return dict(open_tokenizer(folder).get_vocab())
+    try:
+        text = file.read_bytes().decode("utf-8", "replace")
+    except OSError as error:
+        raise ModelError(f"cannot read {file}: {error.strerror}. Copy it again") from error
+    return dict(backend_of(text, file).get_vocab())
 
 
 def write_for_clients(folder: Path, to: Path) -> None:

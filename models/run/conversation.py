@@ -6,7 +6,8 @@ from typing import Literal, Unpack, overload
 
 from secformer.models.generation.prompts import Messages
 from secformer.models.run.decoding import Decoding
-from secformer.models.run.generate import Draft, Generated, Generates, Generation, Options
+from secformer.models.run.drafters import Draft
+from secformer.models.run.generate import Generated, Generates, Generation, Options
 from secformer.models.run.progress import Progress
 from secformer.mpc.errors import InputError
 
@@ -32,7 +33,8 @@ class Conversation:
             **sampling: Unpack[Options]) -> Generation: ...
     def ask(self, question: str, *, stream: bool = False, draft: Draft = "auto", progress: bool | Progress = False,
             **sampling: Unpack[Options]) -> Generated | Generation:
-        """The model's answer, as `generate` gives it. Ends an answer that is still running.
+        """The model's answer, as `generate` gives it. Ends an answer that is still running. A draft model is opened
+        once if it is given as a `DraftModel`, and at each question if it is given as a folder.
 
         An answer that was ended early stays as far as it came. A question without any answer is forgotten. Raises as
         `generate`, and InputError where the conversation no longer fits the model's context.

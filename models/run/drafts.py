@@ -14,10 +14,13 @@ PAUSE = 16      # steps without a draft, where they did not
 
 
 class Drafts:
-    """The drafts of one generation."""
+    """The drafts of one generation, by any drafter.
 
-    def __init__(self, drafter: Drafter | None):
-        self._drafter = drafter
+    words  of the model that verifies; a draft with other ids than 0..words-1 is not verified
+    """
+
+    def __init__(self, drafter: Drafter | None, words: int):
+        self._drafter, self._words = drafter, words
         self._right: deque[int] = deque(maxlen=RECENT)
         self._pause = 0
 
@@ -29,7 +32,7 @@ class Drafts:
             self._pause -= 1
             return []
         found = self._drafter.draft(ids, MOST)
-        return list(found) if len(found) == MOST else []
+        return list(found) if len(found) == MOST and all(0 <= i < self._words for i in found) else []
 
     def learn(self, drafted: Sequence[int], right: int) -> None:
         """How many of the drafted tokens were right."""

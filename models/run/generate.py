@@ -15,19 +15,18 @@ from typing import Any, Literal, Self, TypedDict, Unpack, overload
 import numpy as np
 
 from secformer.models.data.tokenizer import Tokenizer
-from secformer.models.generation.drafting import Drafter, LookUp, accepted
+from secformer.models.generation.drafting import Drafter, accepted
 from secformer.models.generation.prompts import Prompt, Rendered, render
 from secformer.models.generation.sampling import Chooser, Sampling, log_softmax
 from secformer.models.generation.stops import End, TextStream, end_tokens
 from secformer.models.run.decoding import Decoding, Step
+from secformer.models.run.drafters import Draft, advice, drafter_of
 from secformer.models.run.drafts import Drafts
 from secformer.models.run.guard import note
 from secformer.models.run.options import require_known
 from secformer.models.run.progress import Progress, shown, silent
-from secformer.mpc.errors import InputError, SettingsError, Untrusted
+from secformer.mpc.errors import InputError, Untrusted
 from secformer.mpc.meter import COUNTERS, Cost
-
-Draft = Drafter | Literal["auto"] | None
 
 
 class Options(TypedDict, total=False):
@@ -131,7 +130,8 @@ class Generation(Iterator[str]):
     def __init__(self, decoding: Decoding, rendered: Rendered, tokenizer: Tokenizer, sampling: Sampling,
                  drafter: Drafter | None, guard: str, notes: Sequence[str] = (), progress: bool | Progress = False):
         self._decoding, self._rendered, self._sampling, self._guard = decoding, rendered, sampling, guard
-        self._chooser, self._drafts = Chooser(sampling), Drafts(None if sampling.do_sample else drafter)
+        self._chooser = Chooser(sampling)
+        self._drafts = Drafts(None if sampling.do_sample else drafter, tokenizer.inputs.words)
         self._stream = TextStream(tokenizer, rendered.ids, stop=sampling.stops, ends=end_tokens(tokenizer.folder))
         self._notes, self._progress, self.leaving = tuple(notes), progress, ExitStack()
         self._logprobs: list[float] = []
@@ -270,7 +270,9 @@ class Generates(ABC):
                   token ids. It begins with the model's public prefix, if there is one
         stream    False: `Generated`; True: a `Generation`, an iterator of pieces of text
         draft     "auto": where decoding is greedy, tokens are guessed from the text so far and verified, several in one
-                  step; a `Drafter` guesses instead; None: one token in each step. The tokens are the same
+                  step; the folder of a small model with the same vocabulary, which guesses in plaintext here, or a
+                  `DraftModel` that has it open, or another `Drafter`; None: one token in each step. The tokens are the
+                  same
         text      a text of this model that was generated in before: only what the prompt does not have in common with
                   it is computed; it stays open. None: a new one, which ends with the generation
         progress  while the prompt runs: True for a bar on stderr, or a callback (what, done, total)
@@ -280,16 +282,16 @@ class Generates(ABC):
         Untrusted. Prompt and settings are checked before anything of the prompt is shared.
         """
         chosen = sampling_of(sampling)
-        drafter = drafter_of(draft)
         rendered = render(self.tokenizer, prompt, chosen.max_new_tokens)
+        drafter = drafter_of(draft, self.tokenizer)
+        notes = [*self._noted(), *advice(drafter, rendered.ids, chosen)]
         with ExitStack() as opened:
             decoding = text
             if decoding is None:
                 decoding = self.decoding()
                 opened.callback(decoding.close)
             decoding.require(rendered.ids)
-            running = Generation(decoding, rendered, self.tokenizer, chosen, drafter, self.guard, self._noted(),
-                                 progress)
+            running = Generation(decoding, rendered, self.tokenizer, chosen, drafter, self.guard, notes, progress)
             running.leaving = opened.pop_all()
         return running if stream else running.run()
 
@@ -325,15 +327,6 @@ class Generates(ABC):
         likely = float("nan") if breaches and self.guard == "nan" else total
         notes = *self._noted(), *([note(number, breaches)] if breaches else [])
         return Scored(likely, len(ids) - 1, sum((step.cost for step in steps[1:]), steps[0].cost), breaches, notes)
-
-
-def drafter_of(draft: Draft) -> Drafter | None:
-    """What guesses tokens ahead. Raises SettingsError for anything but "auto", None or a Drafter."""
-    if draft is None or (not isinstance(draft, str) and callable(getattr(draft, "draft", None))):
-        return draft
-    if draft == "auto":
-        return LookUp()
-    raise SettingsError(f"draft must be 'auto', None for one token in each step, or a Drafter; got {draft!r}")
 
 
 def sampling_of(given: Mapping[str, Any]) -> Sampling:

@@ -13,7 +13,8 @@ from secformer.models.generation.prompts import Prompt, render
 from secformer.models.generation.sampling import Sampling
 from secformer.models.ranges.profile import RangeProfile
 from secformer.models.run.decoding import decoder_of
-from secformer.models.run.generate import Draft, Generated, Generation, drafter_of, sampling_of
+from secformer.models.run.drafters import Draft, drafter_of
+from secformer.models.run.generate import Generated, Generation, sampling_of
 from secformer.models.run.local import SecureModel, reference, require_left_out
 from secformer.models.run.options import settings_of
 from secformer.models.run.prefix import AUTO
@@ -43,8 +44,8 @@ def secure_generate(model: PathLike | SecureModel, prompt: Prompt, *, stream: bo
               ids
     stream    False: `Generated`; True: a `Generation`, an iterator of pieces of text. A model that was loaded for it is
               closed when it ends
-    draft     "auto": where decoding is greedy, tokens are guessed ahead and verified; a `Drafter` guesses instead;
-              None: one token in each step. The tokens are the same
+    draft     as for `SecureModel.generate`: "auto", the folder of a draft model, a `Drafter`, or None. The tokens are
+              the same
     recipe, backend, profile, progress   as for `secure_model`
     options   fields of `Sampling`, named as in `generate` of `transformers`: max_new_tokens (20), temperature, top_k,
               top_p, repetition_penalty, stop, seed; and fields of `Settings`, such as public_prefix, which is
@@ -60,14 +61,14 @@ def secure_generate(model: PathLike | SecureModel, prompt: Prompt, *, stream: bo
         return running if stream else running.run()
     chosen, folder = settings_of({"public_prefix": AUTO} | settings), ModelFolder(model)
     decoder_of(folder.architecture)
-    drafter_of(draft)
     render(folder.tokenizer, prompt, sampling_of(sampling).max_new_tokens)
+    drafter = drafter_of(draft, folder.tokenizer)
     with ExitStack() as opened:
         loaded = opened.enter_context(SecureModel(folder, recipe, profile, chosen, backend))
         with shown(progress) as tell:
             tell("sharing the weights", 0, 1)
             loaded.provision()
-        running = loaded.generate(prompt, stream=True, draft=draft, progress=progress, **sampling)
+        running = loaded.generate(prompt, stream=True, draft=drafter, progress=progress, **sampling)
         running.leaving.callback(opened.pop_all().close)
     return running if stream else running.run()
 

@@ -4,7 +4,8 @@ A file holds the corrections of consecutive runs of one plan: a header (version,
 for each run every correction with a tag and an authenticator. A cursor beside it says which serial comes next; it is
 written and synced before a run is handed out, so that a crash may waste material and never gives it out twice.
 
-One process may take from a folder, and one may write into it, at the same time (see `reading` and `writing`). A copy of
+One process may take from a folder, and one may write into it, at the same time (see `reading` and `writing`). Files of
+runs that a party made ahead by itself have a mark in their names: the party may remove those again. A copy of
 a file that is put back gives its runs out again: what stops that is that their seeds are gone (see `seeds`), so compare
 `ranges` with those that are left.
 """
@@ -13,30 +14,29 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from secformer.mpc.dealer.files import owner_only, rewrite, sync_folder
 from secformer.mpc.dealer.locking import Lock
 from secformer.mpc.dealer.names import NO_NONCE, NONCE_BYTES, STORED, run_name
 from secformer.mpc.dealer.plan import Plan
+from secformer.mpc.dealer.shelved import Shelved, mac, run_bytes
 from secformer.mpc.errors import Desync, PeerLost, StoreError
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.notes import decimal
-from secformer.mpc.net.wire import HEADER_BYTES, Tag, pack_header
-from secformer.mpc.prg import derive
+from secformer.mpc.net.wire import Tag, pack_header
 
 MAGIC = b"SFST"
 VERSION = 2
 _HEADER = struct.Struct("<4sHHQQQ16s32s16s")  # magic, version, rank, first serial, count, bytes per run, epoch, plan,
 #                                               nonce
-MAC_BYTES = 16
+AHEAD = "-ahead"  # ends the names of files that may be removed again
 Receive = Callable[[Tag, int], Any]
 
 
@@ -101,7 +101,7 @@ def reading(folder: Path) -> Lock:
 
 def writing(folder: Path) -> Lock:
     """Keeps all others from writing into a store. Raises StoreError while another process does."""
-    return Lock(folder / "writing.lock", "the store (of which another `secformer deal` writes)")
+    return Lock(folder / "writing.lock", "the store (into which `secformer deal`, or party 1's filler, writes)")
 
 
 class Store:
@@ -144,7 +144,10 @@ class Store:
             if serial >= end:  # a crash came between the burning and the removal of its last run
                 self._remove(path)
                 continue
-            file = path.open("rb")
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:  # removed by another thread since the folder was listed
+                continue
             try:
                 self._burn(path, serial + 1)
                 file.seek(_HEADER.size + (serial - shelf.first) * shelf.size)
@@ -154,20 +157,61 @@ class Store:
                 file.close()
                 raise
             label, name = f"{STORED}/{serial}", self._name(serial, shelf.nonce, plan)
-            return Taken(serial, shelf.nonce, _Shelved(file, self._seed, label, name))
+            return Taken(serial, shelf.nonce, Shelved(file, self._seed, label, name))
         return None
+
+    def keep_only(self, epochs: Collection[str]) -> int:
+        """Removes the material of all epochs but these, which nobody can use any more. Files of other versions stay.
+        Returns how many files were removed."""
+        removed = 0
+        for path in sorted(self.folder.glob("*.store")):
+            with suppress(StoreError):
+                if Shelf.read(path).epoch not in epochs:
+                    self._remove(path)
+                    removed += 1
+        return removed
 
     def _name(self, serial: int, nonce: bytes, plan: Plan) -> str:
         return run_name(self._epoch, STORED, serial, (NO_NONCE, nonce), plan.digest)
 
     def _remove(self, path: Path) -> None:
-        path.unlink()
+        path.unlink(missing_ok=True)  # another thread may have been faster
         _cursor(path).unlink(missing_ok=True)
 
+    def nbytes(self) -> int:
+        """Bytes on disk of all runs in the folder: those of other epochs, and those being written, are counted too."""
+        found = 0
+        for pattern in ("*.store", "*.part"):
+            for path in self.folder.glob(pattern):
+                with suppress(FileNotFoundError):  # used up since the folder was listed
+                    found += path.stat().st_size
+        return found
+
+    def discard(self, unwanted: Callable[[str], bool]) -> Path | None:
+        """Removes the oldest file of runs that were made ahead, if they are of another epoch or their plan is
+        `unwanted`. Says which; None where there is none. For who holds `writing`."""
+        for path in sorted(self.folder.glob(f"*{AHEAD}.store"), key=lambda path: path.name.split("-")[2]):
+            try:
+                shelf = Shelf.read(path)
+            except StoreError:
+                if path.exists():
+                    raise
+                continue  # used up since the folder was listed
+            if shelf.epoch != self._epoch or unwanted(shelf.plan):
+                self._remove(path)
+                return path
+        return None
+
+    def tidy(self) -> None:
+        """Removes what a killed process left of runs that it was writing. For who holds `writing`."""
+        for path in self.folder.glob("*.part"):
+            if not path.name.endswith(".cursor.part"):  # the reader's
+                path.unlink()
+
     def write(self, plan: Plan, first: int, count: int, nonce: bytes, deal: Callable[[int], Receive],
-              told: Callable[[int], None] = lambda done: None) -> Written:
+              told: Callable[[int], None] = lambda done: None, ahead: bool = False) -> Written:
         """Writes `count` runs of a plan from serial `first` on; `deal(serial)` gives the corrections one by one.
-        `nonce` is drawn for these runs alone.
+        `nonce` is drawn for these runs alone. Runs that are made `ahead` may be discarded.
 
         Where the disk is full or the dealer leaves, the runs that are whole are kept. Raises StoreError where not one
         is.
@@ -175,7 +219,7 @@ class Store:
         if len(nonce) != NONCE_BYTES:
             raise StoreError(f"a nonce has {NONCE_BYTES} bytes, got {len(nonce)}; draw one with fresh_nonce()")
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self.folder / f"{plan.digest[:16]}-{self._epoch[:8]}-{first:012d}.store"
+        path = self.folder / f"{plan.digest[:16]}-{self._epoch[:8]}-{first:012d}{AHEAD if ahead else ''}.store"
         part = path.with_suffix(".part")
         done, problem = 0, None
         try:
@@ -220,7 +264,7 @@ class Store:
         header, data = pack_header(tag, payload.size), np.ascontiguousarray(payload).data
         file.write(header)
         file.write(data)
-        file.write(_mac(self._seed, run, tag, header, data))
+        file.write(mac(self._seed, run, tag, header, data))
 
     def _shelves(self) -> Iterator[tuple[Path, Shelf]]:
         for path in sorted(self.folder.glob("*.store")):
@@ -246,54 +290,9 @@ class Store:
         rewrite(_cursor(path), f"{following}\n")
 
 
-class _Shelved(Channel):
-    """Reads one run's corrections back; refuses what was altered, moved or cut."""
-
-    def __init__(self, file: BinaryIO, seed: bytes, label: str, name: str):
-        super().__init__("the store")
-        self._file, self._seed, self._label, self._name = file, seed, label, name
-
-    def receive(self, tag: Tag, nbytes: int) -> Any:
-        header, payload = self._file.read(HEADER_BYTES), self.buffer(nbytes)
-        read = self._file.readinto(payload.data)  # type: ignore[attr-defined]
-        mac = self._file.read(MAC_BYTES)
-        try:
-            if header != pack_header(tag, nbytes) or read != nbytes:
-                raise InvalidSignature
-            check = Poly1305(_key(self._seed, self._name, tag))
-            check.update(header)
-            check.update(payload.data)
-            check.verify(mac)
-        except InvalidSignature:
-            raise StoreError(f"{self._label}, {tag}: the stored correction was altered or cut; remove the store's "
-                             f"files and deal again") from None
-        return payload
-
-    def send(self, tag: Tag, payload: Any) -> None:
-        raise StoreError("a store is only read during a run")
-
-    def abort(self, reason: str) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def run_bytes(plan: Plan) -> int:
-    """Bytes that one run of a plan takes in a store."""
-    return sum(HEADER_BYTES + nbytes + MAC_BYTES for _, nbytes in plan.corrections())
-
-
-def _mac(seed: bytes, run: str, tag: Tag, header: bytes, payload: Any) -> bytes:
-    mac = Poly1305(_key(seed, run, tag))
-    mac.update(header)
-    mac.update(payload)
-    return mac.finalize()
-
-
-def _key(seed: bytes, run: str, tag: Tag) -> bytes:
-    """A key for one message: a Poly1305 key serves once."""
-    return derive(seed, "store", run, tag.step, tag.verb)
+def file_bytes(plan: Plan, count: int) -> int:
+    """Bytes of a file of `count` runs of a plan."""
+    return _HEADER.size + count * run_bytes(plan)
 
 
 def _cursor(path: Path) -> Path:

@@ -80,7 +80,8 @@ def _begun(address: str | None, cells: int) -> Any:
     """Ray, connected. Raises SettingsError."""
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     if address is None:
-        os.environ.update(TOKEN | {"RAY_AUTH_TOKEN": fresh_seed().hex()})
+        os.environ.setdefault("RAY_AUTH_TOKEN", fresh_seed().hex())  # Ray keeps the first one of a process
+        os.environ.update(TOKEN)
     try:
         import ray
     except ImportError as error:

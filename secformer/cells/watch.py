@@ -44,7 +44,8 @@ class Watch:
 
     @property
     def problem(self) -> str:
-        """The kind of error of its last request; "" if that was answered."""
+        """The kind of error of its last request; "" if that was answered, or a probe has found nothing against the cell
+        since."""
         with self._lock:
             return self._problem
 
@@ -82,15 +83,22 @@ class Watch:
 
     def _absent(self, back: threading.Event, rest: float) -> None:
         """An absence: the rest, and then probes, until nothing is known against the cell, or `back` is set."""
-        pause = self._rest
+        pause, logged = self._rest, ""
         self._wait(back, rest)
         while not back.is_set() and (problem := self._found()):
-            log.info("cell away", extra={"fields": {"cell": self.name, "problem": problem}})
+            if problem != logged:
+                log.info("cell away", extra={"fields": {"cell": self.name, "problem": problem}})
+            logged = problem
             self._wait(back, pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
         with self._lock:
-            if self._back is back:
-                self._back = None
+            if self._back is not back:
+                return
+            self._back = None
+            if self._probe is None:
+                return  # that the rest is over says nothing of the cell
+            self._problem = ""  # else a gateway that calls itself not ready for it would never get a request again
+        log.info("cell back", extra={"fields": {"cell": self.name}})
 
     def _wait(self, back: threading.Event, seconds: float) -> None:
         back.wait(seconds)

@@ -164,6 +164,11 @@ def settings(p: argparse.ArgumentParser, whose: str) -> None:
     p.add_argument("--settings", required=True, metavar="FILE", help=f"{whose} settings file (TOML)")
 
 
+def supervised(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--supervised", action="store_true",
+                   help="end when standard input ends, which `secformer workers` holds open")
+
+
 def check_settings(args: argparse.Namespace) -> None:
     """Raises InputError where --settings names a file that cannot be read."""
     files.readable(args.settings, "--settings", "`secformer init` writes one for each role")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from secformer.commands import arguments
 from secformer.commands.common import Commands, show, texts_of
@@ -15,18 +16,20 @@ from secformer.commands.parsing import READ
 if TYPE_CHECKING:
     from secformer.models.data.tokenizer import Tokenizer
     from secformer.models.generation.prompts import Prompt
+    from secformer.models.run.drafters import Draft
     from secformer.models.run.generate import Generation
 
 EXIT, NEW = "/exit", "/new"  # what a user of `chat` writes to end it, and to begin a new conversation
 HELP = f"{EXIT} or Ctrl-D ends, {NEW} begins a new conversation, Ctrl-C stops an answer"
 PROBE = "a"  # a question that fits every conversation
+DRAFTS: Mapping[str, Literal["auto"] | None] = {"auto": "auto", "off": None}  # what --draft takes beside folders
 
 
 def generate(args: argparse.Namespace) -> None:
     prompt = "\n".join(texts_of([args.prompt]))
     if args.continued and args.system is not None:
         args.usage("--system is for a conversation; leave it out, or leave --continue out")
-    served = _checked(args)
+    served, draft = _checked(args), _draft(args)
     from secformer.commands.generating import generating
     from secformer.models.generation.prompts import as_prompt
     from secformer.views import generation
@@ -34,8 +37,8 @@ def generate(args: argparse.Namespace) -> None:
     def given(tokenizer: Tokenizer) -> Prompt:
         return as_prompt(tokenizer, prompt, system=args.system, continued=args.continued)
 
-    with generating(args, served=served, check=lambda own: _fits(args, own, given(own))) as (model, compiling):
-        with model.generate(given(model.tokenizer), stream=True, draft=_draft(args), progress=args.progress,
+    with generating(args, served=served, check=lambda own: _fits(args, own, given(own), draft)) as (model, compiling):
+        with model.generate(given(model.tokenizer), stream=True, draft=draft, progress=args.progress,
                             **arguments.sampled(args)) as running:
             if args.json:
                 running.run()
@@ -50,7 +53,7 @@ def generate(args: argparse.Namespace) -> None:
 
 
 def chat(args: argparse.Namespace) -> None:
-    served = _checked(args)
+    served, draft = _checked(args), _draft(args)
     from secformer.commands.generating import generating
     from secformer.models.generation.prompts import as_prompt
     from secformer.models.run.conversation import Conversation
@@ -61,7 +64,7 @@ def chat(args: argparse.Namespace) -> None:
         if tokenizer.chat_template is None:
             raise InputError(f"the tokenizer in {tokenizer.folder} has no chat template, so this model holds no "
                              f"conversation; `secformer generate` continues a text")
-        _fits(args, tokenizer, as_prompt(tokenizer, PROBE, system=args.system))
+        _fits(args, tokenizer, as_prompt(tokenizer, PROBE, system=args.system), draft)
 
     with generating(args, served=served, check=check) as (model, compiling):
         talk, told = Conversation(model, system=args.system), set[str]()
@@ -72,7 +75,7 @@ def chat(args: argparse.Namespace) -> None:
                 talk = Conversation(model, system=args.system)
             elif line.strip():
                 try:
-                    with talk.ask(line, stream=True, draft=_draft(args), progress=args.progress,
+                    with talk.ask(line, stream=True, draft=draft, progress=args.progress,
                                   **arguments.sampled(args)) as running:
                         _stream(running)
                 except KeyboardInterrupt:
@@ -151,16 +154,26 @@ def _checked(args: argparse.Namespace) -> bool:
     return served
 
 
-def _fits(args: argparse.Namespace, tokenizer: Tokenizer, prompt: Prompt) -> None:
-    """Raises InputError for a prompt that the model cannot take, and SettingsError for options of tokens."""
+def _fits(args: argparse.Namespace, tokenizer: Tokenizer, prompt: Prompt, draft: Draft) -> None:
+    """Raises InputError for a prompt that the model cannot take, SettingsError for options of tokens, and ModelError
+    for a draft model with another vocabulary."""
     from secformer.models.generation.prompts import render
+    from secformer.models.run.drafters import drafter_of
     from secformer.models.run.generate import sampling_of
 
     render(tokenizer, prompt, sampling_of(arguments.sampled(args)).max_new_tokens)
+    drafter_of(draft, tokenizer)
 
 
-def _draft(args: argparse.Namespace) -> Any:
-    return None if args.draft == "off" else args.draft
+def _draft(args: argparse.Namespace) -> Draft:
+    """What --draft names, with a draft model opened: `chat` uses it for all answers. Raises as `DraftModel`."""
+    if args.draft in DRAFTS:
+        return DRAFTS[args.draft]
+    if not Path(args.draft).is_dir():
+        args.usage(f"--draft takes auto, off, or the folder of a draft model; there is no folder {args.draft}")
+    from secformer.models.run.draft_model import DraftModel
+
+    return DraftModel(args.draft)
 
 
 # ---- how they are called --------------------------------------------------------------------------------------------
@@ -222,9 +235,11 @@ def add(commands: Commands) -> None:
 
 def _tokens(p: argparse.ArgumentParser) -> None:
     group = arguments.sampling(p)
-    group.add_argument("--draft", choices=("auto", "off"), default="auto",
-                       help="auto: where decoding is greedy, tokens are guessed from the text so far, and several are "
-                            "verified in one step (default); off: one token in each step. The tokens are the same")
+    group.add_argument("--draft", default="auto", metavar="D",
+                       help="where decoding is greedy, tokens are guessed, and several are verified in one step. auto: "
+                            "guessed from the text so far (default); the folder of a small model with the same "
+                            "vocabulary: by that model, in plaintext, in this process; off: one token in each step. "
+                            "The tokens are the same")
 
 
 def _model(p: argparse.ArgumentParser) -> None:

@@ -57,6 +57,7 @@ def dealer(args: argparse.Namespace) -> None:
     if settings.metrics is not None:
         need_servers("the dealer's metrics port", "; or turn the port off: metrics = \"\"")
     log_to_stderr("dealer", settings.log_level)
+    _supervised(args)
     run_dealer(settings)
 
 
@@ -72,7 +73,15 @@ def party(args: argparse.Namespace) -> None:
         raise SettingsError(f"{args.settings} is for party {settings.rank}, but --rank is {args.rank}; give the other "
                             f"file or leave --rank out")
     log_to_stderr(f"party{settings.rank}", settings.log_level)
+    _supervised(args)
     run_party(settings)
+
+
+def _supervised(args: argparse.Namespace) -> None:
+    if args.supervised:
+        from secformer.roles.signals import end_with_input
+
+        end_with_input()
 
 
 def deal(args: argparse.Namespace) -> None:
@@ -225,10 +234,12 @@ def add(commands: Commands) -> None:
 
     p = commands.add("dealer", dealer, "run the dealer", _DEALER, json=False)
     arguments.settings(p, "the dealer's")
+    arguments.supervised(p)
 
     p = commands.add("party", party, "run party 0 or party 1", _PARTY, json=False)
     arguments.settings(p, "the party's")
     p.add_argument("--rank", type=int, choices=(0, 1), help="the party's rank; it must be the one in the settings file")
+    arguments.supervised(p)
 
     p = commands.add("deal", deal, "store material for future requests", _DEAL)
     arguments.settings(p, "party 1's")

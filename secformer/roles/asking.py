@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from secformer.mpc.errors import InputError, PeerLost, ProtocolError, SecformerError
 from secformer.mpc.net.tls import HUNG_UP, RETRY, CertificateRefused, Context, hang_up, host_name
 from secformer.mpc.strict_json import read_own
+from secformer.roles.formats import require_format
 from secformer.roles.messages import Answer, Exchanged, Half, body_digest, pack_half, unpack_answer
 from secformer.roles.receipts import HEADER as RECEIPT
 from secformer.roles.telling import NOT_TOLD, STATUS, Told
@@ -234,6 +235,7 @@ class PartyConnection:
         content = _body(response, MAX_COST)
         if response.status != 200:
             raise self._problem(response, content[:MAX_ERROR])
+        require_format(content, f"{self._role} at {self._shown}")
         return connection
 
     def _problem(self, response: HTTPResponse, content: bytes) -> SecformerError:

@@ -79,6 +79,8 @@ class Deal:
                          f"-1 or more")
         if plan.standing:
             raise Desync("party1 asks for masks of weights in a run; only the plan of provisioning has them")
+        if _caches(ask) is not None and space == STORED:
+            raise Desync("party1 asks for runs of a session to store; a store's runs have no caches")
         return cls(plan, entry(ask, "epoch", str), space, after, count, _nonces(ask, space_of(space)), _caches(ask),
                    frozenset(map(str, entry(ask, "kept", list))), _request(ask), _trace(ask))
 

@@ -22,6 +22,7 @@ from secformer.roles.chain import (
     ANCHOR,
     BEGAN,
     ENDED,
+    FORMAT,
     LOST,
     RESUMED,
     UNSYNCED,
@@ -155,7 +156,8 @@ class Audit:
     def _signed(self, event: str, facts: Mapping[str, Any]) -> Head:
         """Notes an event, with a signature over the line before: an anchor of the chain so far."""
         signed = self._signer.sign(ANCHOR, anchored_text(self.chain, self._role, self._head))
-        head = self._chained(event, {**facts, "signature": signed.signature, "certificate": signed.certificate})
+        head = self._chained(event, {**facts, "format": FORMAT, "signature": signed.signature,
+                                      "certificate": signed.certificate})
         self._anchored, self._anchor_due = head.number, time.monotonic() + ANCHOR_SECONDS
         return head
 

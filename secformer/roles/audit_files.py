@@ -10,7 +10,7 @@ from typing import Any
 from secformer.mpc.dealer.files import sync_folder
 from secformer.mpc.dealer.locking import Lock
 from secformer.mpc.errors import StoreError
-from secformer.roles.chain import ENDED, SUFFIX, Head, cut_facts, digest, file_name, read
+from secformer.roles.chain import ENDED, FORMAT, SUFFIX, Head, cut_facts, digest, file_name, read, same_format
 
 
 class AuditFiles:
@@ -49,6 +49,9 @@ class AuditFiles:
                                  f"verify`, keep it elsewhere, and begin a new one in an empty folder")
         if lines:
             facts = read(lines)
+            if not same_format(facts):
+                raise StoreError(f"{last} has the format {str(facts['format'])[:40]!r}, but this version writes "
+                                 f"{FORMAT!r}; keep the log elsewhere, and begin a new one in an empty folder")
             if facts["role"] != role:
                 raise StoreError(f"{last} is the audit log of {facts['role']}, but this is {role}; give each role a "
                                  f"folder of its own as audit_folder")

@@ -21,13 +21,14 @@ from secformer.mpc.errors import AuthError, InputError
 from secformer.mpc.strict_json import read_own
 from secformer.roles.signing import Authority, Signed, require_signature, role_in
 
+FORMAT = "secformer audit 1"  # signed lines name it; logs that name none are of this format, too
 BEGINNING = "0" * 64  # what the first line names as the hash of the line before
 SUFFIX = ".jsonl"
 LONGEST = 1 << 16     # bytes of a line
 ANCHOR = "anchor"     # purpose of the signature
 CUT = "it is cut"
-BEGAN, RESUMED, ENDED, REQUEST, DEALT, LOST, UNSYNCED = (
-    "began", "resumed", "ended", "request", "dealt", "lost", "unsynced")
+BEGAN, RESUMED, ENDED, REQUEST, DEALT, EPOCH, LOST, UNSYNCED = (
+    "began", "resumed", "ended", "request", "dealt", "epoch", "lost", "unsynced")
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,11 @@ def read(line: bytes) -> dict[str, Any]:
         if not isinstance(facts.get(name), kind) or isinstance(facts[name], bool):
             raise ValueError(f"{name!r} is missing or of another type")
     return facts
+
+
+def same_format(facts: Mapping[str, Any]) -> bool:
+    """Whether a line is of this version's format, as far as it says so."""
+    return bool(facts.get("format", FORMAT) == FORMAT)
 
 
 def transcript(facts: Mapping[str, Any]) -> str:
@@ -224,6 +230,8 @@ class _Reader:
 
     def _take(self, raw: bytes, facts: dict[str, Any]) -> None:
         v = self.verdict
+        if not same_format(facts):
+            raise _Problem(f"it has the format {str(facts['format'])[:40]!r}, but this version checks {FORMAT!r}")
         if "signature" in facts or facts["event"] == ANCHOR:
             self._anchor(facts)
         v.chain, v.role = facts["chain"], facts["role"]

@@ -26,6 +26,10 @@ TWO_CLIENTS = "the halves of the request come from two clients, but one client m
 log = logging.getLogger(__name__)
 
 
+class EpochOver(Exception):
+    """The dealer has begun a new epoch, and deals nothing in the old one any more."""
+
+
 class Needs(NamedTuple):
     """What a request needs: correlations and, where it continues a text, the session's next step."""
 
@@ -58,8 +62,8 @@ class Computer(Protocol):
         """The request will not run."""
 
     def renewal(self) -> bool:
-        """Whether the link is to be made again once nothing runs, because this party shows another certificate now.
-        Raises AuthError where the other party's certificate does not hold any more."""
+        """Whether the link is to be made again once nothing runs, because this party shows another certificate now, or
+        because the epoch is over. Raises AuthError where the other party's certificate does not hold any more."""
 
     def rest(self) -> None:
         """Does what is due while nothing waits."""
@@ -145,15 +149,19 @@ class Cycle:
                 continue
             with answering(job):
                 slots.wait_free(offer.slot, self._patience)
-                taken = self._agreed(link, job, offer, slots, Reply(None, here, renew))
+                self._agreed(link, job, offer, slots, Reply(None, here, renew))
             self._supply.erase()  # while the slot computes
             self._computer.report_material()
-            if taken.error and self._supply.outdated():
-                raise Desync("the dealer has begun a new epoch; both parties join it")
 
-    def _agreed(self, link: TLSChannel, job: Job, offer: Offer, slots: Slots[Any], reply: Reply) -> Taken:
-        """Party 1: takes a request and, if party 0 agrees, starts it. Then the slot closes its corrections."""
-        work, taken = self._supplied(job, offer)
+    def _agreed(self, link: TLSChannel, job: Job, offer: Offer, slots: Slots[Any], reply: Reply) -> None:
+        """Party 1: takes a request and, if party 0 agrees, starts it. Then the slot closes its corrections. Where the
+        epoch is over, the request waits until both parties have joined the next one, with a new link."""
+        try:
+            work, taken = self._supplied(job, offer)
+        except EpochOver:
+            self._jobs.put_back(job)
+            replace(reply, renew=True).tell(link)
+            return
         started = False
         try:
             replace(reply, taken=taken).tell(link)
@@ -167,7 +175,6 @@ class Cycle:
         finally:
             if work is not None and work.corrections is not None and not started:
                 work.corrections.close()
-        return taken
 
     def _refuse(self, job: Job, problem: SecformerError) -> None:
         self._computer.refused(job, problem)
@@ -204,7 +211,7 @@ class Cycle:
             "client at the other party": other[:64]}})
 
     def _supplied(self, job: Job, offer: Offer) -> tuple[Work | None, Taken]:
-        """A taken request with its corrections, or with the reason why there are none."""
+        """A taken request with its corrections, or with the reason why there are none. Raises EpochOver."""
         request = job.half.request
         if offer.requests[request] != job.client:
             self._report(job, offer.requests[request])
@@ -218,6 +225,8 @@ class Cycle:
             return Work(job, taken, needs.plan, found.key, read_ahead(found.corrections, needs.plan),
                         needs.stepping, time.monotonic() - started), taken
         except (SecformerError, OSError) as error:
+            if isinstance(error, Desync) and self._supply.outdated():
+                raise EpochOver from error
             away = "the dealer does not answer" if isinstance(error, PeerLost) else ""
             return None, Taken(request, error=for_client(error, job.half, job.client, away), client=job.client,
                                kind=kind_of(error))

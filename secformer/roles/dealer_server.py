@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from secformer.mpc.backend import choose_backend
-from secformer.mpc.dealer.names import STORED, RunKey, run_name
+from secformer.mpc.dealer.names import LIVE, STORED, RunKey, run_name
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.service import Dealer
-from secformer.mpc.errors import Desync, PeerEnded
+from secformer.mpc.errors import Desync, PeerEnded, StoreError
 from secformer.mpc.kernels import kernels_for
 from secformer.mpc.net.channel import Channel
 from secformer.mpc.net.credentials import Credentials
@@ -31,12 +31,14 @@ from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, Runs, runs_on
 from secformer.roles.asks import Deal, Greeting
 from secformer.roles.audit import Auditing, Unaudited, opened
-from secformer.roles.chain import DEALT
+from secformer.roles.chain import DEALT, EPOCH
 from secformer.roles.dealing import IDLE, MAX_PLAN, WEIGHTS
 from secformer.roles.descriptors import dealer_room, raise_limit
 from secformer.roles.epochs import Epoch, State, as_note
 from secformer.roles.idling import Idle
 from secformer.roles.logs import certificates_read, not_recorded, refusals
+from secformer.roles.precedence import Streams
+from secformer.roles.rotation import FIRST, Rotation
 from secformer.roles.settings import DealerSettings
 from secformer.roles.signals import share_the_interpreter, wait_for_signal
 from secformer.roles.signing import Signer
@@ -49,6 +51,7 @@ AHEAD = 1 << 26      # bytes of corrections that may be on their way from a GPU 
 EPOCHS = 4           # epochs for which the masks of the weights are kept in memory
 CACHES = 1 << 12     # sessions of an epoch whose seeds are kept in memory
 RESTING = PEERS // 2 # connections of one role that may wait for its next ask; the others are for new ones
+ENDING = 5.0         # seconds in which asks that are served may end when the dealer stops
 PATIENT = 2 * IDLE   # seconds for which they may: longer than a party keeps them
 Keys = tuple[RunKey, RunKey]  # party 0's and party 1's, of one run or of its caches
 
@@ -61,7 +64,7 @@ class Reports(Protocol):
     def connected(self) -> None: return
     def serving(self, by: int) -> None: return
     def joined(self) -> None: return
-    def new_epoch(self) -> None: return
+    def new_epoch(self, why: str) -> None: return
     def burnt(self, space: str, count: int) -> None: return
     def dealt(self, space: str, runs: int, nbytes: int, seconds: float) -> None: return
     def failed(self, kind: str) -> None: return
@@ -80,17 +83,18 @@ class DealerServer:
         self._kernels = kernels_for(choose_backend(settings.backend, threads=settings.threads or None))
         self.credentials = Credentials(settings.tls, certificates_read)
         self._state = State(settings.state)
+        self._rotation = Rotation(self._state, settings.epoch_days)
         self._dealers: OrderedDict[str, Dealer] = OrderedDict()
         self._caches: dict[str, OrderedDict[str, Keys]] = {}  # of sessions that go on, by epoch and name
         self._graph = settings.graph
         self._lanes: list[tuple[AbstractContextManager[Any], Runs]] = []  # free ones
         self._lock = threading.Lock()
-        self._dealing = threading.BoundedSemaphore(settings.max_streams)
-        self._patience, self._idle = settings.deadline, Idle(RESTING, PATIENT)
+        self._streams, self._idle = Streams(settings.max_streams, settings.deadline), Idle(RESTING, PATIENT)
         with ExitStack() as undo:
             undo.callback(self._state.close)
             self.audit = audit()
             undo.callback(self.audit.close)
+            self._rotate()  # before anybody joins
             self._listener = Listener(settings.listen, ("party0", "party1"), self.credentials.server(), self._serve,
                                       refusals("dealer", self._reports.refused), deadline=settings.deadline,
                                       strangers=dealer_room(raise_limit(), settings.metrics is not None).strangers)
@@ -98,10 +102,34 @@ class DealerServer:
         self.port = self._listener.port
         log.info("listening", extra={"fields": {"port": self.port}})
 
+    def tend(self) -> None:
+        """Reads certificates that have changed, and replaces epochs that are due. Call it every now and then."""
+        self.credentials.renew()
+        try:
+            with self._lock:
+                self._rotate()
+        except (StoreError, OSError) as error:  # such as a full disk: it is tried again
+            log.error("epoch not replaced", extra={"fields": {"problem": str(error)}})
+
+    def _rotate(self) -> None:
+        """Runs that have begun go on in the old epoch, with masks and seeds of their own."""
+        for model, _, old, new, why in self._rotation.replaced():
+            self._dealers.pop(old.name, None)
+            self._caches.pop(old.name, None)
+            for _, runs in self._lanes:
+                self._release(runs)
+            self._began(model, new, why, old.name)
+
+    def _began(self, model: str, epoch: Epoch, why: str, old: str = "") -> None:
+        facts = {"model": model, "epoch": epoch.name, "instead of": old, "why": why}
+        self.audit.append(EPOCH, facts)
+        self._reports.new_epoch(why)
+        log.info("new epoch", extra={"fields": facts})
+
     def close(self) -> None:
         """Stops listening, ends connections on which nothing is asked, and gives out no more serials."""
         self._listener.close()
-        self._idle.close()
+        self._idle.close(ENDING)  # so that a restart of the dealer breaks off no run
         with self._lock:
             self._state.close()
 
@@ -112,7 +140,7 @@ class DealerServer:
         try:
             while greeting is None or self._idle.wait(channel):
                 ask = channel.hear(most=MAX_PLAN)
-                with self._serving():
+                with self._idle.served(channel), self._serving():
                     channel.check()  # the ask may have come long after the handshake
                     greeting = greeting or Greeting.read(ask, channel.role)
                     self._answer(channel, greeting, ask)
@@ -146,7 +174,8 @@ class DealerServer:
                 self._state.join(epoch, rank)
             note = as_note(epoch, rank, runs=runs)
         channel.tell(note)
-        self._reports.joined()
+        if runs:  # else it only looks whether the epoch is over, or stores material
+            self._reports.joined()
 
     def _epoch(self, greeting: Greeting) -> tuple[Epoch, Dealer]:
         """The epoch of the model that a party has named, and a dealer that holds the masks of its weights. If the model
@@ -155,8 +184,7 @@ class DealerServer:
         epoch = self._state.epoch(model, plan.digest)
         if epoch is None:
             epoch = self._state.fresh(model, plan.digest)
-            self._reports.new_epoch()
-            log.info("new epoch", extra={"fields": {"epoch": epoch.name, "model": model}})
+            self._began(model, epoch, FIRST)
         if epoch.name not in self._dealers:
             self._dealers[epoch.name] = self._dealer(epoch, plan)
             while len(self._dealers) > EPOCHS:
@@ -179,39 +207,38 @@ class DealerServer:
         plan, epoch, space, count = asked.plan, asked.epoch, asked.space, asked.count
         facts = {"request": asked.request, "model": greeting.model, "plan": plan.digest, "epoch": epoch,
                  "space": space, "count": count}
-        outcome, started = "failed", time.monotonic()
-        if not self._dealing.acquire(timeout=self._patience):
-            raise Desync("the dealer already serves as many requests as it may; try again later")
-        try:
-            with self._lock:
-                known, dealer = self._epoch(greeting)
-                if known.name != epoch:
-                    raise Desync(f"the model's epoch is {known.name} at the dealer but {epoch} at party 1; join again")
-                if space == STORED and known.joined != {0, 1}:
-                    raise Desync("the parties must have joined the epoch before runs are stored: they need the seeds. "
-                                 "Start both parties, and deal when they are ready")
-                caches = self._kept(asked)
-                first = max(self._state.last(known, space), asked.after) + 1
-                seeds = self._state.burn(known, space, first, count)
-            self._reports.burnt(space, count)
-            facts |= {"serial": first, "bytes": count * plan.dealer_bytes}
-            channel.tell({"serial": first})
-            with self._computing() as runs:
-                script = Script(plan, plan.dealt if asked.cache is None else "")  # a recording knows no caches
-                for serial in range(first, first + count):
-                    channel.check()
-                    name = run_name(epoch, space, serial, asked.nonces, plan.digest)
-                    keys = RunKey(name, seeds[0].take(serial)), RunKey(name, seeds[1].take(serial))
-                    if asked.cache == "":
-                        caches = self._opened(epoch, keys)
-                    self._dealt(runs, dealer, script, keys, channel, caches)
-            outcome = "dealt"
-            self._reports.dealt(space, count, count * plan.dealer_bytes, time.monotonic() - started)
-        finally:
-            self._dealing.release()
-            with self._lock:
-                self._state.erase()
-            self.audit.append(DEALT, facts | {"outcome": outcome, "seconds": round(time.monotonic() - started, 3)})
+        with self._streams.place(space, channel) as out:
+            outcome, started = "failed", time.monotonic()
+            try:
+                with self._lock:
+                    known, dealer = self._epoch(greeting)
+                    if known.name != epoch:
+                        raise Desync(f"the model's epoch is {known.name} at the dealer but {epoch} at party 1; join "
+                                     f"again")
+                    if space == STORED and known.joined != {0, 1}:
+                        raise Desync("the parties must have joined the epoch before runs are stored: they need the "
+                                     "seeds. Start both parties, and deal when they are ready")
+                    caches = self._kept(asked) if space == LIVE else None  # a store knows no sessions
+                    first = max(self._state.last(known, space), asked.after) + 1
+                    seeds = self._state.burn(known, space, first, count)
+                self._reports.burnt(space, count)
+                facts |= {"serial": first, "bytes": count * plan.dealer_bytes}
+                channel.tell({"serial": first})
+                with self._computing() as runs:
+                    script = Script(plan, plan.dealt if asked.cache is None else "")  # a recording knows no caches
+                    for serial in range(first, first + count):
+                        channel.check()
+                        name = run_name(epoch, space, serial, asked.nonces, plan.digest)
+                        keys = RunKey(name, seeds[0].take(serial)), RunKey(name, seeds[1].take(serial))
+                        if asked.cache == "":
+                            caches = self._opened(epoch, keys)
+                        self._dealt(runs, dealer, script, keys, out, caches)
+                outcome = "dealt"
+                self._reports.dealt(space, count, count * plan.dealer_bytes, time.monotonic() - started)
+            finally:
+                with self._lock:
+                    self._state.erase()
+                self.audit.append(DEALT, facts | {"outcome": outcome, "seconds": round(time.monotonic() - started, 3)})
         log.info("dealt", extra={"fields": {
             "request": asked.request, **fields_of(asked.trace), "epoch": epoch, "space": space, "serial": first,
             "count": count, "bytes": count * plan.dealer_bytes, "seconds": round(time.monotonic() - started, 3)}})
@@ -231,9 +258,11 @@ class DealerServer:
 
     def _opened(self, epoch: str, keys: Keys) -> Keys:
         """The keys of the caches that this run opens."""
+        caches = keys[0].caches, keys[1].caches
         with self._lock:
-            known = self._caches.setdefault(epoch, OrderedDict())
-            known[keys[0].name] = caches = keys[0].caches, keys[1].caches
+            ended = epoch not in self._dealers  # since the run began
+            known = OrderedDict[str, Keys]() if ended else self._caches.setdefault(epoch, OrderedDict())
+            known[keys[0].name] = caches
             while len(known) > CACHES:
                 known.popitem(last=False)
         return caches
@@ -257,7 +286,7 @@ class DealerServer:
         kept = list(self._dealers.values())
         runs.forget(lambda name: name[0] not in kept)
 
-    def _dealt(self, runs: Runs, dealer: Dealer, script: Script, keys: Keys, channel: TLSChannel,
+    def _dealt(self, runs: Runs, dealer: Dealer, script: Script, keys: Keys, channel: Channel,
                caches: Keys | None) -> None:
         """The dealer is part of the program's name: its recordings read the masks that it holds."""
         name, seeds = keys[0].name, (keys[0].seed, keys[1].seed)
@@ -308,7 +337,7 @@ def run_dealer(settings: DealerSettings) -> None:
             metrics.show_audit(server.audit)
             metrics.certificate(server.credentials.until)
             ends.callback(Monitored(settings.metrics, lambda: server.audit.problem, metrics).close)
-        wait_for_signal(server.credentials.renew)
+        wait_for_signal(server.tend)
 
 
 def _metrics(ready: Callable[[], bool]) -> DealerMetrics:

@@ -33,6 +33,7 @@ from secformer.mpc.net.tls import Context, TLSChannel, connect
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.prg import FORMAT
 from secformer.roles.epochs import Epoch, epoch_of
+from secformer.roles.precedence import Precedence
 from secformer.version import __version__
 
 T = TypeVar("T")
@@ -89,10 +90,13 @@ class DealerClient:
     weights  the plan of provisioning
     most     connections that are kept while nothing is asked on them
     silence  seconds after which a kept connection fails if the dealer's system does not confirm what was sent
+    precedence  counts the runs that are being dealt here, where somebody must give way to them
     """
 
     def __init__(self, address: tuple[str, int], context: Context, model: str, weights: Plan, *,
-                 deadline: float, most: int = 1, silence: float | None = None):
+                 deadline: float, most: int = 1, silence: float | None = None,
+                 precedence: Precedence | None = None):
+        self._precedence = precedence or Precedence()
         self._address, self._context, self._deadline = address, context, deadline
         self._most, self._silence = most, silence
         self._model = {"version": __version__, "streams": FORMAT, "model": model, "weights": weights.as_dict()}
@@ -116,8 +120,13 @@ class DealerClient:
                     "plan": plans.told(plan), "nonces": [nonce.hex() for nonce in nonces], "cache": cache,
                     "kept": sorted(kept), "request": request, "trace": trace}
 
-        connection, serial = self._ask(note, _serial, patience)
-        return serial, _Corrections(connection.channel, count * plan.messages, lambda: self._keep(connection))
+        end = self._precedence.begin()
+        try:
+            connection, serial = self._ask(note, _serial, patience)
+        except BaseException:
+            end()
+            raise
+        return serial, _Corrections(connection.channel, count * plan.messages, lambda: self._keep(connection), end)
 
     def rest(self) -> None:
         """Hangs up where nothing was asked for a while, or where a certificate has changed."""
@@ -193,10 +202,11 @@ class _Corrections(Channel):
 
     left  messages that are to come
     back  takes the connection back
+    end   is told that nothing more comes
     """
 
-    def __init__(self, channel: TLSChannel, left: int, back: Callable[[], None]):
-        self._channel, self._left, self._back, self._over = channel, left, back, False
+    def __init__(self, channel: TLSChannel, left: int, back: Callable[[], None], end: Callable[[], None]):
+        self._channel, self._left, self._back, self._end, self._over = channel, left, back, end, False
         super().__init__(channel.peer, channel.deadline)
 
     @property
@@ -220,12 +230,14 @@ class _Corrections(Channel):
 
     def abort(self, reason: str) -> None:
         self._over = True
+        self._end()
         self._channel.abort(reason)
 
     def close(self) -> None:
         if self._over:
             return
         self._over = True
+        self._end()
         if self._left:
             self._channel.close()
         else:

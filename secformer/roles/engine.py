@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from secformer.models.data.batch import Batch, blind_batch
+from secformer.models.data.batch import blind_batch
 from secformer.models.families.program import CHECK, Results
 from secformer.models.run.public import PublicModel
 from secformer.models.run.served import PartyModel
@@ -36,15 +36,20 @@ from secformer.mpc.party import Party
 from secformer.mpc.script import Script
 from secformer.mpc.segments import Channels, runs_on
 from secformer.mpc.sessions.secure import SecureSession
+from secformer.roles import filling
 from secformer.roles.cycle import Cycle, Needs
 from secformer.roles.dealing import WEIGHTS
 from secformer.roles.descriptors import party_room, raise_limit
-from secformer.roles.failures import AtLimit, NoRoom, general
+from secformer.roles.epoch_watch import EpochWatch
+from secformer.roles.failures import NOT_ONE_HOT, AtLimit, NoRoom, general
+from secformer.roles.halves import words_of
 from secformer.roles.jobs import Job, Jobs
 from secformer.roles.link import HEARTBEAT, compare, hello, stored_of
 from secformer.roles.linking import Link, Meeting, connect_link
 from secformer.roles.logs import certificates_read, not_recorded, refusals
 from secformer.roles.messages import Answer, Ran
+from secformer.roles.precedence import Precedence
+from secformer.roles.reporting import Reports
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
 from secformer.roles.slots import Renewed, Slots, Work
@@ -54,16 +59,6 @@ from secformer.roles.traces import fields_of
 RETRY = 0.2, 5.0  # seconds between attempts to link: at first, at most
 
 log = logging.getLogger(__name__)
-
-
-class Reports(Protocol):
-    """Receives what the engine reports: readiness, costs, and what the store holds."""
-
-    def ready(self) -> None: ...
-    def not_ready(self, reason: str, told: str) -> None: ...  # `told` is for clients
-    def answered(self, cost: Cost) -> None: ...
-    def material(self, left: dict[str, int]) -> None: ...
-    def refused(self, port: str, why: str) -> None: ...
 
 
 class Engine:
@@ -86,11 +81,14 @@ class Engine:
                                  traced=any(runs.recording for runs in self._runs))
         self._supply = Supply(settings, share.public.digest, self._model.provisioning, self._kernels.backend.buffer,
                               self.credentials.client())
+        self._running = Precedence()  # requests go before material ahead
+        self._filler = filling.Filler(settings, lambda: self._supply.joined, self._supply.client,
+                                      self._supply.precedence, self._running, jobs.halves, reports)
         decoder = share.public.decoder
-        self.sessions = Sessions(settings, self._model.text, 1 if decoder is None else slot_bytes(decoder))
+        self.sessions = Sessions(settings, self._model.text, slot_bytes(decoder) if decoder is not None else 1)
+        self._watch = EpochWatch(self._supply.outdated)
         self._opened = ""  # the epoch in which the weights were opened
-        self._stop = threading.Event()
-        self._jobs = jobs
+        self._stop, self._jobs = threading.Event(), jobs
         self._cycle = Cycle(jobs, self._supply, self, self._stop, settings.deadline - settings.dealer_wait,
                             settings.half_deadline / 4)
         self._meeting = Meeting()
@@ -109,7 +107,6 @@ class Engine:
 
     @property
     def public(self) -> PublicModel:
-        """The public description of the model."""
         return self._public
 
     def running(self) -> int:
@@ -118,27 +115,32 @@ class Engine:
 
     def epoch(self) -> str:
         """The name of the epoch that this party has joined; "" before that."""
-        return self._supply.joined
+        return joined.name if (joined := self._supply.joined) is not None else ""
 
     def run(self) -> None:
         """Serves until `stop`. Runs once."""
+        if self._rank == 1:  # which tells the other party
+            self._watch.start()
+        self._filler.start()
         try:
             self._run()
         finally:
+            self._watch.close()
+            self._filler.close()
             self._supply.close()
 
     def _run(self) -> None:
         pause, renewed = RETRY[0], False
         while not self._stop.is_set():
+            quiet, renewed = renewed, False
+            told = (lambda reason: None) if quiet else self._waiting  # while a link is renewed, requests may come
             try:
-                if not renewed:
-                    self._waiting("waiting for the dealer or a known epoch")
-                    self._supply.join()
-                    self.report_material()
-                    self._waiting("waiting for the other party")
-                self._generation, renewed = self.credentials.generation, False
+                told("waiting for the dealer or a known epoch")
+                self._join(quiet)
+                told("waiting for the other party")
+                self._generation = self.credentials.generation
                 self._link = link = self._meet()
-                self._greet(link)
+                self._greet(link, told)
                 log.info("linked", extra={"fields": {"epoch": self._opened}})
                 pause = RETRY[0]
                 self._reports.ready()
@@ -161,6 +163,18 @@ class Engine:
                 self._end_link(f"unexpected {type(error).__name__}")
                 self._stop.wait(pause)
         self._end_link("this party is shutting down")
+
+    def _join(self, again: bool) -> None:
+        """Learns the epoch. Sessions of another one end: the dealer has forgotten the masks of their caches."""
+        self._watch.joining()
+        try:
+            self._supply.join(again)
+        except SecformerError as error:
+            self._meeting.refuse(str(error))
+            raise
+        self.report_material()
+        if self._opened and self._opened != self._supply.epoch.name:
+            self.sessions.end_all("the dealer has begun a new epoch")
 
     def stop(self) -> None:
         """Ends `run`. A running request fails."""
@@ -196,7 +210,7 @@ class Engine:
             link.abort(reason)
         self._jobs.wake()
 
-    def _greet(self, link: Link) -> None:
+    def _greet(self, link: Link, told: Callable[[str], None]) -> None:
         """Compares what must be the same at both parties, and opens the weights unless both still hold them opened."""
         epoch, control = self._supply.epoch.name, link.control
         mine = hello(self._public, self._model.provisioning, epoch, rank=self._rank, opened=self._opened == epoch,
@@ -212,7 +226,7 @@ class Engine:
                          f"{self._settings.in_flight}; do both sides run the same version?")
         if mine["opened"] and theirs.get("opened") is True:
             return
-        self._waiting("opening the weights")
+        told("opening the weights")
         started, meter = time.perf_counter(), Meter()
         self._opened = ""
         for runs in self._runs:
@@ -221,8 +235,9 @@ class Engine:
             self._begin(0, control, RunKey(WEIGHTS, self._supply.seed), self._model.provisioning, None, meter)
             self._model.load_weights(self._shares)
         self._opened = epoch
+        self._reports.opened(self._public.digest, epoch)
         cost = meter.close(started)
-        log.info("weights opened", extra={"fields": {"seconds": round(time.perf_counter() - started, 3),
+        log.info("weights opened", extra={"fields": {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3),
                                                      "bytes": cost.offline_bytes}})
 
     def _begin(self, slot: int, peer: Channel, key: RunKey, plan: Plan, corrections: Channel | None, meter: Meter,
@@ -233,10 +248,12 @@ class Engine:
 
     @contextmanager
     def _computing(self, slot: int) -> Iterator[None]:
+        end = self._running.begin()
         try:
             with self._lanes[slot], np.errstate(over="ignore"):  # words wrap by design
                 yield
         finally:
+            end()
             self._parties[slot].end()
 
     # ---- requests -------------------------------------------------------------------------------------------------
@@ -244,7 +261,9 @@ class Engine:
     def needs(self, job: Job) -> Needs:
         """The correlations that a request needs, and the step of a session, if it is one."""
         if job.half.step is None:
-            return Needs(self._model.plan(blind_batch(job.half.lengths, job.half.mask)))
+            plan = self._model.plan(blind_batch(job.half.lengths, job.half.mask))
+            self._filler.note(plan, job.half)
+            return Needs(plan)
         stepping = self.sessions.asked(job.half, job.client)
         return Needs(self._model.step_plan(stepping.shape), stepping)
 
@@ -254,6 +273,7 @@ class Engine:
 
     def begin(self, work: Work) -> None:
         """Both parties have agreed to run this, and it starts next."""
+        self._reports.took(work.taken.space)
         if work.stepping is not None:
             self.sessions.begin(work.stepping, work.key)
 
@@ -264,11 +284,11 @@ class Engine:
             self.sessions.end(job.client, job.half.step.session, f"a step was refused: {problem}")
 
     def renewal(self) -> bool:
-        """Whether this party shows another certificate than when the link was made. Raises AuthError where one of the
-        other party's does not hold any more."""
+        """Whether this party shows another certificate than when the link was made, or knows that the epoch is over.
+        Raises AuthError where one of the other party's certificates does not hold any more."""
         if (link := self._link) is not None:
             link.check()
-        return self.credentials.generation != self._generation
+        return self._watch.over or self.credentials.generation != self._generation
 
     def rest(self) -> None:
         """Does what is due while nothing waits."""
@@ -282,7 +302,6 @@ class Engine:
         batch = blind_batch(job.half.lengths, job.half.mask)
         channels = {"peer": peer} if work.corrections is None else {"peer": peer, "dealer": work.corrections}
         started, clock = time.monotonic(), time.perf_counter()
-
         session = work.stepping.session if work.stepping is not None else None
 
         def play(channels: Channels, words: Any) -> tuple[Results, Cost]:
@@ -296,7 +315,7 @@ class Engine:
         with self._computing(slot):
             script = self._model.script(batch) if session is None else Script(work.plan)
             ran = self._runs[slot].run((self._opened, script.name), script, (work.key.seed,), work.key.name, channels,
-                                       self._words(job, batch), play)
+                                       words_of(job.half, batch, self._public.inputs, self._kernels), play)
         cost = ran.facts.lasting(time.perf_counter() - clock) if ran.repeated else ran.facts
         if session is not None:
             self.sessions.done(session)
@@ -315,21 +334,11 @@ class Engine:
 
     def _reject(self, work: Work) -> None:
         """Gives no answer to rows that are not one-hot. The link stays: only the client is at fault."""
-        job, problem = work.job, "the rows of this request are not one-hot, or its halves do not belong together"
+        job, error = work.job, InputError(NOT_ONE_HOT)
         log.warning("rows refused", extra={"fields": {"request": work.taken.request, **fields_of(job.half.trace),
                                                       "client": job.client, "run": work.taken.run}})
-        error = InputError(f"{problem}; share token ids with this version's client. If you did, a party may be "
-                           f"cheating: tell both operators")
         self.refused(job, error)
         job.done.set_exception(error)
-
-    def _words(self, job: Job, batch: Batch) -> Any:
-        half = job.half
-        if half.keys is not None:
-            return self._public.inputs.rows(half.keys, self._kernels)
-        if half.words is not None:
-            return np.asarray(half.words)
-        return self._public.inputs.expanded_sums(batch, half.seed or b"")
 
     def report_material(self) -> None:
         """Reports what the store holds: requests use it up, and `secformer deal` adds to it at any time."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,19 +43,21 @@ class Epoch:
     seeds   by rank, of the masks of the weights, which stay
     runs    by space and rank, of the runs that were not used
     joined  the parties that have got the seeds of runs; only the dealer's says so
+    began   when the dealer drew the seeds, in seconds since 1970; 0 where it is not known, as at a party
     """
 
     name: str
     seeds: dict[int, bytes] = field(repr=False)
     runs: dict[str, dict[int, Seeds]] = field(default_factory=dict, repr=False, compare=False)
     joined: set[int] = field(default_factory=set, compare=False)
+    began: float = field(default=0.0, compare=False)
 
     @classmethod
     def fresh(cls, ranks: Iterable[int] = (0, 1)) -> Epoch:
         """A new name and new seeds, from the operating system."""
         ranks = tuple(ranks)
         return cls(fresh_seed()[:NAME_BYTES].hex(), {rank: fresh_seed() for rank in ranks},
-                   {space: {rank: Seeds.fresh() for rank in ranks} for space in SPACES})
+                   {space: {rank: Seeds.fresh() for rank in ranks} for space in SPACES}, began=time.time())
 
     def left(self, space: str) -> list[tuple[int, int]]:
         """The serials whose seeds are left, as ranges: the first, and the one after the last."""
@@ -83,23 +86,40 @@ class State:
         path = self._path(model, plan)
         if path not in self._known:
             try:
-                facts = read_own(path.read_bytes())
-                self._check(path, facts, model, plan)
-                epoch = epoch_of(facts)
-                if set(epoch.runs) != set(SPACES):
-                    raise ValueError("it lacks the seeds of runs")
+                self._load(path)
             except FileNotFoundError:
                 return None
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise StoreError(f"{path} cannot be read ({type(error).__name__}: {error}); remove it to start a new "
-                                 f"epoch") from error
-            self._known[path] = model, plan, epoch
-            for space, by_rank in epoch.runs.items():  # a crash may have come between the journal and this file
-                for first, end in self.serials.used(epoch.name, space):
-                    if any([seeds.drop(first, end) for seeds in by_rank.values()]):
-                        self._used.add(epoch.name)
-            self.erase()
+        if self._known[path][:2] != (model, plan):
+            raise StoreError(f"{path} belongs to another model or plan, whose digest begins alike; give this role "
+                             f"another state folder")
         return self._known[path][2]
+
+    def epochs(self) -> list[tuple[str, str, Epoch]]:
+        """All epochs in the folder, each with its model and its plan of provisioning. Raises StoreError as `epoch`."""
+        for path in sorted(self.folder.glob("epoch-*.json")):
+            if path not in self._known:
+                self._load(path)
+        return list(self._known.values())
+
+    def _load(self, path: Path) -> None:
+        """Raises StoreError, FileNotFoundError."""
+        try:
+            facts = read_own(path.read_bytes())
+            model, plan = _named(path, facts)
+            epoch = epoch_of(facts)
+            if set(epoch.runs) != set(SPACES):
+                raise ValueError("it lacks the seeds of runs")
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{path} cannot be read ({type(error).__name__}: {error}); remove it to start a new "
+                             f"epoch") from error
+        self._known[path] = model, plan, epoch
+        for space, by_rank in epoch.runs.items():  # a crash may have come between the journal and this file
+            for first, end in self.serials.used(epoch.name, space):
+                if any([seeds.drop(first, end) for seeds in by_rank.values()]):
+                    self._used.add(epoch.name)
+        self.erase()
 
     def keep(self, model: str, plan: str, epoch: Epoch) -> None:
         """Writes an epoch to disk, before it is used."""
@@ -166,23 +186,37 @@ class State:
         self.serials.close()
         self._lock.close()
 
-    def _check(self, path: Path, facts: Any, model: str, plan: str) -> None:
-        if not isinstance(facts, dict):
-            raise ValueError("it is not a JSON object")
-        if facts.get("format") != FORMAT:
-            raise StoreError(f"{path} has the format {str(facts.get('format'))[:40]!r}, but this version keeps "
-                             f"{FORMAT!r}. Stop all roles, remove `state` at all three and `store` at party 1, and "
-                             f"start them: a new epoch then begins")
-        if (facts.get("model"), facts.get("plan")) != (model, plan):
-            raise StoreError(f"{path} belongs to another model or plan, whose digest begins alike; give this role "
-                             f"another state folder")
-
     def _write(self, path: Path, model: str, plan: str, epoch: Epoch) -> None:
-        facts = {"format": FORMAT, "model": model, "plan": plan, "joined": sorted(epoch.joined)} | as_note(epoch)
+        facts = {"format": FORMAT, "model": model, "plan": plan, "joined": sorted(epoch.joined),
+                 "began": epoch.began} | as_note(epoch)
         replace(path, json.dumps(facts))
 
     def _path(self, model: str, plan: str) -> Path:
         return self.folder / f"epoch-{model[:16]}-{plan[:16]}.json"
+
+
+def _named(path: Path, facts: Any) -> tuple[str, str]:
+    """The model and the plan that a file is for. Raises StoreError for another version's, ValueError, KeyError."""
+    if not isinstance(facts, dict):
+        raise ValueError("it is not a JSON object")
+    if facts.get("format") != FORMAT:
+        raise StoreError(f"{path} has the format {str(facts.get('format'))[:40]!r}, but this version keeps {FORMAT!r}. "
+                         f"Stop all roles, remove `state` at all three and `store` at party 1, and start them: a new "
+                         f"epoch then begins")
+    return text(facts["model"]), text(facts["plan"])
+
+
+def names_in(folder: Path) -> dict[str, tuple[str, str]]:
+    """The model and the name of each epoch in a state folder, by its file. Another process may hold the folder. Raises
+    StoreError."""
+    found = {}
+    for path in sorted(folder.glob("epoch-*.json")):
+        try:
+            facts = read_own(path.read_bytes())
+            found[path.name] = _named(path, facts)[0], hexadecimal(facts["epoch"], NAME_BYTES).hex()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+    return found
 
 
 def replace(path: Path, content: str) -> None:
@@ -218,7 +252,13 @@ def epoch_of(note: dict[str, Any]) -> Epoch:
     if runs and (set(runs) != set(SPACES) or any(set(by_rank) != set(seeds) for by_rank in runs.values())):
         raise ValueError(f"an epoch has seeds of the runs of {LIVE} and {STORED}, of the same parties")
     return Epoch(hexadecimal(note["epoch"], NAME_BYTES).hex(), seeds, runs,
-                 {whole(rank, 0, 1) for rank in note.get("joined", ())})
+                 {whole(rank, 0, 1) for rank in note.get("joined", ())}, _seconds(note.get("began", 0.0)))
+
+
+def _seconds(given: Any) -> float:
+    if not isinstance(given, float) or given < 0.0:
+        raise ValueError("when an epoch began must be in seconds since 1970")
+    return given
 
 
 def space_of(name: str) -> str:

@@ -45,6 +45,8 @@ class SessionEnded(ForClients):
 KINDS: dict[str, type[SecformerError]] = {  # what the parties tell each other beside the words
     "limit": AtLimit, "room": NoRoom, "halves": HalvesDiffer, "session": SessionEnded, "input": InputError}
 SHOWN = (ForClients, InputError, ModelError)  # what is wrong with the client's own request
+NOT_ONE_HOT = ("the rows of this request are not one-hot, or its halves do not belong together; share token ids with "
+               "this version's client. If you did, a party may be cheating: tell both operators")
 GENERAL: tuple[tuple[type[BaseException], str], ...] = (  # the first that fits
     (AuthError, "a role that it needs could not prove who it is"),
     (ReusedRandomness, "its material was used before"),

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from secformer.models.data.batch import Batch
+from secformer.models.data.inputs import TokenInputs
 from secformer.models.run.public import PublicModel
 from secformer.models.run.tables import Tables
 from secformer.mpc.errors import ProtocolError
 from secformer.mpc.fixed import decode
+from secformer.mpc.kernels import Kernels
 from secformer.mpc.prg import fresh_seed
 from secformer.roles.messages import ID_DIGITS, Answer, Half, StepRequest
 
@@ -36,6 +38,13 @@ def halves_of(public: PublicModel, tables: Tables | None, batch: Batch, request:
         return first, second
     mine, _ = public.inputs.client_halves(batch, tables.sums(batch), public.fixed.frac, seed)
     return half(words=mine.words()), half(seed=seed)
+
+
+def words_of(half: Half, batch: Batch, inputs: TokenInputs, kernels: Kernels) -> Any:
+    """A party's shares of the rows that a half of a request is about."""
+    if half.keys is not None:
+        return inputs.rows(half.keys, kernels)
+    return np.asarray(half.words) if half.words is not None else inputs.expanded_sums(batch, half.seed or b"")
 
 
 def joined(answers: tuple[Answer, Answer], names: Collection[str], frac: int) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from secformer.mpc.errors import SecformerError
 from secformer.roles.messages import Answer, Half
 
 REMEMBERED = 4096  # ids of ended requests that are remembered, to refuse duplicates
+COUNTED = 256      # waiting requests whose shapes are looked at, to make material ahead
 
 
 class QueueFull(SecformerError):
@@ -43,9 +44,13 @@ class Job:
     came: float = 0.0  # the same
     done: Future[Answer] = field(default_factory=Future)
 
+    def begun(self) -> bool:
+        """Marks it as running, which it may be already if it was put back. False if its client has given it up."""
+        return self.done.running() or self.done.set_running_or_notify_cancel()
+
     def fail(self, error: SecformerError) -> None:
-        """Ends a job that has not started, unless its client has given it up."""
-        if self.done.set_running_or_notify_cancel():
+        """Ends a job that waits, unless its client has given it up."""
+        if self.begun():
             self.done.set_exception(error)
 
 
@@ -157,6 +162,11 @@ class Jobs:
         with self._changed:
             return self._count() - len(self._met)
 
+    def halves(self, most: int = COUNTED) -> list[Half]:
+        """The first halves that wait, clients in turn."""
+        with self._changed:
+            return [job.half for job, _ in zip(self._in_turn(), range(most), strict=False)]
+
     def wake(self) -> None:
         """Makes those who wait for candidates ask again whether it is enough."""
         with self._changed:
@@ -178,7 +188,14 @@ class Jobs:
             job = self._remove(request)
             if job is not None and job.client in self._waiting:
                 self._waiting.move_to_end(job.client)
-        return job if job is not None and job.done.set_running_or_notify_cancel() else None
+        return job if job is not None and job.begun() else None
+
+    def put_back(self, job: Job) -> None:
+        """Lets a request that was taken wait again, before all others."""
+        with self._changed:
+            self._waiting.setdefault(job.client, deque()).appendleft(job)
+            self._waiting.move_to_end(job.client, last=False)
+            self._changed.notify_all()
 
     def _in_turn(self) -> Iterator[Job]:
         for place in range(max(map(len, self._waiting.values()), default=0)):

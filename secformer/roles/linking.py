@@ -80,6 +80,13 @@ class Meeting:
             each.abort("party 1 has made a new link")
         channel.ended.wait()
 
+    def refuse(self, reason: str) -> None:
+        """Tells party 1, where it has connected, why party 0 cannot meet it."""
+        with self._changed:
+            came, self._came, self._link, self._name = list(self._came.values()), {}, None, ""
+        for each in came:
+            each.abort(reason)
+
     def wait(self, patience: float) -> Link | None:
         """The newest link, once: waits up to `patience` seconds until all of its connections are here."""
         with self._changed:

@@ -21,6 +21,7 @@ from secformer.mpc.meter import Cost
 from secformer.mpc.net.notes import decimal
 from secformer.mpc.prg import SEED_BYTES, fresh_seed
 from secformer.mpc.strict_json import read_own
+from secformer.version import __version__
 
 REQUEST, ANSWER = "secformer request 2", "secformer answer 1"
 SAME = ("salt", "corrections", "turns", "finals")  # of keys: what both parties get
@@ -127,7 +128,8 @@ def pack_half(half: Half) -> bytes:
         tensors["words"] = np.ascontiguousarray(half.words)
     else:
         tensors["seed"] = np.frombuffer(half.seed or b"", dtype=np.uint8)
-    metadata = {"format": REQUEST, "request": half.request, "model": half.model, "salt": _salt()}
+    metadata = {"format": REQUEST, "request": half.request, "model": half.model, "version": __version__,
+                "salt": _salt()}
     if half.step is not None:
         metadata |= {name: str(value) for name, value in asdict(half.step).items()}
     return bytes(save(tensors, metadata=metadata))
@@ -278,5 +280,8 @@ def _unpack(body: bytes, form: str, problem: type[InputError] | type[ProtocolErr
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise problem(f"the body is not a safetensors file ({error})") from error
     if not isinstance(metadata, dict) or metadata.get("format") != form:
-        raise problem(f"the body is not of the form {form!r}; do the client and the parties run the same version?")
+        told = metadata if isinstance(metadata, dict) else {}
+        raise problem(f"the body has the form {str(told.get('format'))[:64]!r}, of version "
+                      f"{str(told.get('version', 'unknown'))[:64]}, but version {__version__} here reads {form!r}; "
+                      f"install the same version at the client and the parties")
     return tensors, {str(k): str(v) for k, v in metadata.items()}

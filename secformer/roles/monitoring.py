@@ -12,8 +12,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from secformer.mpc.meter import Cost
 from secformer.roles.audit import Auditing
 from secformer.roles.jobs import Jobs
+from secformer.roles.rotation import WHYS
 
 SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 180.0, 600.0)  # upper bounds of the histogram's bins
+
+PLANS = 256  # plans whose material is shown, unless more have some
 
 
 def _figure(audit: Auditing, name: str) -> float:
@@ -114,7 +117,17 @@ class PartyMetrics(Metrics):
         self._dealer = Counter("secformer_dealer_bytes", "Bytes of corrections received or read", registry=registry)
         self._material = Gauge("secformer_material_left", "Requests that the store has material for", ["plan"],
                                registry=registry)
-        self._plans: set[str] = set()
+        self._plans: dict[str, None] = {}  # in the order in which they were first met
+        self._runs = Counter("secformer_started_runs", "Runs of requests that began, by where their material comes "
+                             "from: the dealer (live) or the store (stored)", ["space"], registry=registry)
+        self._ahead_bytes = Gauge("secformer_ahead_bytes", "Bytes of the store on disk, while the party fills it",
+                                  registry=registry)
+        self._ahead_runs = Gauge("secformer_ahead_runs", "Requests that the store has material for, of all shapes",
+                                 registry=registry)
+        self._filled = Counter("secformer_ahead_filled_runs", "Runs that the party has stored by itself",
+                               registry=registry)
+        self._not_filled = Counter("secformer_ahead_failures", "Attempts to fill the store that failed", ["kind"],
+                                   registry=registry)
         Gauge("secformer_waiting_requests", "Requests that wait", registry=registry).set_function(jobs.waiting)
 
     def count_sessions(self, count: Callable[[], int]) -> None:
@@ -152,10 +165,36 @@ class PartyMetrics(Metrics):
         self._rounds.inc(cost.rounds)
         self._dealer.inc(cost.dealer_bytes)
 
+    def took(self, space: str) -> None:
+        """Counts a run that begins, by the space of its serial."""
+        self._runs.labels(space).inc()
+
+    def limit_ahead(self, nbytes: int) -> None:
+        """Shows up to how many bytes the party fills its store."""
+        Gauge("secformer_ahead_limit_bytes", "Bytes up to which the party fills its store; 0: it does not",
+              registry=self._registry).set(nbytes)
+
+    def ahead(self, nbytes: int, runs: int) -> None:
+        """Sets what the store holds."""
+        self._ahead_bytes.set(nbytes)
+        self._ahead_runs.set(runs)
+
+    def filled(self, runs: int) -> None:
+        """Counts runs that the party has stored by itself."""
+        self._filled.inc(runs)
+
+    def not_filled(self, kind: str) -> None:
+        """Counts a failure to fill the store, by the kind of the error."""
+        self._not_filled.labels(kind).inc()
+
     def material(self, left: Mapping[str, int]) -> None:
         """Sets how many requests the store has material for, by plan digest. A plan whose material is used up is kept
-        at 0, because an alert cannot see a plan that is missing."""
-        self._plans |= left.keys()
+        at 0, because an alert cannot see a plan that is missing; of many such plans, the first ones are not kept."""
+        self._plans |= dict.fromkeys(left)
+        used_up = [plan for plan in self._plans if not left.get(plan)]
+        for plan in used_up[:max(0, len(self._plans) - PLANS)]:
+            del self._plans[plan]
+            self._material.remove(plan[:16])
         for plan in self._plans:
             self._material.labels(plan[:16]).set(left.get(plan, 0))
 
@@ -175,7 +214,9 @@ class DealerMetrics(Metrics):
         self._joins = Counter("secformer_joins", "Times that a party joined an epoch", registry=registry)
         self._failed = Counter("secformer_failed_asks", "Asks of parties that were refused, or that failed", ["kind"],
                                registry=registry)
-        self._epochs = Counter("secformer_new_epochs", "Epochs that began", registry=registry)
+        self._epochs = Counter("secformer_new_epochs", "Epochs that began, by the reason", ["why"], registry=registry)
+        for why in WHYS:
+            self._epochs.labels(why)  # an alert can only see a number rise that was there before
         self._connections = Gauge("secformer_connections", "Connections of parties whose asks are served now",
                                   registry=registry)
         self._made = Counter("secformer_connections_made", "Connections of parties that were let in", registry=registry)
@@ -192,9 +233,9 @@ class DealerMetrics(Metrics):
         """A party has joined an epoch."""
         self._joins.inc()
 
-    def new_epoch(self) -> None:
+    def new_epoch(self, why: str) -> None:
         """An epoch begins."""
-        self._epochs.inc()
+        self._epochs.labels(why).inc()
 
     def burnt(self, space: str, count: int) -> None:
         """Serials of a space are given out."""

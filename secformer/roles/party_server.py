@@ -7,10 +7,12 @@ import threading
 from dataclasses import asdict
 
 from secformer.mpc.meter import Cost
-from secformer.roles.audit import opened
+from secformer.roles.audit import Auditing, Unaudited, opened
 from secformer.roles.budgets import JOURNAL, Ledger
+from secformer.roles.chain import EPOCH
 from secformer.roles.descriptors import party_room, raise_limit
 from secformer.roles.engine import Engine
+from secformer.roles.filling import MB
 from secformer.roles.jobs import Jobs
 from secformer.roles.monitoring import PartyMetrics, Status
 from secformer.roles.settings import PartySettings
@@ -24,19 +26,35 @@ log = logging.getLogger(__name__)
 
 
 class Reports:
-    """Turns what the engine reports into readiness and metrics."""
+    """Turns what the engine reports into readiness, metrics and lines of the audit log, once there is one."""
 
     def __init__(self, status: Status, metrics: PartyMetrics):
         self._status, self._metrics = status, metrics
+        self.audit: Auditing = Unaudited()
 
     def ready(self) -> None:
         self._status.set_ready()
+
+    def opened(self, model: str, epoch: str) -> None:
+        self.audit.append(EPOCH, {"model": model, "epoch": epoch})
 
     def not_ready(self, reason: str, told: str) -> None:
         self._status.set_not_ready(reason, told)
 
     def answered(self, cost: Cost) -> None:
         self._metrics.answered(cost)
+
+    def took(self, space: str) -> None:
+        self._metrics.took(space)
+
+    def ahead(self, nbytes: int, runs: int) -> None:
+        self._metrics.ahead(nbytes, runs)
+
+    def filled(self, runs: int) -> None:
+        self._metrics.filled(runs)
+
+    def not_filled(self, kind: str) -> None:
+        self._metrics.not_filled(kind)
 
     def material(self, left: dict[str, int]) -> None:
         self._metrics.material(left)
@@ -54,9 +72,12 @@ def run_party(settings: PartySettings) -> None:
     jobs, status = Jobs(settings.queue, settings.half_deadline), Status()
     ledger = Ledger(settings.budgets, settings.state / JOURNAL)
     metrics = PartyMetrics(status, jobs)
-    engine, signer = Engine(settings, jobs, Reports(status, metrics)), Signer(settings.tls)
+    reports = Reports(status, metrics)
+    engine, signer = Engine(settings, jobs, reports), Signer(settings.tls)
     audit = opened(settings.audit, settings.audit_folder, f"party{settings.rank}", signer, settings.audit_mb)
+    reports.audit = audit
     metrics.show_audit(audit)
+    metrics.limit_ahead(settings.ahead_mb * MB if settings.rank == 1 else 0)
     metrics.count_sessions(engine.sessions.count)
     status.running, status.epoch = engine.running, engine.epoch
     metrics.certificate(engine.credentials.until)

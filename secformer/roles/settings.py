@@ -73,7 +73,12 @@ class PartySettings(_Checked):
     tls: Identity = field(metadata=_key(TLS, "certificate and key of this role"))
     metrics: Address | None = field(default=None, metadata=METRICS)
     store: Path = field(
-        default=Path("store"), metadata=_key("path", "party 1: folder of the material that `secformer deal` stored"))
+        default=Path("store"), metadata=_key("path", "party 1: folder of the material that is made ahead of time"))
+    ahead_mb: int = field(default=0, metadata=_key(
+        "whole", "party 1: how many MB `store` may hold; below that, material is made ahead for the shapes that "
+        "clients ask for; 0: none is, except by `secformer deal`", least=0))
+    ahead_requests: int = field(default=100, metadata=_key(
+        "whole", "party 1: for how many requests of one shape material is made ahead", least=1))
     deadline: float = field(default=60.0, metadata=DEADLINE)
     dealer_wait: float = field(default=30.0, metadata=_key(
         "seconds", "how many seconds a request waits for an unreachable dealer; must be below `deadline`"))
@@ -146,8 +151,11 @@ class DealerSettings(_Checked):
     tls: Identity = field(metadata=_key(TLS, "certificate and key of this role"))
     metrics: Address | None = field(default=None, metadata=METRICS)
     deadline: float = field(default=60.0, metadata=DEADLINE)
+    epoch_days: int = field(default=0, metadata=_key(
+        "whole", "after how many days an epoch gives way to a new one, with new masks; 0: never by itself", least=0))
     max_streams: int = field(
-        default=8, metadata=_key("whole", "how many requests the dealer serves at the same time", least=1))
+        default=8, metadata=_key("whole", "how many requests the dealer serves at the same time; beside them it serves "
+                                  "half as many asks for stores, which give way", least=1))
     backend: str = field(default="auto", metadata=BACKEND)
     threads: int = field(default=0, metadata=THREADS)
     graph: str = field(default="auto", metadata=GRAPH)

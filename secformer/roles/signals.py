@@ -1,13 +1,17 @@
-"""The behaviour of a server process: SIGINT and SIGTERM end it in order, and its threads take turns quickly."""
+"""The behaviour of a server process: SIGINT and SIGTERM end it in order, so does the
+end of its supervisor, and its threads take turns quickly."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
+ENDING = 30.0  # seconds in which a process must end whose supervisor has ended
 SWITCH = 5e-4  # seconds that a thread may hold the interpreter while others wait; Python's default is 5e-3
 
 
@@ -30,6 +34,19 @@ def wait_for_signal(tend: Callable[[], None] = lambda: None) -> None:
         signal.signal(signal.SIGHUP, lambda number, frame: None)
     while not asked.wait(0.5):  # on some systems a signal does not interrupt an endless wait
         tend()
+
+
+def end_with_input() -> None:
+    """Ends this process in order once its standard input has ended: whoever started it holds the other end, and is gone
+    then, however that ended. If this process does not end within `ENDING` seconds, it is cut off."""
+    def watch() -> None:
+        while os.read(0, 1 << 10):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(ENDING)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="until the supervisor ends", daemon=True).start()
 
 
 def term_is_interrupt() -> None:

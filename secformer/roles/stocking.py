@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,17 +14,19 @@ from secformer.models.run.progress import Progress, silent
 from secformer.models.run.served import PartyModel
 from secformer.models.run.share_file import ShareFile
 from secformer.mpc.backend import choose_backend
-from secformer.mpc.dealer.names import NO_NONCE, STORED, fresh_nonce
-from secformer.mpc.dealer.serials import Serials
-from secformer.mpc.dealer.store import Receive, Store, run_bytes, writing
-from secformer.mpc.errors import InputError, SettingsError
+from secformer.mpc.dealer.locking import Lock
+from secformer.mpc.dealer.shelved import run_bytes
+from secformer.mpc.dealer.store import Store, writing
+from secformer.mpc.errors import InputError, SettingsError, StoreError
 from secformer.mpc.kernels import NumpyKernels
 from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.party import Party
 from secformer.mpc.sessions.secure import SecureSession
 from secformer.roles.dealing import DealerClient
-from secformer.roles.epochs import JOURNAL
 from secformer.roles.settings import PartySettings
+from secformer.roles.storing import store_runs
+
+POLL = 0.02  # seconds between attempts to write into a store that is being filled
 
 
 @dataclass(frozen=True)
@@ -60,17 +63,22 @@ def stock(settings: PartySettings, lengths: Sequence[int], count: int, tell: Pro
     with ExitStack() as ends:
         ends.callback(dealer.close)
         epoch = dealer.join(patience=settings.dealer_wait, runs=False)
-        store, nonce = Store(settings.store, epoch.seeds[1], epoch.name), fresh_nonce()
-        ends.enter_context(writing(settings.store))
-        after = max(store.last(), Serials.last_in(settings.state / JOURNAL, epoch.name, STORED))
-        first, channel = dealer.deal(epoch, STORED, after, plan, nonces=(NO_NONCE, nonce), count=count,
-                                     patience=settings.dealer_wait)
-        ends.callback(channel.close)
-
-        def receive(serial: int) -> Receive:
-            return channel.receive
-
+        store = Store(settings.store, epoch.seeds[1], epoch.name)
+        ends.enter_context(_writing(settings))
         tell("storing", 0, count)
-        written = store.write(plan, first, count, nonce, receive, lambda done: tell("storing", done, count))
+        written = store_runs(store, settings.state, dealer, epoch, plan, count, patience=settings.dealer_wait,
+                             told=lambda done: tell("storing", done, count))
     return Stocked(plan.digest, tuple(lengths), written.runs, store.left().get(plan.digest, 0), run_bytes(plan),
                    written.problem)
+
+
+def _writing(settings: PartySettings) -> Lock:
+    """The lock of the store. The party's own filler holds it for a piece at a time, so this waits for a while."""
+    end = time.monotonic() + settings.dealer_wait
+    while True:
+        try:
+            return writing(settings.store)
+        except StoreError:
+            if not settings.ahead_mb or time.monotonic() >= end:
+                raise
+            time.sleep(POLL)

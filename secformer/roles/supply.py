@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from secformer.mpc.dealer.names import LIVE, NO_NONCE, STORED, RunKey, fresh_nonce, run_name
 from secformer.mpc.dealer.plan import Plan
@@ -14,6 +16,7 @@ from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.tls import Context
 from secformer.roles.dealing import JOIN_PATIENCE, DealerClient
 from secformer.roles.epochs import Epoch, State, space_of
+from secformer.roles.precedence import Precedence
 from secformer.roles.settings import PartySettings
 
 
@@ -36,6 +39,9 @@ class Supply:
     weights  the plan of provisioning
     buffer   makes what corrections are received into, where the party has memory of its own for that
     context  for connections to the dealer; by default, of the settings' certificate
+
+    `client()` makes a further way to the dealer, which any thread may use. `precedence` counts the runs that the dealer
+    is sending for requests.
     """
 
     def __init__(self, settings: PartySettings, model: str, weights: Plan, buffer: Buffer | None = None,
@@ -50,9 +56,10 @@ class Supply:
         except BaseException:
             self._state.close()
             raise
-        self._dealer = DealerClient(settings.dealer, context or Credentials(settings.tls).client(), model, weights,
-                                    deadline=settings.deadline, most=settings.in_flight,
-                                    silence=settings.dealer_wait)
+        self.precedence = Precedence()
+        self.client = partial(DealerClient, settings.dealer, context or Credentials(settings.tls).client(), model,
+                              weights, deadline=settings.deadline, silence=settings.dealer_wait)
+        self._dealer = self.client(most=settings.in_flight, precedence=self.precedence)
         self._epoch: Epoch | None = None
 
     @property
@@ -63,17 +70,18 @@ class Supply:
         return self._epoch
 
     @property
-    def joined(self) -> str:
-        """The name of that epoch; "" before the party has joined one."""
-        return self._epoch.name if self._epoch is not None else ""
+    def joined(self) -> Epoch | None:
+        """The epoch that the party has joined, if it has joined one. Any thread may ask."""
+        return self._epoch
 
     @property
     def seed(self) -> bytes:
         """The party's seed of the masks of the weights."""
         return self.epoch.seeds[self._rank]
 
-    def join(self) -> None:
-        """Learns the epoch: from the dealer or, while the dealer is unreachable, from disk.
+    def join(self, again: bool = False) -> None:
+        """Learns the epoch: from the dealer or, while the dealer is unreachable, from disk. A party that serves and
+        joins `again` stays in its epoch, too, if the dealer refuses it: its store may still serve.
 
         Raises PeerLost if neither knows one, ProtocolError if the dealer gives another party's seed, StoreError as
         `check`.
@@ -81,8 +89,8 @@ class Supply:
         known = self._state.epoch(self._model, self._weights)
         try:
             epoch = self._dealer.join(patience=JOIN_PATIENCE if known else self._patience)
-        except PeerLost:
-            if known is None:
+        except ProtocolError as error:
+            if known is None or not (again or isinstance(error, PeerLost)):
                 raise
             epoch = known
         if set(epoch.seeds) != {self._rank} or not epoch.runs:
@@ -93,10 +101,11 @@ class Supply:
         elif epoch is not known and (left := epoch.left(LIVE)):
             self._state.meet(known, left[0][0])
         self._epoch = known
+        self._discard()
         self.check(known.left(STORED), "this party")
 
     def outdated(self) -> bool:
-        """Whether the dealer has begun a new epoch, because it lost its state or somebody removed it."""
+        """Whether the dealer has begun a new epoch: see `rotation`; or it has lost its state. Any thread may ask."""
         try:
             return self._dealer.join(patience=JOIN_PATIENCE, runs=False) != self._epoch
         except (SecformerError, OSError):
@@ -164,6 +173,14 @@ class Supply:
     def rest(self) -> None:
         """Hangs up on the dealer where nothing was asked for a while. Call it while nothing waits."""
         self._dealer.rest()
+        self._discard()  # `secformer deal` may have been storing while an epoch ended
+
+    def _discard(self) -> None:
+        """Removes stored material of epochs whose seeds this party does not have any more. What stays where that fails
+        is of no use either, and does no harm."""
+        if self._reading is not None:
+            with suppress(StoreError, OSError):
+                self._store().keep_only({epoch.name for _, _, epoch in self._state.epochs()})
 
     def left(self) -> dict[str, int]:
         """How many runs the store has material for, by plan. Raises StoreError for an unreadable store."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -47,6 +48,7 @@ class LocalRoles:
         (shares / CLIENT_FOLDER).rename(self.role_folder("client") / "model")
         shares.rmdir()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.environments: dict[str, Mapping[str, str]] = {}  # by role: what its process finds beside ours
         self._logs: list[IO[bytes]] = []
 
     def role_folder(self, role: str) -> Path:
@@ -68,7 +70,8 @@ class LocalRoles:
         output = self.log(role).open("ab")
         self._logs.append(output)
         self.processes[role] = subprocess.Popen(self.command(role), stdin=subprocess.DEVNULL, stdout=output,
-                                                stderr=output, start_new_session=True)
+                                                stderr=output, start_new_session=True,
+                                                env={**os.environ, **self.environments.get(role, {})})
 
     def command(self, role: str) -> list[str]:
         """What starts a role's process."""

@@ -33,6 +33,7 @@ from secformer.roles.connections import PEER, ClientProtocol, Clients, DoorServe
 from secformer.roles.descriptors import TOLD, Room
 from secformer.roles.entries import Entries, Entry
 from secformer.roles.failures import AtLimit, HalvesDiffer, NoRoom, SessionEnded, for_client
+from secformer.roles.formats import hello
 from secformer.roles.health import COMMON, health_server
 from secformer.roles.jobs import Alone, DuplicateRequest, Expired, Jobs, QueueFull
 from secformer.roles.logs import asyncio_problem, certificates_read, refusals
@@ -112,8 +113,8 @@ class Web:
         return refusals(port, self._metrics.refused)
 
     async def _hello(self, request: Request) -> Response:
-        """Tells a client that it is let in."""
-        return JSONResponse({})
+        """Tells a client that it is let in, and which messages this party takes."""
+        return JSONResponse(hello())
 
     async def _model(self, request: Request) -> Response:
         return Response(self._description, media_type="application/json")
@@ -198,6 +199,9 @@ class Web:
         if half.model != self._public.digest:
             raise Refusal(409, "other model", f"this party holds model {self._public.digest}, but the request is for "
                                               f"{half.model}; use the clients' folder of the same provisioning")
+        if half.step is not None and public.decoder is None:
+            raise Refusal(400, "bad request", f"the model here ({public.architecture.spec.architecture}) generates no "
+                                              f"text, so a request holds whole texts, not a session's new tokens")
         if half.step is not None and half.step.session == half.request:
             self._sessions.admit(peer.name)
         return half

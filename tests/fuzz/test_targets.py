@@ -33,7 +33,10 @@ NONE = {
     "secformer/page/trial.py": "certificates of roles that it started",
     "secformer/commands/files.py": "texts that the user gives",
     "secformer/page/tokenizing.py": "what the tokenizer of a model folder, opened before, writes",
+    "secformer/roles/formats.py": "two words of a small JSON object, compared with ours",
     "secformer/roles/trial.py": "logs of processes that it started",
+    "secformer/roles/supervising.py": "logs of processes that it started",
+    "secformer/roles/worker_files.py": "which reader of settings a file is for",
 }
 
 

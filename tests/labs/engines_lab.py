@@ -31,7 +31,7 @@ class Reports:
     """What an engine reports."""
 
     def __init__(self) -> None:
-        self.reason, self.costs = "starting", list[Cost]()
+        self.reason, self.epoch, self.costs = "starting", "", list[Cost]()
         self.told: list[str] = []  # to clients, why not
 
     def ready(self) -> None:
@@ -40,8 +40,19 @@ class Reports:
     def not_ready(self, reason: str, told: str) -> None:
         self.reason, self.told = reason, [*self.told, told]
 
+    def opened(self, model: str, epoch: str) -> None:
+        self.epoch = epoch
+
     def answered(self, cost: Cost) -> None:
         self.costs.append(cost)
+
+    def took(self, space: str) -> None: ...
+
+    def ahead(self, nbytes: int, runs: int) -> None: ...
+
+    def filled(self, runs: int) -> None: ...
+
+    def not_filled(self, kind: str) -> None: ...
 
     def material(self, left: dict[str, int]) -> None: ...
 

@@ -88,6 +88,41 @@ class Asking:
         assert not self._thread.is_alive(), "the client hangs"
 
 
+class Steady:
+    """A client that asks one question after the other. Leaving the context: every one was answered rightly."""
+
+    def __init__(self, up: LocalRoles, client: str = "alice"):
+        self._up, self._client, self._stop = up, client, threading.Event()
+        self.answered, self.errors = 0, list[Exception]()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def _ask(self) -> None:
+        with connect(self._up.settings(self._client)) as model:
+            while not self._stop.is_set():
+                try:
+                    right(model.infer(TEXT))
+                    self.answered += 1
+                except Exception as error:
+                    self.errors.append(error)
+                    return
+
+    def more(self, count: int = 2) -> None:
+        """Waits until some more questions were answered."""
+        goal = self.answered + count
+        until(lambda: self.answered >= goal or bool(self.errors), 90)
+        assert not self.errors, self.errors
+
+    def __enter__(self) -> Steady:
+        self._thread.start()
+        self.more(1)
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        self._stop.set()
+        self._thread.join(90)
+        assert not self._thread.is_alive() and not self.errors, self.errors
+
+
 def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not holds():

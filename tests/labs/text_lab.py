@@ -44,6 +44,20 @@ def write_byte_tokenizer(folder: Path, longest: int = 64, *, template: str | Non
     (folder / "tokenizer_config.json").write_text(json.dumps(facts), "utf-8")
 
 
+def change_vocabulary(folder: Path, **ids: int) -> None:
+    """Gives tokens of a folder's tokenizer these ids, known tokens or further ones. Who had such an id takes the
+    token's own, if it has one."""
+    file = folder / "tokenizer.json"
+    facts = json.loads(file.read_text("utf-8"))
+    words = facts["model"]["vocab"]
+    for token, i in ids.items():
+        held = next((other for other, j in words.items() if j == i), None)
+        if held is not None:
+            words[held] = words[token]
+        words[token] = i
+    file.write_text(json.dumps(facts), "utf-8")
+
+
 def byte_tokenizer(folder: Path, longest: int = 64, words: int = WORDS, **made: Any) -> Tokenizer:
     """The opened tokenizer of a folder, for a model of so many words and positions."""
     write_byte_tokenizer(folder, longest, **made)

@@ -2,7 +2,8 @@
 
 The recording is all that passed on the request's connection, and what both parties know of the run: its name and its
 plan. The first product of a request opens its rows x, as x - a: each is 1 in the columns of its token and its segment.
-Whoever knows the two seeds of the run knows a.
+Whoever knows the two seeds of the run knows a. The weights are opened in the same way, under masks that stand for an
+epoch.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from secformer.mpc.dealer.products import MatMul
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import ReusedRandomness
 from secformer.mpc.meter import Meter
+from secformer.roles.dealing import WEIGHTS
 from secformer.roles.engine import Engine
 from secformer.roles.epochs import Epoch, epoch_of
 from secformer.roles.slots import Work
 
 MASK = "mask0"  # of a product's left operand
+MASK_OF_WEIGHT = "mask"
 
 
 @dataclass
@@ -106,3 +109,61 @@ def tried(seen: Recorded, epochs: list[Epoch]) -> np.ndarray | None:
         if (x := opened(seen, pair)) is not None:
             return x
     return None
+
+
+# ---- the weights -----------------------------------------------------------------------------------------------------
+
+
+def recorded_opening(engine: Engine) -> list[bytes]:
+    """What party 0 sends and gets when it opens the weights next: a message in each direction for each of them."""
+    messages: list[bytes] = []
+    begin = engine._begin
+
+    def began(slot: int, peer: Any, key: Any, *rest: Any) -> None:
+        if key.name == WEIGHTS:
+            send, receive = peer.send, peer.receive
+
+            def sent(tag: Any, payload: Any) -> None:
+                messages.append(np.asarray(payload).tobytes())
+                send(tag, payload)
+
+            def received(tag: Any, nbytes: int) -> Any:
+                messages.append(np.asarray(payload := receive(tag, nbytes)).tobytes())
+                return payload
+
+            peer.send, peer.receive = sent, received
+        begin(slot, peer, key, *rest)
+
+    engine._begin = began  # type: ignore[method-assign]
+    return messages
+
+
+def last_weight(engines: tuple[Engine, ...] | list[Engine]) -> np.ndarray:
+    """The words of the weight that is opened last, which only both share files together tell."""
+    layout = engines[0].public.layout
+    name = [name for name, tensor in layout.items() if tensor.standing][-1]
+    words = sum(engine._shares.get(name).astype(np.uint64) for engine in engines)
+    return np.asarray(words & np.uint64((1 << layout[name].width) - 1))
+
+
+def tried_weight(messages: list[bytes], plan: Plan, epochs: list[Epoch], words: np.ndarray) -> bool:
+    """The attack on the weight that was opened last: every pair of seeds that the stolen files hold."""
+    kernels, kind = kernels_named("numpy"), plan.kinds[-1]
+    (mask,) = kind.fields()
+    both = sum(kernels.unpack(np.frombuffer(m, np.uint8), mask.count, mask.bits) for m in messages[-2:])
+    for pair in ((a, b) for a in _all_keys(epochs, 0) for b in _all_keys(epochs, 1)):
+        found = both
+        for seed in pair:
+            source = Source(seed, WEIGHTS, plan, None, kernels, Meter())
+            found = found + [source.take(each) for each in plan.kinds][-1].draw(MASK_OF_WEIGHT)
+        if np.array_equal(found & np.uint64((1 << mask.bits) - 1), words.reshape(-1)):
+            return True
+    return False
+
+
+def _all_keys(epochs: list[Epoch], rank: int) -> list[bytes]:
+    """Seeds of weights first, and a few of the keys of runs, which are as good as any other guess."""
+    seeds = [epoch.seeds[rank] for epoch in epochs if rank in epoch.seeds]
+    keys = [key for epoch in epochs for kept in epoch.runs.values() if rank in kept
+            for key in kept[rank]._keys.values()]
+    return list(dict.fromkeys([*seeds, *keys[:2]]))

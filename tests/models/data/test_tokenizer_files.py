@@ -14,7 +14,14 @@ from checkpoints import VOCAB, write_checkpoint
 from families_lab import save
 
 from secformer.models.data import tokenizer_files
-from secformer.models.data.tokenizer_files import COMPLETE, TOKENIZER_FILES, conversion, has_tokenizer, open_tokenizer
+from secformer.models.data.tokenizer_files import (
+    COMPLETE,
+    TOKENIZER_FILES,
+    conversion,
+    has_tokenizer,
+    open_tokenizer,
+    vocabulary,
+)
 from secformer.models.families.folder import ModelFolder
 from secformer.models.run.local import plain_bert
 from secformer.mpc.errors import InputError, ModelError
@@ -33,6 +40,7 @@ def test_vocabulary_and_merges_make_a_tokenizer(tmp_path: Path) -> None:
     for text in SENTENCES:
         a, b = (ModelFolder(folder).tokenizer.rows(text)[0].ids.tolist() for folder in (old, new))
         assert a == b
+    assert vocabulary(old) == vocabulary(new) == ModelFolder(new).tokenizer.opened.get_vocab()
     (old / "merges.txt").unlink()
     assert not has_tokenizer(old)
     with pytest.raises(ModelError, match=r"has no tokenizer \(tokenizer.json or vocab.txt or vocab.json with merges.t"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from text_lab import WORDS
+
 from secformer.models.run.drafts import MOST, PAUSE, RECENT, Drafts
 
 
@@ -21,18 +23,24 @@ class Guess:
 
 def test_all_of_a_draft_or_none() -> None:
     """So steps have two lengths only, and few plans."""
-    assert Drafts(Guess()).draft([3, 5], MOST) == [5] * MOST
-    assert Drafts(Guess(MOST - 1)).draft([5], MOST) == []
-    assert Drafts(None).draft([5], MOST) == []
+    assert Drafts(Guess(), WORDS).draft([3, 5], MOST) == [5] * MOST
+    assert Drafts(Guess(MOST - 1), WORDS).draft([5], MOST) == []
+    assert Drafts(None, WORDS).draft([5], MOST) == []
+
+
+def test_a_draft_of_other_ids_is_not_verified() -> None:
+    """The model has no words for them: a party would refuse the step, and the text would end."""
+    for last, drafted in ((WORDS - 1, MOST), (WORDS, 0), (0, MOST), (-1, 0)):
+        assert len(Drafts(Guess(), WORDS).draft([last], MOST)) == drafted
 
 
 def test_no_draft_beyond_what_may_be_generated() -> None:
     guess = Guess()
-    assert Drafts(guess).draft([5], MOST - 1) == [] and not guess.asked
+    assert Drafts(guess, WORDS).draft([5], MOST - 1) == [] and not guess.asked
 
 
 def test_a_pause_where_drafts_were_wrong() -> None:
-    drafts, guess = Drafts(guess := Guess()), guess
+    drafts, guess = Drafts(guess := Guess(), WORDS), guess
     for right in (0, 1, 2, 2):  # 5 of RECENT drafts, below 1.5 each
         assert drafts.draft([5], MOST)
         drafts.learn([5] * MOST, right)
@@ -41,7 +49,7 @@ def test_a_pause_where_drafts_were_wrong() -> None:
 
 
 def test_no_pause_where_drafts_pay() -> None:
-    drafts = Drafts(Guess())
+    drafts = Drafts(Guess(), WORDS)
     for right in (0, 2, 2, 2, 0):  # 6 of the first RECENT, and of the last
         assert drafts.draft([5], MOST)
         drafts.learn([5] * MOST, right)
@@ -49,7 +57,7 @@ def test_no_pause_where_drafts_pay() -> None:
 
 
 def test_steps_without_a_draft_teach_nothing() -> None:
-    drafts = Drafts(Guess())
+    drafts = Drafts(Guess(), WORDS)
     for _ in range(2 * RECENT):
         drafts.learn([], 0)
     assert drafts.draft([5], MOST)

@@ -15,7 +15,7 @@ from tiny_chat_lab import MESSAGES, tiny_chat
 
 from secformer.models.families.folder import ModelFolder
 from secformer.models.generation.stops import End
-from secformer.models.run.generate import Generated, Generation, drafter_of, sampling_of
+from secformer.models.run.generate import Generated, Generation, sampling_of
 from secformer.models.run.local import PlainModel, reference
 from secformer.mpc.errors import InputError, ProtocolError, SettingsError, Untrusted
 
@@ -180,7 +180,7 @@ def test_bad_settings(made: Any) -> None:
                          ({"temperature": -1}, "temperature must be")):
         with pytest.raises(SettingsError, match=words):
             model.generate("a", **given)
-    assert model.texts == [] and sampling_of({"top_k": 3}).top_k == 3 and drafter_of(None) is None
+    assert model.texts == [] and sampling_of({"top_k": 3}).top_k == 3
     with pytest.raises(InputError, match="context holds 64"):
         model.generate("a", max_new_tokens=64)
 

@@ -93,6 +93,7 @@ def test_on_shares(llama: Path) -> None:
         out = model.generate(PROMPT, max_new_tokens=12, draft=None)
         script = [*IDS[:6], *wanted.tokens]
         drafted = model.generate(PROMPT, max_new_tokens=12, draft=Loop(script, 6 + 5))
+        own = model.generate(PROMPT, max_new_tokens=12, draft=llama)
         again = [model.generate(PROMPT, max_new_tokens=4, temperature=1.5, seed=7).tokens for _ in range(2)]
     assert out.trusted and out.tokens == drafted.tokens == wanted.tokens
     np.testing.assert_allclose(out.logprobs, wanted.logprobs, atol=2e-2)
@@ -100,6 +101,8 @@ def test_on_shares(llama: Path) -> None:
         step.cost.bytes for step in out.steps)
     assert len({step.cost.rounds for step in out.steps}) == 1
     assert drafted.steps[0].tokens == 5 and len(drafted.steps) < 11, "four that were right, and one more"
+    assert own.tokens == out.tokens and [step.tokens for step in own.steps] == [8, 1, 1, 1], "a draft by the same model"
+    assert own.steps[0].cost.rounds == out.steps[0].cost.rounds, "of eight tokens, as of one"
     assert again[0] == again[1]
 
 

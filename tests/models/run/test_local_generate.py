@@ -40,6 +40,13 @@ def test_a_folder_in_one_call(folder: Path, loaded: SecureModel) -> None:
     assert secure_generate(loaded, MESSAGES, max_new_tokens=5).tokens == wanted.tokens
 
 
+def test_a_draft_model(folder: Path, loaded: SecureModel) -> None:
+    """The model itself guesses: all of its tokens are right."""
+    wanted = secure_generate(loaded, MESSAGES, max_new_tokens=9, draft=None)
+    found = secure_generate(loaded, MESSAGES, max_new_tokens=9, draft=str(folder))
+    assert (found.tokens, found.notes) == (wanted.tokens, wanted.notes) and [s.tokens for s in found.steps] == [8]
+
+
 def test_streams_close_the_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[SecureModel] = []
     close = SecureModel.close
@@ -75,15 +82,16 @@ def test_texts_of_a_closed_model_end(folder: Path) -> None:
 
 def test_refusals_come_before_the_weights_are_shared(folder: Path, tmp_path: Path,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = write_checkpoint(tmp_path, "BertModel")
     monkeypatch.setattr(secformer.models.run.local_generate, "SecureModel", lambda *_: pytest.fail("loaded"))
     monkeypatch.setattr(secformer.models.run.local_generate, "isinstance", lambda *_: False, raising=False)
     for given, error, words in (({"prompt": ""}, InputError, "prompt is empty"),
                                 ({"max_new_tokens": 200}, InputError, "context holds"),
                                 ({"top_p": 2}, SettingsError, "top_p"), ({"draft": "yes"}, SettingsError, "draft"),
+                                ({"draft": encoder}, ModelError, "BertModel does not tell the next token"),
                                 ({"max_tokens": 2}, SettingsError, "unknown setting 'max_tokens'")):
         with pytest.raises(error, match=words):
             secure_generate(folder, **{"prompt": MESSAGES} | given)
-    encoder = write_checkpoint(tmp_path, "BertModel")
     with pytest.raises(ModelError, match="does not tell the next token"):
         secure_generate(encoder, "hello")
 

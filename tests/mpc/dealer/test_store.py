@@ -22,8 +22,9 @@ from secformer.mpc.dealer.names import NO_NONCE, STORED, run_name
 from secformer.mpc.dealer.plan import Plan
 from secformer.mpc.dealer.products import Hadamard
 from secformer.mpc.dealer.service import Dealer
+from secformer.mpc.dealer.shelved import MAC_BYTES, run_bytes
 from secformer.mpc.dealer.source import Source
-from secformer.mpc.dealer.store import MAC_BYTES, Receive, Shelf, Store, reading, run_bytes, writing
+from secformer.mpc.dealer.store import Receive, Shelf, Store, file_bytes, reading, writing
 from secformer.mpc.errors import Desync, PeerLost, StoreError
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel, local_pair
@@ -450,3 +451,72 @@ def test_all_files_are_their_owner_s_alone(folder: Path) -> None:
     taken.corrections.close()
     assert {path.suffix: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
         ".store": 0o600, ".cursor": 0o600}
+
+
+# ---- what a party made ahead by itself -------------------------------------------------------------------------------
+
+
+def ahead(folder: Path, plan: Plan, first: int, epoch: str = EPOCH) -> Path:
+    store(folder, epoch=epoch).write(plan, first, 1, NONCE, deal(plan) if epoch == EPOCH else zeros, ahead=True)
+    (path,) = folder.glob(f"*{first:012d}-ahead.store")
+    return path
+
+
+def zeros(serial: int) -> Receive:
+    return lambda tag, nbytes: np.zeros(nbytes, np.uint8)
+
+
+def test_runs_made_ahead_are_taken_as_others_and_discarded_oldest_first(folder: Path) -> None:
+    by_hand = filled(folder, PLAN, first=0, count=1)
+    files = [ahead(folder, plan, first) for first, plan in ((1, TWIN), (2, PLAN), (3, TWIN), (4, PLAN))]
+    with taken(folder) as (serial, channel):
+        assert serial == 0 and not by_hand.exists()
+        same(read(channel), read(dealt(PLAN, 0)))
+    kept = filled(folder, PLAN, first=5, count=2)
+    assert store(folder).discard(lambda plan: False) is None
+    assert store(folder).discard(lambda plan: plan == PLAN.digest) == files[1]
+    assert store(folder).discard(lambda plan: True) == files[0]
+    with taken(folder) as (serial, _):
+        assert serial == 4
+    assert [store(folder).discard(lambda plan: True) for _ in range(2)] == [files[2], None]
+    assert list(folder.iterdir()) == [kept], "what was dealt by hand stays, and no cursor does"
+
+
+def test_what_was_made_ahead_in_another_epoch_goes_first_or_last(folder: Path) -> None:
+    other, here = ahead(folder, PLAN, 7, OTHER), ahead(folder, PLAN, 3)
+    assert store(folder).discard(lambda plan: False) == other and here.exists()
+
+
+def test_a_run_that_is_discarded_meanwhile_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it is opened: the next one is taken. While it is taken: it is taken."""
+    first, second = ahead(folder, PLAN, 0), ahead(folder, PLAN, 1)
+    following, burn = Store._next, Store._burn
+
+    def discarded(self: Store, path: Path, shelf: Shelf) -> int:
+        found = following(self, path, shelf)
+        if path == first:
+            assert self.discard(lambda plan: True) == first
+        return found
+
+    monkeypatch.setattr(Store, "_next", discarded)
+
+    def burnt(self: Store, path: Path, serial: int) -> None:
+        burn(self, path, serial)
+        assert self.discard(lambda plan: True) == second
+
+    monkeypatch.setattr(Store, "_burn", burnt)
+    with taken(folder) as (serial, channel):
+        assert serial == 1
+        same(read(channel), read(dealt(PLAN, 1)))
+    assert not list(folder.iterdir())
+
+
+def test_bytes_of_all_runs_are_counted(folder: Path) -> None:
+    assert store(folder).nbytes() == 0
+    filled(folder, PLAN, count=2)
+    ahead(folder, PLAN, 9, OTHER)
+    (folder / "x.part").write_bytes(bytes(1000))
+    assert store(folder).nbytes() == file_bytes(PLAN, 2) + file_bytes(PLAN, 1) + 1000
+    (folder / "x.cursor.part").write_bytes(b"7")
+    store(folder).tidy()
+    assert sorted(path.suffix for path in folder.iterdir()) == [".part", ".store", ".store"]

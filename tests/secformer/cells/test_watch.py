@@ -52,7 +52,7 @@ def test_a_cell_that_failed_is_away_until_a_probe_finds_nothing_against_it(cell:
     assert cell.away
     probing.health = FINE
     until(lambda: not cell.away)
-    assert cell.problem == "PeerLost", "it is not known yet whether it serves"
+    assert cell.problem == "", "else a gateway that is not ready for it would never get a request again"
     asked = len(probing.times)
     cell.served()
     assert cell.problem == "" and not cell.away and len(probing.times) == asked, "who is back is not probed"
@@ -109,6 +109,7 @@ def test_without_a_probe_the_rest_alone_decides() -> None:
     failed(cell)
     assert cell.away
     until(lambda: not cell.away)
+    assert cell.problem == "PeerLost", "nobody has asked the cell"
 
 
 def test_a_defect_of_the_probe_is_logged_and_keeps_the_cell_away(caplog: pytest.LogCaptureFixture) -> None:

@@ -23,7 +23,7 @@ READ = [  # an option whose file is read, in a command that is otherwise right; 
     ("compare", MODEL, "--pairs", "{}"), ("profile", MODEL, "--texts", "{}"),
     ("query", "text", "--settings", "{}"), ("query", "--settings", __file__, "--pairs", "{}"),
     ("provision", MODEL, "--out", "new", "--profile", "{}"), ("dealer", "--settings", "{}"),
-    ("token", "--settings", "{}"),
+    ("token", "--settings", "{}"), ("epoch", "rotate", "--settings", "{}"),
     ("party", "--settings", "{}"), ("deal", "--count", "1", "--lengths", "8", "--settings", "{}"),
     ("finetune", MODEL, *OWN, "--out", "new", "--dev", __file__, "--train", "{}"),
     ("finetune", MODEL, *OWN, "--out", "new", "--train", __file__, "--dev", "{}"),

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from commands_lab import answer, complaint, help_of
 from scripted_lab import LIKELY, Scripted
-from text_lab import WORDS
+from text_lab import WORDS, change_vocabulary
+from tiny_chat_lab import tiny_chat
 
 from secformer.cli import main
 from secformer.commands import generating
@@ -96,6 +97,24 @@ def test_every_sampling_option_arrives(loaded: Loaded, capsys: pytest.CaptureFix
     assert main(["generate", "folder", "x", "--continue", "--draft", "off"]) == 0
     assert given[1]["draft"] is None and "temperature" not in given[1] and given[1]["max_new_tokens"] == 128
     capsys.readouterr()
+
+
+def test_a_draft_model_is_opened_once_and_checked(loaded: Loaded, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    from secformer.models.run.draft_model import DraftModel
+    from secformer.models.run.generate import Generates
+
+    folder, given, own = tiny_chat(tmp_path / "draft"), list[Any](), Generates.generate
+    loaded.model.generate = lambda *a, **settings: (  # type: ignore[method-assign]
+        given.append(settings["draft"]), own(loaded.model, *a, **settings))[1]
+    assert main(["generate", "folder", "x", "--continue", "--max-new-tokens", "9", "--draft", str(folder)]) == 0
+    assert capsys.readouterr().out == "abcabcabc\n"
+    out, _ = chatted(capsys, monkeypatch, "a\nb\n", "--draft", str(folder))
+    assert out == "abca\nabca\n" and all(isinstance(each, DraftModel) for each in given)
+    assert len(given) == 3 and given[1] is given[2], "a chat opens it once"
+    change_vocabulary(folder, hello=200)
+    for command in (("generate", "folder", "x"), ("chat", "folder")):
+        assert "another vocabulary" in complaint(capsys, *command, "--max-new-tokens", "9", "--draft", str(folder))
 
 
 def test_prompts_from_standard_input(loaded: Loaded, capsys: pytest.CaptureFixture[str],

@@ -23,9 +23,10 @@ pytest.importorskip("prometheus_client", reason="the served roles need the extra
 pytest.importorskip("jinja2", reason="conversations need the extra `chat`")
 
 from checkpoints import WORDS, write_checkpoint
+from commands_lab import answer
 from gateway_lab import KEY
 from roles_lab import logged, until
-from tiny_chat_lab import MESSAGES, measured_chat
+from tiny_chat_lab import MESSAGES, measured_chat, tiny_chat
 
 from secformer.models.families.folder import ModelFolder
 from secformer.models.ranges.profile import FILE, measure
@@ -95,6 +96,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def right(found: Any, wanted: np.ndarray) -> None:
     assert np.asarray(found).shape == wanted.shape and np.abs(np.asarray(found) - wanted).max() < TOLERANCE
+
+
+# ---- this package's own ----------------------------------------------------------------------------------------------
+
+
+def test_a_command_with_a_draft_model(served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The model itself guesses, so each of two steps gives eight tokens."""
+    data = answer(capsys, "generate", str(served.chat.settings("client")), MESSAGES[0]["content"], "--max-new-tokens",
+                  "17", "--draft", str(tiny_chat(tmp_path)))
+    assert data["tokens"][:TOKENS] == list(served.said.tokens) and len(data["tokens"]) == 17
+    assert [step["tokens"] for step in data["cost"]["steps"]] == [8, 8]
 
 
 # ---- openai ----------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from secformer.mpc.meter import Cost
 from secformer.mpc.net.credentials import Credentials
 from secformer.mpc.net.tcp import reset
 from secformer.mpc.net.tls import client_context, server_context
-from secformer.roles import asking
+from secformer.roles import asking, formats
 from secformer.roles.asking import MAX_ERROR, BothParties, Busy, Left, PartyConnection
 from secformer.roles.certificates import REVOKED, issue, revoke
 from secformer.roles.messages import Answer, Half, pack_answer
@@ -41,6 +41,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, roles: Path, role: str) -> None:
         self.reply: Callable[[], tuple[int, bytes]] = lambda: (200, b"")
+        self.hello: Any = formats.hello()
         self.headers: dict[str, str] = {}  # of every answer
         self.asked: list[str] = []         # ids of requests, as headers say
         self.traces: list[str | None] = [] # the same of traces
@@ -68,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path == asking.HELLO:
-            status, body = 200, b"{}"
+            status, body = 200, json.dumps(self.server.hello).encode()
         else:
             self.server.asked.append(self.headers.get("X-Request-Id", ""))
             self.server.traces.append(self.headers.get("traceparent"))
@@ -110,6 +111,27 @@ def test_an_answer_and_a_digest(server: Server, party: PartyConnection) -> None:
     server.reply = lambda: (200, b'{"digest": "abc"}')
     assert party.model() == "abc"
     assert server.connections == 1, "the connection is kept"
+
+
+@pytest.mark.parametrize(("hello", "said"), [
+    ({"version": "9.8.7", "format": "secformer request 3"},
+     r"party0 at .* runs version 9\.8\.7, whose messages have the format 'secformer request 3', but this client is "
+     r"version .* Nothing was sent\. Install the parties' version here"),
+    ({}, "Nothing was sent"), ([], "did not say which version it runs"), ("x", "did not say which version it runs"),
+])
+def test_another_format_is_refused_on_each_new_connection(server: Server, party: PartyConnection, hello: Any,
+                                                          said: str) -> None:
+    """A party may have been restarted, as another version, since the client's first connection."""
+    server.reply = lambda: (200, b'{"digest": "abc"}')
+    assert party.model() == "abc"
+    party.close()
+    server.hello = hello
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match=said):
+            party.infer(HALF)
+    assert server.asked == [""], "no half was sent"
+    server.hello = formats.hello() | {"version": "9.8.7"}
+    assert party.model() == "abc", "versions may differ"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"<html>"])

@@ -14,7 +14,7 @@ from roles_lab import until
 from secformer.mpc.errors import InputError, StoreError
 from secformer.mpc.net.tls import Identity
 from secformer.roles import audit as audit_module
-from secformer.roles import audit_files
+from secformer.roles import audit_files, chain
 from secformer.roles.audit import Audit
 from secformer.roles.chain import Head, Verdict, digest, verify
 from secformer.roles.signing import Authority, Signer
@@ -183,6 +183,19 @@ def test_a_folder_is_one_roles(begin: Callable[..., Audit], folder: Path) -> Non
     with pytest.raises(StoreError, match="is the audit log of party0, but this is dealer"):
         begin(role="dealer")
     assert folder.stat().st_mode & 0o77 == 0 and all(f.stat().st_mode & 0o77 == 0 for f in folder.iterdir())
+
+
+def test_another_format_is_neither_continued_nor_believed(begin: Callable[..., Audit], folder: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    audit = begin()
+    noted(audit, 2)
+    audit.close()
+    monkeypatch.setattr(chain, "FORMAT", "secformer audit 2")  # of a later version
+    bad = verify([folder]).bad
+    assert bad is not None and bad.line == 1
+    assert "has the format 'secformer audit 1', but this version checks 'secformer audit 2'" in bad.problem
+    with pytest.raises(StoreError, match="has the format 'secformer audit 1', but this version writes"):
+        begin()
 
 
 def test_no_log_is_an_error(tmp_path: Path) -> None:

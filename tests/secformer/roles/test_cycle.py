@@ -134,9 +134,13 @@ class Party:
     def __init__(self, rank: int, link: Any):
         self.jobs, self.supply, self.computer, self.stop = Jobs(999, ALONE), Supply(), Computer(), threading.Event()
         cycle = Cycle(self.jobs, self.supply, self.computer, self.stop, 30.0)  # type: ignore[arg-type]
-        self._work, self._link = (cycle.follow if rank else cycle.lead), link
+        self._work = cycle.follow if rank else cycle.lead
+        self.go_on(link)
+
+    def go_on(self, link: Any) -> None:
+        """Begins with a new link."""
+        self._link, self.ended = link, ""
         self.error: Exception | None = None
-        self.ended = ""
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -404,15 +408,35 @@ def test_a_full_disk_refuses_the_request_and_keeps_the_link(parties: tuple[Party
         assert future.result(30)
 
 
-def test_a_new_epoch_at_the_dealer_ends_the_link(parties: tuple[Party, Party]) -> None:
-    leader, follower = parties
-    follower.supply.problem, follower.supply.moved_on = ForClients("another epoch"), True
-    for future in [party.ask("a") for party in parties]:
-        assert "another epoch" in str(future.exception(30))
+def test_in_a_new_epoch_requests_wait_for_a_new_link(parties: tuple[Party, Party]) -> None:
+    """The request that the dealer refused runs first of all after that, and none is lost. One that runs goes on."""
+    for party in parties:
+        party.computer.held = {"runs": threading.Event()}
+    running = [party.ask("runs") for party in parties]
+    until(lambda: all(party.computer.ran for party in parties))
+    parties[1].supply.problem, parties[1].supply.moved_on = Desync("the model's epoch is another one"), True
+    waiting = [party.ask(request) for request in ("a", "b") for party in parties]
+    until(lambda: parties[1].computer.reported >= 2)  # the first one was refused
+    assert [party.jobs.waiting() for party in parties] == [2, 2] and not any(f.done() for f in running + waiting)
+    assert not any(party.error for party in parties), "the link stays while something runs"
+    for party in parties:
+        party.computer.held["runs"].set()
     for party in parties:
         party._thread.join(30)
-    assert isinstance(follower.error, Desync) and "new epoch" in str(follower.error)
-    assert isinstance(leader.error, PeerLost)
+        assert isinstance(party.error, Renewed)
+    assert all(future.result(30) for future in running) and not any(future.done() for future in waiting)
+    parties[1].supply.problem, parties[1].supply.moved_on = None, False
+    for party, link in zip(parties, notes_pair(), strict=True):
+        party.go_on(link)
+    assert all(future.result(30) for future in waiting)
+    assert [request for request, _ in parties[0].computer.ran] == ["runs", "a", "b"]
+
+
+def test_a_desync_in_the_same_epoch_ends_the_request(parties: tuple[Party, Party]) -> None:
+    parties[1].supply.problem = Desync("the dealer already serves as many requests as it may")
+    for future in [party.ask("a") for party in parties]:
+        assert isinstance(future.exception(30), ProtocolError)
+    assert not any(party.error for party in parties)
 
 
 @pytest.mark.parametrize(("problem", "said"), [(PeerLost("broke off"), "broke off"),

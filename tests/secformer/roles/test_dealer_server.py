@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -23,14 +25,16 @@ from secformer.roles.asks import MOST_RUNS
 from secformer.roles.dealer_server import DealerServer
 from secformer.roles.dealing import DealerClient
 from secformer.roles.epochs import Epoch, State, epoch_of
+from secformer.roles.precedence import Precedence
+from secformer.roles.rotation import DAY, ORDER
 from secformer.roles.settings import DealerSettings
 
 PATIENCE = 5.0
 
 
-def serve(roles: Path, state: Path) -> DealerServer:
+def serve(roles: Path, state: Path, **settings: Any) -> DealerServer:
     return DealerServer(DealerSettings(("127.0.0.1", 0), state, identity(roles, "dealer"), deadline=10.0,
-                                       backend="numpy"))
+                                       backend="numpy", **settings))
 
 
 @pytest.fixture
@@ -95,6 +99,49 @@ def test_caches_have_the_name_of_a_run_that_opened_some(roles: Path, dealer: Dea
     assert dealt(client, epoch) == 5 and not dealer._caches[epoch.name], "a session that has ended leaves no seed"
 
 
+def test_runs_that_are_stored_leave_sessions_as_they_are(roles: Path, dealer: DealerServer) -> None:
+    """They are asked for by whoever knows of no session: a store is filled while texts are being generated."""
+    parties = [party(roles, dealer, rank) for rank in (0, 1)]
+    epoch = [client.join(patience=PATIENCE) for client in parties][1]
+    name = opened(parties[1], epoch, 0)
+    assert dealt(parties[1], epoch, space=STORED, count=2) == 0
+    assert dealt(parties[1], epoch, cache=name, kept=(name,)) == 1
+    for cache in ("", name):
+        with pytest.raises(Desync, match="asks for runs of a session to store"):
+            dealt(parties[1], epoch, space=STORED, cache=cache, kept=(name,))
+    assert dealt(parties[1], epoch, cache=name, kept=(name,)) == 2 and dealt(parties[1], epoch, space=STORED) == 2
+
+
+def test_asks_for_stores_take_no_place_of_live_ones(roles: Path, tmp_path: Path) -> None:
+    """A party asks for a lot to store and does not read it; another is served meanwhile, by a dealer with one place."""
+    with closing(serve(roles, tmp_path / "state", max_streams=1)) as dealer:
+        first, filling, live = (party(roles, dealer, rank) for rank in (0, 1, 1))
+        epoch = [client.join(patience=PATIENCE) for client in (first, filling, live)][1]
+        _, channel = filling.deal(epoch, STORED, -1, PLAN, nonces=(NO_NONCE, fresh_nonce()), count=100_000,
+                                  patience=PATIENCE)
+        with closing(channel):
+            assert [dealt(live, epoch) for _ in range(3)] == [0, 1, 2]
+            for tag, nbytes in PLAN.corrections():
+                assert channel.receive(tag, nbytes).size == nbytes
+
+
+def test_runs_are_counted_while_they_are_being_dealt(roles: Path, dealer: DealerServer) -> None:
+    """Whoever gives way to them waits until their corrections have come, or never will."""
+    precedence = Precedence()
+    client = DealerClient(("127.0.0.1", dealer.port), client_context(identity(roles, "party1")), MODEL, WEIGHTS,
+                          deadline=10.0, precedence=precedence)
+    epoch = client.join(patience=PATIENCE)
+    for end in ("close", "abort"):
+        _, channel = client.deal(epoch, LIVE, -1, PLAN, nonces=(fresh_nonce(), fresh_nonce()), patience=PATIENCE)
+        assert precedence._live == 1
+        channel.abort("enough") if end == "abort" else channel.close()
+        channel.close()
+        assert precedence._live == 0
+    with pytest.raises(Desync, match="join again"):
+        dealt(client, Epoch("ff" * 16, {1: bytes(32)}))
+    assert precedence._live == 0
+
+
 def opened_beside(client: DealerClient, epoch: Epoch, serial: int, other: str) -> str:
     nonces = fresh_nonce(), fresh_nonce()
     assert dealt(client, epoch, cache="", nonces=nonces, kept=(other,)) == serial
@@ -157,7 +204,7 @@ def test_the_dealer_knows_which_request_and_which_trace_runs_are_for(
     roles: Path, dealer: DealerServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     noted: list[Any] = []
-    monkeypatch.setattr(dealer.audit, "append", lambda event, facts: noted.append(facts))
+    monkeypatch.setattr(dealer.audit, "append", lambda event, facts: noted.append(facts | {"event": event}))
     client = party(roles, dealer)
     epoch = client.join(patience=PATIENCE)
     with caplog.at_level("INFO", "secformer"):
@@ -167,6 +214,7 @@ def test_the_dealer_knows_which_request_and_which_trace_runs_are_for(
     first, second = (record.__dict__["fields"] for record in caplog.records if record.message == "dealt")
     assert (first["request"], first["trace"]) == ("ab" * 16, "cd" * 16)
     assert second["request"] == "" and "trace" not in second
+    assert noted.pop(0) == {"event": "epoch", "model": MODEL, "epoch": epoch.name, "instead of": "", "why": "first"}
     assert [facts["request"] for facts in noted] == ["ab" * 16, ""]
 
 
@@ -256,3 +304,62 @@ def test_a_party_that_asks_for_none_gets_no_seeds_of_runs(roles: Path, dealer: D
 def test_a_second_dealer_on_the_same_state_does_not_start(roles: Path, dealer: DealerServer, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"the state folder .* is in use by process"):
         serve(roles, tmp_path / "state")
+
+
+def test_runs_that_have_begun_go_on_in_the_old_epoch(roles: Path, dealer: DealerServer, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of their corrections comes. The dealer keeps nothing of that epoch, nor of caches that they open."""
+    client, nonces, real = party(roles, dealer), (fresh_nonce(), fresh_nonce()), dealer._dealt
+    epoch, reached, goes_on = client.join(patience=PATIENCE), threading.Event(), threading.Event()
+    wanted = client.deal(epoch, LIVE, -1, PLAN, nonces=nonces, patience=PATIENCE)[1]
+    for tag, nbytes in PLAN.corrections():
+        wanted.receive(tag, nbytes)
+
+    def slow(*args: Any) -> None:
+        reached.set()
+        assert goes_on.wait(30)
+        real(*args)
+
+    monkeypatch.setattr(dealer, "_dealt", slow)
+    serial, channel = client.deal(epoch, LIVE, -1, PLAN, nonces=nonces, patience=PATIENCE, cache="")
+    assert reached.wait(30)
+    (dealer._state.folder / ORDER).touch()
+    dealer.tend()
+    goes_on.set()
+    for tag, nbytes in PLAN.corrections():
+        assert channel.receive(tag, nbytes).size == nbytes
+    channel.close()
+    assert serial == 1 and not dealer._caches.get(epoch.name) and epoch.name not in dealer._dealers
+    with pytest.raises(Desync, match=rf"epoch is \w+ at the dealer but {epoch.name} at party 1; join again"):
+        client.deal(epoch, LIVE, -1, PLAN, nonces=nonces, patience=PATIENCE)
+    new = client.join(patience=PATIENCE)
+    assert new.name != epoch.name and dealt(client, new) == 0
+    client.close()
+
+
+def test_an_order_that_cannot_be_done_is_tried_again(roles: Path, dealer: DealerServer,
+                                                     monkeypatch: pytest.MonkeyPatch,
+                                                     caplog: pytest.LogCaptureFixture) -> None:
+    client = party(roles, dealer)
+    epoch = client.join(patience=PATIENCE)
+    (dealer._state.folder / ORDER).touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(dealer._state, "fresh", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left")))
+        dealer.tend()
+    assert "epoch not replaced" in [record.message for record in caplog.records]
+    assert client.join(patience=PATIENCE) == epoch
+    dealer.tend()
+    assert client.join(patience=PATIENCE) != epoch
+    client.close()
+
+
+def test_an_epoch_ends_by_its_age_where_the_settings_say_so(roles: Path, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = DealerSettings(("127.0.0.1", 0), tmp_path / "state", identity(roles, "dealer"), deadline=10.0,
+                              backend="numpy", epoch_days=2)
+    with closing(DealerServer(settings)) as dealer, closing(party(roles, dealer)) as client:
+        epoch = client.join(patience=PATIENCE)
+        for days, over in ((1.9, False), (2.1, True)):
+            monkeypatch.setattr(dealer._rotation, "_clock", lambda days=days: time.time() + days * DAY)
+            dealer.tend()
+            assert (client.join(patience=PATIENCE) != epoch) is over

@@ -77,12 +77,15 @@ def test_a_request_overtakes_one_that_waits_for_the_network(up: Engines) -> None
     second.end()
     assert second.error is None
     right(second.found, SHORT)
+    running = up.engines[1]._running
+    until(lambda: running._live == 1)  # what gives way to requests knows of the first one
     assert first.found is None and first.error is None
     assert up.engines[1].running() == 1 and len({engine.epoch() for engine in up.engines} - {""}) == 1
     gate.open()
     first.end()
     assert first.error is None
     right(first.found, LONGER)
+    until(lambda: not running._live)
     before, after = (int(line.split()[-1]) for line in serials(up.roles, "party1")[-2:])
     assert after == before + 1 and serials(up.roles, "party0")[-2:] == serials(up.roles, "party1")[-2:]
 

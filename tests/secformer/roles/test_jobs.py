@@ -193,3 +193,26 @@ def test_who_sent_what() -> None:
     assert list(jobs.clients(jobs.candidates(9)).items()) == [("x", "a"), ("y", "b"), ("z", "a")]
     jobs.cancel("y")
     assert jobs.clients(["y", "z"]) == {"z": "a"}
+
+
+def test_a_request_that_is_put_back_comes_first_and_can_end_in_every_way() -> None:
+    clock = Clock()
+    jobs = Jobs(9, 10.0, clock)
+    futures = {request: jobs.submit(half(request), client, 60.0) for request, client in (
+        ("x", "a"), ("y", "b"), ("z", "a"))}
+    for _ in range(2):  # as often as an epoch ends
+        job = jobs.take("x")
+        assert job is not None and sorted(jobs.candidates(9)) == ["y", "z"]
+        jobs.put_back(job)
+        assert jobs.candidates(9)[0] == "x" and jobs.waiting() == 3 and sorted(jobs.here()) == ["x", "y", "z"]
+    jobs.cancel("x")
+    assert jobs.waiting() == 2 and jobs.take("x") is None
+    for request in ("y", "z"):
+        job = jobs.take(request)
+        assert job is not None
+        jobs.put_back(job)
+    clock.now = 10.0
+    jobs.compare(["z"])
+    assert isinstance(futures["y"].exception(timeout=1), Alone)
+    clock.now = 60.0
+    assert jobs.candidates(9) == [] and isinstance(futures["z"].exception(timeout=1), Expired)

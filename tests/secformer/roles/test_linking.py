@@ -117,3 +117,18 @@ def test_a_place_that_is_taken_or_of_another_number_is_refused(place: Place) -> 
             channels[1].hear()
         for channel in channels:
             channel.abort("done")
+
+
+def test_party_1_hears_why_it_is_not_met(place: Place) -> None:
+    """Where the link is whole, and where it lacks a connection; the next link is met."""
+    whole = place.connect(2)
+    until(lambda: place.meeting._link is not None)
+    place.meeting.refuse("the dealer runs version 9.8.7")
+    for channel in (whole.control, *whole.slots):
+        with pytest.raises(Desync, match=r"party0 gave up: the dealer runs version 9\.8\.7"):
+            channel.hear()
+    assert place.meeting.wait(0.0) is None
+    place.meeting.refuse("nobody is here")
+    mine, theirs = place.connect(1), place.met()
+    for link in (whole, mine, theirs):
+        link.abort("done")

@@ -128,7 +128,9 @@ def body(tensors: dict[str, Any] | None = None, metadata: dict[str, str] | None 
 
 @pytest.mark.parametrize(("bad", "said"), [
     (body(metadata={"format": "secformer request 0"}), "form"),
-    (body(metadata={"format": "secformer request 1"}), "form"), (body(metadata={"request": "x" * 32}), "id"),
+    (body(metadata={"format": "secformer request 1", "version": "9.8.7"}),
+     r"'secformer request 1', of version 9\.8\.7, but version .* here reads 'secformer request 2'; install the same"),
+    (body(metadata={"request": "x" * 32}), "id"),
     (body(metadata={"request": ID.upper()}), "id"), (body(metadata={"request": ID + "0"}), "id"),
     (body(without="words"), "words or seed"), (body({"seed": np.zeros(32, np.uint8)}), "words or seed"),
     (body(without="mask"), "must hold"), (body({"more": np.zeros(1)}), "must hold"),

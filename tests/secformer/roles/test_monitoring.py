@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from secformer.mpc.meter import Meter
 from secformer.roles.jobs import Jobs
+from secformer.roles.monitoring import PLANS as MOST
 from secformer.roles.monitoring import Metrics, PartyMetrics, Status
 
 PLANS = "0123456789abcdef" * 4, "fedcba9876543210" * 4
@@ -36,6 +37,37 @@ def test_material_that_is_used_up_is_shown_as_none_left() -> None:
     assert (values(metrics)[first], values(metrics)[second]) == (0, 5)
     metrics.material({})
     assert (values(metrics)[first], values(metrics)[second]) == (0, 0)
+
+
+def test_of_many_plans_that_are_used_up_the_last_are_shown() -> None:
+    metrics = PartyMetrics(Status(), Jobs(3))
+    plans = [f"{number:016x}" * 4 for number in range(MOST + 3)]
+    metrics.material({plans[0]: 1})
+    for plan in plans[1:]:
+        metrics.material({plans[0]: 1, plan: 2})
+    shown = [name for name in values(metrics) if name.startswith("secformer_material_left")]
+    assert len(shown) == MOST and not any(plan[:16] in name for plan in plans[1:4] for name in shown)
+    assert values(metrics)[f'secformer_material_left{{plan="{plans[0][:16]}"}}'] == 1
+    metrics.material(dict.fromkeys(plans, 1))
+    assert len([name for name in values(metrics) if name.startswith("secformer_material_left")]) == len(plans)
+
+
+def test_material_ahead_and_where_it_comes_from() -> None:
+    metrics = PartyMetrics(Status(), Jobs(3))
+    metrics.limit_ahead(5000)
+    metrics.ahead(4000, 3)
+    for runs in (2, 3):
+        metrics.filled(runs)
+    metrics.not_filled("PeerLost")
+    for space in ("live", "stored", "stored"):
+        metrics.took(space)
+    now = values(metrics)
+    assert (now["secformer_ahead_limit_bytes"], now["secformer_ahead_bytes"], now["secformer_ahead_runs"]) == (
+        5000, 4000, 3)
+    assert now["secformer_ahead_filled_runs_total"] == 5
+    assert now['secformer_ahead_failures_total{kind="PeerLost"}'] == 1
+    assert (now['secformer_started_runs_total{space="live"}'], now['secformer_started_runs_total{space="stored"}']) == (
+        1, 2)
 
 
 def test_outcomes_seconds_and_costs_add_up() -> None:

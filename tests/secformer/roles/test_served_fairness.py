@@ -15,13 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from browsers_lab import ORIGIN, browser
 from links_lab import identity
-from roles_lab import TEXT, ask, blank_keys, logged, right, until
+from roles_lab import TEXT, Steady, ask, blank_keys, logged, right, until
 
 from secformer import connect, demo_model
 from secformer.mpc.errors import ProtocolError, SecformerError
@@ -104,41 +103,6 @@ class Posting:
         self._thread.join(90)
         assert not self._thread.is_alive(), "a half is held for ever"
         return self.status
-
-
-class Steady:
-    """A client that asks one question after the other. Leaving the context: every one was answered rightly."""
-
-    def __init__(self, up: LocalRoles, client: str = "alice"):
-        self._up, self._client, self._stop = up, client, threading.Event()
-        self.answered, self.errors = 0, list[Exception]()
-        self._thread = threading.Thread(target=self._ask, daemon=True)
-
-    def _ask(self) -> None:
-        with connect(self._up.settings(self._client)) as model:
-            while not self._stop.is_set():
-                try:
-                    right(model.infer(TEXT))
-                    self.answered += 1
-                except Exception as error:
-                    self.errors.append(error)
-                    return
-
-    def more(self, count: int = 2) -> None:
-        """Waits until some more questions were answered."""
-        goal = self.answered + count
-        until(lambda: self.answered >= goal or bool(self.errors), 90)
-        assert not self.errors, self.errors
-
-    def __enter__(self) -> Steady:
-        self._thread.start()
-        self.more(1)
-        return self
-
-    def __exit__(self, *args: Any) -> None:
-        self._stop.set()
-        self._thread.join(90)
-        assert not self._thread.is_alive() and not self.errors, self.errors
 
 
 # ---- quotas ----------------------------------------------------------------------------------------------------------

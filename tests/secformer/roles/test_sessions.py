@@ -30,6 +30,7 @@ from secformer.roles.asking import BothParties, Busy
 from secformer.roles.failures import AtLimit
 from secformer.roles.halves import fresh_id
 from secformer.roles.messages import StepRequest
+from secformer.roles.rotation import ORDER
 from secformer.roles.settings import load_client
 
 PROMPT, OTHER = "hello world", "The world"
@@ -74,9 +75,11 @@ def test_tokens_are_those_of_one_process_and_of_the_twin(up: Engines, made: Any,
     with up.client() as client:
         found = client.generate(PROMPT, **NEW)
         drafted = client.generate(PROMPT, max_new_tokens=5)
+        long, own = (client.generate(PROMPT, max_new_tokens=17, draft=draft) for draft in (None, made[0]))
         assert not [engine.sessions.count() for engine in up.engines if engine.sessions.count()], "texts are closed"
         scored, whole = client.score(PROMPT), client(PROMPT)
     assert found.tokens == here.tokens == wanted.tokens == drafted.tokens and len(found.tokens) == 5
+    assert own.tokens == long.tokens and [s.tokens for s in own.steps] == [8, 8], "all that the same model drafts"
     assert found.trusted and np.allclose(found.logprobs, wanted.logprobs, atol=5e-3)
     assert scored.log_likelihood == pytest.approx(twin.score(PROMPT).log_likelihood, abs=0.05)
     close(whole, twin(PROMPT))
@@ -387,3 +390,20 @@ def test_the_sessions_of_one_client_end(up: Engines) -> None:
         with pytest.raises(ProtocolError, match=r"the session has ended \(its certificate was revoked"):
             text.take([41])
         other.take([41])
+
+
+def test_a_new_epoch_ends_sessions_with_the_reason(up: Engines, twin: PlainModel) -> None:
+    """The masks of their caches are gone. A new session of the same text goes on, and other requests are not lost."""
+    with up.client() as mine:
+        text, same = mine.decoding(), twin.decoding()
+        close(text.take([40]), same.take([40]))
+        (old,) = up.dealer._caches
+        (up.roles.role_folder("dealer") / "state" / ORDER).touch()
+        up.dealer.tend()
+        assert old not in up.dealer._caches
+        with pytest.raises(ProtocolError, match=r"the session has ended \(the dealer has begun a new epoch\); begin a "
+                                                r"new one"):
+            text.take([41])
+        again, same = mine.decoding(), twin.decoding()
+        close(again.take([40, 41]), same.take([40, 41]))
+        assert set(up.dealer._caches) and old not in up.dealer._caches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,11 @@ from checkpoints import write_checkpoint
 
 from secformer.models.run.provisioning import write_shares
 from secformer.models.run.share_file import share_file
-from secformer.mpc.errors import InputError, PeerLost, SettingsError
+from secformer.mpc.dealer.store import writing
+from secformer.mpc.errors import InputError, PeerLost, SettingsError, StoreError
 from secformer.roles.certificates import init
 from secformer.roles.settings import PartySettings, load_party
-from secformer.roles.stocking import stock
+from secformer.roles.stocking import _writing, stock
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +41,15 @@ def test_a_dealer_that_is_away(settings: PartySettings) -> None:
     with pytest.raises(PeerLost, match="dealer"):
         stock(settings, [3], 1)
     assert not settings.store.exists()
+
+
+def test_a_store_that_is_being_filled_is_waited_for(settings: PartySettings) -> None:
+    """The party's filler has it for a piece at a time; another `secformer deal` has it for long."""
+    filling, lock = replace(settings, ahead_mb=1, dealer_wait=30.0), writing(settings.store)
+    with pytest.raises(StoreError, match="is in use by process"):
+        _writing(replace(filling, ahead_mb=0))
+    with pytest.raises(StoreError, match="is in use by process"):
+        _writing(replace(filling, dealer_wait=0.05))
+    threading.Timer(0.2, lock.close).start()
+    with _writing(filling):
+        pass

@@ -14,7 +14,7 @@ from links_lab import MODEL, PLAN, WEIGHTS
 
 from secformer.mpc.dealer.names import LIVE, NO_NONCE, STORED, run_name
 from secformer.mpc.dealer.seeds import DEPTH, Seeds
-from secformer.mpc.dealer.store import Taken
+from secformer.mpc.dealer.store import Shelf, Taken
 from secformer.mpc.errors import Desync, PeerLost, ProtocolError, ReusedRandomness, StoreError
 from secformer.roles import supply as module
 from secformer.roles.epochs import Epoch, as_note, epoch_of
@@ -132,6 +132,40 @@ def test_a_new_epoch_replaces_the_old_one(settings: PartySettings, dealer: Deale
     supply.close()
     with started(settings) as later:
         assert later.epoch == NEXT
+
+
+def test_a_dealer_that_refuses_ends_no_epoch_of_a_party_that_serves(supply: Supply, dealer: Dealer,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**kwargs: Any) -> Epoch:
+        raise Desync("the dealer runs version 9.8.7")
+
+    monkeypatch.setattr(dealer, "join", refuse)
+    supply.join(again=True)
+    assert supply.epoch == EPOCH and not supply.outdated()
+    with pytest.raises(Desync, match=r"9\.8\.7"):
+        supply.join()
+
+
+def test_what_was_stored_goes_with_its_epoch(supply: Supply, dealer: Dealer, settings: PartySettings) -> None:
+    """Whether it lies there when the party joins the next one, or comes later. What is of an epoch that the party
+    knows stays, and so do files of another version."""
+    def shelf(name: str) -> Path:
+        header = Shelf(1, 0, 0, 0, name * 16, "ab" * 32, bytes(16))
+        path = settings.store / f"{name}.store"
+        path.write_bytes(header.packed())
+        return path
+
+    other, old = settings.store / "other.store", shelf("0f")
+    other.write_bytes(b"SFST of another version")
+    supply.rest()
+    assert old.exists() and other.exists()
+    other.unlink()
+    dealer.epoch = NEXT
+    supply.join()
+    assert not old.exists()
+    late, new = shelf("0f"), shelf("1f")
+    supply.rest()
+    assert new.exists() and not late.exists()
 
 
 def test_another_partys_seed_is_refused(supply: Supply, dealer: Dealer) -> None:

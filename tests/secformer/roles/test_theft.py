@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from engines_lab import Engines
 from roles_lab import right, until
-from theft_lab import Recorded, recorded, stolen, tried
+from theft_lab import Recorded, last_weight, recorded, recorded_opening, stolen, tried, tried_weight
 
 from secformer.mpc.errors import ReusedRandomness
 from secformer.roles.epochs import Epoch, State
+from secformer.roles.rotation import ORDER
 
 TEXT = "A wonderful film."
 
@@ -92,3 +93,39 @@ def test_what_runs_leave_in_memory(up: Engines) -> None:
         assert engine._supply.epoch.left(seen.space)[0][0] > seen.serial
     known = [epoch for _, _, epoch in up.dealer._state._known.values()]
     assert known and all(epoch.left(seen.space)[0][0] > seen.serial for epoch in known)
+
+
+def rotated(up: Engines) -> None:
+    """A new epoch, which both parties have joined; and an old one that is nowhere any more."""
+    old = up.reports[0].epoch
+    (up.roles.role_folder("dealer") / "state" / ORDER).touch()
+    up.dealer.tend()
+    with up.client() as client:
+        right(client.infer(TEXT), TEXT)
+    until(lambda: up.reports[0].epoch == up.reports[1].epoch != old)
+
+
+def test_what_a_theft_opens_of_an_epoch_before_and_after_it_ends(up: Engines, tmp_path: Path) -> None:
+    """Files that are stolen while an epoch lasts open its weights and its next request: the control. Files that are
+    stolen after it has ended open neither, and older ones open nothing of the new epoch."""
+    plan, words = up.engines[0]._model.provisioning, last_weight(up.engines)
+    first = recorded_opening(up.engines[0])
+    rotated(up)
+    before = taken(up, tmp_path / "before")
+    next_request, ids = asked(up)
+    first = list(first)
+    assert tried_weight(first, plan, before[:1], words), "the dealer's file has the masks of the weights"
+    x = tried(next_request, before)
+    assert x is not None and np.array_equal(x[:, : x.shape[1] - 2].argmax(axis=1), ids)
+
+    second = recorded_opening(up.engines[0])
+    rotated(up)
+    later, _ = asked(up)
+    after = taken(up, tmp_path / "after")
+    assert not tried_weight(first, plan, after, words) and tried(next_request, after) is None
+    assert not tried_weight(second, plan, before, words) and tried(later, before) is None
+    assert tried_weight(second, plan, after, words), "the weights of the epoch that lasts stay as open as they were"
+    assert {epoch.name for epoch in before}.isdisjoint(epoch.name for epoch in after)
+    names = {epoch.name for epoch in before}
+    assert not names & (set(up.dealer._dealers) | set(up.dealer._caches))
+    assert not names & {epoch.name for _, _, epoch in up.dealer._state._known.values()}

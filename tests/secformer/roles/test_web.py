@@ -27,7 +27,7 @@ from secformer.roles.chain import Head
 from secformer.roles.connections import PEER, Clients, Peer
 from secformer.roles.failures import AtLimit, ForClients, HalvesDiffer, NoRoom, SessionEnded
 from secformer.roles.jobs import Jobs
-from secformer.roles.messages import Answer, Half, pack_half
+from secformer.roles.messages import Answer, Half, StepRequest, pack_half
 from secformer.roles.monitoring import PartyMetrics, Status
 from secformer.roles.sessions import Sessions
 from secformer.roles.settings import PartySettings
@@ -62,7 +62,12 @@ class Noted(Unaudited):
 
 
 class Up:
-    """A party's application, and what one request to it gives."""
+    """A party's application, and what one request to it gives.
+
+    step  what makes the request one of a session
+    """
+
+    step: StepRequest | None = None
 
     def __init__(self, folder: Path, ledger: Ledger, public: PublicModel):
         settings = PartySettings(0, folder, folder, ("127.0.0.1", 0), ("127.0.0.1", 0), ("127.0.0.1", 0),
@@ -77,7 +82,8 @@ class Up:
 
     def half(self) -> bytes:
         words = np.zeros((2, self.public.inputs.hidden), np.uint64)
-        return pack_half(Half(ID, self.public.digest, np.array([2]), np.ones((1, 2), bool), words=words))
+        return pack_half(Half(ID, self.public.digest, np.array([2]), np.ones((1, 2), bool), words=words,
+                              step=self.step))
 
     def ask(self, method: str = "POST", path: str = "/v1/infer", peer: Peer = ALICE,
             headers: tuple[tuple[str, str], ...] = ()) -> tuple[int, dict[str, str], Any]:
@@ -123,6 +129,13 @@ def test_every_refusal_has_its_status_and_its_outcome(up: Up, error: SecformerEr
     assert (str(error) in body["error"]["message"]) == (status != 500 or kind == "ForClients")
     (line,) = up.audit.lines
     assert (line["outcome"], line["client"], line["request"]) == (kind, "alice", ID)
+
+
+def test_a_model_that_generates_no_text_has_no_sessions(up: Up) -> None:
+    up.step = StepRequest(session=ID, keep=0, last=1)
+    status, _, body = up.ask()
+    assert (status, body["error"]["kind"]) == (400, "bad request")
+    assert "BertForSequenceClassification" in body["error"]["message"] and "whole texts" in body["error"]["message"]
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/infer"), ("DELETE", f"/v1/sessions/{ID}")])
