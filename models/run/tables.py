@@ -81,6 +81,19 @@ class Tables:
         return np.asarray(self._architecture.embedding_sums(self._tables.rows, batch))
 
 
+def contents_of(folder: Path) -> str:
+    """The digest that a client's folder names for its tables, whatever provisioning they belong to. `Tables` checks it.
+
+    Raises ModelError for a file that cannot be read.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        return _metadata(folder / FILE).get("sha256", "")
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder / FILE} cannot be read ({error}); {AGAIN}") from error
+
+
 def _digest(tables: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of names, dtypes, shapes and values."""
     h = hashlib.sha256()

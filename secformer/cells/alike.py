@@ -16,6 +16,8 @@ from typing import Any
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.program import GUARD
 from secformer.models.run.public import FORMAT, PUBLIC, PublicModel
+from secformer.models.run.tables import FILE as TABLES
+from secformer.models.run.tables import contents_of
 from secformer.mpc.errors import ModelError
 from secformer.roles.settings import ClientSettings
 
@@ -43,7 +45,8 @@ def model_traits(public: PublicModel, client: ClientSettings) -> Traits:
         "guard": GUARD in public.names, "results": list(public.names),
         "embedding": "private" if public.private else "client", "generates up to": public.slots,
         **{f"file {path.name}": _digest(path) for path in sorted(client.model.iterdir())
-           if path.is_file() and path.name != PUBLIC},
+           if path.is_file() and path.name not in (PUBLIC, TABLES)},
+        **({f"file {TABLES}": contents_of(client.model)} if (client.model / TABLES).is_file() else {}),
     }
     return architecture_traits(public.architecture, client.truncation) | {
         name: _shown(value) for name, value in found.items()}

@@ -24,6 +24,7 @@ NONE = {
     "mpc/strict_json.py": "what the readers of JSON call",
     "mpc/kernels/cuda/device.py": "sources of this package",
     "mpc/kernels/cuda/ways.py": "a table of this package",
+    "models/data/tokenizer_files.py": "a tokenizer's file, for the library that parses it",
     "models/distill/export.py": "the config of a model folder that was opened before",
     "models/distill/trim.py": "the config of a model folder that was opened before",
     "models/distill/resume.py": "its own training folder",

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from cells_lab import client_file, clients_model
+from checkpoints import write_checkpoint
 
 from secformer.cells.alike import Named, architecture_traits, differences, model_traits, require_alike, traits_of
-from secformer.models.run.public import PublicModel
+from secformer.models.run.provisioning import write_shares
+from secformer.models.run.public import CLIENT_FOLDER, PublicModel
+from secformer.models.run.tables import FILE
 from secformer.mpc.errors import ModelError
 from secformer.mpc.fixed import FixedPoint
 from secformer.protocols.recipes import recipe_named
@@ -86,3 +89,17 @@ def test_many_differences_are_counted(client: ClientSettings) -> None:
 def test_folders_that_cannot_be_read(client: ClientSettings, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="secformer provision"):
         traits_of(replace(client, model=tmp_path))
+
+
+def test_tables_of_two_provisionings_are_alike_if_their_numbers_are(tmp_path: Path) -> None:
+    traits = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        model = write_checkpoint(tmp_path / name / "checkpoint", "BertForSequenceClassification", seed=seed)
+        write_shares(model, tmp_path / name / "shares", embedding="client")
+        (tmp_path / name / "shares" / CLIENT_FOLDER).rename(tmp_path / name / "model")
+        traits.append((name, traits_of(load_client(client_file(tmp_path / name, (1, 2))))))
+    require_alike(traits[:2], "")
+    assert any(f"file {FILE}" in told for told in differences(traits[0], traits[2]))
+    (tmp_path / "a" / "model" / FILE).write_bytes(b"no tables")
+    with pytest.raises(ModelError, match=f"{FILE} cannot be read"):
+        traits_of(load_client(tmp_path / "a" / "client.toml"))
