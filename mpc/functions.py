@@ -68,6 +68,12 @@ class Series:
             waves *= turn
         return np.asarray(self.linear * x + self.cos[0] + waves.real)
 
+    @property
+    def finest(self) -> int:
+        """The most fractional bits of x with which the slope is an integer in the result."""
+        numerator, denominator = abs(self.linear).as_integer_ratio()
+        return self.frac - denominator.bit_length() + (numerator & -numerator).bit_length()
+
     def linear_factor(self, frac: int) -> int:
         """The slope as an integer with the fractional bits that the result has and x, with `frac` of them, lacks.
 

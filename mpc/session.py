@@ -155,7 +155,8 @@ class Session(UnitRows, Products, Thresholding):
         """f(x) for every Fourier series f, all of one period, from one opening of x mod that period.
 
         Price: one round, period + fractional bits rounded to whole bytes (3 bytes per element for periods to 64),
-        also when x has a truncation pending: low bits are dropped locally, which is exact modulo the period.
+        also when x has a truncation pending: low bits are dropped locally, which is exact modulo the period. So are
+        those that are finer than the result of a linear term.
         """
         if len({(f.period_bits, f.mask_frac, f.public_frac, f.domain) for f in functions}) != 1:
             raise ShapeError("the series of one opening must have one period, one domain and one precision: scale x by "
@@ -163,6 +164,9 @@ class Session(UnitRows, Products, Thresholding):
         self._own(x)
         functions = [self._agree(f) for f in functions]
         period, domain = functions[0].period_bits, functions[0].domain
+        finest = min((f.finest for f in functions if f.linear), default=x.frac)
+        if x.frac > max(finest, self.fixed.frac):
+            x = self._without(x, x.frac - finest)
         x = self._modulo(x, period, *(f.needed_width(self.fixed, x.frac) for f in functions))
         width = max(self._window(f) for f in functions)
         opening, check = self._opening(x, period, domain, "input")
@@ -316,9 +320,11 @@ class Session(UnitRows, Products, Thresholding):
         self._own(x)
         dropped, window = comparison_window(x, reach, self.fixed.frac if precision is None else precision,
                                             room if self.guarded else 0.0)
-        if dropped:
-            x = Share(self, self._drop(x.data, dropped), x.frac - dropped, x.width - dropped, x.magnitude)
-        return x, window
+        return self._without(x, dropped) if dropped else x, window
+
+    def _without(self, x: Share, bits: int) -> Share:
+        """x without its lowest bits, up to two units below it."""
+        return Share(self, self._drop(x.data, bits), x.frac - bits, x.width - bits, x.magnitude)
 
 
 def _along(axis: int, index: slice) -> tuple[slice, ...]:

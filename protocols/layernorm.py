@@ -147,6 +147,12 @@ def rescaled(s: Session, g: Share, v: Share, plan: Plan, inverse_root: InverseRo
     """g / sqrt(v) at the scales of the plan: a norm's last two steps, 1 round beside the root's. Pending, in whole
     words. A guarded session checks v and the root (see `layernorm_by`)."""
     r = inverse_root(s, v, plan.domain, scale_bits=plan.root_bits + plan.unit_bits)
+    return times_root(s, g, r, v, plan, tolerance)
+
+
+@cite("ba2016layernorm", "layer normalisation")
+def times_root(s: Session, g: Share, r: Share, v: Share, plan: Plan, tolerance: float) -> Share:
+    """The last step of `rescaled`, for the root r of v: 1 round."""
     beyond = plan.lift + plan.root_bits
     pairs = [(g, r)]
     if s.guarded:
@@ -253,13 +259,13 @@ class Plan:
                       == fixed.window(fixed.frac, max(1, reach + near))), 0)
         low, high = ((end + eps) * size * 4.0**near for end in (variance.low, variance.high))
         domain = Range(low, max(low, min(high, 2.0 ** square(near, reach + near))))
-        coarse, fine = (math.ceil(math.log2(end) / 2.0 - math.log2(unit)) for end in (domain.high, domain.low))
+        coarse = math.ceil(math.log2(domain.high) / 2.0 - math.log2(unit))
         result, root = max(1, bits(NEAR_ONE * math.sqrt(channels) * gain)), ROOT_BITS + coarse
         if result + root > most:
             raise RangeError(f"{form.name}'s results reach 2^{result} for gains of {gain:g}, and inverse roots "
                              f"2^{root} for the {form.moment.name} in [{variance.low:g}, {variance.high:g}]; a product "
                              f"of both is below 2^{most}. Check the model's weights, or lower `frac`")
-        lift = min(max(0, LIFT_BITS - fine), most - result - root)
+        lift = lifting(domain, unit, most - result - root)
 
         def windows(m: int) -> tuple[int, ...]:
             if m - near > holds:
@@ -274,6 +280,13 @@ class Plan:
             sums = Range(sums.low * 2.0**near, sums.high * 2.0**near)
         return cls(form, near, max(m, wanted + near), square(near, m), deviation(m), result, root, unit_bits,
                    unit / 2.0**unit_bits, lift, domain, sums)
+
+
+def lifting(domain: Range, unit: float, room: int) -> int:
+    """`Plan.lift`, `room` at most: what is multiplied with roots, unit / sqrt(v) for v in the domain, settles finer
+    where they are large."""
+    fine = math.ceil(math.log2(domain.low) / 2.0 - math.log2(unit))
+    return min(max(0, LIFT_BITS - fine), room)
 
 
 def row_sums(x: Share, at: Site) -> Range | None:

@@ -183,7 +183,7 @@ def _variance(xp: Any, x: Any, gamma: Any, beta: Any) -> Any:
     return xp.mean(centred * centred, axis=-1)
 
 
-def _mean_square(xp: Any, x: Any, gamma: Any) -> Any:
+def _mean_square(xp: Any, x: Any, *gamma: Any) -> Any:
     """Of every row."""
     return xp.mean(x * x, axis=-1)
 

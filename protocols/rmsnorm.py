@@ -9,7 +9,6 @@ needs no division: the inverse root of the sum of squares is taken sqrt(C) times
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from secformer.mpc.errors import RangeError
 from secformer.mpc.fixed import FixedPoint
 from secformer.mpc.session import Session
 from secformer.mpc.shares import Share
-from secformer.protocols.layernorm import SERIES_TOLERANCE, Form, Plan, rescaled
+from secformer.protocols.layernorm import SERIES_TOLERANCE, Form, Plan, times_root
 from secformer.protocols.papers import cite
 from secformer.protocols.quantities import GAIN, INPUT, MEAN_SQUARE, measured, needs, opens
 from secformer.protocols.ranges import Site, bits, with_air
@@ -28,14 +27,14 @@ LEAST_UNITS = 2.0**9  # of the last place in which x is rounded, that a row's ro
 FORM = Form("RMSNorm", MEAN_SQUARE, False)
 
 
-def _holding_x(fixed: FixedPoint, at: Site) -> int:
+def holding_x(fixed: FixedPoint, at: Site) -> int:
     return bits(with_air(at[INPUT.name]).reach) if INPUT.name in at else 1
 
 
 @cite("zhang2019rmsnorm", "root mean square layer normalisation")
 @cite("luo2024secformer", "masked sine, taken to 1/sqrt")
 @needs(INPUT, GAIN, MEAN_SQUARE)
-@opens(_holding_x)
+@opens(holding_x)
 def rmsnorm(s: Session, x: Share, gamma: Share, eps: float, at: Site) -> Share:
     """x / sqrt(mean(x^2) + eps) gamma: x (N, ..., C), gamma (C,) or (..., C) -> x's shape, pending, in whole words.
 
@@ -56,20 +55,35 @@ def rmsnorm(s: Session, x: Share, gamma: Share, eps: float, at: Site) -> Share:
     and where words that hold the largest row's squares would round the least one by more than 2^-10 of itself.
     A guarded session checks the range of x, that v is at most its measured largest, and v r^2 = C to 2^-11.
     """
+    x, plan = entered(s, x, eps, at)
+    xx, xg = s.mul_many([(x, x), (x, gamma)], magnitude=(plan.square_bits, plan.deviation_bits))  # 1
+    v = summed(xx, plan, eps)                                                                      # 2
+    g = xg.promise(plan.deviation_bits) * 2.0**plan.lift
+    return times_root(s, g, root_of(s, v, plan), v, plan, SERIES_TOLERANCE)                        # 3, 4
+
+
+def entered(s: Session, x: Share, eps: float, at: Site) -> tuple[Share, Plan]:
+    """x times 2^near, with a checked promise, and the plan of its norm. Local. Raises RangeError as `rmsnorm`."""
     plan = Plan.of(s.fixed, x, eps, at, s.guarded, FORM)
     finest = math.sqrt(plan.domain.low / x.shape[-1])  # the least root mean square, times 2^near
     if finest < LEAST_UNITS * 2.0**-s.fixed.frac:
         raise RangeError(f"RMSNorm's input reaches {measured(at, INPUT).reach:g}; words that hold its squares round x "
                          f"to {2.0 ** (-s.fixed.frac - plan.near):g}, which is too coarse for rows whose mean square "
                          f"is {measured(at, MEAN_SQUARE).low:g}")
-    channels, unit, most = x.shape[-1], 2.0**plan.near, 2.0**plan.input_bits
+    unit, most = 2.0**plan.near, 2.0**plan.input_bits
     inputs = with_air(measured(at, INPUT))
     x = (x * unit).promise(plan.input_bits)
-    x = s.checked(x, max(-most, inputs.low * unit), min(most, inputs.high * unit), INPUT.name)
-    xx, xg = s.mul_many([(x, x), (x, gamma)], magnitude=(plan.square_bits, plan.deviation_bits))  # 1
-    v = xx.sum(-1, keepdims=True).promise(plan.square_bits) + eps * channels * unit**2             # 2
-    g = xg.promise(plan.deviation_bits) * 2.0**plan.lift
-    return rescaled(s, g, v, plan, partial(rsqrt_series, times=plan.times), SERIES_TOLERANCE)      # 3, 4
+    return s.checked(x, max(-most, inputs.low * unit), min(most, inputs.high * unit), INPUT.name), plan
+
+
+def summed(xx: Share, plan: Plan, eps: float) -> Share:
+    """v = C (mean square + eps) of rows x of C channels, at the plan's scale, from their squares. Local."""
+    return xx.sum(-1, keepdims=True).promise(plan.square_bits) + eps * xx.shape[-1] * 4.0**plan.near
+
+
+def root_of(s: Session, v: Share, plan: Plan) -> Share:
+    """sqrt(C) / sqrt(v), at the plan's scale. 1 round, or five (see `rsqrt_series`)."""
+    return rsqrt_series(s, v, plan.domain, scale_bits=plan.root_bits + plan.unit_bits, times=plan.times)
 
 
 def rmsnorm_exact(x: np.ndarray, eps: float) -> np.ndarray:

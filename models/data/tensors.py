@@ -72,6 +72,23 @@ class Formula(ABC):
 
 
 @dataclass(frozen=True)
+class Gained(Formula):
+    """Matrices side by side, (inner, outer), of which each row is multiplied with its gain. Parts: the gains (inner,),
+    then the matrices."""
+
+    inner: int
+    outer: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.inner, self.outer
+
+    def __call__(self, xp: Any, *parts: Any) -> Any:
+        gains, *matrices = parts
+        return xp.concatenate(matrices, axis=-1) * gains[:, None]
+
+
+@dataclass(frozen=True)
 class Tensor:
     """A secret tensor: parts, joined along `axis`, or what the formula makes of them.
 

@@ -138,7 +138,7 @@ def before_halves(values: Values, stored: Collection[str], layers: Sequence[tupl
                   act: str) -> dict[str, float]:
     """By site, the bounds of what attention and the feed-forward layer take directly from LayerNorms.
 
-    stored  the names of all tensors: biases may be missing
+    stored  the names of all tensors: biases may be missing, and gains where the weights behind the norm have them
     layers  of each: the name of its sites and tensors, and of the LayerNorms before its two halves
     act     the activation's name, one of LINEAR, which is also that of its site
     """
@@ -146,7 +146,8 @@ def before_halves(values: Values, stored: Collection[str], layers: Sequence[tupl
         return values(name) if name in stored else np.zeros(size)
 
     def linear(norm: str, name: str) -> float:
-        gamma, weight = values(f"{norm}.weight"), values(f"{name}.weight")
+        weight = values(f"{name}.weight")
+        gamma = values(f"{norm}.weight") if f"{norm}.weight" in stored else np.ones(len(weight))
         x = Normed(gamma, vector(f"{norm}.bias", gamma.size))
         return bound(x.through(weight, vector(f"{name}.bias", weight.shape[1])))
 

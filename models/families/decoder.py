@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -168,7 +169,7 @@ class Decoder(Architecture):
             with s.scope(f"layer.{i}"):
                 x = self.layer(s, x, f, i, attending)
         with s.scope("final"):
-            return self._normed(s, x, f, "final.norm", attending)
+            return self.norm(s, x, f, "final.norm")
 
     def logits(self, s: Session, x: Share, f: Forward) -> Share:
         """A number for each word that may come next: hidden states (n, C) to (n, V)."""
@@ -195,22 +196,25 @@ class Decoder(Architecture):
 
     def layer(self, s: Session, x: Share, f: Forward, i: int, attending: Attending) -> Share:
         """Layer i. What is added up stays pending: only what norms take of it is ever truncated."""
-        here = f"layer.{i}"
-        inner = self._normed(s, x, f, f"{here}.attention.norm", attending)
-        x = _added(s, x, self.attended(s, inner, f, i, attending))
-        inner = self._normed(s, x, f, f"{here}.mlp.norm", attending)
-        return _added(s, x, self.fed(s, inner, f, i))
+        x = _added(s, x, self.attended(s, x, f, i, attending))
+        return _added(s, x, self.fed(s, x, f, i))
 
     def norms_after(self, i: int) -> tuple[str, str]:
         """The sites of the norms that take the sums behind layer i's attention and behind its feed-forward: what these
         add is as wide as those need."""
         return f"layer.{i}.mlp.norm", f"layer.{i + 1}.attention.norm" if i + 1 < self.spec.layers else "final.norm"
 
-    def _normed(self, s: Session, x: Share, f: Forward, site: str, attending: Attending) -> Share:
-        """`normed`. Raises RangeError for ranges that words do not hold, which says what helps where the first token of
-        a text is among the tokens."""
-        try:
+    def norm(self, s: Session, x: Share, f: Forward, site: str) -> Share:
+        """`normed`, `at_norm` of that site."""
+        with self.at_norm(site):
             return self.normed(s, x, f, site)
+
+    @contextmanager
+    def at_norm(self, site: str) -> Iterator[None]:
+        """A RangeError for ranges that words do not hold gets the site's name. Where the first token of a text is among
+        the tokens, it says what helps, too."""
+        try:
+            yield
         except RangeError as error:
             place = ".".join(site.split(".")[-2:])  # scopes say the layer
             raise RangeError(f"{place}: {error}{'' if self.spec.prefix else FIRST}") from error
@@ -221,11 +225,11 @@ class Decoder(Architecture):
 
     @abstractmethod
     def attended(self, s: Session, x: Share, f: Forward, i: int, attending: Attending) -> Share:
-        """Layer i's attention of x (N, C), its output's linear layer included: (N, C)."""
+        """Layer i's attention of the norm of x (N, C), its output's linear layer included: (N, C)."""
 
     @abstractmethod
     def fed(self, s: Session, x: Share, f: Forward, i: int) -> Share:
-        """Layer i's feed-forward of x (N, C): (N, C)."""
+        """Layer i's feed-forward of the norm of x (N, C): (N, C)."""
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -104,6 +104,7 @@ class GPT2(Decoder):
 
     def attended(self, s: Session, x: Share, f: Forward, i: int, attending: Attending) -> Share:
         here, heads = f"layer.{i}", (x.shape[0], self.spec.heads, self.spec.size)
+        x = self.norm(s, x, f, f"{here}.attention.norm")
         with s.scope("linear"):
             qkv = linear(s, x, f, f"{here}.qkv", magnitude=projecting(s, f.at(f"{here}.softmax")))
             (qkv,) = s.settle(qkv)  # (N, 3C): one truncation for its three uses
@@ -113,8 +114,9 @@ class GPT2(Decoder):
             return linear(s, context, f, f"{here}.attention")
 
     def fed(self, s: Session, x: Share, f: Forward, i: int) -> Share:
-        """W' act(W x)."""
+        """W' act(W norm(x))."""
         here = f"layer.{i}"
+        x = self.norm(s, x, f, f"{here}.mlp.norm")
         with s.scope("linear"):
             inner = linear(s, x, f, f"{here}.intermediate", magnitude=activating(s, f, here, self.spec.act))
         inner = activation(s, inner, f, here, self.spec.act)

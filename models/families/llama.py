@@ -3,20 +3,22 @@
 SmolLM is a Llama. Mistral, Qwen2 and Qwen3 differ in biases, in norms of queries and keys, and in how far back a token
 looks.
 
+The gains of a layer's two norms are in the weights behind these: the owner multiplies them in (`RMSNORM_LINEAR`).
+
 N tokens, packed without padding, C hidden, I intermediate, H heads of queries, G heads of keys, D entries of a head.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from secformer.models.data.tensors import Part, Tensor, linear_layout, vector
+from secformer.models.data.tensors import Gained, Part, Tensor, linear_layout, vector
 from secformer.models.families.activations import NAMES, activating, activation
 from secformer.models.families.attending import Attending
 from secformer.models.families.blocks import Forward, entering, linear, projecting
@@ -31,6 +33,7 @@ from secformer.protocols.glu import GLU
 from secformer.protocols.quantities import GATE, opened
 from secformer.protocols.recipes import Recipe
 from secformer.protocols.rmsnorm import RMSNORM
+from secformer.protocols.rmsnorm_linear import FINER, RMSNORM_LINEAR
 from secformer.protocols.rope import ROPE, Turning, all_rotations
 
 # the entries that each kind of rotary positions has beside its base
@@ -124,12 +127,10 @@ class Llama(Decoder):
                 for name, size, factor in (("q", q, scale), ("k", k, keys), ("v", k, 1.0))]
         both = [(f"{there}.mlp.{name}_proj", inner, 1.0) for name in ("gate", "up")]
         return {
-            f"{here}.attention.norm.weight": vector(f"{there}.input_layernorm.weight", c),
-            **_joined(f"{here}.qkv", rows, c, bias=spec.qkv_bias),
+            **_joined(f"{here}.qkv", f"{there}.input_layernorm", rows, c, bias=spec.qkv_bias),
             **(self._head_norm(here, there) if spec.head_norm else {}),
             **linear_layout(f"{here}.attention", f"{there}.self_attn.o_proj", q, c, bias=spec.output_bias),
-            f"{here}.mlp.norm.weight": vector(f"{there}.post_attention_layernorm.weight", c),
-            **_joined(f"{here}.intermediate", both, c, bias=spec.mlp_bias),
+            **_joined(f"{here}.intermediate", f"{there}.post_attention_layernorm", both, c, bias=spec.mlp_bias),
             **linear_layout(f"{here}.output", f"{there}.mlp.down_proj", inner, c, bias=spec.mlp_bias),
         }
 
@@ -162,12 +163,13 @@ class Llama(Decoder):
 
     def projected(self, s: Session, x: Share, f: Forward, here: str,
                   attending: Attending) -> tuple[Share, Share, Share]:
-        """Queries (N, H, D), keys and values (N, G, D) of x (N, C), queries and keys turned by their positions. All are
-        settled together, in whole words; what turns has a truncation pending then."""
+        """Queries (N, H, D), keys and values (N, G, D) of the norm of x (N, C), queries and keys turned by their
+        positions. All are settled together, in whole words; what turns has a truncation pending then."""
         spec, tokens = self.spec, x.shape[0]
         turning, both = spec.heads + spec.groups, f"{here}.heads.norm"
+        qkv = self.behind_norm(s, x, f, f"{here}.attention.norm", f"{here}.qkv", lambda: self.projecting(s, f, here),
+                               bias=spec.qkv_bias)
         with s.scope("linear"):
-            qkv = linear(s, x, f, f"{here}.qkv", bias=spec.qkv_bias, magnitude=self.projecting(s, f, here))
             (qkv,) = s.settle(qkv)
         qkv = qkv.reshape(tokens, turning + spec.groups, spec.size)
         qk, v = qkv[:, :turning], qkv[:, turning:]
@@ -179,16 +181,33 @@ class Llama(Decoder):
             qk = f.recipe.of(ROPE)(s, qk, attending.positions, spec.turning, f.at(f"{here}.{ROPE.name}"))
         return qk[:, : spec.heads], qk[:, spec.heads :], v
 
+    def behind_norm(self, s: Session, x: Share, f: Forward, site: str, name: str, bound: Callable[[], int], *,
+                    bias: bool) -> Share:
+        """The linear layer of that name, of the norm of that site of x (N, C). `bound` gives the magnitude of the
+        product and of its sum with the bias, from sites that come after this one."""
+        f.at(site)
+        magnitude = bound()
+        with self.at_norm(site), s.scope("layernorm"):
+            y = f.recipe.of(RMSNORM_LINEAR)(s, x, f.parameters.matrix(f"{name}.weight"), self.spec.eps, magnitude,
+                                            f.at(site))
+        return (y + f.parameters.vector(f"{name}.bias")).promise(y.magnitude) if bias else y
+
     def projecting(self, s: Session, f: Forward, here: str) -> int:
         """The magnitude of queries, keys and values."""
         return projecting(s, f.at(f"{here}.softmax"))
 
     def fed(self, s: Session, x: Share, f: Forward, i: int) -> Share:
-        """W' (act(a) * b), where a and b are the halves of W x."""
+        """W' (act(a) * b), where a and b are the halves of W norm(x)."""
         spec, here = self.spec, f"layer.{i}"
-        both = max(activating(s, f, here, spec.act), entering(s, f.at(f"{here}.{GLU.name}"), GATE))
-        with s.scope("linear"):
-            inner = linear(s, x, f, f"{here}.intermediate", bias=spec.mlp_bias, magnitude=both)  # (N, 2I)
+
+        def bound() -> int:
+            gate = activating(s, f, here, spec.act)
+            at = f.at(f"{here}.{GLU.name}")
+            # without its bias, the product may be larger than what both halves take
+            return max(gate, entering(s, at, GATE), projecting(s, at) if spec.mlp_bias else 1)
+
+        inner = self.behind_norm(s, x, f, f"{here}.mlp.norm", f"{here}.intermediate", bound,
+                                 bias=spec.mlp_bias)  # (N, 2I)
         gate, up = inner[:, : spec.intermediate], inner[:, spec.intermediate :]
         gate = activation(s, gate, f, here, spec.act)
         with s.scope(GLU.name):
@@ -199,12 +218,17 @@ class Llama(Decoder):
 
     def norming(self, s: Session, f: Forward, site: str) -> int:
         """The magnitude of what is added to the sum that the norm of that site takes (see `blocks.entering`)."""
-        at = f.at(site)
-        return entering(s, at, least=opened(f.recipe.of(RMSNORM), s.fixed, at))
+        at, taken = f.at(site), RMSNORM if site == "final.norm" else RMSNORM_LINEAR
+        return entering(s, at, least=opened(f.recipe.of(taken), s.fixed, at))
 
     def certain(self, values: Values, recipe: Recipe) -> Mapping[str, float]:
         layers = [(f"layer.{i}", f"layer.{i}.attention.norm", f"layer.{i}.mlp.norm") for i in range(self.spec.layers)]
-        found = dict(gated(values, self.weights(), layers, self.spec.act))
+        stored = self.weights()
+
+        def own(name: str) -> np.ndarray:
+            return values(name) * 2.0**-FINER if isinstance(stored[name].formula, Gained) else values(name)
+
+        found = dict(gated(own, stored, layers, self.spec.act))
         if not self.spec.head_norm:  # what turns is what the softmax's site bounds: queries and keys
             found |= {f"{layer}.{ROPE.name}": found[f"{layer}.softmax"] for layer, _, _ in layers
                       if f"{layer}.softmax" in found}
@@ -220,10 +244,13 @@ class Llama(Decoder):
         return ("attention.norm", "softmax", *heads, ROPE.name, "mlp.norm", self.spec.act, GLU.name)
 
 
-def _joined(here: str, rows: list[tuple[str, int, float]], inner: int, *, bias: bool) -> dict[str, Tensor]:
-    """Linear layers of one input side by side: the checkpoint's name, the outputs and the factor of each."""
-    found = {f"{here}.weight": Tensor(tuple(Part((f"{name}.weight",), (size, inner), True, factor)
-                                            for name, size, factor in rows), standing=True)}
+def _joined(here: str, norm: str, rows: list[tuple[str, int, float]], inner: int, *, bias: bool) -> dict[str, Tensor]:
+    """Linear layers of one norm's result side by side, with its gains in them: the checkpoint's name, the outputs and
+    the factor of each."""
+    parts = (Part((f"{name}.weight",), (size, inner), True, factor) for name, size, factor in rows)
+    gains = Part((f"{norm}.weight",), (inner,), factor=2.0**FINER)
+    gained = Gained(inner, sum(size for _, size, _ in rows))
+    found = {f"{here}.weight": Tensor((gains, *parts), standing=True, formula=gained)}
     return found | ({f"{here}.bias": Tensor(tuple(Part((f"{name}.bias",), (size,), False, factor)
                                                   for name, size, factor in rows))} if bias else {})
 

@@ -24,20 +24,26 @@ from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.sessions.recorder import PlanRecorder, ghost
 from secformer.protocols.recipes import Recipe
 
-SOME = 32  # new tokens of a step, behind as many others as a text has
+SOME = 1, 32  # new tokens of steps, behind as many others as a text has: few rows may take another way than many
 EVERY = 7  # step through the built-in texts: the strict twin runs each seventh, and the longest, to save time
 
 
 def rehearse(folder: ModelFolder, recipe: Recipe, profile: RangeProfile, fixed: FixedPoint, *,
              guarded: bool = True) -> None:
-    """Records the plan of a text as long as the model takes, of a decoder the last SOME tokens of such a text, with its
-    guard if it has one. Raises RangeError, with the place, where a protocol does not fit the number format or a range
-    is beyond its domain."""
+    """Records the plan of a text as long as the model takes, of a decoder the last tokens of such a text, SOME at once,
+    with its guard if it has one. Raises RangeError, with the place, where a protocol does not fit the number format or
+    a range is beyond its domain."""
+    longest = folder.architecture.inputs.longest
+    several = {min(longest, some) for some in SOME} if isinstance(folder.architecture, Decoder) else {longest}
+    for tokens in sorted(several):
+        _rehearse(folder, recipe, profile, fixed, tokens, guarded)
+
+
+def _rehearse(folder: ModelFolder, recipe: Recipe, profile: RangeProfile, fixed: FixedPoint, tokens: int,
+              guarded: bool) -> None:
     architecture = folder.architecture
     tensors = GhostTensors(folder.layout(fixed, private=False))
-    longest = architecture.inputs.longest
     decoder = architecture if isinstance(architecture, Decoder) else None
-    tokens = longest if decoder is None else min(longest, SOME)
     batch = blind_batch(np.array([tokens]), np.ones((1, tokens), dtype=bool))
 
     def program(s: PlanRecorder) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from secformer.models.data.batch import Batch, Row
@@ -15,13 +17,13 @@ from secformer.protocols.ranges import Site
 from secformer.protocols.recipes import FAITHFUL
 
 
-def price(architecture: Architecture, at: Site, length: int) -> np.ndarray:
-    """Online rounds and bytes of one text, whose sites all have the ranges `at`."""
+def price(architecture: Architecture, at: Site | Callable[[str], Site], length: int) -> np.ndarray:
+    """Online rounds and bytes of one text, whose sites have the ranges `at`: all the same, or each its own."""
     nothing, ones = np.zeros(length, np.int64), np.ones(length, np.int64)
     batch, tensors = Batch((Row(nothing, nothing, ones),)), GhostTensors(architecture.layout(None))
 
     def program(s: PlanRecorder, run: bool) -> None:
-        forward = Forward(batch, load_weights(s, tensors), FAITHFUL, lambda site: at)
+        forward = Forward(batch, load_weights(s, tensors), FAITHFUL, at if callable(at) else lambda site: at)
         if run:
             behind_embedding(s, architecture, ghost((length, architecture.hidden_size)), forward)
 

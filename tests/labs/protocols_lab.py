@@ -10,6 +10,7 @@ from secformer.mpc.shares import Share
 from secformer.protocols import fits
 from secformer.protocols.quantities import NORM
 from secformer.protocols.ranges import Range, Site
+from secformer.protocols.rmsnorm import rmsnorm_exact
 
 PENDING = 32  # fractional bits of a product that has not been settled
 BITS = 10     # inverses are asked for times 2^10
@@ -32,6 +33,14 @@ def norm_site(x: np.ndarray, gamma: np.ndarray, **others: Range) -> Site:
     """The ranges that a LayerNorm of x needs, as they are, or as `others` says."""
     found = {q.name: q.of(np, x, gamma, gamma) for q in NORM}
     return {name: Range(float(v.min()), float(v.max())) for name, v in found.items()} | others
+
+
+def squares_case(seed: int, n: int, c: int, low: float, high: float) -> tuple[np.ndarray, Site]:
+    """Rows whose mean squares cover [low, high] exactly, and the ranges with a profile's margin."""
+    x = rmsnorm_exact(np.random.default_rng(seed).normal(0.3, 1.0, (n, c)), 0.0)
+    x = x * np.sqrt(np.geomspace(low, high, n))[:, None]
+    reach = float(np.abs(x).max())
+    return x, {"input": Range(-reach, reach), "mean_square": Range(low / 1.5, high * 1.5)}
 
 
 def limit(x: np.ndarray, squarings: int) -> np.ndarray:

@@ -30,6 +30,7 @@ AT: Site = {
 }
 BITS = 2000  # of a view, that go into the pairs: in long views, of each part as many, spread evenly, with both ends
 REAL = np.ones((N, 2), dtype=bool)
+WIDE = 10  # outputs, for which so many rows are normalised first
 
 # how a function is called: by its field in a recipe, or by its name
 Call = tuple[Callable[..., Callable[..., Any]], Sequence[Input]]
@@ -40,10 +41,17 @@ CALLS: dict[str, Call] = {
     "layernorm": (lambda f: lambda s, x, g: f(s, x, g, 0.0, 1e-5, AT), (ROW, ROW)),
     "silu": ELEMENTWISE, "gelu_new": ELEMENTWISE, "quick_gelu": ELEMENTWISE, "relu": ELEMENTWISE,
     "rmsnorm": (lambda f: lambda s, x, g: f(s, x, g, 1e-5, AT), (ROW, ROW)),
+    "rmsnorm_linear": (lambda f: lambda s, *given: normed_linear(f, s, *given), (ROW, ROW, Input(WIDE))),
     "maximum": (lambda f: lambda s, x: f(s, x.reshape(N, 2, 1), AT), (ROW,)),
     "rope": (lambda f: lambda s, x: s.settle(f(s, x.reshape(N, 1, 2), np.arange(N), Turning(10_000.0), AT)), (ROW,)),
     "glu": (lambda f: lambda s, x, y: f(s, x, y, AT), (ONE, ONE)),
 }
+
+
+def normed_linear(f: Callable[..., Share], s: Any, x: Share, narrow: Share, wide: Share) -> None:
+    """Rows that meet the weight first, and rows that are normalised first; a weight for each sample."""
+    f(s, x.reshape(N, 1, 2), s.open_weight(narrow.data.reshape(N, 2, 1)), 1e-5, 6, AT)
+    f(s, x[:, :1].reshape(N, 1, 1), s.open_weight(wide.data.reshape(N, 1, WIDE)), 1e-5, 6, AT)
 
 
 def further() -> dict[str, Function]:

@@ -17,6 +17,7 @@ from secformer.models.data.tensors import (
     NARROW,
     TABLE,
     Formula,
+    Gained,
     Part,
     Tensor,
     linear_layout,
@@ -208,6 +209,19 @@ def test_a_formula_gets_parts_as_they_are_told(tmp_path: Path) -> None:
     built = COMPUTED.build(saved(tmp_path, a=a, b=b))
     np.testing.assert_array_equal(built, a.T / 2 @ b)
     assert built.flags.c_contiguous
+
+
+def test_gains_of_rows_are_multiplied_in(tmp_path: Path) -> None:
+    a, b, gains = numbers(2, 3), numbers(4, 3, start=50), np.array([0.5, -2.0, 3.0])
+    checkpoint = saved(tmp_path, a=a, b=b, gains=gains)
+    tensor = Tensor((Part(("gains",), (3,), factor=8.0), Part(("a",), (2, 3), True), Part(("b",), (4, 3), True, 0.25)),
+                    standing=True, formula=Gained(3, 6))
+    assert tensor.shape == (3, 6)
+    np.testing.assert_array_equal(tensor.build(checkpoint), np.diag(8.0 * gains) @ np.hstack([a.T, b.T / 4.0]))
+    top = np.abs(tensor.build(checkpoint)).max()
+    verify({"x": tensor}, checkpoint, top + 1.0)
+    with pytest.raises(RangeError, match=f"x, which is computed from gains, a, b, holds the value {top:g}"):
+        verify({"x": tensor}, checkpoint, top)
 
 
 def test_what_a_formula_makes_must_fit_too(tmp_path: Path) -> None:

@@ -49,10 +49,11 @@ def llama(layers: int, *, groups: int = 2, window: int = 0) -> Llama:
 
 def test_shared_keys_and_windows_cost_less() -> None:
     one, two = price(llama(1), AT, 512), price(llama(2), AT, 512)
-    assert (two - one)[0] <= 21, "rounds of a layer"
+    assert (two - one)[0] <= 20, "rounds of a layer"
+    assert (price(llama(2), AT, 16) - price(llama(1), AT, 16))[0] <= 16, "and of one that few tokens go through"
     shared = price(llama(2, groups=1), AT, 512) - price(llama(1, groups=1), AT, 512)
     near = price(llama(2, window=64), AT, 512) - price(llama(1, window=64), AT, 512)
-    assert shared[1] < (two - one)[1] and shared[0] == (two - one)[0]
+    assert shared[1] < (two - one)[1] and shared[0] <= (two - one)[0]
     assert near[1] < 0.75 * (two - one)[1]
 
 

@@ -3,6 +3,7 @@ tied and untied heads, checkpoints in several files and in bfloat16; certain bou
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ import numpy as np
 import pytest
 from decoders_lab import LONG, edited, saved
 from families_lab import describes_itself, expected, matches, tokens
+from price_lab import price
 
 from secformer.models.data.checkpoint import Checkpoint
 from secformer.models.families.folder import ModelFolder
 from secformer.models.families.llama import Llama
-from secformer.models.ranges.profile import measure
+from secformer.models.ranges.profile import RangeProfile, measure
 from secformer.models.run.local import plain_bert
 from secformer.mpc.errors import ModelError
 from secformer.protocols.quantities import MOST
+from secformer.protocols.ranges import Range
 from secformer.protocols.recipes import FAITHFUL
+from secformer.protocols.rmsnorm_linear import FINER
 
 CAUSAL = "LlamaForCausalLM"
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -56,6 +60,35 @@ def test_a_tied_head_is_the_word_table(tmp_path: Path) -> None:
     matches(folder, CAUSAL, tokens(longest=13), single=True)
     untied = ModelFolder(saved(tmp_path / "untied", CAUSAL))
     assert np.abs(untied.architecture.weights()["head.weight"].build(untied.checkpoint) - head).max() > 0.1
+
+
+def test_weights_behind_norms_have_their_gains(tmp_path: Path) -> None:
+    """FINER bits finer, and queries and keys with their factors. The norms themselves are no tensors of the program."""
+    folder = ModelFolder(saved(tmp_path, CAUSAL))
+    spec, layout, read = folder.architecture.spec, folder.architecture.weights(), folder.checkpoint.read
+    assert not {name for name in layout if name.endswith("norm.weight")} - {"final.norm.weight"}
+    for norm, name, parts in (("input_layernorm", "qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+                              ("post_attention_layernorm", "intermediate", ("mlp.gate_proj", "mlp.up_proj"))):
+        gains, built = read(f"layers.1.{norm}.weight", (30,)), layout[f"layer.1.{name}.weight"].build(folder.checkpoint)
+        stored = [read(f"layers.1.{part}.weight", folder.checkpoint.shape(f"layers.1.{part}.weight")) for part in parts]
+        factors = (2.0 / np.sqrt(spec.size), 0.5, 1.0) if name == "qkv" else (1.0, 1.0)
+        wanted = np.concatenate([w * f for w, f in zip(stored, factors, strict=True)]).T * gains[:, None]
+        np.testing.assert_allclose(built, 2.0**FINER * wanted)
+        assert np.ptp(gains) > 0.1
+
+
+def test_a_profile_that_has_gains_of_these_norms(tmp_path: Path) -> None:
+    """As files of earlier versions have: they serve, and nothing depends on those."""
+    folder, given = saved(tmp_path, "LlamaModel"), tokens(longest=9)
+    now = measure(ModelFolder(folder), given)
+    sites = {site: {**found, "gain": Range(0.001, 0.001)} if site.endswith("norm") and "final" not in site else found
+             for site, found in now.sites.items()}
+    assert "gain" not in now.sites["layer.0.mlp.norm"] and "gain" in sites["layer.0.mlp.norm"]
+    before = RangeProfile.of(replace(now, sites=sites).as_dict(), "here")
+    own = ModelFolder(folder).architecture
+    prices = [price(own, lambda site, profile=profile: profile(site), 9) for profile in (now, before)]
+    assert (prices[0] == prices[1]).all()
+    matches(folder, "LlamaModel", given, single=True, profile=before)
 
 
 @pytest.mark.parametrize("shards", [False, True])

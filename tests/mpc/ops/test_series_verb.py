@@ -140,6 +140,25 @@ def test_a_pending_value_with_a_linear_term_whose_result_is_wider() -> None:
     assert np.abs(got - f(x)).max() <= tolerance(f, 2.0**-16)
 
 
+@pytest.mark.parametrize("frac", [38, 39, 43])
+def test_a_linear_term_of_a_value_that_is_finer_than_the_result(frac: int) -> None:
+    """Half of x at 39 fractional bits has its last one at 40, and the result 38. Low bits are dropped, in no round."""
+    f = Series(6, (0.0, 1.0), (0.0, 0.0), linear=0.5, magnitude=9)
+    x = np.linspace(-30, 30, 200)
+    words = words_of([int(v) for v in np.rint(x * 2.0**frac)])
+    (got,), outcome = run(lambda s, x: s.series(x, [f]), Words(words, frac, 64))
+    assert np.abs(got - f(x)).max() <= tolerance(f, 2.0**-16)
+    assert [type(k).__name__ for k in outcome.plan.kinds] == ["SeriesMask", "Lift"], "and the result is settled"
+
+
+@pytest.mark.parametrize("linear, finest", [(0.5, 37), (1.0, 38), (2.0, 39), (-0.75, 36), (6.0, 39)])
+def test_the_finest_value_of_a_linear_term(linear: float, finest: int) -> None:
+    f = Series(6, (0.0,), (0.0,), linear=linear)
+    assert f.finest == finest and f.linear_factor(finest) % 2 == 1
+    with pytest.raises(RangeError, match="linear term"):
+        f.linear_factor(finest + 1)
+
+
 def test_a_share_too_narrow_for_the_period_is_lifted() -> None:
     f = Series(8, (0.0, 1.0), (0.0, 0.0))
     x = Words(words_of([int(v * 8) for v in (-3.0, 2.5)]), 3, 10)
