@@ -62,6 +62,7 @@ def rmsnorm(s: Session, x: Share, gamma: Share, eps: float, at: Site) -> Share:
     return times_root(s, g, root_of(s, v, plan), v, plan, SERIES_TOLERANCE)                        # 3, 4
 
 
+@cite("zhang2019rmsnorm", "root mean square layer normalisation")
 def entered(s: Session, x: Share, eps: float, at: Site) -> tuple[Share, Plan]:
     """x times 2^near, with a checked promise, and the plan of its norm. Local. Raises RangeError as `rmsnorm`."""
     plan = Plan.of(s.fixed, x, eps, at, s.guarded, FORM)
@@ -81,6 +82,7 @@ def summed(xx: Share, plan: Plan, eps: float) -> Share:
     return xx.sum(-1, keepdims=True).promise(plan.square_bits) + eps * xx.shape[-1] * 4.0**plan.near
 
 
+@cite("luo2024secformer", "masked sine, taken to 1/sqrt")
 def root_of(s: Session, v: Share, plan: Plan) -> Share:
     """sqrt(C) / sqrt(v), at the plan's scale. 1 round, or five (see `rsqrt_series`)."""
     return rsqrt_series(s, v, plan.domain, scale_bits=plan.root_bits + plan.unit_bits, times=plan.times)
