@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,8 @@ def job_of(folder: Path, source: Path, cells: Path, name: str = "out") -> Job:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a job ran once its workers were there: from its first answers on. The start of Ray and of the workers,
-    some seconds, does not grow with the file.
+    """How fast a job ran while it was under way: from its first answers until few are left. The start of Ray and of
+    the workers, and their end, take some seconds, however large the file is.
 
     driver   processor seconds of the driver
     """
@@ -70,17 +70,17 @@ class Pace:
 def timed(job: Job, opener: Opener | None = None, tell: Callable[[Progress], None] | None = None
           ) -> tuple[Summary, Pace]:
     """How a job ended, and its pace."""
-    began: list[tuple[int, float, float]] = []
+    seen: list[tuple[int, float, float]] = []
 
     def told(progress: Progress) -> None:
-        if not began and progress.answered:
-            began.append((progress.answered, progress.seconds, time.process_time()))
+        if progress.answered:
+            seen.append((progress.answered, progress.seconds, time.process_time()))
         if tell is not None:
             tell(progress)
 
     summary = run_job(job, told, **({} if opener is None else {"opener": opener}))
-    rows, seconds, driver = began[0]
-    return summary, Pace(summary.answered - rows, summary.seconds - seconds, time.process_time() - driver)
+    first, last = seen[0], [each for each in seen if each[0] < summary.answered][-1]
+    return summary, Pace(*(after - before for before, after in zip(first, last, strict=True)))
 
 
 # ---- one real cell ---------------------------------------------------------------------------------------------------
@@ -135,33 +135,31 @@ def scaling(args: argparse.Namespace, at: Path) -> int:
     own = json.loads((args.out / "cells-service.json").read_text("utf-8"))
     of = Service(own["base_seconds"], own["seconds_per_position"])
     measured: dict[str, Any] = {}
-    models: list[Measured] = []
+    one: Measured | None = None
     for count in CELLS:
         texts = sentences((args.rows or 1000) * count, args.data)
         noted = at / f"noted-{count}"
-        cells = cells_file(at, stand_ins(at, count))
-        job = job_of(at, rows_file(at, texts), cells, f"out-{count}")
+        job = job_of(at, rows_file(at, texts), cells_file(at, stand_ins(at, count)), f"out-{count}")
         summary, pace = timed(job, StandIn(demo_model(), of, noted))
         verified(job.output, texts, 8)
         calls = np.loadtxt(noted)
-        late = float(calls[:, 2].mean())
-        models.append(Measured(calls[:, 1].tolist(), len(texts) / len(calls),
-                               pace.driver / pace.rows * len(texts) / len(calls), 0.0,
-                               1 + AHEAD))  # these parties are no further away than this process
-        predicted = rate(models[-1], count, LAN.bandwidth, len(calls) // count)
+        seconds = float(calls[:, 4].max() - calls[:, 3].min())
+        driver = pace.driver / pace.rows * len(texts) / len(calls)
+        if one is None:  # between two calls, a worker has some work of its own
+            between = (seconds - calls[:, 1].sum()) / len(calls)
+            one = Measured((calls[:, 1] + between).tolist(), len(texts) / len(calls), driver, 0.0, 1 + AHEAD)
+        predicted = rate(one, count, LAN.bandwidth, len(calls) // count)  # these parties are as near as this process
         measured[str(count)] = {
-            "rows": len(texts), "seconds": summary.seconds, "rows_per_second": pace.rate,
-            "simulated_rows_per_second": predicted, "simulated_over_measured": predicted / pace.rate,
-            "driver_processor_seconds_per_call": models[-1].driver, "late_calls": late,
+            "rows": len(texts), "calls": len(calls), "seconds": seconds, "rows_per_second": len(texts) / seconds,
+            "simulated_rows_per_second": predicted, "simulated_over_measured": predicted * seconds / len(texts),
+            "driver_processor_seconds_per_call": driver, "late_calls": float(calls[:, 2].mean()),
             "rows_by_cell": [cell.rows for cell in summary.cells]}
-        print(f"{count} cells: {pace.rate:.1f} rows/s, simulated {predicted:.1f}; {100 * late:.0f} % late",
-              file=sys.stderr)
-    one = measured["1"]["rows_per_second"]
+        print(f"{count} cells: {len(texts) / seconds:.1f} rows/s, simulated {predicted:.1f}", file=sys.stderr)
+    first = measured["1"]["rows_per_second"]
     for count in CELLS:
-        measured[str(count)]["of_linear"] = measured[str(count)]["rows_per_second"] / (one * count)
-    driver = statistics.median(each.driver for each in models)
-    plain = Measured(models[0].services, models[0].rows, driver, own["client_bytes_per_row"] * models[0].rows,
-                     1 + AHEAD)
+        measured[str(count)]["of_linear"] = measured[str(count)]["rows_per_second"] / (first * count)
+    driver = statistics.median(each["driver_processor_seconds_per_call"] for each in measured.values())
+    plain = replace(one, driver=driver, carried=own["client_bytes_per_row"] * one.rows)
     simulated = {name: {str(n): rate(plain, n, network.bandwidth) for n in SIMULATED}
                  for name, network in (("LAN", LAN), ("WAN", WAN))}
     record("cells-scaling", {

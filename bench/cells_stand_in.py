@@ -32,7 +32,7 @@ class StandIn:
     """Opens a simulated cell. Its answers take no longer to compute than they are waited for, or it says so.
 
     model   the folder of the model
-    noted   a file to which each call adds its positions and its seconds; None: nothing is noted
+    noted   a file to which each call adds a line; None: nothing is noted
     """
 
     model: Path
@@ -55,7 +55,7 @@ class _Simulated:
         left = self._of.service.seconds(positions) - (time.monotonic() - started)
         if left > 0:
             time.sleep(left)
-        note(self._of.noted, positions, time.monotonic() - started, left <= 0)
+        note(self._of.noted, positions, started, left <= 0)
         return out
 
     def generate(self, *args: Any, **sampling: Any) -> Any:
@@ -85,7 +85,7 @@ class _Noted:
     def __call__(self, texts: Texts) -> SecureOutput:
         started = time.monotonic()
         out: SecureOutput = self._model(texts)
-        note(self._noted_in, positions_of(self.tokenizer.read(texts)), time.monotonic() - started, False)
+        note(self._noted_in, positions_of(self.tokenizer.read(texts)), started, False)
         return out
 
     def close(self) -> None:
@@ -96,7 +96,10 @@ def positions_of(read: Reading) -> int:
     return len(read.rows) * max(map(len, read.rows))
 
 
-def note(file: Path | None, positions: int, seconds: float, late: bool) -> None:
+def note(file: Path | None, positions: int, started: float, late: bool) -> None:
+    """Adds a call that ends now: positions, its seconds, whether it was late, and when it began and ended (seconds of
+    the machine's clock, which all processes share)."""
     if file is not None:
+        now = time.monotonic()
         with file.open("a", encoding="utf-8") as lines:
-            lines.write(f"{positions} {seconds:.6f} {int(late)}\n")
+            lines.write(f"{positions} {now - started:.6f} {int(late)} {started:.6f} {now:.6f}\n")
