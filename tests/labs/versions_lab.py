@@ -7,23 +7,24 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from tree import ROOT
+import secformer
 
+OURS = Path(secformer.__file__).resolve().parents[1]  # the installed package, whose kernels are compiled
 VERSION, REQUEST = "secformer/version.py", "secformer/roles/messages.py"
 
 
 def another(folder: Path, version: str, changes: Mapping[str, tuple[str, str]] | None = None) -> dict[str, str]:
     """The environment of a process that runs such a version. `changes` says, by file, which text has another in its
     place."""
-    _linked(ROOT / "secformer", folder / "secformer")
-    told = ROOT.joinpath(VERSION).read_text("utf-8").split('"')[-2]
+    _linked(OURS / "secformer", folder / "secformer")
+    told = OURS.joinpath(VERSION).read_text("utf-8").split('"')[-2]
     for file, (old, new) in {VERSION: (f'"{told}"', f'"{version}"'), **(changes or {})}.items():
         place = folder / file
         for up in reversed([p for p in place.relative_to(folder).parents if p.parts]):
             if (folder / up).is_symlink():
                 (folder / up).unlink()
-                _linked(ROOT / up, folder / up)
-        text = ROOT.joinpath(file).read_text("utf-8")
+                _linked(OURS / up, folder / up)
+        text = OURS.joinpath(file).read_text("utf-8")
         assert text.count(old) == 1, (file, old)
         place.unlink()
         place.write_text(text.replace(old, new), "utf-8")
