@@ -131,24 +131,25 @@ def client_bytes(texts: Sequence[str]) -> float:
 
 
 def scaling(args: argparse.Namespace, at: Path) -> int:
-    """Rows per second through 1 to 4 cells with simulated parties, beside the simulation, and that for up to 256."""
+    """Rows per second of one file through 1 to 4 cells with simulated parties, beside the simulation, and that for up
+    to 256. The simulation draws the service times of the job's own calls."""
     own = json.loads((args.out / "cells-service.json").read_text("utf-8"))
     of = Service(own["base_seconds"], own["seconds_per_position"])
     measured: dict[str, Any] = {}
-    one: Measured | None = None
+    between, texts = 0.0, sentences(args.rows or 2400, args.data)
+    source = rows_file(at, texts)
     for count in CELLS:
-        texts = sentences((args.rows or 1000) * count, args.data)
         noted = at / f"noted-{count}"
-        job = job_of(at, rows_file(at, texts), cells_file(at, stand_ins(at, count)), f"out-{count}")
+        job = job_of(at, source, cells_file(at, stand_ins(at, count)), f"out-{count}")
         summary, pace = timed(job, StandIn(demo_model(), of, noted))
         verified(job.output, texts, 8)
         calls = np.loadtxt(noted)
         seconds = float(calls[:, 4].max() - calls[:, 3].min())
         driver = pace.driver / pace.rows * len(texts) / len(calls)
-        if one is None:  # between two calls, a worker has some work of its own
+        if count == 1:  # between two calls, a worker has some work of its own
             between = (seconds - calls[:, 1].sum()) / len(calls)
-            one = Measured((calls[:, 1] + between).tolist(), len(texts) / len(calls), driver, 0.0, 1 + AHEAD)
-        predicted = rate(one, count, LAN.bandwidth, len(calls) // count)  # these parties are as near as this process
+        found = Measured((calls[:, 1] + between).tolist(), len(texts) / len(calls), driver, 0.0, 1 + AHEAD)
+        predicted = rate(found, count, LAN.bandwidth, len(calls) // count)  # these parties are as near as this process
         measured[str(count)] = {
             "rows": len(texts), "calls": len(calls), "seconds": seconds, "rows_per_second": len(texts) / seconds,
             "simulated_rows_per_second": predicted, "simulated_over_measured": predicted * seconds / len(texts),
@@ -159,7 +160,7 @@ def scaling(args: argparse.Namespace, at: Path) -> int:
     for count in CELLS:
         measured[str(count)]["of_linear"] = measured[str(count)]["rows_per_second"] / (first * count)
     driver = statistics.median(each["driver_processor_seconds_per_call"] for each in measured.values())
-    plain = replace(one, driver=driver, carried=own["client_bytes_per_row"] * one.rows)
+    plain = replace(found, driver=driver, carried=own["client_bytes_per_row"] * found.rows)
     simulated = {name: {str(n): rate(plain, n, network.bandwidth) for n in SIMULATED}
                  for name, network in (("LAN", LAN), ("WAN", WAN))}
     record("cells-scaling", {
@@ -205,9 +206,10 @@ def picture(measured: dict[str, Any], simulated: dict[str, Any], out: Path) -> P
     panel.plot([int(n) for n in measured], [each["rows_per_second"] for each in measured.values()], "o",
                color="#1f2328", label="measured, parties simulated")
     panel.set_xscale("log", base=2)
-    panel.set_yscale("log", base=2)
+    panel.set_yscale("log")
     panel.set(xlabel="cells", ylabel="rows per second")
     plain_ticks(panel.xaxis, [float(n) for n in SIMULATED])
+    plain_ticks(panel.yaxis)
     panel.legend(frameon=False)
     return save(figure, "cells-scaling", FIGURES if out == RESULTS else out)
 
@@ -268,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("service", "scaling", "file", "stream", "kills"))
     parser.add_argument("--data", type=Path, default=SHARED, help="sentences: a file of GLUE's SST-2")
-    parser.add_argument("--rows", type=int, help="rows of the file; of each cell's part, for `scaling`")
+    parser.add_argument("--rows", type=int, help="rows of the file")
     parser.add_argument("--cells", type=int, default=2, help="real cells, for `file`")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
