@@ -57,9 +57,10 @@ def rmsnorm_linear(s: Session, x: Share, weight: Weight, eps: float, magnitude: 
 
     `magnitude` bounds the result. Of a few rows, a larger one comes out beyond the bound, too, but wrong; of many rows,
     it is right modulo the window of step 5, as of any linear layer (`blocks.entering` leaves room). Ranges as in
-    `rmsnorm`, without gains. While x and its mean square stay within theirs, z is below the bound times the largest root mean
-    square, which its product holds. Error: that of the root, 2e-5 relative to the result; that of rounding x, as in
-    `rmsnorm`, and W, at FINER more bits than other numbers, over sums of C products; and a unit of the last place.
+    `rmsnorm`, without gains. While x and its mean square stay within theirs, z is below the bound times the largest
+    root mean square, which its product holds. Error: that of the root, 2e-5 relative to the result; that of rounding x,
+    as in `rmsnorm`, and W, at FINER more bits than other numbers, over sums of C products; and a unit of the last
+    place.
     Takes a pending x. Raises RangeError as `rmsnorm`, and where words do not hold z or z r.
     A guarded session checks x, v and r as `rmsnorm` does. Whoever takes the result checks that.
     """
