@@ -68,11 +68,10 @@ def serve(folder: Path, shape: str, tokens: int) -> None:
 def started(stack: contextlib.ExitStack, checkout: Path, args: argparse.Namespace) -> subprocess.Popen[str]:
     """A revision's roles and client, ready."""
     folder = stack.enter_context(tempfile.TemporaryDirectory())
-    code = f"{checkout}:{checkout / 'bench'}"
     process = stack.enter_context(subprocess.Popen(
         [sys.executable, __file__, "--serve", folder, "--shape", args.shape, "--tokens", str(args.tokens)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": code},
-        cwd=checkout / "bench"))
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(checkout)},
+        cwd=checkout))
     stack.callback(process.stdin.close)  # type: ignore[union-attr]
     if process.stdout.readline() != "ready\n":  # type: ignore[union-attr]
         raise SystemExit(f"{checkout}: its roles did not become ready")
