@@ -135,7 +135,7 @@ class Primitives(ABC):
     # ---- verbs
 
     def _together(self, jobs: Sequence[Job]) -> list[list[Data]]:
-        """What each of these gives: calls of `_mul`, `_matmul` and `_series`. One round."""
+        """What each of these gives: calls of what takes one round and opens once. One round."""
         return [job() for job in jobs]
 
     @abstractmethod
@@ -175,16 +175,20 @@ class Primitives(ABC):
 
     # ---- clients' rows
 
-    def _toss(self) -> Any:
-        """A coin of both parties (see `ops/coin`)."""
+    def _toss(self) -> list[Any]:
+        """A coin of both parties (see `ops/coin`). One round."""
         self._nothing_shared()
 
     def _sketches(self, x: Share, spans: Sequence[tuple[int, int]], count: int, coin: Any) -> Data:
         """Random sketches of rows (see `ops/unit_rows`)."""
         self._nothing_shared()
 
-    def _whether_zero(self, x: Share, coin: Any) -> Any:
-        """Words that are 0 if x is, in whole words (see `ops/zero`)."""
+    def _digest(self, x: Share, coin: Any) -> list[Data]:
+        """A key that both parties have if x is 0, in whole words (see `ops/zero`). One round."""
+        self._nothing_shared()
+
+    def _tags(self, key: Data) -> list[Data]:
+        """Words that are 0 if the other party has the same key (see `ops/zero`). One round."""
         self._nothing_shared()
 
     def _nothing_shared(self) -> NoReturn:

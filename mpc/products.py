@@ -12,7 +12,7 @@ from secformer.mpc.errors import SettingsError, ShapeError
 from secformer.mpc.guarding import Guarding
 from secformer.mpc.kernels.words import broadcast, whole_bytes
 from secformer.mpc.ring import WORD_BITS
-from secformer.mpc.rounds import Job, Round, Shape
+from secformer.mpc.rounds import Beside, Job, Round, Shape, Steps
 from secformer.mpc.scales import Operand, distinct, lifted_window, product_width
 from secformer.mpc.shares import Share, Weight
 
@@ -22,7 +22,8 @@ Pair = tuple[Share, "Share | Weight | Cached"]
 class Products(Guarding):
     """Element-wise and matrix products, several in one round, and verbs that share a round with them."""
 
-    _round: Round | None = None
+    _round: Round | None = None  # what was put off waits here
+    _off = False                 # whether verbs are put off
 
     @contextmanager
     def one_round(self) -> Iterator[None]:
@@ -35,19 +36,71 @@ class Products(Guarding):
 
         Whatever operands need before, such as a truncation, is done where they are given. Price: that of the dearest.
         """
-        if self._round is not None:
+        if self._off:
             raise SettingsError("verbs are put off in one block at a time; a block in a block would add nothing")
-        self._round = Round(self._together)
+        with self._gathering() as waiting, self._putting_off():
+            yield
+            waiting.run()
+
+    @contextmanager
+    def beside(self, steps: Steps) -> Iterator[Beside]:
+        """Runs steps beside the block. What a step puts off waits for the next product or series of the block, and
+        shares its round; then comes the next step. What is left at the end of the block has rounds of its own.
+
+            def steps():
+                x2 = s.square(x)
+                yield
+                return s.square(x2)
+
+        Steps ask for no data but those of earlier steps, and need not know the block. Price: no round, where the block
+        has as many products or series as there are steps, in rounds of their own.
+        """
+        found = Beside()
+
+        def advance() -> None:
+            with self._putting_off():
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    found.result, found.over = end.value, True
+                else:
+                    waiting.when_over(advance)
+
+        with self._gathering() as waiting:
+            advance()
+            yield found
+            while not found.over:
+                waiting.run()
+
+    @contextmanager
+    def _gathering(self) -> Iterator[Round]:
+        """Where verbs wait: one place for all blocks that are open."""
+        before = self._round
+        self._round = found = before or Round(self._together)
+        try:
+            yield found
+        finally:
+            self._round = before
+
+    @contextmanager
+    def _putting_off(self) -> Iterator[None]:
+        before, self._off = self._off, True
         try:
             yield
-            self._round.run()
         finally:
-            self._round = None
+            self._off = before
 
     def _given(self, job: Job, shapes: Sequence[Shape]) -> list[Any]:
-        """The data, of these shapes, that a job of one round gives; within `one_round`, what they will be."""
-        found: list[Any] = job() if self._round is None else self._round.put_off(job, shapes)
-        return found
+        """The data, of these shapes, that a job of one round gives; where verbs are put off, what they will be."""
+        waiting = self._round
+        if waiting is None or not (self._off or waiting.waits):
+            found: list[Any] = job()
+            return found
+        later = waiting.put_off(job, shapes)
+        if self._off:
+            return list(later)
+        waiting.run()
+        return [each.found() for each in later]
 
     def mul(self, x: Share, y: Share, *, magnitude: int | None = None, whole: bool = False) -> Share:
         """Element-wise product, broadcasting. `magnitude` bounds the result and what is summed from it. `whole` makes

@@ -7,13 +7,15 @@ have the same rounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from secformer.mpc.errors import ProtocolError
 
 Shape = tuple[int, ...]
 Job = Callable[[], Any]  # what a verb does: it gives a list of data, or what makes these
+Steps = Generator[None, None, Any]  # each puts verbs off, then waits for their round; what it returns is the result
 
 
 class Later:
@@ -37,6 +39,14 @@ class Later:
         self._found = found
 
 
+@dataclass
+class Beside:
+    """The result of steps that run beside a program, once they are `over`."""
+
+    result: Any = None
+    over: bool = False
+
+
 class Round:
     """What was put off and did not run yet.
 
@@ -46,12 +56,22 @@ class Round:
     def __init__(self, together: Callable[[Sequence[Job]], Sequence[Sequence[Any]]]):
         self._together = together
         self._waiting: list[tuple[Job, list[Later]]] = []
+        self._next: list[Callable[[], None]] = []
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything was put off."""
+        return bool(self._waiting)
 
     def put_off(self, job: Job, shapes: Sequence[Shape]) -> list[Later]:
         """The data, of these shapes, that a job of one round will give."""
         later = [Later(tuple(shape), self) for shape in shapes]
         self._waiting.append((job, later))
         return later
+
+    def when_over(self, then: Callable[[], None]) -> None:
+        """Calls `then`, once, when what waits has run."""
+        self._next.append(then)
 
     def run(self) -> None:
         """Runs what was put off, if anything was."""
@@ -60,3 +80,6 @@ class Round:
             for (_, later), data in zip(waiting, self._together([job for job, _ in waiting]), strict=True):
                 for each, found in zip(later, data, strict=True):
                     each.come(found)
+        then, self._next = self._next, []
+        for each in then:
+            each()

@@ -5,7 +5,8 @@ This is the only file that reveals results. It reveals them to the client.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from secformer.models.data.inputs import Request
 from secformer.models.families.architecture import Architecture
 from secformer.models.families.blocks import Forward, Sites
 from secformer.mpc.guarding import Guarded
+from secformer.mpc.rounds import Beside
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
 from secformer.protocols.ranges import Site
@@ -42,19 +44,28 @@ def infer(s: Session, architecture: Architecture, request: Request, f: Forward, 
 
 def _answers(s: Session, architecture: Architecture, request: Request, f: Forward, names: Sequence[str],
              answer: Answer) -> Results:
-    with s.scope("embedding"):
-        words, check = request.words(), {}
-        if request.spans:
-            with s.scope("rows"):
-                check = {CHECK: s.unit_rows(s.accept(words, frac=0, operand=True), request.spans)}
-        x = s.accept(words, frac=0 if request.private else None, width=request.width, operand=request.private)
-        if request.private:
-            x = architecture.embed(s, x, f)
-    out = answer(s, x, replace(f, at=_named(s, f.at)))
-    s.site = ""
-    with s.scope("reveal"):
-        kept = s.lift(*(_checked(s, out[name], name) for name in names))
-        return check | {name: s.reveal(x, CLIENT) for name, x in zip(names, kept, strict=True)}
+    words = request.words()
+    with _checking(s, words, request) as check:
+        with s.scope("embedding"):
+            x = s.accept(words, frac=0 if request.private else None, width=request.width, operand=request.private)
+            if request.private:
+                x = architecture.embed(s, x, f)
+        out = answer(s, x, replace(f, at=_named(s, f.at)))
+        s.site = ""
+        with s.scope("reveal"):
+            kept = s.lift(*(_checked(s, out[name], name) for name in names))
+            found: Results = {name: s.reveal(x, CLIENT) for name, x in zip(names, kept, strict=True)}
+    return found | ({CHECK: check.result} if check else {})
+
+
+@contextmanager
+def _checking(s: Session, words: Any, request: Request) -> Iterator[Beside | None]:
+    """Checks the rows of a request beside the block; None where they are not checked."""
+    if not request.spans:
+        yield None
+        return
+    with s.beside(s.unit_rows(s.accept(words, frac=0, operand=True), request.spans)) as check:
+        yield check
 
 
 def _named(s: Session, at: Sites) -> Sites:

@@ -6,13 +6,13 @@ The dealer knows them. A party that answers last can choose them.
 from __future__ import annotations
 
 from secformer.mpc.dealer.kinds import Coin
-from secformer.mpc.party import Party
+from secformer.mpc.party import Opens, Party
 from secformer.mpc.prg import SEED_BYTES, Stream
 
 COIN = Coin(SEED_BYTES // 8)
 
 
-def toss(party: Party) -> Stream:
+def toss(party: Party) -> Opens:
     """The same stream at both parties. One round, 32 bytes from each party."""
-    (words,) = party.open("coin", [(party.take(COIN).draw("mask"), 64)])
-    return Stream.under(words, party.kernels)
+    (words,) = yield "coin", [(party.take(COIN).draw("mask"), 64)]
+    return [Stream.under(words, party.kernels)]

@@ -33,7 +33,7 @@ class Watch:
 
     def __init__(self, party: Party, texts: Texts, count: int):
         self._party, self._texts, self._count = party, texts, count
-        self._weights = toss(party)                                                                     # 1
+        ((self._weights,),) = party.play(toss(party))                                                   # 1
         self._places: list[np.ndarray] = []  # the text of each row
         self._found: list[Any] = []          # what the rows said, in few arrays
         self._used = 0                       # of the last of these

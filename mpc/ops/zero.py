@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from secformer.mpc.dealer.products import UnknownFactor
-from secformer.mpc.party import Party
+from secformer.mpc.party import Opens, Party
 from secformer.mpc.prg import Stream
 
 WORDS = 4  # of a digest, and of a key
@@ -44,28 +44,28 @@ KIND = UnknownFactor(2 * WORDS, WORDS)
 TAG_BYTES = 8 * WORDS
 
 
-def tell(party: Party, words: Any, coin: Stream) -> Any:
-    """Four words that are 0 if the shared words are. The coin must be tossed when these are fixed, and its next words
-    must be new."""
-    key = Stream.under(shared_key(party, words, coin), party.kernels)                                # 4
-    tags = key.words(WORDS), key.words(WORDS)
-    (both,) = party.open("tag", [(tags[party.rank], 64)], xor=True)
-    return both ^ tags[0] ^ tags[1]
-
-
-def shared_key(party: Party, words: Any, coin: Stream) -> Any:
-    """Steps 1 to 3: four words that are the same at both parties if the shared words are 0. One round."""
+def digest(party: Party, words: Any, coin: Stream) -> Opens:
+    """Steps 1 to 3 and the keys: four words that are the same at both parties if the shared words are 0. One round. The
+    coin must be tossed when these are fixed, and its next words must be new."""
     kernels, first, material = party.kernels, party.rank == 0, party.take(KIND)
 
     def own(found: Any) -> Any:
         return found if first else np.uint64(0) - found
 
     held = _halves(party, own(words.reshape(-1)))
-    digest = kernels.matmul(held, coin.words(held.size * WORDS).reshape(-1, WORDS))                  # 1
-    d = own(_halves(party, digest.reshape(-1)).reshape(-1))                                          # 2
-    (e,) = party.open("digest", [(material.subtracted("mask", d), 64)])                              # 3
+    digested = kernels.matmul(held, coin.words(held.size * WORDS).reshape(-1, WORDS))                # 1
+    d = own(_halves(party, digested.reshape(-1)).reshape(-1))                                        # 2
+    (e,) = yield "digest", [(material.subtracted("mask", d), 64)]                                    # 3
     factor = material.draw("factor").reshape(KIND.rows, KIND.columns)
-    return own(kernels.matmul(e.reshape(1, -1), factor).reshape(-1) + material.draw("product"))
+    return [own(kernels.matmul(e.reshape(1, -1), factor).reshape(-1) + material.draw("product"))]
+
+
+def tags(party: Party, key: Any) -> Opens:
+    """Four words that are 0 if the other party's key is the same: what came, less what was expected. One round."""
+    stream = Stream.under(key, party.kernels)                                                        # 4
+    found = stream.words(WORDS), stream.words(WORDS)
+    (both,) = yield "tag", [(found[party.rank], 64)]
+    return [party.kernels.backend.fetched(both - found[0] - found[1], lambda words: words)]
 
 
 def _halves(party: Party, words: Any) -> Any:

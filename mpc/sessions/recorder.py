@@ -110,12 +110,15 @@ class PlanRecorder(Session):
         """Correlations that one verb uses side by side."""
         self._told("take", kinds)
         self._kinds.extend(kinds)
-        rounds = max(kind.rounds for kind in kinds)
+        self._price(max(kind.rounds for kind in kinds), sum(kind.opened for kind in kinds))
+
+    def _price(self, rounds: int, opened: int) -> None:
+        """What a verb costs: rounds, and the bytes that each party sends in them."""
         if self._sharing is None:
             self._rounds += rounds
         else:
             self._sharing.append(rounds)
-        self._bytes += 2 * sum(kind.opened for kind in kinds)
+        self._bytes += 2 * opened
 
     def _message(self, count: int) -> None:
         self._rounds += 1
@@ -263,20 +266,24 @@ class PlanRecorder(Session):
         self._take(Relu(x.size, window, width, chunk=self._chunk, guards=guard.plain(check)))
         return self._made(x.shape)
 
-    def _toss(self) -> None:
+    def _toss(self) -> list[Any]:
         self._take(COIN)
+        return [self._made((COIN.count,))]
 
     def _sketches(self, x: Share, spans: Sequence[tuple[int, int]], count: int, coin: Any) -> Any:
         self._note(tuple(spans), count)
         self._told("sketches", x, spans, count)
         return self._made((len(spans), len(x), 3 * count + 1))
 
-    def _whether_zero(self, x: Share, coin: Any) -> Any:
-        self._told("zero", x)
+    def _digest(self, x: Share, coin: Any) -> list[Any]:
+        self._told("digest", x)
         self._take(zero.KIND)
-        self._rounds += 1
-        self._bytes += 2 * zero.TAG_BYTES
-        return np.zeros(zero.WORDS, np.uint64)
+        return [self._made((zero.WORDS,))]
+
+    def _tags(self, key: Any) -> list[Any]:
+        self._told("tags", key)
+        self._price(1, zero.TAG_BYTES)
+        return [np.zeros(zero.WORDS, np.uint64)]
 
     def _watch(self, texts: Texts | None, count: int) -> None:
         self._count = count

@@ -179,14 +179,17 @@ class SecureSession(Session):
 
     # ---- clients' rows --------------------------------------------------------------------------------------------
 
-    def _toss(self) -> Stream:
-        return coin.toss(self.party)
+    def _toss(self) -> list[Any]:
+        return self._played(coin.toss(self.party))
 
     def _sketches(self, x: Share, spans: Sequence[tuple[int, int]], count: int, coin: Stream) -> Any:
         return unit_rows.sketches(self.party, x.data, spans, count, coin)
 
-    def _whether_zero(self, x: Share, coin: Stream) -> Any:
-        return self.party.kernels.backend.fetched(zero.tell(self.party, x.data, coin), lambda words: words)
+    def _digest(self, x: Share, coin: Stream) -> list[Any]:
+        return self._played(zero.digest(self.party, x.data, coin))
+
+    def _tags(self, key: Any) -> list[Any]:
+        return self._played(zero.tags(self.party, key))
 
     # ---- guards ---------------------------------------------------------------------------------------------------
 

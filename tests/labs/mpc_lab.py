@@ -27,6 +27,7 @@ from secformer.mpc.net.tcp import UnsafePlainTCP, unsafe_connect, unsafe_listen
 from secformer.mpc.net.wire import Tag
 from secformer.mpc.party import Party
 from secformer.mpc.prg import Stream
+from secformer.mpc.rounds import Steps
 from secformer.mpc.session import CLIENT
 from secformer.mpc.sessions.recorder import PlanRecorder
 from secformer.mpc.sessions.secure import SecureSession
@@ -193,6 +194,20 @@ def duo(
     for end in ends:
         end.close()
     return endings
+
+
+def alone(session: Any, steps: Steps) -> Any:
+    """The result of steps that run beside nothing."""
+    with session.beside(steps) as found:
+        pass
+    return found.result
+
+
+def whether_zero(session: Any, x: Any) -> Steps:
+    """The steps of a test whether x is zero, with a coin of its own."""
+    coin = session._tossed()
+    yield
+    return (yield from session.whether_zero(x, coin))
 
 
 def rank_of(session: Any) -> int | None:

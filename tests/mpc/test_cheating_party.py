@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mpc_lab import looks_uniform, tapped
+from mpc_lab import alone, looks_uniform, tapped
 
 from secformer.mpc.net.channel import Channel, local_pair
 from secformer.mpc.net.wire import Tag
@@ -65,7 +65,7 @@ class Attack:
         row[0, word] = 1
         wrong = share.copy()
         wrong[0, BENT : BENT + 1] += np.uint64(1)
-        under, tell = Stream.under, zero.tell
+        under, digest = Stream.under, zero.digest
 
         def tossed(words: Any, kernels: Any) -> Stream:
             coins.append((words, kernels))  # the first is the coin
@@ -76,13 +76,13 @@ class Attack:
             self.vectors = under(*coins[0]).words(2 * SKETCHES * WORDS).reshape(2, SKETCHES, WORDS)
             if party.rank == 1 and guess is not None:
                 words = words - self.would_be(guess).reshape(words.shape)
-            return tell(party, words, coin)
+            return digest(party, words, coin)
 
         with patch.context() as now:
             now.setattr(Stream, "under", tossed)
-            now.setattr(zero, "tell", asked)
+            now.setattr(zero, "digest", asked)
             self.found = World(backend="numpy", connect=connect, unsafe_seeds=(rng.bytes(32), rng.bytes(32))).run(
-                lambda s, words: s.unit_rows(s.accept(words, frac=0, operand=True), ((0, WORDS),)),
+                lambda s, words: alone(s, s.unit_rows(s.accept(words, frac=0, operand=True), ((0, WORDS),))),
                 row - share, wrong).results
         self.zeros = held[0] + held[1]
 

@@ -12,7 +12,7 @@ from mpc_lab import run as run_and_cost
 
 from secformer.mpc.errors import PeerLost, ProtocolError, SettingsError
 from secformer.mpc.functions import Series
-from secformer.mpc.rounds import Round
+from secformer.mpc.rounds import Round, Steps
 from secformer.mpc.session import Session
 from secformer.mpc.sessions.plain import PlainSession
 from secformer.mpc.sessions.recorder import PlanRecorder, ghost
@@ -150,3 +150,111 @@ def test_empty_and_single_rows(shape: tuple[int, int]) -> None:
     x = RNG.normal(size=shape)
     for found, value in zip(run(shared, x, Y), [x @ Y, x * x, np.sin(np.pi * x / 8.0)], strict=True):
         np.testing.assert_allclose(found, value, atol=16 * ULP)
+
+
+# ---- beside a program -----------------------------------------------------------------------------------------------
+
+
+def powers(s: Session, x: Share, log: list[str] | None = None) -> Steps:
+    """x^2, then x^4: two rounds."""
+    xx = s.square(x)
+    yield
+    if log is not None:
+        log.append("step")
+    found = s.square(xx)
+    yield
+    return found
+
+
+def few(s: Session, x: Share, y: Share, verbs: int) -> list[Share]:
+    each = lambda: s.matmul(x, y), lambda: s.square(x + 1.0), lambda: s.series(x, [SINE])[0]
+    return [verb() for verb in each[:verbs]]
+
+
+def beside(s: Session, x: Share, y: Share, verbs: int = 3) -> list[Share]:
+    with s.beside(powers(s, x)) as found:
+        assert not found.over
+        out = few(s, x, y, verbs)
+    assert found.over
+    return [*out, found.result]
+
+
+def after(s: Session, x: Share, y: Share, verbs: int = 3) -> list[Share]:
+    return [*few(s, x, y, verbs), s.square(s.square(x))]
+
+
+@pytest.mark.parametrize("verbs", [0, 1, 2, 3])
+def test_steps_beside_a_program_share_its_rounds(verbs: int) -> None:
+    """They take rounds of their own only where the program has too few."""
+    one, each = (plan_of(lambda s, x, y, p=p: p(s, x, y, verbs), X.shape, Y.shape) for p in (beside, after))
+    assert (one.rounds, each.rounds) == (max(verbs, 2), verbs + 2)
+    assert one.bytes == each.bytes
+    wanted = [X @ Y, (X + 1.0) ** 2, np.sin(np.pi * X / 8.0)][:verbs]
+    found = run(lambda s, x, y: beside(s, x, y, verbs), X, Y)
+    for value, right in zip(found, [*wanted, X**4], strict=True):
+        np.testing.assert_allclose(value, right, atol=64 * ULP * (1.0 + X.max() ** 4))
+
+
+def test_what_runs_beside_is_measured_as_it_was_recorded() -> None:
+    words = [np.zeros(v.shape, dtype=np.uint64) for v in (X, Y)]
+
+    def program(s: Session, given: Any) -> list[Any]:
+        return [s.reveal(v, "client") for v in beside(s, *(s.accept(w) for w in given))]
+
+    outcome = World().run(program, words, words)
+    assert outcome.cost.rounds == outcome.plan.rounds == 3 + 4
+    assert outcome.cost.bytes == outcome.plan.bytes
+
+
+def test_a_block_of_one_round_takes_what_runs_beside_along() -> None:
+    def program(s: Session, x: Share, y: Share) -> list[Share]:
+        with s.beside(powers(s, x)) as found:
+            out = shared(s, x, y)
+            out += s.series(x, [SINE])
+        return [*out, found.result]
+
+    assert plan_of(program, X.shape, Y.shape).rounds == 2
+    np.testing.assert_allclose(run(program, X, Y)[-1], X**4, atol=64 * ULP * (1.0 + X.max() ** 4))
+
+
+def test_rounds_of_other_verbs_are_their_own() -> None:
+    """A truncation shares no round; the steps wait for the product behind it."""
+    log: list[str] = []
+
+    def program(s: Session, x: Share, y: Share) -> None:
+        with s.beside(powers(s, x, log)):
+            s.settle(x * 0.3)
+            log.append("settled")
+            s.matmul(x, y)
+            log.append("multiplied")
+
+    assert plan_of(program, X.shape, Y.shape).rounds == 3
+    assert log == ["settled", "step", "multiplied"]
+
+
+def test_a_program_or_a_step_that_fails_leaves_nothing_waiting() -> None:
+    s = PlainSession()
+    x, y = s.accept(X), s.accept(Y)
+
+    def fails() -> Steps:
+        s.square(x)
+        yield
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), s.beside(powers(s, x)):
+        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), s.beside(fails()):
+        s.matmul(x, y)
+    assert s._round is None and not s._off
+    np.testing.assert_array_equal(s.matmul(x, y).data, X @ Y)
+
+
+def test_steps_that_open_nothing_end() -> None:
+    def nothing() -> Steps:
+        yield
+        yield
+        return 7
+
+    with PlainSession().beside(nothing()) as found:
+        pass
+    assert found.result == 7

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mpc_lab import ULP
+from mpc_lab import ULP, alone, whether_zero
 from parities_lab import FALSE_ALARM, MOST_VIEWS, leaks, missed
 from secrecy_lab import Input, N, Program, View, views_of
 from tree import ROOT, modules
 
 from secformer.mpc.dealer.plan import KINDS
 from secformer.mpc.functions import Exponential, Series
+from secformer.mpc.rounds import Steps
 from secformer.mpc.session import CLIENT, Session
 from secformer.mpc.shares import Share
 
@@ -85,11 +86,25 @@ def coins(s: Any, x: Share) -> None:
             pass
 
 
+def aside(s: Any, x: Share, y: Share) -> None:
+    def steps() -> Steps:
+        s.square(x)
+        yield
+        s.mul(x, y)
+
+    with s.beside(steps()):
+        s.mul(y, narrow(s, x, 31, 16), magnitude=6)
+        s.series(y, [SHORT])
+
+
+def rows(s: Any, x: Share) -> None:
+    alone(s, s.unit_rows(s.accept(x.data, frac=0, operand=True), [(0, 16)]))
+
+
 def checks(s: Any, x: Share) -> None:
     """A test whether words are 0 has few words of its own: so many tests that there is one of a tag for each sample."""
-    coin = s._toss()
     for n in range(0, N, 4):
-        s._whether_zero(x[n : n + 4], coin)
+        alone(s, whether_zero(s, x[n : n + 4]))
 
 
 FEW = ("unknownfactor", "digest", "tag")  # what `checks` has enough words of, for each sample
@@ -137,8 +152,9 @@ VERBS: Mapping[str, Mapping[str, Case]] = {
                 "guarded": once(guarded(lambda s, x: s.reached(x.reshape(N, 1), [1.0], low=-31.0, high=31.0,
                                                                precision=0, width=16)))},
     "one_round": {"a matrix product, a product and a series": once(together, PAIR)},
-    "unit_rows": {"unit rows": once(lambda s, x: s.unit_rows(s.accept(x.data, frac=0, operand=True), [(0, 16)]), UNIT),
-                  "the end of many checks": once(checks, (Input(1, (0.0,)),))},
+    "unit_rows": {"unit rows": once(rows, UNIT)},
+    "whether_zero": {"many checks": once(checks, (Input(1, (0.0,)),))},
+    "beside": {"products beside products": once(aside, PAIR)},
     "guarding": {"coins": once(coins)},
     "expect": {"a product": once(guarded(lambda s, x, y: s.expect(x, 0, 0.1, "one", by=y)), PAIR)},
     "expect_within": {"a value": once(guarded(lambda s, x: s.expect_within(x, -8.0, 9.0, "sum")))},

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mpc_lab import KERNELS, kernels_named
+from mpc_lab import KERNELS, alone, kernels_named
 
 from secformer.mpc.errors import SettingsError, ShapeError
 from secformer.mpc.sessions.plain import PlainSession
@@ -37,7 +37,7 @@ def refused(rows: np.ndarray, kernels: str = KERNELS[-1], seed: int = 0) -> tupl
     mask = np.random.default_rng(seed).integers(0, 2**64, rows.shape, dtype=np.uint64)
 
     def program(s: Any, words: np.ndarray) -> Any:
-        return s.unit_rows(s.accept(words, frac=0, operand=True), SPANS)
+        return alone(s, s.unit_rows(s.accept(words, frac=0, operand=True), SPANS))
 
     outcome = World(kernels=kernels_named(kernels)).run(program, rows - mask, mask)
     first, second = (bool(words.any()) for words in outcome.results)
@@ -120,7 +120,7 @@ def test_it_costs_what_the_plan_says_and_the_label() -> None:
     _, outcome = refused(rows)
 
     def program(s: Any) -> None:
-        s.unit_rows(s.accept(ghost(rows.shape), frac=0, operand=True), SPANS)
+        alone(s, s.unit_rows(s.accept(ghost(rows.shape), frac=0, operand=True), SPANS))
 
     plan, each = PlanRecorder().record(program), len(SPANS) * len(rows)
     assert plan.rounds == outcome.cost.rounds == 4
@@ -129,7 +129,7 @@ def test_it_costs_what_the_plan_says_and_the_label() -> None:
 
 def test_plans_of_other_spans_differ() -> None:
     def plan(*spans: tuple[int, int]) -> str:
-        return PlanRecorder().record(lambda s: s.unit_rows(s.accept(ghost((2, 8)), frac=0), spans)).digest
+        return PlanRecorder().record(lambda s: alone(s, s.unit_rows(s.accept(ghost((2, 8)), frac=0), spans))).digest
 
     assert plan((0, 8)) == plan((0, 8)) != plan((0, 7))
 
@@ -147,6 +147,8 @@ def test_other_rows_are_refused(shape: tuple[int, ...], facts: dict[str, int], s
 def test_the_twin_has_no_shares_to_check() -> None:
     s = PlainSession()
     with pytest.raises(SettingsError, match="plain rows, which need no check"):
-        s.unit_rows(s.accept(np.eye(3), frac=0), ((0, 3),))
-    with pytest.raises(SettingsError, match="plain rows, which need no check"):
-        s._whether_zero(s.accept(np.eye(3)), None)
+        alone(s, s.unit_rows(s.accept(np.eye(3), frac=0), ((0, 3),)))
+    assert s._round is None
+    for step in (s._digest, s._tags):
+        with pytest.raises(SettingsError, match="plain rows, which need no check"):
+            step(*[None] * (2 if step == s._digest else 1))

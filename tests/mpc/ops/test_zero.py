@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mpc_lab import KERNELS, SEEDS, Sent, kernels_named, split, tapped
+from mpc_lab import KERNELS, SEEDS, Sent, alone, kernels_named, split, tapped, whether_zero
 
 from secformer.mpc.dealer.products import UnknownFactor
 from secformer.mpc.ops import zero
@@ -19,7 +19,7 @@ Logs = tuple[list[Sent], list[Sent]]
 def told(words: np.ndarray, kernels: str = KERNELS[-1], seed: int = 0, logs: Logs | None = None, **world: Any) -> Any:
     """What both parties are told of shared words, and the outcome."""
     def program(s: Any, mine: np.ndarray) -> Any:
-        return s._whether_zero(s.accept(mine, frac=0), s._toss())
+        return alone(s, whether_zero(s, s.accept(mine, frac=0)))
 
     link = {"connect": tapped(logs)} if logs is not None else {}
     halves = split(words, np.random.default_rng(seed))
@@ -66,7 +66,7 @@ def test_all_kernels_send_the_same() -> None:
 def test_it_costs_the_same_for_any_number_of_words(count: int) -> None:
     logs: Logs = ([], [])
     _, outcome = told(np.zeros(count, np.uint64), logs=logs)
-    plan = PlanRecorder().record(lambda s: s._whether_zero(s.accept(ghost((count,)), frac=0), s._toss()))
+    plan = PlanRecorder().record(lambda s: alone(s, whether_zero(s, s.accept(ghost((count,)), frac=0))))
     assert plan.rounds == outcome.cost.rounds == 1 + 2
     assert plan.bytes == outcome.cost.bytes == 2 * (32 + 64 + 32)
     assert plan.kinds[1] == zero.KIND == UnknownFactor(8, 4)
@@ -86,13 +86,14 @@ def test_a_key_whose_test_fails_cannot_be_searched_for(power: int, monkeypatch: 
     """Both keys differ by d M, in words that are multiples of 2^power and else uniform: 33 bits of each word are
     unknown for the worst d there is."""
     keys: list[np.ndarray] = []
-    shared_key = zero.shared_key
+    digest = zero.digest
 
     def taken(party: Any, words: Any, coin: Any) -> Any:
-        keys.append(shared_key(party, words, coin))
-        return keys[-1]
+        found = yield from digest(party, words, coin)
+        keys.extend(found)
+        return found
 
-    monkeypatch.setattr(zero, "shared_key", taken)
+    monkeypatch.setattr(zero, "digest", taken)
     monkeypatch.setattr(zero, "_halves", lambda party, words: _one_half(words, party.rank == 0, 1 << power))
     differences = []
     for seed in range(40):
