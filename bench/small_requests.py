@@ -50,7 +50,9 @@ def checked(name: str, inputs: TokenInputs, kernels: Kernels, both: tuple[np.nda
     world = World(kernels=kernels)
 
     def program(s: Any, words: np.ndarray) -> Any:
-        return s.unit_rows(s.accept(words, frac=0, operand=True), inputs.spans)
+        with s.beside(s.unit_rows(s.accept(words, frac=0, operand=True), inputs.spans)) as check:
+            pass
+        return check.result
 
     outcome = world.run(program, *both)
     if any(words.any() for words in outcome.results):

@@ -80,6 +80,6 @@ class Round:
             for (_, later), data in zip(waiting, self._together([job for job, _ in waiting]), strict=True):
                 for each, found in zip(later, data, strict=True):
                     each.come(found)
-        then, self._next = self._next, []
-        for each in then:
-            each()
+        steps, self._next = self._next, []
+        for step in steps:
+            step()

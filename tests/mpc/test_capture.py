@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cuda_lab import HostModules
 from graph_lab import Given, graph_device
+from mpc_lab import alone
 
 from secformer.mpc import capture
 from secformer.mpc.dealer.kinds import Coin, Lift
@@ -80,7 +81,7 @@ def test_nothing_is_recorded_unless_asked(host_modules: HostModules, mode: str) 
 
 def test_a_check_of_rows_is_recorded_and_refuses_rows_in_a_later_run(host_modules: HostModules) -> None:
     def checked(s: Any, given: Given) -> Any:
-        return s.unit_rows(s.accept(given.words(), frac=0, operand=True), ((0, 3),))
+        return alone(s, s.unit_rows(s.accept(given.words(), frac=0, operand=True), ((0, 3),)))
 
     xp, world = world_on(host_modules)
     script = world.script(checked, Given(ghost((2, 3))))
