@@ -13,7 +13,7 @@ from secformer.mpc.kernels import Kernels
 from secformer.mpc.kernels.bundles import Item
 from secformer.mpc.meter import Meter
 from secformer.mpc.net.channel import Channel
-from secformer.mpc.net.wire import Tag
+from secformer.mpc.net.wire import Tag, joint_name
 from secformer.mpc.prg import Stream, fresh_seed
 
 Opens = Generator[tuple[str, Sequence[Item]], list[Any], list[Any]]  # a verb: gives what it opens, then its results
@@ -76,7 +76,7 @@ class Party:
     def play(self, *verbs: Opens) -> list[list[Any]]:
         """The results of verbs that open what they open in one round."""
         wanted = [next(verb) for verb in verbs]
-        opened = iter(self.open("+".join(dict.fromkeys(name for name, _ in wanted)),
+        opened = iter(self.open(joint_name(name for name, _ in wanted),
                                 [item for _, items in wanted for item in items]))
         results = []
         for verb, (_, items) in zip(verbs, wanted, strict=True):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from secformer.mpc.errors import Desync
+from secformer.mpc.errors import Desync, ProtocolError
 
 MAGIC = b"SFR1"
-_HEADER = struct.Struct("<4sBxxxI16sIQQ")  # magic, type, step, verb, bits, count, payload bytes
+VERB_BYTES = 16  # of a verb's name
+_HEADER = struct.Struct(f"<4sBxxxI{VERB_BYTES}sIQQ")  # magic, type, step, verb, bits, count, payload bytes
 HEADER_BYTES = _HEADER.size
 DATA, ABORT, NOTE = 0, 1, 2
 MAX_ABORT = 4096
@@ -26,8 +28,20 @@ class Tag(NamedTuple):
         return f"step {self.step}: {self.verb} of {self.count} elements at {self.bits} bits"
 
 
+def joint_name(verbs: Iterable[str]) -> str:
+    """The name of what several verbs open together: each of their names once, cut so that a header holds them all."""
+    names = list(dict.fromkeys(verbs))
+    if len(whole := "+".join(names)) <= VERB_BYTES:
+        return whole
+    each = (VERB_BYTES + 1) // len(names) - 1
+    return "+".join(name[:each] for name in names) if each > 0 else f"{len(names)} verbs"
+
+
 def pack_header(tag: Tag, nbytes: int, kind: int = DATA) -> bytes:
-    return _HEADER.pack(MAGIC, kind, tag.step, tag.verb.encode()[:16], tag.bits, tag.count, nbytes)
+    """Raises ProtocolError for a verb whose name a header does not hold."""
+    if len(verb := tag.verb.encode()) > VERB_BYTES:
+        raise ProtocolError(f"a message's verb has at most {VERB_BYTES} bytes, got {tag.verb!r}")
+    return _HEADER.pack(MAGIC, kind, tag.step, verb, tag.bits, tag.count, nbytes)
 
 
 def unpack_header(header: bytes) -> tuple[int, Tag, int]:
@@ -36,7 +50,7 @@ def unpack_header(header: bytes) -> tuple[int, Tag, int]:
     if magic != MAGIC or kind not in (DATA, ABORT, NOTE):
         raise Desync(f"expected a frame of version {MAGIC!r}, got {header[:8]!r}; do both sides run the same version?")
     tag = Tag(step, verb.rstrip(b"\0").decode("ascii", "replace"), bits, count)
-    if pack_header(tag, nbytes, kind) != header:
+    if not verb.isascii() or pack_header(tag, nbytes, kind) != header:
         raise Desync(f"a frame's header is not written as this version writes it, got {header!r}; do both sides run "
                      f"the same version?")
     return kind, tag, nbytes

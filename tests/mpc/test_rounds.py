@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mpc_lab import ULP
+from mpc_lab import ULP, tcp_pair, whether_zero
 from mpc_lab import run as run_and_cost
 
 from secformer.mpc.errors import PeerLost, ProtocolError, SettingsError
@@ -258,3 +258,18 @@ def test_steps_that_open_nothing_end() -> None:
     with PlainSession().beside(nothing()) as found:
         pass
     assert found.result == 7
+
+
+def test_many_verbs_share_a_round_over_sockets() -> None:
+    """Where a header has little room for their names."""
+    words = [np.zeros(v.shape, dtype=np.uint64) for v in (X, Y)]
+
+    def program(s: Session, given: Any) -> list[Any]:
+        x, y = (s.accept(w) for w in given)
+        with s.beside(whether_zero(s, x)) as found:
+            s.matmul(x, y)
+            shared(s, x, y)
+        return [found.result]
+
+    outcome = World(connect=tcp_pair).run(program, words, words)
+    assert outcome.cost.rounds == 3 and not np.any(outcome.results)

@@ -9,8 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpc_lab import examples
 
-from secformer.mpc.errors import Desync
-from secformer.mpc.net.wire import ABORT, DATA, HEADER_BYTES, MAGIC, NOTE, Tag, pack_header, unpack_header
+from secformer.mpc.errors import Desync, ProtocolError
+from secformer.mpc.net.wire import (
+    ABORT,
+    DATA,
+    HEADER_BYTES,
+    MAGIC,
+    NOTE,
+    VERB_BYTES,
+    Tag,
+    joint_name,
+    pack_header,
+    unpack_header,
+)
 
 VERBS = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=16)
 
@@ -68,3 +79,23 @@ def test_a_header_has_one_spelling(place: int, value: int) -> None:
 
 def test_tags_tell_their_story() -> None:
     assert str(Tag(3, "product", 48, 12)) == "step 3: product of 12 elements at 48 bits"
+
+
+def test_a_verb_that_a_header_does_not_hold_is_refused() -> None:
+    with pytest.raises(ProtocolError, match=r"at most 16 bytes, got 'digest\+product\+series'"):
+        pack_header(Tag(1, "digest+product+series", 64, 1), 8)
+
+
+@pytest.mark.parametrize(("verbs", "name"), [
+    (["product"], "product"), (["product", "product"], "product"), (["product", "series"], "product+series"),
+    (["digest", "product", "series"], "dige+prod+seri"), (["coin", "a", "b", "c", "d"], "coin+a+b+c+d"),
+    ([f"verb{i}" for i in range(9)], "9 verbs"),
+])
+def test_names_of_verbs_that_share_a_round_fit(verbs: list[str], name: str) -> None:
+    assert joint_name(verbs) == name and len(name) <= VERB_BYTES
+
+
+@examples(200)
+@given(verbs=st.lists(VERBS, min_size=1, max_size=40))
+def test_the_joint_name_of_any_verbs_fits(verbs: list[str]) -> None:
+    assert len(joint_name(verbs)) <= VERB_BYTES
