@@ -23,6 +23,7 @@ from secformer.mpc.dealer.products import MatMul
 from secformer.mpc.dealer.source import Source
 from secformer.mpc.errors import ReusedRandomness
 from secformer.mpc.meter import Meter
+from secformer.mpc.ops.coin import COIN
 from secformer.roles.dealing import WEIGHTS
 from secformer.roles.engine import Engine
 from secformer.roles.epochs import Epoch, epoch_of
@@ -92,7 +93,8 @@ def opened(seen: Recorded, pair: tuple[bytes, bytes]) -> np.ndarray | None:
     kind = seen.plan.kinds[place]
     assert isinstance(kind, MatMul)
     mask = next(f for f in kind.fields() if f.name == MASK)
-    both = [m for m in seen.messages if len(m) == mask.count * mask.bits // 8][:2]
+    size = mask.count * mask.bits // 8
+    both = [m[-size:] for m in seen.messages if len(m) == COIN.opened + size][:2]  # behind the coin of the rows' check
     words = sum(kernels.unpack(np.frombuffer(m, np.uint8), mask.count, mask.bits) for m in both)
     for seed in pair:
         source = Source(seed, seen.name, seen.plan, None, kernels, Meter())

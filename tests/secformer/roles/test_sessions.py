@@ -83,8 +83,8 @@ def test_tokens_are_those_of_one_process_and_of_the_twin(up: Engines, made: Any,
     assert found.trusted and np.allclose(found.logprobs, wanted.logprobs, atol=5e-3)
     assert scored.log_likelihood == pytest.approx(twin.score(PROMPT).log_likelihood, abs=0.05)
     close(whole, twin(PROMPT))
-    # a served token's row is checked: four rounds, and at each party 128 bytes and 32 for the row; 48 are dealt
-    assert prices(found) == [(rounds + 4, sent + 320, dealt + 48) for rounds, sent, dealt in prices(here)]
+    # a served token's row is checked: no round, but at each party 128 bytes and 32 for the row; 48 are dealt
+    assert prices(found) == [(rounds, sent + 320, dealt + 48) for rounds, sent, dealt in prices(here)]
     assert len(prices(found)) == 4
 
 
